@@ -1,0 +1,38 @@
+"""Data pipelines for machine learning: a source, stages, measurements, storage, dead letters."""
+
+from .dead_letters import DeadLetter, DeadLetterQueue, FailureSource
+from .measurement import Measurement
+from .pipeline import Pipeline
+from .results import MeasurementOutcome, RunOutcome, StageOutcome
+from .retry import RetryPolicy, classify
+from .runner import BatchRunner, Run, RunResult, StreamingRunner
+from .sample import Sample, SampleOutcome, SampleStatus, Skip
+from .serializer import JSONSerializer
+from .stages import Stage, stage
+from .storage import ArtifactStore, SQLStorage
+
+__all__ = [
+    "ArtifactStore",
+    "BatchRunner",
+    "DeadLetter",
+    "DeadLetterQueue",
+    "FailureSource",
+    "JSONSerializer",
+    "Measurement",
+    "MeasurementOutcome",
+    "Pipeline",
+    "RetryPolicy",
+    "Run",
+    "RunOutcome",
+    "RunResult",
+    "SQLStorage",
+    "Sample",
+    "SampleOutcome",
+    "SampleStatus",
+    "Skip",
+    "Stage",
+    "StageOutcome",
+    "StreamingRunner",
+    "classify",
+    "stage",
+]

@@ -1,0 +1,163 @@
+"""Calling the user's code: in a context of its own, and no longer than its timeout."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from .errors import StageStuckError, StageTimeoutError
+
+
+class Limits(Protocol):
+    """What a stage and a measurement have in common here."""
+
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def timeout(self) -> float | None: ...
+
+
+class Calls:
+    """Calls functions of stages and measurements, each call in a copy of the current context."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, _Slots] = {}
+        self._lock = threading.Lock()
+
+    def call(self, what: Limits, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Call a sync function.
+
+        Raises:
+            StageTimeoutError: it took longer than `what.timeout`. Its thread goes on, and what it returns is dropped.
+            StageStuckError: no slot came free, because calls that timed out still hold all of them.
+        """
+        run = copy_context().run
+        if what.timeout is None:
+            return run(function, argument)
+        with self._lock:
+            slots = self._slots.get(id(what))
+            if slots is None:
+                slots = self._slots[id(what)] = _Slots(what, what.timeout)
+        return slots.call(lambda: run(function, argument))
+
+    def close(self) -> None:
+        """Let the threads go that calls with a timeout ran on; those that are still busy go when they return."""
+        with self._lock:
+            for slots in self._slots.values():
+                slots.close()
+            self._slots.clear()
+
+    async def call_async(self, what: Limits, function: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:
+        """Call an async function in a task of its own, which is cancelled when its time is over.
+
+        Raises:
+            StageTimeoutError: it took longer than `what.timeout`.
+            Interrupted: it raised `KeyboardInterrupt` or `SystemExit`, which must not leave a task: the loop would end.
+        """
+        task = asyncio.create_task(guarded(function, argument), context=copy_context())
+        try:
+            done, _ = await asyncio.wait({task}, timeout=what.timeout)
+        except asyncio.CancelledError:
+            task.cancel()
+            task.add_done_callback(_retrieve)
+            raise
+        if not done:
+            task.cancel()
+            task.add_done_callback(_retrieve)
+            raise StageTimeoutError(f"{what!r} took longer than its timeout of {what.timeout} s")
+        return task.result()
+
+
+class Interrupted(Exception):  # noqa: N818 - carries an interrupt through an event loop
+    """A `KeyboardInterrupt` or `SystemExit` that an async function raised; it is the cause."""
+
+
+async def guarded(function: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:
+    """Call an async function, with interrupts turned into `Interrupted`."""
+    try:
+        return await function(argument)
+    except (KeyboardInterrupt, SystemExit) as error:
+        raise Interrupted from error
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at an abandoned task's exception, so that asyncio does not complain that nobody did."""
+    if not task.cancelled():
+        task.exception()
+
+
+class _Slots:
+    """The calls of one sync function with a timeout: `concurrency` slots, each held until its call has returned.
+
+    The threads are daemons, unlike those of `concurrent.futures`: a call that never returns must not keep the
+    process from ending.
+    """
+
+    def __init__(self, what: Limits, timeout: float) -> None:
+        self._what = what
+        self._timeout = timeout
+        self._free = threading.Semaphore(what.concurrency)
+        self._lock = threading.Lock()
+        self._abandoned = 0
+        self._idle: list[SimpleQueue[_Call | None]] = []
+        self._closed = False
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        while not self._free.acquire(timeout=self._timeout):
+            if self._abandoned >= self._what.concurrency:
+                raise StageStuckError(
+                    f"{self._what!r}: {self._abandoned} calls ran into the timeout of {self._timeout} s and have not "
+                    "returned since; no slot is left to go on with"
+                )
+        call = _Call(function)
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is None:
+            inbox = SimpleQueue()
+            threading.Thread(target=self._serve, args=(inbox,), daemon=True, name="forge-call").start()
+        inbox.put(call)
+        if not call.done.wait(self._timeout):
+            with self._lock:
+                if not call.done.is_set():
+                    call.abandoned = True
+                    self._abandoned += 1
+            if call.abandoned:
+                raise StageTimeoutError(f"{self._what!r} took longer than its timeout of {self._timeout} s")
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for inbox in self._idle:
+                inbox.put(None)
+
+    def _serve(self, inbox: SimpleQueue[_Call | None]) -> None:
+        while (call := inbox.get()) is not None:
+            try:
+                call.result = call.function()
+            except BaseException as error:  # noqa: BLE001 - raised again where the call was made
+                call.error = error
+            with self._lock:
+                call.done.set()
+                self._abandoned -= call.abandoned
+                self._idle.append(inbox)
+                if self._closed:
+                    inbox.put(None)
+            self._free.release()
+
+
+class _Call:
+    __slots__ = ("abandoned", "done", "error", "function", "result")
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function = function
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.abandoned = False

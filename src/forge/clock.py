@@ -1,0 +1,39 @@
+"""Time as the pipelines see it, so that a test can bring its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import threading
+
+
+class Clock(Protocol):
+    """Readings in seconds, and the waits between attempts."""
+
+    def time(self) -> float:
+        """Unix time."""
+
+    def monotonic(self) -> float:
+        """A reading that never goes back; only differences mean something."""
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        """Wait, at most until `stop` is set; says whether it is set."""
+
+    async def wait_async(self, seconds: float) -> None:
+        """Wait on the event loop; ended early by cancelling the task."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    monotonic = staticmethod(time.perf_counter)
+    time = staticmethod(time.time)
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        return stop.wait(seconds)
+
+    async def wait_async(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)

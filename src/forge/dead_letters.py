@@ -1,0 +1,203 @@
+"""The dead-letter queue: samples that failed, with what is needed to look at them and to run them again."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from .errors import NotReplayableError
+from .sample import Sample, SampleStatus
+from .serializer import Serializer, digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .storage import DeadLetterKey, SQLStorage, WriteResult
+
+
+class FailureSource(StrEnum):
+    """Where a sample failed."""
+
+    STAGE = "stage"
+    MEASUREMENT = "measurement"
+    STORAGE = "storage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One failed sample. There is at most one for a sample id: a newer failure replaces the older one."""
+
+    pipeline: str
+    sample_id: str
+    source: FailureSource
+    where: str
+    """The stage's name, the measurement's key, or the storage's backend."""
+    error_type: str
+    message: str
+    attempts: int
+    time: float
+    """Unix time of the failure."""
+    data: bytes | None
+    """The sample's data as the source gave it or the stage derived it, serialised; None if that failed."""
+    run_id: str = ""
+    pipeline_id: str = ""
+    parent: str | None = None
+    derived_by: str | None = None
+    """The stage that split this sample from its parent: a replay goes on behind it."""
+    input_digest: str | None = None
+    digest: str | None = None
+    """Of the data as it was measured: what `values` belong to."""
+    carrier: Mapping[str, str] = field(default_factory=dict)
+    """What `enqueue` was given: strings for somebody else, such as a trace context."""
+    values: Mapping[tuple[str, str], bytes] = field(default_factory=dict, compare=False)
+    """What was measured before it failed, serialised, by (key, version). Goes to the sample's cached values,
+    and is not part of the entry when that is read again."""
+
+    @property
+    def replayable(self) -> bool:
+        return self.data is not None
+
+    def with_carrier(self, carrier: Mapping[str, str]) -> DeadLetter:
+        return dataclasses.replace(self, carrier=dict(carrier))
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterSnapshot:
+    """How many dead letters a pipeline has."""
+
+    depth: Mapping[tuple[FailureSource, str], int] = field(default_factory=lambda: MappingProxyType({}))
+    """By (source, where). A place that was emptied stays, with 0."""
+    oldest: float | None = None
+    """Unix time of the oldest entry."""
+
+
+class DeadLetterQueue:
+    """The dead letters of one pipeline, kept in its storage."""
+
+    def __init__(self, storage: SQLStorage, pipeline: str, serializer: Serializer) -> None:
+        self.storage = storage
+        self.pipeline = pipeline
+        self.serializer = serializer
+        # Counting in the database takes longer the more entries there are, so every change is counted here
+        # instead. Changes take turns, storage included, so that none is counted twice; readers take what was
+        # published last.
+        self._lock = threading.Lock()
+        self._snapshot = DeadLetterSnapshot()
+
+    def enqueue(self, entry: DeadLetter, carrier: Mapping[str, str] | None = None) -> WriteResult:
+        """Store a failed sample: the entry, and the sample's row with status `dlq`, in one transaction.
+
+        A carrier replaces the entry's own. Errors are those of `SQLStorage.write`.
+        """
+        # The storage needs DeadLetter, so it can only be imported after this module.
+        from .storage import SampleRecord  # noqa: PLC0415
+
+        if carrier is not None:
+            entry = entry.with_carrier(carrier)
+        record = SampleRecord(
+            pipeline=entry.pipeline,
+            id=entry.sample_id,
+            status=SampleStatus.DLQ,
+            pipeline_id=entry.pipeline_id,
+            run_id=entry.run_id,
+            parent=entry.parent,
+            input_digest=entry.input_digest,
+            digest=entry.digest,
+            reason=entry.error_type,
+            values=entry.values if entry.digest is not None else {},
+            dead_letter=entry,
+        )
+        with self._lock:
+            result = self.storage.write([record])
+            self._count(added=[entry], removed=result.superseded)
+        return result
+
+    def list(
+        self, *, where: str | None = None, error_type: str | None = None, limit: int | None = None
+    ) -> list[DeadLetter]:
+        """The entries, the oldest first; if asked, only those of one place or one class of error."""
+        return self.storage.dead_letters(self.pipeline, where=where, error_type=error_type, limit=limit)
+
+    def get(self, sample_id: str) -> DeadLetter | None:
+        """The entry of a sample, if it has one."""
+        return next(iter(self.storage.dead_letters(self.pipeline, ids=[sample_id])), None)
+
+    def replay(self, entry: DeadLetter) -> Sample:
+        """Take an entry up again: its sample, with the data as the source gave it or the stage derived it.
+
+        The entry stays until the sample's success is stored.
+
+        Raises:
+            NotReplayableError: if the data was not stored, or the serializer cannot read it.
+        """
+        if entry.data is None:
+            raise NotReplayableError(
+                f"sample {entry.sample_id!r} cannot be replayed: its data was not stored ({entry.message})"
+            )
+        try:
+            data = self.serializer.loads(entry.data)
+        except Exception as error:
+            raise NotReplayableError(
+                f"sample {entry.sample_id!r} cannot be replayed: the serializer cannot read its data: {error}"
+            ) from error
+        return Sample(
+            data=data,
+            id=entry.sample_id,
+            pipeline=entry.pipeline,
+            parent=entry.parent,
+            digest=digest_of(entry.data),
+        )
+
+    def drop(self, sample_ids: Iterable[str]) -> Sequence[DeadLetter]:
+        """Give entries up: they are removed and returned.
+
+        Their samples keep the status `dlq`, so the next run tries them again.
+        """
+        with self._lock:
+            dropped = self.storage.drop_dead_letters(self.pipeline, sample_ids)
+            self._count(removed=dropped)
+        return dropped
+
+    def settled(self, *entries: DeadLetter | DeadLetterKey) -> None:
+        """Count entries that the write of a success has removed: `WriteResult.superseded` names them."""
+        with self._lock:
+            self._count(removed=entries)
+
+    def snapshot(self) -> DeadLetterSnapshot:
+        """The numbers of the last `refresh`, and what was changed here since; never waits, never reads."""
+        return self._snapshot
+
+    def refresh(self) -> DeadLetterSnapshot:
+        """Read the numbers from the storage: what other processes did is seen only then."""
+        with self._lock:
+            stored, oldest = self.storage.dead_letter_state(self.pipeline)
+            self._publish({**dict.fromkeys(self._snapshot.depth, 0), **stored}, oldest)
+        return self._snapshot
+
+    def _count(
+        self,
+        *,
+        added: Iterable[DeadLetter] = (),
+        removed: Iterable[DeadLetter | DeadLetterKey] = (),
+    ) -> None:
+        depth, oldest = dict(self._snapshot.depth), self._snapshot.oldest
+        stale = False
+        for entry in removed:
+            place = (entry.source, entry.where)
+            depth[place] = max(0, depth.get(place, 0) - 1)
+            stale = stale or oldest is None or entry.time <= oldest
+        for entry in added:
+            place = (entry.source, entry.where)
+            depth[place] = depth.get(place, 0) + 1
+            oldest = entry.time if oldest is None else min(oldest, entry.time)
+        if stale:
+            first = self.list(limit=1)
+            oldest = first[0].time if first else None
+        self._publish(depth, oldest)
+
+    def _publish(self, depth: Mapping[tuple[FailureSource, str], int], oldest: float | None) -> None:
+        self._snapshot = DeadLetterSnapshot(MappingProxyType(dict(depth)), oldest)

@@ -1,0 +1,55 @@
+"""Every error that `forge` itself raises; all but the configuration errors end up on a sample or a run."""
+
+from __future__ import annotations
+
+
+class ForgeError(Exception):
+    """Base class of the errors below."""
+
+
+class ConfigurationError(ForgeError, ValueError):
+    """A pipeline, stage, measurement or storage was described wrongly; raised where it is built."""
+
+
+class StageResultError(ForgeError, TypeError):
+    """A stage or a measurement returned something that is not allowed."""
+
+
+class StageTimeoutError(ForgeError, TimeoutError):
+    """One call of a stage or a measurement took longer than its `timeout`."""
+
+
+class StageStuckError(ForgeError, RuntimeError):
+    """All slots of a stage are held by calls that ran into their timeout and never returned."""
+
+
+class SourceError(ForgeError, RuntimeError):
+    """The source cannot be read (for the second time)."""
+
+
+class DuplicateIdError(ForgeError, ValueError):
+    """The same sample id came twice in one run."""
+
+
+class SerializationError(ForgeError, TypeError):
+    """The data cannot be stored with the pipeline's serializer."""
+
+
+class StorageError(ForgeError, RuntimeError):
+    """The storage cannot be opened or used: bad URL, missing driver, no permission, no server."""
+
+
+class RunCancelled(ForgeError):  # noqa: N818 - the field says cancelled, and nothing went wrong
+    """The run ended before this sample was finished; what in-flight samples settle with."""
+
+
+class NotReplayableError(ForgeError, ValueError):
+    """A dead letter cannot be taken up again: its data was not stored, or cannot be read any more."""
+
+
+class ArtifactNotFoundError(ForgeError, LookupError):
+    """There is no artifact under this key."""
+
+
+class ArtifactCorruptError(StorageError):
+    """An artifact's content is not what its key says."""

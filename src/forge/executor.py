@@ -1,0 +1,265 @@
+"""Running one stage on one sample, or on a batch: attempts, retries, verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .calls import Calls, Interrupted
+from .clock import Clock, SystemClock
+from .errors import RunCancelled, StageResultError, StageStuckError
+from .item import Item
+from .results import BatchVerdict, StageOutcome, Verdict
+from .retry import CANCELLED, RetryPolicy, classify
+from .sample import Sample, Skip
+from .stages import Stage
+
+Payload = Sample | list[Sample]
+
+
+class StageExecutor:
+    """Runs stages; inside a run, one executor runs all of them.
+
+    The methods come in two colours, because a sync stage blocks a thread and an async one must not block its loop:
+    `apply`, `apply_batch` and `attempt` are for sync stages, those ending in `_async` for async ones. All of them
+    work outside of a run as well, in a test for example.
+    """
+
+    def __init__(self, *, clock: Clock | None = None, stop: threading.Event | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._stop = stop or threading.Event()
+        self._calls = Calls()
+
+    def apply(self, stage: Stage, sample: Sample) -> Verdict:
+        """All attempts of a sync stage on one sample.
+
+        Raises:
+            StageStuckError: the stage has no slot left.
+            KeyboardInterrupt, SystemExit: the stage raised it.
+        """
+        return self._verdict(stage, sample, self._try(stage, sample))
+
+    async def apply_async(self, stage: Stage, sample: Sample) -> Verdict:
+        """All attempts of an async stage on one sample.
+
+        A `KeyboardInterrupt` or `SystemExit` of the stage is in the verdict's `error`, because raised in a task it
+        would end the event loop.
+        """
+        return self._verdict(stage, sample, await self._try_async(stage, sample))
+
+    def apply_batch(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
+        """All attempts of a sync stage on a batch; if they fail, one more for each sample alone."""
+        samples = [item.sample for item in items]
+        whole = self._try(stage, samples)
+        if not whole.repeat_alone:
+            return self._batch_verdict(stage, [(samples, whole)])
+        return self._batch_verdict(stage, [([sample], self._try(stage, [sample], whole)) for sample in samples], whole)
+
+    async def apply_batch_async(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
+        """The same for an async stage."""
+        samples = [item.sample for item in items]
+        whole = await self._try_async(stage, samples)
+        if not whole.repeat_alone:
+            return self._batch_verdict(stage, [(samples, whole)])
+        return self._batch_verdict(
+            stage, [([sample], await self._try_async(stage, [sample], whole)) for sample in samples], whole
+        )
+
+    def attempt(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - said to observers
+        """One call of a sync stage, the `attempt`-th (from 1), with a sample or the list of a batch."""
+        return self._calls.call(stage, stage.process_batch if stage.batch_size else stage.process, payload)
+
+    async def attempt_async(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - as above
+        """One call of an async stage."""
+        function: Any = stage.process_batch if stage.batch_size else stage.process
+        return await self._calls.call_async(stage, function, payload)
+
+    def before_retry(
+        self, stage: Stage, sample: Sample | None, error: BaseException, attempt: int, delay: float
+    ) -> None:
+        """Called before the wait of `delay` seconds that follows the failed attempt number `attempt`.
+
+        `sample` is None where a whole batch is repeated. Does nothing: it is there to be observed.
+        """
+
+    def close(self) -> None:
+        """Let go of the threads that calls with a timeout were made on."""
+        self._calls.close()
+
+    def _try(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
+        """Attempts until one succeeds or the policy gives up; a single one where `earlier` ones failed as a batch."""
+        tried = _Tried(stage, payload, self._clock, alone_after=earlier)
+        while True:
+            begun = tried.begin()
+            try:
+                tried.succeed(begun, self.attempt(stage, payload, tried.number))
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
+                tried.fail(begun, error)
+            if tried.delay is None:
+                return tried
+            self._announce(tried)
+            if self._clock.wait(self._stop, tried.delay):
+                tried.cancel()
+                return tried
+
+    async def _try_async(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
+        tried = _Tried(stage, payload, self._clock, alone_after=earlier)
+        try:
+            while True:
+                begun = tried.begin()
+                try:
+                    tried.succeed(begun, await self.attempt_async(stage, payload, tried.number))
+                except Interrupted as interrupted:
+                    tried.cancel(interrupted.__cause__)
+                except (Exception, asyncio.CancelledError) as error:
+                    if self._stop.is_set() and isinstance(error, asyncio.CancelledError):
+                        raise
+                    tried.fail(begun, error)
+                if tried.delay is None:
+                    return tried
+                self._announce(tried)
+                await self._clock.wait_async(tried.delay)
+        except asyncio.CancelledError:
+            # Only the end of the run cancels the task that this runs in.
+            tried.cancel()
+            return tried
+
+    def _announce(self, tried: _Tried) -> None:
+        sample = tried.payload if isinstance(tried.payload, Sample) else None
+        assert tried.error is not None
+        assert tried.delay is not None
+        self.before_retry(tried.stage, sample, tried.error, tried.number, tried.delay)
+
+    def _verdict(self, stage: Stage, sample: Sample, tried: _Tried) -> Verdict:
+        duration = self._clock.monotonic() - tried.started
+        return _judge(stage, sample, tried, tried.result, attempts=tried.number, busy=tried.busy, duration=duration)
+
+    def _batch_verdict(
+        self, stage: Stage, parts: Sequence[tuple[list[Sample], _Tried]], whole: _Tried | None = None
+    ) -> BatchVerdict:
+        verdicts: list[Verdict] = []
+        for samples, tried in parts:
+            results = tried.result if tried.error is None and not tried.cancelled else [None] * len(samples)
+            verdicts += (_judge(stage, sample, tried, result) for sample, result in zip(samples, results, strict=True))
+        first = whole or parts[0][1]
+        return BatchVerdict(
+            verdicts=verdicts,
+            attempts=first.number,
+            busy=sum(tried.busy for _, tried in parts) + (whole.busy if whole else 0.0),
+            duration=self._clock.monotonic() - first.started,
+        )
+
+
+def _judge(
+    stage: Stage,
+    sample: Sample,
+    tried: _Tried,
+    result: Any,
+    *,
+    attempts: int = 1,
+    busy: float = 0,
+    duration: float = 0,
+) -> Verdict:
+    """The verdict on one sample, from the state of its attempts and what the stage returned for it."""
+
+    def verdict(outcome: StageOutcome, **more: Any) -> Verdict:
+        return Verdict(outcome=outcome, attempts=attempts, busy=busy, duration=duration, **more)
+
+    if tried.cancelled:
+        return verdict(StageOutcome.CANCELLED, error=tried.error or RunCancelled("the run ended"), error_type=CANCELLED)
+    error = tried.error
+    if error is None:
+        try:
+            samples = _checked(stage, sample, result)
+        except StageResultError as wrong:
+            error = wrong
+        else:
+            if isinstance(result, Skip):
+                return verdict(StageOutcome.SKIP, skip_reason=result.reason)
+            return verdict(StageOutcome.SUCCESS, samples=samples, split=isinstance(result, list))
+    return verdict(StageOutcome.ERROR, error=error, error_type=classify(error))
+
+
+def _checked(stage: Stage, sample: Sample, result: Any) -> Sequence[Sample]:
+    """The samples in a result.
+
+    Raises:
+        StageResultError: the stage returned something else than a sample of the same id, a skip or a non-empty list.
+    """
+    if isinstance(result, Sample):
+        if result.id != sample.id:
+            raise StageResultError(
+                f"stage {stage.name!r} returned sample {result.id!r} for {sample.id!r}; return a list to make new ones"
+            )
+        return (result,)
+    if isinstance(result, Skip):
+        if not isinstance(result.reason, str) or not result.reason:
+            raise StageResultError(f"stage {stage.name!r} returned Skip({result.reason!r}); the reason must be a word")
+        return ()
+    if isinstance(result, list) and result and all(isinstance(child, Sample) for child in result):
+        return result
+    what = "an empty list (return Skip(reason) instead)" if result == [] else f"{type(result).__name__}"
+    raise StageResultError(
+        f"stage {stage.name!r} returned {what}; it must return a Sample, a Skip or a list of Samples"
+    )
+
+
+@dataclass(slots=True)
+class _Tried:
+    """The attempts of one call so far."""
+
+    stage: Stage
+    payload: Payload
+    clock: Clock
+    alone_after: _Tried | None = None
+    number: int = 1
+    started: float = field(init=False)
+    busy: float = 0.0
+    result: Any = None
+    error: BaseException | None = None
+    delay: float | None = None
+    """Seconds to wait before the next attempt; None when there is none."""
+    cancelled: bool = False
+
+    def __post_init__(self) -> None:
+        self.started = self.clock.monotonic()
+
+    @property
+    def repeat_alone(self) -> bool:
+        """Whether a batch failed, and has more than one sample to blame."""
+        return (
+            self.error is not None and not self.cancelled and isinstance(self.payload, list) and len(self.payload) > 1
+        )
+
+    def begin(self) -> float:
+        if self.delay is not None:
+            self.number += 1
+        return self.clock.monotonic()
+
+    def succeed(self, begun: float, result: Any) -> None:
+        if isinstance(self.payload, list) and not (isinstance(result, list) and len(result) == len(self.payload)):
+            what = f"a list of {len(result)}" if isinstance(result, list) else type(result).__name__
+            raise StageResultError(
+                f"stage {self.stage.name!r} returned {what} for a batch of {len(self.payload)}; "
+                "it must return a list with one result for each sample, in order"
+            )
+        self.busy += self.clock.monotonic() - begun
+        self.result, self.error, self.delay = result, None, None
+
+    def fail(self, begun: float, error: BaseException) -> None:
+        if isinstance(error, StageStuckError):
+            raise error
+        self.busy += self.clock.monotonic() - begun
+        self.error = error
+        policy: RetryPolicy = self.stage.retry
+        try:
+            self.delay = None if self.alone_after else policy.delay(error, self.number)
+        except Exception as fault:  # noqa: BLE001 - a faulty retry_on must not end the run
+            fault.__context__ = error
+            self.error, self.delay = fault, None
+
+    def cancel(self, error: BaseException | None = None) -> None:
+        self.cancelled, self.error, self.delay = True, error, None

@@ -1,0 +1,89 @@
+"""A sample inside a run: the sample itself, and what the run knows about it."""
+
+from __future__ import annotations
+
+from contextvars import Context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .dead_letters import DeadLetter, FailureSource
+from .sample import Sample, SampleOutcome
+
+if TYPE_CHECKING:
+    from .runner.streaming import Family
+    from .stages import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Where and why a sample failed."""
+
+    source: FailureSource
+    where: str
+    error: BaseException
+    error_type: str
+    attempts: int = 1
+
+
+class Item:
+    """A sample on its way, with a context of its own.
+
+    The context carries what belongs to this sample (a trace, for one) over threads and tasks. It is entered only by
+    `Run.admit`; everything else runs in copies of it, because a context cannot be entered twice.
+    """
+
+    __slots__ = (
+        "children",
+        "context",
+        "dead_letter",
+        "derived_by",
+        "duplicate",
+        "enqueued_at",
+        "executing",
+        "failure",
+        "family",
+        "input_digest",
+        "original",
+        "outcome",
+        "payload",
+        "place",
+        "sample",
+        "skip",
+        "step",
+        "values",
+        "verdict",
+        "waited",
+    )
+
+    def __init__(self, sample: Sample, context: Context) -> None:
+        self.sample = sample
+        self.context = context
+        self.original: bytes | None = None
+        """The data as it came, serialised: what a dead letter keeps."""
+        self.input_digest: str | None = None
+        self.payload: bytes | None = None
+        """The data as it is to be stored."""
+        self.dead_letter: DeadLetter | None = None
+        """The dead letter of an earlier run that this item takes up again."""
+        self.derived_by: str | None = None
+        """The stage that split it off; None where it came from the source."""
+        self.place: tuple[int, ...] = ()
+        """Its place among those split from the same sample of the source."""
+        self.family: Family | None = None
+        """All that came from the same sample of the source, where the order is kept."""
+        self.step = 0
+        """The index of the step that it goes to next."""
+        self.executing: Stage | None = None
+        self.values: dict[tuple[str, str], bytes] = {}
+        self.children: tuple[str, ...] = ()
+        self.skip: tuple[str, str] | None = None
+        """The stage that skipped it, and the reason."""
+        self.failure: Failure | None = None
+        self.verdict: SampleOutcome | None = None
+        """What it is to settle with, once that is stored."""
+        self.outcome: SampleOutcome | None = None
+        """What it settled with."""
+        self.duplicate = False
+        self.enqueued_at = 0.0
+        self.waited = 0.0
+        """Seconds that it waited in the queue it was last taken from."""

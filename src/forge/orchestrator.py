@@ -1,0 +1,201 @@
+"""Computing measurements, unless the same was computed before."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Collection, Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any
+
+from .calls import Calls, Interrupted
+from .clock import Clock, SystemClock
+from .errors import RunCancelled, StageResultError, StageStuckError
+from .item import Item
+from .measurement import Measurement
+from .results import BatchMeasurementResult, MeasurementOutcome, MeasurementResult
+from .retry import CANCELLED, classify
+from .sample import Sample
+
+if TYPE_CHECKING:
+    from .pipeline import Pipeline
+
+Outcome = tuple[Any, BaseException | None]
+"""A value and None, or None and an error."""
+
+
+class MeasurementOrchestrator:
+    """Computes the measurements of a pipeline.
+
+    As with `StageExecutor`, there is a method for sync measurements and one ending in `_async` for async ones. Without
+    a pipeline, or one without storage, nothing is cached.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline | None = None,
+        *,
+        clock: Clock | None = None,
+        stop: threading.Event | None = None,
+        nothing_stored: bool = False,
+    ) -> None:
+        self._pipeline = pipeline
+        self._storage = pipeline.storage if pipeline else None
+        self._clock = clock or SystemClock()
+        self._stop = stop or threading.Event()
+        self._calls = Calls()
+        self.nothing_stored = nothing_stored
+        """Set where the storage was empty when the run began: then there is no need to look."""
+
+    def measure(self, measurement: Measurement, sample: Sample) -> MeasurementResult:
+        """The value of a sync measurement for one sample, cached or computed.
+
+        Raises:
+            StageStuckError: the measurement has a timeout, and no slot left.
+            KeyboardInterrupt, SystemExit: the measurement raised it.
+        """
+        cached = self._cached(measurement, [sample])
+        if sample.id in cached:
+            return cached[sample.id]
+        started = self._clock.monotonic()
+        outcome = self._compute(measurement, measurement.compute, sample)
+        return self._result(outcome, self._clock.monotonic() - started)
+
+    async def measure_async(self, measurement: Measurement, sample: Sample) -> MeasurementResult:
+        """The same for an async measurement; an interrupt is in the result's `error`."""
+        cached = await self._cached_async(measurement, [sample])
+        if sample.id in cached:
+            return cached[sample.id]
+        started = self._clock.monotonic()
+        outcome = await self._compute_async(measurement, measurement.compute, sample)
+        return self._result(outcome, self._clock.monotonic() - started)
+
+    def measure_batch(self, measurement: Measurement, items: Sequence[Item]) -> BatchMeasurementResult:
+        """The values of a sync measurement for several samples. If computing them together fails, each is computed
+        alone, so that one bad sample fails alone.
+        """
+        samples = [item.sample for item in items]
+        cached = self._cached(measurement, samples)
+        missing = [sample for sample in samples if sample.id not in cached]
+        started = self._clock.monotonic()
+        outcomes: list[Outcome] = []
+        if missing:
+            together = self._compute(measurement, measurement.compute_batch, missing)
+            outcomes = _each(together, len(missing))
+            if _repeat_alone(together, missing):
+                outcomes = [
+                    _each(self._compute(measurement, measurement.compute_batch, [sample]), 1)[0] for sample in missing
+                ]
+        return self._batch_result(samples, cached, missing, outcomes, self._clock.monotonic() - started)
+
+    async def measure_batch_async(self, measurement: Measurement, items: Sequence[Item]) -> BatchMeasurementResult:
+        """The same for an async measurement."""
+        samples = [item.sample for item in items]
+        cached = await self._cached_async(measurement, samples)
+        missing = [sample for sample in samples if sample.id not in cached]
+        started = self._clock.monotonic()
+        outcomes: list[Outcome] = []
+        if missing:
+            together = await self._compute_async(measurement, measurement.compute_batch, missing)
+            outcomes = _each(together, len(missing))
+            if _repeat_alone(together, missing):
+                outcomes = [
+                    _each(await self._compute_async(measurement, measurement.compute_batch, [sample]), 1)[0]
+                    for sample in missing
+                ]
+        return self._batch_result(samples, cached, missing, outcomes, self._clock.monotonic() - started)
+
+    def close(self) -> None:
+        """Let go of the threads that calls with a timeout were made on."""
+        self._calls.close()
+
+    def _compute(self, measurement: Measurement, function: Any, argument: Any) -> Outcome:
+        try:
+            return _checked(measurement, argument, self._calls.call(measurement, function, argument)), None
+        except StageStuckError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the result
+            return None, error
+
+    async def _compute_async(self, measurement: Measurement, function: Any, argument: Any) -> Outcome:
+        try:
+            return _checked(measurement, argument, await self._calls.call_async(measurement, function, argument)), None
+        except Interrupted as interrupted:
+            return None, interrupted.__cause__
+        except asyncio.CancelledError as error:
+            return None, RunCancelled("the run ended") if self._stop.is_set() else error
+        except Exception as error:  # noqa: BLE001 - it becomes the result
+            return None, error
+
+    def _cached(self, measurement: Measurement, samples: Sequence[Sample]) -> dict[str, MeasurementResult]:
+        if self._storage is None or self._pipeline is None or self.nothing_stored:
+            return {}
+        pairs = [(sample.id, sample.digest) for sample in samples if sample.digest]
+        if not pairs:
+            return {}
+        found = self._storage.measured(self._pipeline.name, pairs, measurement.key, measurement.version)
+        loads = self._pipeline.serializer.loads
+        return {
+            sample_id: MeasurementResult(outcome=MeasurementOutcome.CACHED, value=loads(content))
+            for sample_id, content in found.items()
+        }
+
+    async def _cached_async(self, measurement: Measurement, samples: Sequence[Sample]) -> dict[str, MeasurementResult]:
+        if self._storage is None or self.nothing_stored:
+            return {}
+        return await asyncio.to_thread(self._cached, measurement, samples)
+
+    def _result(self, outcome: Outcome, duration: float) -> MeasurementResult:
+        value, error = outcome
+        content = None
+        if error is None and self._storage is not None and self._pipeline is not None:
+            try:
+                content = self._pipeline.serializer.dumps(value)
+            except Exception as fault:  # noqa: BLE001 - the user's serializer may raise anything
+                error = fault
+        if error is not None:
+            kind = classify(error)
+            return MeasurementResult(outcome=MeasurementOutcome.ERROR, error=error, error_type=kind, duration=duration)
+        return MeasurementResult(outcome=MeasurementOutcome.COMPUTED, value=value, content=content, duration=duration)
+
+    def _batch_result(
+        self,
+        samples: Sequence[Sample],
+        cached: dict[str, MeasurementResult],
+        missing: Sequence[Sample],
+        outcomes: Sequence[Outcome],
+        duration: float,
+    ) -> BatchMeasurementResult:
+        computed = {
+            sample.id: self._result(outcome, duration) for sample, outcome in zip(missing, outcomes, strict=True)
+        }
+        results = [cached.get(sample.id) or computed[sample.id] for sample in samples]
+        failed = next((result for result in results if result.error is not None), None)
+        return BatchMeasurementResult(
+            results=results,
+            computed=len(missing),
+            duration=duration,
+            error=failed.error if failed else None,
+            error_type=failed.error_type if failed else None,
+        )
+
+
+def _checked(measurement: Measurement, argument: Any, value: Any) -> Any:
+    if isinstance(argument, list):
+        many = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping | Set)
+        if not many or len(value) != len(argument):
+            what = f"{len(value)} values" if many else type(value).__name__
+            raise StageResultError(
+                f"measurement {measurement.key!r} returned {what} for a batch of {len(argument)}; "
+                "it must return a list with one value for each sample, in order"
+            )
+    return value
+
+
+def _each(together: Outcome, count: int) -> list[Outcome]:
+    values, error = together
+    return [(None, error)] * count if error is not None else [(value, None) for value in values]
+
+
+def _repeat_alone(together: Outcome, samples: Sequence[Sample]) -> bool:
+    error = together[1]
+    return error is not None and len(samples) > 1 and isinstance(error, Exception) and classify(error) != CANCELLED

@@ -1,0 +1,109 @@
+"""The description of a pipeline; nothing here runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .dead_letters import DeadLetterQueue
+from .errors import ConfigurationError
+from .measurement import Measurement, in_dependency_order
+from .serializer import JSONSerializer, Serializer
+from .stages import Stage
+
+if TYPE_CHECKING:
+    from .storage import ArtifactStore, SQLStorage
+
+Source = Iterable[Any] | AsyncIterable[Any] | Callable[[], Iterable[Any] | AsyncIterable[Any]]
+"""Samples or plain data. An iterator can be run once; give a callable or a collection to run again."""
+
+
+class Pipeline:
+    """A source, stages, measurements and a storage under one name.
+
+    `name` keys everything that is stored. `id` is a hash of the names, order and versions of stages and measurements:
+    of what decides the results, not of how fast or where they are computed. `expected_interval` (seconds) declares
+    how often the pipeline should succeed, for dashboards and alerts.
+
+    Raises:
+        ConfigurationError: for names used twice, missing or cyclic dependencies, or parts of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        source: Source,
+        stages: Sequence[Stage] = (),
+        measurements: Sequence[Measurement] = (),
+        storage: SQLStorage | None = None,
+        artifacts: ArtifactStore | None = None,
+        serializer: Serializer | None = None,
+        expected_interval: float | None = None,
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"Pipeline(name={name!r}): must be a string that is not empty")
+        if isinstance(source, str | bytes) or not (
+            callable(source) or hasattr(source, "__iter__") or hasattr(source, "__aiter__")
+        ):
+            raise ConfigurationError(f"pipeline {name!r}: the source must be iterable or callable, not {source!r}")
+        if expected_interval is not None and not expected_interval > 0:
+            raise ConfigurationError(f"pipeline {name!r}: expected_interval must be positive, not {expected_interval}")
+        self.name = name
+        self.source = source
+        self.stages = tuple(stages)
+        self.storage = storage
+        self.artifacts = artifacts
+        self.serializer: Serializer = serializer or JSONSerializer()
+        self.expected_interval = expected_interval
+        seen: set[str] = set()
+        for stage in self.stages:
+            if not isinstance(stage, Stage):
+                hint = " (decorate it with @stage)" if callable(stage) else ""
+                raise ConfigurationError(f"pipeline {name!r}: {stage!r} is no stage{hint}")
+            if stage.name in seen:
+                raise ConfigurationError(f"pipeline {name!r}: stage name {stage.name!r} is used twice")
+            seen.add(stage.name)
+        for measurement in measurements:
+            if not isinstance(measurement, Measurement):
+                hint = " (make an instance of it)" if isinstance(measurement, type) else ""
+                raise ConfigurationError(f"pipeline {name!r}: {measurement!r} is no measurement{hint}")
+        self.measurements = in_dependency_order(measurements)
+        self.id = self._identity()
+        self._source_claimed = False
+        self._dead_letters = DeadLetterQueue(storage, name, self.serializer) if storage is not None else None
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What the id is a hash of."""
+        return {
+            "name": self.name,
+            "stages": [[stage.name, stage.version] for stage in self.stages],
+            "measurements": [[measurement.key, measurement.version] for measurement in self.measurements],
+        }
+
+    @property
+    def dead_letters(self) -> DeadLetterQueue:
+        """The pipeline's dead letters.
+
+        Raises:
+            ConfigurationError: if the pipeline has no storage.
+        """
+        if self._dead_letters is None:
+            raise ConfigurationError(f"pipeline {self.name!r} has no storage, so it keeps no dead letters")
+        return self._dead_letters
+
+    def claim_source(self) -> bool:
+        """For a source that can be read once: whether this is the first run to ask."""
+        first = not self._source_claimed
+        self._source_claimed = True
+        return first
+
+    def _identity(self) -> str:
+        text = json.dumps(self.definition, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return f"Pipeline(name={self.name!r}, id={self.id!r})"

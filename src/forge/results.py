@@ -1,0 +1,88 @@
+"""What the seams of a run return: everything that an observer from outside needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .sample import Sample
+
+
+class StageOutcome(StrEnum):
+    """How an execution of a stage ended, for one sample."""
+
+    SUCCESS = "success"
+    SKIP = "skip"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a stage said about one sample, after all attempts."""
+
+    outcome: StageOutcome
+    samples: Sequence[Sample] = ()
+    """On success: the sample, or the children of a split."""
+    split: bool = False
+    skip_reason: str | None = None
+    error: BaseException | None = None
+    error_type: str | None = None
+    attempts: int = 1
+    busy: float = 0.0
+    """Seconds in attempts, without the waits between them."""
+    duration: float = 0.0
+    """Seconds from the first attempt to the verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchVerdict:
+    """The verdicts of a batch, one for each sample in order, and what the batch as a whole took.
+
+    Attempts and seconds stand here once; the verdicts inside carry none of their own.
+    """
+
+    verdicts: Sequence[Verdict]
+    attempts: int
+    busy: float
+    duration: float
+
+
+class MeasurementOutcome(StrEnum):
+    COMPUTED = "computed"
+    CACHED = "cached"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasurementResult:
+    """What a measurement gave for one sample."""
+
+    outcome: MeasurementOutcome
+    value: Any = None
+    error: BaseException | None = None
+    error_type: str | None = None
+    content: bytes | None = None
+    """A computed value, serialised for the storage."""
+    duration: float = 0.0
+    """Seconds in `compute`; 0 where the value was cached."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchMeasurementResult:
+    """The results of a batch, one for each sample in order. Only what was not cached was computed."""
+
+    results: Sequence[MeasurementResult]
+    computed: int
+    """How many samples `compute_batch` was given."""
+    duration: float
+    error: BaseException | None = None
+    error_type: str | None = None
+
+
+class RunOutcome(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"

@@ -1,0 +1,185 @@
+"""Which errors are tried again, when, and what kind of error it was.
+
+The classes are few on purpose: they stand on metrics. Exceptions of HTTP clients are recognised by their status
+attribute and by the names of their classes, so that none of those libraries has to be imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import math
+import random
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ConfigurationError, RunCancelled
+
+RATE_LIMIT = "rate_limit"
+SERVER_ERROR = "server_error"
+CLIENT_ERROR = "client_error"
+NETWORK_ERROR = "network_error"
+TIMEOUT = "timeout"
+CANCELLED = "cancelled"
+
+TRANSIENT = frozenset({RATE_LIMIT, SERVER_ERROR, NETWORK_ERROR, TIMEOUT})
+"""The classes of errors that may be gone when tried again."""
+
+_TIMEOUT_CLASSES = {
+    ("requests", "Timeout"),
+    ("httpx", "TimeoutException"),
+    ("openai", "APITimeoutError"),
+    ("anthropic", "APITimeoutError"),
+    ("botocore", "ConnectTimeoutError"),
+    ("botocore", "ReadTimeoutError"),
+    ("urllib3", "TimeoutError"),
+}
+_NETWORK_CLASSES = {
+    ("requests", "ConnectionError"),
+    ("requests", "ChunkedEncodingError"),
+    ("httpx", "TransportError"),
+    ("httpcore", "NetworkError"),
+    ("aiohttp", "ClientConnectionError"),
+    ("aiohttp", "ClientPayloadError"),
+    ("openai", "APIConnectionError"),
+    ("anthropic", "APIConnectionError"),
+    ("botocore", "HTTPClientError"),
+    ("botocore", "ConnectionError"),
+    ("urllib", "URLError"),
+    ("urllib3", "HTTPError"),
+}
+
+
+def classify(error: BaseException) -> str:
+    """The class of an error: one of the constants above, or the qualified name of the exception's class.
+
+    A status decides first (429, 5xx, other 4xx), then timeouts, then what failed below HTTP. Never the message.
+    """
+    if isinstance(error, asyncio.CancelledError | RunCancelled | KeyboardInterrupt | SystemExit | GeneratorExit):
+        return CANCELLED
+    status = http_status(error)
+    if status is not None:
+        if status == 429:
+            return RATE_LIMIT
+        return SERVER_ERROR if status >= 500 else CLIENT_ERROR
+    # A wrapped timeout (URLError and requests keep the cause in an argument) is still a timeout.
+    reasons = (error, getattr(error, "reason", None))
+    names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    if any(isinstance(reason, TimeoutError) for reason in reasons) or names & _TIMEOUT_CLASSES:
+        return TIMEOUT
+    if isinstance(error, ConnectionError | socket.gaierror | socket.herror) or names & _NETWORK_CLASSES:
+        return NETWORK_ERROR
+    return qualified_name(type(error))
+
+
+def qualified_name(kind: type) -> str:
+    """`json.decoder.JSONDecodeError`; built-in classes stand without their module."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def http_status(error: BaseException) -> int | None:
+    """The HTTP error status that an exception carries, if any."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):  # botocore
+        metadata = response.get("ResponseMetadata")
+        candidates = [metadata.get("HTTPStatusCode") if isinstance(metadata, Mapping) else None]
+    else:
+        candidates = [
+            getattr(owner, name, None)
+            for owner in (error, response)
+            if owner is not None
+            for name in ("status_code", "status", "code")
+        ]
+    for value in candidates:
+        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599:
+            return int(value)
+    return None
+
+
+def retry_after(error: BaseException, now: float | None = None) -> float | None:
+    """Seconds the server asked to wait (RFC 9110 `Retry-After`: seconds or a date), or None."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        metadata = response.get("ResponseMetadata")
+        headers = metadata.get("HTTPHeaders") if isinstance(metadata, Mapping) else None
+    else:
+        headers = getattr(error, "headers", None) or getattr(response, "headers", None)
+    value = _header(headers, "Retry-After")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            moment = email.utils.parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = moment.timestamp() - (time.time() if now is None else now)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _header(headers: Any, name: str) -> str | None:
+    get = getattr(headers, "get", None)
+    if get is None:
+        return None
+    # Plain dicts (botocore's are lower case) know nothing of case.
+    value = get(name)
+    if value is None:
+        value = get(name.lower())
+    return value if isinstance(value, str) else None
+
+
+def _transient(error: BaseException) -> bool:
+    return classify(error) in TRANSIENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and when a failed call is tried again.
+
+    The wait before attempt n + 1 is `initial_delay * multiplier ** (n - 1)`, at most `max_delay`, of which a random
+    share of `jitter` (0 to 1) is taken away so that many workers do not come back together. A `Retry-After` of the
+    server replaces a shorter wait; one longer than `max_retry_after` is not waited for: the sample fails.
+
+    Raises:
+        ConfigurationError: for values that make no sense.
+    """
+
+    max_attempts: int = 3
+    initial_delay: float = 0.5
+    multiplier: float = 2.0
+    max_delay: float = 30.0
+    jitter: float = 0.5
+    max_retry_after: float = 300.0
+    retry_on: Callable[[BaseException], bool] = _transient
+    """Says whether an error is worth another attempt; by default rate limits, 5xx, network errors and timeouts."""
+    random: Callable[[], float] = field(default=random.random, repr=False)
+    """Where the jitter comes from: numbers from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ConfigurationError(f"RetryPolicy(max_attempts={self.max_attempts}): must be at least 1")
+        if not 0 <= self.jitter <= 1:
+            raise ConfigurationError(f"RetryPolicy(jitter={self.jitter}): must be between 0 and 1")
+        for name in ("initial_delay", "max_delay", "max_retry_after"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"RetryPolicy({name}={getattr(self, name)}): must not be negative")
+        if self.multiplier < 1:
+            raise ConfigurationError(f"RetryPolicy(multiplier={self.multiplier}): must be at least 1")
+
+    def delay(self, error: BaseException, attempt: int) -> float | None:
+        """Seconds to wait after the failed attempt number `attempt` (from 1), or None to give up."""
+        if attempt >= self.max_attempts or not self.retry_on(error):
+            return None
+        delay = min(self.max_delay, self.initial_delay * self.multiplier ** min(attempt - 1, 64))
+        delay *= 1 - self.jitter * self.random()
+        asked = retry_after(error)
+        if asked is None:
+            return delay
+        return max(delay, asked) if asked <= self.max_retry_after else None
+
+
+NO_RETRY = RetryPolicy(max_attempts=1)

@@ -1,0 +1,29 @@
+"""Running pipelines."""
+
+from .base import Runner
+from .batch import BatchRunner
+from .result import (
+    Ledger,
+    MeasurementSummary,
+    RunResult,
+    RunSnapshot,
+    StageState,
+    StageSummary,
+    StorageSummary,
+)
+from .run import Run
+from .streaming import StreamingRunner
+
+__all__ = [
+    "BatchRunner",
+    "Ledger",
+    "MeasurementSummary",
+    "Run",
+    "RunResult",
+    "RunSnapshot",
+    "Runner",
+    "StageState",
+    "StageSummary",
+    "StorageSummary",
+    "StreamingRunner",
+]

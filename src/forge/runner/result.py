@@ -1,0 +1,257 @@
+"""What a run counted, and what is left of it when it is over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..results import MeasurementOutcome, RunOutcome, StageOutcome
+from ..sample import SampleOutcome
+from ..sketch import Sketch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """Where the samples of a run are: `admitted + derived == settled + active` at every moment."""
+
+    admitted: int = 0
+    derived: int = 0
+    active: int = 0
+    ready: int = 0
+    skipped: int = 0
+    unchanged: int = 0
+    split: int = 0
+    dlq: int = 0
+    failed: int = 0
+
+    @property
+    def settled(self) -> int:
+        return self.ready + self.skipped + self.unchanged + self.split + self.dlq + self.failed
+
+    @property
+    def imbalance(self) -> int:
+        """0, unless samples were lost or counted twice."""
+        return self.admitted + self.derived - self.settled - self.active
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSummary:
+    """One stage of one run. All times are seconds, percentiles are right within 1 %."""
+
+    name: str
+    executions: int
+    """Samples that the stage gave a verdict on: the sum of the four outcomes."""
+    successes: int
+    skips: int
+    errors: int
+    cancelled: int
+    retries: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+    busy: float
+    """In attempts, summed over all slots."""
+    utilization: float | None
+    """`busy` divided by slots times the run's duration: near 1, the stage limits the run."""
+    queue_wait_p95: float | None
+    backpressure: float
+    """Blocked, because the next queue was full."""
+    concurrency: int
+    batches: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasurementSummary:
+    """One measurement of one run; times are seconds in `compute`."""
+
+    key: str
+    version: str
+    computed: int
+    cached: int
+    errors: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSummary:
+    """What a run wrote: rows by result, artifacts, bytes of content."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    bytes_written: int = 0
+    artifacts_uploaded: int = 0
+    artifacts_deduplicated: int = 0
+    artifact_bytes_written: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run went. The same is stored as the run's record."""
+
+    run_id: str
+    pipeline: str
+    pipeline_id: str
+    definition: Mapping[str, Any]
+    runner: str
+    outcome: RunOutcome
+    error_type: str | None
+    error: str | None
+    started: float
+    """Unix time."""
+    ended: float
+    duration: float
+    ledger: Ledger
+    stages: Sequence[StageSummary]
+    measurements: Sequence[MeasurementSummary]
+    storage: StorageSummary
+    dead_letters: Mapping[tuple[str, str, str], int]
+    """How many were enqueued, by (source, stage or measurement or backend, error type)."""
+    skips: Mapping[tuple[str, str], int]
+    """How many samples were skipped, by (stage, reason)."""
+    input_digest: str
+    """SHA-256 over the ids that the source gave, in order."""
+    revision: str | None
+    """The revision of the code, where it comes from a git checkout."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain data that JSON can hold."""
+        plain = asdict(self)
+        plain["ledger"] |= {"settled": self.ledger.settled, "imbalance": self.ledger.imbalance}
+        plain["dead_letters"] = [
+            {"source": source, "where": where, "error_type": kind, "count": count}
+            for (source, where, kind), count in sorted(self.dead_letters.items())
+        ]
+        plain["skips"] = [
+            {"stage": stage, "reason": reason, "count": count} for (stage, reason), count in sorted(self.skips.items())
+        ]
+        return plain
+
+    def __str__(self) -> str:
+        counts = ", ".join(
+            f"{getattr(self.ledger, outcome.value)} {outcome.value}"
+            for outcome in SampleOutcome
+            if getattr(self.ledger, outcome.value)
+        )
+        ending = f" ({self.error_type}: {self.error})" if self.error else ""
+        return (
+            f"{self.pipeline}: {self.outcome.value}{ending} in {self.duration:.3g} s; "
+            f"{self.ledger.admitted} admitted, {self.ledger.derived} derived: {counts or 'nothing settled'}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageState:
+    """One stage at one moment."""
+
+    name: str
+    executions: int
+    errors: int
+    retries: int
+    active: int
+    concurrency: int
+    queue_depth: int
+    queue_limit: int
+    """0 where the runner has no queues."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSnapshot:
+    """A run at one moment, all of it read under one lock."""
+
+    ledger: Ledger
+    stages: Sequence[StageState]
+    last_settled: float | None
+    """Unix time when a sample last settled."""
+
+
+@dataclass(slots=True)
+class StageTally:
+    """The counts of one stage while the run goes on."""
+
+    name: str
+    concurrency: int
+    active: int = 0
+    retries: int = 0
+    batches: int = 0
+    busy: float = 0.0
+    backpressure: float = 0.0
+    outcomes: Counter[StageOutcome] = field(default_factory=Counter)
+    durations: Sketch = field(default_factory=Sketch)
+    waits: Sketch = field(default_factory=Sketch)
+
+    def summary(self, wall: float) -> StageSummary:
+        return StageSummary(
+            name=self.name,
+            executions=self.outcomes.total(),
+            successes=self.outcomes[StageOutcome.SUCCESS],
+            skips=self.outcomes[StageOutcome.SKIP],
+            errors=self.outcomes[StageOutcome.ERROR],
+            cancelled=self.outcomes[StageOutcome.CANCELLED],
+            retries=self.retries,
+            **_percentiles(self.durations),
+            busy=self.busy,
+            utilization=self.busy / (self.concurrency * wall) if wall > 0 else None,
+            queue_wait_p95=self.waits.quantile(0.95),
+            backpressure=self.backpressure,
+            concurrency=self.concurrency,
+            batches=self.batches,
+        )
+
+
+@dataclass(slots=True)
+class MeasurementTally:
+    """The counts of one measurement while the run goes on."""
+
+    key: str
+    version: str
+    outcomes: Counter[MeasurementOutcome] = field(default_factory=Counter)
+    durations: Sketch = field(default_factory=Sketch)
+
+    def summary(self) -> MeasurementSummary:
+        return MeasurementSummary(
+            key=self.key,
+            version=self.version,
+            computed=self.outcomes[MeasurementOutcome.COMPUTED],
+            cached=self.outcomes[MeasurementOutcome.CACHED],
+            errors=self.outcomes[MeasurementOutcome.ERROR],
+            **_percentiles(self.durations),
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """Everything that a run counts. The run's lock guards it."""
+
+    stages: dict[str, StageTally]
+    measurements: dict[str, MeasurementTally]
+    admitted: int = 0
+    derived: int = 0
+    active: int = 0
+    outcomes: Counter[SampleOutcome] = field(default_factory=Counter)
+    storage: Counter[str] = field(default_factory=Counter)
+    dead_letters: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    skips: Counter[tuple[str, str]] = field(default_factory=Counter)
+    last_settled: float | None = None
+
+    def ledger(self) -> Ledger:
+        outcomes = {outcome.value: count for outcome, count in self.outcomes.items()}
+        return Ledger(admitted=self.admitted, derived=self.derived, active=self.active, **outcomes)
+
+    def storage_summary(self) -> StorageSummary:
+        return StorageSummary(**{name.name: self.storage[name.name] for name in fields(StorageSummary)})
+
+
+def _percentiles(sketch: Sketch) -> dict[str, float | None]:
+    return {
+        "p50": sketch.quantile(0.5),
+        "p95": sketch.quantile(0.95),
+        "p99": sketch.quantile(0.99),
+        "max": sketch.maximum if sketch.count else None,
+    }

@@ -1,0 +1,530 @@
+"""One execution of a pipeline: its seams, its ledger, and the iterator that a user holds."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import hashlib
+import logging
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..clock import Clock
+from ..dead_letters import DeadLetter, FailureSource
+from ..errors import DuplicateIdError, RunCancelled, SerializationError, SourceError
+from ..executor import StageExecutor
+from ..item import Failure, Item
+from ..observers import artifact_stored
+from ..orchestrator import MeasurementOrchestrator
+from ..queue import QueueClosed
+from ..results import RunOutcome, StageOutcome
+from ..retry import CANCELLED, classify
+from ..sample import Sample, SampleOutcome, SampleStatus
+from ..serializer import digest_of
+from ..stages import Stage
+from ..storage.records import SampleRecord
+from .consumable import Consumable
+from .result import MeasurementTally, RunResult, RunSnapshot, StageState, StageTally, Tally
+from .revision import code_revision
+from .source import SourceReader
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+    from ..queue import StageQueue
+    from ..storage import ArtifactResult
+
+logger = logging.getLogger("forge")
+
+GRACE = 0.5
+"""Seconds that a run waits for its threads when it is ended early; what still runs then is abandoned."""
+
+_live: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+class Driver(Protocol):
+    """What moves the samples of a run: the difference between one runner and another."""
+
+    output: StageQueue
+    """Where ready samples come out."""
+    queues: dict[str, StageQueue]
+    """The queues in front of the stages, by name."""
+
+    def start(self) -> None:
+        """Start the threads."""
+
+    def close(self) -> None:
+        """Close the queues, so that the threads end."""
+
+    def join(self, timeout: float) -> None:
+        """Wait for the threads, together at most `timeout` seconds."""
+
+
+class Run(Consumable):
+    """One execution of a pipeline.
+
+    Iterate it (`for` or `async for`) to drive the pipeline and get its ready samples, or call `drain`. Nothing happens
+    before that. Used as a context manager, it ends when the block ends, finished or not. `result` says how it went.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        runner: str,
+        clock: Clock,
+        resume: bool,
+        driver: Any,
+        replay: Sequence[DeadLetter] | None = None,
+    ) -> None:
+        self.id = str(uuid.uuid4())
+        self.pipeline = pipeline
+        self.runner = runner
+        self.clock = clock
+        self.context = copy_context()
+        """Where the run's own work happens; the contexts of its samples are copies of it."""
+        self.stop = threading.Event()
+        """Set when the run ends before its time."""
+        self.executor = StageExecutor(clock=clock, stop=self.stop)
+        self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop)
+        self._resume = resume
+        self._replay = {entry.sample_id: entry for entry in replay} if replay is not None else None
+        self._source = SourceReader(pipeline, self._replay_samples if replay is not None else None)
+        self._lock = threading.Lock()
+        self._tally = Tally(
+            stages={stage.name: StageTally(stage.name, stage.concurrency) for stage in pipeline.stages},
+            measurements={m.key: MeasurementTally(m.key, m.version) for m in pipeline.measurements},
+        )
+        self._active: set[Item] = set()
+        self._seen: set[str] = set()
+        self._input_digest = hashlib.sha256()
+        self._fresh = False
+        self._outcome = RunOutcome.COMPLETED
+        self._started = (0.0, 0.0)
+        self._recorded = False
+        self._was_set_up: list[Stage] = []
+        self._end_lock = threading.Lock()
+        self._driver: Driver = driver(self)
+        self._output = self._driver.output
+
+    # The seams: each is called once for what it names.
+
+    def begin(self) -> None:
+        """The run begins: its record is written, its stages are set up.
+
+        Raises:
+            StorageError: the storage or the artifact store cannot be opened.
+            Exception: what a stage's `setup` raised.
+        """
+        storage = self.pipeline.storage
+        if storage is not None:
+            storage.open()
+            storage.begin_run(
+                self.id,
+                self.pipeline.name,
+                self.pipeline.id,
+                self._started[0],
+                {"definition": self.pipeline.definition},
+            )
+            self._recorded = True
+            self._fresh = self.orchestrator.nothing_stored = storage.count(self.pipeline.name) == 0
+            self.pipeline.dead_letters.refresh()
+        if self.pipeline.artifacts is not None:
+            self.pipeline.artifacts.open()
+        for stage in self.pipeline.stages:
+            self._source.loop.call(stage.setup)
+            self._was_set_up.append(stage)
+
+    def pull(self) -> Sample | None:
+        """The source's next sample, None when there are no more.
+
+        Raises:
+            SourceError: an iterator was used up by an earlier run.
+            Exception: what the source raised.
+        """
+        return self._source.next()
+
+    def admit(self, item: Item) -> None:
+        """A sample from the source enters the run. Called in the item's context."""
+        with self._lock:
+            self._enter(item)
+            self._tally.admitted += 1
+            self._input_digest.update(item.sample.id.encode("utf-8", "surrogatepass") + b"\n")
+
+    def derive(self, parent: Item, children: Sequence[Item], stage: Stage) -> None:  # noqa: ARG002 - said to observers
+        """A stage made several samples of one: they enter the run, and the parent is to settle as `split`."""
+        with self._lock:
+            for child in children:
+                self._enter(child)
+                if child.family is not None:
+                    child.family.pending += 1
+            self._tally.derived += len(children)
+
+    def settle(self, item: Item, outcome: SampleOutcome, error: BaseException | None = None) -> bool:  # noqa: ARG002
+        """A sample leaves the run; what is to be stored of it is stored. Returns False if it had left already."""
+        with self._lock:
+            if item.outcome is not None:
+                return False
+            item.outcome = outcome
+            self._active.discard(item)
+            self._tally.active -= 1
+            self._tally.outcomes[outcome] += 1
+            self._tally.last_settled = self.clock.time()
+            if outcome is SampleOutcome.SKIPPED and item.skip:
+                self._tally.skips[item.skip] += 1
+            if outcome is SampleOutcome.DLQ and item.failure:
+                failure = item.failure
+                self._tally.dead_letters[failure.source.value, failure.where, failure.error_type] += 1
+            return True
+
+    def end(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
+        """The run is over and everything has settled: its record is completed. Returns the run's result."""
+        result = self._summarise(outcome, error)
+        if self.pipeline.storage is not None and self._recorded:
+            self.pipeline.dead_letters.refresh()
+            self.pipeline.storage.end_run(self.id, result.ended, result.outcome.value, result.to_dict())
+        return result
+
+    def snapshot(self) -> RunSnapshot:
+        """Counts and states at this moment, consistent with each other."""
+        queues = self._driver.queues
+        with self._lock:
+            return RunSnapshot(
+                ledger=self._tally.ledger(),
+                last_settled=self._tally.last_settled,
+                stages=[
+                    StageState(
+                        name=tally.name,
+                        executions=tally.outcomes.total(),
+                        errors=sum(count for outcome, count in tally.outcomes.items() if outcome == "error"),
+                        retries=tally.retries,
+                        active=tally.active,
+                        concurrency=tally.concurrency,
+                        queue_depth=queues[tally.name].depth if tally.name in queues else 0,
+                        queue_limit=queues[tally.name].limit if tally.name in queues else 0,
+                    )
+                    for tally in self._tally.stages.values()
+                ],
+            )
+
+    # What the drivers use.
+
+    def take(self) -> Item | None:
+        """Pull, admit and look up the next sample; None when there are no more. Its `verdict` is set if nothing is
+        left to do for it. An error of the source fails the run when everything else is through.
+        """
+        try:
+            sample = self.pull()
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.interrupt(error)
+            return None
+        except BaseException as error:  # noqa: BLE001 - raised in the consumer
+            self.fail(error, now=False)
+            return None
+        if sample is None:
+            return None
+        item = self._new_item(sample)
+        entry = self._replay.get(item.sample.id) if self._replay is not None else None
+        if entry is not None:
+            item.dead_letter = entry
+            item.derived_by = entry.derived_by
+        item.context.run(self.admit, item)
+        if entry is not None and entry.derived_by is not None:
+            names = [stage.name for stage in self.pipeline.stages]
+            if entry.derived_by in names:
+                item.step = names.index(entry.derived_by) + 1
+            else:
+                gone = SourceError(f"the stage {entry.derived_by!r}, behind which it goes on, is not in the pipeline")
+                self.failed(item, gone, FailureSource.STAGE, entry.derived_by)
+        item.context.copy().run(self.look_up, [item])
+        return item
+
+    def split(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
+        """Derive the children of a sample; those that an earlier run had finished have their `verdict` set."""
+        children = []
+        for index, sample in enumerate(samples):
+            # A child made with `with_data` still has its parent's id.
+            own = sample.id and sample.id != parent.sample.id
+            sample_id = sample.id if own else parent.sample.child(str(index), None).id
+            child = self._new_item(Sample(data=sample.data, id=sample_id, parent=parent.sample.id))
+            child.derived_by = stage.name
+            child.place = (*parent.place, index)
+            child.step = parent.step
+            child.family = parent.family
+            children.append(child)
+        parent.children = tuple(child.sample.id for child in children)
+        self.derive(parent, children, stage)
+        return children
+
+    def look_up(self, items: Sequence[Item]) -> None:
+        """Set the `verdict` of new items for which nothing is to be done: seen before in this run, or finished by an
+        earlier one.
+        """
+        for item in items:
+            if item.duplicate:
+                error = DuplicateIdError(f"sample id {item.sample.id!r} came twice in this run; the first one is kept")
+                self.failed(item, error, FailureSource.STAGE, item.derived_by or "source")
+                item.verdict = SampleOutcome.FAILED
+        storage = self.pipeline.storage
+        new = {item.sample.id: item for item in items if item.verdict is None and item.dead_letter is None}
+        if storage is None or self._fresh or not new:
+            return
+        for record in storage.read(self.pipeline.name, list(new)).samples:
+            item = new[record.id]
+            item.dead_letter = record.dead_letter
+            if self._resume and item.input_digest is not None and self._finished(record, item.input_digest):
+                item.verdict = SampleOutcome.UNCHANGED
+
+    def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
+        """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
+        with self._lock:
+            if self._error is None:
+                self._error, self._outcome = error, outcome
+        if now:
+            self.stop.set()
+            self._driver.close()
+
+    def interrupt(self, error: BaseException) -> None:
+        """Somebody asked the process to stop: the run ends now as `cancelled`, the error is raised in the consumer."""
+        self.fail(error, RunOutcome.CANCELLED)
+
+    @contextmanager
+    def watch(self, done: Callable[[], None]) -> Iterator[None]:
+        """Around the work of a driver's thread: what it raises ends the run; without that, `done` is called."""
+        try:
+            yield
+        except QueueClosed:
+            return
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.interrupt(error)
+        except BaseException as error:  # noqa: BLE001 - raised in the consumer
+            self.fail(error)
+        else:
+            done()
+
+    def thread(self, work: Callable[..., None], name: str, *arguments: Any) -> threading.Thread:
+        """Start a thread that works in the run's context. A daemon: the user's code may never return."""
+        context = self.context.copy()
+        thread = threading.Thread(target=context.run, args=(work, *arguments), daemon=True, name=name)
+        thread.start()
+        return thread
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the run's loop and wait for it."""
+        return self._source.loop.wait_for(coroutine)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Start a task on the run's loop."""
+        self._source.loop.spawn(coroutine)
+
+    def close_source(self) -> None:
+        """Close the source; on the thread that read it."""
+        try:
+            self._source.close()
+        except Exception as error:  # noqa: BLE001 - raised in the consumer
+            self.fail(error, now=False)
+
+    @property
+    def step_count(self) -> int:
+        return len(self.pipeline.stages) + len(self.pipeline.measurements)
+
+    @property
+    def tally(self) -> Tally:
+        """The counts; to be touched only under `lock`."""
+        return self._tally
+
+    @property
+    def lock(self) -> threading.Lock:
+        return self._lock
+
+    def record(self, item: Item) -> SampleRecord:
+        """What is stored of a sample that is to settle with `item.verdict`."""
+        assert item.verdict is not None
+        sample = item.sample
+        ready = item.verdict is SampleOutcome.READY
+        return SampleRecord(
+            pipeline=self.pipeline.name,
+            id=sample.id,
+            status=SampleStatus(item.verdict.value),
+            pipeline_id=self.pipeline.id,
+            run_id=self.id,
+            parent=sample.parent,
+            input_digest=item.input_digest,
+            digest=sample.digest if ready else None,
+            data=item.payload if ready else None,
+            reason=item.skip[1] if item.skip else None,
+            children=item.children,
+            values=item.values,
+        )
+
+    def serialise(self, item: Item) -> bool:
+        """Turn the data that the stages left into bytes, before it is measured and stored; says whether it worked."""
+        if self.pipeline.storage is None:
+            return True
+        try:
+            item.payload = self.pipeline.serializer.dumps(item.sample.data)
+        except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
+            item.original = None  # not replayable: it would fail in the same way
+            self.failed(item, error, FailureSource.STORAGE, self.pipeline.storage.backend)
+            return False
+        item.sample = dataclasses.replace(item.sample, digest=digest_of(item.payload))
+        return True
+
+    def failed(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:
+        """Note what a sample failed with, and what it is to settle with."""
+        item.failure = Failure(source, where, error, classify(error), attempts)
+        item.verdict = SampleOutcome.FAILED if self.pipeline.storage is None else SampleOutcome.DLQ
+
+    def _new_item(self, sample: Sample) -> Item:
+        original: bytes | None = None
+        digest: str | None = None
+        if self.pipeline.storage is not None or not sample.id:
+            try:
+                original = self.pipeline.serializer.dumps(sample.data)
+                digest = digest_of(original)
+            except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
+                if not isinstance(error, SerializationError):
+                    logger.warning("the serializer failed on the data of sample %r: %r", sample.id, error)
+        # Without an id and without bytes to derive one from, an id of this run alone has to do.
+        sample_id = sample.id or (digest[:32] if digest else f"{self.id}:{self._tally.admitted}")
+        clean = Sample(data=sample.data, id=sample_id, pipeline=self.pipeline.name, parent=sample.parent, digest=digest)
+        item = Item(clean, self.context.copy())
+        item.original, item.input_digest = original, digest
+        return item
+
+    def _enter(self, item: Item) -> None:
+        item.duplicate = item.sample.id in self._seen
+        self._seen.add(item.sample.id)
+        self._active.add(item)
+        self._tally.active += 1
+
+    def _finished(self, record: SampleRecord, input_digest: str | None) -> bool:
+        """Whether an earlier run left nothing to do: not for the sample, nor for any of those split from it."""
+        if record.pipeline_id != self.pipeline.id or (input_digest and record.input_digest != input_digest):
+            return False
+        if record.status is not SampleStatus.SPLIT:
+            return record.status in (SampleStatus.READY, SampleStatus.SKIPPED)
+        storage = self.pipeline.storage
+        assert storage is not None
+        children = storage.read(self.pipeline.name, record.children).samples
+        return len(children) == len(record.children) and all(self._finished(child, None) for child in children)
+
+    def _replay_samples(self) -> Iterator[Sample]:
+        for entry in list((self._replay or {}).values()):
+            yield self.pipeline.dead_letters.replay(entry)
+
+    def _start(self) -> None:
+        if self._began:
+            return
+        self._began = True
+        self._started = (self.clock.time(), self.clock.monotonic())
+        _live.add(self)
+        self.context.run(artifact_stored.set, self._artifact_stored)
+        try:
+            self.context.run(self.begin)
+            self._driver.start()
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+    def _finish(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
+        """End the run exactly once, whoever comes first."""
+        with self._end_lock:
+            if self.result is not None:
+                return
+            if error is not None or outcome is RunOutcome.CANCELLED:
+                with self._lock:
+                    if self._error is None and self._outcome is RunOutcome.COMPLETED:
+                        self._error, self._outcome = error, outcome
+            self.stop.set()
+            self._driver.close()
+            deadline = time.monotonic() + GRACE
+            self._source.loop.cancel_all(GRACE)
+            self._driver.join(max(0.0, deadline - time.monotonic()))
+            self._cancel_the_rest()
+            self._close_stages()
+            self._source.loop.stop(0.1)
+            self.executor.close()
+            self.orchestrator.close()
+            try:
+                self.result = self.context.run(self.end, self._outcome, self._error)
+            except Exception as fault:
+                logger.exception("the record of run %s could not be written", self.id)
+                self.result = self._summarise(self._outcome, self._error)
+                if self._error is None:
+                    self._error = fault
+            finally:
+                if self.pipeline.storage is not None:
+                    self.pipeline.storage.close()
+                _live.discard(self)
+
+    def _cancel_the_rest(self) -> None:
+        with self._lock:
+            rest = list(self._active)
+            for item in rest:
+                if item.executing is not None:
+                    tally = self._tally.stages[item.executing.name]
+                    tally.active -= 1
+                    tally.outcomes[StageOutcome.CANCELLED] += 1
+                    item.executing = None
+        for item in rest:
+            self.settle(item, SampleOutcome.FAILED, RunCancelled("the run ended before this sample was finished"))
+
+    def _close_stages(self) -> None:
+        for stage in reversed(self._was_set_up):
+            try:
+                self._source.loop.call(stage.close)
+            except Exception as error:
+                logger.exception("%r failed to close", stage)
+                with self._lock:
+                    if self._error is None and self._outcome is RunOutcome.COMPLETED:
+                        self._error, self._outcome = error, RunOutcome.FAILED
+
+    def _summarise(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
+        duration = self.clock.monotonic() - self._started[1]
+        with self._lock:
+            tally = self._tally
+            return RunResult(
+                run_id=self.id,
+                pipeline=self.pipeline.name,
+                pipeline_id=self.pipeline.id,
+                definition=self.pipeline.definition,
+                runner=self.runner,
+                outcome=outcome,
+                error_type=classify(error) if error else (CANCELLED if outcome is RunOutcome.CANCELLED else None),
+                error=str(error) if error else None,
+                started=self._started[0],
+                ended=self.clock.time(),
+                duration=duration,
+                ledger=tally.ledger(),
+                stages=[stage.summary(duration) for stage in tally.stages.values()],
+                measurements=[measurement.summary() for measurement in tally.measurements.values()],
+                storage=tally.storage_summary(),
+                dead_letters=dict(tally.dead_letters),
+                skips=dict(tally.skips),
+                input_digest=self._input_digest.hexdigest(),
+                revision=code_revision(),
+            )
+
+    def _artifact_stored(self, artifact: ArtifactResult) -> None:
+        with self._lock:
+            counts = self._tally.storage
+            counts["artifacts_uploaded"] += 1
+            if artifact.deduplicated:
+                counts["artifacts_deduplicated"] += 1
+            else:
+                counts["artifact_bytes_written"] += artifact.size
+
+
+def _close_live() -> None:
+    """The process ends with runs that nobody ended: settle and record what they did."""
+    for run in list(_live):
+        run.close()
+
+
+atexit.register(_close_live)

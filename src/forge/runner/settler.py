@@ -1,0 +1,99 @@
+"""The end of the line: samples are stored, and settle once that is committed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..dead_letters import DeadLetter, FailureSource
+from ..item import Item
+from ..sample import SampleOutcome, SampleStatus
+
+if TYPE_CHECKING:
+    from ..storage import WriteResult
+    from .run import Run
+
+logger = logging.getLogger("forge")
+
+_NOT_STORED = (SampleOutcome.UNCHANGED, SampleOutcome.FAILED)
+
+
+class Settler:
+    """Stores and settles items that are through; one thread at a time."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._storage = run.pipeline.storage
+
+    def settle(self, items: Sequence[Item]) -> list[Item]:
+        """Write what is to be written, in one transaction, and settle; returns the items that became ready."""
+        for item in items:
+            if item.verdict is None and (item.payload is not None or self._run.serialise(item)):
+                item.verdict = SampleOutcome.READY
+        if self._storage is not None:
+            self._write([i for i in items if i.verdict not in (*_NOT_STORED, SampleOutcome.DLQ)])
+            for item in items:
+                if item.verdict is SampleOutcome.DLQ:
+                    self._enqueue(item)
+        ready = []
+        for item in items:
+            assert item.verdict is not None
+            error = item.failure.error if item.failure else None
+            if self._run.settle(item, item.verdict, error) and item.verdict is SampleOutcome.READY:
+                item.sample = dataclasses.replace(item.sample, status=SampleStatus.READY)
+                ready.append(item)
+        return ready
+
+    def _write(self, items: Sequence[Item]) -> None:
+        """Write together; if that fails, one by one, so that only what cannot be written fails."""
+        if not items:
+            return
+        assert self._storage is not None
+        try:
+            self._count(self._storage.write([self._run.record(item) for item in items]))
+        except Exception as error:  # noqa: BLE001 - it becomes the failure of the samples
+            if len(items) == 1:
+                self._run.failed(items[0], error, FailureSource.STORAGE, self._storage.backend)
+                return
+            for item in items:
+                self._write([item])
+            return
+        for item in items:
+            if item.dead_letter is not None:
+                self._run.pipeline.dead_letters.settled(item.dead_letter)
+
+    def _enqueue(self, item: Item) -> None:
+        failure, sample = item.failure, item.sample
+        assert failure is not None
+        entry = DeadLetter(
+            pipeline=self._run.pipeline.name,
+            sample_id=sample.id,
+            source=failure.source,
+            where=failure.where,
+            error_type=failure.error_type,
+            message=str(failure.error),
+            attempts=failure.attempts,
+            time=self._run.clock.time(),
+            data=item.original,
+            run_id=self._run.id,
+            pipeline_id=self._run.pipeline.id,
+            parent=sample.parent,
+            derived_by=item.derived_by,
+            input_digest=item.input_digest,
+            digest=sample.digest if item.values else None,
+            values=item.values,
+        )
+        try:
+            self._count(item.context.copy().run(self._run.pipeline.dead_letters.enqueue, entry))
+        except Exception:
+            logger.exception("sample %r failed, and its dead letter could not be written", sample.id)
+            item.verdict = SampleOutcome.FAILED
+
+    def _count(self, written: WriteResult) -> None:
+        with self._run.lock:
+            counts = self._run.tally.storage
+            for outcome in written.outcomes:
+                counts[outcome.value] += 1
+            counts["bytes_written"] += written.size

@@ -1,0 +1,81 @@
+"""Reading the source of a pipeline, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..calls import Interrupted, guarded
+from ..errors import SourceError
+from ..sample import Sample
+from .loop import LoopThread
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline, Source
+
+_END = object()
+
+
+class SourceReader:
+    """The source of one run; opened, read and closed on the same thread. What is async in it runs on the loop."""
+
+    def __init__(self, pipeline: Pipeline, replay: Callable[[], Iterator[Sample]] | None = None) -> None:
+        self.loop = LoopThread()
+        self._pipeline = pipeline
+        self._source: Source = replay or pipeline.source
+        self._sync: Iterator[Any] | None = None
+        self._async: AsyncIterator[Any] | None = None
+
+    def next(self) -> Sample | None:
+        """The next sample, None at the end.
+
+        Raises:
+            SourceError: the source is an iterator that an earlier run used up, or nothing that can be iterated.
+            Exception: what the source raised.
+        """
+        if self._sync is None and self._async is None:
+            self._open()
+        if self._async is not None:
+            try:
+                data = self.loop.wait_for(_next(self._async))
+            except Interrupted as interrupted:
+                raise interrupted.__cause__ or interrupted from None
+        else:
+            assert self._sync is not None
+            data = next(self._sync, _END)
+        if data is _END:
+            return None
+        return data if isinstance(data, Sample) else Sample(data=data)
+
+    def close(self) -> None:
+        """Close what was opened, if it can be closed (generators can)."""
+        if self._async is not None and hasattr(self._async, "aclose"):
+            self.loop.wait_for(_close(self._async))
+        elif self._sync is not None and hasattr(self._sync, "close"):
+            self._sync.close()
+
+    def _open(self) -> None:
+        source = self._source
+        given = source() if callable(source) and not hasattr(source, "__iter__") else source
+        if hasattr(given, "__aiter__"):
+            self._async = given.__aiter__()
+            used_up = self._async is source
+        elif hasattr(given, "__iter__"):
+            self._sync = iter(given)
+            used_up = self._sync is source
+        else:
+            raise SourceError(f"the source of {self._pipeline!r} gave {type(given).__name__}, which is not iterable")
+        if used_up and not self._pipeline.claim_source():
+            self._sync = self._async = None
+            raise SourceError(
+                f"the source of {self._pipeline!r} is an iterator that an earlier run used up; "
+                "give a list, or a function that makes a new iterator"
+            )
+
+
+async def _next(iterator: AsyncIterator[Any]) -> Any:
+    return await guarded(lambda _: anext(iterator, _END), None)
+
+
+async def _close(iterator: Any) -> None:
+    await iterator.aclose()

@@ -1,0 +1,226 @@
+"""The steps of a run: what happens to an item at a stage or a measurement, and where it goes then."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..dead_letters import FailureSource
+from ..item import Item
+from ..measurement import Measurement
+from ..results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
+from ..sample import SampleOutcome, SampleStatus
+from ..stages import Stage
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class Step(ABC):
+    """One step. Items come out in order; those with a `verdict` are through, the others go to the step `item.step`."""
+
+    def __init__(self, run: Run, what: Any, index: int, queue_limit: int) -> None:
+        self.run = run
+        self.index = index
+        self.concurrency: int = what.concurrency
+        self.batch_size: int | None = what.batch_size
+        self.max_wait: float = what.max_wait
+        self.is_async: bool = what.is_async
+        self.queue_limit = queue_limit
+        self.stage_name: str | None = None
+        """The name of the stage; None where the step is none."""
+
+    def was_blocked(self, seconds: float) -> None:  # noqa: B027 - only stages count it
+        """A worker waited so long because the next queue was full."""
+
+    @abstractmethod
+    def process(self, items: list[Item]) -> list[Item]:
+        """Take one item, or a batch, through a sync step. Items whose execution was cut short are left out."""
+
+    @abstractmethod
+    async def process_async(self, items: list[Item]) -> list[Item]:
+        """The same for an async step."""
+
+
+class StageStep(Step):
+    """A stage."""
+
+    def __init__(self, run: Run, stage: Stage, index: int) -> None:
+        super().__init__(run, stage, index, stage.queue_limit)
+        self.stage = stage
+        self.stage_name = stage.name
+        self._tally = run.tally.stages[stage.name]
+
+    def process(self, items: list[Item]) -> list[Item]:
+        self._enter(items)
+        executor = self.run.executor
+        if self.batch_size:
+            # On a thread of the run, whose context is the run's.
+            batch = executor.apply_batch(self.stage, items)
+            onward, derived = self._leave(items, batch.verdicts, batch)
+        else:
+            verdict = items[0].context.copy().run(executor.apply, self.stage, items[0].sample)
+            onward, derived = self._leave(items, [verdict], verdict)
+        self.run.look_up(derived)
+        return onward
+
+    async def process_async(self, items: list[Item]) -> list[Item]:
+        self._enter(items)
+        executor = self.run.executor
+        if self.batch_size:
+            batch = await executor.apply_batch_async(self.stage, items)
+            onward, derived = self._leave(items, batch.verdicts, batch)
+        else:
+            verdict = await in_context(items[0], executor.apply_async(self.stage, items[0].sample))
+            onward, derived = self._leave(items, [verdict], verdict)
+        if derived:
+            await asyncio.to_thread(self.run.look_up, derived)
+        return onward
+
+    def was_blocked(self, seconds: float) -> None:
+        if seconds:
+            with self.run.lock:
+                self._tally.backpressure += seconds
+
+    def _enter(self, items: Sequence[Item]) -> None:
+        with self.run.lock:
+            self._tally.active += len(items)
+            for item in items:
+                item.executing = self.stage
+                self._tally.waits.add(item.waited)
+
+    def _leave(
+        self, items: Sequence[Item], verdicts: Sequence[Verdict], whole: Verdict | BatchVerdict
+    ) -> tuple[list[Item], list[Item]]:
+        """Count the execution, unless the run has ended meanwhile, and note on each item what comes next.
+
+        Returns the items that go on, and those of them that were derived here.
+        """
+        tally = self._tally
+        with self.run.lock:
+            if any(item.executing is not self.stage for item in items):
+                return [], []  # counted as cancelled when the run ended
+            tally.active -= len(items)
+            tally.batches += 1 if self.batch_size else 0
+            tally.retries += whole.attempts - 1
+            tally.busy += whole.busy
+            tally.durations.add(whole.duration)
+            for item, verdict in zip(items, verdicts, strict=True):
+                tally.outcomes[verdict.outcome] += 1
+                item.executing = None
+        onward: list[Item] = []
+        derived: list[Item] = []
+        for item, verdict in zip(items, verdicts, strict=True):
+            item.step = self.index + 1
+            if verdict.split:
+                derived += self.run.split(item, verdict.samples, self.stage)
+                onward += derived[-len(verdict.samples) :]
+            if self._routed(item, verdict, whole.attempts):
+                onward.append(item)
+        return onward, derived
+
+    def _routed(self, item: Item, verdict: Verdict, attempts: int) -> bool:
+        """Note on an item what its stage said; False where it goes nowhere, because the run ends."""
+        if verdict.outcome is StageOutcome.CANCELLED:
+            if isinstance(verdict.error, KeyboardInterrupt | SystemExit):
+                self.run.interrupt(verdict.error)
+            return False  # it settles with the run's end
+        if verdict.outcome is StageOutcome.ERROR:
+            assert verdict.error is not None
+            self.run.failed(item, verdict.error, FailureSource.STAGE, self.stage.name, attempts)
+        elif verdict.outcome is StageOutcome.SKIP:
+            item.skip = (self.stage.name, verdict.skip_reason or "")
+            item.verdict = SampleOutcome.SKIPPED
+        elif verdict.split:
+            item.verdict = SampleOutcome.SPLIT
+        else:
+            data = verdict.samples[0].data
+            item.sample = dataclasses.replace(item.sample, data=data, digest=None)
+        return True
+
+
+class MeasurementStep(Step):
+    """A measurement."""
+
+    def __init__(self, run: Run, measurement: Measurement, index: int) -> None:
+        limit = max(16, 2 * measurement.concurrency * (measurement.batch_size or 1))
+        super().__init__(run, measurement, index, limit)
+        self.measurement = measurement
+        self._tally = run.tally.measurements[measurement.key]
+
+    def process(self, items: list[Item]) -> list[Item]:
+        items, failed = self._prepare(items)
+        orchestrator = self.run.orchestrator
+        if not items:
+            return failed
+        if self.batch_size:
+            batch = orchestrator.measure_batch(self.measurement, items)
+            return failed + self._leave(items, batch.results, batch.duration, batch.computed)
+        result = items[0].context.copy().run(orchestrator.measure, self.measurement, items[0].sample)
+        return self._leave(items, [result], result.duration, 1)
+
+    async def process_async(self, items: list[Item]) -> list[Item]:
+        items, failed = self._prepare(items)
+        orchestrator = self.run.orchestrator
+        if not items:
+            return failed
+        if self.batch_size:
+            batch = await orchestrator.measure_batch_async(self.measurement, items)
+            return failed + self._leave(items, batch.results, batch.duration, batch.computed)
+        result = await in_context(items[0], orchestrator.measure_async(self.measurement, items[0].sample))
+        return self._leave(items, [result], result.duration, 1)
+
+    def _prepare(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
+        """What can be measured, and what cannot because its data cannot be stored."""
+        good: list[Item] = []
+        bad: list[Item] = []
+        for item in items:
+            (good if item.payload is not None or self.run.serialise(item) else bad).append(item)
+        return good, bad
+
+    def _leave(
+        self, items: Sequence[Item], results: Sequence[MeasurementResult], duration: float, computed: int
+    ) -> list[Item]:
+        with self.run.lock:
+            for result in results:
+                self._tally.outcomes[result.outcome] += 1
+            if computed and any(result.outcome is not MeasurementOutcome.CACHED for result in results):
+                self._tally.durations.add(duration)
+        onward = []
+        for item, result in zip(items, results, strict=True):
+            item.step = self.index + 1
+            if result.outcome is MeasurementOutcome.ERROR:
+                assert result.error is not None
+                if isinstance(result.error, KeyboardInterrupt | SystemExit):
+                    self.run.interrupt(result.error)
+                if self.run.stop.is_set():
+                    continue
+                self.run.failed(item, result.error, FailureSource.MEASUREMENT, self.measurement.key)
+            else:
+                measurement = self.measurement
+                if result.content is not None:
+                    item.values[measurement.key, measurement.version] = result.content
+                measurements = {**item.sample.measurements, measurement.key: result.value}
+                last = self.index + 1 == self.run.step_count
+                status = SampleStatus.MEASURED if last else item.sample.status
+                item.sample = dataclasses.replace(item.sample, measurements=measurements, status=status)
+            onward.append(item)
+        return onward
+
+
+def steps_of(run: Run) -> list[Step]:
+    """The steps of a run, in order."""
+    stages: list[Step] = [StageStep(run, stage, index) for index, stage in enumerate(run.pipeline.stages)]
+    offset = len(stages)
+    measurements = [
+        MeasurementStep(run, measurement, offset + index) for index, measurement in enumerate(run.pipeline.measurements)
+    ]
+    return stages + measurements
+
+
+async def in_context(item: Item, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine as a task in a copy of an item's context."""
+    return await asyncio.get_running_loop().create_task(coroutine, context=item.context.copy())

@@ -1,0 +1,232 @@
+"""Many samples at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..clock import Clock
+from ..item import Item
+from ..queue import StageQueue
+from ..sample import SampleOutcome
+from .base import Runner
+from .settler import Settler
+from .steps import Step, steps_of
+
+if TYPE_CHECKING:
+    from .run import Run
+
+WRITE_BATCH = 256
+"""How many samples are stored in one transaction at the most."""
+
+
+class StreamingRunner(Runner):
+    """Runs all stages at the same time, joined by bounded queues: a full one holds up what comes before it.
+
+    Samples come out as they become ready, or, with `ordered=True`, in the order in which they were admitted: then one
+    slow sample holds back those behind it, and the source with them.
+    """
+
+    name = "streaming"
+
+    def __init__(self, *, ordered: bool = False, resume: bool = True, clock: Clock | None = None) -> None:
+        super().__init__(resume=resume, clock=clock)
+        self._ordered = ordered
+
+    def driver(self, run: Run) -> StreamingDriver:
+        return StreamingDriver(run, ordered=self._ordered)
+
+
+class StreamingDriver:
+    """Drives a run with threads (sync steps) and tasks (async steps), each taking from its queue and filling the next.
+
+    One thread reads the source, one stores and settles.
+    """
+
+    def __init__(self, run: Run, *, ordered: bool) -> None:
+        self._run = run
+        self._settler = Settler(run)
+        self._stations = [_Station(step, run.clock) for step in steps_of(run)]
+        self._finished = StageQueue(WRITE_BATCH, clock=run.clock)
+        self.output = StageQueue(WRITE_BATCH, clock=run.clock)
+        self.queues = {s.step.stage_name: s.queue for s in self._stations if s.step.stage_name is not None}
+        capacity = sum(s.queue.limit + s.step.concurrency * (s.step.batch_size or 1) for s in self._stations)
+        self._sequencer = Sequencer(capacity + WRITE_BATCH, run.lock) if ordered else None
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        run = self._run
+        self._threads.append(run.thread(self._read, "forge-source"))
+        self._threads.append(run.thread(self._settle, "forge-settle"))
+        for station in self._stations:
+            for number in range(station.step.concurrency):
+                if station.step.is_async:
+                    run.context.copy().run(run.spawn, self._work_async(station))
+                else:
+                    self._threads.append(run.thread(self._work, f"forge-{station.step.index}-{number}", station))
+
+    def close(self) -> None:
+        for queue in (*(station.queue for station in self._stations), self._finished, self.output):
+            queue.close()
+        if self._sequencer:
+            self._sequencer.close()
+
+    def join(self, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _read(self) -> None:
+        with self._run.watch(lambda: self._queue(0).finish()):
+            try:
+                while not self._run.stop.is_set():
+                    if self._sequencer and not self._sequencer.wait_for_room(self._run.stop):
+                        break
+                    item = self._run.take()
+                    if item is None:
+                        break
+                    if self._sequencer:
+                        self._sequencer.add(item)
+                    self._queue_for(item).put(item)
+            finally:
+                self._run.close_source()
+
+    def _work(self, station: _Station) -> None:
+        with self._run.watch(lambda: self._worker_done(station)):
+            while items := self._collect(station):
+                blocked = 0.0
+                for item in station.step.process(items):
+                    blocked += self._queue_for(item).put(item, station.step.stage_name)
+                station.step.was_blocked(blocked)
+
+    async def _work_async(self, station: _Station) -> None:
+        with self._run.watch(lambda: self._worker_done(station)):
+            while items := await self._collect_async(station):
+                blocked = 0.0
+                for item in await station.step.process_async(items):
+                    blocked += await self._queue_for(item).put_async(item, station.step.stage_name)
+                station.step.was_blocked(blocked)
+
+    def _settle(self) -> None:
+        with self._run.watch(self.output.finish):
+            while items := self._finished.take_waiting(WRITE_BATCH):
+                ready = self._settler.settle(items)
+                for item in self._sequencer.release(items) if self._sequencer else ready:
+                    self.output.put(item)
+
+    def _collect(self, station: _Station) -> list[Item]:
+        """The next item, or the next batch; empty at the end."""
+        first = station.queue.get()
+        if first is None:
+            return []
+        items = [first]
+        size = station.step.batch_size or 1
+        until = time.monotonic() + station.step.max_wait
+        while len(items) < size:
+            try:
+                item = station.queue.get(max(0.0, until - time.monotonic()))
+            except TimeoutError:
+                break
+            if item is None:
+                break
+            items.append(item)
+        return items
+
+    async def _collect_async(self, station: _Station) -> list[Item]:
+        first = await station.queue.get_async()
+        if first is None:
+            return []
+        items = [first]
+        size = station.step.batch_size or 1
+        until = time.monotonic() + station.step.max_wait
+        while len(items) < size:
+            try:
+                item = await station.queue.get_async(max(0.0, until - time.monotonic()))
+            except TimeoutError:
+                break
+            if item is None:
+                break
+            items.append(item)
+        return items
+
+    def _worker_done(self, station: _Station) -> None:
+        with self._run.lock:
+            station.workers -= 1
+            last = station.workers == 0
+        if last:
+            self._queue(station.step.index + 1).finish()
+
+    def _queue_for(self, item: Item) -> StageQueue:
+        return self._finished if item.verdict is not None else self._queue(item.step)
+
+    def _queue(self, index: int) -> StageQueue:
+        return self._stations[index].queue if index < len(self._stations) else self._finished
+
+
+class _Station:
+    """A step, the queue in front of it, and how many workers it has left."""
+
+    def __init__(self, step: Step, clock: Clock) -> None:
+        self.step = step
+        self.queue = StageQueue(step.queue_limit, stage=step.stage_name, clock=clock)
+        self.workers = step.concurrency
+
+
+@dataclass(slots=True)
+class Family:
+    """A sample from the source with all that was split from it."""
+
+    number: int
+    pending: int = 1
+    ready: list[Item] = field(default_factory=list)
+
+
+class Sequencer:
+    """Puts ready samples back into the order in which they were admitted.
+
+    A sample and what was split from it come out together when all of it has settled. At most `window` samples of the
+    source are under way or held back, so that memory does not grow with the input.
+    """
+
+    def __init__(self, window: int, lock: threading.Lock) -> None:
+        self._lock = lock  # the run's, which `derive` holds when a family grows
+        self._room = threading.Semaphore(window)
+        self._added = 0
+        self._next = 0
+        self._complete: dict[int, Family] = {}
+
+    def wait_for_room(self, stop: threading.Event) -> bool:
+        """Wait until another sample may be read; False when the run has ended."""
+        self._room.acquire()
+        return not stop.is_set()
+
+    def add(self, item: Item) -> None:
+        """A sample was read."""
+        item.family = Family(self._added)
+        self._added += 1
+
+    def release(self, settled: Sequence[Item]) -> list[Item]:
+        """The samples that can come out, now that these have settled."""
+        for item in settled:
+            family = item.family
+            assert family is not None
+            with self._lock:
+                family.pending -= 1
+                complete = family.pending == 0
+            if item.outcome is SampleOutcome.READY:
+                family.ready.append(item)
+            if complete:
+                self._complete[family.number] = family
+        released: list[Item] = []
+        while (family := self._complete.pop(self._next, None)) is not None:
+            released += sorted(family.ready, key=lambda item: item.place)
+            self._next += 1
+            self._room.release()
+        return released
+
+    def close(self) -> None:
+        """Let the reader go: the run is over."""
+        self._room.release()

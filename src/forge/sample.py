@@ -1,0 +1,83 @@
+"""What travels through a pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class SampleStatus(StrEnum):
+    """Where a sample stands; stored with it."""
+
+    PENDING = "pending"
+    """Not through its stages yet."""
+    MEASURED = "measured"
+    """Through its stages and measurements, not stored yet."""
+    READY = "ready"
+    """Through everything, and stored."""
+    SKIPPED = "skipped"
+    """A stage returned `Skip`."""
+    SPLIT = "split"
+    """A stage made several samples of it."""
+    DLQ = "dlq"
+    """It failed and lies in the dead letters."""
+    FAILED = "failed"
+    """It failed and is stored nowhere."""
+
+
+class SampleOutcome(StrEnum):
+    """How a sample left a run: each sample settles with exactly one of these."""
+
+    READY = "ready"
+    SKIPPED = "skipped"
+    UNCHANGED = "unchanged"
+    """An earlier run had finished it, so nothing was done."""
+    SPLIT = "split"
+    DLQ = "dlq"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One piece of data on its way through a pipeline. Frozen: a stage returns a new one.
+
+    A source gives `data` and, if it knows one, an `id` by which a later run recognises the sample;
+    without one the id is derived from the content. All other fields are filled in by the run.
+    """
+
+    data: Any
+    id: str = ""
+    pipeline: str = ""
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+    status: SampleStatus = SampleStatus.PENDING
+    dlq_reason: str | None = None
+    parent: str | None = None
+    digest: str | None = None
+    """SHA-256 of the serialised data, in hex; None where it was not needed or the data cannot be serialised."""
+
+    def with_data(self, data: Any) -> Sample:
+        """The same sample with other data: what most stages return."""
+        return dataclasses.replace(self, data=data, digest=None)
+
+    def child(self, key: str, data: Any) -> Sample:
+        """A sample split off from this one.
+
+        `key` tells the children of one parent apart; the child's id is `{parent id}#{key}`, so a key that is
+        the same in the next run makes the child recognisable there.
+        """
+        return Sample(data=data, id=f"{self.id}#{key}", pipeline=self.pipeline, parent=self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """What a stage returns for a sample that should not go on, and is no failure.
+
+    `reason` is counted, so keep it to a few fixed words (`duplicate`, `too short`), without ids or values.
+    """
+
+    reason: str

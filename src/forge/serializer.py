@@ -1,0 +1,125 @@
+"""How data becomes bytes, for storage and for digests."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+from .errors import SerializationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TAG = "$type"
+_VALUE = "value"
+
+
+class Serializer(Protocol):
+    """What `Pipeline(serializer=)` takes. Equal data must give equal bytes."""
+
+    def dumps(self, data: Any) -> bytes:
+        """Raises: SerializationError."""
+
+    def loads(self, data: bytes) -> Any: ...
+
+
+class JSONSerializer:
+    """JSON, with a tag for what it lacks: bytes, dates and times, decimals, UUIDs, tuples, sets, other keys.
+
+    Reading never runs code, unlike pickle.
+    """
+
+    def dumps(self, data: Any) -> bytes:
+        """UTF-8 JSON with sorted keys.
+
+        Raises:
+            SerializationError: naming the type that has no representation, and where it stands.
+        """
+        try:
+            return json.dumps(_encode(data, "data"), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
+                "utf-8", "surrogatepass"
+            )
+        except RecursionError:
+            raise SerializationError("data is nested too deeply or contains itself") from None
+        except ValueError as error:  # an integer with more digits than Python writes
+            raise SerializationError(f"data cannot be written as JSON: {error}") from error
+
+    def loads(self, data: bytes) -> Any:
+        """What `dumps` was given.
+
+        Raises:
+            SerializationError: for bytes that `dumps` did not write.
+        """
+        try:
+            return json.loads(data.decode("utf-8", "surrogatepass"), object_hook=_decode)
+        except (ArithmeticError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise SerializationError(f"not data that JSONSerializer wrote: {error!r}") from error
+
+
+def digest_of(data: bytes) -> str:
+    """SHA-256, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _encode(value: Any, path: str) -> Any:
+    kind = type(value)
+    if value is None or kind in (str, int, float, bool):
+        return value
+    if kind is dict:
+        if all(type(key) is str for key in value) and _TAG not in value:
+            return {key: _encode(item, f"{path}[{key!r}]") for key, item in value.items()}
+        pairs = [[_encode(k, f"{path} key"), _encode(v, f"{path}[{k!r}]")] for k, v in value.items()]
+        return {_TAG: "dict", _VALUE: sorted(pairs, key=_canonical)}
+    if kind is list:
+        return [_encode(item, f"{path}[{index}]") for index, item in enumerate(value)]
+    if kind is tuple:
+        return {
+            _TAG: "tuple",
+            _VALUE: [_encode(item, f"{path}[{index}]") for index, item in enumerate(value)],
+        }
+    if kind in (set, frozenset):
+        items = [_encode(item, f"{path} member") for item in value]
+        return {_TAG: kind.__name__, _VALUE: sorted(items, key=_canonical)}
+    if kind in (bytes, bytearray):
+        return {_TAG: kind.__name__, _VALUE: base64.b64encode(value).decode("ascii")}
+    if kind in (datetime, date, time):
+        return {_TAG: kind.__name__, _VALUE: value.isoformat()}
+    if kind is timedelta:
+        return {_TAG: "timedelta", _VALUE: [value.days, value.seconds, value.microseconds]}
+    if kind in (Decimal, UUID):
+        return {_TAG: kind.__name__, _VALUE: str(value)}
+    raise SerializationError(
+        f"{path} is a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold; "
+        "return plain data, or give the pipeline a serializer of its own"
+    )
+
+
+def _canonical(encoded: Any) -> str:
+    """An order for what has none of its own, so that equal data gives equal bytes."""
+    return json.dumps(encoded, sort_keys=True)
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "dict": dict,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+    "bytes": base64.b64decode,
+    "bytearray": lambda value: bytearray(base64.b64decode(value)),
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timedelta": lambda value: timedelta(*value),
+    "Decimal": Decimal,
+    "UUID": UUID,
+}
+
+
+def _decode(value: dict[str, Any]) -> Any:
+    tag = value.get(_TAG)
+    return value if tag is None else _DECODERS[tag](value[_VALUE])

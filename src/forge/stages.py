@@ -1,0 +1,172 @@
+"""Stages: what a user writes to transform samples."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, overload
+
+from .errors import ConfigurationError
+from .retry import NO_RETRY, RetryPolicy
+from .sample import Sample, Skip
+
+StageResult = Sample | Skip | list[Sample]
+"""One sample goes on, `Skip` ends it, a non-empty list splits it."""
+
+
+class Stage:
+    """One step of a pipeline.
+
+    Subclass it and write `process(sample)`, or, with `batch_size`, `process_batch(samples)`; either may be `async`.
+    The settings below are class attributes, and keyword arguments of the constructor.
+
+    A sync stage runs on threads: more of them help while it waits for I/O, not while it computes in Python. An async
+    stage runs on the run's event loop, so it must not block.
+    """
+
+    name: str = ""
+    """Unique in its pipeline; by default the class's or function's name."""
+    version: str = "1"
+    """Part of the pipeline's identity: change it when the stage's results change, and everything is redone."""
+    concurrency: int = 1
+    """How many calls may run at the same time."""
+    timeout: float | None = None
+    """Seconds for one call; a longer one fails with `StageTimeoutError`, of class `timeout`."""
+    retry: RetryPolicy = NO_RETRY
+    latency_budget: float | None = None
+    """Seconds that an execution should stay below; declared for dashboards and alerts, nothing is enforced."""
+    batch_size: int | None = None
+    """With it, `process_batch` is called with up to so many samples."""
+    max_wait: float = 0.1
+    """Seconds that a batch waits for more samples after its first."""
+    queue_size: int | None = None
+    """How many samples may wait in front of the stage; by default enough for every slot twice."""
+
+    SETTINGS: ClassVar[tuple[str, ...]] = (
+        "name",
+        "version",
+        "concurrency",
+        "timeout",
+        "retry",
+        "latency_budget",
+        "batch_size",
+        "max_wait",
+        "queue_size",
+    )
+
+    def __init__(self, **settings: Any) -> None:
+        """Take the settings given; the rest keeps the class's values.
+
+        Raises:
+            ConfigurationError: for an unknown setting or a value out of range, naming it.
+        """
+        for key, value in settings.items():
+            if key not in self.SETTINGS:
+                raise ConfigurationError(
+                    f"{type(self).__name__}({key}=…): no such setting; there are {', '.join(self.SETTINGS)}"
+                )
+            setattr(self, key, value)
+        if not self.name:
+            self.name = type(self).__name__
+        self._check()
+
+    def process(self, sample: Sample) -> StageResult | Awaitable[StageResult]:
+        """Transform one sample. An exception fails it, after the retries that the policy allows."""
+        raise NotImplementedError(f"{type(self).__name__} has no process()")
+
+    def process_batch(self, samples: Sequence[Sample]) -> list[StageResult] | Awaitable[list[StageResult]]:
+        """Transform several samples: one result for each, in the same order."""
+        raise NotImplementedError(f"{type(self).__name__} has no process_batch()")
+
+    def setup(self) -> Any:
+        """Called once before a run's first sample; may be `async` where the stage is."""
+
+    def close(self) -> Any:
+        """Called once after a run's last sample, whenever `setup` was called without an error."""
+
+    @property
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.process_batch if self.batch_size else self.process)
+
+    @property
+    def queue_limit(self) -> int:
+        """How many samples may wait in front of the stage."""
+        return self.queue_size or max(16, 2 * self.concurrency * (self.batch_size or 1))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self.name!r})"
+
+    def _check(self) -> None:
+        check_settings(f"stage {self.name!r}", self)
+        if not isinstance(self.retry, RetryPolicy):
+            raise ConfigurationError(f"stage {self.name!r}: retry must be a RetryPolicy, not {self.retry!r}")
+        if not isinstance(self.version, str):
+            raise ConfigurationError(f"stage {self.name!r}: version must be a string, not {self.version!r}")
+        method = "process_batch" if self.batch_size else "process"
+        if getattr(type(self), method) is getattr(Stage, method):
+            raise ConfigurationError(f"stage {self.name!r}: {type(self).__name__} has no {method}()")
+
+
+def check_settings(what: str, thing: Any) -> None:
+    """Check the settings that stages and measurements share."""
+    for key in ("concurrency", "batch_size", "queue_size"):
+        value = getattr(thing, key, None)
+        if value is None and key != "concurrency":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"{what}: {key} must be a whole number of at least 1, not {value!r}")
+    for key in ("timeout", "latency_budget", "max_wait"):
+        value = getattr(thing, key, None)
+        if value is None and key != "max_wait":
+            continue
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or value < 0
+            or (value == 0 and key != "max_wait")
+        ):
+            raise ConfigurationError(f"{what}: {key} must be a positive number of seconds, not {value!r}")
+
+
+class FunctionStage(Stage):
+    """A stage made of a function by `@stage`; calling it calls the function."""
+
+    def __init__(self, function: Callable[[Any], Any], **settings: Any) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+        self.__name__ = self.__qualname__ = function.__name__
+        self.__module__ = function.__module__
+        settings.setdefault("name", function.__name__)
+        # Bound on the instance, so that a call costs no further frame and `is_async` sees the function itself.
+        self.process = self.process_batch = function  # type: ignore[method-assign,assignment]
+        super().__init__(**settings)
+
+    def __call__(self, argument: Any) -> Any:
+        return self.function(argument)
+
+    def _check(self) -> None:
+        check_settings(f"stage {self.name!r}", self)
+        if not isinstance(self.retry, RetryPolicy):
+            raise ConfigurationError(f"stage {self.name!r}: retry must be a RetryPolicy, not {self.retry!r}")
+
+
+@overload
+def stage(function: Callable[[Any], Any], /) -> FunctionStage: ...
+@overload
+def stage(**settings: Any) -> Callable[[Callable[[Any], Any]], FunctionStage]: ...
+
+
+def stage(
+    function: Callable[[Any], Any] | None = None, /, **settings: Any
+) -> FunctionStage | Callable[[Callable[[Any], Any]], FunctionStage]:
+    """Make a stage of a function: `@stage`, or `@stage(concurrency=8, timeout=10, …)` with the settings of `Stage`.
+
+    With `batch_size` the function takes a list of samples and returns a list of results.
+    """
+    if function is not None:
+        return FunctionStage(function, **settings)
+
+    def decorate(function: Callable[[Any], Any]) -> FunctionStage:
+        return FunctionStage(function, **settings)
+
+    return decorate

@@ -1,0 +1,167 @@
+"""Artifacts: content kept under its own digest, in a folder or in an object store."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+import threading
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fsspec.core import split_protocol, url_to_fs
+
+from ..errors import ArtifactCorruptError, ArtifactNotFoundError, StorageError
+from .records import ArtifactResult
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_ALIASES = {"local": "file", "s3a": "s3"}
+
+
+class ArtifactStore:
+    """Content in a folder (`artifacts`, `file:///…`), in S3 (`s3://bucket/prefix`) or in memory (`memory://name`).
+
+    Every artifact lies under the SHA-256 of its content, so the same content is stored once. It appears as a
+    whole or not at all, however many processes write. Nothing is opened before the first use; all methods may
+    be called from several threads. `storage_options` go to fsspec's file system: credentials, an endpoint, …
+    """
+
+    def __init__(self, url: str, **storage_options: Any) -> None:
+        self._url = url
+        self._options = storage_options
+        self._opened: tuple[AbstractFileSystem, str] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def backend(self) -> str:
+        """`file`, `s3`, `memory`, or another protocol of fsspec."""
+        protocol: str = split_protocol(self._url)[0] or "file"
+        return _ALIASES.get(protocol, protocol)
+
+    def open(self) -> None:
+        """Make sure that the store can be used; a missing folder is created. Every other method does it too.
+
+        Raises:
+            StorageError: for an unknown protocol, a missing package, a folder that cannot be written, or a
+                bucket that cannot be reached.
+        """
+        self._open()
+
+    def put(self, content: bytes) -> ArtifactResult:
+        """Store the content, unless it is there already."""
+        fs, root = self._open()
+        key = hashlib.sha256(content).hexdigest()
+        path = _path(root, key)
+        # A wrong size is what a power failure can leave behind; such a file is written again.
+        if _size(fs, path) == len(content):
+            return ArtifactResult(key, len(content), deduplicated=True)
+        if self.backend == "file":
+            _write_file(Path(path), content)
+        else:
+            fs.pipe_file(path, content)  # object stores show an object when it is complete
+        return ArtifactResult(key, len(content))
+
+    def get(self, key: str) -> ArtifactResult:
+        """The content kept under a key.
+
+        Raises:
+            ArtifactNotFoundError: if there is none.
+            ArtifactCorruptError: if it is not what was stored.
+            ValueError: if the key is not 64 lower-case hex digits.
+        """
+        fs, root = self._open()
+        try:
+            content = fs.cat_file(_path(root, key))
+        except FileNotFoundError:
+            raise ArtifactNotFoundError(f"{self._url} has no artifact {key}") from None
+        if hashlib.sha256(content).hexdigest() != key:
+            raise ArtifactCorruptError(f"artifact {key} in {self._url} is damaged: delete it and store it again")
+        return ArtifactResult(key, len(content), content=content)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is something under a key; ValueError as for `get`."""
+        fs, root = self._open()
+        return _size(fs, _path(root, key)) is not None
+
+    def delete(self, key: str) -> bool:
+        """Remove an artifact; says whether it was there. ValueError as for `get`."""
+        fs, root = self._open()
+        path = _path(root, key)
+        if _size(fs, path) is None:
+            return False
+        with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+            fs.rm_file(path)
+        return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens its own connections.
+        return _rebuild, (self._url, self._options)
+
+    def __repr__(self) -> str:
+        return f"ArtifactStore({self._url!r})"
+
+    def _open(self) -> tuple[AbstractFileSystem, str]:
+        if self._opened is None:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._connect()
+        return self._opened
+
+    def _connect(self) -> tuple[AbstractFileSystem, str]:
+        try:
+            # Listings would be remembered, and what other processes have stored since would not be seen.
+            fs, root = url_to_fs(self._url, **{"use_listings_cache": False, **self._options})
+        except ImportError as error:
+            hint = '; pip install "forge-otel[s3]" installs it' if self.backend == "s3" else ""
+            raise self._unusable(error, hint) from error
+        except ValueError as error:
+            raise self._unusable(error) from error
+        try:
+            if self.backend == "file":
+                os.makedirs(root, exist_ok=True)
+                tempfile.TemporaryFile(dir=root).close()
+            else:
+                fs.ls(root.partition("/")[0])
+        except Exception as error:  # every kind of store has its own
+            raise self._unusable(error) from error
+        return fs, root.rstrip("/")
+
+    def _unusable(self, error: Exception, hint: str = "") -> StorageError:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return StorageError(f"cannot use artifacts in {self._url}: {reason}{hint}")
+
+
+def _rebuild(url: str, options: dict[str, Any]) -> ArtifactStore:
+    return ArtifactStore(url, **options)
+
+
+def _path(root: str, key: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", key):
+        raise ValueError(f"{key!r} is no artifact key: that is a SHA-256 in 64 lower-case hex digits")
+    # Two levels of folders, since many file systems grow slow with too many entries in one.
+    return f"{root}/{key[:2]}/{key[2:4]}/{key}"
+
+
+def _size(fs: AbstractFileSystem, path: str) -> int | None:
+    try:
+        size: int = fs.info(path)["size"]
+    except FileNotFoundError:
+        return None
+    return size
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    """Through a temporary file beside it, so that nobody ever sees a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

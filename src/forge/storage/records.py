@@ -1,0 +1,105 @@
+"""What goes into the storage and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..dead_letters import DeadLetter, FailureSource
+    from ..sample import SampleStatus
+
+
+class WriteOutcome(StrEnum):
+    """What a write did to a row."""
+
+    INSERTED = "inserted"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    """The row was there with the same content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRecord:
+    """A sample as it is stored, keyed by (pipeline, id)."""
+
+    pipeline: str
+    id: str
+    status: SampleStatus
+    pipeline_id: str = ""
+    run_id: str = ""
+    parent: str | None = None
+    input_digest: str | None = None
+    """Of the data as the source gave it: a later run with the same one need not repeat the work."""
+    digest: str | None = None
+    """Of the data as it was measured: what cached measurements belong to."""
+    data: bytes | None = None
+    reason: str | None = None
+    """Why it was skipped, or what it failed with."""
+    children: tuple[str, ...] = ()
+    """The ids that a split made."""
+    values: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+    """Measured values, serialised, by (key, version). When written: the newly computed ones, to be kept for
+    `digest`. When read: for each key the newest one kept for `digest`."""
+    dead_letter: DeadLetter | None = None
+    """Written in the same transaction; a record without one removes the dead letter that its id had."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterKey:
+    """What a dead letter is counted by."""
+
+    pipeline: str
+    sample_id: str
+    source: FailureSource
+    where: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """What became of each record, in order, and how many bytes of data and values were written."""
+
+    outcomes: tuple[WriteOutcome, ...]
+    size: int
+    superseded: tuple[DeadLetterKey, ...] = ()
+    """The dead letters that the records' ids had before: removed or replaced by this write."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult:
+    """The samples that were found, by id where `query` found them, and the bytes of their data and values."""
+
+    samples: tuple[SampleRecord, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A run as it is stored. One without an end is still going on, or died."""
+
+    id: str
+    pipeline: str
+    pipeline_id: str
+    started: float
+    """Unix time."""
+    ended: float | None = None
+    """Unix time."""
+    outcome: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactResult:
+    """An artifact that was stored or fetched."""
+
+    key: str
+    """SHA-256 of the content, in hex."""
+    size: int
+    deduplicated: bool = False
+    """The content was there already, so nothing was written."""
+    content: bytes | None = None
+    """What `get` read; None from `put`."""

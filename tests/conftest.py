@@ -1,0 +1,41 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .support import postgresql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def _postgresql_server() -> Iterator[postgresql.Server]:
+    if not postgresql.is_installed():
+        message = f"needs PostgreSQL: {postgresql.INSTALL}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with postgresql.running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(_postgresql_server: postgresql.Server) -> Iterator[str]:
+    """An empty PostgreSQL database."""
+    with _postgresql_server.database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, once in SQLite and once in PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'forge.db'}"
+    url: str = request.getfixturevalue("postgresql_url")
+    return url

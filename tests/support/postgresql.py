@@ -1,0 +1,102 @@
+"""A PostgreSQL server of the tests' own: a new cluster in a temporary folder, on loopback, gone afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INSTALL = "apt-get install postgresql"
+PATH = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)]
+)
+
+
+def is_installed() -> bool:
+    return all(shutil.which(name, path=PATH) for name in ("initdb", "pg_ctl", "postgres"))
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, port: int, password: str) -> None:
+        self._port = port
+        self._password = password
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres:{self._password}@127.0.0.1:{self._port}/{database}"
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of an empty database that is dropped at the end."""
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+            try:
+                yield self.url(name)
+            finally:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def running_server() -> Iterator[Server]:
+    """Start a server, and stop it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="forge-postgresql-"))
+    password = secrets.token_hex(16)
+    data = folder / "data"
+    (folder / "password").write_text(password)
+    if os.geteuid() == 0:
+        for path in (folder, folder / "password"):
+            shutil.chown(path, "postgres", "postgres")
+    try:
+        _run("initdb", "--pgdata", data, "--username=postgres", f"--pwfile={folder / 'password'}",
+             "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")  # fmt: skip
+        port = _free_port()
+        options = f"-F -h 127.0.0.1 -p {port} -k ''"
+        log = folder / "log"
+        try:
+            _run(
+                "pg_ctl", "start", "--wait", "--silent", "--pgdata", data, "--log", log, "--options", options
+            )
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from error
+        try:
+            yield Server(port, password)
+        finally:
+            _run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate", "--pgdata", data)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _run(program: str, *arguments: str | Path) -> None:
+    executable = shutil.which(program, path=PATH)
+    assert executable is not None
+    command = [executable, *map(str, arguments)]
+    # The server that pg_ctl leaves behind must not hold on to our pipes.
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        subprocess.run(
+            command, check=True, cwd="/", user="postgres", group="postgres", extra_groups=[], **streams
+        )
+    else:
+        subprocess.run(command, check=True, cwd="/", **streams)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
