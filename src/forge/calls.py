@@ -76,10 +76,10 @@ class Interrupted(Exception):  # noqa: N818 - carries an interrupt through an ev
     """A `KeyboardInterrupt` or `SystemExit` that an async function raised; it is the cause."""
 
 
-async def guarded(function: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:
+async def guarded(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
     """Call an async function, with interrupts turned into `Interrupted`."""
     try:
-        return await function(argument)
+        return await function(*arguments)
     except (KeyboardInterrupt, SystemExit) as error:
         raise Interrupted from error
 

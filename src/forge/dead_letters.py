@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from .storage import DeadLetterKey, SQLStorage, WriteResult
+
+logger = logging.getLogger(__name__)
 
 
 class FailureSource(StrEnum):
@@ -178,6 +181,10 @@ class DeadLetterQueue:
             self._publish({**dict.fromkeys(self._snapshot.depth, 0), **stored}, oldest)
         return self._snapshot
 
+    def __reduce__(self) -> tuple[type[DeadLetterQueue], tuple[SQLStorage, str, Serializer]]:
+        # In another process it starts with no numbers, as it does here before the first `refresh`.
+        return type(self), (self.storage, self.pipeline, self.serializer)
+
     def _count(
         self,
         *,
@@ -195,8 +202,12 @@ class DeadLetterQueue:
             depth[place] = depth.get(place, 0) + 1
             oldest = entry.time if oldest is None else min(oldest, entry.time)
         if stale:
-            first = self.list(limit=1)
-            oldest = first[0].time if first else None
+            try:
+                first = self.storage.dead_letters(self.pipeline, limit=1)
+                oldest = first[0].time if first else None
+            except Exception:
+                # The change itself is stored, and must not look as if it had failed; `refresh` puts this right.
+                logger.exception("the time of pipeline %r's oldest dead letter is not known", self.pipeline)
         self._publish(depth, oldest)
 
     def _publish(self, depth: Mapping[tuple[FailureSource, str], int], oldest: float | None) -> None:

@@ -92,6 +92,9 @@ class StageExecutor:
     def _try(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
         """Attempts until one succeeds or the policy gives up; a single one where `earlier` ones failed as a batch."""
         tried = _Tried(stage, payload, self._clock, alone_after=earlier)
+        if self._stop.is_set():
+            tried.cancel()
+            return tried
         while True:
             begun = tried.begin()
             try:
@@ -107,6 +110,9 @@ class StageExecutor:
 
     async def _try_async(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
         tried = _Tried(stage, payload, self._clock, alone_after=earlier)
+        if self._stop.is_set():
+            tried.cancel()
+            return tried
         try:
             while True:
                 begun = tried.begin()
@@ -200,8 +206,12 @@ def _checked(stage: Stage, sample: Sample, result: Any) -> Sequence[Sample]:
             raise StageResultError(f"stage {stage.name!r} returned Skip({result.reason!r}); the reason must be a word")
         return ()
     if isinstance(result, list) and result and all(isinstance(child, Sample) for child in result):
+        for child in result:
+            if not isinstance(child.id, str):
+                raise StageResultError(f"stage {stage.name!r} made a sample with id {child.id!r}; it must be a string")
         return result
-    what = "an empty list (return Skip(reason) instead)" if result == [] else f"{type(result).__name__}"
+    empty = isinstance(result, list) and not result
+    what = "an empty list (return Skip(reason) instead)" if empty else type(result).__name__
     raise StageResultError(
         f"stage {stage.name!r} returned {what}; it must return a Sample, a Skip or a list of Samples"
     )
@@ -257,6 +267,8 @@ class _Tried:
         policy: RetryPolicy = self.stage.retry
         try:
             self.delay = None if self.alone_after else policy.delay(error, self.number)
+        except (KeyboardInterrupt, SystemExit) as interrupt:
+            self.cancel(interrupt)
         except Exception as fault:  # noqa: BLE001 - a faulty retry_on must not end the run
             fault.__context__ = error
             self.error, self.delay = fault, None

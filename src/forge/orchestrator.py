@@ -109,6 +109,8 @@ class MeasurementOrchestrator:
         self._calls.close()
 
     def _compute(self, measurement: Measurement, function: Any, argument: Any) -> Outcome:
+        if self._stop.is_set():
+            return None, RunCancelled("the run ended")
         try:
             return _checked(measurement, argument, self._calls.call(measurement, function, argument)), None
         except StageStuckError:
@@ -117,6 +119,8 @@ class MeasurementOrchestrator:
             return None, error
 
     async def _compute_async(self, measurement: Measurement, function: Any, argument: Any) -> Outcome:
+        if self._stop.is_set():
+            return None, RunCancelled("the run ended")
         try:
             return _checked(measurement, argument, await self._calls.call_async(measurement, function, argument)), None
         except Interrupted as interrupted:

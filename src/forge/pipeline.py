@@ -51,6 +51,14 @@ class Pipeline:
             raise ConfigurationError(f"pipeline {name!r}: the source must be iterable or callable, not {source!r}")
         if expected_interval is not None and not expected_interval > 0:
             raise ConfigurationError(f"pipeline {name!r}: expected_interval must be positive, not {expected_interval}")
+        if isinstance(storage, str):
+            raise ConfigurationError(
+                f"pipeline {name!r}: the storage must be SQLStorage({storage!r}), not its URL alone"
+            )
+        if isinstance(artifacts, str):
+            raise ConfigurationError(
+                f"pipeline {name!r}: the artifacts must be ArtifactStore({artifacts!r}), not its URL alone"
+            )
         self.name = name
         self.source = source
         self.stages = tuple(stages)
@@ -63,6 +71,9 @@ class Pipeline:
             if not isinstance(stage, Stage):
                 hint = " (decorate it with @stage)" if callable(stage) else ""
                 raise ConfigurationError(f"pipeline {name!r}: {stage!r} is no stage{hint}")
+            if not stage.name:
+                kind = type(stage).__name__
+                raise ConfigurationError(f"pipeline {name!r}: {kind}.__init__ must call super().__init__()")
             if stage.name in seen:
                 raise ConfigurationError(f"pipeline {name!r}: stage name {stage.name!r} is used twice")
             seen.add(stage.name)

@@ -84,6 +84,10 @@ class StageQueue:
                     return item
                 self._not_full.wake()  # for `wait_for_taker`
                 if not self._not_empty.wait(timeout):
+                    # A sample may have come just now, and this thread alone was told.
+                    item, taken = self._try_get()
+                    if taken:
+                        return item
                     raise TimeoutError
 
     async def get_async(self, timeout: float | None = None) -> Item | None:

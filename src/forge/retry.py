@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import errno
 import math
 import random
 import socket
@@ -51,6 +52,7 @@ _NETWORK_CLASSES = {
     ("urllib", "URLError"),
     ("urllib3", "HTTPError"),
 }
+_NETWORK_ERRNOS = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 
 def classify(error: BaseException) -> str:
@@ -65,12 +67,13 @@ def classify(error: BaseException) -> str:
         if status == 429:
             return RATE_LIMIT
         return SERVER_ERROR if status >= 500 else CLIENT_ERROR
-    # A wrapped timeout (URLError and requests keep the cause in an argument) is still a timeout.
-    reasons = (error, getattr(error, "reason", None))
-    names = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
-    if any(isinstance(reason, TimeoutError) for reason in reasons) or names & _TIMEOUT_CLASSES:
+    # A wrapped timeout (URLError keeps the cause as its reason, requests as its argument) is still a timeout.
+    reasons = (error, _attribute(error, "reason"), *error.args[:1])
+    if any(isinstance(reason, TimeoutError) or _names(reason) & _TIMEOUT_CLASSES for reason in reasons):
         return TIMEOUT
-    if isinstance(error, ConnectionError | socket.gaierror | socket.herror) or names & _NETWORK_CLASSES:
+    if isinstance(error, ConnectionError | socket.gaierror | socket.herror) or _names(error) & _NETWORK_CLASSES:
+        return NETWORK_ERROR
+    if isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS:
         return NETWORK_ERROR
     return qualified_name(type(error))
 
@@ -80,33 +83,38 @@ def qualified_name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def message_of(error: BaseException) -> str:
+    """What the error says. Whatever the exception's own `__str__` does, there is an answer."""
+    try:
+        return str(error)
+    except Exception as fault:  # noqa: BLE001 - somebody else's code
+        return f"{qualified_name(type(error))}, whose message could not be read: {type(fault).__name__}"
+
+
 def http_status(error: BaseException) -> int | None:
     """The HTTP error status that an exception carries, if any."""
-    response = getattr(error, "response", None)
+    response = _attribute(error, "response")
     if isinstance(response, Mapping):  # botocore
         metadata = response.get("ResponseMetadata")
-        candidates = [metadata.get("HTTPStatusCode") if isinstance(metadata, Mapping) else None]
-    else:
-        candidates = [
-            getattr(owner, name, None)
-            for owner in (error, response)
-            if owner is not None
-            for name in ("status_code", "status", "code")
-        ]
-    for value in candidates:
-        if isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599:
-            return int(value)
+        found = metadata.get("HTTPStatusCode") if isinstance(metadata, Mapping) else None
+        return _error_status(found)
+    for owner in (error, response):
+        # One after the other: aiohttp warns about whoever looks at `code`, and has `status`.
+        for name in ("status_code", "status", "code"):
+            found = _error_status(_attribute(owner, name))
+            if found is not None:
+                return found
     return None
 
 
 def retry_after(error: BaseException, now: float | None = None) -> float | None:
     """Seconds the server asked to wait (RFC 9110 `Retry-After`: seconds or a date), or None."""
-    response = getattr(error, "response", None)
+    response = _attribute(error, "response")
     if isinstance(response, Mapping):
         metadata = response.get("ResponseMetadata")
         headers = metadata.get("HTTPHeaders") if isinstance(metadata, Mapping) else None
     else:
-        headers = getattr(error, "headers", None) or getattr(response, "headers", None)
+        headers = _attribute(error, "headers") or _attribute(response, "headers")
     value = _header(headers, "Retry-After")
     if value is None:
         return None
@@ -114,10 +122,10 @@ def retry_after(error: BaseException, now: float | None = None) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            moment = email.utils.parsedate_to_datetime(value)
-        except ValueError:
+            moment = email.utils.parsedate_to_datetime(value).timestamp()
+        except (ValueError, OverflowError):
             return None
-        seconds = moment.timestamp() - (time.time() if now is None else now)
+        seconds = moment - (time.time() if now is None else now)
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
@@ -130,6 +138,24 @@ def _header(headers: Any, name: str) -> str | None:
     if value is None:
         value = get(name.lower())
     return value if isinstance(value, str) else None
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    """An attribute, None where there is none, or where it is a property that raises."""
+    try:
+        return getattr(owner, name, None)
+    except Exception:  # noqa: BLE001 - somebody else's code
+        return None
+
+
+def _names(thing: Any) -> set[tuple[str, str]]:
+    """The names of a thing's class and its base classes, with the packages they are from."""
+    return {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(thing).__mro__}
+
+
+def _error_status(value: Any) -> int | None:
+    is_status = isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599
+    return int(value) if is_status else None
 
 
 def _transient(error: BaseException) -> bool:
@@ -160,14 +186,18 @@ class RetryPolicy:
     """Where the jitter comes from: numbers from 0 to 1."""
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigurationError(f"RetryPolicy(max_attempts={self.max_attempts}): must be at least 1")
+        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+            raise ConfigurationError(
+                f"RetryPolicy(max_attempts={self.max_attempts!r}): must be a whole number of at least 1"
+            )
         if not 0 <= self.jitter <= 1:
             raise ConfigurationError(f"RetryPolicy(jitter={self.jitter}): must be between 0 and 1")
         for name in ("initial_delay", "max_delay", "max_retry_after"):
-            if getattr(self, name) < 0:
-                raise ConfigurationError(f"RetryPolicy({name}={getattr(self, name)}): must not be negative")
-        if self.multiplier < 1:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigurationError(
+                    f"RetryPolicy({name}={getattr(self, name)}): must be a number of seconds, and not negative"
+                )
+        if not self.multiplier >= 1:
             raise ConfigurationError(f"RetryPolicy(multiplier={self.multiplier}): must be at least 1")
 
     def delay(self, error: BaseException, attempt: int) -> float | None:

@@ -38,6 +38,10 @@ class Sketch:
         if not self.count:
             return None
         rank = q * (self.count - 1)
+        if rank <= 0:
+            return self.minimum
+        if rank >= self.count - 1:
+            return self.maximum
         seen = 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]

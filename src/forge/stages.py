@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, overload
 
@@ -97,14 +98,19 @@ class Stage:
         return f"{type(self).__name__}(name={self.name!r})"
 
     def _check(self) -> None:
-        check_settings(f"stage {self.name!r}", self)
-        if not isinstance(self.retry, RetryPolicy):
-            raise ConfigurationError(f"stage {self.name!r}: retry must be a RetryPolicy, not {self.retry!r}")
-        if not isinstance(self.version, str):
-            raise ConfigurationError(f"stage {self.name!r}: version must be a string, not {self.version!r}")
+        self._check_settings()
         method = "process_batch" if self.batch_size else "process"
         if getattr(type(self), method) is getattr(Stage, method):
             raise ConfigurationError(f"stage {self.name!r}: {type(self).__name__} has no {method}()")
+
+    def _check_settings(self) -> None:
+        check_settings(f"stage {self.name!r}", self)
+        if not isinstance(self.retry, RetryPolicy):
+            raise ConfigurationError(f"stage {self.name!r}: retry must be a RetryPolicy, not {self.retry!r}")
+        for key in ("name", "version"):
+            value = getattr(self, key)
+            if not isinstance(value, str):
+                raise ConfigurationError(f"stage {self.name!r}: {key} must be a string, not {value!r}")
 
 
 def check_settings(what: str, thing: Any) -> None:
@@ -122,7 +128,7 @@ def check_settings(what: str, thing: Any) -> None:
         if (
             not isinstance(value, int | float)
             or isinstance(value, bool)
-            or value < 0
+            or not 0 <= value < math.inf
             or (value == 0 and key != "max_wait")
         ):
             raise ConfigurationError(f"{what}: {key} must be a positive number of seconds, not {value!r}")
@@ -132,11 +138,14 @@ class FunctionStage(Stage):
     """A stage made of a function by `@stage`; calling it calls the function."""
 
     def __init__(self, function: Callable[[Any], Any], **settings: Any) -> None:
+        if not callable(function):
+            raise ConfigurationError(f"@stage needs a function, not {function!r}; settings are keyword arguments")
         self.function = function
         self.__doc__ = function.__doc__
-        self.__name__ = self.__qualname__ = function.__name__
+        # What is callable and no function, such as a `partial`, has no name of its own.
+        self.__name__ = self.__qualname__ = getattr(function, "__name__", type(function).__name__)
         self.__module__ = function.__module__
-        settings.setdefault("name", function.__name__)
+        settings.setdefault("name", self.__name__)
         # Bound on the instance, so that a call costs no further frame and `is_async` sees the function itself.
         self.process = self.process_batch = function  # type: ignore[method-assign,assignment]
         super().__init__(**settings)
@@ -145,9 +154,7 @@ class FunctionStage(Stage):
         return self.function(argument)
 
     def _check(self) -> None:
-        check_settings(f"stage {self.name!r}", self)
-        if not isinstance(self.retry, RetryPolicy):
-            raise ConfigurationError(f"stage {self.name!r}: retry must be a RetryPolicy, not {self.retry!r}")
+        self._check_settings()
 
 
 @overload

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: a new cluster in a temporary folder, on loopback, gone afterwards."""
+"""A PostgreSQL server of the tests' own: a new cluster in a temporary folder, on loopback only."""
 
 from __future__ import annotations
 
@@ -68,9 +68,7 @@ def running_server() -> Iterator[Server]:
         options = f"-F -h 127.0.0.1 -p {port} -k ''"
         log = folder / "log"
         try:
-            _run(
-                "pg_ctl", "start", "--wait", "--silent", "--pgdata", data, "--log", log, "--options", options
-            )
+            _run("pg_ctl", "start", "--wait", "--silent", "--pgdata", data, "--log", log, "--options", options)
         except subprocess.CalledProcessError as error:
             raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from error
         try:
@@ -85,14 +83,21 @@ def _run(program: str, *arguments: str | Path) -> None:
     executable = shutil.which(program, path=PATH)
     assert executable is not None
     command = [executable, *map(str, arguments)]
+    as_root = os.geteuid() == 0  # which PostgreSQL refuses
+    user = "postgres" if as_root else None
     # The server that pg_ctl leaves behind must not hold on to our pipes.
-    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        subprocess.run(
-            command, check=True, cwd="/", user="postgres", group="postgres", extra_groups=[], **streams
-        )
-    else:
-        subprocess.run(command, check=True, cwd="/", **streams)
+    nowhere = subprocess.DEVNULL
+    subprocess.run(
+        command,
+        check=True,
+        cwd="/",
+        stdin=nowhere,
+        stdout=nowhere,
+        stderr=nowhere,
+        user=user,
+        group=user,
+        extra_groups=[] if as_root else None,
+    )
 
 
 def _free_port() -> int:

@@ -46,7 +46,7 @@ class SequentialDriver:
         self.output.close()
 
     def join(self, timeout: float) -> None:
-        if self._thread is not None:
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
     def _work(self) -> None:
@@ -80,6 +80,6 @@ class SequentialDriver:
 
     def _process(self, step: Step, items: list[Item]) -> list[Item]:
         if step.is_async:
-            done: list[Item] = self._run.wait_for(step.process_async(items))
+            done: list[Item] = self._run.wait_for(lambda: step.process_async(items))
             return done
         return step.process(items)

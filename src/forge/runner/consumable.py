@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from ..errors import RunCancelled
 from ..queue import QueueClosed
 from ..results import RunOutcome
 from ..sample import Sample
@@ -24,15 +25,20 @@ class Consumable(ABC):
     """How the run went; None until it has ended."""
     _output: StageQueue
     _began = False
+    _closed = False
     _error: BaseException | None = None
 
     @abstractmethod
     def _start(self) -> None:
-        """Begin, unless it was begun."""
+        """Begin, unless it was begun.
+
+        Raises:
+            QueueClosed: it was closed before it began.
+        """
 
     @abstractmethod
     def _finish(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
-        """End, unless it was ended."""
+        """End, unless it was ended or never began."""
 
     def __iter__(self) -> Iterator[Sample]:
         return self
@@ -46,7 +52,7 @@ class Consumable(ABC):
         except QueueClosed:
             item = None
         except BaseException as error:
-            self._finish(_outcome_of(error), error)
+            self._finish(outcome_of(error), error)
             raise
         if item is not None:
             return item.sample
@@ -59,21 +65,19 @@ class Consumable(ABC):
         """Run to the end without looking at the samples.
 
         Raises:
+            RunCancelled: the run was closed before it began.
             Exception: what ended the run before its time.
         """
         for _ in self:
             pass
-        assert self.result is not None
-        return self.result
+        return self._drained()
 
     def close(self) -> None:
         """End the run now: what is in flight settles as `failed`, with `cancelled`. Does nothing if it has ended.
 
         A run that never began leaves no trace.
         """
-        if not self._began:
-            self._output.close()
-            return
+        self._closed = True
         self._finish(RunOutcome.CANCELLED)
 
     def __enter__(self) -> Self:
@@ -85,7 +89,7 @@ class Consumable(ABC):
         if error is None or not self._began:
             self.close()
         else:
-            self._finish(_outcome_of(error), error)
+            self._finish(outcome_of(error), error)
 
     def __aiter__(self) -> AsyncIterator[Sample]:
         return self
@@ -100,7 +104,7 @@ class Consumable(ABC):
         except QueueClosed:
             item = None
         except BaseException as error:
-            await asyncio.to_thread(self._finish, _outcome_of(error), error)
+            await asyncio.to_thread(self._finish, outcome_of(error), error)
             raise
         if item is not None:
             return item.sample
@@ -113,7 +117,11 @@ class Consumable(ABC):
         """`drain` for a caller that has an event loop to keep free."""
         async for _ in self:
             pass
-        assert self.result is not None
+        return self._drained()
+
+    def _drained(self) -> RunResult:
+        if self.result is None:
+            raise RunCancelled("the run was closed before it began")
         return self.result
 
     async def __aenter__(self) -> Self:
@@ -125,6 +133,6 @@ class Consumable(ABC):
         await asyncio.to_thread(self.__exit__, kind, error, traceback)
 
 
-def _outcome_of(error: BaseException) -> RunOutcome:
+def outcome_of(error: BaseException) -> RunOutcome:
     """An exception of the consumer fails the run; a wish to stop cancels it."""
     return RunOutcome.FAILED if isinstance(error, Exception) else RunOutcome.CANCELLED

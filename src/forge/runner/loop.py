@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+
+from ..calls import Interrupted, guarded
+from ..queue import QueueClosed
 
 
 class LoopThread:
@@ -20,10 +22,22 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._blocked = False
+        self._stopped = False
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop.
+
+        Raises:
+            QueueClosed: it was stopped.
+            RuntimeError: an async function that does not return blocks it.
+        """
         with self._lock:
+            if self._stopped:
+                raise QueueClosed
+            if self._blocked:
+                raise RuntimeError("an async function that did not give way blocks the run's event loop")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._serve, args=(self._loop,), daemon=True, name="forge-loop")
@@ -33,14 +47,17 @@ class LoopThread:
     def call(self, function: Callable[[], Any]) -> Any:
         """Call a function; if it is async, on the loop, waiting for it."""
         if inspect.iscoroutinefunction(function):
-            return self.wait_for(function())
+            return self.wait_for(function)
         return function()
 
-    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the loop and wait for its result."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+    def wait_for(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        """Call an async function on the loop and wait for its result."""
+        loop = self.loop
+        future = asyncio.run_coroutine_threadsafe(guarded(function), loop)
         try:
             return future.result()
+        except Interrupted as interrupted:
+            raise interrupted.__cause__ or interrupted from None
         except BaseException:
             future.cancel()
             raise
@@ -50,7 +67,7 @@ class LoopThread:
         asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def cancel_all(self, grace: float) -> None:
-        """Cancel every task, and wait at most `grace` seconds until they have ended."""
+        """Cancel every task, and wait until they have ended: about `grace` seconds, twice that for a blocked loop."""
         with self._lock:
             loop = self._loop
         if loop is None:
@@ -63,18 +80,22 @@ class LoopThread:
             if tasks:
                 await asyncio.wait(tasks, timeout=grace)
 
-        with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(cancel(), loop).result(grace)
+        try:
+            asyncio.run_coroutine_threadsafe(cancel(), loop).result(2 * grace)
+        except TimeoutError:
+            self._blocked = True
 
     def stop(self, grace: float) -> None:
         """Cancel what still runs and end the thread, waiting at most `grace` seconds for it."""
         with self._lock:
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
+            self._stopped = True
         if loop is None or thread is None:
             return
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(grace)
+        if thread is not threading.current_thread():
+            thread.join(grace)
 
     @staticmethod
     def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,14 +24,15 @@ from ..observers import artifact_stored
 from ..orchestrator import MeasurementOrchestrator
 from ..queue import QueueClosed
 from ..results import RunOutcome, StageOutcome
-from ..retry import CANCELLED, classify
+from ..retry import CANCELLED, classify, message_of
 from ..sample import Sample, SampleOutcome, SampleStatus
 from ..serializer import digest_of
 from ..stages import Stage
 from ..storage.records import SampleRecord
-from .consumable import Consumable
+from .consumable import Consumable, outcome_of
 from .result import MeasurementTally, RunResult, RunSnapshot, StageState, StageTally, Tally
 from .revision import code_revision
+from .seen import SeenIds
 from .source import SourceReader
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("forge")
 
-GRACE = 0.5
-"""Seconds that a run waits for its threads when it is ended early; what still runs then is abandoned."""
+GRACE = 0.4
+"""Seconds that a run waits for its tasks, and then for its threads, when it ends; what still runs then is abandoned."""
 
 _live: weakref.WeakSet[Run] = weakref.WeakSet()
 
@@ -100,13 +101,14 @@ class Run(Consumable):
             stages={stage.name: StageTally(stage.name, stage.concurrency) for stage in pipeline.stages},
             measurements={m.key: MeasurementTally(m.key, m.version) for m in pipeline.measurements},
         )
-        self._active: set[Item] = set()
-        self._seen: set[str] = set()
+        self._active: dict[Item, None] = {}  # a set that keeps the order
+        self._seen = SeenIds()
         self._input_digest = hashlib.sha256()
         self._fresh = False
         self._outcome = RunOutcome.COMPLETED
         self._started = (0.0, 0.0)
         self._recorded = False
+        self._sealed = False
         self._was_set_up: list[Stage] = []
         self._end_lock = threading.Lock()
         self._driver: Driver = driver(self)
@@ -171,7 +173,7 @@ class Run(Consumable):
             if item.outcome is not None:
                 return False
             item.outcome = outcome
-            self._active.discard(item)
+            del self._active[item]
             self._tally.active -= 1
             self._tally.outcomes[outcome] += 1
             self._tally.last_settled = self.clock.time()
@@ -282,8 +284,11 @@ class Run(Consumable):
 
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
         """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
+        interrupt = not isinstance(error, Exception)
         with self._lock:
-            if self._error is None:
+            # The first one counts, but an interrupt is not lost behind an error.
+            undecided = self._error is None and self._outcome is RunOutcome.COMPLETED
+            if undecided or (interrupt and isinstance(self._error, Exception)):
                 self._error, self._outcome = error, outcome
         if now:
             self.stop.set()
@@ -314,9 +319,9 @@ class Run(Consumable):
         thread.start()
         return thread
 
-    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the run's loop and wait for it."""
-        return self._source.loop.wait_for(coroutine)
+    def wait_for(self, function: Callable[[], Awaitable[Any]]) -> Any:
+        """Call an async function on the run's loop and wait for it."""
+        return self._source.loop.wait_for(function)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Start a task on the run's loop."""
@@ -367,12 +372,14 @@ class Run(Consumable):
         if self.pipeline.storage is None:
             return True
         try:
-            item.payload = self.pipeline.serializer.dumps(item.sample.data)
+            payload = self.pipeline.serializer.dumps(item.sample.data)
+            digest = digest_of(payload)
         except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
             item.original = None  # not replayable: it would fail in the same way
             self.failed(item, error, FailureSource.STORAGE, self.pipeline.storage.backend)
             return False
-        item.sample = dataclasses.replace(item.sample, digest=digest_of(item.payload))
+        item.payload = payload
+        item.sample = dataclasses.replace(item.sample, digest=digest)
         return True
 
     def failed(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:
@@ -385,8 +392,9 @@ class Run(Consumable):
         digest: str | None = None
         if self.pipeline.storage is not None or not sample.id:
             try:
-                original = self.pipeline.serializer.dumps(sample.data)
-                digest = digest_of(original)
+                content = self.pipeline.serializer.dumps(sample.data)
+                digest = digest_of(content)
+                original = content
             except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
                 if not isinstance(error, SerializationError):
                     logger.warning("the serializer failed on the data of sample %r: %r", sample.id, error)
@@ -395,12 +403,13 @@ class Run(Consumable):
         clean = Sample(data=sample.data, id=sample_id, pipeline=self.pipeline.name, parent=sample.parent, digest=digest)
         item = Item(clean, self.context.copy())
         item.original, item.input_digest = original, digest
+        item.duplicate = not self._seen.add(sample_id)
         return item
 
     def _enter(self, item: Item) -> None:
-        item.duplicate = item.sample.id in self._seen
-        self._seen.add(item.sample.id)
-        self._active.add(item)
+        if self._sealed:
+            raise QueueClosed  # a thread that was abandoned comes too late
+        self._active[item] = None
         self._tally.active += 1
 
     def _finished(self, record: SampleRecord, input_digest: str | None) -> bool:
@@ -419,23 +428,27 @@ class Run(Consumable):
             yield self.pipeline.dead_letters.replay(entry)
 
     def _start(self) -> None:
-        if self._began:
-            return
-        self._began = True
-        self._started = (self.clock.time(), self.clock.monotonic())
-        _live.add(self)
-        self.context.run(artifact_stored.set, self._artifact_stored)
-        try:
-            self.context.run(self.begin)
-            self._driver.start()
-        except BaseException as error:
-            self.fail(error)
-            raise
+        # Whoever wants to end the run waits until it has begun.
+        with self._end_lock:
+            if self._began:
+                return
+            if self._closed:
+                raise QueueClosed
+            self._began = True
+            self._started = (self.clock.time(), self.clock.monotonic())
+            _live.add(self)
+            self.context.run(artifact_stored.set, self._artifact_stored)
+            try:
+                self.context.run(self.begin)
+                self._driver.start()
+            except BaseException as error:
+                self.fail(error, outcome_of(error))
+                raise
 
     def _finish(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
         """End the run exactly once, whoever comes first."""
         with self._end_lock:
-            if self.result is not None:
+            if self.result is not None or not self._began:
                 return
             if error is not None or outcome is RunOutcome.CANCELLED:
                 with self._lock:
@@ -443,14 +456,14 @@ class Run(Consumable):
                         self._error, self._outcome = error, outcome
             self.stop.set()
             self._driver.close()
-            deadline = time.monotonic() + GRACE
-            self._source.loop.cancel_all(GRACE)
-            self._driver.join(max(0.0, deadline - time.monotonic()))
+            self._source.loop.cancel_all(GRACE / 2)
+            self._driver.join(GRACE)
             self._cancel_the_rest()
             self._close_stages()
             self._source.loop.stop(0.1)
             self.executor.close()
             self.orchestrator.close()
+            self._seen.close()
             try:
                 self.result = self.context.run(self.end, self._outcome, self._error)
             except Exception as fault:
@@ -465,6 +478,7 @@ class Run(Consumable):
 
     def _cancel_the_rest(self) -> None:
         with self._lock:
+            self._sealed = True
             rest = list(self._active)
             for item in rest:
                 if item.executing is not None:
@@ -476,9 +490,10 @@ class Run(Consumable):
             self.settle(item, SampleOutcome.FAILED, RunCancelled("the run ended before this sample was finished"))
 
     def _close_stages(self) -> None:
-        for stage in reversed(self._was_set_up):
+        while self._was_set_up:
+            stage = self._was_set_up.pop()
             try:
-                self._source.loop.call(stage.close)
+                self.context.copy().run(self._source.loop.call, stage.close)
             except Exception as error:
                 logger.exception("%r failed to close", stage)
                 with self._lock:
@@ -487,6 +502,7 @@ class Run(Consumable):
 
     def _summarise(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
         duration = self.clock.monotonic() - self._started[1]
+        revision = code_revision()
         with self._lock:
             tally = self._tally
             return RunResult(
@@ -497,7 +513,7 @@ class Run(Consumable):
                 runner=self.runner,
                 outcome=outcome,
                 error_type=classify(error) if error else (CANCELLED if outcome is RunOutcome.CANCELLED else None),
-                error=str(error) if error else None,
+                error=message_of(error) if error else None,
                 started=self._started[0],
                 ended=self.clock.time(),
                 duration=duration,
@@ -508,7 +524,7 @@ class Run(Consumable):
                 dead_letters=dict(tally.dead_letters),
                 skips=dict(tally.skips),
                 input_digest=self._input_digest.hexdigest(),
-                revision=code_revision(),
+                revision=revision,
             )
 
     def _artifact_stored(self, artifact: ArtifactResult) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..dead_letters import DeadLetter, FailureSource
 from ..item import Item
+from ..retry import message_of
 from ..sample import SampleOutcome, SampleStatus
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Settler:
             source=failure.source,
             where=failure.where,
             error_type=failure.error_type,
-            message=str(failure.error),
+            message=message_of(failure.error),
             attempts=failure.attempts,
             time=self._run.clock.time(),
             data=item.original,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..calls import Interrupted, guarded
 from ..errors import SourceError
 from ..sample import Sample
 from .loop import LoopThread
@@ -30,27 +29,30 @@ class SourceReader:
         """The next sample, None at the end.
 
         Raises:
-            SourceError: the source is an iterator that an earlier run used up, or nothing that can be iterated.
+            SourceError: the source is an iterator that an earlier run used up, or nothing that can be iterated, or
+                the id of its sample is no string.
             Exception: what the source raised.
         """
         if self._sync is None and self._async is None:
             self._open()
         if self._async is not None:
-            try:
-                data = self.loop.wait_for(_next(self._async))
-            except Interrupted as interrupted:
-                raise interrupted.__cause__ or interrupted from None
+            iterator = self._async
+            data = self.loop.wait_for(lambda: anext(iterator, _END))
         else:
             assert self._sync is not None
             data = next(self._sync, _END)
         if data is _END:
             return None
-        return data if isinstance(data, Sample) else Sample(data=data)
+        if not isinstance(data, Sample):
+            return Sample(data=data)
+        if not isinstance(data.id, str):
+            raise SourceError(f"the source of {self._pipeline!r} gave the id {data.id!r}; it must be a string")
+        return data
 
     def close(self) -> None:
         """Close what was opened, if it can be closed (generators can)."""
         if self._async is not None and hasattr(self._async, "aclose"):
-            self.loop.wait_for(_close(self._async))
+            self.loop.wait_for(self._async.aclose)
         elif self._sync is not None and hasattr(self._sync, "close"):
             self._sync.close()
 
@@ -71,11 +73,3 @@ class SourceReader:
                 f"the source of {self._pipeline!r} is an iterator that an earlier run used up; "
                 "give a list, or a function that makes a new iterator"
             )
-
-
-async def _next(iterator: AsyncIterator[Any]) -> Any:
-    return await guarded(lambda _: anext(iterator, _END), None)
-
-
-async def _close(iterator: Any) -> None:
-    await iterator.aclose()

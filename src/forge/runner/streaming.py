@@ -77,6 +77,8 @@ class StreamingDriver:
     def join(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         for thread in self._threads:
+            if thread is threading.current_thread():
+                continue  # a stage that closes its own run
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _read(self) -> None:

@@ -92,6 +92,7 @@ class SQLStorage:
             )
         self._url = parsed
         self._engines: _Engines | None = None
+        self._inherited: _Engines | None = None
         self._lock = threading.Lock()
 
     @property
@@ -111,10 +112,9 @@ class SQLStorage:
     def close(self) -> None:
         """Close the connections. The next use opens them again."""
         with self._lock:
-            engines, self._engines = self._engines, None
+            engines, self._engines = self._own(), None
         if engines is not None:
-            # The sockets of a process that forked belong to the parent.
-            engines.write.dispose(close=engines.pid == os.getpid())
+            engines.write.dispose()
 
     def write(self, records: Sequence[SampleRecord]) -> WriteResult:
         """Store samples with their new values and dead letters, all in one transaction or not at all.
@@ -314,10 +314,16 @@ class SQLStorage:
         if engines is not None and engines.pid == os.getpid():
             return engines
         with self._lock:
-            engines = self._engines
-            if engines is None or engines.pid != os.getpid():
+            engines = self._own()
+            if engines is None:
                 engines = self._engines = self._connect()
             return engines
+
+    def _own(self) -> _Engines | None:
+        """What this process opened. What a fork handed down is kept aside: closing it would disturb the parent."""
+        if self._engines is not None and self._engines.pid != os.getpid():
+            self._inherited, self._engines = self._engines, None
+        return self._engines
 
     def _connect(self) -> _Engines:
         url = self._url.set(drivername=_DRIVERS[self._url.drivername])
@@ -337,6 +343,39 @@ class SQLStorage:
         # Several statements of one read see the same state of the database.
         reading = {"sqlite_begin": "BEGIN"} if self.backend == "sqlite" else {"isolation_level": "REPEATABLE READ"}
         return _Engines(engine, engine.execution_options(**reading), os.getpid())
+
+    def _sqlite_engine(self, url: URL) -> Engine:
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise self._unusable(f"SQLite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
+        in_memory = url.database in (None, "", ":memory:")
+        if url.database and not in_memory and not url.database.startswith("file:"):
+            folder = Path(url.database).absolute().parent
+            if not folder.is_dir():
+                raise self._unusable(f"there is no folder {folder}; create it first")
+        engine = create_engine(
+            url,
+            poolclass=QueuePool,
+            # A database in memory is its connection, so there must be one only.
+            pool_size=1 if in_memory else 5,
+            max_overflow=0 if in_memory else 10,
+            pool_timeout=_LOCK_TIMEOUT,
+            connect_args={"timeout": _LOCK_TIMEOUT, "check_same_thread": False},
+        )
+
+        @event.listens_for(engine, "connect")
+        def connect(connection: sqlite3.Connection, _record: Any) -> None:
+            connection.isolation_level = None  # no BEGIN but ours
+            # Readers go on while somebody writes. A commit survives the process, if not a power failure.
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            # A transaction that reads first and locks later fails when somebody else has written in between.
+            options = connection.get_execution_options()
+            connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN IMMEDIATE"))
+
+        return engine
 
     def _unusable(self, reason: str) -> StorageError:
         return StorageError(f"cannot use {self._url.render_as_string()}: {' '.join(reason.split())}")
@@ -409,39 +448,6 @@ class SQLStorage:
                 rows,
             )
         return tuple(superseded)
-
-
-def _sqlite_engine(url: URL) -> Engine:
-    if sqlite3.sqlite_version_info < (3, 35):
-        raise StorageError(f"SQLite 3.35 or newer is needed; this Python comes with {sqlite3.sqlite_version}")
-    in_memory = url.database in (None, "", ":memory:")
-    if url.database and not in_memory and not url.database.startswith("file:"):
-        folder = Path(url.database).absolute().parent
-        if not folder.is_dir():
-            raise StorageError(f"cannot use {url.render_as_string()}: there is no folder {folder}; create it first")
-    engine = create_engine(
-        url,
-        poolclass=QueuePool,
-        # A database in memory is its connection, so there must be one only.
-        pool_size=1 if in_memory else 5,
-        max_overflow=0 if in_memory else 10,
-        pool_timeout=_LOCK_TIMEOUT,
-        connect_args={"timeout": _LOCK_TIMEOUT, "check_same_thread": False},
-    )
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: sqlite3.Connection, _record: Any) -> None:
-        connection.isolation_level = None  # no BEGIN but ours
-        # Readers go on while somebody writes. A commit survives the process, if not a power failure.
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A transaction that reads first and locks later fails when somebody else has written in between.
-        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN IMMEDIATE"))
-
-    return engine
 
 
 def _postgresql_engine(url: URL) -> Engine:

@@ -1,0 +1,69 @@
+"""Faults inside the telemetry: swallowed and counted in production, raised under test."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+RAISE = os.environ.get("FORGE_OTEL_RAISE_FAULTS") == "1"
+"""Whether faults are raised instead, which a project's own tests want."""
+
+Listener = Callable[[BaseException, str], None]
+
+_logger = logging.getLogger(__package__)
+_listeners: list[Listener] = []
+_logged: set[tuple[str, str]] = set()
+
+
+def on_fault(listener: Listener) -> Callable[[], None]:
+    """Have `listener(fault, where)` called for every fault that is swallowed; returns a function that ends it."""
+    _listeners.append(listener)
+
+    def end() -> None:
+        if listener in _listeners:
+            _listeners.remove(listener)
+
+    return end
+
+
+def swallow(fault: BaseException, where: str) -> None:
+    """Keep a fault of the telemetry away from the pipeline.
+
+    It is logged once for each place and type of exception, with its traceback if the level is debug. `where` says what
+    was being done, in words that stay the same: `on_stage_end hook`.
+
+    Raises:
+        BaseException: the fault itself, where `RAISE` is set; nothing otherwise.
+    """
+    if RAISE:
+        raise fault
+    with suppress(Exception):  # a faulty log handler is not the pipeline's problem either
+        _log(fault, where)
+    for listener in tuple(_listeners):
+        with suppress(Exception):  # telling of this fault could go on for ever
+            listener(fault, where)
+
+
+@contextmanager
+def protected(where: str) -> Iterator[None]:
+    """Swallow what the block raises; also a decorator, of functions whose result nobody needs."""
+    try:
+        yield
+    except Exception as fault:  # noqa: BLE001 - that is what it is for
+        swallow(fault, where)
+
+
+def _log(fault: BaseException, where: str) -> None:
+    kind = f"{type(fault).__module__}.{type(fault).__qualname__}"
+    if (where, kind) in _logged:
+        return
+    _logged.add((where, kind))
+    _logger.warning(
+        "%s failed; the pipeline goes on without it: %s: %s",
+        where,
+        kind,
+        fault,
+        exc_info=fault if _logger.isEnabledFor(logging.DEBUG) else None,
+    )

@@ -1,0 +1,120 @@
+"""Switching the telemetry on and off."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from opentelemetry import context, propagate
+from opentelemetry._logs import LoggerProvider
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
+from . import guard
+from .config import FileEntries, ForgeConfig
+from .instrumentors import targets
+from .patching import Patches
+from .telemetry import Telemetry
+
+
+class ForgeInstrumentor(BaseInstrumentor):
+    """Instruments the pipelines of this process; there is one in a process.
+
+    `instrument()` takes `tracer_provider=`, `meter_provider=` and `logger_provider=`, by default the global ones,
+    `config=`, by default what the `FORGE_OTEL_*` variables say, and each field of `ForgeConfig` as a keyword, which
+    counts for more. It may be called before or after `forge` is imported.
+
+    `uninstrument()` puts everything back as it was.
+    """
+
+    configuration = FileEntries
+    """What OpenTelemetry's declarative configuration reads our entries with."""
+
+    _config: ForgeConfig | None = None
+    _telemetry: Telemetry | None = None
+    _patches: Patches | None = None
+
+    def instrumentation_dependencies(self) -> Collection[str]:
+        """None: a name that pip does not know would switch us off without a word."""
+        return ()
+
+    def _instrument(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+        config: ForgeConfig | None = None,
+        **settings: Any,
+    ) -> None:
+        self._config = (config or ForgeConfig.from_environment()).with_settings(settings)
+        _instrumentors.add(self)
+        # A fault in here would take down the instrumentors of other libraries as well.
+        with guard.protected("instrumenting"):
+            telemetry = self._telemetry = Telemetry(
+                self._config,
+                tracer_provider=tracer_provider,
+                meter_provider=meter_provider,
+                logger_provider=logger_provider,
+            )
+            self._patches = Patches()
+            self._patches.apply(targets(self._config.components), telemetry)
+
+    def _uninstrument(self, **_: Any) -> None:
+        if self._patches is not None:
+            self._patches.remove()
+        if self._telemetry is not None:
+            self._telemetry.close()
+        self._patches = self._telemetry = None
+
+    def _forget(self) -> None:
+        """What this process inherited from the one it was forked from is not to be touched."""
+        self._patches = self._telemetry = None
+        self._is_instrumented_by_opentelemetry = False
+
+
+def instrument_worker(
+    carrier: Mapping[str, str] | None = None,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    logger_provider: LoggerProvider | None = None,
+    config: ForgeConfig | None = None,
+    **settings: Any,
+) -> None:
+    """Instrument a worker process, forked or spawned; to be called in it.
+
+    A forked process inherits the providers of its parent with everything in them, the values and the locks: it needs
+    fresh ones. Until this is called, nothing is recorded there. The configuration is by default the parent's in a
+    forked process, and that of the environment in a spawned one.
+
+    `carrier` is the parent's trace context, as `opentelemetry.propagate.inject` writes it: what happens here then
+    belongs to the parent's trace. Where the process is instrumented already, by `opentelemetry-instrument` for example,
+    nothing but the carrier is used.
+    """
+    instrumentor = ForgeInstrumentor()
+    if carrier:
+        context.attach(propagate.extract(carrier))
+    if not instrumentor.is_instrumented_by_opentelemetry:
+        instrumentor.instrument(
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+            logger_provider=logger_provider,
+            config=config or instrumentor._config,
+            **settings,
+        )
+
+
+_instrumentors: weakref.WeakSet[ForgeInstrumentor] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for instrumentor in _instrumentors:
+        instrumentor._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,597 @@
+"""Metrics."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from . import attributes as a
+
+
+class Instrument(StrEnum):
+    """The kinds of instruments."""
+
+    COUNTER = "counter"
+    UPDOWNCOUNTER = "updowncounter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    Only the `attributes` may stand on its points. An `observable` one is read when metrics are collected, instead of
+    being written when something happens. `boundaries` are those of a histogram, in its unit.
+    """
+
+    name: str
+    instrument: Instrument
+    unit: str
+    brief: str
+    attributes: tuple[str, ...]
+    observable: bool = False
+    boundaries: tuple[float, ...] | None = None
+
+
+PIPELINE_BOUNDARIES: Final = (0.01, 0.1, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400)
+"""For runs, in seconds: from tests to a day."""
+
+DURATION_BOUNDARIES: Final = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600
+)  # fmt: skip
+"""For everything shorter than a run, in seconds."""
+
+SIZE_BOUNDARIES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""For batches, in samples."""
+
+FORGE_PIPELINE_STARTED: Final = Metric(
+    "forge.pipeline.started",
+    Instrument.COUNTER,
+    "{run}",
+    "Runs that began.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME),
+)
+
+FORGE_PIPELINE_COMPLETED: Final = Metric(
+    "forge.pipeline.completed",
+    Instrument.COUNTER,
+    "{run}",
+    "Runs that ended, by outcome.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_OUTCOME, a.ERROR_TYPE),
+)
+
+FORGE_PIPELINE_ACTIVE: Final = Metric(
+    "forge.pipeline.active",
+    Instrument.UPDOWNCOUNTER,
+    "{run}",
+    "Runs going on.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME),
+    observable=True,
+)
+
+FORGE_PIPELINE_DURATION: Final = Metric(
+    "forge.pipeline.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "How long runs took.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_OUTCOME, a.ERROR_TYPE),
+    boundaries=PIPELINE_BOUNDARIES,
+)
+
+FORGE_PIPELINE_SAMPLE_COUNT: Final = Metric(
+    "forge.pipeline.sample_count",
+    Instrument.GAUGE,
+    "{sample}",
+    "Samples of the last run, by outcome.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_SAMPLE_OUTCOME),
+)
+
+FORGE_PIPELINE_SUCCESS_RATIO: Final = Metric(
+    "forge.pipeline.success_ratio",
+    Instrument.GAUGE,
+    "1",
+    "Ready samples among those of the last run that had something to do.",
+    (a.FORGE_PIPELINE_NAME,),
+)
+
+FORGE_PIPELINE_PROGRESS_TIME: Final = Metric(
+    "forge.pipeline.progress.time",
+    Instrument.GAUGE,
+    "s",
+    "Unix time when a sample last settled.",
+    (a.FORGE_PIPELINE_NAME,),
+    observable=True,
+)
+
+FORGE_PIPELINE_END_TIME: Final = Metric(
+    "forge.pipeline.end.time", Instrument.GAUGE, "s", "Unix time when the last run ended.", (a.FORGE_PIPELINE_NAME,)
+)
+
+FORGE_PIPELINE_SUCCESS_TIME: Final = Metric(
+    "forge.pipeline.success.time",
+    Instrument.GAUGE,
+    "s",
+    "Unix time when the last run that completed ended.",
+    (a.FORGE_PIPELINE_NAME,),
+)
+
+FORGE_PIPELINE_EXPECTED_INTERVAL: Final = Metric(
+    "forge.pipeline.expected_interval",
+    Instrument.GAUGE,
+    "s",
+    "How often the pipeline is declared to succeed.",
+    (a.FORGE_PIPELINE_NAME,),
+    observable=True,
+)
+
+FORGE_SOURCE_READS: Final = Metric(
+    "forge.source.reads",
+    Instrument.COUNTER,
+    "{read}",
+    "Items asked of the source.",
+    (a.FORGE_PIPELINE_NAME, a.ERROR_TYPE),
+)
+
+FORGE_SOURCE_DURATION: Final = Metric(
+    "forge.source.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "Waits for the source's next item.",
+    (a.FORGE_PIPELINE_NAME,),
+    boundaries=DURATION_BOUNDARIES,
+)
+
+FORGE_SAMPLE_ADMITTED: Final = Metric(
+    "forge.sample.admitted",
+    Instrument.COUNTER,
+    "{sample}",
+    "Samples that came from the source.",
+    (a.FORGE_PIPELINE_NAME,),
+)
+
+FORGE_SAMPLE_DERIVED: Final = Metric(
+    "forge.sample.derived",
+    Instrument.COUNTER,
+    "{sample}",
+    "Samples that were split from others.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+)
+
+FORGE_SAMPLE_SETTLED: Final = Metric(
+    "forge.sample.settled",
+    Instrument.COUNTER,
+    "{sample}",
+    "Samples that left, by outcome.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_SAMPLE_OUTCOME),
+)
+
+FORGE_SAMPLE_ACTIVE: Final = Metric(
+    "forge.sample.active",
+    Instrument.UPDOWNCOUNTER,
+    "{sample}",
+    "Samples that entered and have not left.",
+    (a.FORGE_PIPELINE_NAME,),
+    observable=True,
+)
+
+FORGE_SAMPLE_DURATION: Final = Metric(
+    "forge.sample.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "Time from a sample's entry until it settled.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_SAMPLE_OUTCOME),
+    boundaries=DURATION_BOUNDARIES,
+)
+
+FORGE_STAGE_EXECUTIONS: Final = Metric(
+    "forge.stage.executions",
+    Instrument.COUNTER,
+    "{execution}",
+    "Samples that a stage gave a verdict on.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_OUTCOME, a.FORGE_SKIP_REASON),
+)
+
+FORGE_STAGE_DURATION: Final = Metric(
+    "forge.stage.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "Time from the first attempt to the verdict, with the waits between attempts.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_OUTCOME, a.ERROR_TYPE),
+    boundaries=DURATION_BOUNDARIES,
+)
+
+FORGE_STAGE_FAILURES: Final = Metric(
+    "forge.stage.failures",
+    Instrument.COUNTER,
+    "{failure}",
+    "Samples that a stage gave up on.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.ERROR_TYPE),
+)
+
+FORGE_STAGE_RETRIES: Final = Metric(
+    "forge.stage.retries",
+    Instrument.COUNTER,
+    "{retry}",
+    "Attempts that failed and were made again.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_ATTEMPT, a.ERROR_TYPE),
+)
+
+FORGE_STAGE_BUSY_TIME: Final = Metric(
+    "forge.stage.busy.time",
+    Instrument.COUNTER,
+    "s",
+    "Time in attempts, without the waits between them.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+)
+
+FORGE_STAGE_RETRY_WAIT_TIME: Final = Metric(
+    "forge.stage.retry_wait.time",
+    Instrument.COUNTER,
+    "s",
+    "Waits before attempts that were made again.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.ERROR_TYPE),
+)
+
+FORGE_STAGE_ACTIVE: Final = Metric(
+    "forge.stage.active",
+    Instrument.UPDOWNCOUNTER,
+    "{execution}",
+    "Samples that a stage is working on.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    observable=True,
+)
+
+FORGE_STAGE_CONCURRENCY_LIMIT: Final = Metric(
+    "forge.stage.concurrency_limit",
+    Instrument.UPDOWNCOUNTER,
+    "{execution}",
+    "Samples that a stage may work on at once.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    observable=True,
+)
+
+FORGE_STAGE_LATENCY_BUDGET: Final = Metric(
+    "forge.stage.latency_budget",
+    Instrument.GAUGE,
+    "s",
+    "How long a stage is declared to take at most.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    observable=True,
+)
+
+FORGE_STAGE_BATCH_SIZE: Final = Metric(
+    "forge.stage.batch.size",
+    Instrument.HISTOGRAM,
+    "{sample}",
+    "Samples that a stage was given at once.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    boundaries=SIZE_BOUNDARIES,
+)
+
+FORGE_STAGE_QUEUE_DEPTH: Final = Metric(
+    "forge.stage.queue.depth",
+    Instrument.UPDOWNCOUNTER,
+    "{sample}",
+    "Samples that wait in front of a stage.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    observable=True,
+)
+
+FORGE_STAGE_QUEUE_LIMIT: Final = Metric(
+    "forge.stage.queue.limit",
+    Instrument.UPDOWNCOUNTER,
+    "{sample}",
+    "Samples that may wait in front of a stage.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    observable=True,
+)
+
+FORGE_STAGE_QUEUE_DURATION: Final = Metric(
+    "forge.stage.queue.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "Waits before a worker of the stage took the sample.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    boundaries=DURATION_BOUNDARIES,
+)
+
+FORGE_STAGE_BACKPRESSURE_TIME: Final = Metric(
+    "forge.stage.backpressure.time",
+    Instrument.COUNTER,
+    "s",
+    "Time a stage was blocked because the next queue was full.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+)
+
+FORGE_MEASUREMENT_COMPUTATIONS: Final = Metric(
+    "forge.measurement.computations",
+    Instrument.COUNTER,
+    "{measurement}",
+    "Measurements asked for, by outcome.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_OUTCOME),
+)
+
+FORGE_MEASUREMENT_DURATION: Final = Metric(
+    "forge.measurement.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "Time it took to compute values; cached ones are left out.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+    boundaries=DURATION_BOUNDARIES,
+)
+
+FORGE_MEASUREMENT_CACHE_HITS: Final = Metric(
+    "forge.measurement.cache.hits",
+    Instrument.COUNTER,
+    "{hit}",
+    "Values that had been computed before.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+)
+
+FORGE_MEASUREMENT_CACHE_MISSES: Final = Metric(
+    "forge.measurement.cache.misses",
+    Instrument.COUNTER,
+    "{miss}",
+    "Values that had to be computed.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+)
+
+FORGE_MEASUREMENT_CACHE_HIT_RATIO: Final = Metric(
+    "forge.measurement.cache.hit_ratio",
+    Instrument.GAUGE,
+    "1",
+    "Hits among the lookups of the last run.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+)
+
+FORGE_MEASUREMENT_BATCH_SIZE: Final = Metric(
+    "forge.measurement.batch.size",
+    Instrument.HISTOGRAM,
+    "{sample}",
+    "Samples that a measurement was given at once.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+    boundaries=SIZE_BOUNDARIES,
+)
+
+FORGE_MEASUREMENT_BATCH_DURATION: Final = Metric(
+    "forge.measurement.batch.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "Time it took to compute the values of a batch.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+    boundaries=DURATION_BOUNDARIES,
+)
+
+FORGE_STORAGE_SAMPLES_WRITTEN: Final = Metric(
+    "forge.storage.samples.written",
+    Instrument.COUNTER,
+    "{sample}",
+    "Samples written, by what that changed.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_WRITE_RESULT),
+)
+
+FORGE_STORAGE_SAMPLES_READ: Final = Metric(
+    "forge.storage.samples.read",
+    Instrument.COUNTER,
+    "{sample}",
+    "Samples read.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND),
+)
+
+FORGE_STORAGE_ARTIFACTS_UPLOADED: Final = Metric(
+    "forge.storage.artifacts.uploaded",
+    Instrument.COUNTER,
+    "{artifact}",
+    "Artifacts put.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_ARTIFACT_DEDUPLICATED),
+)
+
+FORGE_STORAGE_ARTIFACTS_DOWNLOADED: Final = Metric(
+    "forge.storage.artifacts.downloaded",
+    Instrument.COUNTER,
+    "{artifact}",
+    "Artifacts got.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_ARTIFACT_DEDUPLICATED),
+)
+
+FORGE_STORAGE_IO: Final = Metric(
+    "forge.storage.io",
+    Instrument.COUNTER,
+    "By",
+    "Bytes written and read.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_DIRECTION),
+)
+
+FORGE_STORAGE_OPERATION_DURATION: Final = Metric(
+    "forge.storage.operation.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "How long operations of the storage took.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_OPERATION, a.ERROR_TYPE),
+    boundaries=DURATION_BOUNDARIES,
+)
+
+FORGE_DLQ_ENQUEUED: Final = Metric(
+    "forge.dlq.enqueued",
+    Instrument.COUNTER,
+    "{sample}",
+    "Samples that went to the dead letters.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+)
+
+FORGE_DLQ_REPLAYED: Final = Metric(
+    "forge.dlq.replayed",
+    Instrument.COUNTER,
+    "{sample}",
+    "Dead letters that were taken up again.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+)
+
+FORGE_DLQ_DROPPED: Final = Metric(
+    "forge.dlq.dropped",
+    Instrument.COUNTER,
+    "{sample}",
+    "Dead letters that were thrown away.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+)
+
+FORGE_DLQ_DEPTH: Final = Metric(
+    "forge.dlq.depth",
+    Instrument.GAUGE,
+    "{sample}",
+    "Dead letters in the storage. Many processes see one storage: aggregate with max.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    observable=True,
+)
+
+FORGE_DLQ_OLDEST_TIME: Final = Metric(
+    "forge.dlq.oldest.time",
+    Instrument.GAUGE,
+    "s",
+    "Unix time of the oldest dead letter.",
+    (a.FORGE_PIPELINE_NAME,),
+    observable=True,
+)
+
+FORGE_COST_CALLS: Final = Metric(
+    "forge.cost.calls",
+    Instrument.COUNTER,
+    "{call}",
+    "API calls.",
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_STAGE_NAME,
+        a.FORGE_MEASUREMENT_KEY,
+        a.GEN_AI_PROVIDER_NAME,
+        a.GEN_AI_REQUEST_MODEL,
+        a.FORGE_COST_USE,
+    ),
+)
+
+FORGE_COST_TOKENS: Final = Metric(
+    "forge.cost.tokens",
+    Instrument.COUNTER,
+    "{token}",
+    "Tokens sent and received.",
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_STAGE_NAME,
+        a.FORGE_MEASUREMENT_KEY,
+        a.GEN_AI_PROVIDER_NAME,
+        a.GEN_AI_REQUEST_MODEL,
+        a.FORGE_COST_USE,
+        a.GEN_AI_TOKEN_TYPE,
+    ),
+)
+
+FORGE_COST_AMOUNT: Final = Metric(
+    "forge.cost.amount",
+    Instrument.COUNTER,
+    "{USD}",
+    "Money spent.",
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_STAGE_NAME,
+        a.FORGE_MEASUREMENT_KEY,
+        a.GEN_AI_PROVIDER_NAME,
+        a.GEN_AI_REQUEST_MODEL,
+        a.FORGE_COST_USE,
+    ),
+)
+
+FORGE_COST_SAVED: Final = Metric(
+    "forge.cost.saved",
+    Instrument.COUNTER,
+    "{USD}",
+    "Money not spent, because the value was cached.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+)
+
+FORGE_COST_UNPRICED: Final = Metric(
+    "forge.cost.unpriced",
+    Instrument.COUNTER,
+    "{call}",
+    "API calls without a known price, which add nothing to the amount.",
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_STAGE_NAME,
+        a.FORGE_MEASUREMENT_KEY,
+        a.GEN_AI_PROVIDER_NAME,
+        a.GEN_AI_REQUEST_MODEL,
+    ),
+)
+
+FORGE_TELEMETRY_FAULTS: Final = Metric(
+    "forge.telemetry.faults",
+    Instrument.COUNTER,
+    "{fault}",
+    "Faults inside the telemetry, swallowed.",
+    (a.FORGE_PIPELINE_NAME, a.ERROR_TYPE),
+)
+
+FORGE_TELEMETRY_SUPPRESSED: Final = Metric(
+    "forge.telemetry.suppressed",
+    Instrument.COUNTER,
+    "{record}",
+    "Spans and events that were not recorded.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_TELEMETRY_SIGNAL, a.FORGE_TELEMETRY_REASON),
+)
+
+ALL: Final = (
+    FORGE_PIPELINE_STARTED,
+    FORGE_PIPELINE_COMPLETED,
+    FORGE_PIPELINE_ACTIVE,
+    FORGE_PIPELINE_DURATION,
+    FORGE_PIPELINE_SAMPLE_COUNT,
+    FORGE_PIPELINE_SUCCESS_RATIO,
+    FORGE_PIPELINE_PROGRESS_TIME,
+    FORGE_PIPELINE_END_TIME,
+    FORGE_PIPELINE_SUCCESS_TIME,
+    FORGE_PIPELINE_EXPECTED_INTERVAL,
+    FORGE_SOURCE_READS,
+    FORGE_SOURCE_DURATION,
+    FORGE_SAMPLE_ADMITTED,
+    FORGE_SAMPLE_DERIVED,
+    FORGE_SAMPLE_SETTLED,
+    FORGE_SAMPLE_ACTIVE,
+    FORGE_SAMPLE_DURATION,
+    FORGE_STAGE_EXECUTIONS,
+    FORGE_STAGE_DURATION,
+    FORGE_STAGE_FAILURES,
+    FORGE_STAGE_RETRIES,
+    FORGE_STAGE_BUSY_TIME,
+    FORGE_STAGE_RETRY_WAIT_TIME,
+    FORGE_STAGE_ACTIVE,
+    FORGE_STAGE_CONCURRENCY_LIMIT,
+    FORGE_STAGE_LATENCY_BUDGET,
+    FORGE_STAGE_BATCH_SIZE,
+    FORGE_STAGE_QUEUE_DEPTH,
+    FORGE_STAGE_QUEUE_LIMIT,
+    FORGE_STAGE_QUEUE_DURATION,
+    FORGE_STAGE_BACKPRESSURE_TIME,
+    FORGE_MEASUREMENT_COMPUTATIONS,
+    FORGE_MEASUREMENT_DURATION,
+    FORGE_MEASUREMENT_CACHE_HITS,
+    FORGE_MEASUREMENT_CACHE_MISSES,
+    FORGE_MEASUREMENT_CACHE_HIT_RATIO,
+    FORGE_MEASUREMENT_BATCH_SIZE,
+    FORGE_MEASUREMENT_BATCH_DURATION,
+    FORGE_STORAGE_SAMPLES_WRITTEN,
+    FORGE_STORAGE_SAMPLES_READ,
+    FORGE_STORAGE_ARTIFACTS_UPLOADED,
+    FORGE_STORAGE_ARTIFACTS_DOWNLOADED,
+    FORGE_STORAGE_IO,
+    FORGE_STORAGE_OPERATION_DURATION,
+    FORGE_DLQ_ENQUEUED,
+    FORGE_DLQ_REPLAYED,
+    FORGE_DLQ_DROPPED,
+    FORGE_DLQ_DEPTH,
+    FORGE_DLQ_OLDEST_TIME,
+    FORGE_COST_CALLS,
+    FORGE_COST_TOKENS,
+    FORGE_COST_AMOUNT,
+    FORGE_COST_SAVED,
+    FORGE_COST_UNPRICED,
+    FORGE_TELEMETRY_FAULTS,
+    FORGE_TELEMETRY_SUPPRESSED,
+)
