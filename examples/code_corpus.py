@@ -41,7 +41,6 @@ from forge import (
     stage,
 )
 
-
 _parser = threading.Lock()
 
 
@@ -162,8 +161,7 @@ class Annotate(Stage):
         async with self.session.post(self.url, json=[sample.data["source"] for sample in samples]) as response:
             labels = await response.json()
         return [
-            sample.with_data({**sample.data, "labels": label})
-            for sample, label in zip(samples, labels, strict=True)
+            sample.with_data({**sample.data, "labels": label}) for sample, label in zip(samples, labels, strict=True)
         ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from opentelemetry import context, propagate
 from opentelemetry._logs import LoggerProvider
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
@@ -20,7 +20,7 @@ from .patching import Patches
 from .telemetry import Telemetry
 
 
-class ForgeInstrumentor(BaseInstrumentor):
+class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Instruments the pipelines of this process; there is one in a process.
 
     `instrument()` takes `tracer_provider=`, `meter_provider=` and `logger_provider=`, by default the global ones,
@@ -52,23 +52,28 @@ class ForgeInstrumentor(BaseInstrumentor):
     ) -> None:
         self._config = (config or ForgeConfig.from_environment()).with_settings(settings)
         _instrumentors.add(self)
-        # A fault in here would take down the instrumentors of other libraries as well.
-        with guard.protected("instrumenting"):
-            telemetry = self._telemetry = Telemetry(
+        self._patches = Patches()
+        try:
+            self._telemetry = Telemetry(
                 self._config,
                 tracer_provider=tracer_provider,
                 meter_provider=meter_provider,
                 logger_provider=logger_provider,
             )
-            self._patches = Patches()
-            self._patches.apply(targets(self._config.components), telemetry)
+            self._patches.apply(targets(self._config.components), self._telemetry)
+        except BaseException as fault:
+            self._uninstrument()
+            if not isinstance(fault, Exception):
+                raise
+            # Raised, it would take down the instrumentors of other libraries as well.
+            guard.swallow(fault, "instrumenting")
 
     def _uninstrument(self, **_: Any) -> None:
         if self._patches is not None:
             self._patches.remove()
         if self._telemetry is not None:
             self._telemetry.close()
-        self._patches = self._telemetry = None
+        self._config = self._patches = self._telemetry = None
 
     def _forget(self) -> None:
         """What this process inherited from the one it was forked from is not to be touched."""
@@ -97,7 +102,7 @@ def instrument_worker(
     """
     instrumentor = ForgeInstrumentor()
     if carrier:
-        context.attach(propagate.extract(carrier))
+        context.attach(propagate.extract(carrier, context.get_current()))
     if not instrumentor.is_instrumented_by_opentelemetry:
         instrumentor.instrument(
             tracer_provider=tracer_provider,

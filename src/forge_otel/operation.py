@@ -278,11 +278,12 @@ class Call:
             self.run.count_span()
 
     def _end_span(self, span: trace.Span, ending: Ending) -> None:
-        if span.is_recording():
+        try:
             span.set_attributes({name: value for name, value in ending.attributes.items() if value is not None})
             if ending.error is not None:
                 span.set_status(Status(StatusCode.ERROR, str(ending.error)))
-        span.end()
+        finally:
+            span.end()
 
     def _emit(self, emissions: Sequence[Emission]) -> None:
         for event, body, more, error in emissions:

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import logging
 import threading
-import time
 import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -173,7 +172,7 @@ class Run(Consumable):
             if item.outcome is not None:
                 return False
             item.outcome = outcome
-            del self._active[item]
+            self._active.pop(item, None)
             self._tally.active -= 1
             self._tally.outcomes[outcome] += 1
             self._tally.last_settled = self.clock.time()
@@ -284,7 +283,7 @@ class Run(Consumable):
 
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
         """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
-        interrupt = not isinstance(error, Exception)
+        interrupt = isinstance(error, KeyboardInterrupt | SystemExit)
         with self._lock:
             # The first one counts, but an interrupt is not lost behind an error.
             undecided = self._error is None and self._outcome is RunOutcome.COMPLETED
@@ -473,7 +472,7 @@ class Run(Consumable):
                     self._error = fault
             finally:
                 if self.pipeline.storage is not None:
-                    self.pipeline.storage.close()
+                    self.pipeline.storage.release()
                 _live.discard(self)
 
     def _cancel_the_rest(self) -> None:

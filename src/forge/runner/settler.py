@@ -53,7 +53,7 @@ class Settler:
             return
         assert self._storage is not None
         try:
-            self._count(self._storage.write([self._run.record(item) for item in items]))
+            written = self._storage.write([self._run.record(item) for item in items])
         except Exception as error:  # noqa: BLE001 - it becomes the failure of the samples
             if len(items) == 1:
                 self._run.failed(items[0], error, FailureSource.STORAGE, self._storage.backend)
@@ -61,9 +61,9 @@ class Settler:
             for item in items:
                 self._write([item])
             return
-        for item in items:
-            if item.dead_letter is not None:
-                self._run.pipeline.dead_letters.settled(item.dead_letter)
+        self._count(written)
+        if written.superseded:
+            self._run.pipeline.dead_letters.settled(*written.superseded)
 
     def _enqueue(self, item: Item) -> None:
         failure, sample = item.failure, item.sample

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fsspec.core import split_protocol, url_to_fs
 
 from ..errors import ArtifactCorruptError, ArtifactNotFoundError, StorageError
+from ..observers import artifact_stored
 from .records import ArtifactResult
 
 if TYPE_CHECKING:
@@ -58,13 +59,15 @@ class ArtifactStore:
         key = hashlib.sha256(content).hexdigest()
         path = _path(root, key)
         # A wrong size is what a power failure can leave behind; such a file is written again.
-        if _size(fs, path) == len(content):
-            return ArtifactResult(key, len(content), deduplicated=True)
-        if self.backend == "file":
+        there = _size(fs, path) == len(content)
+        if not there and self.backend == "file":
             _write_file(Path(path), content)
-        else:
+        elif not there:
             fs.pipe_file(path, content)  # object stores show an object when it is complete
-        return ArtifactResult(key, len(content))
+        result = ArtifactResult(key, len(content), deduplicated=there)
+        if (tell := artifact_stored.get()) is not None:
+            tell(result)
+        return result
 
     def get(self, key: str) -> ArtifactResult:
         """The content kept under a key.

@@ -4,68 +4,38 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import (
-    URL,
     ColumnElement,
     Connection,
-    Engine,
-    QueuePool,
     Row,
     Table,
     and_,
-    create_engine,
     delete,
-    event,
     func,
     insert,
-    make_url,
     or_,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from ..dead_letters import DeadLetter, FailureSource
-from ..errors import ConfigurationError, StorageError
+from ..errors import StorageError
 from ..sample import SampleStatus
+from .engine import Engines, backend_of, connect, is_in_memory, parse_url
 from .records import DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
-from .schema import dead_letters, measurements, metadata, runs, samples
+from .rows import check, dead_letter_of, dead_letter_row, is_storable, sample_of, sample_row
+from .schema import dead_letters, measurements, runs, samples
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-_DRIVERS = {
-    "sqlite": "sqlite+pysqlite",
-    "sqlite+pysqlite": "sqlite+pysqlite",
-    "postgres": "postgresql+psycopg",
-    "postgresql": "postgresql+psycopg",
-    "postgresql+psycopg": "postgresql+psycopg",
-}
-
-_LOCK_TIMEOUT = 60.0
-"""Seconds that a writer waits for another one to let go of the SQLite file, or for a free connection."""
-_CONNECT_TIMEOUT = "10"
-"""Seconds in which a PostgreSQL server must answer, unless the URL says otherwise."""
 _CHUNK = 1000
 """Ids in one statement; SQLite allows 32 766 variables."""
-_CREATION_LOCK = 0x666F726765
-"""Number of the PostgreSQL lock under which tables are created."""
-
 _CONTENT = ("status", "pipeline_id", "parent", "input_digest", "digest", "data", "reason", "children")
 """A row that is equal in these is unchanged."""
-
-
-class _Engines(NamedTuple):
-    write: Engine
-    read: Engine
-    pid: int
 
 
 class SQLStorage:
@@ -80,25 +50,15 @@ class SQLStorage:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            parsed = make_url(url)
-        except ArgumentError:
-            raise ConfigurationError(
-                f"SQLStorage({url!r}): not a database URL; write sqlite:///file.db or postgresql://user@host/database"
-            ) from None
-        if parsed.drivername not in _DRIVERS:
-            raise ConfigurationError(
-                f"SQLStorage: {parsed.drivername!r} is no database it knows; there are {', '.join(_DRIVERS)}"
-            )
-        self._url = parsed
-        self._engines: _Engines | None = None
-        self._inherited: _Engines | None = None
+        self._url = parse_url(url)
+        self._engines: Engines | None = None
+        self._inherited: Engines | None = None
         self._lock = threading.Lock()
 
     @property
     def backend(self) -> str:
         """`sqlite` or `postgresql`."""
-        return _DRIVERS[self._url.drivername].partition("+")[0]
+        return backend_of(self._url)
 
     def open(self) -> None:
         """Connect, and create missing tables. Every other method does it too; doing it again costs nothing.
@@ -116,6 +76,11 @@ class SQLStorage:
         if engines is not None:
             engines.write.dispose()
 
+    def release(self) -> None:
+        """Close the connections, unless the database would be gone with them, being one in memory."""
+        if not is_in_memory(self._url):
+            self.close()
+
     def write(self, records: Sequence[SampleRecord]) -> WriteResult:
         """Store samples with their new values and dead letters, all in one transaction or not at all.
 
@@ -130,7 +95,7 @@ class SQLStorage:
         # Every writer locks the sample rows first, in the same order, so that no two wait for each other.
         written = [records[last[key]] for key in sorted(last)]
         for record in written:
-            _check(record)
+            check(record)
         if not written:
             return WriteResult((), 0)
         with self._open().write.begin() as connection:
@@ -234,9 +199,9 @@ class SQLStorage:
         with self._open().read.begin() as connection:
             if ids is None:
                 ordered = chosen.order_by(dead_letters.c.time, dead_letters.c.sample_id).limit(limit)
-                return [_dead_letter(row) for row in connection.execute(ordered)]
+                return [dead_letter_of(row) for row in connection.execute(ordered)]
             found = [
-                _dead_letter(row)
+                dead_letter_of(row)
                 for chunk in _chunks(ids)
                 for row in connection.execute(chosen.where(dead_letters.c.sample_id.in_(chunk)))
             ]
@@ -251,7 +216,7 @@ class SQLStorage:
                 removal = delete(dead_letters).where(
                     dead_letters.c.pipeline == pipeline, dead_letters.c.sample_id.in_(chunk)
                 )
-                dropped.extend(_dead_letter(row) for row in connection.execute(removal.returning(dead_letters)))
+                dropped.extend(dead_letter_of(row) for row in connection.execute(removal.returning(dead_letters)))
         return sorted(dropped, key=_age)
 
     def dead_letter_state(self, pipeline: str) -> tuple[dict[tuple[FailureSource, str], int], float | None]:
@@ -309,76 +274,21 @@ class SQLStorage:
     def __repr__(self) -> str:
         return f"SQLStorage({self._url.render_as_string()!r})"
 
-    def _open(self) -> _Engines:
+    def _open(self) -> Engines:
         engines = self._engines
         if engines is not None and engines.pid == os.getpid():
             return engines
         with self._lock:
             engines = self._own()
             if engines is None:
-                engines = self._engines = self._connect()
+                engines = self._engines = connect(self._url)
             return engines
 
-    def _own(self) -> _Engines | None:
+    def _own(self) -> Engines | None:
         """What this process opened. What a fork handed down is kept aside: closing it would disturb the parent."""
         if self._engines is not None and self._engines.pid != os.getpid():
             self._inherited, self._engines = self._engines, None
         return self._engines
-
-    def _connect(self) -> _Engines:
-        url = self._url.set(drivername=_DRIVERS[self._url.drivername])
-        try:
-            engine = self._sqlite_engine(url) if self.backend == "sqlite" else _postgresql_engine(url)
-        except ImportError as error:
-            raise self._unusable(f'{error}; pip install "forge-otel[postgresql]" installs the driver') from error
-        try:
-            with engine.begin() as connection:
-                if self.backend == "postgresql":
-                    # Two processes that create the same table at once would fail, even with IF NOT EXISTS.
-                    connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
-                metadata.create_all(connection)
-        except SQLAlchemyError as error:
-            engine.dispose()
-            raise self._unusable(str(error.orig if isinstance(error, DBAPIError) else error)) from error
-        # Several statements of one read see the same state of the database.
-        reading = {"sqlite_begin": "BEGIN"} if self.backend == "sqlite" else {"isolation_level": "REPEATABLE READ"}
-        return _Engines(engine, engine.execution_options(**reading), os.getpid())
-
-    def _sqlite_engine(self, url: URL) -> Engine:
-        if sqlite3.sqlite_version_info < (3, 35):
-            raise self._unusable(f"SQLite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
-        in_memory = url.database in (None, "", ":memory:")
-        if url.database and not in_memory and not url.database.startswith("file:"):
-            folder = Path(url.database).absolute().parent
-            if not folder.is_dir():
-                raise self._unusable(f"there is no folder {folder}; create it first")
-        engine = create_engine(
-            url,
-            poolclass=QueuePool,
-            # A database in memory is its connection, so there must be one only.
-            pool_size=1 if in_memory else 5,
-            max_overflow=0 if in_memory else 10,
-            pool_timeout=_LOCK_TIMEOUT,
-            connect_args={"timeout": _LOCK_TIMEOUT, "check_same_thread": False},
-        )
-
-        @event.listens_for(engine, "connect")
-        def connect(connection: sqlite3.Connection, _record: Any) -> None:
-            connection.isolation_level = None  # no BEGIN but ours
-            # Readers go on while somebody writes. A commit survives the process, if not a power failure.
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-
-        @event.listens_for(engine, "begin")
-        def begin(connection: Connection) -> None:
-            # A transaction that reads first and locks later fails when somebody else has written in between.
-            options = connection.get_execution_options()
-            connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN IMMEDIATE"))
-
-        return engine
-
-    def _unusable(self, reason: str) -> StorageError:
-        return StorageError(f"cannot use {self._url.render_as_string()}: {' '.join(reason.split())}")
 
     def _insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         return postgresql.insert(table) if self.backend == "postgresql" else sqlite.insert(table)
@@ -394,7 +304,7 @@ class SQLStorage:
         )
         rows = connection.execute(
             upsert.returning(samples.c.pipeline, samples.c.id, samples.c.revision),
-            [_sample_row(record) for record in records],
+            [sample_row(record) for record in records],
         )
         return {(pipeline, sample_id): revision for pipeline, sample_id, revision in rows}
 
@@ -436,7 +346,7 @@ class SQLStorage:
                             dead_letters.c.pipeline == pipeline, dead_letters.c.sample_id.in_(gone)
                         )
                     )
-        rows = [_dead_letter_row(record, record.dead_letter) for record in records if record.dead_letter]
+        rows = [dead_letter_row(record, record.dead_letter) for record in records if record.dead_letter]
         if rows:
             upsert = self._insert(dead_letters)
             contents = [column.name for column in dead_letters.c if not column.primary_key]
@@ -450,39 +360,11 @@ class SQLStorage:
         return tuple(superseded)
 
 
-def _postgresql_engine(url: URL) -> Engine:
-    if "connect_timeout" not in url.query:
-        url = url.update_query_dict({"connect_timeout": _CONNECT_TIMEOUT})
-    return create_engine(url, pool_pre_ping=True, pool_timeout=_LOCK_TIMEOUT)
-
-
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
     """Distinct ids, in order, some at a time; without those that cannot be stored, and so are not there."""
-    ordered = sorted(sample_id for sample_id in set(ids) if _is_storable(sample_id))
+    ordered = sorted(sample_id for sample_id in set(ids) if is_storable(sample_id))
     for start in range(0, len(ordered), _CHUNK):
         yield ordered[start : start + _CHUNK]
-
-
-def _is_storable(text: str) -> bool:
-    # PostgreSQL's text has no NUL, and half a surrogate pair has no encoding.
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _storable(text: str) -> str:
-    """What people read, with escapes for what no database text can hold."""
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _check(record: SampleRecord) -> None:
-    for what, text in (("pipeline", record.pipeline), ("id", record.id), ("parent", record.parent or "")):
-        if not _is_storable(text):
-            raise StorageError(
-                f"sample {record.id!r} cannot be stored: its {what} has a NUL or half a surrogate pair in it"
-            )
-    if record.values and record.digest is None:
-        raise StorageError(
-            f"sample {record.id!r} cannot be stored: it has measured values, but no digest to keep them by"
-        )
 
 
 def _lock_rows(connection: Connection, pipeline: str, ids: Sequence[str]) -> Sequence[str]:
@@ -520,87 +402,10 @@ def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> Re
         for sample_id, key, version, value in connection.execute(kept):
             values.setdefault(sample_id, {})[key] = (version, value)  # the newest comes last
         failed = select(dead_letters).where(dead_letters.c.pipeline == pipeline, dead_letters.c.sample_id.in_(chunk))
-        entries.update((row.sample_id, _dead_letter(row)) for row in connection.execute(failed))
-    found = tuple(_sample(row, values.get(row.id, {}), entries.get(row.id)) for row in rows)
+        entries.update((row.sample_id, dead_letter_of(row)) for row in connection.execute(failed))
+    found = tuple(sample_of(row, values.get(row.id, {}), entries.get(row.id)) for row in rows)
     size = sum(len(record.data or b"") + sum(map(len, record.values.values())) for record in found)
     return ReadResult(found, size)
-
-
-def _sample_row(record: SampleRecord) -> dict[str, Any]:
-    return {
-        "pipeline": record.pipeline,
-        "id": record.id,
-        "status": record.status.value,
-        "pipeline_id": record.pipeline_id,
-        "run_id": record.run_id,
-        "parent": record.parent,
-        "input_digest": record.input_digest,
-        "digest": record.digest,
-        "data": record.data,
-        "reason": None if record.reason is None else _storable(record.reason),
-        "children": json.dumps(record.children),
-        "revision": 1,
-    }
-
-
-def _sample(row: Row[Any], values: Mapping[str, tuple[str, bytes]], entry: DeadLetter | None) -> SampleRecord:
-    return SampleRecord(
-        pipeline=row.pipeline,
-        id=row.id,
-        status=SampleStatus(row.status),
-        pipeline_id=row.pipeline_id,
-        run_id=row.run_id,
-        parent=row.parent,
-        input_digest=row.input_digest,
-        digest=row.digest,
-        data=row.data,
-        reason=row.reason,
-        children=tuple(json.loads(row.children)),
-        values={(key, version): value for key, (version, value) in values.items()},
-        dead_letter=entry,
-    )
-
-
-def _dead_letter_row(record: SampleRecord, entry: DeadLetter) -> dict[str, Any]:
-    return {
-        "pipeline": record.pipeline,
-        "sample_id": record.id,
-        "source": entry.source.value,
-        "place": entry.where,
-        "error_type": _storable(entry.error_type),
-        "message": _storable(entry.message),
-        "attempts": entry.attempts,
-        "time": entry.time,
-        "data": entry.data,
-        "run_id": entry.run_id,
-        "pipeline_id": entry.pipeline_id,
-        "parent": entry.parent,
-        "derived_by": entry.derived_by,
-        "input_digest": entry.input_digest,
-        "digest": entry.digest,
-        "carrier": json.dumps(dict(entry.carrier)),
-    }
-
-
-def _dead_letter(row: Row[Any]) -> DeadLetter:
-    return DeadLetter(
-        pipeline=row.pipeline,
-        sample_id=row.sample_id,
-        source=FailureSource(row.source),
-        where=row.place,
-        error_type=row.error_type,
-        message=row.message,
-        attempts=row.attempts,
-        time=row.time,
-        data=row.data,
-        run_id=row.run_id,
-        pipeline_id=row.pipeline_id,
-        parent=row.parent,
-        derived_by=row.derived_by,
-        input_digest=row.input_digest,
-        digest=row.digest,
-        carrier=json.loads(row.carrier),
-    )
 
 
 def _dead_letter_keys(connection: Connection, condition: ColumnElement[bool]) -> list[DeadLetterKey]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Any
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from prometheus_client import CollectorRegistry, Metric, start_http_server
@@ -24,20 +25,19 @@ class PrometheusEndpoint:
         self._scraped = threading.Event()
         registry.register(self)
         try:
-            self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+            server, self._thread = start_http_server(port, addr="127.0.0.1", registry=registry)
         except OSError as error:
-            raise DemoError(f"--prometheus {port}: the port cannot be opened: {error.strerror}; choose another") from None
+            raise DemoError(
+                f"--prometheus {port}: the port cannot be opened: {error.strerror}; choose another"
+            ) from None
         # Closing the server then waits for the answer that is on its way.
+        self._server: Any = server
         self._server.daemon_threads = False
         self.url = f"http://127.0.0.1:{self._server.server_port}/metrics"
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry with each scrape; adds nothing to it."""
         self._scraped.set()
-        return ()
-
-    def describe(self) -> Iterable[Metric]:
-        """Keeps the registry from calling `collect` when this is registered."""
         return ()
 
     def expect_scrape(self) -> None:

@@ -107,9 +107,7 @@ class Telemetry:
             size = None if OTEL_BSP_MAX_QUEUE_SIZE in os.environ else QUEUE_SIZE
             self.tracer_provider.add_span_processor(BatchSpanProcessor(spans, max_queue_size=size, **own))
             size = None if OTEL_BLRP_MAX_QUEUE_SIZE in os.environ else QUEUE_SIZE
-            self.logger_provider.add_log_record_processor(
-                BatchLogRecordProcessor(logs, max_queue_size=size, **own)
-            )
+            self.logger_provider.add_log_record_processor(BatchLogRecordProcessor(logs, max_queue_size=size, **own))
 
     def finish(self, timeout: float) -> None:
         """Flush everything and close the files and connections, in at most so many seconds.

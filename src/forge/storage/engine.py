@@ -1,0 +1,139 @@
+"""Connections to SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, func, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from ..errors import ConfigurationError, StorageError
+from .schema import metadata
+
+_DRIVERS = {
+    "sqlite": "sqlite+pysqlite",
+    "sqlite+pysqlite": "sqlite+pysqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+_LOCK_TIMEOUT = 60.0
+"""Seconds that a writer waits for another one to let go of the SQLite file, or for a free connection."""
+_CONNECT_TIMEOUT = "10"
+"""Seconds in which a PostgreSQL server must answer, unless the URL says otherwise."""
+_CREATION_LOCK = 0x666F726765
+"""Number of the PostgreSQL lock under which tables are created."""
+
+
+class Engines(NamedTuple):
+    """The engines of one process."""
+
+    write: Engine
+    read: Engine
+    pid: int
+
+
+def parse_url(url: str) -> URL:
+    """A database URL.
+
+    Raises:
+        ConfigurationError: it is none, or names another kind of database.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(
+            f"SQLStorage({url!r}): not a database URL; write sqlite:///file.db or postgresql://user@host/database"
+        ) from None
+    if parsed.drivername not in _DRIVERS:
+        raise ConfigurationError(
+            f"SQLStorage: {parsed.drivername!r} is no database it knows; there are {', '.join(_DRIVERS)}"
+        )
+    return parsed
+
+
+def backend_of(url: URL) -> str:
+    """`sqlite` or `postgresql`."""
+    return _DRIVERS[url.drivername].partition("+")[0]
+
+
+def is_in_memory(url: URL) -> bool:
+    """Whether the database is gone when its connection is closed."""
+    return backend_of(url) == "sqlite" and url.database in (None, "", ":memory:")
+
+
+def connect(url: URL) -> Engines:
+    """Connect, and create missing tables.
+
+    Raises:
+        StorageError: the driver, the folder, the permission or the server is missing, or the file is no database.
+    """
+    is_sqlite = backend_of(url) == "sqlite"
+    try:
+        engine = _sqlite_engine(url) if is_sqlite else _postgresql_engine(url)
+    except ImportError as error:
+        raise _unusable(url, f'{error}; pip install "forge-otel[postgresql]" installs the driver') from error
+    try:
+        with engine.begin() as connection:
+            if not is_sqlite:
+                # Two processes that create the same table at once would fail, even with IF NOT EXISTS.
+                connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
+            metadata.create_all(connection)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise _unusable(url, str(error.orig if isinstance(error, DBAPIError) else error)) from error
+    # Several statements of one read see the same state of the database.
+    reading = {"sqlite_begin": "BEGIN"} if is_sqlite else {"isolation_level": "REPEATABLE READ"}
+    return Engines(engine, engine.execution_options(**reading), os.getpid())
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if sqlite3.sqlite_version_info < (3, 35):
+        raise _unusable(url, f"SQLite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
+    in_memory = is_in_memory(url)
+    if url.database and not in_memory and not url.database.startswith("file:"):
+        folder = Path(url.database).absolute().parent
+        if not folder.is_dir():
+            raise _unusable(url, f"there is no folder {folder}; create it first")
+    engine = create_engine(
+        _with_driver(url),
+        poolclass=QueuePool,
+        # A database in memory is its connection, so there must be one only.
+        pool_size=1 if in_memory else 5,
+        max_overflow=0 if in_memory else 10,
+        pool_timeout=_LOCK_TIMEOUT,
+        connect_args={"timeout": _LOCK_TIMEOUT, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # no BEGIN but ours
+        # Readers go on while somebody writes. A commit survives the process, if not a power failure.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        # A transaction that reads first and locks later fails when somebody else has written in between.
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN IMMEDIATE"))
+
+    return engine
+
+
+def _postgresql_engine(url: URL) -> Engine:
+    if "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": _CONNECT_TIMEOUT})
+    return create_engine(_with_driver(url), pool_pre_ping=True, pool_timeout=_LOCK_TIMEOUT)
+
+
+def _with_driver(url: URL) -> URL:
+    return url.set(drivername=_DRIVERS[url.drivername])
+
+
+def _unusable(url: URL, reason: str) -> StorageError:
+    return StorageError(f"cannot use {url.render_as_string()}: {' '.join(reason.split())}")

@@ -1,0 +1,173 @@
+"""`forge-otel demo`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import sys
+import sysconfig
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from sqlalchemy import URL
+
+from forge import Run, SQLStorage, StreamingRunner
+from forge.errors import ConfigurationError, StorageError
+from forge_otel import ForgeInstrumentor
+
+from . import examples
+from .display import progress
+from .errors import DemoError
+from .prometheus import PrometheusEndpoint
+from .summary import report, show
+from .telemetry import Telemetry
+from .verdict import judge
+
+FLUSH = 10.0
+"""Seconds that the last flush may take."""
+FLUSH_INTERRUPTED = 0.4
+"""The same after Ctrl-C."""
+SCRAPE = 120.0
+"""Seconds to wait for a scrape where nobody can press a key."""
+
+
+def demo(options: Namespace) -> int:
+    """Run the demo; returns the exit code: 0, 1 where the run failed, 130 where it was interrupted.
+
+    Raises:
+        DemoError: an option is unusable.
+    """
+    folder = _input(options.input)
+    out = _out(options.out)
+    storage = options.storage or URL.create("sqlite", database=str(out / "corpus.db")).render_as_string()
+    _check_storage(storage)
+    corpus = examples.load("code_corpus")
+    total = len(corpus.python_files(folder, options.limit))
+    if not total:
+        raise DemoError(f"--input {folder}: no .py files below it; choose a folder with Python code")
+    with ExitStack() as stack:
+        stack.enter_context(_log_file(out / "demo.log"))
+        telemetry = Telemetry(out / "telemetry", endpoint=options.otlp, prometheus=options.prometheus)
+        if telemetry.prometheus:
+            stack.callback(telemetry.prometheus.close)
+        service = stack.enter_context(examples.load("annotation_service").AnnotationService())
+        pipeline = corpus.code_corpus(folder, limit=options.limit, storage=storage, out=out, annotate_url=service.url)
+        instrumentor = ForgeInstrumentor()
+        instrumentor.instrument(
+            tracer_provider=telemetry.tracer_provider,
+            meter_provider=telemetry.meter_provider,
+            logger_provider=telemetry.logger_provider,
+        )
+        stack.callback(instrumentor.uninstrument)
+        run = StreamingRunner(resume=not options.rerun).run(pipeline)
+        cpu = time.process_time()
+        error = _drive(run, total)
+        cpu = time.process_time() - cpu
+        interrupted = isinstance(error, KeyboardInterrupt)
+        telemetry.finish(FLUSH_INTERRUPTED if interrupted else FLUSH)
+        if run.result is None:
+            assert error is not None
+            raise error
+        document = report(run.result, judge(run.result, pipeline, cpu), telemetry)
+        if options.json:
+            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - what was asked for
+        else:
+            show(document, Console())
+        if telemetry.prometheus and not interrupted:
+            _serve(telemetry.prometheus)
+    if interrupted:
+        return 130
+    return 0 if error is None else 1
+
+
+def _drive(run: Run, total: int) -> BaseException | None:
+    """Take the run to its end, showing how far it is; returns what ended it before its time."""
+    try:
+        with progress(run, total, Console(stderr=True)), run:
+            run.drain()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the summary tells it
+        return error
+    return None
+
+
+def _input(given: Path | None) -> Path:
+    folder = given or Path(sysconfig.get_path("stdlib"))
+    if not folder.exists():
+        raise DemoError(f"--input {folder}: there is no such folder")
+    if not folder.is_dir():
+        raise DemoError(f"--input {folder}: not a folder")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise DemoError(f"--input {folder}: no permission to read it")
+    return folder
+
+
+def _out(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"--out {out}: cannot make this folder: {error.strerror}") from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise DemoError(f"--out {out}: no permission to write there")
+    return out
+
+
+def _check_storage(url: str) -> None:
+    try:
+        storage = SQLStorage(url)
+        storage.open()
+        storage.close()
+    except (ConfigurationError, StorageError) as error:
+        raise DemoError(f"--storage: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """What libraries log goes to a file, where it does not disturb the display."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _serve(prometheus: PrometheusEndpoint) -> None:
+    """Wait until the final metrics were fetched once or a key is pressed."""
+    prometheus.expect_scrape()
+    interactive = sys.stdin.isatty()
+    until = "a key is pressed" if interactive else f"{SCRAPE:.0f} s have passed"
+    print(f"metrics at {prometheus.url} until they are fetched once, or {until}", file=sys.stderr, flush=True)  # noqa: T201
+    try:
+        if interactive:
+            with _single_keys(sys.stdin):
+                while not prometheus.wait(0.2) and not select.select([sys.stdin], [], [], 0)[0]:
+                    pass
+        else:
+            prometheus.wait(SCRAPE)
+    except KeyboardInterrupt:
+        pass
+
+
+@contextmanager
+def _single_keys(stream: IO[str]) -> Iterator[None]:
+    """Let a terminal hand over each key as it is pressed."""
+    import termios  # noqa: PLC0415 - not on every system
+    import tty  # noqa: PLC0415
+
+    before = termios.tcgetattr(stream)
+    try:
+        tty.setcbreak(stream)
+        yield
+        termios.tcflush(stream, termios.TCIFLUSH)
+    finally:
+        termios.tcsetattr(stream, termios.TCSADRAIN, before)

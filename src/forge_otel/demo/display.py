@@ -1,0 +1,148 @@
+"""How far a run is, while it runs: a live table on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from .numbers import clock
+
+if TYPE_CHECKING:
+    from forge import Run
+    from forge.runner.result import Ledger, RunSnapshot
+
+REFRESH = 5
+"""Pictures a second."""
+LINE_EVERY = 3.0
+"""Seconds between two lines where there is no terminal."""
+WINDOW = 5.0
+"""Seconds over which rates are taken."""
+
+
+@contextmanager
+def progress(run: Run, total: int, console: Console) -> Iterator[None]:
+    """Show the run's progress on the console while the block lasts."""
+    watch = Watch(run, total)
+    if console.is_terminal:
+        with Live(get_renderable=watch.table, console=console, refresh_per_second=REFRESH, transient=True):
+            yield
+        return
+    done = threading.Event()
+
+    def lines() -> None:
+        while not done.wait(LINE_EVERY):
+            console.print(watch.line(), soft_wrap=True, highlight=False)
+
+    thread = threading.Thread(target=lines, daemon=True, name="progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class Watch:
+    """What a run's snapshots say together: rates over the last seconds, and what is still to come.
+
+    `total` is how many samples the source has.
+    """
+
+    def __init__(self, run: Run, total: int) -> None:
+        self._run = run
+        self._total = total
+        self._begun = time.monotonic()
+        self._history: deque[tuple[float, RunSnapshot]] = deque()
+
+    def look(self) -> tuple[float, RunSnapshot]:
+        """Seconds since the beginning, and the newest snapshot."""
+        now, snapshot = time.monotonic() - self._begun, self._run.snapshot()
+        self._history.append((now, snapshot))
+        while now - self._history[0][0] > WINDOW and len(self._history) > 2:
+            self._history.popleft()
+        return now, snapshot
+
+    def rates(self) -> list[float]:
+        """Executions a second, for each stage."""
+        (before, first), (now, last) = self._history[0], self._history[-1]
+        period = now - before
+        return [
+            (new.executions - old.executions) / period if period else 0.0
+            for old, new in zip(first.stages, last.stages, strict=True)
+        ]
+
+    def remaining(self, snapshot: RunSnapshot) -> list[float]:
+        """Executions to come, for each stage: what is under way towards it, and what the part of the source that was
+        not read yet will bring if it is like the part that was.
+        """
+        unread = max(0, self._total - snapshot.ledger.admitted)
+        under_way = 0
+        result = []
+        for state in snapshot.stages:
+            under_way += state.queue_depth + state.active
+            result.append(under_way + unread * state.executions / max(1, snapshot.ledger.admitted))
+        return result
+
+    def table(self) -> Group:
+        """The picture for a terminal."""
+        now, snapshot = self.look()
+        read = min(snapshot.ledger.admitted, self._total)
+        head = Table.grid(padding=(0, 1), expand=True)
+        head.add_column(no_wrap=True)
+        head.add_column(ratio=1)
+        head.add_column(no_wrap=True, justify="right")
+        head.add_row(
+            Text(self._run.pipeline.name, style="bold"),
+            ProgressBar(total=max(1, self._total), completed=read, pulse=read == 0),
+            f"{read}/{self._total} read, {clock(now)}",
+        )
+        stages = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        stages.add_column("stage", no_wrap=True)
+        for name in ("done", "errors", "retries", "per s", "working", "queue", "ETA"):
+            stages.add_column(name, justify="right", no_wrap=True)
+        for state, rate, left in zip(snapshot.stages, self.rates(), self.remaining(snapshot), strict=True):
+            full = state.queue_limit and state.queue_depth >= state.queue_limit
+            stages.add_row(
+                state.name,
+                f"{state.executions}",
+                Text(f"{state.errors}", style="red" if state.errors else ""),
+                Text(f"{state.retries}", style="yellow" if state.retries else ""),
+                f"{rate:.0f}",
+                f"{state.active}/{state.concurrency}",
+                Text(f"{state.queue_depth}/{state.queue_limit}", style="yellow" if full else ""),
+                _eta(left, rate),
+            )
+        return Group(head, stages, Text(ledger_line(snapshot.ledger), style="dim"))
+
+    def line(self) -> str:
+        """The same in one line."""
+        now, snapshot = self.look()
+        stages = ", ".join(
+            f"{state.name} {state.executions} ({rate:.0f}/s, ETA {_eta(left, rate)})"
+            for state, rate, left in zip(snapshot.stages, self.rates(), self.remaining(snapshot), strict=True)
+        )
+        read = min(snapshot.ledger.admitted, self._total)
+        return f"{clock(now)} read {read}/{self._total}; {stages}; {ledger_line(snapshot.ledger)}"
+
+
+def ledger_line(ledger: Ledger) -> str:
+    """Where the samples are, in one line."""
+    outcomes = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
+    counts = [f"{count} {name}" for name in outcomes if (count := getattr(ledger, name))]
+    return f"{ledger.active} active, {ledger.settled} settled" + (f": {', '.join(counts)}" if counts else "")
+
+
+def _eta(left: float, rate: float) -> str:
+    if left < 1:
+        return "-"
+    return clock(left / rate) if rate > 0 else "?"

@@ -1,0 +1,172 @@
+"""What a run did: one document for machines, and the same for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .numbers import seconds, share, size
+
+if TYPE_CHECKING:
+    from forge import RunResult
+
+    from .telemetry import Telemetry
+    from .verdict import Verdict
+
+OUTCOMES = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
+
+
+def report(result: RunResult, verdict: Verdict, telemetry: Telemetry) -> dict[str, Any]:
+    """The run's record, as it is in the database, with the verdict and what became of the telemetry."""
+    document = result.to_dict()
+    for measurement in document["measurements"]:
+        asked = measurement["computed"] + measurement["cached"]
+        measurement["hit_ratio"] = measurement["cached"] / asked if asked else None
+    document["verdict"] = asdict(verdict)
+    document["telemetry"] = {
+        "files": [
+            {
+                "signal": sink.signal,
+                "path": str(sink.path),
+                "records": sink.records,
+                "exports": sink.exports,
+                "size": sink.path.stat().st_size,
+            }
+            for sink in telemetry.sinks
+            if sink.path is not None
+        ],
+        "endpoint": telemetry.endpoint,
+        "prometheus": telemetry.prometheus.url if telemetry.prometheus else None,
+        "failed_exports": telemetry.failures,
+        "dropped": {"spans": telemetry.dropped("span"), "log_records": telemetry.dropped("log")},
+        "flushed": telemetry.flushed,
+        "flush_duration": telemetry.flush_duration,
+    }
+    return document
+
+
+def show(document: dict[str, Any], console: Console) -> None:
+    """Print the document for people; the verdict comes last, where the eye is."""
+    _headline(document, console)
+    _stages(document["stages"], console)
+    _measurements(document["measurements"], console)
+    _failures(document, console)
+    _storage(document["storage"], console)
+    _telemetry(document["telemetry"], console)
+    _verdict(document["verdict"], console)
+
+
+def _headline(document: dict[str, Any], console: Console) -> None:
+    ledger = document["ledger"]
+    outcome = document["outcome"]
+    style = {"completed": "green", "cancelled": "yellow"}.get(outcome, "red")
+    console.print()
+    console.print(
+        Text.assemble((document["pipeline"], "bold"), " ", (outcome, style), f" in {seconds(document['duration'])}")
+    )
+    if document["error"]:
+        console.print(Text(f"{document['error_type']}: {document['error']}", style="red"))
+    counts = ", ".join(f"{ledger[name]} {name}" for name in OUTCOMES if ledger[name])
+    console.print(
+        f"{ledger['admitted']} admitted + {ledger['derived']} derived = "
+        f"{ledger['settled']} settled + {ledger['active']} active",
+        highlight=False,
+    )
+    console.print(f"settled: {counts or 'nothing'}", highlight=False)
+
+
+def _table(console: Console, title: str, *columns: str) -> Table:
+    console.print()
+    table = Table(box=None, padding=(0, 2 if console.width >= 100 else 1, 0, 0), header_style="dim")
+    table.add_column(title, no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _stages(stages: list[dict[str, Any]], console: Console) -> None:
+    table = _table(
+        console, "stage", "done", "skip", "error", "retry", "p50", "p95", "p99", "busy", "wait", "held up", "used"
+    )
+    for stage in stages:
+        table.add_row(
+            stage["name"],
+            f"{stage['executions']}",
+            f"{stage['skips']}",
+            f"{stage['errors'] + stage['cancelled']}",
+            f"{stage['retries']}",
+            *(seconds(stage[key]) for key in ("p50", "p95", "p99", "busy", "queue_wait_p95", "backpressure")),
+            share(stage["utilization"]),
+        )
+    console.print(table)
+
+
+def _measurements(measurements: list[dict[str, Any]], console: Console) -> None:
+    table = _table(console, "measurement", "computed", "cached", "error", "hits", "p50", "p95", "p99")
+    for measurement in measurements:
+        table.add_row(
+            measurement["key"],
+            *(f"{measurement[key]}" for key in ("computed", "cached", "errors")),
+            share(measurement["hit_ratio"]),
+            *(seconds(measurement[key]) for key in ("p50", "p95", "p99")),
+        )
+    console.print(table)
+
+
+def _failures(document: dict[str, Any], console: Console) -> None:
+    rows = [
+        ("dead letter", entry["where"], entry["error_type"], entry["count"]) for entry in document["dead_letters"]
+    ] + [("skipped", entry["stage"], entry["reason"], entry["count"]) for entry in document["skips"]]
+    if rows:
+        console.print()
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("not ready", "at", "because of"):
+            table.add_column(name, no_wrap=name != "because of")
+        table.add_column("samples", justify="right")
+        for *words, count in rows:
+            table.add_row(*map(str, words), f"{count}")
+        console.print(table)
+
+
+def _storage(storage: dict[str, Any], console: Console) -> None:
+    console.print()
+    console.print(
+        f"samples    {storage['inserted']} inserted, {storage['updated']} updated, {storage['unchanged']} unchanged, "
+        f"{size(storage['bytes_written'])}",
+        highlight=False,
+    )
+    console.print(
+        f"artifacts  {storage['artifacts_uploaded']} put, {storage['artifacts_deduplicated']} of them deduplicated, "
+        f"{size(storage['artifact_bytes_written'])}",
+        highlight=False,
+    )
+
+
+def _telemetry(telemetry: dict[str, Any], console: Console) -> None:
+    table = _table(console, "telemetry", "records", "exports", "size")
+    for file in telemetry["files"]:
+        table.add_row(file["path"], f"{file['records']}", f"{file['exports']}", size(file["size"]))
+    console.print(table)
+    for name in ("endpoint", "prometheus"):
+        if telemetry[name]:
+            console.print(f"also at {telemetry[name]}", highlight=False)
+    dropped = {name.replace("_", " "): count for name, count in telemetry["dropped"].items() if count}
+    if dropped:
+        lost = ", ".join(f"{count} {name}" for name, count in dropped.items())
+        console.print(Text(f"dropped because a queue was full: {lost}", style="red"))
+    if telemetry["failed_exports"]:
+        console.print(Text(f"exports that failed: {telemetry['failed_exports']}", style="red"))
+    took = seconds(telemetry["flush_duration"])
+    if telemetry["flushed"]:
+        console.print(f"last flush succeeded in {took}", highlight=False)
+    else:
+        console.print(Text(f"last flush failed after {took}: not all telemetry arrived", style="red"))
+
+
+def _verdict(verdict: dict[str, Any], console: Console) -> None:
+    console.print()
+    console.print(Text.assemble((verdict["text"], "bold"), " ", verdict["advice"]))

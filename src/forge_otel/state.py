@@ -1,0 +1,206 @@
+"""The state of the live runs and of the dead letters, read whenever metrics are collected."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+
+from . import guard
+from .semconv import attributes as a
+from .semconv import metrics
+from .semconv.metrics import Instrument, Metric
+from .series import Attributes, allowed
+
+if TYPE_CHECKING:
+    from forge import DeadLetterQueue, Run
+    from forge.dead_letters import DeadLetterSnapshot
+    from forge.runner import RunSnapshot
+
+_RUNNER = (
+    metrics.FORGE_PIPELINE_ACTIVE,
+    metrics.FORGE_PIPELINE_PROGRESS_TIME,
+    metrics.FORGE_PIPELINE_EXPECTED_INTERVAL,
+    metrics.FORGE_SAMPLE_ACTIVE,
+)
+_STAGE = (
+    metrics.FORGE_STAGE_ACTIVE,
+    metrics.FORGE_STAGE_CONCURRENCY_LIMIT,
+    metrics.FORGE_STAGE_LATENCY_BUDGET,
+    metrics.FORGE_STAGE_QUEUE_DEPTH,
+    metrics.FORGE_STAGE_QUEUE_LIMIT,
+    metrics.FORGE_DLQ_DEPTH,
+    metrics.FORGE_DLQ_OLDEST_TIME,
+)
+
+Points = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
+"""By metric and attributes."""
+
+
+class State:
+    """What the observable instruments give.
+
+    Up-down counters are sums over the live runs and fall back to 0 when these end; gauges keep what they said last.
+    All instruments of one collection give one snapshot: a new one is taken when an instrument asks that was already
+    given the current one, because in one collection the SDK asks each of them once.
+    """
+
+    def __init__(self, components: Iterable[str]) -> None:
+        self._shown = {
+            metric.name
+            for component, group in (("runner", _RUNNER), ("stage", _STAGE))
+            if component in components
+            for metric in group
+        }
+        self._runs: WeakSet[Run] = WeakSet()
+        self._queues: WeakValueDictionary[str, DeadLetterQueue] = WeakValueDictionary()
+        self._letters: dict[str, DeadLetterSnapshot] = {}
+        self._points: Points = {}
+        self._given: set[str] = set()
+        self._lock = threading.Lock()
+        self._members = threading.Lock()
+        self._observer: _Observer | None = None
+
+    def observed_by(self, provider: MeterProvider, meter: Meter) -> None:
+        """Be what the observable instruments of this meter read, instead of any state before."""
+        observer = _observers.get(provider)
+        if observer is None:
+            observer = _observers[provider] = _Observer(meter)
+        observer.state = self
+        self._observer = observer
+
+    def close(self) -> None:
+        """Give nothing any more."""
+        if self._observer is not None and self._observer.state is self:
+            self._observer.state = None
+
+    def add(self, run: Run) -> None:
+        """A run begins."""
+        with self._members:
+            self._runs.add(run)
+        if run.pipeline.storage is not None:
+            self.saw(run.pipeline.dead_letters)
+
+    def remove(self, run: Run) -> None:
+        """A run has ended; its gauges are read for the last time."""
+        with self._members:
+            self._runs.discard(run)
+        with self._lock:
+            self._read_gauges(run, run.snapshot())
+            self._read_letters()
+
+    def saw(self, queue: DeadLetterQueue) -> None:
+        """There is a queue of dead letters; of two for the same pipeline the newer one is read."""
+        with self._members:
+            self._queues[queue.pipeline] = queue
+
+    def read(self, metric: Metric) -> list[Observation]:
+        """The points of one metric."""
+        if metric.name not in self._shown:
+            return []
+        with self._lock:
+            if not self._given or metric.name in self._given:
+                self._refresh()
+                self._given.clear()
+            self._given.add(metric.name)
+            return [Observation(value, attributes) for value, attributes in self._points.get(metric.name, {}).values()]
+
+    def _refresh(self) -> None:
+        with self._members:
+            runs = list(self._runs)
+        snapshots = [(run, run.snapshot()) for run in runs]
+        for metric in (*_RUNNER, *_STAGE):
+            if metric.instrument is Instrument.UPDOWNCOUNTER:
+                known = self._points.get(metric.name, {})
+                known.update({key: (0, attributes) for key, (_, attributes) in known.items()})
+        for run, snapshot in snapshots:
+            self._read_levels(run, snapshot)
+        for run, snapshot in sorted(snapshots, key=lambda pair: pair[1].last_settled or 0):
+            self._read_gauges(run, snapshot)
+        self._read_letters()
+
+    def _read_levels(self, run: Run, snapshot: RunSnapshot) -> None:
+        where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
+        self._set(metrics.FORGE_PIPELINE_ACTIVE, 1, where)
+        self._set(metrics.FORGE_SAMPLE_ACTIVE, snapshot.ledger.active, where)
+        for stage in snapshot.stages:
+            at = {**where, a.FORGE_STAGE_NAME: stage.name}
+            self._set(metrics.FORGE_STAGE_ACTIVE, stage.active, at)
+            self._set(metrics.FORGE_STAGE_CONCURRENCY_LIMIT, stage.concurrency, at)
+            if stage.queue_limit:
+                self._set(metrics.FORGE_STAGE_QUEUE_DEPTH, stage.queue_depth, at)
+                self._set(metrics.FORGE_STAGE_QUEUE_LIMIT, stage.queue_limit, at)
+
+    def _read_gauges(self, run: Run, snapshot: RunSnapshot) -> None:
+        where = {a.FORGE_PIPELINE_NAME: run.pipeline.name}
+        if snapshot.last_settled is not None:
+            self._set(metrics.FORGE_PIPELINE_PROGRESS_TIME, snapshot.last_settled, where)
+        if run.pipeline.expected_interval is not None:
+            self._set(metrics.FORGE_PIPELINE_EXPECTED_INTERVAL, run.pipeline.expected_interval, where)
+        for stage in run.pipeline.stages:
+            if stage.latency_budget is not None:
+                at = {**where, a.FORGE_STAGE_NAME: stage.name}
+                self._set(metrics.FORGE_STAGE_LATENCY_BUDGET, stage.latency_budget, at)
+
+    def _read_letters(self) -> None:
+        with self._members:
+            queues = dict(self._queues)
+        # A queue may be gone when the process exports for the last time; what it said last still holds.
+        self._letters.update({pipeline: queue.snapshot() for pipeline, queue in queues.items()})
+        self._points.pop(metrics.FORGE_DLQ_DEPTH.name, None)
+        self._points.pop(metrics.FORGE_DLQ_OLDEST_TIME.name, None)
+        for pipeline, snapshot in self._letters.items():
+            where = {a.FORGE_PIPELINE_NAME: pipeline}
+            if snapshot.oldest is not None:
+                self._set(metrics.FORGE_DLQ_OLDEST_TIME, snapshot.oldest, where)
+            for (source, place), depth in snapshot.depth.items():
+                self._set(metrics.FORGE_DLQ_DEPTH, depth, {**where, **failed_in(source.value, place)}, summed=True)
+
+    def _set(self, metric: Metric, value: float, attributes: Attributes, *, summed: bool = False) -> None:
+        points = self._points.setdefault(metric.name, {})
+        kept = allowed(metric, attributes)
+        key = tuple(kept.values())
+        if key in points and (summed or metric.instrument is Instrument.UPDOWNCOUNTER):
+            value += points[key][0]
+        points[key] = (value, kept)
+
+
+def failed_in(source: str, place: str) -> Mapping[str, Any]:
+    """The attributes that say where a dead letter comes from: a stage or a measurement by its name; of a storage the
+    source says it all.
+    """
+    names = {"stage": a.FORGE_STAGE_NAME, "measurement": a.FORGE_MEASUREMENT_KEY}
+    return {names[source]: place} if source in names else {}
+
+
+class _Observer:
+    """The observable instruments of one meter provider.
+
+    A provider keeps the callbacks that it was first given for a name, and ignores those of a later instrument of the
+    same name. So they stay, and read whichever state is the current one.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self.state: State | None = None
+        for metric in metrics.ALL:
+            if metric.observable:
+                create = (
+                    meter.create_observable_gauge
+                    if metric.instrument is Instrument.GAUGE
+                    else meter.create_observable_up_down_counter
+                )
+                create(metric.name, callbacks=[partial(self._read, metric)], unit=metric.unit, description=metric.brief)
+
+    def _read(self, metric: Metric, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - nothing waits
+        state = self.state
+        if state is not None:
+            with guard.protected(f"the metric {metric.name}"):
+                return state.read(metric)
+        return []
+
+
+_observers: WeakKeyDictionary[MeterProvider, _Observer] = WeakKeyDictionary()

@@ -1,0 +1,114 @@
+"""What everything is written to: the tracer, the meter, the logger, every instrument; and the state that is read."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+from . import guard
+from ._version import __version__
+from .operation import qualified_name
+from .scope import RUN
+from .semconv import SCHEMA_URL
+from .semconv import attributes as a
+from .semconv.metrics import FORGE_TELEMETRY_FAULTS
+from .series import Attributes, SeriesTable
+from .state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from .config import ForgeConfig
+    from .semconv.events import Event
+    from .semconv.metrics import Metric
+
+SCOPE_NAME = __package__
+"""The name of the tracer, the meter and the logger."""
+
+
+class Telemetry:
+    """Where an instrumented process writes to. The providers are the user's: they are used, never configured."""
+
+    def __init__(
+        self,
+        config: ForgeConfig,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+    ) -> None:
+        self.config = config
+        self.clock = time.perf_counter
+        """Readings in seconds, outside of runs; a run brings its own clock."""
+        self.faults = 0
+        """How many faults of the telemetry were swallowed."""
+        self._meter_provider = meter_provider
+        self.tracer = trace.get_tracer(SCOPE_NAME, __version__, tracer_provider, SCHEMA_URL)
+        self.logger = _logs.get_logger(SCOPE_NAME, __version__, logger_provider, SCHEMA_URL)
+        meter = metrics.get_meter(SCOPE_NAME, __version__, meter_provider, SCHEMA_URL)
+        self.series = SeriesTable(meter)
+        self.state = State(config.components)
+        self.state.observed_by(meter_provider or metrics.get_meter_provider(), meter)
+        self._forget = guard.on_fault(self._count_fault)
+
+    def emits(self, event: Event) -> bool:
+        """Whether the configuration wants this event."""
+        return self.config.events == "all" or (self.config.events == "default" and event.default)
+
+    def write_zeros(self, points: Iterable[tuple[Metric, Attributes]]) -> None:
+        """Let counter series begin at zero, each once, and let that be exported before anything is added to them.
+
+        Waits for the export, but no longer than the configuration allows.
+        """
+        if not self.config.zero_points:
+            return
+        # A list, because every series is to be written and `any` would stop at the first new one.
+        new = [self.series.get(metric, attributes).zero() for metric, attributes in points]
+        provider = self._meter_provider or metrics.get_meter_provider()
+        if any(new) and _all_periodic(provider):
+            self._flush(provider)
+
+    def close(self) -> None:
+        """Stop observing and counting faults. Flushes nothing: the providers are the user's."""
+        self._forget()
+        self.state.close()
+
+    def _flush(self, provider: MeterProvider) -> None:
+        # An exporter that hangs must not hang the run, and force_flush alone does not promise to come back in time.
+        timeout = self.config.zero_point_timeout
+
+        def flush() -> None:
+            with guard.protected("the flush of the zero points"):
+                provider.force_flush(timeout * 1000)  # type: ignore[attr-defined] # `_all_periodic` saw the SDK's
+
+        thread = threading.Thread(target=flush, daemon=True, name="forge-otel-flush")
+        thread.start()
+        thread.join(timeout)
+
+    def _count_fault(self, fault: BaseException, where: str) -> None:  # noqa: ARG002 - where it was is in the log
+        self.faults += 1
+        run = RUN.get()
+        attributes = {**(run.identity if run else {}), a.ERROR_TYPE: qualified_name(type(fault))}
+        self.series.get(FORGE_TELEMETRY_FAULTS, attributes).write(1)
+
+
+def _all_periodic(provider: MeterProvider) -> bool:
+    """Whether all readers of a provider export by themselves; flushing one that is scraped would make its next scrape
+    repeat what it has seen.
+
+    The SDK does not say publicly which readers a provider has. Where this does not find them, nothing is flushed.
+    """
+    configuration = getattr(provider, "_sdk_config", None)  # until SDK 1.44
+    readers: Sequence[object] = getattr(provider, "_metric_readers", None) or getattr(
+        configuration, "metric_readers", ()
+    )
+    return bool(readers) and all(isinstance(reader, PeriodicExportingMetricReader) for reader in readers)

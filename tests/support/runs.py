@@ -1,0 +1,64 @@
+"""What the tests of pipelines share: the runners, short ways to look at a run, and a check that none leaves a thread."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forge import BatchRunner, Sample, SampleStatus, SQLStorage, StreamingRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from forge import Run, RunResult
+
+RUNNERS = {
+    "batch": BatchRunner(),
+    "streaming": StreamingRunner(),
+    "ordered": StreamingRunner(ordered=True),
+}
+
+every_runner = pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
+"""Gives the test a `runner`: one of each kind."""
+
+both_runners = pytest.mark.parametrize("runner", [RUNNERS["batch"], RUNNERS["streaming"]], ids=["batch", "streaming"])
+"""The same for tests that have nothing to do with the order."""
+
+PATIENCE = 30
+"""Seconds after which a wait that should have ended long ago fails the test instead of hanging it."""
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """Fails a test whose runs leave threads behind; to be imported where it should watch."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), f"{thread.name} is still there"
+
+
+def samples(*data: Any) -> list[Sample]:
+    """Samples with the ids "0", "1", …"""
+    return [Sample(id=str(number), data=item) for number, item in enumerate(data)]
+
+
+def ledger(run: Run | RunResult) -> dict[str, int]:
+    """The counts of a finished run that are not 0."""
+    result = getattr(run, "result", run)
+    return {name: count for name, count in dataclasses.asdict(result.ledger).items() if count}
+
+
+def rows(storage: SQLStorage, pipeline: str = "p") -> dict[str, SampleStatus]:
+    """The status of every sample that is stored."""
+    found = {record.id: record.status for record in storage.query(pipeline).samples}
+    storage.close()
+    return found
+
+
+def wait(event: threading.Event) -> None:
+    """Wait for an event that is sure to come."""
+    assert event.wait(PATIENCE), "waited in vain"
