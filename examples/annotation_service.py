@@ -34,7 +34,7 @@ class AnnotationService:
         self.url = ""
         self.answers: Counter[int] = Counter()
         """How often each HTTP status was answered."""
-        self._seen: Counter[bytes] = Counter()
+        self._seen: Counter[int] = Counter()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="annotation-service")
 
@@ -71,19 +71,23 @@ class AnnotationService:
         return web.json_response([labels(text) for text in texts])
 
     def _status(self, text: str) -> int:
-        digest = hashlib.sha256(text.encode()).digest()
-        self._seen[digest] += 1
-        number = int.from_bytes(digest[:8])
+        number = number_of(text)
+        self._seen[number] += 1
         if number % REFUSED_ALWAYS == 0:
             return 422
         if number % BROKEN_ALWAYS == 0:
             return 503
-        if self._seen[digest] == 1:
+        if self._seen[number] == 1:
             if number % LIMITED_ONCE == 0:
                 return 429
             if number % BROKEN_ONCE == 0:
                 return 503
         return 200
+
+
+def number_of(text: str) -> int:
+    """What decides how a text is treated."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
 def labels(text: str) -> dict[str, bool]:

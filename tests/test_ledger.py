@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from forge.item import Item
     from forge.runner import Runner
 
-MIXED = {"admitted": 20, "derived": 12, "ready": 14, "skipped": 4, "split": 6}
-
-
 @stage
 def kinds(sample: Sample) -> Sample | Skip | list[Sample]:
     """Of 20 numbers 5 are skipped, 5 split in two, 5 fail and 5 go on."""
@@ -228,7 +225,7 @@ def test_what_is_in_flight_at_an_early_close_settles_as_failed_with_cancelled() 
 
 
 @every_runner
-def test_an_interrupt_after_retries_loses_no_count(runner: Runner, tmp_path: Path) -> None:
+def test_an_interrupt_loses_no_count(runner: Runner) -> None:
     @stage
     def fatal(sample: Sample) -> Sample:
         if sample.data == 5:
@@ -242,4 +239,4 @@ def test_an_interrupt_after_retries_loses_no_count(runner: Runner, tmp_path: Pat
     assert run.result.ledger.imbalance == 0
     assert run.result.ledger.active == 0
     assert run.result.ledger.admitted == run.result.ledger.ready + run.result.ledger.failed
-    assert run.result.stages[0].cancelled >= 1
+    assert run.result.stages[0].cancelled == 1

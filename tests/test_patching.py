@@ -571,7 +571,7 @@ def test_somebody_who_replaced_ours_keeps_what_is_his(library: ModuleType, patch
 
     patches.apply(targets(library.__name__, "Worker.work"), telemetry)
     assert library.Worker().work(1) == ("replaced", 1)
-    assert telemetry.calls == ["work"]
+    assert telemetry.calls == ["replacement"]
     patches.remove()
     assert library.Worker.work is replacement
 

@@ -26,16 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        from .demo.command import demo  # noqa: PLC0415 - needs the extra `demo`
+        # Here, because they need the extra `demo`, and telling its absence must not.
+        from .demo.command import demo  # noqa: PLC0415
         from .demo.errors import DemoError  # noqa: PLC0415
+
+        try:
+            return demo(options)
+        except DemoError as error:
+            return _complain(str(error))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("forge", "forge_otel"):
             raise
-        return _complain(f"the demo needs {error.name}, which is not installed: pip install 'forge-otel[demo]'")
-    try:
-        return demo(options)
-    except DemoError as error:
-        return _complain(str(error))
+        return _complain(f"{error.name} is not installed: pip install 'forge-otel[demo]'")
     except KeyboardInterrupt:
         return INTERRUPTED
 

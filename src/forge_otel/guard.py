@@ -56,14 +56,16 @@ def protected(where: str) -> Iterator[None]:
 
 
 def _log(fault: BaseException, where: str) -> None:
-    kind = f"{type(fault).__module__}.{type(fault).__qualname__}"
-    if (where, kind) in _logged:
+    kind = type(fault)
+    # By name: a class made anew for each fault is the same to the reader.
+    key = (where, f"{kind.__module__}.{kind.__qualname__}")
+    if key in _logged:
         return
-    _logged.add((where, kind))
+    _logged.add(key)
     _logger.warning(
         "%s failed; the pipeline goes on without it: %s: %s",
         where,
-        kind,
+        kind.__qualname__ if kind.__module__ == "builtins" else key[1],
         fault,
         exc_info=fault if _logger.isEnabledFor(logging.DEBUG) else None,
     )

@@ -76,7 +76,9 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._config = self._patches = self._telemetry = None
 
     def _forget(self) -> None:
-        """What this process inherited from the one it was forked from is not to be touched."""
+        """In a forked process: let go of what is the parent's. The layers are inert already."""
+        if self._telemetry is not None:
+            self._telemetry.close()  # takes no lock: another thread may have held it when the process was forked
         self._patches = self._telemetry = None
         self._is_instrumented_by_opentelemetry = False
 

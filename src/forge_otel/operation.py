@@ -12,7 +12,8 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from .semconv.spans import Span
     from .telemetry import Telemetry
 
+T = TypeVar("T")
+
+NOTHING: Final[Attributes] = MappingProxyType({})
+
 CALL: ContextVar[Call | None] = ContextVar("forge_otel_call", default=None)
 """The innermost operation with a span that is going on here."""
 
@@ -42,7 +47,7 @@ class Point(NamedTuple):
 
     metric: Metric
     value: float = 1
-    attributes: Attributes = {}
+    attributes: Attributes = NOTHING
 
 
 class Emission(NamedTuple):
@@ -50,7 +55,7 @@ class Emission(NamedTuple):
 
     event: Event
     body: str
-    attributes: Attributes = {}
+    attributes: Attributes = NOTHING
     error: BaseException | None = None
     """What `exception.*` describes."""
 
@@ -75,7 +80,7 @@ class Operation:
     """For messages about faults."""
     end: Callable[[Call, Any, BaseException | None], Ending]
     """Reads the result, or the error that was raised instead; `call.arguments` are there too."""
-    start: Callable[..., Attributes] = lambda *_: {}
+    start: Callable[..., Attributes] = lambda *_: NOTHING
     """Reads the arguments: all that is known at the start, of which span and metrics each take what they may carry."""
     span: Span | None = None
     """Without one, only metrics and events are written."""
@@ -90,7 +95,7 @@ class Operation:
     subject: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments[1:]
     """What hooks are given between the span and the result."""
 
-    def call(self, layer: Layer, original: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    def call(self, layer: Layer, original: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         """Call a function, and record it."""
         telemetry = layer.telemetry
         call = self.open(telemetry, *arguments) if telemetry is not None else None
@@ -99,8 +104,8 @@ class Operation:
         return call.observe(original, *arguments, **keywords)
 
     async def call_async(
-        self, layer: Layer, original: Callable[..., Awaitable[Any]], *arguments: Any, **keywords: Any
-    ) -> Any:
+        self, layer: Layer, original: Callable[..., Awaitable[T]], *arguments: Any, **keywords: Any
+    ) -> T:
         """The same for a coroutine function."""
         telemetry = layer.telemetry
         call = self.open(telemetry, *arguments) if telemetry is not None else None
@@ -196,7 +201,7 @@ class Call:
             with guard.protected(f"the hook {hook}"):
                 self._hook(hook)
 
-    def observe(self, original: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    def observe(self, original: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         """Call the function inside the span, and close with what came of it."""
         tokens = self.enter()
         try:
@@ -251,7 +256,7 @@ class Call:
         for scope in self.scopes:
             scope.open.pop(self, None)
 
-    def write(self, point: Point, ending: Attributes = {}) -> None:  # noqa: B006 - only read
+    def write(self, point: Point, ending: Attributes = NOTHING) -> None:
         """Write a value, as a part of this call."""
         attributes = {**self.attributes, **ending, **point.attributes}
         self.telemetry.series.get(point.metric, attributes).write(point.value, self.context)

@@ -6,12 +6,12 @@ What is wrapped where is remembered for the whole process, because a class can o
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib._bootstrap import _lock_unlock_module  # type: ignore[attr-defined]
 from types import MethodType, ModuleType
 from typing import Any
 
@@ -101,7 +101,7 @@ class Patches:
         """Whether there are modules that are not imported yet."""
         return bool(self._targets)
 
-    def wrap(self, module: ModuleType) -> None:
+    def wrap(self, name: str, module: ModuleType) -> None:
         """Wrap the targets of an imported module, all or none.
 
         Raises:
@@ -109,7 +109,7 @@ class Patches:
         """
         done: list[_Patch] = []
         try:
-            for target in self._targets.pop(module.__name__, ()):
+            for target in self._targets.pop(name, ()):
                 patch = _place(module, target)
                 if patch is not None:
                     done.append(patch)
@@ -173,39 +173,36 @@ _hooked: set[str] = set()
 
 
 def _when_imported(name: str) -> None:
-    """Have the targets of a module wrapped when it is there."""
-    module = sys.modules.get(name)
-    if module is not None:
-        _imported(module)
-        return
-    with _lock:
-        if name in _hooked:
-            return
-        _hooked.add(name)
-    wrapt.register_post_import_hook(_imported, name)
-
-
-def _imported(module: ModuleType) -> None:
-    name = module.__name__
-    try:
-        # Another thread may still be importing it: this waits for the end of that. It is a look-up otherwise.
-        module = importlib.import_module(name)
-    except Exception:  # noqa: BLE001 - the thread that imports it gets the error
-        _hooked.discard(name)
-        _when_imported(name)
-        return
+    """Wrap the targets of a module: now if it is imported, else when it will be."""
+    while True:
+        # Another thread may be importing it: this waits for the end of that.
+        _lock_unlock_module(name)
+        module = sys.modules.get(name)
+        if module is not None:
+            break
+        with _lock:
+            if name in _hooked:
+                return
+            _hooked.add(name)
+        wrapt.register_post_import_hook(functools.partial(_imported, name), name)
+        # Once more: an import that began before there was a hook does not see it.
     faults: list[Exception] = []
     with _lock:
-        _hooked.discard(name)
         for patches in tuple(_waiting):
             try:
-                patches.wrap(module)
+                patches.wrap(name, module)
             except Exception as error:  # noqa: BLE001 - neither the user's import nor `apply` is to fail
                 faults.append(error)
             if not patches.waits:
                 _waiting.remove(patches)
     for fault in faults:
         guard.swallow(fault, f"patching {name}")
+
+
+def _imported(name: str, _: ModuleType) -> None:
+    """The hook: called once, inside of the import."""
+    _hooked.discard(name)
+    _when_imported(name)
 
 
 def _place(module: ModuleType, target: Target) -> _Patch | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
@@ -79,7 +79,11 @@ class State:
             self._observer.state = None
 
     def add(self, run: Run) -> None:
-        """A run begins."""
+        """A run begins. Its series do as well, so that they are there even if it is over before the next collection."""
+        with self._lock:
+            for metric, _, attributes in _levels(run, run.snapshot()):
+                kept = allowed(metric, attributes)
+                self._points.setdefault(metric.name, {}).setdefault(tuple(kept.values()), (0, kept))
         with self._members:
             self._runs.add(run)
         if run.pipeline.storage is not None:
@@ -118,22 +122,11 @@ class State:
                 known = self._points.get(metric.name, {})
                 known.update({key: (0, attributes) for key, (_, attributes) in known.items()})
         for run, snapshot in snapshots:
-            self._read_levels(run, snapshot)
+            for level in _levels(run, snapshot):
+                self._set(*level)
         for run, snapshot in sorted(snapshots, key=lambda pair: pair[1].last_settled or 0):
             self._read_gauges(run, snapshot)
         self._read_letters()
-
-    def _read_levels(self, run: Run, snapshot: RunSnapshot) -> None:
-        where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
-        self._set(metrics.FORGE_PIPELINE_ACTIVE, 1, where)
-        self._set(metrics.FORGE_SAMPLE_ACTIVE, snapshot.ledger.active, where)
-        for stage in snapshot.stages:
-            at = {**where, a.FORGE_STAGE_NAME: stage.name}
-            self._set(metrics.FORGE_STAGE_ACTIVE, stage.active, at)
-            self._set(metrics.FORGE_STAGE_CONCURRENCY_LIMIT, stage.concurrency, at)
-            if stage.queue_limit:
-                self._set(metrics.FORGE_STAGE_QUEUE_DEPTH, stage.queue_depth, at)
-                self._set(metrics.FORGE_STAGE_QUEUE_LIMIT, stage.queue_limit, at)
 
     def _read_gauges(self, run: Run, snapshot: RunSnapshot) -> None:
         where = {a.FORGE_PIPELINE_NAME: run.pipeline.name}
@@ -167,6 +160,20 @@ class State:
         if key in points and (summed or metric.instrument is Instrument.UPDOWNCOUNTER):
             value += points[key][0]
         points[key] = (value, kept)
+
+
+def _levels(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, Attributes]]:
+    """The up-down counters of a run."""
+    where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
+    yield metrics.FORGE_PIPELINE_ACTIVE, 1, where
+    yield metrics.FORGE_SAMPLE_ACTIVE, snapshot.ledger.active, where
+    for stage in snapshot.stages:
+        at = {**where, a.FORGE_STAGE_NAME: stage.name}
+        yield metrics.FORGE_STAGE_ACTIVE, stage.active, at
+        yield metrics.FORGE_STAGE_CONCURRENCY_LIMIT, stage.concurrency, at
+        if stage.queue_limit:
+            yield metrics.FORGE_STAGE_QUEUE_DEPTH, stage.queue_depth, at
+            yield metrics.FORGE_STAGE_QUEUE_LIMIT, stage.queue_limit, at
 
 
 def failed_in(source: str, place: str) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -21,8 +21,6 @@ from .series import Attributes, SeriesTable
 from .state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -108,7 +106,5 @@ def _all_periodic(provider: MeterProvider) -> bool:
     The SDK does not say publicly which readers a provider has. Where this does not find them, nothing is flushed.
     """
     configuration = getattr(provider, "_sdk_config", None)  # until SDK 1.44
-    readers: Sequence[object] = getattr(provider, "_metric_readers", None) or getattr(
-        configuration, "metric_readers", ()
-    )
+    readers: Any = getattr(provider, "_metric_readers", None) or getattr(configuration, "metric_readers", ())
     return bool(readers) and all(isinstance(reader, PeriodicExportingMetricReader) for reader in readers)

@@ -58,7 +58,8 @@ class SourceReader:
 
     def _open(self) -> None:
         source = self._source
-        given = source() if callable(source) and not hasattr(source, "__iter__") else source
+        # A class has the `__iter__` of its instances.
+        given = source() if callable(source) and (isinstance(source, type) or not _iterable(source)) else source
         if hasattr(given, "__aiter__"):
             self._async = given.__aiter__()
             used_up = self._async is source
@@ -73,3 +74,7 @@ class SourceReader:
                 f"the source of {self._pipeline!r} is an iterator that an earlier run used up; "
                 "give a list, or a function that makes a new iterator"
             )
+
+
+def _iterable(source: Any) -> bool:
+    return hasattr(source, "__iter__") or hasattr(source, "__aiter__")

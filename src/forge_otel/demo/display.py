@@ -62,7 +62,7 @@ class Watch:
         self._run = run
         self._total = total
         self._begun = time.monotonic()
-        self._history: deque[tuple[float, RunSnapshot]] = deque()
+        self._history: deque[tuple[float, RunSnapshot]] = deque([(0.0, run.snapshot())])
 
     def look(self) -> tuple[float, RunSnapshot]:
         """Seconds since the beginning, and the newest snapshot."""
@@ -108,7 +108,7 @@ class Watch:
         )
         stages = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         stages.add_column("stage", no_wrap=True)
-        for name in ("done", "errors", "retries", "per s", "working", "queue", "ETA"):
+        for name in ("done", "errors", "retries", "per s", "active", "queue", "ETA"):
             stages.add_column(name, justify="right", no_wrap=True)
         for state, rate, left in zip(snapshot.stages, self.rates(), self.remaining(snapshot), strict=True):
             full = state.queue_limit and state.queue_depth >= state.queue_limit
@@ -118,7 +118,7 @@ class Watch:
                 Text(f"{state.errors}", style="red" if state.errors else ""),
                 Text(f"{state.retries}", style="yellow" if state.retries else ""),
                 f"{rate:.0f}",
-                f"{state.active}/{state.concurrency}",
+                f"{state.active}",
                 Text(f"{state.queue_depth}/{state.queue_limit}", style="yellow" if full else ""),
                 _eta(left, rate),
             )
@@ -127,12 +127,15 @@ class Watch:
     def line(self) -> str:
         """The same in one line."""
         now, snapshot = self.look()
+        rates = self.rates()
         stages = ", ".join(
-            f"{state.name} {state.executions} ({rate:.0f}/s, ETA {_eta(left, rate)})"
-            for state, rate, left in zip(snapshot.stages, self.rates(), self.remaining(snapshot), strict=True)
+            f"{state.name} {state.executions} ({rate:.0f}/s)"
+            for state, rate in zip(snapshot.stages, rates, strict=True)
         )
+        etas = [left / rate for left, rate in zip(self.remaining(snapshot), rates, strict=True) if left >= 1 and rate]
+        eta = f", ETA {clock(max(etas))}" if etas else ""
         read = min(snapshot.ledger.admitted, self._total)
-        return f"{clock(now)} read {read}/{self._total}; {stages}; {ledger_line(snapshot.ledger)}"
+        return f"{clock(now)} {read}/{self._total} read{eta} | {stages} | {ledger_line(snapshot.ledger)}"
 
 
 def ledger_line(ledger: Ledger) -> str:

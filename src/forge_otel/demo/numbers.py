@@ -4,9 +4,11 @@ from __future__ import annotations
 
 
 def seconds(value: float | None) -> str:
-    """`-`, `45µs`, `1.2ms`, `340ms`, `1.5s`, `75s`, `12:05`."""
+    """`-`, `0s`, `45µs`, `1.2ms`, `340ms`, `1.5s`, `75s`, `12:05`."""
     if value is None:
         return "-"
+    if value == 0:
+        return "0s"
     for limit, factor, unit in ((1e-3, 1e6, "µs"), (1, 1e3, "ms"), (100, 1, "s")):
         if value < limit * 0.9995:
             scaled = value * factor
@@ -33,4 +35,6 @@ def size(count: int) -> str:
 
 def share(value: float | None) -> str:
     """A ratio in percent."""
-    return "-" if value is None else f"{value:.0%}"
+    if value is None:
+        return "-"
+    return "<1%" if 0 < value < 0.005 else f"{value:.0%}"

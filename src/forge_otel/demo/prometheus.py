@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from prometheus_client import CollectorRegistry, Metric, start_http_server
@@ -31,7 +31,7 @@ class PrometheusEndpoint:
                 f"--prometheus {port}: the port cannot be opened: {error.strerror}; choose another"
             ) from None
         # Closing the server then waits for the answer that is on its way.
-        self._server: Any = server
+        self._server = cast("Any", server)
         self._server.daemon_threads = False
         self.url = f"http://127.0.0.1:{self._server.server_port}/metrics"
 

@@ -103,6 +103,9 @@ def _stages(stages: list[dict[str, Any]], console: Console) -> None:
             share(stage["utilization"]),
         )
     console.print(table)
+    console.print(
+        Text("wait: p95 in the queue before it; held up: by a full queue behind it; used: of its slots", style="dim")
+    )
 
 
 def _measurements(measurements: list[dict[str, Any]], console: Console) -> None:

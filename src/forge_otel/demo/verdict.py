@@ -23,7 +23,7 @@ class Verdict:
     """What limited a run."""
 
     limit: str
-    """`stage`, `measurements` (with the storage behind them), `source`, or `none` where nothing was executed."""
+    """`stage`, `measurements` (with the storage behind them), `source`, or `none` where little was to be done."""
     stage: str | None
     utilization: float | None
     cores: float
@@ -40,14 +40,15 @@ def judge(result: RunResult, pipeline: Pipeline, cpu: float) -> Verdict:
     """
     cores = cpu / result.duration if result.duration > 0 else 0.0
     stages = result.stages
-    if not any(stage.executions for stage in stages):
+    ledger = result.ledger
+    if 2 * ledger.unchanged > ledger.settled:
         return Verdict(
             limit="none",
             stage=None,
             utilization=None,
             cores=cores,
-            text="Nothing was executed: everything was finished by an earlier run.",
-            advice="Use --rerun to do it again.",
+            text=f"Nothing to judge: {ledger.unchanged} of {ledger.settled} samples were finished by an earlier run.",
+            advice="--rerun does everything again.",
         )
     held_up = [index for index, stage in enumerate(stages) if _held_up(stage, result.duration)]
     after = max(held_up) + 1 if held_up else _busiest(stages)

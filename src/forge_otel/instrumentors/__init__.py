@@ -1,0 +1,20 @@
+"""What is observed in `forge`: for each component, the functions to wrap and how to read their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ..patching import Target
+from . import measurement, runner, stage, storage
+
+_COMPONENTS = {
+    "runner": runner.TARGETS,
+    "stage": stage.TARGETS,
+    "measurement": measurement.TARGETS,
+    "storage": storage.TARGETS,
+}
+
+
+def targets(components: Collection[str]) -> tuple[Target, ...]:
+    """The functions to wrap for these components."""
+    return tuple(target for name, group in _COMPONENTS.items() if name in components for target in group)

@@ -1,0 +1,191 @@
+"""Measurements: computed, or taken from what was computed before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..operation import Call, Emission, Ending, Operation, Point
+from ..patching import Layer, Target
+from ..semconv import attributes as a
+from ..semconv import events, metrics, spans
+from ..semconv.attributes import ForgeMeasurementOutcome as Outcome
+from ..series import Attributes
+from .errors import error_type
+from .stage import current_sample, samples_of
+
+if TYPE_CHECKING:
+    from forge import Measurement, Sample
+    from forge.item import Item
+    from forge.orchestrator import MeasurementOrchestrator
+    from forge.results import BatchMeasurementResult, MeasurementResult
+
+
+def _start(_: MeasurementOrchestrator, measurement: Measurement, sample: Sample) -> Attributes:
+    return {
+        a.FORGE_PIPELINE_NAME: sample.pipeline or None,
+        a.FORGE_MEASUREMENT_KEY: measurement.key,
+        a.FORGE_MEASUREMENT_VERSION: measurement.version,
+        a.FORGE_SAMPLE_ID: sample.id or None,
+    }
+
+
+def _start_batch(_: MeasurementOrchestrator, measurement: Measurement, items: Sequence[Item]) -> Attributes:
+    return {
+        a.FORGE_PIPELINE_NAME: items[0].sample.pipeline or None if items else None,
+        a.FORGE_MEASUREMENT_KEY: measurement.key,
+        a.FORGE_MEASUREMENT_VERSION: measurement.version,
+        a.FORGE_MEASUREMENT_BATCH_SIZE: len(items),
+    }
+
+
+def _announce(call: Call) -> Sequence[Emission]:
+    return [Emission(events.FORGE_MEASUREMENT_START, f"Measurement started: {call.arguments[1].key}")]
+
+
+def _end(call: Call, result: MeasurementResult | None, error: BaseException | None) -> Ending:
+    measurement: Measurement = call.arguments[1]
+    if result is None:
+        return _no_result(error)
+    said = {a.FORGE_MEASUREMENT_OUTCOME: result.outcome.value, a.ERROR_TYPE: result.error_type}
+    points = _counts([result])
+    emissions = []
+    if result.outcome.value != Outcome.CACHED:
+        points.append(Point(metrics.FORGE_MEASUREMENT_DURATION, result.duration))
+    if result.error is not None:
+        emissions.append(_failed(measurement, result))
+    body = f"Measurement done: {measurement.key}, {result.outcome.value}"
+    emissions.append(Emission(events.FORGE_MEASUREMENT_STOP, body, said))
+    return Ending(attributes=said, error=result.error, points=points, events=emissions)
+
+
+def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseException | None) -> Ending:
+    measurement, items = call.arguments[1:]
+    if batch is None:
+        return _no_result(error)
+    outcomes = {result.outcome.value for result in batch.results}
+    outcome = next((o for o in (Outcome.ERROR, Outcome.COMPUTED) if o in outcomes), Outcome.CACHED)
+    said = {a.FORGE_MEASUREMENT_OUTCOME: outcome.value, a.ERROR_TYPE: batch.error_type}
+    points = _counts(batch.results)
+    if batch.computed:
+        points += [
+            Point(metrics.FORGE_MEASUREMENT_BATCH_DURATION, batch.duration),
+            Point(metrics.FORGE_MEASUREMENT_BATCH_SIZE, len(items)),
+        ]
+    body = f"Measurement done: {measurement.key}, batch of {len(items)}, {batch.computed} computed"
+    return Ending(
+        attributes=said,
+        error=batch.error,
+        points=points,
+        events=[
+            *(
+                _failed(measurement, result, item.sample.id)
+                for item, result in zip(items, batch.results, strict=True)
+                if result.error is not None
+            ),
+            Emission(events.FORGE_MEASUREMENT_BATCH_COMPLETE, body, said),
+        ],
+    )
+
+
+def _no_result(error: BaseException | None) -> Ending:
+    """The run ended first. It does not count such measurements, so they are seen in the trace alone."""
+    return Ending(attributes={a.ERROR_TYPE: error_type(error) if error is not None else None}, error=error)
+
+
+def _counts(results: Iterable[MeasurementResult]) -> list[Point]:
+    points = []
+    for outcome, number in Counter(result.outcome.value for result in results).items():
+        cache = (
+            metrics.FORGE_MEASUREMENT_CACHE_HITS
+            if outcome == Outcome.CACHED
+            else metrics.FORGE_MEASUREMENT_CACHE_MISSES
+        )
+        points += [
+            Point(metrics.FORGE_MEASUREMENT_COMPUTATIONS, number, {a.FORGE_MEASUREMENT_OUTCOME: outcome}),
+            Point(cache, number),
+        ]
+    return points
+
+
+def _failed(measurement: Measurement, result: MeasurementResult, sample_id: str | None = None) -> Emission:
+    said = {a.ERROR_TYPE: result.error_type}
+    return Emission(
+        events.FORGE_MEASUREMENT_EXCEPTION,
+        f"Measurement failed: {measurement.key}, {result.error_type}",
+        said if sample_id is None else {**said, a.FORGE_SAMPLE_ID: sample_id},
+        result.error,
+    )
+
+
+MEASUREMENT = Operation(
+    name="a measurement",
+    span=spans.FORGE_MEASUREMENT,
+    start=_start,
+    announce=_announce,
+    end=_end,
+    samples=current_sample,
+    hooks="measurement",
+)
+MEASUREMENT_BATCH = Operation(
+    name="a measurement's batch",
+    span=spans.FORGE_MEASUREMENT_BATCH,
+    start=_start_batch,
+    announce=_announce,
+    end=_end_batch,
+    samples=samples_of,
+    links_samples=True,
+    hooks="measurement",
+    subject=lambda _, measurement, items: (measurement, [item.sample for item in items]),
+)
+
+
+def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callable[..., MeasurementResult]:
+    def measure(self: MeasurementOrchestrator, measurement: Measurement, sample: Sample) -> MeasurementResult:
+        return MEASUREMENT.call(layer, original, self, measurement, sample)
+
+    return measure
+
+
+def _measure_async(
+    original: Callable[..., Awaitable[MeasurementResult]], layer: Layer
+) -> Callable[..., Awaitable[MeasurementResult]]:
+    async def measure_async(
+        self: MeasurementOrchestrator, measurement: Measurement, sample: Sample
+    ) -> MeasurementResult:
+        return await MEASUREMENT.call_async(layer, original, self, measurement, sample)
+
+    return measure_async
+
+
+def _measure_batch(
+    original: Callable[..., BatchMeasurementResult], layer: Layer
+) -> Callable[..., BatchMeasurementResult]:
+    def measure_batch(
+        self: MeasurementOrchestrator, measurement: Measurement, items: Sequence[Item]
+    ) -> BatchMeasurementResult:
+        return MEASUREMENT_BATCH.call(layer, original, self, measurement, items)
+
+    return measure_batch
+
+
+def _measure_batch_async(
+    original: Callable[..., Awaitable[BatchMeasurementResult]], layer: Layer
+) -> Callable[..., Awaitable[BatchMeasurementResult]]:
+    async def measure_batch_async(
+        self: MeasurementOrchestrator, measurement: Measurement, items: Sequence[Item]
+    ) -> BatchMeasurementResult:
+        return await MEASUREMENT_BATCH.call_async(layer, original, self, measurement, items)
+
+    return measure_batch_async
+
+
+_MODULE = "forge.orchestrator"
+
+TARGETS = (
+    Target(_MODULE, "MeasurementOrchestrator.measure", _measure),
+    Target(_MODULE, "MeasurementOrchestrator.measure_async", _measure_async),
+    Target(_MODULE, "MeasurementOrchestrator.measure_batch", _measure_batch),
+    Target(_MODULE, "MeasurementOrchestrator.measure_batch_async", _measure_batch_async),
+)

@@ -1,0 +1,497 @@
+"""The demo on a small folder of real files: what it says it did is what it did.
+
+The numbers it must reach are computed here from the files, without the pipeline.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tokenize
+import unittest
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from forge_otel.demo import examples
+from forge_otel.demo.summary import show
+
+from .test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "code_corpus.py"
+
+
+def definitions(text: str) -> list[str]:
+    """The sources of the top-level functions and classes of a module."""
+    lines = list(io.StringIO(text))
+    with warnings.catch_warnings(action="ignore"):
+        nodes = [node for node in ast.parse(text).body if hasattr(node, "decorator_list")]
+    starts = [min([node.lineno] + [one.lineno for one in node.decorator_list]) for node in nodes]
+    return [
+        "".join(lines[start - 1 : node.end_lineno]).removesuffix("\n")
+        for start, node in zip(starts, nodes, strict=True)
+    ]
+
+
+@dataclass
+class Expected:
+    """What must come out, computed from the files."""
+
+    files: int = 0
+    definitions: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    stages: Counter[tuple[str, str]] = field(default_factory=Counter)
+    skips: Counter[tuple[str, str]] = field(default_factory=Counter)
+    dead_letters: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+    def dead(self, stage: str, error: str) -> None:
+        self.stages[stage, "error"] += 1
+        self.dead_letters["stage", stage, error] += 1
+        self.outcomes["dlq"] += 1
+
+    def skip(self, stage: str, reason: str) -> None:
+        self.stages[stage, "skip"] += 1
+        self.skips[stage, reason] += 1
+        self.outcomes["skipped"] += 1
+
+
+def expect(folder: Path) -> Expected:
+    result = Expected()
+    seen = set()
+    for path in sorted(folder.rglob("*.py")):
+        result.files += 1
+        try:
+            with tokenize.open(path) as file:
+                text = file.read()
+        except (SyntaxError, UnicodeDecodeError) as error:
+            result.dead("decode", type(error).__name__)
+            continue
+        result.stages["decode", "success"] += 1
+        try:
+            sources = definitions(text)
+        except SyntaxError:
+            result.dead("parse", "SyntaxError")
+            continue
+        result.stages["parse", "success"] += 1
+        if text in seen:
+            result.skip("deduplicate", "duplicate")
+            continue
+        seen.add(text)
+        result.stages["deduplicate", "success"] += 1
+        if not sources:
+            result.skip("split", "no definitions")
+            continue
+        result.stages["split", "success"] += 1
+        result.outcomes["split"] += 1
+        for source in sources:
+            result.definitions += 1
+            number = service.number_of(source)
+            if number % service.REFUSED_ALWAYS == 0:
+                result.dead("annotate", "client_error")
+            elif number % service.BROKEN_ALWAYS == 0:
+                result.dead("annotate", "server_error")
+            else:
+                result.stages["annotate", "success"] += 1
+                result.stages["normalise", "success"] += 1
+                result.outcomes["ready"] += 1
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real files of the standard library, and one of each kind that goes wrong."""
+    folder = tmp_path_factory.mktemp("input")
+    for package in (json, unittest):
+        assert package.__file__ is not None
+        shutil.copytree(
+            Path(package.__file__).parent, folder / package.__name__, ignore=shutil.ignore_patterns("test*")
+        )
+    (folder / "coding.py").write_bytes(b"# coding: nonsense\n")
+    (folder / "bytes.py").write_bytes(b"a = 1\nb = 2\nc = '\xff'\n")
+    (folder / "latin.py").write_bytes(b"# coding: latin-1\r\ndef caf\xe9():\r\n    return 1\r\n")
+    (folder / "syntax.py").write_text("def f(:\n")
+    (folder / "nothing.py").write_text("import os\n")
+    (folder / "zz_copy.py").write_bytes((folder / "json" / "decoder.py").read_bytes())
+    (folder / "service.py").write_text("\n".join([REFUSED, BROKEN, LIMITED, SHAKY]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> Expected:
+    expected = expect(folder)
+    # Whatever Python this is, something of every kind is there.
+    assert set(expected.outcomes) == {"ready", "skipped", "split", "dlq"}
+    assert set(expected.dead_letters) == {
+        ("stage", "decode", "SyntaxError"),
+        ("stage", "decode", "UnicodeDecodeError"),
+        ("stage", "parse", "SyntaxError"),
+        ("stage", "annotate", "client_error"),
+        ("stage", "annotate", "server_error"),
+    }
+    return expected
+
+
+@dataclass
+class Finished:
+    """A finished demo."""
+
+    out: Path
+    document: dict[str, Any]
+    files: dict[str, bytes]
+    """The telemetry, by signal."""
+    metrics: dict[str, dict[frozenset[tuple[str, str]], float]]
+    """Of each metric the last points that are not 0."""
+    spans: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+
+    def metric(self, name: str, *keys: str) -> Counter[Any]:
+        """The points of a metric, added up by these attributes (a single one is not in a tuple)."""
+        result: Counter[Any] = Counter()
+        for attributes, value in self.metrics.get(name, {}).items():
+            group = tuple(dict(attributes).get(key) for key in keys)
+            result[group[0] if len(group) == 1 else group] += value  # type: ignore[assignment]
+        return result
+
+
+def run_demo(folder: Path, out: Path, *options: str) -> Finished:
+    process = subprocess.run(
+        [sys.executable, "-m", "forge_otel.cli", "demo", "--json", "--input", folder, "--out", out, *options],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return finished(out, json.loads(process.stdout))
+
+
+def finished(out: Path, document: dict[str, Any]) -> Finished:
+    files = {name: (out / "telemetry" / f"{name}.jsonl").read_bytes() for name in ("traces", "metrics", "logs")}
+    lines = {name: [json.loads(line) for line in text.splitlines()] for name, text in files.items()}
+    metrics: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
+    for metric in flat(lines["metrics"][-1:], "resourceMetrics", "scopeMetrics", "metrics"):
+        for point in (metric.get("sum") or metric.get("gauge") or {}).get("dataPoints", []):
+            value = float(point.get("asDouble", point.get("asInt", 0)))
+            if value:
+                metrics.setdefault(metric["name"], {})[frozenset(attributes(point).items())] = value
+    return Finished(
+        out,
+        document,
+        files,
+        metrics,
+        flat(lines["traces"], "resourceSpans", "scopeSpans", "spans"),
+        flat(lines["logs"], "resourceLogs", "scopeLogs", "logRecords"),
+    )
+
+
+def flat(things: list[Any], *keys: str) -> list[Any]:
+    for key in keys:
+        things = [inner for thing in things for inner in thing.get(key, [])]
+    return things
+
+
+def attributes(thing: dict[str, Any]) -> dict[str, Any]:
+    return {one["key"]: next(iter(one["value"].values())) for one in thing.get("attributes", [])}
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return run_demo(folder, tmp_path_factory.mktemp("out"))
+
+
+@pytest.fixture(scope="module")
+def content(first: Finished) -> dict[str, Any]:
+    return database(first.out)
+
+
+@pytest.fixture(scope="module")
+def second(folder: Path, first: Finished, content: dict[str, Any]) -> Finished:
+    return run_demo(folder, first.out)
+
+
+@pytest.fixture(scope="module")
+def rerun(folder: Path, second: Finished) -> Finished:
+    return run_demo(folder, second.out, "--rerun")
+
+
+@pytest.fixture(params=["first", "second", "rerun"])
+def each(request: pytest.FixtureRequest) -> Finished:
+    finished: Finished = request.getfixturevalue(request.param)
+    return finished
+
+
+def database(out: Path) -> dict[str, Any]:
+    """What a run left, without times, ids of runs, and what the composition of batches decides."""
+    tables = {
+        "forge_samples": "id, status, pipeline_id, parent, input_digest, digest, data, reason, children",
+        "forge_measurements": "sample_id, key, version, digest, value",
+        "forge_dead_letters": (
+            "sample_id, source, place, error_type, data, pipeline_id, parent, derived_by, input_digest"
+        ),
+    }
+    with sqlite3.connect(out / "corpus.db") as connection:
+        rows: dict[str, Any] = {
+            table: sorted(connection.execute(f"SELECT {columns} FROM {table}").fetchall(), key=repr)
+            for table, columns in tables.items()
+        }
+    connection.close()
+    rows["artifacts"] = sorted(path.name for path in (out / "artifacts").rglob("*") if path.is_file())
+    return rows
+
+
+def outcomes(document: dict[str, Any]) -> Counter[str]:
+    names = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
+    return +Counter({name: document["ledger"][name] for name in names})
+
+
+def stages(document: dict[str, Any]) -> Counter[tuple[str, str]]:
+    columns = {"successes": "success", "skips": "skip", "errors": "error", "cancelled": "cancelled"}
+    return +Counter(
+        {(stage["name"], name): stage[key] for stage in document["stages"] for key, name in columns.items()}
+    )
+
+
+def dead_letters(document: dict[str, Any]) -> Counter[tuple[str, str, str]]:
+    return Counter(
+        {(entry["source"], entry["where"], entry["error_type"]): entry["count"] for entry in document["dead_letters"]}
+    )
+
+
+def skips(document: dict[str, Any]) -> Counter[tuple[str, str]]:
+    return Counter({(entry["stage"], entry["reason"]): entry["count"] for entry in document["skips"]})
+
+
+def measured(document: dict[str, Any]) -> Counter[tuple[str, str]]:
+    columns = {"computed": "computed", "cached": "cached", "errors": "error"}
+    return +Counter({(one["key"], name): one[key] for one in document["measurements"] for key, name in columns.items()})
+
+
+def test_the_summary_is_what_the_files_say(first: Finished, expected: Expected) -> None:
+    document = first.document
+    assert document["outcome"] == "completed"
+    assert document["ledger"]["admitted"] == expected.files
+    assert document["ledger"]["derived"] == expected.definitions
+    assert document["ledger"]["active"] == document["ledger"]["imbalance"] == 0
+    assert outcomes(document) == expected.outcomes
+    assert stages(document) == expected.stages
+    assert skips(document) == expected.skips
+    assert dead_letters(document) == expected.dead_letters
+    ready = expected.outcomes["ready"]
+    keys = ("token_count", "cyclomatic_complexity", "embedding")
+    assert measured(document) == {(key, "computed"): ready for key in keys}
+    assert [one["hit_ratio"] for one in document["measurements"]] == [0, 0, 0]
+    assert document["storage"]["inserted"] == expected.outcomes.total()
+    assert document["storage"]["artifacts_uploaded"] == ready
+
+
+def test_the_database_holds_what_the_summary_says(first: Finished, expected: Expected, content: dict[str, Any]) -> None:
+    assert Counter(row[1] for row in content["forge_samples"]) == expected.outcomes
+    assert Counter(row[1:4] for row in content["forge_dead_letters"]) == expected.dead_letters
+    assert len(content["forge_measurements"]) == 3 * expected.outcomes["ready"]
+    storage = first.document["storage"]
+    assert len(content["artifacts"]) <= storage["artifacts_uploaded"]
+
+
+def test_measured_values(first: Finished, folder: Path) -> None:
+    with sqlite3.connect(first.out / "corpus.db") as connection:
+        rows = connection.execute(
+            "SELECT key, value FROM forge_measurements WHERE sample_id = 'latin.py#café'"
+        ).fetchall()
+    connection.close()
+    values = {key: json.loads(value) for key, value in rows}
+    # def, café, (, ), :, return, 1
+    assert values["token_count"] == 7
+    assert values["cyclomatic_complexity"] == 1
+    assert len(values["embedding"]) == 32
+    assert sum(value * value for value in values["embedding"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_second_run_finds_everything_but_the_dead_letters(
+    second: Finished, expected: Expected, content: dict[str, Any]
+) -> None:
+    document = second.document
+    status = {row[0]: row[1] for row in content["forge_samples"]}
+    parent = {row[0]: row[3] for row in content["forge_samples"]}
+    ancestors = {parent[name] for name, state in status.items() if state == "dlq"} - {None}
+    assert outcomes(document) == Counter(
+        # Files that are done with all that was split from them, and what is done of the other files.
+        unchanged=sum(
+            state != "dlq" and (name not in ancestors if parent[name] is None else parent[name] in ancestors)
+            for name, state in status.items()
+        ),
+        split=len(ancestors),
+        dlq=expected.outcomes["dlq"],
+    )
+    assert dead_letters(document) == expected.dead_letters
+    assert measured(document) == {}
+    assert database(second.out) == content
+
+
+def test_doing_it_again_computes_and_duplicates_nothing(
+    rerun: Finished, expected: Expected, content: dict[str, Any]
+) -> None:
+    document = rerun.document
+    assert outcomes(document) == expected.outcomes
+    assert stages(document) == expected.stages
+    assert [one["hit_ratio"] for one in document["measurements"]] == [1, 1, 1]
+    assert [one["computed"] for one in document["measurements"]] == [0, 0, 0]
+    storage = document["storage"]
+    assert (storage["inserted"], storage["updated"]) == (0, 0)
+    assert storage["artifacts_uploaded"] == storage["artifacts_deduplicated"] == expected.outcomes["ready"]
+    assert database(rerun.out) == content
+
+
+def test_the_metrics_say_the_same(each: Finished) -> None:
+    document, ledger, storage = each.document, each.document["ledger"], each.document["storage"]
+    assert each.metric("forge.sample.admitted").total() == ledger["admitted"]
+    assert each.metric("forge.sample.derived").total() == ledger["derived"]
+    assert each.metric("forge.sample.settled", "forge.sample.outcome") == outcomes(document)
+    assert each.metric("forge.stage.executions", "forge.stage.name", "forge.stage.outcome") == stages(document)
+    assert each.metric("forge.stage.retries", "forge.stage.name") == +Counter(
+        {stage["name"]: stage["retries"] for stage in document["stages"]}
+    )
+    assert each.metric(
+        "forge.measurement.computations", "forge.measurement.key", "forge.measurement.outcome"
+    ) == measured(document)
+    enqueued = each.metric("forge.dlq.enqueued", "forge.dlq.source", "forge.stage.name", "error.type")
+    assert enqueued == dead_letters(document)
+    assert each.metric("forge.storage.samples.written", "forge.storage.write.result") == +Counter(
+        {name: storage[name] for name in ("inserted", "updated", "unchanged")}
+    )
+    assert each.metric("forge.storage.artifacts.uploaded").total() == storage["artifacts_uploaded"]
+    assert each.metric("forge.pipeline.completed", "forge.run.outcome") == {"completed": 1}
+    assert not each.metric("forge.telemetry.faults")
+
+
+def test_the_events_say_the_same(each: Finished) -> None:
+    ledger = each.document["ledger"]
+    (summary,) = [event for event in each.events if event.get("eventName") == "forge.pipeline.summary"]
+    said = attributes(summary)
+    for name in ("admitted", "derived", "ready", "skipped", "unchanged", "split", "dlq", "failed"):
+        assert int(said[f"forge.summary.{name}"]) == ledger[name]
+    enqueued = [event for event in each.events if event.get("eventName") == "forge.dlq.enqueue"]
+    assert len(enqueued) == ledger["dlq"]
+
+
+def test_the_record_in_the_database_says_the_same(each: Finished) -> None:
+    with sqlite3.connect(each.out / "corpus.db") as connection:
+        ((outcome, record),) = connection.execute(
+            "SELECT outcome, record FROM forge_runs WHERE id = ?", (each.document["run_id"],)
+        ).fetchall()
+    connection.close()
+    document = {key: value for key, value in each.document.items() if key not in ("verdict", "telemetry")}
+    document["measurements"] = [
+        {key: value for key, value in one.items() if key != "hit_ratio"} for one in document["measurements"]
+    ]
+    assert json.loads(record) == document
+    assert outcome == "completed"
+
+
+def test_the_telemetry_files_hold_what_the_summary_says(each: Finished) -> None:
+    telemetry = each.document["telemetry"]
+    files = {file["signal"]: file for file in telemetry["files"]}
+    assert files["traces"]["records"] == len(each.spans)
+    assert files["logs"]["records"] == len(each.events)
+    for name, text in each.files.items():
+        assert files[name]["path"] == str(each.out / "telemetry" / f"{name}.jsonl")
+        assert files[name]["size"] == len(text)
+        assert files[name]["exports"] == len(text.splitlines())
+    assert telemetry["flushed"] is True
+    assert telemetry["failed_exports"] == 0
+    assert telemetry["dropped"] == {"spans": 0, "log_records": 0}
+
+
+def test_every_sample_has_its_span_in_one_trace(each: Finished) -> None:
+    ledger = each.document["ledger"]
+    names = Counter(span["name"] for span in each.spans)
+    assert names["forge.sample"] == ledger["admitted"] + ledger["derived"]
+    assert names["forge.pipeline code_corpus"] == 1
+    assert len({span["traceId"] for span in each.spans}) == 1
+
+
+def test_the_sdk_tells_about_itself(first: Finished) -> None:
+    processed = first.metric("otel.sdk.processor.span.processed", "error.type")
+    assert processed == {None: len(first.spans)}
+
+
+def test_people_read_the_same(each: Finished) -> None:
+    document = each.document
+    text = io.StringIO()
+    show(document, Console(file=text, width=80))
+    lines = [re.split(r"\s{1,}", line.strip()) for line in text.getvalue().splitlines()]
+    for stage in document["stages"]:
+        errors = stage["errors"] + stage["cancelled"]
+        row = next(line for line in lines if line[0] == stage["name"])
+        assert row[1:5] == [str(count) for count in (stage["executions"], stage["skips"], errors, stage["retries"])]
+    for one in document["measurements"]:
+        row = next(line for line in lines if line[0] == one["key"])
+        assert row[1:4] == [str(one[key]) for key in ("computed", "cached", "errors")]
+    for entry in document["dead_letters"]:
+        assert ["dead", "letter", entry["where"], entry["error_type"], str(entry["count"])] in lines
+    for entry in document["skips"]:
+        assert ["skipped", entry["stage"], *entry["reason"].split(), str(entry["count"])] in lines
+    assert document["verdict"]["text"].split()[0] in text.getvalue()
+    assert max(map(len, text.getvalue().splitlines())) <= 80
+
+
+def test_after_a_kill_a_second_start_completes_what_an_undisturbed_run_leaves(
+    folder: Path, content: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+
+    class Killer(service.AnnotationService):  # type: ignore[misc,name-defined]
+        """Kills the process that asks, at its third question."""
+
+        asked = 0
+        victim: subprocess.Popen[bytes]
+
+        async def _annotate(self, request: Any) -> Any:
+            self.asked += 1
+            if self.asked == 3:
+                os.kill(self.victim.pid, signal.SIGKILL)
+            return await super()._annotate(request)
+
+    with Killer() as killer:
+        killer.victim = subprocess.Popen(
+            [sys.executable, EXAMPLE, "--input", folder, "--out", out, "--annotate", killer.url]
+        )
+        assert killer.victim.wait() == -signal.SIGKILL
+    before = Counter(row[1] for row in database(out)["forge_samples"])
+    resumed = run_demo(folder, out)
+    assert database(out) == content
+    assert outcomes(resumed.document)["unchanged"] <= before.total()
+    test_the_metrics_say_the_same(resumed)
+    with sqlite3.connect(out / "corpus.db") as connection:
+        ended = connection.execute("SELECT outcome FROM forge_runs ORDER BY started").fetchall()
+    connection.close()
+    assert ended == [(None,), ("completed",)]
+
+
+def test_postgresql(folder: Path, expected: Expected, postgresql_url: str, tmp_path: Path) -> None:
+    document = run_demo(folder, tmp_path, "--storage", postgresql_url).document
+    assert outcomes(document) == expected.outcomes
+    assert not (tmp_path / "corpus.db").exists()
+
+
+def test_the_example_knows_nothing_of_telemetry() -> None:
+    text = EXAMPLE.read_text()
+    assert not re.search("otel|opentelemetry|telemetry|trac(e|ing)|metrics", text)
+
+
+def test_a_limit_takes_files_from_the_whole_folder(folder: Path) -> None:
+    corpus = examples.load("code_corpus")
+    everything = corpus.python_files(folder)
+    assert everything == sorted(folder.rglob("*.py"))
+    assert corpus.python_files(folder, 3) == [everything[index * len(everything) // 3] for index in range(3)]
+    assert corpus.python_files(folder, len(everything)) == everything
