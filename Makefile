@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench picture clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ format: $(READY) ## write the code in its format
 
 bench: $(READY) ## measure what telemetry costs (ARGS="--quick")
 	$(BIN)/python -m benchmarks $(ARGS)
+
+picture: $(READY) ## the picture in the README, from a run of the demo
+	$(BIN)/python docs/picture.py
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache demo-out

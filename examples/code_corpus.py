@@ -45,8 +45,15 @@ _parser = threading.Lock()
 
 
 def syntax_tree(text: str) -> ast.Module:
-    """One at a time: CPython's parser (before 3.13) and its warning filters are not safe among threads."""
+    """Parse, one text at a time: CPython's parser and its warning filters keep state that all threads share.
+
+    Formatting a traceback parses as well, on whatever thread it happens; the `SystemError` to which that can lead says
+    nothing about the text.
+    """
     with _parser, warnings.catch_warnings(action="ignore"):
+        for _ in range(10):
+            with contextlib.suppress(SystemError):
+                return ast.parse(text)
         return ast.parse(text)
 
 

@@ -71,14 +71,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     ],
 )
 def test_an_option_that_cannot_be_used(
-    options: list[str],
-    message: str,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    options: list[str], message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder.parent)
     Path("file.py").write_text("")
     Path("empty").mkdir()
     said = refusal(capsys, "demo", "--input", folder, "--out", "out", *options)
@@ -102,7 +97,7 @@ def test_a_port_in_use(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     )
 
 
-@pytest.mark.parametrize("missing", ["aiohttp", "rich", "opentelemetry.exporter.otlp.json.file._log_exporter"])
+@pytest.mark.parametrize("missing", ["aiohttp", "rich.console", "opentelemetry.exporter.otlp.json.file._log_exporter"])
 def test_a_missing_extra(missing: str, folder: Path, tmp_path: Path) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; from forge_otel.cli import main; sys.exit(main())"
     process = subprocess.run(
@@ -112,9 +107,7 @@ def test_a_missing_extra(missing: str, folder: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert process.returncode == 2
-    assert process.stderr == (
-        f"forge-otel demo: the demo needs {missing}, which is not installed: pip install 'forge-otel[demo]'\n"
-    )
+    assert process.stderr == f"forge-otel demo: {missing} is not installed: pip install 'forge-otel[demo]'\n"
 
 
 def test_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,13 +180,13 @@ def test_prometheus_is_served_until_the_metrics_were_fetched(folder: Path, tmp_p
     )
     assert process.stderr is not None
     line = process.stderr.readline()
-    assert line.startswith("metrics at http://127.0.0.1:")
-    assert line.endswith("until they are fetched once, or 120 s have passed\n")
-    with urllib.request.urlopen(line.split()[2]) as answer:
+    assert line.startswith("serving http://127.0.0.1:")
+    assert line.endswith("until fetched once, or 120 s have passed\n")
+    with urllib.request.urlopen(line.split()[1]) as answer:
         text = answer.read().decode()
     output, _ = process.communicate()
     assert process.returncode == 0
-    assert json.loads(output)["telemetry"]["prometheus"] == line.split()[2]
+    assert json.loads(output)["telemetry"]["prometheus"] == line.split()[1]
     settled = [one for one in text.splitlines() if one.startswith("forge_sample_settled_total{")]
     counts = {
         outcome: value

@@ -12,13 +12,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import forge_otel
 from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, stage
@@ -26,19 +20,11 @@ from forge_otel import ForgeConfig, ForgeInstrumentor, guard
 from forge_otel.instrumentors import targets
 from forge_otel.telemetry import Telemetry
 
+from .support.telemetry import Recorded
 
-class Providers:
+
+class Providers(Recorded):
     """Providers that keep what they are given; none of them is global."""
-
-    def __init__(self) -> None:
-        self._spans = InMemorySpanExporter()
-        self._logs = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
-        self._reader = InMemoryMetricReader()
-        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
-        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._spans))
-        self.meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
-        self.logger_provider = LoggerProvider(shutdown_on_exit=False)
-        self.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(self._logs))
 
     def arguments(self) -> dict[str, Any]:
         return {
@@ -47,35 +33,26 @@ class Providers:
             "logger_provider": self.logger_provider,
         }
 
-    def spans(self) -> list[str]:
-        return sorted(span.name for span in self._spans.get_finished_spans())
+    def span_names(self) -> list[str]:
+        return sorted(span.name for span in self.spans)
 
-    def events(self) -> list[str]:
-        return sorted(str(log.log_record.event_name) for log in self._logs.get_finished_logs())
+    def event_names(self) -> list[str]:
+        return sorted(event.name for event in self.events)
 
-    def metrics(self) -> set[str]:
-        data = self._reader.get_metrics_data()
-        if data is None:
-            return set()
-        return {
-            metric.name
-            for resource in data.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-            if metric.data.data_points
-        }
+    def metric_names(self) -> set[str]:
+        return {name for name, points in self.points.items() if points}
 
-    def scopes(self) -> list[tuple[str, str | None, str | None]]:
+    def scopes(self) -> set[tuple[str, str | None, str | None]]:
         """Name, version and schema URL of everything that was recorded."""
-        found = [span.instrumentation_scope for span in self._spans.get_finished_spans()]
-        found += [log.instrumentation_scope for log in self._logs.get_finished_logs()]
-        data = self._reader.get_metrics_data()
+        found = [span.instrumentation_scope for span in self.spans]
+        found += [log.instrumentation_scope for log in self.log_exporter.get_finished_logs()]
+        data = self.metric_reader.get_metrics_data()
         if data is not None:
             found += [scope.scope for resource in data.resource_metrics for scope in resource.scope_metrics]
-        return [(scope.name, scope.version, scope.schema_url) for scope in found if scope is not None]
+        return {(scope.name, scope.version, scope.schema_url) for scope in found if scope is not None}
 
     def nothing(self) -> bool:
-        return not self.spans() and not self.events() and not self.metrics()
+        return not self.spans and not self.events and not self.metric_names()
 
 
 class Length(Measurement):
@@ -91,15 +68,17 @@ def upper(sample: Sample) -> Sample:
 
 
 def run_a_pipeline() -> None:
+    storage = SQLStorage("sqlite://")
     pipeline = Pipeline(
         name="words",
         source=[Sample(data="a", id="a")],
         stages=[upper],
         measurements=[Length()],
-        storage=SQLStorage("sqlite://"),
+        storage=storage,
     )
     with BatchRunner().run(pipeline) as run:
         assert [sample.data for sample in run] == ["A"]
+    storage.close()
 
 
 @pytest.fixture
@@ -134,7 +113,7 @@ def test_on_and_off(providers: Providers) -> None:
 
     ForgeInstrumentor().instrument(**providers.arguments())
     run_a_pipeline()
-    recorded = providers.spans()
+    recorded = providers.span_names()
     assert recorded == [
         "forge.measurement length",
         "forge.pipeline words",
@@ -147,7 +126,7 @@ def test_on_and_off(providers: Providers) -> None:
     ForgeInstrumentor().uninstrument()
     assert patched() == before
     run_a_pipeline()
-    assert providers.spans() == recorded
+    assert providers.span_names() == recorded
 
 
 def test_scopes_say_version_and_schema(providers: Providers) -> None:
@@ -155,7 +134,7 @@ def test_scopes_say_version_and_schema(providers: Providers) -> None:
     run_a_pipeline()
 
     expected = ("forge_otel", forge_otel.__version__, "https://forge-otel.dev/schemas/0.1.0")
-    assert set(providers.scopes()) == {expected}
+    assert providers.scopes() == {expected}
 
 
 def test_global_providers_are_not_touched(providers: Providers) -> None:
@@ -183,8 +162,8 @@ def test_each_component_alone(component: str, spans: list[str], providers: Provi
     ForgeInstrumentor().instrument(**providers.arguments(), components={component})
     run_a_pipeline()
 
-    assert providers.spans() == spans
-    recorded = providers.metrics()
+    assert providers.span_names() == spans
+    recorded = providers.metric_names()
     # The share of cached values is one of the figures of a run, like the share of ready samples.
     recorded.discard("forge.measurement.cache.hit_ratio")
     namespaces = {"runner": {"pipeline", "sample", "source"}, "stage": {"stage", "dlq"}}.get(component, {component})
@@ -201,7 +180,7 @@ def test_twice_is_once(providers: Providers, caplog: pytest.LogCaptureFixture) -
     assert patched() == before
     assert caplog.messages == ["Attempting to instrument while already instrumented"]
     run_a_pipeline()
-    assert providers.spans().count("forge.pipeline words") == 1
+    assert providers.span_names().count("forge.pipeline words") == 1
     assert other.nothing()
 
 
@@ -217,12 +196,12 @@ def test_two_instrumentors_record_once(providers: Providers) -> None:
     another.instrument(**other.arguments())
     try:
         run_a_pipeline()
-        assert providers.spans().count("forge.pipeline words") == 1
+        assert providers.span_names().count("forge.pipeline words") == 1
         assert other.nothing()
     finally:
         another.uninstrument()
     run_a_pipeline()
-    assert providers.spans().count("forge.pipeline words") == 2
+    assert providers.span_names().count("forge.pipeline words") == 2
     ForgeInstrumentor().uninstrument()
     assert patched() == before
 
@@ -231,14 +210,14 @@ def test_on_again_writes_to_the_new_providers(providers: Providers) -> None:
     ForgeInstrumentor().instrument(**providers.arguments())
     run_a_pipeline()
     ForgeInstrumentor().uninstrument()
-    recorded = providers.spans()
+    recorded = providers.span_names()
 
     other = Providers()
     ForgeInstrumentor().instrument(**other.arguments())
     run_a_pipeline()
 
-    assert other.spans() == providers.spans() == recorded
-    assert other.metrics()
+    assert other.span_names() == providers.span_names() == recorded
+    assert other.metric_names()
 
 
 def test_a_hundred_times_leaves_nothing(providers: Providers) -> None:
@@ -246,13 +225,13 @@ def test_a_hundred_times_leaves_nothing(providers: Providers) -> None:
         gc.collect()
         return sum(type(each) is Telemetry for each in gc.get_objects())
 
-    before = patched()
+    before, telemetries_before = patched(), telemetries()
     for _ in range(100):
         ForgeInstrumentor().instrument(**providers.arguments())
         ForgeInstrumentor().uninstrument()
 
     assert patched() == before
-    assert telemetries() == 0
+    assert telemetries() == telemetries_before
     run_a_pipeline()
     assert providers.nothing()
 
@@ -263,12 +242,16 @@ def test_a_bad_keyword_is_raised_and_nothing_is_on(providers: Providers) -> None
         ForgeInstrumentor().instrument(**providers.arguments(), event="all")
     with pytest.raises(ValueError, match="events='some': it must be one of default, all, none"):
         ForgeInstrumentor().instrument(**providers.arguments(), events="some")
+    with pytest.raises(TypeError, match=r"^config='all': it is a str, which has no with_settings\(\)$"):
+        ForgeInstrumentor().instrument(config="all")
+    with pytest.raises(TypeError, match=r"^meter_provider=.*: it is a TracerProvider, which has no get_meter\(\)$"):
+        ForgeInstrumentor().instrument(meter_provider=providers.tracer_provider)
 
     assert patched() == before
     assert not ForgeInstrumentor().is_instrumented_by_opentelemetry
     ForgeInstrumentor().instrument(**providers.arguments())
     run_a_pipeline()
-    assert providers.spans()
+    assert providers.span_names()
 
 
 class BrokenProvider(TracerProvider):
@@ -298,7 +281,7 @@ def test_a_fault_while_instrumenting_leaves_the_pipeline_as_it_was(
     ForgeInstrumentor().uninstrument()
     ForgeInstrumentor().instrument(**providers.arguments())
     run_a_pipeline()
-    assert providers.spans()
+    assert providers.span_names()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("no tracer today")])
@@ -315,7 +298,7 @@ def test_instrumenting_that_is_interrupted_leaves_nothing(
     assert not ForgeInstrumentor().is_instrumented_by_opentelemetry
     ForgeInstrumentor().instrument(**providers.arguments())
     run_a_pipeline()
-    assert providers.spans()
+    assert providers.span_names()
 
 
 def test_the_environment_counts(providers: Providers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,8 +307,8 @@ def test_the_environment_counts(providers: Providers, monkeypatch: pytest.Monkey
     ForgeInstrumentor().instrument(**providers.arguments())
     run_a_pipeline()
 
-    assert providers.events() == []
-    assert providers.spans() == ["forge.pipeline words", "forge.sample", "forge.stage upper"]
+    assert providers.event_names() == []
+    assert providers.span_names() == ["forge.pipeline words", "forge.sample", "forge.stage upper"]
 
 
 def test_a_keyword_counts_more_than_the_environment(providers: Providers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +317,7 @@ def test_a_keyword_counts_more_than_the_environment(providers: Providers, monkey
     ForgeInstrumentor().instrument(**providers.arguments(), events="all")
     run_a_pipeline()
 
-    assert providers.events() == ["forge.stage.start", "forge.stage.stop"]
+    assert providers.event_names() == ["forge.stage.start", "forge.stage.stop"]
 
 
 def test_a_config_counts_more_than_the_environment(providers: Providers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +327,7 @@ def test_a_config_counts_more_than_the_environment(providers: Providers, monkeyp
     ForgeInstrumentor().instrument(**providers.arguments(), config=config)
     run_a_pipeline()
 
-    assert providers.events() == ["forge.stage.start", "forge.stage.stop"]
+    assert providers.event_names() == ["forge.stage.start", "forge.stage.stop"]
 
 
 def test_a_keyword_counts_more_than_a_config(providers: Providers) -> None:
@@ -352,7 +335,7 @@ def test_a_keyword_counts_more_than_a_config(providers: Providers) -> None:
     ForgeInstrumentor().instrument(**providers.arguments(), config=config, events="all")
     run_a_pipeline()
 
-    assert providers.events() == ["forge.stage.start", "forge.stage.stop"]
+    assert providers.event_names() == ["forge.stage.start", "forge.stage.stop"]
     assert config.events == "none"
 
 

@@ -138,14 +138,14 @@ def test_what_has_settled_is_stored(world: World, runner: Runner) -> None:
     assert {record.run_id for record in stored.values()} == {run.id}
 
 
-@every_runner
+@both_runners
 def test_measurements_see_leaf_samples_only(world: World, runner: Runner) -> None:
     runner.run(world.pipeline()).drain()
     measured = {sample_id for name, sample_id in world.called() if name == "length"}
     assert measured == {"0#a", "0#b", "2", "3#d", "3#e", "3#f"}
 
 
-@every_runner
+@both_runners
 def test_a_second_run_finds_everything_unchanged_and_runs_no_stage(world: World, runner: Runner) -> None:
     runner.run(world.pipeline()).drain()
     world.called()
@@ -155,7 +155,7 @@ def test_a_second_run_finds_everything_unchanged_and_runs_no_stage(world: World,
     assert world.called() == {}
 
 
-@every_runner
+@both_runners
 def test_what_failed_runs_again_and_its_dead_letter_goes_with_the_success(world: World, runner: Runner) -> None:
     world.bad = {"2"}
     pipeline = world.pipeline()
@@ -172,7 +172,7 @@ def test_what_failed_runs_again_and_its_dead_letter_goes_with_the_success(world:
     pipeline.storage.close()  # type: ignore[union-attr]
 
 
-@every_runner
+@both_runners
 def test_a_split_with_a_child_that_failed_runs_again_and_its_ready_children_are_unchanged(
     world: World, runner: Runner
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_split_with_a_child_that_failed_runs_again_and_its_ready_children_are_
     assert rows(SQLStorage(world.url)) == EVERYTHING
 
 
-@every_runner
+@both_runners
 def test_a_nested_split_is_unchanged_only_with_all_its_descendants(storage_url: str, runner: Runner) -> None:
     bad = {"0#x#y"}
     called: list[str] = []
@@ -222,7 +222,7 @@ def test_a_nested_split_is_unchanged_only_with_all_its_descendants(storage_url: 
     assert ledger(runner.run(pipeline).drain())["split"] == 2
 
 
-@every_runner
+@both_runners
 def test_other_input_runs_again(world: World, runner: Runner) -> None:
     runner.run(world.pipeline()).drain()
     world.called()
@@ -236,7 +236,7 @@ def test_other_input_runs_again(world: World, runner: Runner) -> None:
     assert (record.data, record.values) == (b'"CHANGED"', {("length", "1"): b"7"})
 
 
-@every_runner
+@both_runners
 def test_resume_can_be_switched_off(world: World, runner: Runner) -> None:
     runner.run(world.pipeline()).drain()
     world.called()
@@ -404,7 +404,7 @@ def test_a_sample_without_an_id_is_recognised_by_its_content(storage_url: str, r
     assert ledger(runner.run(pipeline("x", "y")).drain()) == {"admitted": 2, "unchanged": 1, "ready": 1}
 
 
-@every_runner
+@both_runners
 def test_replay_takes_dead_letters_through_again(world: World, runner: Runner) -> None:
     world.bad = {"2", "3#e"}
     pipeline = world.pipeline()
@@ -425,7 +425,7 @@ def test_replay_takes_dead_letters_through_again(world: World, runner: Runner) -
     pipeline.storage.close()  # type: ignore[union-attr]
 
 
-@every_runner
+@both_runners
 def test_a_derived_sample_keeps_its_parent_when_it_is_replayed(world: World, runner: Runner) -> None:
     world.bad = {"3#e"}
     pipeline = world.pipeline()

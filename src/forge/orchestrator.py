@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from .sample import Sample
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
+
+logger = logging.getLogger("forge")
 
 Outcome = tuple[Any, BaseException | None]
 """A value and None, or None and an error."""
@@ -137,11 +140,15 @@ class MeasurementOrchestrator:
         if not pairs:
             return {}
         found = self._storage.measured(self._pipeline.name, pairs, measurement.key, measurement.version)
-        loads = self._pipeline.serializer.loads
-        return {
-            sample_id: MeasurementResult(outcome=MeasurementOutcome.CACHED, value=loads(content))
-            for sample_id, content in found.items()
-        }
+        cached = {}
+        for sample_id, content in found.items():
+            try:
+                value = self._pipeline.serializer.loads(content)
+            except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
+                logger.warning("the cached %r of sample %r cannot be read: %r", measurement.key, sample_id, error)
+            else:
+                cached[sample_id] = MeasurementResult(outcome=MeasurementOutcome.CACHED, value=value)
+        return cached
 
     async def _cached_async(self, measurement: Measurement, samples: Sequence[Sample]) -> dict[str, MeasurementResult]:
         if self._storage is None or self.nothing_stored:

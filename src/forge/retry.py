@@ -49,6 +49,7 @@ _NETWORK_CLASSES = {
     ("anthropic", "APIConnectionError"),
     ("botocore", "HTTPClientError"),
     ("botocore", "ConnectionError"),
+    ("http", "IncompleteRead"),
     ("urllib", "URLError"),
     ("urllib3", "HTTPError"),
 }

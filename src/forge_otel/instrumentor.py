@@ -50,6 +50,14 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         config: ForgeConfig | None = None,
         **settings: Any,
     ) -> None:
+        for name, value, method in (
+            ("tracer_provider", tracer_provider, "get_tracer"),
+            ("meter_provider", meter_provider, "get_meter"),
+            ("logger_provider", logger_provider, "get_logger"),
+            ("config", config, "with_settings"),
+        ):
+            if value is not None and not hasattr(value, method):
+                raise TypeError(f"{name}={value!r}: it is a {type(value).__name__}, which has no {method}()")
         self._config = (config or ForgeConfig.from_environment()).with_settings(settings)
         _instrumentors.add(self)
         self._patches = Patches()

@@ -214,8 +214,14 @@ class Call:
         self.close(result)
         return result
 
+    def make_current(self) -> None:
+        """Make the span current in this context and all copies of it, for good."""
+        CALL.set(None)
+        if self.context is not None:
+            otel_context.attach(self.context)
+
     def enter(self) -> Tokens | None:
-        """Make the span current, until `leave` in the same context or for good."""
+        """Make the span current until `leave`, in the same context."""
         if self.context is None:
             return None
         with guard.protected(f"the context of {self.operation.name}"):

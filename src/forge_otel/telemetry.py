@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from . import guard
 from ._version import __version__
@@ -107,4 +106,8 @@ def _all_periodic(provider: MeterProvider) -> bool:
     """
     configuration = getattr(provider, "_sdk_config", None)  # until SDK 1.44
     readers: Any = getattr(provider, "_metric_readers", None) or getattr(configuration, "metric_readers", ())
-    return bool(readers) and all(isinstance(reader, PeriodicExportingMetricReader) for reader in readers)
+    if not readers:
+        return False
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415 - only where it is used
+
+    return all(isinstance(reader, PeriodicExportingMetricReader) for reader in readers)

@@ -10,7 +10,7 @@ from forge import ArtifactStore, BatchRunner, Measurement, Pipeline, RetryPolicy
 from .clock import FakeClock
 
 
-class TooManyRequests(Exception):
+class TooManyRequestsError(Exception):
     """What an API client might raise for HTTP status 429."""
 
     status_code = 429
@@ -30,7 +30,7 @@ def small_run(folder: Path, clock: FakeClock) -> Run:
         clock.advance(0.25)
         if sample.id == "busy" and sample.id not in failed:
             failed.add(sample.id)
-            raise TooManyRequests("come back later")
+            raise TooManyRequestsError("come back later")
         if sample.id == "short":
             return Skip("too short")
         if sample.id == "broken":

@@ -18,6 +18,7 @@ from opentelemetry.trace import StatusCode
 
 from forge_otel import ForgeInstrumentor, guard
 
+
 @dataclass(frozen=True)
 class Histogram:
     """What a histogram says of its values. `minimum` and `maximum` are exact, and the sum of so few is as well."""
@@ -52,11 +53,14 @@ class Recorded:
     logger_provider: LoggerProvider = field(init=False)
     readers: tuple[MetricReader, ...] = ()
     """More readers, beside the one in memory."""
+    in_memory: bool = True
+    """Whether there is one in memory: it is not periodic, so zero points are not flushed."""
 
     def __post_init__(self) -> None:
         self.tracer_provider = TracerProvider(shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.span_exporter))
-        self.meter_provider = MeterProvider((self.metric_reader, *self.readers), shutdown_on_exit=False)
+        readers = (self.metric_reader, *self.readers) if self.in_memory else self.readers
+        self.meter_provider = MeterProvider(readers, shutdown_on_exit=False)
         self.logger_provider = LoggerProvider(shutdown_on_exit=False)
         self.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(self.log_exporter))
 
@@ -104,15 +108,19 @@ class Recorded:
     def total(self, metric: str, *wanted: str) -> float:
         """The sum over the points of a counter that have these attributes, each put as `stage.name=s`."""
         points = self.points.get(metric, {})
-        return sum(value for text, value in points.items() if set(wanted) <= set(text.split(", ")))
+        return float(sum(value for text, value in points.items() if set(wanted) <= set(text.split(", "))))
 
     def tree(self) -> str:
         """All spans as an indented text: below each one its children, in the order in which they started.
 
         Each line has the name, the kind unless it is internal, the attributes in the order of their names, the status
-        if one is set, and the samples that links point to.
+        if one is set, and what links point to: the id of a sample, the name of another span.
         """
         return "\n".join(self._lines(None, "")) + "\n"
+
+    def log(self) -> str:
+        """All events as a text: severity, name and span; the body; the attributes, of a traceback its last line."""
+        return "".join(_event_text(event) for event in self.events)
 
     def _lines(self, parent: int | None, indent: str) -> Iterator[str]:
         children = [span for span in self.spans if (span.parent.span_id if span.parent else None) == parent]
@@ -128,12 +136,10 @@ class Recorded:
         parts.append(_text(span.attributes))
         if span.status.status_code is not StatusCode.UNSET:
             parts.append(f"{span.status.status_code.name}({span.status.description})")
-        targets = {link.context.span_id for link in span.links}
-        parts += [
-            f"-> {(other.attributes or {})['forge.sample.id']}"
-            for other in self.spans
-            if other.context is not None and other.context.span_id in targets
-        ]
+        known = {other.context.span_id: other for other in self.spans if other.context is not None}
+        for link in span.links:
+            other = known.get(link.context.span_id)
+            parts.append(f"-> {(other.attributes or {}).get('forge.sample.id', other.name) if other else 'elsewhere'}")
         return " | ".join(parts)
 
 
@@ -157,8 +163,14 @@ def recording(*, raise_faults: bool = True, recorded: Recorded | None = None, **
     finally:
         instrumentor.uninstrument()
         guard.RAISE = before
-        recorded.tracer_provider.shutdown()
-        recorded.logger_provider.shutdown()
+
+
+def _event_text(event: Event) -> str:
+    lines = [f"{event.severity} {event.name} in {event.span}", f"  {event.body}"]
+    for key, value in sorted(event.attributes.items()):
+        shown = value.strip().splitlines()[-1] if key == "exception.stacktrace" else value
+        lines.append(f"  {key} = {shown!r}")
+    return "\n".join(lines) + "\n"
 
 
 def _text(attributes: Mapping[str, Any] | None) -> str:

@@ -6,6 +6,7 @@ import atexit
 import dataclasses
 import hashlib
 import logging
+import os
 import threading
 import uuid
 import weakref
@@ -436,6 +437,9 @@ class Run(Consumable):
             self._began = True
             self._started = (self.clock.time(), self.clock.monotonic())
             _live.add(self)
+        # What is registered last is called first: before whatever the user's code writes to is shut down.
+        atexit.unregister(_end_live_runs)
+        atexit.register(_end_live_runs)
             self.context.run(artifact_stored.set, self._artifact_stored)
             try:
                 self.context.run(self.begin)
@@ -536,10 +540,11 @@ class Run(Consumable):
                 counts["artifact_bytes_written"] += artifact.size
 
 
-def _close_live() -> None:
+def _end_live_runs() -> None:
     """The process ends with runs that nobody ended: settle and record what they did."""
     for run in list(_live):
         run.close()
 
 
-atexit.register(_close_live)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_live.clear)  # they are the parent's

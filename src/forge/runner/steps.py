@@ -223,4 +223,11 @@ def steps_of(run: Run) -> list[Step]:
 
 async def in_context(item: Item, coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine as a task in a copy of an item's context."""
-    return await asyncio.get_running_loop().create_task(coroutine, context=item.context.copy())
+    task = asyncio.get_running_loop().create_task(coroutine, context=item.context.copy())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        # The run ends. If the call had come to something already, that counts.
+        if task.done() and not task.cancelled():
+            return task.result()
+        raise

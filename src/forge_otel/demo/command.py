@@ -54,9 +54,11 @@ def demo(options: Namespace) -> int:
         raise DemoError(f"--input {folder}: no .py files below it; choose a folder with Python code")
     with ExitStack() as stack:
         stack.enter_context(_log_file(out / "demo.log"))
-        telemetry = Telemetry(out / "telemetry", endpoint=options.otlp, prometheus=options.prometheus)
-        if telemetry.prometheus:
-            stack.callback(telemetry.prometheus.close)
+        prometheus = None
+        if options.prometheus is not None:
+            prometheus = PrometheusEndpoint(options.prometheus)
+            stack.callback(prometheus.close)
+        telemetry = Telemetry(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
         service = stack.enter_context(examples.load("annotation_service").AnnotationService())
         pipeline = corpus.code_corpus(folder, limit=options.limit, storage=storage, out=out, annotate_url=service.url)
         instrumentor = ForgeInstrumentor()
@@ -80,8 +82,8 @@ def demo(options: Namespace) -> int:
             print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - what was asked for
         else:
             show(document, Console())
-        if telemetry.prometheus and not interrupted:
-            _serve(telemetry.prometheus)
+        if prometheus and not interrupted:
+            _serve(prometheus)
     if interrupted:
         return 130
     return 0 if error is None else 1
@@ -146,7 +148,7 @@ def _serve(prometheus: PrometheusEndpoint) -> None:
     prometheus.expect_scrape()
     interactive = sys.stdin.isatty()
     until = "a key is pressed" if interactive else f"{SCRAPE:.0f} s have passed"
-    print(f"metrics at {prometheus.url} until they are fetched once, or {until}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"serving {prometheus.url} until fetched once, or {until}", file=sys.stderr, flush=True)  # noqa: T201
     try:
         if interactive:
             with _single_keys(sys.stdin):

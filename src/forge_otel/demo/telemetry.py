@@ -29,6 +29,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from ..semconv.attributes import ERROR_TYPE
 from .errors import DemoError
 from .prometheus import PrometheusEndpoint
 
@@ -74,12 +75,17 @@ class Telemetry:
     """Providers of the demo's own; the global ones are left alone. `OTEL_…` variables are honoured.
 
     Raises:
-        DemoError: the folder cannot be written, the endpoint is no URL, or the Prometheus port is in use.
+        DemoError: the folder cannot be written, or the endpoint is no URL.
     """
 
-    def __init__(self, folder: Path, *, endpoint: str | None = None, prometheus: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, endpoint: str | None = None, prometheus: PrometheusEndpoint | None = None
+    ) -> None:
         os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
+        if endpoint is not None:
+            _check_endpoint(endpoint)
         self.endpoint = endpoint
+        self.prometheus = prometheus
         self.sinks: list[Sink] = []
         self.flushed: bool | None = None
         """Whether the last flush wrote everything in time; None before it."""
@@ -89,7 +95,6 @@ class Telemetry:
         exporters = [self._files(folder)]
         if endpoint is not None:
             exporters.append(self._otlp(endpoint))
-        self.prometheus = PrometheusEndpoint(prometheus) if prometheus is not None else None
         self._readers: list[MetricReader] = [
             PeriodicExportingMetricReader(
                 metrics,
@@ -98,7 +103,7 @@ class Telemetry:
             for _, metrics, _ in exporters
         ]
         resource = _resource()
-        pulled = [self.prometheus.reader] if self.prometheus else []
+        pulled = [prometheus.reader] if prometheus else []
         self.meter_provider = MeterProvider([*self._readers, *pulled], resource, shutdown_on_exit=False)
         own: dict[str, Any] = {"meter_provider": self.meter_provider}
         self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False, **own)
@@ -145,7 +150,7 @@ class Telemetry:
         return sum(
             int(point.value)
             for name, point in _points(self._last_metrics)
-            if name == f"otel.sdk.processor.{signal}.processed" and point.attributes.get("error.type") == "queue_full"
+            if name == f"otel.sdk.processor.{signal}.processed" and point.attributes.get(ERROR_TYPE) == "queue_full"
         )
 
     def _files(self, folder: Path) -> tuple[Any, Any, Any]:
@@ -163,7 +168,6 @@ class Telemetry:
         return self._watched(spans, metrics, logs, lambda name: (f"{name}.jsonl", folder / f"{name}.jsonl"))
 
     def _otlp(self, endpoint: str) -> tuple[Any, Any, Any]:
-        _check_endpoint(endpoint)
         exporters = _grpc(endpoint) if urlsplit(endpoint).port == GRPC_PORT else _http(endpoint)
         return self._watched(*exporters, lambda name: (f"{name} → {endpoint}", None))
 

@@ -198,9 +198,11 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     if call.span is not None and call.span.is_recording():
         scope.count_span()
     RUN.set(scope)
-    call.enter()
-    telemetry.state.add(run)
-    telemetry.write_zeros(zero_points(run, telemetry.config.components))
+    call.make_current()
+    with guard.protected("the state of a run"):
+        telemetry.state.add(run)
+    with guard.protected("the zero points"):
+        telemetry.write_zeros(zero_points(run, telemetry.config.components))
     call.write(Point(metrics.FORGE_PIPELINE_STARTED))
 
 
@@ -295,7 +297,7 @@ def _open_sample(telemetry: Telemetry, item: Item) -> None:
         call = SAMPLE_OPERATION.open(telemetry, item)
     if call is not None:
         SAMPLE.set(SampleScope(call))
-        call.enter()
+        call.make_current()
 
 
 def _close_sample(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:

@@ -1,0 +1,27 @@
+"""Makes docs/demo.svg from a real run of the demo: `make picture`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from forge_otel.demo.summary import show
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "forge_otel.cli", "demo", "--json", "--out", "demo-out"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    console = Console(record=True, width=96, file=StringIO(), force_terminal=True, color_system="truecolor")
+    show(json.loads(done.stdout), console)
+    Path(__file__).with_name("demo.svg").write_text(console.export_svg(title="make demo"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Each component alone is useful."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from forge_otel.semconv import metrics
+
+from .support.clock import FakeClock
+from .support.small_run import small_run
+from .support.telemetry import Recorded, recording
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def emitted(folder: Path, component: str) -> tuple[set[str], set[str], set[str]]:
+    """The names of the spans, metrics and events of a small run in which one component is instrumented."""
+    with recording(components=[component]) as recorded:
+        result = small_run(folder, FakeClock()).drain()
+        assert result.ledger.ready == 3
+        return names(recorded)
+
+
+def names(recorded: Recorded) -> tuple[set[str], set[str], set[str]]:
+    spans = {span.name for span in recorded.spans}
+    return spans, set(recorded.points), {event.name for event in recorded.events}
+
+
+def test_runner_alone(tmp_path: Path) -> None:
+    spans, points, events = emitted(tmp_path, "runner")
+    assert spans == {"forge.pipeline small", "forge.sample"}
+    assert points == {
+        "forge.pipeline.started",
+        "forge.pipeline.completed",
+        "forge.pipeline.active",
+        "forge.pipeline.duration",
+        "forge.pipeline.sample_count",
+        "forge.pipeline.success_ratio",
+        "forge.pipeline.progress.time",
+        "forge.pipeline.end.time",
+        "forge.pipeline.success.time",
+        "forge.pipeline.expected_interval",
+        "forge.measurement.cache.hit_ratio",
+        "forge.source.reads",
+        "forge.source.duration",
+        "forge.sample.admitted",
+        "forge.sample.derived",
+        "forge.sample.settled",
+        "forge.sample.active",
+        "forge.sample.duration",
+    }
+    assert events == {
+        "forge.pipeline.start",
+        "forge.pipeline.stop",
+        "forge.pipeline.summary",
+        "forge.stage.summary",
+        "forge.measurement.summary",
+    }
+
+
+def test_stage_alone(tmp_path: Path) -> None:
+    spans, points, events = emitted(tmp_path, "stage")
+    assert spans == {"forge.stage clean", "forge.stage.batch tag"}
+    assert points == {
+        "forge.stage.executions",
+        "forge.stage.duration",
+        "forge.stage.failures",
+        "forge.stage.retries",
+        "forge.stage.busy.time",
+        "forge.stage.retry_wait.time",
+        "forge.stage.batch.size",
+        "forge.dlq.enqueued",
+        "forge.dlq.depth",
+        "forge.dlq.oldest.time",
+    }
+    assert events == {"forge.stage.exception", "forge.stage.retry", "forge.dlq.enqueue"}
+
+
+def test_measurement_alone(tmp_path: Path) -> None:
+    spans, points, events = emitted(tmp_path, "measurement")
+    assert spans == {"forge.measurement density", "forge.measurement.batch length"}
+    assert points == {
+        "forge.measurement.computations",
+        "forge.measurement.duration",
+        "forge.measurement.cache.misses",
+        "forge.measurement.batch.size",
+        "forge.measurement.batch.duration",
+    }
+    assert events == {"forge.measurement.exception"}
+
+
+def test_storage_alone(tmp_path: Path) -> None:
+    spans, points, events = emitted(tmp_path, "storage")
+    assert spans == {"forge.storage write sqlite", "forge.storage upload file"}
+    assert points == {
+        "forge.storage.samples.written",
+        "forge.storage.artifacts.uploaded",
+        "forge.storage.io",
+        "forge.storage.operation.duration",
+    }
+    assert events == set()
+
+
+@pytest.mark.parametrize("component", ["stage", "measurement"])
+def test_what_stands_alone_still_names_the_pipeline(tmp_path: Path, component: str) -> None:
+    with recording(components=[component]) as recorded:
+        small_run(tmp_path, FakeClock()).drain()
+        points = recorded.points
+    assert all("pipeline.name=small" in text for metric in points.values() for text in metric)
+
+
+def test_every_metric_of_a_run_belongs_to_one_component(tmp_path: Path) -> None:
+    """What is in the vocabulary and not seen in a small run needs a queue, a failed read or a fault."""
+    with recording() as recorded:
+        small_run(tmp_path, FakeClock()).drain()
+        _, points, _ = names(recorded)
+    assert {metric.name for metric in metrics.ALL} - points == {
+        "forge.stage.queue.depth",
+        "forge.stage.queue.limit",
+        "forge.stage.queue.duration",
+        "forge.dlq.replayed",
+        "forge.dlq.dropped",
+        "forge.cost.calls",
+        "forge.cost.tokens",
+        "forge.cost.amount",
+        "forge.cost.saved",
+        "forge.cost.unpriced",
+        "forge.telemetry.faults",
+        "forge.telemetry.suppressed",
+    }
