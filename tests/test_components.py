@@ -1,11 +1,15 @@
-"""Each component alone is useful."""
+"""Each component alone is useful, and together they see everything that `forge` does."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forge_otel.instrumentors import targets
+from forge_otel.patching import Layer, Target
 from forge_otel.semconv import metrics
 
 from .support.clock import FakeClock
@@ -131,3 +135,52 @@ def test_every_metric_of_a_run_belongs_to_one_component(tmp_path: Path) -> None:
         "forge.telemetry.faults",
         "forge.telemetry.suppressed",
     }
+
+
+TARGETS = targets(["runner", "stage", "measurement", "storage"])
+
+NOT_OBSERVED = {
+    "StageExecutor": {"attempt", "attempt_async", "close"},
+    "StageQueue": {"take_waiting", "wait_for_taker", "finish", "close"},
+    "MeasurementOrchestrator": {"close"},
+    "SQLStorage": {
+        "open",
+        "close",
+        "count",
+        "dead_letters",
+        "drop_dead_letters",
+        "dead_letter_state",
+        "begin_run",
+        "end_run",
+        "runs",
+    },
+    "ArtifactStore": {"open", "exists"},
+    "DeadLetterQueue": {"list", "get", "settled", "snapshot", "refresh"},
+}
+"""What does no work of a pipeline, or is seen where it is used."""
+
+
+def owner_of(target: Target) -> type:
+    owner: type = getattr(importlib.import_module(target.module), target.path.split(".")[0])
+    return owner
+
+
+@pytest.mark.parametrize("name", NOT_OBSERVED)
+def test_a_new_method_is_observed_or_left_out_on_purpose(name: str) -> None:
+    observed = {target.path.split(".")[1]: owner_of(target) for target in TARGETS if target.path.startswith(f"{name}.")}
+    (owner,) = set(observed.values())
+    methods = {key for key, value in vars(owner).items() if inspect.isfunction(value) and not key.startswith("_")}
+    assert methods == observed.keys() | NOT_OBSERVED[name]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.path)
+def test_wrappers_have_the_signature_of_what_they_wrap(target: Target) -> None:
+    original = getattr(owner_of(target), target.path.split(".")[1])
+    wrapper = target.wrap(original, Layer())
+    assert parameters(wrapper) == parameters(original)
+    assert inspect.iscoroutinefunction(wrapper) == inspect.iscoroutinefunction(original)
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    signature = inspect.signature(function, follow_wrapped=False)
+    return [(parameter.name, parameter.kind, parameter.default) for parameter in signature.parameters.values()]

@@ -6,7 +6,6 @@ import asyncio
 import email.utils
 import errno
 import logging
-import os
 import socket
 import sqlite3
 import threading
@@ -58,18 +57,20 @@ def error_of(client: Callable[[str], None], url: str) -> BaseException:
         ("slow", "timeout"),
         ("stalled", "timeout"),
         ("gone", "network_error"),
-        ("cut", "network_error"),
     ],
 )
 def test_the_class_of_what_http_clients_raise(
-    client: Callable[[str], None], path: str, expected: str, server: str, request: pytest.FixtureRequest
+    client: Callable[[str], None], path: str, expected: str, server: str
 ) -> None:
-    if path == "cut" and request.node.callspec.id.startswith("cut-botocore"):
-        pytest.skip("botocore does not see that a body was cut off")
     error = error_of(client, f"{server}/{path}/x")
     assert classify(error) == expected
     assert http_status(error) == (int(path) if path.isdigit() else None)
     assert retry_after(error) == (7 if path.isdigit() else None)
+
+
+@pytest.mark.parametrize("name", sorted(CLIENTS.keys() - {"botocore"}))  # which does not look
+def test_a_body_that_is_cut_off_is_a_network_error(name: str, server: str) -> None:
+    assert classify(error_of(CLIENTS[name], f"{server}/cut/x")) == "network_error"
 
 
 @every_client
@@ -174,7 +175,6 @@ NOW = 1_700_000_000.0
         ("nan", None),
         ("inf", None),
         ("Fri, 31 Feb 2023 25:61:61 GMT", None),
-        ("Mon, 01 Jan 0001 00:00:00 -0000", None),
         (None, None),
     ],
 )
@@ -182,7 +182,7 @@ def test_retry_after_is_seconds_or_a_date_and_nonsense_is_ignored(value: str | N
     assert retry_after(http_error(value), now=NOW) == expected
 
 
-def tested_stage(function: Callable[[Sample], Any], is_async: bool, batch: bool = False, **settings: Any) -> Any:
+def stage_of(function: Callable[[Sample], Any], is_async: bool, batch: bool = False, **settings: Any) -> Any:
     def process(argument: Any) -> Any:
         return [function(sample) for sample in argument] if batch else function(argument)
 
@@ -206,7 +206,7 @@ def test_an_exception_fails_the_sample_and_nothing_else(
 
     storage = SQLStorage(f"sqlite:///{tmp_path}/forge.db")
     pipeline = Pipeline(
-        name="p", source=samples("a", "bad", "b"), stages=[tested_stage(picky, is_async, batch)], storage=storage
+        name="p", source=samples("a", "bad", "b"), stages=[stage_of(picky, is_async, batch)], storage=storage
     )
     result = runner.run(pipeline).drain()
     assert (result.outcome, ledger(result)) == ("completed", {"admitted": 3, "ready": 2, "dlq": 1})
@@ -229,7 +229,7 @@ def test_an_exception_that_raises_when_looked_at_fails_the_sample_too(
 
     storage = SQLStorage(f"sqlite:///{tmp_path}/forge.db")
     pipeline = Pipeline(
-        name="p", source=samples(0, 1, 2), stages=[tested_stage(hostile, is_async)], storage=storage
+        name="p", source=samples(0, 1, 2), stages=[stage_of(hostile, is_async)], storage=storage
     )
     result = runner.run(pipeline).drain()
     assert (result.outcome, ledger(result)) == ("completed", {"admitted": 3, "ready": 2, "dlq": 1})
@@ -250,7 +250,7 @@ def test_an_interrupt_in_a_stage_ends_the_run_and_is_raised_in_the_consumer(
         return sample
 
     settings = {"timeout": 60} if "timed" in kind else {}
-    tested = tested_stage(interrupted, "async" in kind, "batch" in kind, **settings)
+    tested = stage_of(interrupted, "async" in kind, "batch" in kind, **settings)
     run = runner.run(Pipeline(name="p", source=samples(*range(100)), stages=[tested]))
     with pytest.raises(interrupt, match="stop"):
         run.drain()
@@ -636,20 +636,18 @@ def test_a_storage_that_cannot_be_opened_fails_the_run_before_the_source_is_read
     assert (run.result.outcome, run.result.error_type) == ("failed", "forge.errors.StorageError")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes read-only files as well")
 @both_runners
 def test_a_database_that_cannot_be_written_fails_the_run(runner: Runner, tmp_path: Path) -> None:
     file = tmp_path / "forge.db"
-    storage = SQLStorage(f"sqlite:///{file}")
-    storage.open()
-    storage.close()
-    file.chmod(0o400)
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(Exception, match="readonly"):
-            runner.run(Pipeline(name="p", source=samples(1), storage=storage)).drain()
-    finally:
-        tmp_path.chmod(0o700)
+    writable = SQLStorage(f"sqlite:///{file}")
+    writable.open()
+    writable.close()
+    storage = SQLStorage(f"sqlite:///file:{file}?mode=ro&uri=true")
+    run = runner.run(Pipeline(name="p", source=samples(1), storage=storage))
+    with pytest.raises(Exception, match="readonly"):
+        run.drain()
+    assert run.result is not None
+    assert (run.result.outcome, ledger(run)) == ("failed", {})
     storage.close()
 
 

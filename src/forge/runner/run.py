@@ -437,9 +437,9 @@ class Run(Consumable):
             self._began = True
             self._started = (self.clock.time(), self.clock.monotonic())
             _live.add(self)
-        # What is registered last is called first: before whatever the user's code writes to is shut down.
-        atexit.unregister(_end_live_runs)
-        atexit.register(_end_live_runs)
+            # What is registered last is called first: before whatever the user's code writes to is shut down.
+            atexit.unregister(_end_live_runs)
+            atexit.register(_end_live_runs)
             self.context.run(artifact_stored.set, self._artifact_stored)
             try:
                 self.context.run(self.begin)
