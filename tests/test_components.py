@@ -143,21 +143,11 @@ NOT_OBSERVED = {
     "StageExecutor": {"attempt", "attempt_async", "close"},
     "StageQueue": {"take_waiting", "wait_for_taker", "finish", "close"},
     "MeasurementOrchestrator": {"close"},
-    "SQLStorage": {
-        "open",
-        "close",
-        "count",
-        "dead_letters",
-        "drop_dead_letters",
-        "dead_letter_state",
-        "begin_run",
-        "end_run",
-        "runs",
-    },
+    "SQLStorage": {"open", "close", "release", "count", "dead_letter_state", "begin_run", "end_run", "runs"},
     "ArtifactStore": {"open", "exists"},
     "DeadLetterQueue": {"list", "get", "settled", "snapshot", "refresh"},
 }
-"""What does no work of a pipeline, or is seen where it is used."""
+"""What is no work on samples, or is seen where it is used."""
 
 
 def owner_of(target: Target) -> type:

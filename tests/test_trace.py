@@ -235,6 +235,32 @@ def test_outside_of_a_run() -> None:
     assert recorded.points["forge.stage.executions"] == {"stage.name=plain, stage.outcome=success": 1}
 
 
+def test_storage_outside_of_a_run(tmp_path: Path) -> None:
+    run = small_run(tmp_path, FakeClock())
+    run.drain()
+    storage = run.pipeline.storage
+    assert storage is not None
+    with recording() as recorded:
+        assert len(storage.query("small").samples) == 7
+        assert len(run.pipeline.dead_letters.list()) == 2
+        assert run.pipeline.dead_letters.drop(["broken"])[0].sample_id == "broken"
+        assert storage.delete("small", ["plain", "no such sample"]) == 1
+        with pytest.raises(LookupError):
+            run.pipeline.artifacts.get("0" * 64)  # type: ignore[union-attr]
+    assert (
+        recorded.tree().replace(str(tmp_path), "FOLDER").replace("0" * 64, "KEY")
+        == """\
+forge.storage query sqlite | CLIENT | storage.backend=sqlite, storage.operation=query, storage.size=33
+forge.storage query sqlite | CLIENT | storage.backend=sqlite, storage.operation=query, storage.size=10
+forge.storage delete sqlite | CLIENT | storage.backend=sqlite, storage.operation=delete
+forge.storage query sqlite | CLIENT | storage.backend=sqlite, storage.operation=query, storage.size=2
+forge.storage delete sqlite | CLIENT | storage.backend=sqlite, storage.operation=delete
+forge.storage download file | CLIENT | error.type=forge.errors.ArtifactNotFoundError, storage.backend=file, \
+storage.operation=download | ERROR(FOLDER/artifacts has no artifact KEY)
+"""
+    )
+
+
 def test_nothing_where_instrumentation_is_suppressed(tmp_path: Path) -> None:
     with recording(events="all") as recorded, suppress_instrumentation():
         result = small_run(tmp_path, FakeClock()).drain()

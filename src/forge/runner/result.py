@@ -155,7 +155,9 @@ class StageState:
     errors: int
     retries: int
     active: int
+    """Calls that are going on; a batch is one."""
     concurrency: int
+    """How many of them there may be."""
     queue_depth: int
     queue_limit: int
     """0 where the runner has no queues."""

@@ -486,7 +486,7 @@ class Run(Consumable):
             for item in rest:
                 if item.executing is not None:
                     tally = self._tally.stages[item.executing.name]
-                    tally.active -= 1
+                    tally.active = 0
                     tally.outcomes[StageOutcome.CANCELLED] += 1
                     item.executing = None
         for item in rest:

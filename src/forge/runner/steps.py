@@ -87,7 +87,7 @@ class StageStep(Step):
 
     def _enter(self, items: Sequence[Item]) -> None:
         with self.run.lock:
-            self._tally.active += len(items)
+            self._tally.active += 1
             for item in items:
                 item.executing = self.stage
                 self._tally.waits.add(item.waited)
@@ -103,7 +103,7 @@ class StageStep(Step):
         with self.run.lock:
             if any(item.executing is not self.stage for item in items):
                 return [], []  # counted as cancelled when the run ended
-            tally.active -= len(items)
+            tally.active -= 1
             tally.batches += 1 if self.batch_size else 0
             tally.retries += whole.attempts - 1
             tally.busy += whole.busy

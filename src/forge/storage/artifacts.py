@@ -59,9 +59,10 @@ class ArtifactStore:
         key = hashlib.sha256(content).hexdigest()
         path = _path(root, key)
         # A wrong size is what a power failure can leave behind; such a file is written again.
-        there = _size(fs, path) == len(content)
+        size = _size(fs, path)
+        there = size == len(content)
         if not there and self.backend == "file":
-            _write_file(Path(path), content)
+            there = not _write_file(Path(path), content, replace=size is not None)
         elif not there:
             fs.pipe_file(path, content)  # object stores show an object when it is complete
         result = ArtifactResult(key, len(content), deduplicated=there)
@@ -158,13 +159,22 @@ def _size(fs: AbstractFileSystem, path: str) -> int | None:
     return size
 
 
-def _write_file(path: Path, content: bytes) -> None:
-    """Through a temporary file beside it, so that nobody ever sees a part."""
+def _write_file(path: Path, content: bytes, *, replace: bool) -> bool:
+    """Through a temporary file beside it, so that nobody ever sees a part. False where somebody else was faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
+        if replace:
+            os.replace(temporary, path)
+            return True
+        # A link fails where the file has appeared meanwhile, so of two that write the same only one has written it.
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            os.replace(temporary, path)
+        return True
+    finally:
         temporary.unlink(missing_ok=True)
-        raise

@@ -15,7 +15,7 @@ from ..semconv.attributes import ForgeStorageOperation as Kind
 from .errors import error_type
 
 if TYPE_CHECKING:
-    from forge import ArtifactStore, SampleStatus, SQLStorage
+    from forge import ArtifactStore, DeadLetter, SampleStatus, SQLStorage
     from forge.storage import ArtifactResult, ReadResult, SampleRecord, WriteResult
 
 
@@ -83,6 +83,11 @@ def _values_found(_: Call, values: dict[str, bytes]) -> Ending:
     return Ending(attributes={a.FORGE_STORAGE_SIZE: size}, points=[_io(Direction.READ, size)])
 
 
+def _letters_found(_: Call, letters: Sequence[DeadLetter]) -> Ending:
+    size = sum(len(letter.data or b"") for letter in letters)
+    return Ending(attributes={a.FORGE_STORAGE_SIZE: size}, points=[_io(Direction.READ, size)])
+
+
 def _artifact(result: ArtifactResult) -> dict[str, Any]:
     return {
         a.FORGE_ARTIFACT_KEY: result.key,
@@ -122,6 +127,7 @@ WRITE = _operation(Kind.WRITE, _written)
 READ = _operation(Kind.READ, _found)
 QUERY = _operation(Kind.QUERY, _found)
 LOOK_UP = _operation(Kind.QUERY, _values_found)
+LIST_LETTERS = _operation(Kind.QUERY, _letters_found)
 DELETE = _operation(Kind.DELETE, _deleted)
 UPLOAD = _operation(Kind.UPLOAD, _uploaded)
 DOWNLOAD = _operation(Kind.DOWNLOAD, _downloaded)
@@ -171,6 +177,29 @@ def _delete(original: Callable[..., int], layer: Layer) -> Callable[..., int]:
     return delete
 
 
+def _dead_letters(original: Callable[..., list[DeadLetter]], layer: Layer) -> Callable[..., list[DeadLetter]]:
+    def dead_letters(
+        self: SQLStorage,
+        pipeline: str,
+        *,
+        ids: Iterable[str] | None = None,
+        where: str | None = None,
+        error_type: str | None = None,
+        limit: int | None = None,
+    ) -> list[DeadLetter]:
+        chosen = {"ids": ids, "where": where, "error_type": error_type, "limit": limit}
+        return LIST_LETTERS.call(layer, original, self, pipeline, **chosen)
+
+    return dead_letters
+
+
+def _drop_dead_letters(original: Callable[..., list[DeadLetter]], layer: Layer) -> Callable[..., list[DeadLetter]]:
+    def drop_dead_letters(self: SQLStorage, pipeline: str, ids: Iterable[str]) -> list[DeadLetter]:
+        return DELETE.call(layer, original, self, pipeline, ids)
+
+    return drop_dead_letters
+
+
 def _put(original: Callable[..., ArtifactResult], layer: Layer) -> Callable[..., ArtifactResult]:
     def put(self: ArtifactStore, content: bytes) -> ArtifactResult:
         return UPLOAD.call(layer, original, self, content)
@@ -200,6 +229,8 @@ TARGETS = (
     Target(_SQL, "SQLStorage.query", _query),
     Target(_SQL, "SQLStorage.measured", _measured),
     Target(_SQL, "SQLStorage.delete", _delete),
+    Target(_SQL, "SQLStorage.dead_letters", _dead_letters),
+    Target(_SQL, "SQLStorage.drop_dead_letters", _drop_dead_letters),
     Target(_ARTIFACTS, "ArtifactStore.put", _put),
     Target(_ARTIFACTS, "ArtifactStore.get", _get),
     Target(_ARTIFACTS, "ArtifactStore.delete", _delete_artifact),
