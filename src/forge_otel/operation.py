@@ -328,8 +328,27 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
     return {
         a.EXCEPTION_TYPE: qualified_name(type(error)),
         a.EXCEPTION_MESSAGE: str(error),
-        a.EXCEPTION_STACKTRACE: "".join(traceback.format_exception(error)),
+        a.EXCEPTION_STACKTRACE: stacktrace(error),
     }
+
+
+def stacktrace(error: BaseException) -> str:
+    """The stack trace as Python prints it, but for the marks below the lines.
+
+    To place those it parses each line, which takes long, and which CPython before 3.13 cannot do on several threads at
+    once: a stage that parses Python would fail because of us.
+    """
+    formatted = traceback.TracebackException.from_exception(error)
+    pending, seen = [formatted], set()
+    while pending:
+        part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        for frame in part.stack:
+            frame.colno = frame.end_colno = None
+        pending += [p for p in (part.__cause__, part.__context__, *(part.exceptions or ())) if p is not None]
+    return "".join(formatted.format())
 
 
 def qualified_name(kind: type) -> str:

@@ -74,7 +74,11 @@ class StageStep(Step):
             batch = await executor.apply_batch_async(self.stage, items)
             onward, derived = self._leave(items, batch.verdicts, batch)
         else:
-            verdict = await in_context(items[0], executor.apply_async(self.stage, items[0].sample))
+            try:
+                verdict = await in_context(items[0], executor.apply_async(self.stage, items[0].sample))
+            except asyncio.CancelledError:
+                self._withdraw(items)
+                raise
             onward, derived = self._leave(items, [verdict], verdict)
         if derived:
             await asyncio.to_thread(self.run.look_up, derived)
@@ -91,6 +95,14 @@ class StageStep(Step):
             for item in items:
                 item.executing = self.stage
                 self._tally.waits.add(item.waited)
+
+    def _withdraw(self, items: Sequence[Item]) -> None:
+        """The run ended before the execution had begun, so there was none."""
+        with self.run.lock:
+            if items[0].executing is self.stage:
+                self._tally.active -= 1
+                for item in items:
+                    item.executing = None
 
     def _leave(
         self, items: Sequence[Item], verdicts: Sequence[Verdict], whole: Verdict | BatchVerdict
@@ -222,12 +234,16 @@ def steps_of(run: Run) -> list[Step]:
 
 
 async def in_context(item: Item, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine as a task in a copy of an item's context."""
+    """Run a coroutine as a task in a copy of an item's context.
+
+    The end of the run cancels both tasks. What the inner one comes to then still counts, so it is waited for.
+
+    Raises:
+        CancelledError: the run ended before the coroutine had begun.
+    """
     task = asyncio.get_running_loop().create_task(coroutine, context=item.context.copy())
     try:
         return await task
     except asyncio.CancelledError:
-        # The run ends. If the call had come to something already, that counts.
-        if task.done() and not task.cancelled():
-            return task.result()
-        raise
+        await asyncio.wait({task})
+        return task.result()

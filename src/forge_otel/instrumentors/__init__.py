@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..patching import Target
-from . import measurement, runner, stage, storage
+from . import dead_letters, measurement, queues, runner, stage, storage
 
 _COMPONENTS = {
     "runner": runner.TARGETS,
-    "stage": stage.TARGETS,
+    "stage": (*stage.TARGETS, *queues.TARGETS, *dead_letters.TARGETS),
     "measurement": measurement.TARGETS,
     "storage": storage.TARGETS,
 }

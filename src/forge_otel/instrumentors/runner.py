@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -16,15 +16,15 @@ from ..patching import Layer, Target
 from ..scope import RUN, SAMPLE, RunScope, SampleScope
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
-from ..semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome
+from ..semconv.attributes import ForgeRunOutcome
 from ..series import Attributes
 from .errors import error_type
+from .summary import last_run, summaries
 from .zeros import zero_points
 
 if TYPE_CHECKING:
     from forge import Run, RunOutcome, RunResult, Sample, SampleOutcome, Stage
     from forge.item import Item
-    from forge.runner import MeasurementSummary, StageSummary
 
     from ..telemetry import Telemetry
 
@@ -69,107 +69,9 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
             a.FORGE_SUMMARY_SPANS: scope.spans,
             a.FORGE_SUMMARY_FAULTS: call.telemetry.faults - scope.faults_before,
         }
-        emissions += _summaries(result, {**said, **counted})
-        points += _last_run(result)
+        emissions += summaries(result, {**said, **counted})
+        points += last_run(result)
     return Ending(attributes=said, error=raised, points=points, events=emissions)
-
-
-def _last_run(result: RunResult) -> Iterator[Point]:
-    """Gauges of the run that ended last."""
-    ledger = result.ledger
-    for outcome in ForgeSampleOutcome:
-        count = getattr(ledger, outcome.value)
-        yield Point(metrics.FORGE_PIPELINE_SAMPLE_COUNT, count, {a.FORGE_SAMPLE_OUTCOME: outcome.value})
-    # What was skipped, split or unchanged has neither succeeded nor failed.
-    tried = ledger.ready + ledger.dlq + ledger.failed
-    if tried:
-        yield Point(metrics.FORGE_PIPELINE_SUCCESS_RATIO, ledger.ready / tried)
-    for measured in result.measurements:
-        lookups = measured.cached + measured.computed + measured.errors
-        if lookups:
-            of = {a.FORGE_MEASUREMENT_KEY: measured.key}
-            yield Point(metrics.FORGE_MEASUREMENT_CACHE_HIT_RATIO, measured.cached / lookups, of)
-    yield Point(metrics.FORGE_PIPELINE_END_TIME, result.ended)
-    if result.outcome.value == ForgeRunOutcome.COMPLETED:
-        yield Point(metrics.FORGE_PIPELINE_SUCCESS_TIME, result.ended)
-
-
-def _summaries(result: RunResult, more: Attributes) -> Iterator[Emission]:
-    ledger = result.ledger
-    yield Emission(
-        events.FORGE_PIPELINE_SUMMARY,
-        str(result),
-        {
-            **more,
-            a.FORGE_SUMMARY_ADMITTED: ledger.admitted,
-            a.FORGE_SUMMARY_DERIVED: ledger.derived,
-            a.FORGE_SUMMARY_READY: ledger.ready,
-            a.FORGE_SUMMARY_SKIPPED: ledger.skipped,
-            a.FORGE_SUMMARY_UNCHANGED: ledger.unchanged,
-            a.FORGE_SUMMARY_SPLIT: ledger.split,
-            a.FORGE_SUMMARY_DLQ: ledger.dlq,
-            a.FORGE_SUMMARY_FAILED: ledger.failed,
-            a.FORGE_SUMMARY_IMBALANCE: ledger.imbalance,
-            a.FORGE_SUMMARY_DURATION: result.duration,
-            a.FORGE_SUMMARY_INPUT_DIGEST: result.input_digest,
-            a.VCS_REF_HEAD_REVISION: result.revision,
-        },
-    )
-    for stage in result.stages:
-        yield _stage_summary(stage)
-    for measurement in result.measurements:
-        yield _measurement_summary(measurement)
-
-
-def _stage_summary(stage: StageSummary) -> Emission:
-    body = (
-        f"Stage {stage.name}: executions {stage.executions}, errors {stage.errors}, skips {stage.skips}, "
-        f"retries {stage.retries}"
-    )
-    return Emission(
-        events.FORGE_STAGE_SUMMARY,
-        body,
-        {
-            a.FORGE_STAGE_NAME: stage.name,
-            a.FORGE_SUMMARY_EXECUTIONS: stage.executions,
-            a.FORGE_SUMMARY_ERRORS: stage.errors,
-            a.FORGE_SUMMARY_SKIPS: stage.skips,
-            a.FORGE_SUMMARY_RETRIES: stage.retries,
-            **_percentiles(stage),
-            a.FORGE_SUMMARY_BUSY: stage.busy,
-            a.FORGE_SUMMARY_UTILIZATION: stage.utilization,
-            a.FORGE_SUMMARY_QUEUE_WAIT_P95: stage.queue_wait_p95,
-            a.FORGE_SUMMARY_BACKPRESSURE: stage.backpressure,
-        },
-    )
-
-
-def _measurement_summary(measurement: MeasurementSummary) -> Emission:
-    body = (
-        f"Measurement {measurement.key}: computed {measurement.computed}, cached {measurement.cached}, "
-        f"errors {measurement.errors}"
-    )
-    return Emission(
-        events.FORGE_MEASUREMENT_SUMMARY,
-        body,
-        {
-            a.FORGE_MEASUREMENT_KEY: measurement.key,
-            a.FORGE_MEASUREMENT_VERSION: measurement.version,
-            a.FORGE_SUMMARY_COMPUTED: measurement.computed,
-            a.FORGE_SUMMARY_CACHED: measurement.cached,
-            a.FORGE_SUMMARY_ERRORS: measurement.errors,
-            **_percentiles(measurement),
-        },
-    )
-
-
-def _percentiles(summary: StageSummary | MeasurementSummary) -> Attributes:
-    return {
-        a.FORGE_SUMMARY_P50: summary.p50,
-        a.FORGE_SUMMARY_P95: summary.p95,
-        a.FORGE_SUMMARY_P99: summary.p99,
-        a.FORGE_SUMMARY_MAX: summary.max,
-    }
 
 
 RUN_OPERATION = Operation(

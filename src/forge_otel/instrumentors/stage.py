@@ -1,16 +1,11 @@
-"""Stages, the queues in front of them, and the dead letters."""
+"""Stages: one sample or a batch, with all attempts."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import trace
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-from .. import guard
 from ..operation import CALL, Call, Emission, Ending, Operation, Point
 from ..patching import Layer, Target
 from ..scope import SAMPLE, SampleScope
@@ -18,16 +13,13 @@ from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
 from ..series import Attributes
-from ..state import failed_in
 from .errors import error_type
 
 if TYPE_CHECKING:
-    from forge import DeadLetter, DeadLetterQueue, Sample, Stage
+    from forge import Sample, Stage
     from forge.executor import StageExecutor
     from forge.item import Item
-    from forge.queue import StageQueue
     from forge.results import BatchVerdict, Verdict
-    from forge.storage import WriteResult
 
 
 def current_sample(*_: Any) -> Sequence[SampleScope]:
@@ -262,139 +254,12 @@ def _before_retry(original: Callable[..., None], layer: Layer) -> Callable[..., 
     return before_retry
 
 
-# Queues.
-
-
-def _put_end(call: Call, blocked: float | None, _: BaseException | None) -> Ending:
-    producer = call.arguments[2]
-    if not blocked or producer is None:
-        return Ending()
-    return Ending(points=[Point(metrics.FORGE_STAGE_BACKPRESSURE_TIME, blocked, {a.FORGE_STAGE_NAME: producer})])
-
-
-def _get_end(call: Call, item: Item | None, _: BaseException | None) -> Ending:
-    queue: StageQueue = call.arguments[0]
-    if item is None or queue.stage is None:
-        return Ending()
-    return Ending(points=[Point(metrics.FORGE_STAGE_QUEUE_DURATION, item.waited, {a.FORGE_STAGE_NAME: queue.stage})])
-
-
-PUT = Operation(name="putting into a queue", end=_put_end)
-GET = Operation(name="taking from a queue", end=_get_end)
-
-
-def _put(original: Callable[..., float], layer: Layer) -> Callable[..., float]:
-    def put(self: StageQueue, item: Item, producer: str | None = None) -> float:
-        return PUT.call(layer, original, self, item, producer)
-
-    return put
-
-
-def _put_async(original: Callable[..., Awaitable[float]], layer: Layer) -> Callable[..., Awaitable[float]]:
-    async def put_async(self: StageQueue, item: Item, producer: str | None = None) -> float:
-        return await PUT.call_async(layer, original, self, item, producer)
-
-    return put_async
-
-
-def _get(original: Callable[..., Item | None], layer: Layer) -> Callable[..., Item | None]:
-    def get(self: StageQueue, timeout: float | None = None) -> Item | None:
-        return GET.call(layer, original, self, timeout)
-
-    return get
-
-
-def _get_async(original: Callable[..., Awaitable[Item | None]], layer: Layer) -> Callable[..., Awaitable[Item | None]]:
-    async def get_async(self: StageQueue, timeout: float | None = None) -> Item | None:
-        return await GET.call_async(layer, original, self, timeout)
-
-    return get_async
-
-
-# Dead letters.
-
-
-def _letter(entry: DeadLetter) -> Attributes:
-    return {
-        a.FORGE_PIPELINE_NAME: entry.pipeline,
-        a.FORGE_SAMPLE_ID: entry.sample_id,
-        a.FORGE_DLQ_SOURCE: entry.source.value,
-        a.ERROR_TYPE: entry.error_type,
-        **failed_in(entry.source.value, entry.where),
-    }
-
-
-def _enqueue_end(call: Call, _: WriteResult | None, error: BaseException | None) -> Ending:
-    if error is not None:
-        return Ending()
-    entry: DeadLetter = call.arguments[1]
-    body = f"Dead letter: {entry.sample_id}, {entry.error_type}, {entry.source.value} {entry.where}"
-    return Ending(points=[Point(metrics.FORGE_DLQ_ENQUEUED)], events=[Emission(events.FORGE_DLQ_ENQUEUE, body)])
-
-
-def _replay_end(_: Call, __: Sample | None, error: BaseException | None) -> Ending:
-    return Ending() if error is not None else Ending(points=[Point(metrics.FORGE_DLQ_REPLAYED)])
-
-
-def _drop_end(_: Call, dropped: Sequence[DeadLetter] | None, __: BaseException | None) -> Ending:
-    return Ending(points=[Point(metrics.FORGE_DLQ_DROPPED, 1, _letter(entry)) for entry in dropped or ()])
-
-
-ENQUEUE = Operation(name="a dead letter", start=lambda _, entry, __: _letter(entry), end=_enqueue_end)
-REPLAY = Operation(name="a replay", start=lambda _, entry: _letter(entry), end=_replay_end)
-DROP = Operation(name="dropping dead letters", end=_drop_end)
-
-_propagator = TraceContextTextMapPropagator()
-
-
-def _traced(entry: DeadLetter, carrier: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """The carrier with the current trace context, which is the failed sample's."""
-    with guard.protected("the carrier of a dead letter"):
-        if is_instrumentation_enabled() and trace.get_current_span().get_span_context().is_valid:
-            filled = dict(entry.carrier if carrier is None else carrier)
-            _propagator.inject(filled)
-            return filled
-    return carrier
-
-
-def _enqueue(original: Callable[..., WriteResult], layer: Layer) -> Callable[..., WriteResult]:
-    def enqueue(self: DeadLetterQueue, entry: DeadLetter, carrier: Mapping[str, str] | None = None) -> WriteResult:
-        telemetry = layer.telemetry
-        if telemetry is not None:
-            telemetry.state.saw(self)
-            carrier = _traced(entry, carrier)
-        return ENQUEUE.call(layer, original, self, entry, carrier)
-
-    return enqueue
-
-
-def _replay(original: Callable[..., Sample], layer: Layer) -> Callable[..., Sample]:
-    def replay(self: DeadLetterQueue, entry: DeadLetter) -> Sample:
-        return REPLAY.call(layer, original, self, entry)
-
-    return replay
-
-
-def _drop(original: Callable[..., Sequence[DeadLetter]], layer: Layer) -> Callable[..., Sequence[DeadLetter]]:
-    def drop(self: DeadLetterQueue, sample_ids: Iterable[str]) -> Sequence[DeadLetter]:
-        return DROP.call(layer, original, self, sample_ids)
-
-    return drop
-
-
-_EXECUTOR, _QUEUE, _LETTERS = "forge.executor", "forge.queue", "forge.dead_letters"
+_MODULE = "forge.executor"
 
 TARGETS = (
-    Target(_EXECUTOR, "StageExecutor.apply", _apply),
-    Target(_EXECUTOR, "StageExecutor.apply_async", _apply_async),
-    Target(_EXECUTOR, "StageExecutor.apply_batch", _apply_batch),
-    Target(_EXECUTOR, "StageExecutor.apply_batch_async", _apply_batch_async),
-    Target(_EXECUTOR, "StageExecutor.before_retry", _before_retry),
-    Target(_QUEUE, "StageQueue.put", _put),
-    Target(_QUEUE, "StageQueue.put_async", _put_async),
-    Target(_QUEUE, "StageQueue.get", _get),
-    Target(_QUEUE, "StageQueue.get_async", _get_async),
-    Target(_LETTERS, "DeadLetterQueue.enqueue", _enqueue),
-    Target(_LETTERS, "DeadLetterQueue.replay", _replay),
-    Target(_LETTERS, "DeadLetterQueue.drop", _drop),
+    Target(_MODULE, "StageExecutor.apply", _apply),
+    Target(_MODULE, "StageExecutor.apply_async", _apply_async),
+    Target(_MODULE, "StageExecutor.apply_batch", _apply_batch),
+    Target(_MODULE, "StageExecutor.apply_batch_async", _apply_batch_async),
+    Target(_MODULE, "StageExecutor.before_retry", _before_retry),
 )

@@ -1,0 +1,99 @@
+"""Dead letters: enqueued, with the trace they belong to; replayed; dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from .. import guard
+from ..operation import Call, Emission, Ending, Operation, Point
+from ..patching import Layer, Target
+from ..semconv import attributes as a
+from ..semconv import events, metrics
+from ..series import Attributes
+from ..state import failed_in
+
+if TYPE_CHECKING:
+    from forge import DeadLetter, DeadLetterQueue, Sample
+    from forge.storage import WriteResult
+
+
+def _letter(entry: DeadLetter) -> Attributes:
+    return {
+        a.FORGE_PIPELINE_NAME: entry.pipeline,
+        a.FORGE_SAMPLE_ID: entry.sample_id,
+        a.FORGE_DLQ_SOURCE: entry.source.value,
+        a.ERROR_TYPE: entry.error_type,
+        **failed_in(entry.source.value, entry.where),
+    }
+
+
+def _enqueue_end(call: Call, _: WriteResult | None, error: BaseException | None) -> Ending:
+    if error is not None:
+        return Ending()
+    entry: DeadLetter = call.arguments[1]
+    body = f"Dead letter: {entry.sample_id}, {entry.error_type}, {entry.source.value} {entry.where}"
+    return Ending(points=[Point(metrics.FORGE_DLQ_ENQUEUED)], events=[Emission(events.FORGE_DLQ_ENQUEUE, body)])
+
+
+def _replay_end(_: Call, __: Sample | None, error: BaseException | None) -> Ending:
+    return Ending() if error is not None else Ending(points=[Point(metrics.FORGE_DLQ_REPLAYED)])
+
+
+def _drop_end(_: Call, dropped: Sequence[DeadLetter] | None, __: BaseException | None) -> Ending:
+    return Ending(points=[Point(metrics.FORGE_DLQ_DROPPED, 1, _letter(entry)) for entry in dropped or ()])
+
+
+ENQUEUE = Operation(name="a dead letter", start=lambda _, entry, __: _letter(entry), end=_enqueue_end)
+REPLAY = Operation(name="a replay", start=lambda _, entry: _letter(entry), end=_replay_end)
+DROP = Operation(name="dropping dead letters", end=_drop_end)
+
+_propagator = TraceContextTextMapPropagator()
+
+
+def _traced(entry: DeadLetter, carrier: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """The carrier with the current trace context, which is the failed sample's."""
+    with guard.protected("the carrier of a dead letter"):
+        if is_instrumentation_enabled() and trace.get_current_span().get_span_context().is_valid:
+            filled = dict(entry.carrier if carrier is None else carrier)
+            _propagator.inject(filled)
+            return filled
+    return carrier
+
+
+def _enqueue(original: Callable[..., WriteResult], layer: Layer) -> Callable[..., WriteResult]:
+    def enqueue(self: DeadLetterQueue, entry: DeadLetter, carrier: Mapping[str, str] | None = None) -> WriteResult:
+        telemetry = layer.telemetry
+        if telemetry is not None:
+            telemetry.state.saw(self)
+            carrier = _traced(entry, carrier)
+        return ENQUEUE.call(layer, original, self, entry, carrier)
+
+    return enqueue
+
+
+def _replay(original: Callable[..., Sample], layer: Layer) -> Callable[..., Sample]:
+    def replay(self: DeadLetterQueue, entry: DeadLetter) -> Sample:
+        return REPLAY.call(layer, original, self, entry)
+
+    return replay
+
+
+def _drop(original: Callable[..., Sequence[DeadLetter]], layer: Layer) -> Callable[..., Sequence[DeadLetter]]:
+    def drop(self: DeadLetterQueue, sample_ids: Iterable[str]) -> Sequence[DeadLetter]:
+        return DROP.call(layer, original, self, sample_ids)
+
+    return drop
+
+
+_MODULE = "forge.dead_letters"
+
+TARGETS = (
+    Target(_MODULE, "DeadLetterQueue.enqueue", _enqueue),
+    Target(_MODULE, "DeadLetterQueue.replay", _replay),
+    Target(_MODULE, "DeadLetterQueue.drop", _drop),
+)

@@ -1,0 +1,115 @@
+"""What is said about a run as a whole when it has ended: the gauges of the last run, and the summary events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..operation import Emission, Point
+from ..semconv import attributes as a
+from ..semconv import events, metrics
+from ..semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome
+from ..series import Attributes
+
+if TYPE_CHECKING:
+    from forge import RunResult
+    from forge.runner import MeasurementSummary, StageSummary
+
+
+def last_run(result: RunResult) -> Iterator[Point]:
+    """Gauges of the run that ended last."""
+    ledger = result.ledger
+    for outcome in ForgeSampleOutcome:
+        count = getattr(ledger, outcome.value)
+        yield Point(metrics.FORGE_PIPELINE_SAMPLE_COUNT, count, {a.FORGE_SAMPLE_OUTCOME: outcome.value})
+    # What was skipped, split or unchanged has neither succeeded nor failed.
+    tried = ledger.ready + ledger.dlq + ledger.failed
+    if tried:
+        yield Point(metrics.FORGE_PIPELINE_SUCCESS_RATIO, ledger.ready / tried)
+    for measured in result.measurements:
+        lookups = measured.cached + measured.computed + measured.errors
+        if lookups:
+            of = {a.FORGE_MEASUREMENT_KEY: measured.key}
+            yield Point(metrics.FORGE_MEASUREMENT_CACHE_HIT_RATIO, measured.cached / lookups, of)
+    yield Point(metrics.FORGE_PIPELINE_END_TIME, result.ended)
+    if result.outcome.value == ForgeRunOutcome.COMPLETED:
+        yield Point(metrics.FORGE_PIPELINE_SUCCESS_TIME, result.ended)
+
+
+def summaries(result: RunResult, more: Attributes) -> Iterator[Emission]:
+    """The summary events; `more` is what the one of the pipeline says beside what the result does."""
+    ledger = result.ledger
+    yield Emission(
+        events.FORGE_PIPELINE_SUMMARY,
+        str(result),
+        {
+            **more,
+            a.FORGE_SUMMARY_ADMITTED: ledger.admitted,
+            a.FORGE_SUMMARY_DERIVED: ledger.derived,
+            a.FORGE_SUMMARY_READY: ledger.ready,
+            a.FORGE_SUMMARY_SKIPPED: ledger.skipped,
+            a.FORGE_SUMMARY_UNCHANGED: ledger.unchanged,
+            a.FORGE_SUMMARY_SPLIT: ledger.split,
+            a.FORGE_SUMMARY_DLQ: ledger.dlq,
+            a.FORGE_SUMMARY_FAILED: ledger.failed,
+            a.FORGE_SUMMARY_IMBALANCE: ledger.imbalance,
+            a.FORGE_SUMMARY_DURATION: result.duration,
+            a.FORGE_SUMMARY_INPUT_DIGEST: result.input_digest,
+            a.VCS_REF_HEAD_REVISION: result.revision,
+        },
+    )
+    for stage in result.stages:
+        yield _stage_summary(stage)
+    for measurement in result.measurements:
+        yield _measurement_summary(measurement)
+
+
+def _stage_summary(stage: StageSummary) -> Emission:
+    body = (
+        f"Stage {stage.name}: executions {stage.executions}, errors {stage.errors}, skips {stage.skips}, "
+        f"retries {stage.retries}"
+    )
+    return Emission(
+        events.FORGE_STAGE_SUMMARY,
+        body,
+        {
+            a.FORGE_STAGE_NAME: stage.name,
+            a.FORGE_SUMMARY_EXECUTIONS: stage.executions,
+            a.FORGE_SUMMARY_ERRORS: stage.errors,
+            a.FORGE_SUMMARY_SKIPS: stage.skips,
+            a.FORGE_SUMMARY_RETRIES: stage.retries,
+            **_percentiles(stage),
+            a.FORGE_SUMMARY_BUSY: stage.busy,
+            a.FORGE_SUMMARY_UTILIZATION: stage.utilization,
+            a.FORGE_SUMMARY_QUEUE_WAIT_P95: stage.queue_wait_p95,
+            a.FORGE_SUMMARY_BACKPRESSURE: stage.backpressure,
+        },
+    )
+
+
+def _measurement_summary(measurement: MeasurementSummary) -> Emission:
+    body = (
+        f"Measurement {measurement.key}: computed {measurement.computed}, cached {measurement.cached}, "
+        f"errors {measurement.errors}"
+    )
+    return Emission(
+        events.FORGE_MEASUREMENT_SUMMARY,
+        body,
+        {
+            a.FORGE_MEASUREMENT_KEY: measurement.key,
+            a.FORGE_MEASUREMENT_VERSION: measurement.version,
+            a.FORGE_SUMMARY_COMPUTED: measurement.computed,
+            a.FORGE_SUMMARY_CACHED: measurement.cached,
+            a.FORGE_SUMMARY_ERRORS: measurement.errors,
+            **_percentiles(measurement),
+        },
+    )
+
+
+def _percentiles(summary: StageSummary | MeasurementSummary) -> Attributes:
+    return {
+        a.FORGE_SUMMARY_P50: summary.p50,
+        a.FORGE_SUMMARY_P95: summary.p95,
+        a.FORGE_SUMMARY_P99: summary.p99,
+        a.FORGE_SUMMARY_MAX: summary.max,
+    }

@@ -1,0 +1,157 @@
+"""What a pipeline is made of, and what is said about one that is made wrongly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from forge import BatchRunner, Measurement, Pipeline, Sample, Stage, stage
+from forge.errors import ConfigurationError, ForgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@stage
+def same(sample: Sample) -> Sample:
+    return sample
+
+
+class Length(Measurement):
+    key = "length"
+
+    def compute(self, sample: Sample) -> int:
+        return len(sample.data)
+
+
+class Nameless(Stage):
+    def __init__(self) -> None:
+        pass
+
+    def process(self, sample: Sample) -> Sample:
+        return sample
+
+
+def plain(sample: Sample) -> Sample:
+    return sample
+
+
+def cyclic() -> list[Measurement]:
+    return [Length(key="a", depends_on=["b"]), Length(key="b", depends_on=["c"]), Length(key="c", depends_on=["b"])]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "Pipeline(name=''): must be a string that is not empty"),
+        ({"name": 5}, "Pipeline(name=5): must be a string that is not empty"),
+        ({"source": "file.txt"}, "pipeline 'p': the source must be iterable or callable, not 'file.txt'"),
+        ({"source": None}, "pipeline 'p': the source must be iterable or callable, not None"),
+        ({"expected_interval": 0}, "pipeline 'p': expected_interval must be positive, not 0"),
+        ({"storage": "sqlite:///x.db"}, "pipeline 'p': the storage must be SQLStorage('sqlite:///x.db'), not its URL alone"),
+        ({"artifacts": "folder"}, "pipeline 'p': the artifacts must be ArtifactStore('folder'), not its URL alone"),
+        ({"stages": [same, same]}, "pipeline 'p': stage name 'same' is used twice"),
+        ({"stages": [3]}, "pipeline 'p': 3 is no stage"),
+        ({"stages": [len]}, "pipeline 'p': <built-in function len> is no stage (decorate it with @stage)"),
+        ({"stages": [Nameless()]}, "pipeline 'p': Nameless.__init__ must call super().__init__()"),
+        ({"measurements": [3]}, "pipeline 'p': 3 is no measurement"),
+        ({"measurements": [Length(), Length(version="2")]}, "measurement key 'length' is used twice"),
+        (
+            {"measurements": [Length(depends_on=["words"])]},
+            "measurement 'length' depends on 'words', which the pipeline lacks",
+        ),
+        ({"measurements": cyclic()}, "measurements depend on each other in a cycle: b → c → b"),
+        (
+            {"measurements": [Length(depends_on=["length"])]},
+            "measurements depend on each other in a cycle: length → length",
+        ),
+    ],
+)  # fmt: skip
+def test_one_clear_error_says_what_is_wrong(changes: dict[str, Any], message: str) -> None:
+    settings: dict[str, Any] = {"name": "p", "source": [], "stages": [same], "measurements": [Length()]}
+    with pytest.raises(ConfigurationError) as caught:
+        Pipeline(**settings | changes)
+    assert str(caught.value) == message
+    assert isinstance(caught.value, ForgeError | ValueError)
+
+
+def test_a_class_is_no_measurement() -> None:
+    with pytest.raises(ConfigurationError, match=r"is no measurement \(make an instance of it\)$"):
+        Pipeline(name="p", source=[], measurements=[Length])  # type: ignore[list-item]
+
+
+def test_measurements_are_ordered_by_what_they_depend_on_and_else_as_given() -> None:
+    given = [
+        Length(key="d", depends_on=["b", "c"]),
+        Length(key="c", depends_on=["a"]),
+        Length(key="b", depends_on=["a"]),
+        Length(key="a"),
+        Length(key="e"),
+    ]
+    assert [each.key for each in Pipeline(name="p", source=[], measurements=given).measurements] == list("abcde")
+
+
+def test_a_definition_is_what_the_id_is_made_of() -> None:
+    pipeline = Pipeline(
+        name="corpus", source=[], stages=[same, stage(name="b", version="7")(plain)], measurements=[Length()]
+    )
+    assert pipeline.definition == {
+        "name": "corpus",
+        "stages": [["same", "1"], ["b", "7"]],
+        "measurements": [["length", "1"]],
+    }
+    assert len(pipeline.id) == 16
+    assert repr(pipeline) == f"Pipeline(name='corpus', id='{pipeline.id}')"
+
+
+def test_dead_letters_need_a_storage() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        _ = Pipeline(name="p", source=[]).dead_letters
+    assert str(caught.value) == "pipeline 'p' has no storage, so it keeps no dead letters"
+
+
+@pytest.mark.parametrize(
+    ("make", "data"),
+    [
+        (lambda: [Sample(data=1)], [1]),
+        (lambda: {"a": 1, "b": 2}, ["a", "b"]),
+        (lambda: range(3), [0, 1, 2]),
+        (lambda: lambda: iter("xy"), ["x", "y"]),
+    ],
+)
+def test_a_source_gives_samples_or_plain_data(make: Callable[[], Any], data: list[Any]) -> None:
+    assert [sample.data for sample in BatchRunner().run(Pipeline(name="p", source=make()))] == data
+
+
+def test_a_pipeline_without_stages_only_stores() -> None:
+    run = BatchRunner().run(Pipeline(name="p", source=[]))
+    assert list(run) == []
+    assert str(run.result).startswith("p: completed in ")
+    assert str(run.result).endswith(" s; 0 admitted, 0 derived: nothing settled")
+
+
+def test_a_sample_is_frozen() -> None:
+    sample = Sample(id="x", data=1, digest="d")
+    with pytest.raises(AttributeError):
+        sample.data = 2  # type: ignore[misc]
+    other = sample.with_data(2)
+    assert (other.id, other.data, other.digest, sample.data) == ("x", 2, None, 1)
+    child = sample.child("first", 3)
+    assert (child.id, child.parent, child.data, child.status) == ("x#first", "x", 3, "pending")
+
+
+def test_a_sample_is_measured_before_it_is_ready() -> None:
+    seen: list[tuple[str, str]] = []
+
+    class First(Measurement):
+        key = "first"
+
+        def compute(self, sample: Sample) -> int:
+            seen.append((sample.id, sample.status))
+            return 1
+
+    run = BatchRunner().run(Pipeline(name="p", source=[Sample(id="x", data=1)], measurements=[First()]))
+    [sample] = run
+    assert seen == [("x", "pending")]
+    assert (sample.status, sample.pipeline, sample.measurements) == ("ready", "p", {"first": 1})
