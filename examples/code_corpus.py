@@ -45,15 +45,8 @@ _parser = threading.Lock()
 
 
 def syntax_tree(text: str) -> ast.Module:
-    """Parse, one text at a time: CPython's parser and its warning filters keep state that all threads share.
-
-    Formatting a traceback parses as well, on whatever thread it happens; the `SystemError` to which that can lead says
-    nothing about the text.
-    """
+    """Parse, one text at a time: CPython's parser and its warning filters keep state that all threads share."""
     with _parser, warnings.catch_warnings(action="ignore"):
-        for _ in range(10):
-            with contextlib.suppress(SystemError):
-                return ast.parse(text)
         return ast.parse(text)
 
 

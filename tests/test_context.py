@@ -110,9 +110,7 @@ def test_what_the_caller_has_set_is_seen_everywhere(runner: Runner) -> None:
         stage_of(note("async batch"), "async", name="async batch", batch_size=2),
     ]
     token = user.set("me")
-    run = runner.run(
-        Pipeline(name="p", source=source, stages=stages, measurements=[Measured(), MeasuredAsync()])
-    )
+    run = runner.run(Pipeline(name="p", source=source, stages=stages, measurements=[Measured(), MeasuredAsync()]))
     user.reset(token)
     run.drain()
     assert set(seen.values()) == {"me"}
@@ -246,18 +244,19 @@ def test_a_batch_runs_in_the_runs_context_and_reads_the_samples_scopes(
         assert (scope.get(), span.get()) == ("none", "the run")
         scopes.append([(item.sample.id, item.context.get(scope)) for item in items])
 
-    for owner, name in [
-        (StageExecutor, "apply_batch"),
-        (StageExecutor, "apply_batch_async"),
-        (MeasurementOrchestrator, "measure_batch"),
-        (MeasurementOrchestrator, "measure_batch_async"),
-    ]:
+    def watch(owner: type, name: str) -> None:
+        original = getattr(owner, name)
 
-        def patched(self: Any, what: Any, items: Any, original: Any = getattr(owner, name)) -> Any:
+        def patched(self: Any, what: Any, items: Any) -> Any:
             note(items)
             return original(self, what, items)
 
         monkeypatch.setattr(owner, name, patched)
+
+    watch(StageExecutor, "apply_batch")
+    watch(StageExecutor, "apply_batch_async")
+    watch(MeasurementOrchestrator, "measure_batch")
+    watch(MeasurementOrchestrator, "measure_batch_async")
     seen: list[tuple[str, str]] = []
 
     def look(batch: Any) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from forge.item import Item
     from forge.runner import Runner
 
+
 @stage
 def kinds(sample: Sample) -> Sample | Skip | list[Sample]:
     """Of 20 numbers 5 are skipped, 5 split in two, 5 fail and 5 go on."""

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import BatchRunner, JSONSerializer, Measurement, MeasurementOutcome, Pipeline, Sample, SQLStorage, StreamingRunner, stage
+from forge import (
+    BatchRunner,
+    JSONSerializer,
+    Measurement,
+    MeasurementOutcome,
+    Pipeline,
+    Sample,
+    SQLStorage,
+    StreamingRunner,
+    stage,
+)
 from forge.errors import ConfigurationError, RunCancelled, StageResultError, StageTimeoutError
 from forge.item import Item
 from forge.orchestrator import MeasurementOrchestrator
@@ -388,7 +398,8 @@ def test_settings_are_checked_where_a_measurement_is_made() -> None:
         return str(caught.value)
 
     assert error(lambda: Length(speed=1)) == (
-        "Length(speed=…): no such setting; there are key, version, depends_on, concurrency, timeout, batch_size, max_wait"
+        "Length(speed=…): no such setting; "
+        "there are key, version, depends_on, concurrency, timeout, batch_size, max_wait"
     )
     text = "must be a string that is not empty, not"
     assert error(lambda: Length(key="")) == f"measurement Length: key {text} ''"
@@ -466,6 +477,4 @@ def test_a_measurements_errors_are_those_of_stages() -> None:
     )
     assert isinstance(wrong.error, StageResultError)
     stopped = MeasurementOrchestrator(stop=release)
-    assert isinstance(
-        stopped.measure(measurement_of(lambda s: 1, False), Sample(id="x", data=1)).error, RunCancelled
-    )
+    assert isinstance(stopped.measure(measurement_of(lambda s: 1, False), Sample(id="x", data=1)).error, RunCancelled)

@@ -49,7 +49,7 @@ def cyclic() -> list[Measurement]:
         ({"source": "file.txt"}, "pipeline 'p': the source must be iterable or callable, not 'file.txt'"),
         ({"source": None}, "pipeline 'p': the source must be iterable or callable, not None"),
         ({"expected_interval": 0}, "pipeline 'p': expected_interval must be positive, not 0"),
-        ({"storage": "sqlite:///x.db"}, "pipeline 'p': the storage must be SQLStorage('sqlite:///x.db'), not its URL alone"),
+        ({"storage": "sqlite://"}, "pipeline 'p': the storage must be SQLStorage('sqlite://'), not its URL alone"),
         ({"artifacts": "folder"}, "pipeline 'p': the artifacts must be ArtifactStore('folder'), not its URL alone"),
         ({"stages": [same, same]}, "pipeline 'p': stage name 'same' is used twice"),
         ({"stages": [3]}, "pipeline 'p': 3 is no stage"),

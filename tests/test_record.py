@@ -241,9 +241,7 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
             ),
         ],
         measurements=[
-            MeasurementSummary(
-                key="size", version="1", computed=2, cached=0, errors=0, p50=64, p95=64, p99=64, max=64
-            )
+            MeasurementSummary(key="size", version="1", computed=2, cached=0, errors=0, p50=64, p95=64, p99=64, max=64)
         ],
         storage=StorageSummary(
             inserted=4,

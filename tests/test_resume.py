@@ -265,7 +265,9 @@ def test_a_new_version_of_a_stage_runs_everything_again(world: World, runner: Ru
 
 
 @both_runners
-def test_a_new_version_of_a_measurement_computes_again_and_keeps_the_old_value(storage_url: str, runner: Runner) -> None:
+def test_a_new_version_of_a_measurement_computes_again_and_keeps_the_old_value(
+    storage_url: str, runner: Runner
+) -> None:
     class Answer(Measurement):
         key = "answer"
 

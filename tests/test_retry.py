@@ -229,17 +229,17 @@ def test_a_servers_retry_after_is_honoured(client: Callable[[str], None]) -> Non
 
 
 def test_a_retry_after_that_is_shorter_than_the_wait_changes_nothing_and_one_too_long_gives_up() -> None:
-    class Busy(Exception):
+    class BusyError(Exception):
         status = 429
 
         def __init__(self, retry_after: str) -> None:
             self.headers = {"retry-after": retry_after}
 
     policy = RetryPolicy(initial_delay=5, jitter=0, max_retry_after=60)
-    assert policy.delay(Busy("2"), 1) == 5
-    assert policy.delay(Busy("60"), 1) == 60
-    assert policy.delay(Busy("61"), 1) is None
-    assert policy.delay(Busy("soon"), 1) == 5
+    assert policy.delay(BusyError("2"), 1) == 5
+    assert policy.delay(BusyError("60"), 1) == 60
+    assert policy.delay(BusyError("61"), 1) is None
+    assert policy.delay(BusyError("soon"), 1) == 5
 
 
 @both_runners

@@ -1,4 +1,4 @@
-"""What the tests of pipelines share: the runners, short ways to look at a run, and a check that none leaves a thread."""
+"""What the tests of pipelines share: the runners, short ways to look at a run, a check that no thread is left."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import BatchRunner, Sample, SampleStatus, SQLStorage, StreamingRunner
+from forge import BatchRunner, RunResult, Sample, SampleStatus, SQLStorage, StreamingRunner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from forge import Run, RunResult
+    from forge import Run
 
 RUNNERS = {
     "batch": BatchRunner(),
@@ -48,7 +48,8 @@ def samples(*data: Any) -> list[Sample]:
 
 def ledger(run: Run | RunResult) -> dict[str, int]:
     """The counts of a finished run that are not 0."""
-    result = getattr(run, "result", run)
+    result = run if isinstance(run, RunResult) else run.result
+    assert result is not None
     return {name: count for name, count in dataclasses.asdict(result.ledger).items() if count}
 
 
