@@ -1,8 +1,8 @@
 """What the telemetry costs, as ratios of interleaved runs in one process.
 
-A stage call and a whole pipeline, each plain and instrumented, take turns; of each the fastest repetition counts, because
-what disturbs a measurement only ever makes it slower. The hand-written reference is what a careful user would write with
-the SDK alone: a span, a histogram and two counters around the call.
+A stage call and a whole pipeline, each plain and instrumented, take turns. Of each the fastest repetition counts,
+because what disturbs a measurement only ever makes it slower. The hand-written reference is what a careful user would
+write with the SDK alone: a span, a histogram and two counters around the call.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from forge_otel import ForgeInstrumentor
 class Discard(SpanExporter):
     """Takes spans and forgets them: what exporting costs depends on the exporter."""
 
-    def export(self, spans: object) -> SpanExportResult:
+    def export(self, spans: object) -> SpanExportResult:  # noqa: ARG002 - the exporter's signature
         return SpanExportResult.SUCCESS
 
 
@@ -79,7 +79,7 @@ def main() -> None:
             },
             3 if quick else 7,
         )
-        row = "   ".join(f"{label} {seconds * 1e6:7.1f} µs ({seconds / best['off']:.2f}×)" for label, seconds in best.items())
+        row = "   ".join(f"{name} {value * 1e6:7.1f} µs ({value / best['off']:.2f}×)" for name, value in best.items())
         print(f"  {runner.__name__:16} {row}")
 
 

@@ -69,7 +69,7 @@ def test_what_the_caller_has_set_is_seen_everywhere(runner: Runner) -> None:
         async def setup(self) -> None:
             seen["async setup"] = user.get()
 
-        async def process(self, sample: Sample) -> Sample:  # type: ignore[override]
+        async def process(self, sample: Sample) -> Sample:
             seen["async process"] = user.get()
             return sample
 

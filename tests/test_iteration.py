@@ -415,7 +415,9 @@ def test_an_exception_in_an_async_with_block_fails_the_run(runner: Runner) -> No
 
     with pytest.raises(LookupError):
         asyncio.run(main())
-    assert (runs[0].result.outcome, runs[0].result.error_type) == ("failed", "LookupError")
+    [run] = runs
+    assert run.result is not None
+    assert (run.result.outcome, run.result.error_type) == ("failed", "LookupError")
 
 
 @both_runners
@@ -456,7 +458,7 @@ def test_an_async_stage_that_blocks_the_loop_cannot_hold_up_the_end() -> None:
     inside, release = threading.Event(), threading.Event()
 
     class Blocking(Stage):
-        async def process(self, sample: Sample) -> Sample:  # type: ignore[override]
+        async def process(self, sample: Sample) -> Sample:
             inside.set()
             release.wait()  # what no async stage should do
             return sample

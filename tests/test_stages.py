@@ -745,7 +745,7 @@ def test_a_stage_class_can_be_a_batch_stage(runner: Runner) -> None:
         batch_size = 10
         max_wait = 0.0
 
-        async def process_batch(self, batch: Sequence[Sample]) -> list[Any]:  # type: ignore[override]
+        async def process_batch(self, batch: Sequence[Sample]) -> list[Any]:
             return [sample.with_data(sample.data + 1) for sample in batch]
 
     run = runner.run(Pipeline(name="p", source=samples(1, 2, 3), stages=[Total()]))
