@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _plain_environment() -> None:
+    """The tests say themselves what is set; what the user of this machine has set must not matter."""
+    for name in [name for name in os.environ if name.startswith(("OTEL_", "FORGE_"))]:
+        del os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def _postgresql_server() -> Iterator[postgresql.Server]:
     if not postgresql.is_installed():

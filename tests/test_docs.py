@@ -26,7 +26,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "FORGE_"))}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "FORGE_", "MAKE"))}
     return clean | {"PATH": path, "PYTHONWARNINGS": "error::ResourceWarning"}
 
 

@@ -7,6 +7,7 @@ import functools
 import itertools
 import logging
 import threading
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ from forge.errors import (
 )
 from forge.executor import StageExecutor
 from forge.item import Item
+from forge.queue import QueueClosed, StageQueue
 from forge.results import StageOutcome
 
 from .support.clock import FakeClock
@@ -624,6 +626,103 @@ def test_a_full_queue_stops_the_stage_before_it_and_finally_the_source(is_async:
     assert sorted(map(int, ready)) == list(range(40))
     assert run.result is not None
     assert run.result.stages[0].backpressure > 0
+
+
+def item(number: int) -> Item:
+    return Item(Sample(id=str(number), data=number), copy_context())
+
+
+def test_a_queue_holds_as_many_as_it_may() -> None:
+    queue = StageQueue(2, stage="s")
+    assert (queue.put(item(0)), queue.put(item(1)), queue.depth, queue.limit) == (0.0, 0.0, 2, 2)
+    putting = threading.Thread(target=queue.put, args=(item(2),))
+    putting.start()
+    taken = [queue.get() for _ in range(3)]
+    putting.join()
+    assert [each.sample.data for each in taken if each] == [0, 1, 2]
+    with pytest.raises(TimeoutError):
+        queue.get(timeout=0)
+    queue.put(item(3))
+    queue.finish()
+    last = queue.get()
+    assert last is not None
+    assert (last.sample.data, queue.get()) == (3, None)
+    queue.close()
+    with pytest.raises(QueueClosed):
+        queue.get()
+    with pytest.raises(QueueClosed):
+        queue.put(item(4))
+
+
+@pytest.mark.parametrize("side", ["put", "get", "wait_for_taker"])
+def test_closing_a_queue_wakes_who_waits(side: str) -> None:
+    queue = StageQueue(1)
+    if side == "put":
+        queue.put(item(0))
+    sides: dict[str, Callable[[], Any]] = {
+        "put": lambda: queue.put(item(1)),
+        "get": queue.get,
+        "wait_for_taker": queue.wait_for_taker,
+    }
+    closed: list[bool] = []
+
+    def wait_in_vain() -> None:
+        with pytest.raises(QueueClosed):
+            sides[side]()
+        closed.append(True)
+
+    thread = threading.Thread(target=wait_in_vain)
+    thread.start()
+    queue.close()
+    thread.join(PATIENCE)
+    assert closed == [True]
+
+
+def test_a_wake_up_that_comes_to_a_cancelled_task_is_passed_on() -> None:
+    async def main() -> int:
+        queue = StageQueue(1)
+        first, second = asyncio.create_task(queue.get_async()), asyncio.create_task(queue.get_async())
+        await asyncio.sleep(0)
+        queue.put(item(7))
+        first.cancel()
+        async with asyncio.timeout(PATIENCE):
+            taken = await second
+        assert taken is not None
+        return int(taken.sample.data)
+
+    assert asyncio.run(main()) == 7
+
+
+def test_threads_and_tasks_wait_at_the_same_queue() -> None:
+    queue = StageQueue(3)
+    taken: list[int] = []
+
+    async def take() -> None:
+        while (got := await queue.get_async()) is not None:
+            taken.append(got.sample.data)
+
+    async def put(numbers: range) -> None:
+        for number in numbers:
+            await queue.put_async(item(number))
+
+    async def main() -> None:
+        takers = [asyncio.create_task(take()) for _ in range(2)]
+        await put(range(100))
+        await asyncio.to_thread(putting.join)
+        queue.finish()
+        await asyncio.gather(*takers)
+
+    def take_sync() -> None:
+        while (got := queue.get()) is not None:
+            taken.append(got.sample.data)
+
+    putting = threading.Thread(target=lambda: [queue.put(item(number)) for number in range(100, 200)])
+    taking = threading.Thread(target=take_sync)
+    putting.start()
+    taking.start()
+    asyncio.run(main())
+    taking.join()
+    assert sorted(taken) == list(range(200))
 
 
 def test_the_executor_works_outside_of_a_run() -> None:

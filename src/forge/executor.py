@@ -103,8 +103,7 @@ class StageExecutor:
                 tried.fail(begun, error)
             if tried.delay is None:
                 return tried
-            self._announce(tried)
-            if self._clock.wait(self._stop, tried.delay):
+            if not self._announced(tried) or self._clock.wait(self._stop, tried.delay):
                 tried.cancel()
                 return tried
 
@@ -126,18 +125,24 @@ class StageExecutor:
                     tried.fail(begun, error)
                 if tried.delay is None:
                     return tried
-                self._announce(tried)
+                if not self._announced(tried):
+                    tried.cancel()
+                    return tried
                 await self._clock.wait_async(tried.delay)
         except asyncio.CancelledError:
             # Only the end of the run cancels the task that this runs in.
             tried.cancel()
             return tried
 
-    def _announce(self, tried: _Tried) -> None:
+    def _announced(self, tried: _Tried) -> bool:
+        """Say that there will be another attempt; False where the run has ended, and there will be none."""
+        if self._stop.is_set():
+            return False
         sample = tried.payload if isinstance(tried.payload, Sample) else None
         assert tried.error is not None
         assert tried.delay is not None
         self.before_retry(tried.stage, sample, tried.error, tried.number, tried.delay)
+        return True
 
     def _verdict(self, stage: Stage, sample: Sample, tried: _Tried) -> Verdict:
         duration = self._clock.monotonic() - tried.started

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 
 from forge_otel import ForgeInstrumentor, guard
+from forge_otel.telemetry import SCOPE_NAME
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Recorded:
             metric.name: {_text(point.attributes): _value(point) for point in metric.data.data_points}
             for resource in data.resource_metrics
             for scope in resource.scope_metrics
+            if scope.scope.name == SCOPE_NAME  # the SDK may be measuring itself
             for metric in scope.metrics
         }
 
