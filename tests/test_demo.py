@@ -6,6 +6,7 @@ The numbers it must reach are computed here from the files, without the pipeline
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import importlib.metadata
 import io
@@ -249,7 +250,7 @@ def database(out: Path) -> dict[str, Any]:
             "sample_id, source, place, error_type, data, pipeline_id, parent, derived_by, input_digest"
         ),
     }
-    with sqlite3.connect(out / "corpus.db") as connection:
+    with contextlib.closing(sqlite3.connect(out / "corpus.db")) as connection:
         rows: dict[str, Any] = {
             table: sorted(connection.execute(f"SELECT {columns} FROM {table}").fetchall(), key=repr)
             for table, columns in tables.items()
@@ -314,7 +315,7 @@ def test_the_database_holds_what_the_summary_says(first: Finished, expected: Exp
 
 
 def test_measured_values(first: Finished, folder: Path) -> None:
-    with sqlite3.connect(first.out / "corpus.db") as connection:
+    with contextlib.closing(sqlite3.connect(first.out / "corpus.db")) as connection:
         rows = connection.execute(
             "SELECT key, value FROM forge_measurements WHERE sample_id = 'latin.py#café'"
         ).fetchall()
@@ -395,7 +396,7 @@ def test_the_events_say_the_same(each: Finished) -> None:
 
 
 def test_the_record_in_the_database_says_the_same(each: Finished) -> None:
-    with sqlite3.connect(each.out / "corpus.db") as connection:
+    with contextlib.closing(sqlite3.connect(each.out / "corpus.db")) as connection:
         ((outcome, record),) = connection.execute(
             "SELECT outcome, record FROM forge_runs WHERE id = ?", (each.document["run_id"],)
         ).fetchall()
@@ -482,7 +483,7 @@ def test_after_a_kill_a_second_start_completes_what_an_undisturbed_run_leaves(
     assert database(out) == content
     assert outcomes(resumed.document)["unchanged"] <= before.total()
     test_the_metrics_say_the_same(resumed)
-    with sqlite3.connect(out / "corpus.db") as connection:
+    with contextlib.closing(sqlite3.connect(out / "corpus.db")) as connection:
         ended = connection.execute("SELECT outcome FROM forge_runs ORDER BY started").fetchall()
     connection.close()
     assert ended == [(None,), ("completed",)]

@@ -325,6 +325,36 @@ def test_an_error_in_the_source_lets_what_was_admitted_finish(runner: Runner, is
     assert set(rows(storage).values()) == {"ready"}
 
 
+def test_what_is_in_flight_when_the_source_fails_is_finished() -> None:
+    failed = threading.Event()
+
+    class Failing:
+        def __init__(self) -> None:
+            self.left = [3, 2, 1]
+
+        def __iter__(self) -> Failing:
+            return self
+
+        def __next__(self) -> int:
+            if not self.left:
+                raise OSError("the disk is gone")
+            return self.left.pop()
+
+        def close(self) -> None:
+            failed.set()  # comes after the error
+
+    @stage
+    def held(sample: Sample) -> Sample:
+        assert failed.wait(30)
+        return sample
+
+    run = StreamingRunner().run(Pipeline(name="p", source=Failing, stages=[held]))
+    assert [next(run).data for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(run)
+    assert ledger(run) == {"admitted": 3, "ready": 3}
+
+
 @both_runners
 def test_an_error_when_the_source_is_closed_fails_the_run(runner: Runner) -> None:
     class Reluctant:

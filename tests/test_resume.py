@@ -300,7 +300,7 @@ def test_a_new_version_of_a_measurement_computes_again_and_keeps_the_old_value(
 @pytest.mark.parametrize("batch_size", [None, 2], ids=["single", "batch"])
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_measurements_are_cached_by_what_they_were_computed_from(
-    storage_url: str, runner: Runner, batch_size: int | None, is_async: bool
+    tmp_path: Path, runner: Runner, batch_size: int | None, is_async: bool
 ) -> None:
     computed: list[str] = []
     multiplier = [1]
@@ -337,7 +337,7 @@ def test_measurements_are_cached_by_what_they_were_computed_from(
             source=samples(0, 1, 2),
             stages=[multiply.__class__(multiply.function, version=version)],
             measurements=[(Async if is_async else Sync)(batch_size=batch_size)],
-            storage=SQLStorage(storage_url),
+            storage=SQLStorage(f"sqlite:///{tmp_path}/forge.db"),
         )
         result = runner.run(pipeline).drain()
         assert result.ledger.ready == 3
