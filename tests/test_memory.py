@@ -22,7 +22,7 @@ class Census:
     """Counts how many pieces of data are alive."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collection may begin while it is held, and count from `__del__`
         self.alive = 0
         self.most = 0
 
