@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..clock import Clock
 from ..dead_letters import DeadLetter, FailureSource
-from ..errors import DuplicateIdError, RunCancelled, SerializationError, SourceError
+from ..errors import RunCancelled
 from ..executor import StageExecutor
 from ..item import Failure, Item
 from ..observers import artifact_stored
@@ -25,14 +25,13 @@ from ..orchestrator import MeasurementOrchestrator
 from ..queue import QueueClosed
 from ..results import RunOutcome, StageOutcome
 from ..retry import CANCELLED, classify, message_of
-from ..sample import Sample, SampleOutcome, SampleStatus
+from ..sample import Sample, SampleOutcome
 from ..serializer import digest_of
 from ..stages import Stage
-from ..storage.records import SampleRecord
 from .consumable import Consumable, outcome_of
+from .intake import Intake
 from .result import MeasurementTally, RunResult, RunSnapshot, StageState, StageTally, Tally
 from .revision import code_revision
-from .seen import SeenIds
 from .source import SourceReader
 
 if TYPE_CHECKING:
@@ -93,18 +92,15 @@ class Run(Consumable):
         """Set when the run ends before its time."""
         self.executor = StageExecutor(clock=clock, stop=self.stop)
         self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop)
-        self._resume = resume
-        self._replay = {entry.sample_id: entry for entry in replay} if replay is not None else None
-        self._source = SourceReader(pipeline, self._replay_samples if replay is not None else None)
+        self._intake = Intake(self, resume=resume, replay=replay)
+        self._source = SourceReader(pipeline, self._intake.replayed if replay is not None else None)
         self._lock = threading.Lock()
         self._tally = Tally(
             stages={stage.name: StageTally(stage.name, stage.concurrency) for stage in pipeline.stages},
             measurements={m.key: MeasurementTally(m.key, m.version) for m in pipeline.measurements},
         )
         self._active: dict[Item, None] = {}  # a set that keeps the order
-        self._seen = SeenIds()
         self._input_digest = hashlib.sha256()
-        self._fresh = False
         self._outcome = RunOutcome.COMPLETED
         self._started = (0.0, 0.0)
         self._recorded = False
@@ -134,7 +130,8 @@ class Run(Consumable):
                 {"definition": self.pipeline.definition},
             )
             self._recorded = True
-            self._fresh = self.orchestrator.nothing_stored = storage.count(self.pipeline.name) == 0
+            nothing = storage.count(self.pipeline.name) == 0
+            self._intake.nothing_stored = self.orchestrator.nothing_stored = nothing
             self.pipeline.dead_letters.refresh()
         if self.pipeline.artifacts is not None:
             self.pipeline.artifacts.open()
@@ -230,57 +227,20 @@ class Run(Consumable):
             return None
         if sample is None:
             return None
-        item = self._new_item(sample)
-        entry = self._replay.get(item.sample.id) if self._replay is not None else None
-        if entry is not None:
-            item.dead_letter = entry
-            item.derived_by = entry.derived_by
+        item = self._intake.item(sample)
         item.context.run(self.admit, item)
-        if entry is not None and entry.derived_by is not None:
-            names = [stage.name for stage in self.pipeline.stages]
-            if entry.derived_by in names:
-                item.step = names.index(entry.derived_by) + 1
-            else:
-                gone = SourceError(f"the stage {entry.derived_by!r}, behind which it goes on, is not in the pipeline")
-                self.failed(item, gone, FailureSource.STAGE, entry.derived_by)
-        item.context.copy().run(self.look_up, [item])
+        item.context.copy().run(self._intake.look_up, [item])
         return item
 
     def split(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
-        """Derive the children of a sample; those that an earlier run had finished have their `verdict` set."""
-        children = []
-        for index, sample in enumerate(samples):
-            # A child made with `with_data` still has its parent's id.
-            own = sample.id and sample.id != parent.sample.id
-            sample_id = sample.id if own else parent.sample.child(str(index), None).id
-            child = self._new_item(Sample(data=sample.data, id=sample_id, parent=parent.sample.id))
-            child.derived_by = stage.name
-            child.place = (*parent.place, index)
-            child.step = parent.step
-            child.family = parent.family
-            children.append(child)
-        parent.children = tuple(child.sample.id for child in children)
+        """Derive the children of a sample; `look_up` says which of them are left to do."""
+        children = self._intake.children(parent, samples, stage)
         self.derive(parent, children, stage)
         return children
 
     def look_up(self, items: Sequence[Item]) -> None:
-        """Set the `verdict` of new items for which nothing is to be done: seen before in this run, or finished by an
-        earlier one.
-        """
-        for item in items:
-            if item.duplicate:
-                error = DuplicateIdError(f"sample id {item.sample.id!r} came twice in this run; the first one is kept")
-                self.failed(item, error, FailureSource.STAGE, item.derived_by or "source")
-                item.verdict = SampleOutcome.FAILED
-        storage = self.pipeline.storage
-        new = {item.sample.id: item for item in items if item.verdict is None and item.dead_letter is None}
-        if storage is None or self._fresh or not new:
-            return
-        for record in storage.read(self.pipeline.name, list(new)).samples:
-            item = new[record.id]
-            item.dead_letter = record.dead_letter
-            if self._resume and item.input_digest is not None and self._finished(record, item.input_digest):
-                item.verdict = SampleOutcome.UNCHANGED
+        """Set the `verdict` of derived items for which nothing is to be done."""
+        self._intake.look_up(items)
 
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
         """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
@@ -347,26 +307,6 @@ class Run(Consumable):
     def lock(self) -> threading.Lock:
         return self._lock
 
-    def record(self, item: Item) -> SampleRecord:
-        """What is stored of a sample that is to settle with `item.verdict`."""
-        assert item.verdict is not None
-        sample = item.sample
-        ready = item.verdict is SampleOutcome.READY
-        return SampleRecord(
-            pipeline=self.pipeline.name,
-            id=sample.id,
-            status=SampleStatus(item.verdict.value),
-            pipeline_id=self.pipeline.id,
-            run_id=self.id,
-            parent=sample.parent,
-            input_digest=item.input_digest,
-            digest=sample.digest if ready else None,
-            data=item.payload if ready else None,
-            reason=item.skip[1] if item.skip else None,
-            children=item.children,
-            values=item.values,
-        )
-
     def serialise(self, item: Item) -> bool:
         """Turn the data that the stages left into bytes, before it is measured and stored; says whether it worked."""
         if self.pipeline.storage is None:
@@ -387,45 +327,11 @@ class Run(Consumable):
         item.failure = Failure(source, where, error, classify(error), attempts)
         item.verdict = SampleOutcome.FAILED if self.pipeline.storage is None else SampleOutcome.DLQ
 
-    def _new_item(self, sample: Sample) -> Item:
-        original: bytes | None = None
-        digest: str | None = None
-        if self.pipeline.storage is not None or not sample.id:
-            try:
-                content = self.pipeline.serializer.dumps(sample.data)
-                digest = digest_of(content)
-                original = content
-            except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
-                if not isinstance(error, SerializationError):
-                    logger.warning("the serializer failed on the data of sample %r: %r", sample.id, error)
-        # Without an id and without bytes to derive one from, an id of this run alone has to do.
-        sample_id = sample.id or (digest[:32] if digest else f"{self.id}:{self._tally.admitted}")
-        clean = Sample(data=sample.data, id=sample_id, pipeline=self.pipeline.name, parent=sample.parent, digest=digest)
-        item = Item(clean, self.context.copy())
-        item.original, item.input_digest = original, digest
-        item.duplicate = not self._seen.add(sample_id)
-        return item
-
     def _enter(self, item: Item) -> None:
         if self._sealed:
             raise QueueClosed  # a thread that was abandoned comes too late
         self._active[item] = None
         self._tally.active += 1
-
-    def _finished(self, record: SampleRecord, input_digest: str | None) -> bool:
-        """Whether an earlier run left nothing to do: not for the sample, nor for any of those split from it."""
-        if record.pipeline_id != self.pipeline.id or (input_digest and record.input_digest != input_digest):
-            return False
-        if record.status is not SampleStatus.SPLIT:
-            return record.status in (SampleStatus.READY, SampleStatus.SKIPPED)
-        storage = self.pipeline.storage
-        assert storage is not None
-        children = storage.read(self.pipeline.name, record.children).samples
-        return len(children) == len(record.children) and all(self._finished(child, None) for child in children)
-
-    def _replay_samples(self) -> Iterator[Sample]:
-        for entry in list((self._replay or {}).values()):
-            yield self.pipeline.dead_letters.replay(entry)
 
     def _start(self) -> None:
         # Whoever wants to end the run waits until it has begun.
@@ -466,7 +372,7 @@ class Run(Consumable):
             self._source.loop.stop(0.1)
             self.executor.close()
             self.orchestrator.close()
-            self._seen.close()
+            self._intake.close()
             try:
                 self.result = self.context.run(self.end, self._outcome, self._error)
             except Exception as fault:

@@ -11,6 +11,7 @@ from ..dead_letters import DeadLetter, FailureSource
 from ..item import Item
 from ..retry import message_of
 from ..sample import SampleOutcome, SampleStatus
+from ..storage.records import SampleRecord
 
 if TYPE_CHECKING:
     from ..storage import WriteResult
@@ -53,7 +54,7 @@ class Settler:
             return
         assert self._storage is not None
         try:
-            written = self._storage.write([self._run.record(item) for item in items])
+            written = self._storage.write([self._record(item) for item in items])
         except Exception as error:  # noqa: BLE001 - it becomes the failure of the samples
             if len(items) == 1:
                 self._run.failed(items[0], error, FailureSource.STORAGE, self._storage.backend)
@@ -64,6 +65,26 @@ class Settler:
         self._count(written)
         if written.superseded:
             self._run.pipeline.dead_letters.settled(*written.superseded)
+
+    def _record(self, item: Item) -> SampleRecord:
+        """What is stored of a sample that is to settle with `item.verdict`."""
+        assert item.verdict is not None
+        sample = item.sample
+        ready = item.verdict is SampleOutcome.READY
+        return SampleRecord(
+            pipeline=self._run.pipeline.name,
+            id=sample.id,
+            status=SampleStatus(item.verdict.value),
+            pipeline_id=self._run.pipeline.id,
+            run_id=self._run.id,
+            parent=sample.parent,
+            input_digest=item.input_digest,
+            digest=sample.digest if ready else None,
+            data=item.payload if ready else None,
+            reason=item.skip[1] if item.skip else None,
+            children=item.children,
+            values=item.values,
+        )
 
     def _enqueue(self, item: Item) -> None:
         failure, sample = item.failure, item.sample

@@ -1,0 +1,147 @@
+"""Samples become items of a run, and what earlier runs have done about them is found out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ..dead_letters import DeadLetter, FailureSource
+from ..errors import DuplicateIdError, SerializationError, SourceError
+from ..item import Item
+from ..sample import Sample, SampleOutcome, SampleStatus
+from ..serializer import digest_of
+from ..stages import Stage
+from ..storage.records import SampleRecord
+from .seen import SeenIds
+
+if TYPE_CHECKING:
+    from .run import Run
+
+logger = logging.getLogger("forge")
+
+
+class Intake:
+    """Makes the items of one run. Without `resume` nothing counts as finished."""
+
+    def __init__(self, run: Run, *, resume: bool, replay: Sequence[DeadLetter] | None) -> None:
+        self._run = run
+        self._pipeline = run.pipeline
+        self._resume = resume
+        self._replay = None if replay is None else {entry.sample_id: entry for entry in replay}
+        self._seen = SeenIds()
+        self._unnamed = 0
+        self.nothing_stored = False
+        """Set where the storage was empty when the run began: then there is no need to look."""
+
+    def item(self, sample: Sample) -> Item:
+        """An item for what the source gave, or for a dead letter that is taken up again."""
+        item = self._new(sample)
+        entry = self._replay.get(item.sample.id) if self._replay is not None else None
+        if entry is not None:
+            item.dead_letter = entry
+            item.derived_by = entry.derived_by
+        return item
+
+    def children(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
+        """The items for the samples that a stage made of one."""
+        children = []
+        for index, sample in enumerate(samples):
+            # A child made with `with_data` still has its parent's id.
+            own = sample.id and sample.id != parent.sample.id
+            sample_id = sample.id if own else parent.sample.child(str(index), None).id
+            child = self._new(Sample(data=sample.data, id=sample_id, parent=parent.sample.id))
+            child.derived_by = stage.name
+            child.place = (*parent.place, index)
+            child.step = parent.step
+            child.family = parent.family
+            children.append(child)
+        parent.children = tuple(child.sample.id for child in children)
+        return children
+
+    def replayed(self) -> Iterator[Sample]:
+        """The samples of the dead letters that this run takes up again, in place of a source."""
+        for entry in list((self._replay or {}).values()):
+            yield self._pipeline.dead_letters.replay(entry)
+
+    def look_up(self, items: Sequence[Item]) -> None:
+        """Find out where new items go on.
+
+        Sets the `verdict` of those for which nothing is to be done, because their id came before in this run or an
+        earlier run had finished them, and the `step` behind which a derived dead letter goes on.
+        """
+        new: dict[str, Item] = {}
+        for item in items:
+            if item.duplicate:
+                error = DuplicateIdError(f"sample id {item.sample.id!r} came twice in this run; the first one is kept")
+                self._run.failed(item, error, FailureSource.STAGE, item.derived_by or "source")
+                item.verdict = SampleOutcome.FAILED
+            elif item.dead_letter is not None:
+                self._go_on_behind(item, item.dead_letter.derived_by)
+            else:
+                new[item.sample.id] = item
+        storage = self._pipeline.storage
+        if storage is None or self.nothing_stored or not new:
+            return
+        for record in storage.read(self._pipeline.name, list(new)).samples:
+            item = new[record.id]
+            item.dead_letter = record.dead_letter
+            if self._resume and item.input_digest is not None and self._finished(record, item.input_digest):
+                item.verdict = SampleOutcome.UNCHANGED
+
+    def close(self) -> None:
+        """Forget which ids came."""
+        self._seen.close()
+
+    def _new(self, sample: Sample) -> Item:
+        original: bytes | None = None
+        digest: str | None = None
+        if self._pipeline.storage is not None or not sample.id:
+            try:
+                content = self._pipeline.serializer.dumps(sample.data)
+                digest = digest_of(content)
+                original = content
+            except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
+                if not isinstance(error, SerializationError):
+                    logger.warning("the serializer failed on the data of sample %r: %r", sample.id, error)
+        item = Item(
+            Sample(
+                data=sample.data,
+                id=sample.id or self._id_from(digest),
+                pipeline=self._pipeline.name,
+                parent=sample.parent,
+                digest=digest,
+            ),
+            self._run.context.copy(),
+        )
+        item.original, item.input_digest = original, digest
+        item.duplicate = not self._seen.add(item.sample.id)
+        return item
+
+    def _id_from(self, digest: str | None) -> str:
+        if digest is not None:
+            return digest[:32]
+        # Without bytes to derive one from, an id of this run alone has to do.
+        self._unnamed += 1
+        return f"{self._run.id}:{self._unnamed}"
+
+    def _go_on_behind(self, item: Item, stage: str | None) -> None:
+        if stage is None:
+            return
+        names = [each.name for each in self._pipeline.stages]
+        if stage in names:
+            item.step = names.index(stage) + 1
+        else:
+            error = SourceError(f"the stage {stage!r}, behind which it goes on, is not in the pipeline")
+            self._run.failed(item, error, FailureSource.STAGE, stage)
+
+    def _finished(self, record: SampleRecord, input_digest: str | None) -> bool:
+        """Whether an earlier run left nothing to do: not for the sample, nor for any of those split from it."""
+        if record.pipeline_id != self._pipeline.id or (input_digest and record.input_digest != input_digest):
+            return False
+        if record.status is not SampleStatus.SPLIT:
+            return record.status in (SampleStatus.READY, SampleStatus.SKIPPED)
+        storage = self._pipeline.storage
+        assert storage is not None
+        children = storage.read(self._pipeline.name, record.children).samples
+        return len(children) == len(record.children) and all(self._finished(child, None) for child in children)
