@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -181,6 +182,19 @@ def assert_agree(recorded: Recorded, *results: RunResult) -> None:
     assert durations == sum(result.ledger.settled for result in results)
 
 
+def assert_stored(pipeline: Pipeline, result: RunResult) -> None:
+    """That the database, which was empty before, says what the result of its first run says."""
+    storage = pipeline.storage
+    assert storage is not None
+    statuses = Counter(row.status.value for row in storage.query(pipeline.name).samples)
+    stored = ("ready", "skipped", "split", "dlq")
+    assert statuses == +Counter({outcome: getattr(result.ledger, outcome) for outcome in stored})
+    assert len(pipeline.dead_letters.list()) == result.ledger.dlq
+    [run] = storage.runs(pipeline.name)
+    assert run.record == json.loads(json.dumps(result.to_dict()))
+    storage.close()
+
+
 def assert_complete(recorded: Recorded, *results: RunResult) -> None:
     """That every sample has one span, which has ended, that no span hangs in the air, and that the summaries know how
     many there are.
@@ -267,6 +281,7 @@ def test_counts_of_a_run_that_is_closed_early(tmp_path: Path, kind: Any, taken: 
         assert run.result.outcome == "cancelled"
         assert_agree(recorded, run.result)
         assert_complete(recorded, run.result)
+    assert_stored(pipeline, run.result)
 
 
 def test_call_that_is_abandoned_is_counted_once_and_its_return_not_at_all() -> None:
