@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import Measurement, Pipeline, Run, Sample, SampleOutcome, Skip, SQLStorage, StreamingRunner, stage
+from forge import (
+    Measurement,
+    Pipeline,
+    Run,
+    Sample,
+    SampleOutcome,
+    SampleStatus,
+    Skip,
+    SQLStorage,
+    StreamingRunner,
+    stage,
+)
 from forge.runner import Ledger
 
 from .support.runs import every_runner, ledger, no_thread_is_left, samples, wait  # noqa: F401
@@ -125,6 +136,7 @@ class Seams:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered: Counter[str] = Counter()
         self.left: dict[str, list[tuple[SampleOutcome, str]]] = {}
+        self.said: dict[str, tuple[SampleStatus, str | None]] = {}
         self.ended = 0
         seams = self
         admit, derive, settle, end = Run.admit, Run.derive, Run.settle, Run.end
@@ -141,6 +153,7 @@ class Seams:
             first = settle(run, item, outcome, error)
             if first:
                 seams.left.setdefault(item.sample.id, []).append((outcome, type(error).__name__))
+                seams.said[item.sample.id] = (item.sample.status, item.sample.dlq_reason)
             return first
 
         def counted_end(run: Run, *arguments: Any) -> Any:
@@ -177,6 +190,21 @@ def test_each_seam_is_called_once_for_each_sample(runner: Runner, monkeypatch: p
         "7": [(SampleOutcome.READY, "NoneType")],
     }
     assert seams.ended == 1
+
+
+@every_runner
+def test_a_sample_says_how_it_settled(runner: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seams = Seams(monkeypatch)
+    storage = SQLStorage(f"sqlite:///{tmp_path / 'forge.db'}")
+    runner.run(Pipeline(name="p", source=samples(*range(4)), stages=[kinds, passed_on], storage=storage)).drain()
+    assert seams.said == {
+        "0": (SampleStatus.SKIPPED, None),
+        "1": (SampleStatus.SPLIT, None),
+        "1#a": (SampleStatus.READY, None),
+        "1#b": (SampleStatus.READY, None),
+        "2": (SampleStatus.DLQ, "ValueError"),
+        "3": (SampleStatus.READY, None),
+    }
 
 
 @every_runner

@@ -56,6 +56,7 @@ class Sample:
     measurements: Mapping[str, Any] = field(default_factory=dict)
     status: SampleStatus = SampleStatus.PENDING
     dlq_reason: str | None = None
+    """The class of the error, where the status is `dlq`."""
     parent: str | None = None
     digest: str | None = None
     """SHA-256 of the serialised data, in hex; None where it was not needed or the data cannot be serialised."""

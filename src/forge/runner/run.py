@@ -25,7 +25,7 @@ from ..orchestrator import MeasurementOrchestrator
 from ..queue import QueueClosed
 from ..results import RunOutcome, StageOutcome
 from ..retry import CANCELLED, classify, message_of
-from ..sample import Sample, SampleOutcome
+from ..sample import Sample, SampleOutcome, SampleStatus
 from ..serializer import digest_of
 from ..stages import Stage
 from .consumable import Consumable, outcome_of
@@ -170,6 +170,9 @@ class Run(Consumable):
             if item.outcome is not None:
                 return False
             item.outcome = outcome
+            if outcome is not SampleOutcome.UNCHANGED:
+                reason = item.failure.error_type if item.failure and outcome is SampleOutcome.DLQ else None
+                item.sample = dataclasses.replace(item.sample, status=SampleStatus(outcome.value), dlq_reason=reason)
             self._active.pop(item, None)
             self._tally.active -= 1
             self._tally.outcomes[outcome] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -44,7 +43,6 @@ class Settler:
             assert item.verdict is not None
             error = item.failure.error if item.failure else None
             if self._run.settle(item, item.verdict, error) and item.verdict is SampleOutcome.READY:
-                item.sample = dataclasses.replace(item.sample, status=SampleStatus.READY)
                 ready.append(item)
         return ready
 
