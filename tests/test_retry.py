@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import threading
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from forge.errors import ConfigurationError
 from forge.executor import StageExecutor
 from forge.item import Item
 
-from .support.clock import FakeClock
+from .support.clock import START, FakeClock
 from .support.http import CLIENTS, running_server
 from .support.runs import PATIENCE, both_runners, ledger, no_thread_is_left, samples, wait  # noqa: F401
 
@@ -240,6 +241,22 @@ def test_a_retry_after_that_is_shorter_than_the_wait_changes_nothing_and_one_too
     assert policy.delay(BusyError("60"), 1) == 60
     assert policy.delay(BusyError("61"), 1) is None
     assert policy.delay(BusyError("soon"), 1) == 5
+
+
+def test_a_retry_after_date_is_compared_with_the_clock_of_the_run() -> None:
+    executor = Announced(FakeClock())
+    date = email.utils.formatdate(START + 25, usegmt=True)
+    with running_server(retry_after=date) as url:
+        paths = iter(["429", "200"])
+
+        @stage(retry=RetryPolicy(max_attempts=2, initial_delay=1, jitter=0))
+        def asking(sample: Sample) -> Sample:
+            if next(paths) == "429":
+                CLIENTS["urllib"](f"{url}/429/x")
+            return sample
+
+        verdict = apply(executor, asking)
+    assert (verdict.outcome, verdict.attempts, verdict.duration) == (StageOutcome.SUCCESS, 2, 25)
 
 
 @both_runners

@@ -271,7 +271,7 @@ class _Tried:
         self.error = error
         policy: RetryPolicy = self.stage.retry
         try:
-            self.delay = None if self.alone_after else policy.delay(error, self.number)
+            self.delay = None if self.alone_after else policy.delay(error, self.number, self.clock.time())
         except (KeyboardInterrupt, SystemExit) as interrupt:
             self.cancel(interrupt)
         except Exception as fault:  # noqa: BLE001 - a faulty retry_on must not end the run

@@ -201,13 +201,16 @@ class RetryPolicy:
         if not self.multiplier >= 1:
             raise ConfigurationError(f"RetryPolicy(multiplier={self.multiplier}): must be at least 1")
 
-    def delay(self, error: BaseException, attempt: int) -> float | None:
-        """Seconds to wait after the failed attempt number `attempt` (from 1), or None to give up."""
+    def delay(self, error: BaseException, attempt: int, now: float | None = None) -> float | None:
+        """Seconds to wait after the failed attempt number `attempt` (from 1), or None to give up.
+
+        `now` is the Unix time with which a `Retry-After` date is compared, by default the machine's.
+        """
         if attempt >= self.max_attempts or not self.retry_on(error):
             return None
         delay = min(self.max_delay, self.initial_delay * self.multiplier ** min(attempt - 1, 64))
         delay *= 1 - self.jitter * self.random()
-        asked = retry_after(error)
+        asked = retry_after(error, now)
         if asked is None:
             return delay
         return max(delay, asked) if asked <= self.max_retry_after else None
