@@ -456,6 +456,13 @@ def test_people_read_the_same(each: Finished) -> None:
     assert max(map(len, text.getvalue().splitlines())) <= 80
 
 
+def test_people_read_what_failed_when_the_run_was_stopped(first: Finished) -> None:
+    ledger = {**first.document["ledger"], "failed": 2}
+    text = io.StringIO()
+    show({**first.document, "outcome": "cancelled", "ledger": ledger}, Console(file=text, width=80))
+    assert "failed: in flight when the run was stopped; the next start does them again" in text.getvalue().splitlines()
+
+
 def test_after_a_kill_a_second_start_completes_what_an_undisturbed_run_leaves(
     folder: Path, content: dict[str, Any], tmp_path: Path
 ) -> None:

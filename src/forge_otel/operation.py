@@ -8,6 +8,7 @@ observed function is called exactly once, and what it returns or raises reaches 
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
@@ -292,7 +293,7 @@ class Call:
         try:
             span.set_attributes({name: value for name, value in ending.attributes.items() if value is not None})
             if ending.error is not None:
-                span.set_status(Status(StatusCode.ERROR, str(ending.error)))
+                span.set_status(Status(StatusCode.ERROR, message(ending.error)))
         finally:
             span.end()
 
@@ -302,6 +303,7 @@ class Call:
                 continue
             attributes = {**self.attributes, **more, **(exception_attributes(error) if error is not None else {})}
             self.telemetry.logger.emit(
+                timestamp=time.time_ns(),
                 context=self.context,
                 severity_number=event.severity,
                 severity_text=event.severity.name,
@@ -327,9 +329,17 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
     """What an event says about an exception."""
     return {
         a.EXCEPTION_TYPE: qualified_name(type(error)),
-        a.EXCEPTION_MESSAGE: str(error),
+        a.EXCEPTION_MESSAGE: message(error),
         a.EXCEPTION_STACKTRACE: stacktrace(error),
     }
+
+
+def message(error: BaseException) -> str:
+    """What an exception says; where its `__str__` fails, what Python prints instead."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - somebody else's code
+        return f"<exception str() failed: {qualified_name(type(error))}>"
 
 
 def stacktrace(error: BaseException) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary, ref
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
@@ -63,20 +63,23 @@ class State:
         self._given: set[str] = set()
         self._lock = threading.Lock()
         self._members = threading.Lock()
-        self._observer: _Observer | None = None
+        self._observers: list[_Observer] = []
 
     def observed_by(self, provider: MeterProvider, meter: Meter) -> None:
         """Be what the observable instruments of this meter read, instead of any state before."""
-        observer = _observers.get(provider)
-        if observer is None:
-            observer = _observers[provider] = _Observer(meter)
-        observer.state = self
-        self._observer = observer
+        _observers[:] = [observer for observer in _observers if observer.provider is not None]
+        self._observers = [observer for observer in _observers if observer.provider is _real(provider)]
+        if not self._observers:
+            self._observers = [_Observer(provider, meter)]
+            _observers.extend(self._observers)
+        for observer in self._observers:
+            observer.state = self
 
     def close(self) -> None:
         """Give nothing any more."""
-        if self._observer is not None and self._observer.state is self:
-            self._observer.state = None
+        for observer in self._observers:
+            if observer.state is self:
+                observer.state = None
 
     def add(self, run: Run) -> None:
         """A run begins. Its series do as well, so that they are there even if it is over before the next collection."""
@@ -191,8 +194,9 @@ class _Observer:
     same name. So they stay, and read whichever state is the current one.
     """
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, provider: MeterProvider, meter: Meter) -> None:
         self.state: State | None = None
+        self._provider = _weakly(provider)
         for metric in metrics.ALL:
             if metric.observable:
                 create = (
@@ -202,6 +206,12 @@ class _Observer:
                 )
                 create(metric.name, callbacks=[partial(self._read, metric)], unit=metric.unit, description=metric.brief)
 
+    @property
+    def provider(self) -> MeterProvider | None:
+        """The provider, as long as somebody uses it."""
+        provider = self._provider()
+        return None if provider is None else _real(provider)
+
     def _read(self, metric: Metric, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - nothing waits
         state = self.state
         if state is not None:
@@ -210,4 +220,19 @@ class _Observer:
         return []
 
 
-_observers: WeakKeyDictionary[MeterProvider, _Observer] = WeakKeyDictionary()
+_observers: list[_Observer] = []
+
+
+def _real(provider: MeterProvider) -> MeterProvider:
+    """The provider itself. Until there is a global one, OpenTelemetry has another stand in for it, whose instruments
+    become the real one's; it does not say publicly which that is.
+    """
+    real: MeterProvider | None = getattr(provider, "_real_meter_provider", None)
+    return provider if real is None else real
+
+
+def _weakly(provider: MeterProvider) -> Callable[[], MeterProvider | None]:
+    try:
+        return ref(provider)
+    except TypeError:  # a class with `__slots__`: one of its providers lives as long as the process
+        return lambda: provider

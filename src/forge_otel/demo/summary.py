@@ -77,6 +77,8 @@ def _headline(document: dict[str, Any], console: Console) -> None:
         highlight=False,
     )
     console.print(f"settled: {counts or 'nothing'}", highlight=False)
+    if outcome == "cancelled" and ledger["failed"]:
+        console.print(Text("failed: in flight when the run was stopped; the next start does them again", style="dim"))
 
 
 def _table(console: Console, title: str, *columns: str) -> Table:

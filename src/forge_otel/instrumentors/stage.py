@@ -225,15 +225,23 @@ def _apply_batch_async(
 # Retries: an event at once, and counted with the verdict, as the run itself does.
 
 
+def _retry_start(_: StageExecutor, stage: Stage, sample: Sample | None, *__: Any) -> Attributes:
+    # Of a batch, only its own call says which pipeline it is.
+    execution = CALL.get()
+    return {
+        a.FORGE_PIPELINE_NAME: execution.attributes.get(a.FORGE_PIPELINE_NAME) if execution is not None else None,
+        a.FORGE_STAGE_NAME: stage.name,
+        a.FORGE_SAMPLE_ID: sample.id or None if sample is not None else None,
+    }
+
+
 def _retry_end(retry: Call, _: None, __: BaseException | None) -> Ending:
-    _, stage, sample, error, attempt, delay = retry.arguments
+    _, stage, _, error, attempt, delay = retry.arguments
     kind = error_type(error)
     execution = CALL.get()
     if execution is not None:
         execution.notes.append((attempt, kind, delay))
     said = {
-        a.FORGE_STAGE_NAME: stage.name,
-        a.FORGE_SAMPLE_ID: sample.id or None if sample is not None else None,
         a.FORGE_STAGE_ATTEMPT: attempt,
         a.FORGE_STAGE_RETRY_DELAY: delay,
         a.ERROR_TYPE: kind,
@@ -242,7 +250,7 @@ def _retry_end(retry: Call, _: None, __: BaseException | None) -> Ending:
     return Ending(events=[Emission(events.FORGE_STAGE_RETRY, body, said)])
 
 
-RETRY = Operation(name="a retry", end=_retry_end)
+RETRY = Operation(name="a retry", start=_retry_start, end=_retry_end)
 
 
 def _before_retry(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
