@@ -582,6 +582,7 @@ def finished_run(*stages: dict[str, Any], unchanged: int = 0) -> RunResult:
         measurements=[],
         storage=StorageSummary(),
         dead_letters={},
+        failures={},
         skips={},
         input_digest="d",
         revision=None,

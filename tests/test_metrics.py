@@ -79,7 +79,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, runner.name=batch": 0,
     },
     "forge.pipeline.completed": {
-        "pipeline.name=small, run.outcome=cancelled, runner.name=batch": 0,
+        "error.type=cancelled, pipeline.name=small, run.outcome=cancelled, runner.name=batch": 0,
         "pipeline.name=small, run.outcome=completed, runner.name=batch": 1,
         "pipeline.name=small, run.outcome=failed, runner.name=batch": 0,
     },

@@ -52,6 +52,7 @@ def cyclic() -> list[Measurement]:
         ({"storage": "sqlite://"}, "pipeline 'p': the storage must be SQLStorage('sqlite://'), not its URL alone"),
         ({"artifacts": "folder"}, "pipeline 'p': the artifacts must be ArtifactStore('folder'), not its URL alone"),
         ({"stages": [same, same]}, "pipeline 'p': stage name 'same' is used twice"),
+        ({"stages": 3}, "pipeline 'p': stages must be a list, not 3"),
         ({"stages": [3]}, "pipeline 'p': 3 is no stage"),
         ({"stages": [len]}, "pipeline 'p': <built-in function len> is no stage (decorate it with @stage)"),
         ({"stages": [Nameless()]}, "pipeline 'p': Nameless.__init__ must call super().__init__()"),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 import forge
 from forge import (
@@ -30,7 +33,7 @@ from forge import (
 from forge.runner import Ledger, MeasurementSummary, StageSummary, StorageSummary
 
 from .support.clock import START, FakeClock
-from .support.runs import PATIENCE, both_runners, every_runner, no_thread_is_left, samples  # noqa: F401
+from .support.runs import PATIENCE, both_runners, every_runner, ledger, no_thread_is_left, samples  # noqa: F401
 
 if TYPE_CHECKING:
     from forge.runner import Runner
@@ -251,13 +254,16 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
             artifact_bytes_written=4,
         ),
         dead_letters={("stage", "work", "ValueError"): 1},
+        failures={},
         skips={("work", "third"): 1},
         input_digest=hashlib.sha256(b"0\n1\n2\n3\n").hexdigest(),
         revision=result.revision,
     )
     # The four durations are 1, 4, 8 and 20.
     assert [result.stages[0].p50, result.stages[0].p95, result.stages[0].p99] == pytest.approx([4, 8, 8], rel=0.01)
-    assert str(result) == "p: completed in 225 s; 4 admitted, 0 derived: 2 ready, 1 skipped, 1 dlq"
+    assert (
+        str(result) == "p: completed in 225 s; 4 admitted, 0 derived: 2 ready, 1 skipped, 1 dlq; 1 × ValueError in work"
+    )
 
 
 def test_without_a_storage_the_record_is_in_the_result_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,3 +321,42 @@ def test_the_record_names_the_revision_of_the_code(tmp_path: Path) -> None:
     run("init")
     run("commit", "--allow-empty", "--message=first", "--no-gpg-sign")
     assert revision_in(tmp_path) == run("rev-parse", "HEAD")
+
+
+@both_runners
+def test_without_a_storage_the_result_says_why_samples_failed(runner: Runner) -> None:
+    @stage
+    def check(sample: Sample) -> Sample:
+        if sample.data == 2:
+            raise ValueError("two")
+        return sample
+
+    source = [Sample(id="a", data=1), Sample(id="a", data=1), Sample(id="b", data=2), Sample(id="c", data=2)]
+    result = runner.run(Pipeline(name="p", source=source, stages=[check])).drain()
+    assert result.failures == {
+        ("stage", "check", "ValueError"): 2,
+        ("stage", "source", "forge.errors.DuplicateIdError"): 1,
+    }
+    assert result.to_dict()["failures"] == [
+        {"source": "stage", "where": "check", "error_type": "ValueError", "count": 2},
+        {"source": "stage", "where": "source", "error_type": "forge.errors.DuplicateIdError", "count": 1},
+    ]
+    assert str(result).endswith(
+        "1 ready, 3 failed; 2 × ValueError in check; 1 × forge.errors.DuplicateIdError in source"
+    )
+
+
+@both_runners
+def test_a_record_that_cannot_be_written_fails_the_run(runner: Runner, tmp_path: Path) -> None:
+    file = tmp_path / "forge.db"
+    storage = SQLStorage(f"sqlite:///{file}")
+    storage.open()
+    storage.close()
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TRIGGER no BEFORE UPDATE ON forge_runs BEGIN SELECT RAISE(ABORT, 'no'); END")
+    run = runner.run(Pipeline(name="p", source=samples(1), storage=storage))
+    with pytest.raises(IntegrityError, match="no"):
+        run.drain()
+    assert run.result is not None
+    assert (run.result.outcome, run.result.error_type) == ("failed", "sqlalchemy.exc.IntegrityError")
+    assert ledger(run) == {"admitted": 1, "ready": 1}

@@ -73,6 +73,19 @@ def failures(run: Run, monkeypatch: pytest.MonkeyPatch) -> dict[str, BaseExcepti
 
 
 @both_runners
+def test_a_forgotten_await_is_named(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def asked(sample: Sample) -> Sample:
+        return sample
+
+    tested = stage_of(lambda sample: asked(sample), is_async=False)
+    errors = failures(runner.run(Pipeline(name="p", source=samples(0), stages=[tested])), monkeypatch)
+    assert str(errors["0"]) == (
+        "stage 'tested' returned a coroutine (await it, in an async def); "
+        "it must return a Sample, a Skip or a list of Samples"
+    )
+
+
+@both_runners
 @sync_and_async
 @pytest.mark.parametrize(
     ("returned", "message"),
@@ -442,8 +455,9 @@ def test_an_error_in_setup_closes_what_was_set_up_and_is_raised_at_the_first_pul
         yield 1
 
     run = runner.run(Pipeline(name="p", source=source, stages=stages))
-    with pytest.raises(OSError, match="setup of b"):
+    with pytest.raises(OSError, match="setup of b") as raised:
         next(run)
+    assert raised.value.__notes__ == [f"raised by setup() of {stages[1]!r}, so the run has ended"]
     assert log == ["setup a", "setup b", "close a"]
     assert read == []
     assert run.result is not None

@@ -253,7 +253,6 @@ def test_storage_outside_of_a_run(tmp_path: Path) -> None:
 forge.storage query sqlite | CLIENT | storage.backend=sqlite, storage.operation=query, storage.size=33
 forge.storage query sqlite | CLIENT | storage.backend=sqlite, storage.operation=query, storage.size=10
 forge.storage delete sqlite | CLIENT | storage.backend=sqlite, storage.operation=delete
-forge.storage query sqlite | CLIENT | storage.backend=sqlite, storage.operation=query, storage.size=2
 forge.storage delete sqlite | CLIENT | storage.backend=sqlite, storage.operation=delete
 forge.storage download file | CLIENT | error.type=forge.errors.ArtifactNotFoundError, storage.backend=file, \
 storage.operation=download | ERROR(FOLDER/artifacts has no artifact KEY)

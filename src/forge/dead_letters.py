@@ -162,7 +162,7 @@ class DeadLetterQueue:
         """
         with self._lock:
             dropped = self.storage.drop_dead_letters(self.pipeline, sample_ids)
-            self._count(removed=dropped)
+        self.refresh()  # done by hand and seldom, so what others did may be seen as well
         return dropped
 
     def settled(self, *entries: DeadLetter | DeadLetterKey) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -215,8 +216,12 @@ def _checked(stage: Stage, sample: Sample, result: Any) -> Sequence[Sample]:
             if not isinstance(child.id, str):
                 raise StageResultError(f"stage {stage.name!r} made a sample with id {child.id!r}; it must be a string")
         return result
-    empty = isinstance(result, list) and not result
-    what = "an empty list (return Skip(reason) instead)" if empty else type(result).__name__
+    what = type(result).__name__
+    if isinstance(result, list) and not result:
+        what = "an empty list (return Skip(reason) instead)"
+    elif inspect.iscoroutine(result):
+        what = "a coroutine (await it, in an async def)"
+        result.close()  # or Python would complain elsewhere that nobody awaited it
     raise StageResultError(
         f"stage {stage.name!r} returned {what}; it must return a Sample, a Skip or a list of Samples"
     )

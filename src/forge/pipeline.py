@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .dead_letters import DeadLetterQueue
 from .errors import ConfigurationError
@@ -15,6 +15,8 @@ from .stages import Stage
 
 if TYPE_CHECKING:
     from .storage import ArtifactStore, SQLStorage
+
+T = TypeVar("T")
 
 Source = Iterable[Any] | AsyncIterable[Any] | Callable[[], Iterable[Any] | AsyncIterable[Any]]
 """Samples or plain data. An iterator can be run once; give a callable or a collection to run again."""
@@ -45,23 +47,20 @@ class Pipeline:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"Pipeline(name={name!r}): must be a string that is not empty")
+        what = f"pipeline {name!r}"
         if isinstance(source, str | bytes) or not (
             callable(source) or hasattr(source, "__iter__") or hasattr(source, "__aiter__")
         ):
-            raise ConfigurationError(f"pipeline {name!r}: the source must be iterable or callable, not {source!r}")
+            raise ConfigurationError(f"{what}: the source must be iterable or callable, not {source!r}")
         if expected_interval is not None and not expected_interval > 0:
-            raise ConfigurationError(f"pipeline {name!r}: expected_interval must be positive, not {expected_interval}")
+            raise ConfigurationError(f"{what}: expected_interval must be positive, not {expected_interval}")
         if isinstance(storage, str):
-            raise ConfigurationError(
-                f"pipeline {name!r}: the storage must be SQLStorage({storage!r}), not its URL alone"
-            )
+            raise ConfigurationError(f"{what}: the storage must be SQLStorage({storage!r}), not its URL alone")
         if isinstance(artifacts, str):
-            raise ConfigurationError(
-                f"pipeline {name!r}: the artifacts must be ArtifactStore({artifacts!r}), not its URL alone"
-            )
+            raise ConfigurationError(f"{what}: the artifacts must be ArtifactStore({artifacts!r}), not its URL alone")
         self.name = name
         self.source = source
-        self.stages = tuple(stages)
+        self.stages = _parts(f"{what}: stages", stages)
         self.storage = storage
         self.artifacts = artifacts
         self.serializer: Serializer = serializer or JSONSerializer()
@@ -69,19 +68,17 @@ class Pipeline:
         seen: set[str] = set()
         for stage in self.stages:
             if not isinstance(stage, Stage):
-                hint = " (decorate it with @stage)" if callable(stage) else ""
-                raise ConfigurationError(f"pipeline {name!r}: {stage!r} is no stage{hint}")
+                raise ConfigurationError(f"{what}: {stage!r} is no stage{_hint(stage)}")
             if not stage.name:
-                kind = type(stage).__name__
-                raise ConfigurationError(f"pipeline {name!r}: {kind}.__init__ must call super().__init__()")
+                raise ConfigurationError(f"{what}: {type(stage).__name__}.__init__ must call super().__init__()")
             if stage.name in seen:
-                raise ConfigurationError(f"pipeline {name!r}: stage name {stage.name!r} is used twice")
+                raise ConfigurationError(f"{what}: stage name {stage.name!r} is used twice")
             seen.add(stage.name)
-        for measurement in measurements:
+        measured = _parts(f"{what}: measurements", measurements)
+        for measurement in measured:
             if not isinstance(measurement, Measurement):
-                hint = " (make an instance of it)" if isinstance(measurement, type) else ""
-                raise ConfigurationError(f"pipeline {name!r}: {measurement!r} is no measurement{hint}")
-        self.measurements = in_dependency_order(measurements)
+                raise ConfigurationError(f"{what}: {measurement!r} is no measurement{_hint(measurement)}")
+        self.measurements = in_dependency_order(measured)
         self.id = self._identity()
         self._source_claimed = False
         self._dead_letters = DeadLetterQueue(storage, name, self.serializer) if storage is not None else None
@@ -118,3 +115,16 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"Pipeline(name={self.name!r}, id={self.id!r})"
+
+
+def _parts(what: str, given: Iterable[T]) -> tuple[T, ...]:
+    if not isinstance(given, Iterable):
+        raise ConfigurationError(f"{what} must be a list, not {given!r}")
+    return tuple(given)
+
+
+def _hint(part: Any) -> str:
+    """What to do about something that is in the place of a stage or a measurement."""
+    if isinstance(part, type) and issubclass(part, Stage | Measurement):
+        return " (make an instance of it)"
+    return " (decorate it with @stage)" if callable(part) else ""

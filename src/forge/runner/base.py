@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ..clock import Clock, SystemClock
 from ..errors import ConfigurationError, NotReplayableError
+from ..pipeline import Pipeline
 from .run import Driver, Run
-
-if TYPE_CHECKING:
-    from ..pipeline import Pipeline
 
 
 class Runner(ABC):
@@ -33,6 +31,8 @@ class Runner(ABC):
 
     def run(self, pipeline: Pipeline) -> Run:
         """A run of the pipeline, which begins when it is iterated or drained."""
+        if not isinstance(pipeline, Pipeline):
+            raise ConfigurationError(f"{type(self).__name__}().run() takes a Pipeline, not {pipeline!r}")
         return Run(pipeline, runner=self.name, clock=self._clock, resume=self._resume, driver=self.driver)
 
     def replay(self, pipeline: Pipeline, sample_ids: Collection[str] | None = None) -> Run:

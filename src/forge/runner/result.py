@@ -113,6 +113,8 @@ class RunResult:
     storage: StorageSummary
     dead_letters: Mapping[tuple[str, str, str], int]
     """How many were enqueued, by (source, stage or measurement or backend, error type)."""
+    failures: Mapping[tuple[str, str, str], int]
+    """How many failed without becoming a dead letter, in the same way: there is no storage, or the id came twice."""
     skips: Mapping[tuple[str, str], int]
     """How many samples were skipped, by (stage, reason)."""
     input_digest: str
@@ -124,10 +126,11 @@ class RunResult:
         """The result as plain data that JSON can hold."""
         plain = asdict(self)
         plain["ledger"] |= {"settled": self.ledger.settled, "imbalance": self.ledger.imbalance}
-        plain["dead_letters"] = [
-            {"source": source, "where": where, "error_type": kind, "count": count}
-            for (source, where, kind), count in sorted(self.dead_letters.items())
-        ]
+        for name in ("dead_letters", "failures"):
+            plain[name] = [
+                {"source": source, "where": where, "error_type": kind, "count": count}
+                for (source, where, kind), count in sorted(getattr(self, name).items())
+            ]
         plain["skips"] = [
             {"stage": stage, "reason": reason, "count": count} for (stage, reason), count in sorted(self.skips.items())
         ]
@@ -140,9 +143,11 @@ class RunResult:
             if getattr(self.ledger, outcome.value)
         )
         ending = f" ({self.error_type}: {self.error})" if self.error else ""
+        reasons = Counter(self.dead_letters) + Counter(self.failures)
+        why = "".join(f"; {count} × {kind} in {where}" for (_, where, kind), count in reasons.most_common(3))
         return (
             f"{self.pipeline}: {self.outcome.value}{ending} in {self.duration:.3g} s; "
-            f"{self.ledger.admitted} admitted, {self.ledger.derived} derived: {counts or 'nothing settled'}"
+            f"{self.ledger.admitted} admitted, {self.ledger.derived} derived: {counts or 'nothing settled'}{why}"
         )
 
 
@@ -239,6 +244,7 @@ class Tally:
     outcomes: Counter[SampleOutcome] = field(default_factory=Counter)
     storage: Counter[str] = field(default_factory=Counter)
     dead_letters: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    failures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     skips: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_settled: float | None = None
 

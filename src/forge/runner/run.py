@@ -136,7 +136,11 @@ class Run(Consumable):
         if self.pipeline.artifacts is not None:
             self.pipeline.artifacts.open()
         for stage in self.pipeline.stages:
-            self._source.loop.call(stage.setup)
+            try:
+                self._source.loop.call(stage.setup)
+            except Exception as error:
+                error.add_note(f"raised by setup() of {stage!r}, so the run has ended")
+                raise
             self._was_set_up.append(stage)
 
     def pull(self) -> Sample | None:
@@ -179,9 +183,10 @@ class Run(Consumable):
             self._tally.last_settled = self.clock.time()
             if outcome is SampleOutcome.SKIPPED and item.skip:
                 self._tally.skips[item.skip] += 1
-            if outcome is SampleOutcome.DLQ and item.failure:
+            if item.failure:
                 failure = item.failure
-                self._tally.dead_letters[failure.source.value, failure.where, failure.error_type] += 1
+                counts = self._tally.dead_letters if outcome is SampleOutcome.DLQ else self._tally.failures
+                counts[failure.source.value, failure.where, failure.error_type] += 1
             return True
 
     def end(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
@@ -380,9 +385,9 @@ class Run(Consumable):
                 self.result = self.context.run(self.end, self._outcome, self._error)
             except Exception as fault:
                 logger.exception("the record of run %s could not be written", self.id)
-                self.result = self._summarise(self._outcome, self._error)
                 if self._error is None:
-                    self._error = fault
+                    self._outcome, self._error = RunOutcome.FAILED, fault
+                self.result = self._summarise(self._outcome, self._error)
             finally:
                 if self.pipeline.storage is not None:
                     self.pipeline.storage.release()
@@ -434,6 +439,7 @@ class Run(Consumable):
                 measurements=[measurement.summary() for measurement in tally.measurements.values()],
                 storage=tally.storage_summary(),
                 dead_letters=dict(tally.dead_letters),
+                failures=dict(tally.failures),
                 skips=dict(tally.skips),
                 input_digest=self._input_digest.hexdigest(),
                 revision=revision,

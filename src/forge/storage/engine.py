@@ -102,6 +102,7 @@ def _sqlite_engine(url: URL) -> Engine:
             raise _unusable(url, f"there is no folder {folder}; create it first")
     engine = create_engine(
         _with_driver(url),
+        hide_parameters=True,  # error messages go to logs and traces: no ids, no data
         poolclass=QueuePool,
         # A database in memory is its connection, so there must be one only.
         pool_size=1 if in_memory else 5,
@@ -143,7 +144,7 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
 def _postgresql_engine(url: URL) -> Engine:
     if "connect_timeout" not in url.query:
         url = url.update_query_dict({"connect_timeout": _CONNECT_TIMEOUT})
-    return create_engine(_with_driver(url), pool_pre_ping=True, pool_timeout=_LOCK_TIMEOUT)
+    return create_engine(_with_driver(url), hide_parameters=True, pool_pre_ping=True, pool_timeout=_LOCK_TIMEOUT)
 
 
 def _with_driver(url: URL) -> URL:

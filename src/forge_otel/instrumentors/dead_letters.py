@@ -85,6 +85,9 @@ def _replay(original: Callable[..., Sample], layer: Layer) -> Callable[..., Samp
 
 def _drop(original: Callable[..., Sequence[DeadLetter]], layer: Layer) -> Callable[..., Sequence[DeadLetter]]:
     def drop(self: DeadLetterQueue, sample_ids: Iterable[str]) -> Sequence[DeadLetter]:
+        telemetry = layer.telemetry
+        if telemetry is not None:
+            telemetry.state.saw(self)
         return DROP.call(layer, original, self, sample_ids)
 
     return drop

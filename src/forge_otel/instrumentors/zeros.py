@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.metrics import Metric
 from ..series import Attributes
+from .errors import error_type
 
 if TYPE_CHECKING:
     from forge import Pipeline, Run
@@ -33,7 +35,9 @@ def _runner(pipeline: Pipeline) -> Iterator[tuple[Metric, dict[str, Any]]]:
     for metric in (metrics.FORGE_PIPELINE_STARTED, metrics.FORGE_SOURCE_READS, metrics.FORGE_SAMPLE_ADMITTED):
         yield metric, {}
     for outcome in a.ForgeRunOutcome:
-        yield metrics.FORGE_PIPELINE_COMPLETED, {a.FORGE_RUN_OUTCOME: outcome.value}
+        # Why a run failed is not known beforehand; one that was cancelled always says so.
+        kind = error_type(asyncio.CancelledError()) if outcome is a.ForgeRunOutcome.CANCELLED else None
+        yield metrics.FORGE_PIPELINE_COMPLETED, {a.FORGE_RUN_OUTCOME: outcome.value, a.ERROR_TYPE: kind}
     for settled in a.ForgeSampleOutcome:
         yield metrics.FORGE_SAMPLE_SETTLED, {a.FORGE_SAMPLE_OUTCOME: settled.value}
     for stage in pipeline.stages:
