@@ -77,7 +77,8 @@ INFO forge.pipeline.stop in forge.pipeline small
   forge.run.outcome = 'completed'
   forge.runner.name = 'batch'
 INFO forge.pipeline.summary in forge.pipeline small
-  small: completed in 5.69 s; 5 admitted, 2 derived: 3 ready, 1 skipped, 1 split, 2 dlq; 1 × ValueError in clean; 1 × ZeroDivisionError in density
+  small: completed in 5.69 s; 5 admitted, 2 derived: 3 ready, 1 skipped, 1 split, 2 dlq; \
+1 × ValueError in clean; 1 × ZeroDivisionError in density
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'

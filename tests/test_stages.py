@@ -77,7 +77,7 @@ def test_a_forgotten_await_is_named(runner: Runner, monkeypatch: pytest.MonkeyPa
     async def asked(sample: Sample) -> Sample:
         return sample
 
-    tested = stage_of(lambda sample: asked(sample), is_async=False)
+    tested = stage_of(lambda sample: asked(sample), is_async=False)  # noqa: PLW0108 - not to be seen as async
     errors = failures(runner.run(Pipeline(name="p", source=samples(0), stages=[tested])), monkeypatch)
     assert str(errors["0"]) == (
         "stage 'tested' returned a coroutine (await it, in an async def); "
