@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from .errors import ConfigurationError
 from .sample import Sample
-from .stages import check_settings
+from .stages import check_settings, take_settings
 
 
 class Measurement:
@@ -46,12 +46,7 @@ class Measurement:
         Raises:
             ConfigurationError: for an unknown setting or a value out of range, naming it.
         """
-        for name, value in settings.items():
-            if name not in self.SETTINGS:
-                raise ConfigurationError(
-                    f"{type(self).__name__}({name}=…): no such setting; there are {', '.join(self.SETTINGS)}"
-                )
-            setattr(self, name, value)
+        take_settings(self, settings)
         what = f"measurement {type(self).__name__}"
         for name in ("key", "version"):
             value = getattr(self, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, overload
 
 from .errors import ConfigurationError
@@ -61,12 +61,7 @@ class Stage:
         Raises:
             ConfigurationError: for an unknown setting or a value out of range, naming it.
         """
-        for key, value in settings.items():
-            if key not in self.SETTINGS:
-                raise ConfigurationError(
-                    f"{type(self).__name__}({key}=…): no such setting; there are {', '.join(self.SETTINGS)}"
-                )
-            setattr(self, key, value)
+        take_settings(self, settings)
         if not self.name:
             self.name = type(self).__name__
         self._check()
@@ -92,7 +87,7 @@ class Stage:
     @property
     def queue_limit(self) -> int:
         """How many samples may wait in front of the stage."""
-        return self.queue_size or max(16, 2 * self.concurrency * (self.batch_size or 1))
+        return self.queue_size or room_for(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
@@ -111,6 +106,26 @@ class Stage:
             value = getattr(self, key)
             if not isinstance(value, str):
                 raise ConfigurationError(f"stage {self.name!r}: {key} must be a string, not {value!r}")
+
+
+def take_settings(thing: Any, settings: Mapping[str, Any]) -> None:
+    """Set the settings given to a stage or a measurement.
+
+    Raises:
+        ConfigurationError: for one that it does not have.
+    """
+    for key, value in settings.items():
+        if key not in thing.SETTINGS:
+            raise ConfigurationError(
+                f"{type(thing).__name__}({key}=…): no such setting; there are {', '.join(thing.SETTINGS)}"
+            )
+        setattr(thing, key, value)
+
+
+def room_for(thing: Any) -> int:
+    """How many samples may wait in front of a stage or a measurement that says nothing itself: every slot's, twice."""
+    slots: int = thing.concurrency * (thing.batch_size or 1)
+    return max(16, 2 * slots)
 
 
 def check_settings(what: str, thing: Any) -> None:

@@ -413,9 +413,7 @@ class Run(Consumable):
                 self.context.copy().run(self._source.loop.call, stage.close)
             except Exception as error:
                 logger.exception("%r failed to close", stage)
-                with self._lock:
-                    if self._error is None and self._outcome is RunOutcome.COMPLETED:
-                        self._error, self._outcome = error, RunOutcome.FAILED
+                self.fail(error, now=False)
 
     def _summarise(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
         duration = self.clock.monotonic() - self._started[1]

@@ -13,7 +13,7 @@ from ..item import Item
 from ..measurement import Measurement
 from ..results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
 from ..sample import SampleOutcome, SampleStatus
-from ..stages import Stage
+from ..stages import Stage, room_for
 
 if TYPE_CHECKING:
     from .run import Run
@@ -158,8 +158,7 @@ class MeasurementStep(Step):
     """A measurement."""
 
     def __init__(self, run: Run, measurement: Measurement, index: int) -> None:
-        limit = max(16, 2 * measurement.concurrency * (measurement.batch_size or 1))
-        super().__init__(run, measurement, index, limit)
+        super().__init__(run, measurement, index, room_for(measurement))
         self.measurement = measurement
         self._tally = run.tally.measurements[measurement.key]
 
