@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench picture clean
+.PHONY: help demo test lint format generate bench picture collector stack-tools clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("forge-otel needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -32,11 +32,20 @@ format: $(READY) ## write the code in its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+generate: $(READY) ## write what follows from the registry: constants, reference, dashboards, rules
+	$(BIN)/forge-otel semconv generate
+
 bench: $(READY) ## measure what telemetry costs (ARGS="--quick")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 picture: $(READY) ## the picture in the README, from a run of the demo
 	$(BIN)/python docs/picture.py
+
+collector: ## a Collector with the components that our configurations use: its path, built first if need be
+	@$(PYTHON) tools/stack otelcol-forge
+
+stack-tools: ## the paths of all programs that the stack tests run, built first if need be (needs Go and npm)
+	@$(PYTHON) tools/stack
 
 clean: ## remove what the targets above made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache demo-out

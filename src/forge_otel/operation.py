@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from .patching import Layer
-    from .semconv.events import Event
-    from .semconv.metrics import Metric
-    from .semconv.spans import Span
+    from .semconv.definitions import Event, Metric, Span
     from .telemetry import Telemetry
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .semconv import metrics
-from .semconv.metrics import Instrument, Metric
+from .semconv.definitions import Instrument, Metric
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

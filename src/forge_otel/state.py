@@ -13,7 +13,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 from . import guard
 from .semconv import attributes as a
 from .semconv import metrics
-from .semconv.metrics import Instrument, Metric
+from .semconv.definitions import Instrument, Metric
 from .series import Attributes, allowed
 
 if TYPE_CHECKING:

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from .config import ForgeConfig
-    from .semconv.events import Event
-    from .semconv.metrics import Metric
+    from .semconv.definitions import Event, Metric
 
 SCOPE_NAME = __package__
 """The name of the tracer, the meter and the logger."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..semconv import attributes as a
 from ..semconv import metrics
-from ..semconv.metrics import Metric
+from ..semconv.definitions import Metric
 from ..series import Attributes
 from .errors import error_type
 

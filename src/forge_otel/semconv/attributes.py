@@ -1,3 +1,5 @@
+# Generated from registry/*.yaml by `forge-otel semconv generate`. Do not edit.
+
 """Attributes, and the values of those that are enumerations."""
 
 from enum import StrEnum
@@ -6,42 +8,103 @@ from typing import Final
 from opentelemetry.semconv.attributes import error_attributes, exception_attributes
 
 ERROR_TYPE: Final = error_attributes.ERROR_TYPE
-"""What failed: a class such as `rate_limit`, or the exception's qualified class name; absent on success."""
-
-EXCEPTION_TYPE: Final = exception_attributes.EXCEPTION_TYPE
-"""The exception's qualified class name."""
+"""Defined by OpenTelemetry."""
 
 EXCEPTION_MESSAGE: Final = exception_attributes.EXCEPTION_MESSAGE
-"""The exception's message."""
+"""Defined by OpenTelemetry."""
 
 EXCEPTION_STACKTRACE: Final = exception_attributes.EXCEPTION_STACKTRACE
-"""The exception's traceback, as Python prints it."""
+"""Defined by OpenTelemetry."""
+
+EXCEPTION_TYPE: Final = exception_attributes.EXCEPTION_TYPE
+"""Defined by OpenTelemetry."""
 
 # Not stable upstream, and OpenTelemetry asks libraries to copy such names instead of importing them.
 
 GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
-"""Who serves the model that was called."""
+"""Defined by OpenTelemetry."""
 
 GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
-"""The model that was asked for."""
+"""Defined by OpenTelemetry."""
 
-GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - not a password
-"""Whether tokens were sent (`input`) or received (`output`)."""
+GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
+"""Defined by OpenTelemetry."""
 
 VCS_REF_HEAD_REVISION: Final = "vcs.ref.head.revision"
-"""The revision of the code that ran."""
+"""Defined by OpenTelemetry."""
+
+FORGE_SAMPLE_ID: Final = "forge.sample.id"
+"""The sample's id, unique in its pipeline.
+
+Type: `string`. Examples: `json/decoder.py#JSONDecoder`.
+"""
+
+FORGE_SAMPLE_PARENT_ID: Final = "forge.sample.parent.id"
+"""The sample that this one was split from. Absent on a sample that came from the source.
+
+Type: `string`. Examples: `json/decoder.py`.
+"""
+
+FORGE_SKIP_REASON: Final = "forge.skip.reason"
+"""What the stage gave to `Skip(reason)`. On metrics at most 30 distinct values a process, then `_OTHER`.
+
+Type: `string`. Examples: `too_short`, `duplicate`.
+"""
+
+FORGE_SUMMARY_ERRORS: Final = "forge.summary.errors"
+"""Samples that the stage gave up on, or values that could not be computed.
+
+Type: `int`. Unit: `{failure}`. Examples: `3`.
+"""
+
+FORGE_SUMMARY_P50: Final = "forge.summary.p50"
+"""Median duration, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `0.12`.
+"""
+
+FORGE_SUMMARY_P95: Final = "forge.summary.p95"
+"""95th percentile of the durations, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `0.12`.
+"""
+
+FORGE_SUMMARY_P99: Final = "forge.summary.p99"
+"""99th percentile of the durations, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `0.12`.
+"""
+
+FORGE_SUMMARY_MAX: Final = "forge.summary.max"
+"""Longest duration, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `0.12`.
+"""
 
 FORGE_PIPELINE_NAME: Final = "forge.pipeline.name"
-"""The pipeline's configured name."""
+"""The pipeline's configured name.
+
+Type: `string`. Examples: `code_corpus`.
+"""
 
 FORGE_PIPELINE_ID: Final = "forge.pipeline.id"
-"""Identity of the pipeline's definition: a hash of its stages, their versions and settings."""
+"""Identity of the pipeline's definition, a hash of its configuration. The names, order and versions of the stages and
+measurements go into it; concurrency, timeouts, retries, the source and the storage do not.
+
+Type: `string`. Examples: `9f2d1c6b0a7e4c35`.
+"""
 
 FORGE_RUN_ID: Final = "forge.run.id"
-"""One execution of a pipeline, a UUID."""
+"""One execution of a pipeline, a UUID.
+
+Type: `string`. Examples: `0f8fad5b-d9cb-469f-a165-70867728950e`.
+"""
 
 FORGE_RUN_OUTCOME: Final = "forge.run.outcome"
-"""How a run ended."""
+"""How a run ended.
+
+Type: `ForgeRunOutcome`.
+"""
 
 
 class ForgeRunOutcome(StrEnum):
@@ -56,16 +119,16 @@ class ForgeRunOutcome(StrEnum):
 
 
 FORGE_RUNNER_NAME: Final = "forge.runner.name"
-"""What ran the pipeline: `batch`, `streaming`, `ray` and so on."""
+"""What ran the pipeline.
 
-FORGE_SAMPLE_ID: Final = "forge.sample.id"
-"""The sample's id, unique in its pipeline."""
-
-FORGE_SAMPLE_PARENT_ID: Final = "forge.sample.parent.id"
-"""The sample that this one was split from."""
+Type: `string`. Examples: `batch`, `streaming`, `ray`.
+"""
 
 FORGE_SAMPLE_OUTCOME: Final = "forge.sample.outcome"
-"""What a sample settled as."""
+"""What a sample settled as.
+
+Type: `ForgeSampleOutcome`.
+"""
 
 
 class ForgeSampleOutcome(StrEnum):
@@ -85,14 +148,84 @@ class ForgeSampleOutcome(StrEnum):
     """It failed and is not stored anywhere."""
 
 
-FORGE_SKIP_REASON: Final = "forge.skip.reason"
-"""What the stage gave to `Skip(reason)`."""
+FORGE_SUMMARY_ADMITTED: Final = "forge.summary.admitted"
+"""Samples that came from the source.
+
+Type: `int`. Unit: `{sample}`. Examples: `936`.
+"""
+
+FORGE_SUMMARY_DERIVED: Final = "forge.summary.derived"
+"""Samples that were split from others.
+
+Type: `int`. Unit: `{sample}`. Examples: `936`.
+"""
+
+FORGE_SUMMARY_READY: Final = "forge.summary.ready"
+"""Samples that settled as ready.
+
+Type: `int`. Unit: `{sample}`. Examples: `936`.
+"""
+
+FORGE_SUMMARY_SKIPPED: Final = "forge.summary.skipped"
+"""Samples that settled as skipped.
+
+Type: `int`. Unit: `{sample}`. Examples: `936`.
+"""
+
+FORGE_SUMMARY_UNCHANGED: Final = "forge.summary.unchanged"
+"""Samples that settled as unchanged.
+
+Type: `int`. Unit: `{sample}`. Examples: `936`.
+"""
+
+FORGE_SUMMARY_SPLIT: Final = "forge.summary.split"
+"""Samples that settled as split.
+
+Type: `int`. Unit: `{sample}`. Examples: `936`.
+"""
+
+FORGE_SUMMARY_DLQ: Final = "forge.summary.dlq"
+"""Samples that settled as dead letters.
+
+Type: `int`. Unit: `{sample}`. Examples: `936`.
+"""
+
+FORGE_SUMMARY_FAILED: Final = "forge.summary.failed"
+"""Samples that settled as failed.
+
+Type: `int`. Unit: `{sample}`. Examples: `0`.
+"""
+
+FORGE_SUMMARY_IMBALANCE: Final = "forge.summary.imbalance"
+"""Samples that entered and never settled; anything but 0 is a defect. Admitted and derived, minus settled and active.
+
+Type: `int`. Unit: `{sample}`. Examples: `0`.
+"""
+
+FORGE_SUMMARY_DURATION: Final = "forge.summary.duration"
+"""How long the run took, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `9.17`.
+"""
+
+FORGE_SUMMARY_INPUT_DIGEST: Final = "forge.summary.input_digest"
+"""SHA-256 over the ids of the samples, in the order of the source.
+
+Type: `string`. Examples: `3b7e0c1d8f64a2957c1e5b90d2a4f6837e6c9b1058d3a7f24c0e9d8b6a513f72`.
+"""
 
 FORGE_STAGE_NAME: Final = "forge.stage.name"
-"""The stage's configured name, by default that of its class or function."""
+"""The stage's configured name, by default that of its class or function. On metrics at most 50 distinct values a
+process, then `_OTHER`.
+
+Type: `string`. Examples: `decode`, `annotate`.
+"""
 
 FORGE_STAGE_OUTCOME: Final = "forge.stage.outcome"
-"""How a stage's work on a sample ended, after all attempts."""
+"""How a stage's work on a sample ended, after all attempts.
+
+Type: `ForgeStageOutcome`.
+"""
 
 
 class ForgeStageOutcome(StrEnum):
@@ -109,22 +242,82 @@ class ForgeStageOutcome(StrEnum):
 
 
 FORGE_STAGE_ATTEMPT: Final = "forge.stage.attempt"
-"""The number of the attempt that failed, from 1; on retries only."""
+"""The number of the attempt that failed, from 1. On retries only; bounded by the retry policy.
+
+Type: `int`. Examples: `1`, `2`.
+"""
 
 FORGE_STAGE_RETRY_DELAY: Final = "forge.stage.retry.delay"
-"""The wait before the next attempt, in seconds."""
+"""The wait before the next attempt, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `0.05`, `1.5`.
+"""
 
 FORGE_STAGE_BATCH_SIZE: Final = "forge.stage.batch.size"
-"""How many samples the stage was given at once."""
+"""How many samples the stage was given at once.
+
+Type: `int`. Unit: `{sample}`. Examples: `16`.
+"""
+
+FORGE_SUMMARY_EXECUTIONS: Final = "forge.summary.executions"
+"""Samples that the stage gave a verdict on.
+
+Type: `int`. Unit: `{execution}`. Examples: `3`.
+"""
+
+FORGE_SUMMARY_SKIPS: Final = "forge.summary.skips"
+"""Samples that the stage skipped.
+
+Type: `int`. Unit: `{execution}`. Examples: `3`.
+"""
+
+FORGE_SUMMARY_RETRIES: Final = "forge.summary.retries"
+"""Attempts of the stage that were made again.
+
+Type: `int`. Unit: `{retry}`. Examples: `3`.
+"""
+
+FORGE_SUMMARY_BUSY: Final = "forge.summary.busy"
+"""Time in attempts, without the waits between them, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `0.12`.
+"""
+
+FORGE_SUMMARY_UTILIZATION: Final = "forge.summary.utilization"
+"""Busy time divided by the run's duration and the stage's concurrency.
+
+Type: `double`. Unit: `1`. Examples: `0.57`.
+"""
+
+FORGE_SUMMARY_QUEUE_WAIT_P95: Final = "forge.summary.queue_wait_p95"
+"""95th percentile of the waits in the stage's queue, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `0.12`.
+"""
+
+FORGE_SUMMARY_BACKPRESSURE: Final = "forge.summary.backpressure"
+"""Time the stage was blocked because the next queue was full, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `0.12`.
+"""
 
 FORGE_MEASUREMENT_KEY: Final = "forge.measurement.key"
-"""The measurement's key."""
+"""The measurement's key. On metrics at most 50 distinct values a process, then `_OTHER`.
+
+Type: `string`. Examples: `token_count`, `embedding`.
+"""
 
 FORGE_MEASUREMENT_VERSION: Final = "forge.measurement.version"
-"""The measurement's version."""
+"""The measurement's version.
+
+Type: `string`. Examples: `1`.
+"""
 
 FORGE_MEASUREMENT_OUTCOME: Final = "forge.measurement.outcome"
-"""Where a measurement's value came from."""
+"""Where a measurement's value came from.
+
+Type: `ForgeMeasurementOutcome`.
+"""
 
 
 class ForgeMeasurementOutcome(StrEnum):
@@ -139,13 +332,34 @@ class ForgeMeasurementOutcome(StrEnum):
 
 
 FORGE_MEASUREMENT_BATCH_SIZE: Final = "forge.measurement.batch.size"
-"""How many samples the measurement was given at once."""
+"""How many samples the measurement was given at once.
+
+Type: `int`. Unit: `{sample}`. Examples: `64`.
+"""
+
+FORGE_SUMMARY_COMPUTED: Final = "forge.summary.computed"
+"""Values that were computed.
+
+Type: `int`. Unit: `{measurement}`. Examples: `3`.
+"""
+
+FORGE_SUMMARY_CACHED: Final = "forge.summary.cached"
+"""Values that had been computed before.
+
+Type: `int`. Unit: `{measurement}`. Examples: `3`.
+"""
 
 FORGE_STORAGE_BACKEND: Final = "forge.storage.backend"
-"""What the storage is kept in: `sqlite`, `postgresql`, `file`, `s3`, `memory`."""
+"""What the storage is kept in.
+
+Type: `string`. Examples: `sqlite`, `postgresql`, `file`, `s3`, `memory`.
+"""
 
 FORGE_STORAGE_OPERATION: Final = "forge.storage.operation"
-"""What the storage was asked to do."""
+"""What the storage was asked to do.
+
+Type: `ForgeStorageOperation`.
+"""
 
 
 class ForgeStorageOperation(StrEnum):
@@ -166,7 +380,10 @@ class ForgeStorageOperation(StrEnum):
 
 
 FORGE_STORAGE_DIRECTION: Final = "forge.storage.direction"
-"""Which way bytes went."""
+"""Which way bytes went.
+
+Type: `ForgeStorageDirection`.
+"""
 
 
 class ForgeStorageDirection(StrEnum):
@@ -179,7 +396,10 @@ class ForgeStorageDirection(StrEnum):
 
 
 FORGE_STORAGE_WRITE_RESULT: Final = "forge.storage.write.result"
-"""What writing a sample changed."""
+"""What writing a sample changed.
+
+Type: `ForgeStorageWriteResult`.
+"""
 
 
 class ForgeStorageWriteResult(StrEnum):
@@ -194,16 +414,28 @@ class ForgeStorageWriteResult(StrEnum):
 
 
 FORGE_STORAGE_SIZE: Final = "forge.storage.size"
-"""Bytes written or read."""
+"""Bytes written or read.
+
+Type: `int`. Unit: `By`. Examples: `2921`.
+"""
 
 FORGE_ARTIFACT_KEY: Final = "forge.artifact.key"
-"""The artifact's key, the SHA-256 digest of its content."""
+"""The artifact's key, the SHA-256 digest of its content.
+
+Type: `string`. Examples: `c5ef0cba50bf339f7158f92674c2b41d0378c3167143a3fb1d7b143778068242`.
+"""
 
 FORGE_ARTIFACT_DEDUPLICATED: Final = "forge.artifact.deduplicated"
-"""Whether the content was already stored."""
+"""Whether the content was already stored.
+
+Type: `boolean`.
+"""
 
 FORGE_DLQ_SOURCE: Final = "forge.dlq.source"
-"""Where a dead letter's sample failed."""
+"""Where a dead letter's sample failed.
+
+Type: `ForgeDlqSource`.
+"""
 
 
 class ForgeDlqSource(StrEnum):
@@ -218,7 +450,11 @@ class ForgeDlqSource(StrEnum):
 
 
 FORGE_COST_USE: Final = "forge.cost.use"
-"""What money was spent on."""
+"""What money was spent on. Decided when the sample settles, once. Where two fit: `repeated` before `retried` before
+what the sample settled as.
+
+Type: `ForgeCostUse`.
+"""
 
 
 class ForgeCostUse(StrEnum):
@@ -237,19 +473,36 @@ class ForgeCostUse(StrEnum):
 
 
 FORGE_COST_AMOUNT: Final = "forge.cost.amount"
-"""What was spent, in US dollars."""
+"""What was spent, in US dollars.
+
+Type: `double`. Unit: `USD`. Examples: `0.0013`.
+"""
 
 FORGE_USAGE_CALLS: Final = "forge.usage.calls"
-"""How many API calls were made."""
+"""How many API calls were made.
+
+Type: `int`. Unit: `{call}`. Examples: `1`.
+"""
 
 FORGE_USAGE_INPUT_TOKENS: Final = "forge.usage.input_tokens"
-"""Tokens sent."""
+"""Tokens sent. Cached tokens are among them. Never `gen_ai.usage.*`, which the spans of the calls themselves have: a
+GenAI backend would count twice.
+
+Type: `int`. Unit: `{token}`. Examples: `812`.
+"""
 
 FORGE_USAGE_OUTPUT_TOKENS: Final = "forge.usage.output_tokens"
-"""Tokens received."""
+"""Tokens received. Never `gen_ai.usage.*`, which the spans of the calls themselves have: a GenAI backend would count
+twice.
+
+Type: `int`. Unit: `{token}`. Examples: `64`.
+"""
 
 FORGE_TELEMETRY_SIGNAL: Final = "forge.telemetry.signal"
-"""What was not recorded."""
+"""What was not recorded.
+
+Type: `ForgeTelemetrySignal`.
+"""
 
 
 class ForgeTelemetrySignal(StrEnum):
@@ -262,7 +515,10 @@ class ForgeTelemetrySignal(StrEnum):
 
 
 FORGE_TELEMETRY_REASON: Final = "forge.telemetry.reason"
-"""Why it was not recorded."""
+"""Why it was not recorded.
+
+Type: `ForgeTelemetryReason`.
+"""
 
 
 class ForgeTelemetryReason(StrEnum):
@@ -275,88 +531,25 @@ class ForgeTelemetryReason(StrEnum):
 
 
 FORGE_TRACE_LATE: Final = "forge.trace.late"
-"""True on a span that was written after the fact."""
+"""Whether the span was written after the fact. Its times, parents and attributes are those of what happened.
 
-FORGE_SUMMARY_ADMITTED: Final = "forge.summary.admitted"
-"""Samples that came from the source."""
-
-FORGE_SUMMARY_DERIVED: Final = "forge.summary.derived"
-"""Samples that were split from others."""
-
-FORGE_SUMMARY_READY: Final = "forge.summary.ready"
-"""Samples that settled as ready."""
-
-FORGE_SUMMARY_SKIPPED: Final = "forge.summary.skipped"
-"""Samples that settled as skipped."""
-
-FORGE_SUMMARY_UNCHANGED: Final = "forge.summary.unchanged"
-"""Samples that settled as unchanged."""
-
-FORGE_SUMMARY_SPLIT: Final = "forge.summary.split"
-"""Samples that settled as split."""
-
-FORGE_SUMMARY_DLQ: Final = "forge.summary.dlq"
-"""Samples that settled as dead letters."""
-
-FORGE_SUMMARY_FAILED: Final = "forge.summary.failed"
-"""Samples that settled as failed."""
-
-FORGE_SUMMARY_IMBALANCE: Final = "forge.summary.imbalance"
-"""Samples that entered and never settled; anything but 0 is a defect."""
-
-FORGE_SUMMARY_DURATION: Final = "forge.summary.duration"
-"""How long the run took, in seconds."""
-
-FORGE_SUMMARY_INPUT_DIGEST: Final = "forge.summary.input_digest"
-"""SHA-256 over the ids of the samples, in the order of the source."""
+Type: `boolean`.
+"""
 
 FORGE_SUMMARY_SPANS: Final = "forge.summary.spans"
-"""Spans that were recorded."""
+"""Spans that were recorded.
+
+Type: `int`. Unit: `{span}`. Examples: `3`.
+"""
 
 FORGE_SUMMARY_SUPPRESSED: Final = "forge.summary.suppressed"
-"""Spans and events that were not recorded, by sampling or budget."""
+"""Spans and events that were not recorded, by sampling or budget.
+
+Type: `int`. Unit: `{record}`. Examples: `3`.
+"""
 
 FORGE_SUMMARY_FAULTS: Final = "forge.summary.faults"
-"""Faults inside the telemetry, swallowed."""
+"""Faults inside the telemetry, swallowed.
 
-FORGE_SUMMARY_EXECUTIONS: Final = "forge.summary.executions"
-"""Samples that the stage gave a verdict on."""
-
-FORGE_SUMMARY_ERRORS: Final = "forge.summary.errors"
-"""Samples that the stage gave up on, or values that could not be computed."""
-
-FORGE_SUMMARY_SKIPS: Final = "forge.summary.skips"
-"""Samples that the stage skipped."""
-
-FORGE_SUMMARY_RETRIES: Final = "forge.summary.retries"
-"""Attempts of the stage that were made again."""
-
-FORGE_SUMMARY_COMPUTED: Final = "forge.summary.computed"
-"""Values that were computed."""
-
-FORGE_SUMMARY_CACHED: Final = "forge.summary.cached"
-"""Values that had been computed before."""
-
-FORGE_SUMMARY_P50: Final = "forge.summary.p50"
-"""Median duration, in seconds."""
-
-FORGE_SUMMARY_P95: Final = "forge.summary.p95"
-"""95th percentile of the durations, in seconds."""
-
-FORGE_SUMMARY_P99: Final = "forge.summary.p99"
-"""99th percentile of the durations, in seconds."""
-
-FORGE_SUMMARY_MAX: Final = "forge.summary.max"
-"""Longest duration, in seconds."""
-
-FORGE_SUMMARY_BUSY: Final = "forge.summary.busy"
-"""Time in attempts, without the waits between them, in seconds."""
-
-FORGE_SUMMARY_UTILIZATION: Final = "forge.summary.utilization"
-"""Busy time divided by the run's duration and the stage's concurrency."""
-
-FORGE_SUMMARY_QUEUE_WAIT_P95: Final = "forge.summary.queue_wait_p95"
-"""95th percentile of the waits in the stage's queue, in seconds."""
-
-FORGE_SUMMARY_BACKPRESSURE: Final = "forge.summary.backpressure"
-"""Time the stage was blocked because the next queue was full, in seconds."""
+Type: `int`. Unit: `{fault}`. Examples: `3`.
+"""

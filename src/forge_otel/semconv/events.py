@@ -1,103 +1,174 @@
+# Generated from registry/*.yaml by `forge-otel semconv generate`. Do not edit.
+
 """Events: log records that have an event name."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry._logs import SeverityNumber
 
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One type of event. `default` says whether it is emitted unless the configuration asks for all or none."""
-
-    name: str
-    severity: SeverityNumber
-    brief: str
-    default: bool = True
-
+from .definitions import Event
 
 FORGE_PIPELINE_START: Final = Event("forge.pipeline.start", SeverityNumber.INFO, "A run began.")
+"""A run began.
+
+Body: `Run started: {forge.pipeline.name}`.
+"""
 
 FORGE_PIPELINE_STOP: Final = Event("forge.pipeline.stop", SeverityNumber.INFO, "A run ended.")
+"""A run ended.
+
+Body: `Run {forge.run.outcome}: {forge.pipeline.name}, after {duration} s`.
+"""
 
 FORGE_PIPELINE_EXCEPTION: Final = Event("forge.pipeline.exception", SeverityNumber.ERROR, "A run died.")
+"""A run died.
+
+Body: `Run failed: {forge.pipeline.name}, {error.type}`.
+"""
 
 FORGE_PIPELINE_SUMMARY: Final = Event(
     "forge.pipeline.summary", SeverityNumber.INFO, "What a run did, written after its end."
 )
+"""What a run did, written after its end.
 
-FORGE_STAGE_SUMMARY: Final = Event(
-    "forge.stage.summary", SeverityNumber.INFO, "What a stage did in a run, written after its end."
-)
-
-FORGE_MEASUREMENT_SUMMARY: Final = Event(
-    "forge.measurement.summary", SeverityNumber.INFO, "What a measurement did in a run, written after its end."
-)
-
-FORGE_STAGE_EXCEPTION: Final = Event("forge.stage.exception", SeverityNumber.WARN, "A stage gave up on a sample.")
-
-FORGE_MEASUREMENT_EXCEPTION: Final = Event(
-    "forge.measurement.exception", SeverityNumber.WARN, "A measurement could not be computed."
-)
-
-FORGE_STORAGE_EXCEPTION: Final = Event("forge.storage.exception", SeverityNumber.WARN, "A storage operation failed.")
-
-FORGE_STAGE_RETRY: Final = Event(
-    "forge.stage.retry", SeverityNumber.INFO, "An attempt of a stage failed and is to be made again."
-)
-
-FORGE_DLQ_ENQUEUE: Final = Event("forge.dlq.enqueue", SeverityNumber.INFO, "A sample went to the dead letters.")
+Body: `{forge.pipeline.name}: {forge.run.outcome} in {forge.summary.duration} s; {counts}`.
+"""
 
 FORGE_STAGE_START: Final = Event(
     "forge.stage.start", SeverityNumber.DEBUG, "A stage began with a sample.", default=False
 )
+"""A stage began with a sample.
+
+Body: `Stage started: {forge.stage.name}`.
+"""
 
 FORGE_STAGE_STOP: Final = Event(
     "forge.stage.stop", SeverityNumber.DEBUG, "A stage was done with a sample.", default=False
 )
+"""A stage was done with a sample.
+
+Body: `Stage done: {forge.stage.name}, {forge.stage.outcome}`.
+"""
+
+FORGE_STAGE_RETRY: Final = Event(
+    "forge.stage.retry", SeverityNumber.INFO, "An attempt of a stage failed and is to be made again."
+)
+"""An attempt of a stage failed and is to be made again.
+
+Body: `Stage retries: {forge.stage.name}, {error.type} in attempt {forge.stage.attempt}, the next one in
+{forge.stage.retry.delay} s`.
+"""
+
+FORGE_STAGE_EXCEPTION: Final = Event("forge.stage.exception", SeverityNumber.WARN, "A stage gave up on a sample.")
+"""A stage gave up on a sample.
+
+Body: `Stage failed: {forge.stage.name}, {error.type}, after {attempts} attempts`.
+"""
+
+FORGE_STAGE_SUMMARY: Final = Event(
+    "forge.stage.summary", SeverityNumber.INFO, "What a stage did in a run, written after its end."
+)
+"""What a stage did in a run, written after its end.
+
+Body: `Stage {forge.stage.name}: executions {forge.summary.executions}, errors {forge.summary.errors}, skips
+{forge.summary.skips}, retries {forge.summary.retries}`.
+"""
 
 FORGE_MEASUREMENT_START: Final = Event(
     "forge.measurement.start", SeverityNumber.DEBUG, "Measuring a sample began.", default=False
 )
+"""Measuring a sample began.
+
+Body: `Measurement started: {forge.measurement.key}`.
+"""
 
 FORGE_MEASUREMENT_STOP: Final = Event(
     "forge.measurement.stop", SeverityNumber.DEBUG, "Measuring a sample was done.", default=False
 )
+"""Measuring a sample was done.
+
+Body: `Measurement done: {forge.measurement.key}, {forge.measurement.outcome}`.
+"""
 
 FORGE_MEASUREMENT_BATCH_COMPLETE: Final = Event(
     "forge.measurement.batch_complete", SeverityNumber.DEBUG, "Measuring a batch was done.", default=False
 )
+"""Measuring a batch was done.
+
+Body: `Measurement done: {forge.measurement.key}, batch of {forge.measurement.batch.size}, {computed} computed`.
+"""
+
+FORGE_MEASUREMENT_EXCEPTION: Final = Event(
+    "forge.measurement.exception", SeverityNumber.WARN, "A measurement could not be computed."
+)
+"""A measurement could not be computed.
+
+Body: `Measurement failed: {forge.measurement.key}, {error.type}`.
+"""
+
+FORGE_MEASUREMENT_SUMMARY: Final = Event(
+    "forge.measurement.summary", SeverityNumber.INFO, "What a measurement did in a run, written after its end."
+)
+"""What a measurement did in a run, written after its end.
+
+Body: `Measurement {forge.measurement.key}: computed {forge.summary.computed}, cached {forge.summary.cached}, errors
+{forge.summary.errors}`.
+"""
 
 FORGE_STORAGE_SAMPLE_WRITE: Final = Event(
     "forge.storage.sample_write", SeverityNumber.DEBUG, "Samples were written.", default=False
 )
+"""Samples were written.
+
+Body: `Samples written: {changes}`.
+"""
 
 FORGE_STORAGE_ARTIFACT_UPLOAD: Final = Event(
     "forge.storage.artifact_upload", SeverityNumber.DEBUG, "An artifact was put.", default=False
 )
+"""An artifact was put.
+
+Body: `Artifact uploaded: {forge.artifact.key}, {forge.storage.size} bytes`.
+"""
 
 FORGE_STORAGE_ARTIFACT_DOWNLOAD: Final = Event(
     "forge.storage.artifact_download", SeverityNumber.DEBUG, "An artifact was got.", default=False
 )
+"""An artifact was got.
+
+Body: `Artifact downloaded: {forge.artifact.key}, {forge.storage.size} bytes`.
+"""
+
+FORGE_STORAGE_EXCEPTION: Final = Event("forge.storage.exception", SeverityNumber.WARN, "A storage operation failed.")
+"""A storage operation failed.
+
+Body: `Storage failed: {forge.storage.operation} {forge.storage.backend}, {error.type}`.
+"""
+
+FORGE_DLQ_ENQUEUE: Final = Event("forge.dlq.enqueue", SeverityNumber.INFO, "A sample went to the dead letters.")
+"""A sample went to the dead letters.
+
+Body: `Dead letter: {forge.sample.id}, {error.type}, {forge.dlq.source} {place}`.
+"""
 
 ALL: Final = (
     FORGE_PIPELINE_START,
     FORGE_PIPELINE_STOP,
     FORGE_PIPELINE_EXCEPTION,
     FORGE_PIPELINE_SUMMARY,
-    FORGE_STAGE_SUMMARY,
-    FORGE_MEASUREMENT_SUMMARY,
-    FORGE_STAGE_EXCEPTION,
-    FORGE_MEASUREMENT_EXCEPTION,
-    FORGE_STORAGE_EXCEPTION,
-    FORGE_STAGE_RETRY,
-    FORGE_DLQ_ENQUEUE,
     FORGE_STAGE_START,
     FORGE_STAGE_STOP,
+    FORGE_STAGE_RETRY,
+    FORGE_STAGE_EXCEPTION,
+    FORGE_STAGE_SUMMARY,
     FORGE_MEASUREMENT_START,
     FORGE_MEASUREMENT_STOP,
     FORGE_MEASUREMENT_BATCH_COMPLETE,
+    FORGE_MEASUREMENT_EXCEPTION,
+    FORGE_MEASUREMENT_SUMMARY,
     FORGE_STORAGE_SAMPLE_WRITE,
     FORGE_STORAGE_ARTIFACT_UPLOAD,
     FORGE_STORAGE_ARTIFACT_DOWNLOAD,
+    FORGE_STORAGE_EXCEPTION,
+    FORGE_DLQ_ENQUEUE,
 )

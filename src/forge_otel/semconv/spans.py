@@ -1,27 +1,13 @@
+# Generated from registry/*.yaml by `forge-otel semconv generate`. Do not edit.
+
 """Spans."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry.trace import SpanKind
 
 from . import attributes as a
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One type of span.
-
-    Its name is the type, followed by the values of `name_attributes`. The `start_attributes` are set before it starts,
-    so that a sampler sees them; those without a value are left out.
-    """
-
-    type: str
-    kind: SpanKind
-    brief: str
-    start_attributes: tuple[str, ...]
-    name_attributes: tuple[str, ...] = ()
-
+from .definitions import Span
 
 FORGE_PIPELINE: Final = Span(
     "forge.pipeline",
@@ -30,6 +16,9 @@ FORGE_PIPELINE: Final = Span(
     (a.FORGE_PIPELINE_NAME, a.FORGE_PIPELINE_ID, a.FORGE_RUN_ID, a.FORGE_RUNNER_NAME),
     (a.FORGE_PIPELINE_NAME,),
 )
+"""One run of a pipeline. The run's root, or a child of whatever span the caller had. With `trace_per_sample` the
+samples' spans are roots of their own and link to it.
+"""
 
 FORGE_SAMPLE: Final = Span(
     "forge.sample",
@@ -37,6 +26,9 @@ FORGE_SAMPLE: Final = Span(
     "One sample on its way through a pipeline.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_SAMPLE_ID, a.FORGE_SAMPLE_PARENT_ID),
 )
+"""One sample on its way through a pipeline. From admission to the moment the sample settles. Parent of everything that
+is done with it, but for batches.
+"""
 
 FORGE_STAGE: Final = Span(
     "forge.stage",
@@ -45,6 +37,9 @@ FORGE_STAGE: Final = Span(
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_SAMPLE_ID),
     (a.FORGE_STAGE_NAME,),
 )
+"""All attempts of a stage on one sample. From the first attempt to the verdict: retries and the waits between them are
+inside.
+"""
 
 FORGE_STAGE_BATCH: Final = Span(
     "forge.stage.batch",
@@ -53,6 +48,9 @@ FORGE_STAGE_BATCH: Final = Span(
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_BATCH_SIZE),
     (a.FORGE_STAGE_NAME,),
 )
+"""All attempts of a stage on a batch; linked to its samples. A child of the run's span, with a link to the span of
+every sample in the batch. The outcome is the worst one of the batch.
+"""
 
 FORGE_MEASUREMENT: Final = Span(
     "forge.measurement",
@@ -61,6 +59,7 @@ FORGE_MEASUREMENT: Final = Span(
     (a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_SAMPLE_ID),
     (a.FORGE_MEASUREMENT_KEY,),
 )
+"""Measuring one sample."""
 
 FORGE_MEASUREMENT_BATCH: Final = Span(
     "forge.measurement.batch",
@@ -69,6 +68,9 @@ FORGE_MEASUREMENT_BATCH: Final = Span(
     (a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_MEASUREMENT_BATCH_SIZE),
     (a.FORGE_MEASUREMENT_KEY,),
 )
+"""Measuring a batch; linked to its samples. A child of the run's span, with a link to the span of every sample in the
+batch.
+"""
 
 FORGE_STORAGE: Final = Span(
     "forge.storage",
@@ -77,6 +79,7 @@ FORGE_STORAGE: Final = Span(
     (a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_OPERATION),
     (a.FORGE_STORAGE_OPERATION, a.FORGE_STORAGE_BACKEND),
 )
+"""One operation of the storage or the artifact store."""
 
 ALL: Final = (
     FORGE_PIPELINE,

@@ -1,0 +1,75 @@
+"""Code follows its constants: where a name in the registry was changed, what refers to the constant is changed too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from difflib import SequenceMatcher
+from pathlib import Path, PurePath
+
+Renames = Mapping[str, Mapping[str, str]]
+"""The new names of constants, by module and old name."""
+
+
+def renamed(folder: Path, wanted: Mapping[str, str]) -> Renames:
+    """The constants that stand in the place of others: in the same place in their module, among the same neighbours."""
+    found: dict[str, dict[str, str]] = {}
+    for path, text in wanted.items():
+        module = folder / PurePath(path).name
+        if not module.is_file():
+            continue
+        old, new = _constants(module.read_text(encoding="utf-8")), _constants(text)
+        for tag, start, end, first, last in SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
+            if tag == "replace" and end - start == last - first:
+                found.setdefault(module.stem, {}).update(zip(old[start:end], new[first:last], strict=True))
+    return found
+
+
+def follow(renames: Renames, folder: Path, root: Path) -> list[str]:
+    """Change what refers to renamed constants in a folder's code; says which files were changed."""
+    changed = []
+    for file in sorted(folder.rglob("*.py")) if renames else ():
+        text = file.read_text(encoding="utf-8")
+        lines = text.splitlines(keepends=True)
+        # From the end, so that what was not changed yet stays where it was found.
+        for line, column, old, new in sorted(_uses(ast.parse(text), renames), reverse=True):
+            where = lines[line].encode()
+            assert where[column : column + len(old)] == old.encode()
+            lines[line] = (where[:column] + new.encode() + where[column + len(old) :]).decode()
+        if "".join(lines) != text:
+            file.write_text("".join(lines), encoding="utf-8")
+            changed.append(file.relative_to(root).as_posix())
+    return changed
+
+
+def _constants(text: str) -> list[str]:
+    return [
+        node.target.id if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else node.name
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name))
+    ]
+
+
+def _uses(tree: ast.Module, renames: Renames) -> Iterator[tuple[int, int, str, str]]:
+    """Line, byte, old and new name of every use: as `module.NAME`, or as a name that was imported."""
+    modules: dict[str, Mapping[str, str]] = {}
+    names: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        own = renames.get((node.module or "").rpartition(".")[2], {})
+        for alias in node.names:
+            if alias.name in renames:
+                modules[alias.asname or alias.name] = renames[alias.name]
+            if alias.name in own:
+                yield alias.lineno - 1, alias.col_offset, alias.name, own[alias.name]
+                if alias.asname is None:
+                    names[alias.name] = own[alias.name]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in names:
+            yield node.lineno - 1, node.col_offset, node.id, names[node.id]
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.end_lineno is not None:
+            new = modules.get(node.value.id, {}).get(node.attr)
+            if new is not None:
+                assert node.end_col_offset is not None
+                yield node.end_lineno - 1, node.end_col_offset - len(node.attr), node.attr, new
