@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from ..load import load
-from . import DERIVED, REGISTRY, write
+from . import DERIVED, REGISTRY, reference, write
 
-_GENERATORS = ()
+_GENERATORS = (reference,)
 
 
 def main(root: Path) -> None:

@@ -43,11 +43,13 @@ def follow(renames: Renames, folder: Path, root: Path) -> list[str]:
 
 
 def _constants(text: str) -> list[str]:
-    return [
-        node.target.id if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else node.name
-        for node in ast.parse(text).body
-        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name))
-    ]
+    found = []
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef):
+            found.append(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.append(node.target.id)
+    return found
 
 
 def _uses(tree: ast.Module, renames: Renames) -> Iterator[tuple[int, int, str, str]]:
