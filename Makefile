@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format generate bench picture collector stack-tools clean
+.PHONY: help demo test lint format generate docs bench picture collector stack-tools clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ format: $(READY) ## write the code in its format
 generate: $(READY) ## write what follows from the registry: constants, reference, dashboards, rules
 	$(BIN)/forge-otel semconv generate
 
+docs: $(READY) ## build the documentation's site; open docs/_site/index.html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_site
+
 bench: $(READY) ## measure what telemetry costs (ARGS="--quick")
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -48,4 +51,4 @@ stack-tools: ## the paths of all programs that the stack tests run, built first 
 	@$(PYTHON) tools/stack
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache demo-out
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache docs/_site demo-out

@@ -16,8 +16,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KNOWN = {"python", "sh", "yaml", "text", "mermaid", "promql"}
+BLOCK = re.compile(r"^```(\{?\w*\}?)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+KNOWN = {"python", "sh", "yaml", "text", "promql", "{toctree}"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -77,3 +77,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert missing == []
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "docs", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "search.html").exists()
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        assert (tmp_path / page.relative_to(ROOT / "docs")).with_suffix(".html").exists()
