@@ -51,4 +51,4 @@ stack-tools: ## the paths of all programs that the stack tests run, built first 
 	@$(PYTHON) tools/stack
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache docs/_site demo-out
+	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache docs/_site demo-out

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ._version import __version__
+from .usage import UsageError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+PIPE_CLOSED = 141
+"""What a shell reports for a program that SIGPIPE ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """What a command runs. It is imported late: it needs an extra, and telling its absence must not."""
+
+    name: str
+    """With the program's, as in its own help."""
+    module: str
+    function: str
+    extra: str
+
+    def run(self, options: argparse.Namespace) -> int:
+        code: int = getattr(import_module(self.module, __package__), self.function)(options)
+        return code
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,27 +44,28 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    command: _Command = options.command
     try:
-        # Here, because they need the extra `demo`, and telling its absence must not.
-        from .demo.command import demo  # noqa: PLC0415
-        from .demo.errors import DemoError  # noqa: PLC0415
-
-        try:
-            return demo(options)
-        except DemoError as error:
-            return _complain(str(error))
+        code = command.run(options)
+        sys.stdout.flush()
+    except UsageError as error:
+        return _complain(command, str(error))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("forge", "forge_otel"):
             raise
-        return _complain(f"{error.name} is not installed: pip install 'forge-otel[demo]'")
+        return _complain(command, f"{error.name} is not installed: pip install 'forge-otel[{command.extra}]'")
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has enough. Python would complain when it closes the pipe at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return code
 
 
-def _complain(message: str) -> int:
-    print(f"forge-otel demo: {message}", file=sys.stderr)  # noqa: T201 - this is a command
+def _complain(command: _Command, message: str) -> int:
+    print(f"{command.name}: {message}", file=sys.stderr)  # noqa: T201 - this is a command
     return USAGE_ERROR
 
 
@@ -51,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="forge-otel", description="Telemetry for Forge pipelines.")
     parser.add_argument("--version", action="version", version=f"forge-otel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_semconv(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="run a pipeline on real files and see its telemetry",
@@ -83,7 +111,50 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PORT",
         help="serve the metrics on this port of 127.0.0.1, also after the end until they were fetched once",
     )
-    return parser
+    demo.set_defaults(command=_Command(demo.prog, ".demo.command", "demo", "demo"))
+
+
+def _add_semconv(commands: Any) -> None:
+    semconv = commands.add_parser(
+        "semconv",
+        help="work with the registry of telemetry names",
+        description="The registry says what telemetry is called and what it has: spans, metrics, events, attributes. "
+        "It is a directory of YAML files in OpenTelemetry Weaver's format definition/2.",
+    )
+    actions = semconv.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    check = actions.add_parser(
+        "check",
+        help="check a registry's files, references, names and units",
+        description="Checks a registry and prints every finding as FILE:LINE: RULE: MESSAGE. "
+        "Exit code 0 without findings, 1 with some, 2 where there is no registry.",
+    )
+    check.add_argument(
+        "directory", nargs="?", type=Path, metavar="DIR", help="a folder with manifest.yaml (the registry of Forge)"
+    )
+    check.add_argument("--json", action="store_true", help="print the findings as one JSON document")
+    check.set_defaults(command=_Command(check.prog, ".vocabulary.command", "check_registry", "semconv"))
+
+    verify = actions.add_parser(
+        "verify",
+        help="compare telemetry with a registry",
+        description="Reads OTLP/JSON, one export request in a line, and prints every deviation from the registry. "
+        "Exit code 0 without deviations, 1 with some, 2 where a file or the registry cannot be read.",
+    )
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="traces, metrics or logs; may be .gz")
+    verify.add_argument("--registry", type=Path, metavar="DIR", help="another registry than that of Forge")
+    verify.add_argument("--json", action="store_true", help="print the deviations as one JSON document")
+    verify.set_defaults(command=_Command(verify.prog, ".vocabulary.command", "verify_telemetry", "semconv"))
+
+    generate = actions.add_parser(
+        "generate",
+        help="write what follows from the registry",
+        description="Writes the files of a checkout of forge-otel that follow from its registry, where they differ: "
+        "constants, reference, dashboards, rules.",
+    )
+    generate.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file differs")
+    generate.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the checkout (here)")
+    generate.set_defaults(command=_Command(generate.prog, ".vocabulary.command", "generate_files", "dev"))
 
 
 def _positive(text: str) -> int:

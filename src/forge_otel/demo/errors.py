@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..usage import UsageError
 
-class DemoError(Exception):
-    """Something that the user can put right: the message is one line that says what and how."""
+
+class DemoError(UsageError):
+    """An option of the demo is unusable."""

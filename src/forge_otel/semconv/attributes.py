@@ -8,30 +8,36 @@ from typing import Final
 from opentelemetry.semconv.attributes import error_attributes, exception_attributes
 
 ERROR_TYPE: Final = error_attributes.ERROR_TYPE
-"""Defined by OpenTelemetry."""
+"""Describes a class of error the operation ended with."""
 
 EXCEPTION_MESSAGE: Final = exception_attributes.EXCEPTION_MESSAGE
-"""Defined by OpenTelemetry."""
+"""The exception message."""
 
 EXCEPTION_STACKTRACE: Final = exception_attributes.EXCEPTION_STACKTRACE
-"""Defined by OpenTelemetry."""
+"""A stacktrace as a string in the natural representation for the language runtime. The representation is to be
+determined and documented by each language SIG.
+"""
 
 EXCEPTION_TYPE: Final = exception_attributes.EXCEPTION_TYPE
-"""Defined by OpenTelemetry."""
+"""The type of the exception (its fully-qualified class name, if applicable). The dynamic type of the exception should
+be preferred over the static type in languages that support it.
+"""
 
 # Not stable upstream, and OpenTelemetry asks libraries to copy such names instead of importing them.
 
 GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
-"""Defined by OpenTelemetry."""
+"""Who offers the API."""
 
 GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
-"""Defined by OpenTelemetry."""
+"""The model that was asked for."""
 
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
-"""Defined by OpenTelemetry."""
+"""Whether tokens were sent or received."""
 
 VCS_REF_HEAD_REVISION: Final = "vcs.ref.head.revision"
-"""Defined by OpenTelemetry."""
+"""The revision, literally [revised version](https://www.merriam-webster.com/dictionary/revision), The revision most
+often refers to a commit object in Git, or a revision number in SVN.
+"""
 
 FORGE_SAMPLE_ID: Final = "forge.sample.id"
 """The sample's id, unique in its pipeline.
@@ -81,6 +87,121 @@ FORGE_SUMMARY_MAX: Final = "forge.summary.max"
 Type: `double`. Unit: `s`. Examples: `0.12`.
 """
 
+FORGE_COST_USE: Final = "forge.cost.use"
+"""What money was spent on. Decided when the sample settles, once. Where two fit: `repeated` before `retried` before
+what the sample settled as.
+
+Type: `ForgeCostUse`.
+"""
+
+
+class ForgeCostUse(StrEnum):
+    """Values of `forge.cost.use`."""
+
+    USEFUL = "useful"
+    """A sample that became ready."""
+    SKIPPED = "skipped"
+    """A sample that was skipped later."""
+    RETRIED = "retried"
+    """An attempt that was made again."""
+    FAILED = "failed"
+    """A sample that failed."""
+    REPEATED = "repeated"
+    """A sample that had been ready before this run."""
+
+
+FORGE_COST_AMOUNT: Final = "forge.cost.amount"
+"""What was spent, in US dollars.
+
+Type: `double`. Unit: `{USD}`. Examples: `0.0013`.
+"""
+
+FORGE_USAGE_CALLS: Final = "forge.usage.calls"
+"""How many API calls were made.
+
+Type: `int`. Unit: `{call}`. Examples: `1`.
+"""
+
+FORGE_USAGE_INPUT_TOKENS: Final = "forge.usage.input_tokens"
+"""Tokens sent. Cached tokens are among them. Never `gen_ai.usage.*`, which the spans of the calls themselves have: a
+GenAI backend would count twice.
+
+Type: `int`. Unit: `{token}`. Examples: `812`.
+"""
+
+FORGE_USAGE_OUTPUT_TOKENS: Final = "forge.usage.output_tokens"
+"""Tokens received. Never `gen_ai.usage.*`, which the spans of the calls themselves have: a GenAI backend would count
+twice.
+
+Type: `int`. Unit: `{token}`. Examples: `64`.
+"""
+
+FORGE_DLQ_SOURCE: Final = "forge.dlq.source"
+"""Where a dead letter's sample failed.
+
+Type: `ForgeDlqSource`.
+"""
+
+
+class ForgeDlqSource(StrEnum):
+    """Values of `forge.dlq.source`."""
+
+    STAGE = "stage"
+    """In a stage."""
+    MEASUREMENT = "measurement"
+    """In a measurement."""
+    STORAGE = "storage"
+    """When it was to be stored."""
+
+
+FORGE_MEASUREMENT_KEY: Final = "forge.measurement.key"
+"""The measurement's key. On metrics at most 50 distinct values a process, then `_OTHER`.
+
+Type: `string`. Examples: `token_count`, `embedding`.
+"""
+
+FORGE_MEASUREMENT_VERSION: Final = "forge.measurement.version"
+"""The measurement's version.
+
+Type: `string`. Examples: `1`.
+"""
+
+FORGE_MEASUREMENT_OUTCOME: Final = "forge.measurement.outcome"
+"""Where a measurement's value came from.
+
+Type: `ForgeMeasurementOutcome`.
+"""
+
+
+class ForgeMeasurementOutcome(StrEnum):
+    """Values of `forge.measurement.outcome`."""
+
+    COMPUTED = "computed"
+    """It was computed now."""
+    CACHED = "cached"
+    """It had been computed before, for the same data and version."""
+    ERROR = "error"
+    """There is none: computing it failed."""
+
+
+FORGE_MEASUREMENT_BATCH_SIZE: Final = "forge.measurement.batch.size"
+"""How many samples the measurement was given at once.
+
+Type: `int`. Unit: `{sample}`. Examples: `64`.
+"""
+
+FORGE_SUMMARY_COMPUTED: Final = "forge.summary.computed"
+"""Values that were computed.
+
+Type: `int`. Unit: `{measurement}`. Examples: `3`.
+"""
+
+FORGE_SUMMARY_CACHED: Final = "forge.summary.cached"
+"""Values that had been computed before.
+
+Type: `int`. Unit: `{measurement}`. Examples: `3`.
+"""
+
 FORGE_PIPELINE_NAME: Final = "forge.pipeline.name"
 """The pipeline's configured name.
 
@@ -119,7 +240,7 @@ class ForgeRunOutcome(StrEnum):
 
 
 FORGE_RUNNER_NAME: Final = "forge.runner.name"
-"""What ran the pipeline.
+"""The kind of runner that ran the pipeline.
 
 Type: `string`. Examples: `batch`, `streaming`, `ray`.
 """
@@ -301,54 +422,6 @@ FORGE_SUMMARY_BACKPRESSURE: Final = "forge.summary.backpressure"
 Type: `double`. Unit: `s`. Examples: `0.12`.
 """
 
-FORGE_MEASUREMENT_KEY: Final = "forge.measurement.key"
-"""The measurement's key. On metrics at most 50 distinct values a process, then `_OTHER`.
-
-Type: `string`. Examples: `token_count`, `embedding`.
-"""
-
-FORGE_MEASUREMENT_VERSION: Final = "forge.measurement.version"
-"""The measurement's version.
-
-Type: `string`. Examples: `1`.
-"""
-
-FORGE_MEASUREMENT_OUTCOME: Final = "forge.measurement.outcome"
-"""Where a measurement's value came from.
-
-Type: `ForgeMeasurementOutcome`.
-"""
-
-
-class ForgeMeasurementOutcome(StrEnum):
-    """Values of `forge.measurement.outcome`."""
-
-    COMPUTED = "computed"
-    """It was computed now."""
-    CACHED = "cached"
-    """It had been computed before, for the same data and version."""
-    ERROR = "error"
-    """There is none: computing it failed."""
-
-
-FORGE_MEASUREMENT_BATCH_SIZE: Final = "forge.measurement.batch.size"
-"""How many samples the measurement was given at once.
-
-Type: `int`. Unit: `{sample}`. Examples: `64`.
-"""
-
-FORGE_SUMMARY_COMPUTED: Final = "forge.summary.computed"
-"""Values that were computed.
-
-Type: `int`. Unit: `{measurement}`. Examples: `3`.
-"""
-
-FORGE_SUMMARY_CACHED: Final = "forge.summary.cached"
-"""Values that had been computed before.
-
-Type: `int`. Unit: `{measurement}`. Examples: `3`.
-"""
-
 FORGE_STORAGE_BACKEND: Final = "forge.storage.backend"
 """What the storage is kept in.
 
@@ -431,75 +504,8 @@ FORGE_ARTIFACT_DEDUPLICATED: Final = "forge.artifact.deduplicated"
 Type: `boolean`.
 """
 
-FORGE_DLQ_SOURCE: Final = "forge.dlq.source"
-"""Where a dead letter's sample failed.
-
-Type: `ForgeDlqSource`.
-"""
-
-
-class ForgeDlqSource(StrEnum):
-    """Values of `forge.dlq.source`."""
-
-    STAGE = "stage"
-    """In a stage."""
-    MEASUREMENT = "measurement"
-    """In a measurement."""
-    STORAGE = "storage"
-    """When it was to be stored."""
-
-
-FORGE_COST_USE: Final = "forge.cost.use"
-"""What money was spent on. Decided when the sample settles, once. Where two fit: `repeated` before `retried` before
-what the sample settled as.
-
-Type: `ForgeCostUse`.
-"""
-
-
-class ForgeCostUse(StrEnum):
-    """Values of `forge.cost.use`."""
-
-    USEFUL = "useful"
-    """A sample that became ready."""
-    SKIPPED = "skipped"
-    """A sample that was skipped later."""
-    RETRIED = "retried"
-    """An attempt that was made again."""
-    FAILED = "failed"
-    """A sample that failed."""
-    REPEATED = "repeated"
-    """A sample that had been ready before this run."""
-
-
-FORGE_COST_AMOUNT: Final = "forge.cost.amount"
-"""What was spent, in US dollars.
-
-Type: `double`. Unit: `USD`. Examples: `0.0013`.
-"""
-
-FORGE_USAGE_CALLS: Final = "forge.usage.calls"
-"""How many API calls were made.
-
-Type: `int`. Unit: `{call}`. Examples: `1`.
-"""
-
-FORGE_USAGE_INPUT_TOKENS: Final = "forge.usage.input_tokens"
-"""Tokens sent. Cached tokens are among them. Never `gen_ai.usage.*`, which the spans of the calls themselves have: a
-GenAI backend would count twice.
-
-Type: `int`. Unit: `{token}`. Examples: `812`.
-"""
-
-FORGE_USAGE_OUTPUT_TOKENS: Final = "forge.usage.output_tokens"
-"""Tokens received. Never `gen_ai.usage.*`, which the spans of the calls themselves have: a GenAI backend would count
-twice.
-
-Type: `int`. Unit: `{token}`. Examples: `64`.
-"""
-
 FORGE_TELEMETRY_SIGNAL: Final = "forge.telemetry.signal"
-"""What was not recorded.
+"""The signal that was not recorded.
 
 Type: `ForgeTelemetrySignal`.
 """
@@ -515,7 +521,7 @@ class ForgeTelemetrySignal(StrEnum):
 
 
 FORGE_TELEMETRY_REASON: Final = "forge.telemetry.reason"
-"""Why it was not recorded.
+"""Why a span or an event was not recorded.
 
 Type: `ForgeTelemetryReason`.
 """

@@ -8,6 +8,53 @@ from opentelemetry._logs import SeverityNumber
 
 from .definitions import Event
 
+FORGE_DLQ_ENQUEUE: Final = Event("forge.dlq.enqueue", SeverityNumber.INFO, "A sample went to the dead letters.")
+"""A sample went to the dead letters.
+
+Body: `Dead letter: {forge.sample.id}, {error.type}, {forge.dlq.source} {place}`.
+"""
+
+FORGE_MEASUREMENT_START: Final = Event(
+    "forge.measurement.start", SeverityNumber.DEBUG, "Measuring a sample began.", default=False
+)
+"""Measuring a sample began.
+
+Body: `Measurement started: {forge.measurement.key}`.
+"""
+
+FORGE_MEASUREMENT_STOP: Final = Event(
+    "forge.measurement.stop", SeverityNumber.DEBUG, "Measuring a sample was done.", default=False
+)
+"""Measuring a sample was done.
+
+Body: `Measurement done: {forge.measurement.key}, {forge.measurement.outcome}`.
+"""
+
+FORGE_MEASUREMENT_BATCH_COMPLETE: Final = Event(
+    "forge.measurement.batch_complete", SeverityNumber.DEBUG, "Measuring a batch was done.", default=False
+)
+"""Measuring a batch was done.
+
+Body: `Measurement done: {forge.measurement.key}, batch of {forge.measurement.batch.size}, {computed} computed`.
+"""
+
+FORGE_MEASUREMENT_EXCEPTION: Final = Event(
+    "forge.measurement.exception", SeverityNumber.WARN, "A measurement could not be computed."
+)
+"""A measurement could not be computed.
+
+Body: `Measurement failed: {forge.measurement.key}, {error.type}`.
+"""
+
+FORGE_MEASUREMENT_SUMMARY: Final = Event(
+    "forge.measurement.summary", SeverityNumber.INFO, "What a measurement did in a run, written after its end."
+)
+"""What a measurement did in a run, written after its end.
+
+Body: `Measurement {forge.measurement.key}: computed {forge.summary.computed}, cached {forge.summary.cached}, errors
+{forge.summary.errors}`.
+"""
+
 FORGE_PIPELINE_START: Final = Event("forge.pipeline.start", SeverityNumber.INFO, "A run began.")
 """A run began.
 
@@ -74,47 +121,6 @@ Body: `Stage {forge.stage.name}: executions {forge.summary.executions}, errors {
 {forge.summary.skips}, retries {forge.summary.retries}`.
 """
 
-FORGE_MEASUREMENT_START: Final = Event(
-    "forge.measurement.start", SeverityNumber.DEBUG, "Measuring a sample began.", default=False
-)
-"""Measuring a sample began.
-
-Body: `Measurement started: {forge.measurement.key}`.
-"""
-
-FORGE_MEASUREMENT_STOP: Final = Event(
-    "forge.measurement.stop", SeverityNumber.DEBUG, "Measuring a sample was done.", default=False
-)
-"""Measuring a sample was done.
-
-Body: `Measurement done: {forge.measurement.key}, {forge.measurement.outcome}`.
-"""
-
-FORGE_MEASUREMENT_BATCH_COMPLETE: Final = Event(
-    "forge.measurement.batch_complete", SeverityNumber.DEBUG, "Measuring a batch was done.", default=False
-)
-"""Measuring a batch was done.
-
-Body: `Measurement done: {forge.measurement.key}, batch of {forge.measurement.batch.size}, {computed} computed`.
-"""
-
-FORGE_MEASUREMENT_EXCEPTION: Final = Event(
-    "forge.measurement.exception", SeverityNumber.WARN, "A measurement could not be computed."
-)
-"""A measurement could not be computed.
-
-Body: `Measurement failed: {forge.measurement.key}, {error.type}`.
-"""
-
-FORGE_MEASUREMENT_SUMMARY: Final = Event(
-    "forge.measurement.summary", SeverityNumber.INFO, "What a measurement did in a run, written after its end."
-)
-"""What a measurement did in a run, written after its end.
-
-Body: `Measurement {forge.measurement.key}: computed {forge.summary.computed}, cached {forge.summary.cached}, errors
-{forge.summary.errors}`.
-"""
-
 FORGE_STORAGE_SAMPLE_WRITE: Final = Event(
     "forge.storage.sample_write", SeverityNumber.DEBUG, "Samples were written.", default=False
 )
@@ -145,13 +151,13 @@ FORGE_STORAGE_EXCEPTION: Final = Event("forge.storage.exception", SeverityNumber
 Body: `Storage failed: {forge.storage.operation} {forge.storage.backend}, {error.type}`.
 """
 
-FORGE_DLQ_ENQUEUE: Final = Event("forge.dlq.enqueue", SeverityNumber.INFO, "A sample went to the dead letters.")
-"""A sample went to the dead letters.
-
-Body: `Dead letter: {forge.sample.id}, {error.type}, {forge.dlq.source} {place}`.
-"""
-
 ALL: Final = (
+    FORGE_DLQ_ENQUEUE,
+    FORGE_MEASUREMENT_START,
+    FORGE_MEASUREMENT_STOP,
+    FORGE_MEASUREMENT_BATCH_COMPLETE,
+    FORGE_MEASUREMENT_EXCEPTION,
+    FORGE_MEASUREMENT_SUMMARY,
     FORGE_PIPELINE_START,
     FORGE_PIPELINE_STOP,
     FORGE_PIPELINE_EXCEPTION,
@@ -161,14 +167,8 @@ ALL: Final = (
     FORGE_STAGE_RETRY,
     FORGE_STAGE_EXCEPTION,
     FORGE_STAGE_SUMMARY,
-    FORGE_MEASUREMENT_START,
-    FORGE_MEASUREMENT_STOP,
-    FORGE_MEASUREMENT_BATCH_COMPLETE,
-    FORGE_MEASUREMENT_EXCEPTION,
-    FORGE_MEASUREMENT_SUMMARY,
     FORGE_STORAGE_SAMPLE_WRITE,
     FORGE_STORAGE_ARTIFACT_UPLOAD,
     FORGE_STORAGE_ARTIFACT_DOWNLOAD,
     FORGE_STORAGE_EXCEPTION,
-    FORGE_DLQ_ENQUEUE,
 )

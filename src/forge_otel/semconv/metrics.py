@@ -7,6 +7,244 @@ from typing import Final
 from . import attributes as a
 from .definitions import Instrument, Metric
 
+FORGE_COST_CALLS: Final = Metric(
+    "forge.cost.calls",
+    Instrument.COUNTER,
+    "{call}",
+    "API calls.",
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_STAGE_NAME,
+        a.FORGE_MEASUREMENT_KEY,
+        a.GEN_AI_PROVIDER_NAME,
+        a.GEN_AI_REQUEST_MODEL,
+        a.FORGE_COST_USE,
+    ),
+)
+"""API calls.
+
+In Prometheus `forge_cost_calls_total`, in StatsD `forge.cost.calls`.
+"""
+
+FORGE_COST_TOKENS: Final = Metric(
+    "forge.cost.tokens",
+    Instrument.COUNTER,
+    "{token}",
+    "Tokens sent and received.",
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_STAGE_NAME,
+        a.FORGE_MEASUREMENT_KEY,
+        a.GEN_AI_PROVIDER_NAME,
+        a.GEN_AI_REQUEST_MODEL,
+        a.FORGE_COST_USE,
+        a.GEN_AI_TOKEN_TYPE,
+    ),
+)
+"""Tokens sent and received.
+
+In Prometheus `forge_cost_tokens_total`, in StatsD `forge.cost.tokens`.
+"""
+
+FORGE_COST_AMOUNT: Final = Metric(
+    "forge.cost.amount",
+    Instrument.COUNTER,
+    "{USD}",
+    "Money spent.",
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_STAGE_NAME,
+        a.FORGE_MEASUREMENT_KEY,
+        a.GEN_AI_PROVIDER_NAME,
+        a.GEN_AI_REQUEST_MODEL,
+        a.FORGE_COST_USE,
+    ),
+)
+"""Money spent.
+
+In Prometheus `forge_cost_amount_total`, in StatsD `forge.cost.amount`.
+"""
+
+FORGE_COST_SAVED: Final = Metric(
+    "forge.cost.saved",
+    Instrument.COUNTER,
+    "{USD}",
+    "Money not spent, because the value was cached.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+)
+"""Money not spent, because the value was cached.
+
+In Prometheus `forge_cost_saved_total`, in StatsD `forge.cost.saved`.
+"""
+
+FORGE_COST_UNPRICED: Final = Metric(
+    "forge.cost.unpriced",
+    Instrument.COUNTER,
+    "{call}",
+    "API calls without a known price, which add nothing to the amount.",
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_STAGE_NAME,
+        a.FORGE_MEASUREMENT_KEY,
+        a.GEN_AI_PROVIDER_NAME,
+        a.GEN_AI_REQUEST_MODEL,
+    ),
+)
+"""API calls without a known price, which add nothing to the amount.
+
+In Prometheus `forge_cost_unpriced_total`, in StatsD `forge.cost.unpriced`.
+"""
+
+FORGE_DLQ_ENQUEUED: Final = Metric(
+    "forge.dlq.enqueued",
+    Instrument.COUNTER,
+    "{sample}",
+    "Samples that went to the dead letters.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+)
+"""Samples that went to the dead letters.
+
+In Prometheus `forge_dlq_enqueued_total`, in StatsD `forge.dlq.enqueued`.
+"""
+
+FORGE_DLQ_REPLAYED: Final = Metric(
+    "forge.dlq.replayed",
+    Instrument.COUNTER,
+    "{sample}",
+    "Dead letters that were taken up again.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+)
+"""Dead letters that were taken up again.
+
+In Prometheus `forge_dlq_replayed_total`, in StatsD `forge.dlq.replayed`.
+"""
+
+FORGE_DLQ_DROPPED: Final = Metric(
+    "forge.dlq.dropped",
+    Instrument.COUNTER,
+    "{sample}",
+    "Dead letters that were thrown away.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+)
+"""Dead letters that were thrown away.
+
+In Prometheus `forge_dlq_dropped_total`, in StatsD `forge.dlq.dropped`.
+"""
+
+FORGE_DLQ_DEPTH: Final = Metric(
+    "forge.dlq.depth",
+    Instrument.GAUGE,
+    "{sample}",
+    "Dead letters in the storage.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    observable=True,
+)
+"""Dead letters in the storage. Many processes see one storage, so aggregate with `max`.
+
+In Prometheus `forge_dlq_depth`, in StatsD `forge.dlq.depth`.
+"""
+
+FORGE_DLQ_OLDEST_TIME: Final = Metric(
+    "forge.dlq.oldest.time",
+    Instrument.GAUGE,
+    "s",
+    "Unix time of the oldest dead letter.",
+    (a.FORGE_PIPELINE_NAME,),
+    observable=True,
+)
+"""Unix time of the oldest dead letter.
+
+In Prometheus `forge_dlq_oldest_time_seconds`.
+"""
+
+FORGE_MEASUREMENT_COMPUTATIONS: Final = Metric(
+    "forge.measurement.computations",
+    Instrument.COUNTER,
+    "{measurement}",
+    "Measurements asked for, by outcome.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_OUTCOME),
+)
+"""Measurements asked for, by outcome.
+
+In Prometheus `forge_measurement_computations_total`, in StatsD `forge.measurement.computations`.
+"""
+
+FORGE_MEASUREMENT_DURATION: Final = Metric(
+    "forge.measurement.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "Time it took to compute values; cached ones are left out.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+    boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
+)
+"""Time it took to compute values; cached ones are left out.
+
+In Prometheus `forge_measurement_duration_seconds`, in StatsD `forge.measurement.latency`.
+"""
+
+FORGE_MEASUREMENT_CACHE_HITS: Final = Metric(
+    "forge.measurement.cache.hits",
+    Instrument.COUNTER,
+    "{hit}",
+    "Values that had been computed before.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+)
+"""Values that had been computed before.
+
+In Prometheus `forge_measurement_cache_hits_total`, in StatsD `forge.measurement.cache_hits`.
+"""
+
+FORGE_MEASUREMENT_CACHE_MISSES: Final = Metric(
+    "forge.measurement.cache.misses",
+    Instrument.COUNTER,
+    "{miss}",
+    "Values that had to be computed.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+)
+"""Values that had to be computed.
+
+In Prometheus `forge_measurement_cache_misses_total`, in StatsD `forge.measurement.cache_misses`.
+"""
+
+FORGE_MEASUREMENT_CACHE_HIT_RATIO: Final = Metric(
+    "forge.measurement.cache.hit_ratio",
+    Instrument.GAUGE,
+    "1",
+    "Hits among the lookups of the last run.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+)
+"""Hits among the lookups of the last run. Of the last run; not written for 0/0. Never averaged: a ratio over time is
+computed from the counters of hits and misses.
+
+In Prometheus `forge_measurement_cache_hit_ratio`, in StatsD `forge.measurement.cache_hit_ratio`.
+"""
+
+FORGE_MEASUREMENT_BATCH_SIZE: Final = Metric(
+    "forge.measurement.batch.size",
+    Instrument.HISTOGRAM,
+    "{sample}",
+    "Samples that a measurement was given at once.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
+    boundaries=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+"""Samples that a measurement was given at once.
+
+In Prometheus `forge_measurement_batch_size`, in StatsD `forge.measurement.batch_size`.
+"""
+
+FORGE_MEASUREMENT_BATCH_DURATION: Final = Metric(
+    "forge.measurement.batch.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "Time it took to compute the values of a batch.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+    boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
+)
+"""Time it took to compute the values of a batch.
+
+In Prometheus `forge_measurement_batch_duration_seconds`, in StatsD `forge.measurement.batch_latency`.
+"""
+
 FORGE_PIPELINE_STARTED: Final = Metric(
     "forge.pipeline.started",
     Instrument.COUNTER,
@@ -64,7 +302,7 @@ FORGE_PIPELINE_SAMPLE_COUNT: Final = Metric(
     "Samples of the last run, by outcome.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_SAMPLE_OUTCOME),
 )
-"""Samples of the last run, by outcome. Of the last run.
+"""Samples of the last run, by outcome.
 
 In Prometheus `forge_pipeline_sample_count`, in StatsD `forge.pipeline.samples`.
 """
@@ -181,10 +419,10 @@ FORGE_SAMPLE_SETTLED: Final = Metric(
     "forge.sample.settled",
     Instrument.COUNTER,
     "{sample}",
-    "Samples that left, by outcome.",
+    "Samples that settled, by outcome.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_SAMPLE_OUTCOME),
 )
-"""Samples that left, by outcome.
+"""Samples that settled, by outcome.
 
 In Prometheus `forge_sample_settled_total`, in StatsD `forge.sample.settled`.
 """
@@ -193,11 +431,11 @@ FORGE_SAMPLE_ACTIVE: Final = Metric(
     "forge.sample.active",
     Instrument.UPDOWNCOUNTER,
     "{sample}",
-    "Samples that entered and have not left.",
+    "Samples that entered and have not settled.",
     (a.FORGE_PIPELINE_NAME,),
     observable=True,
 )
-"""Samples that entered and have not left.
+"""Samples that entered and have not settled.
 
 In Prometheus `forge_sample_active`, in StatsD `forge.sample.active`.
 """
@@ -210,7 +448,7 @@ FORGE_SAMPLE_DURATION: Final = Metric(
     (a.FORGE_PIPELINE_NAME, a.FORGE_SAMPLE_OUTCOME),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-"""Time from a sample's entry until it settled. From admission to the moment the sample settles.
+"""Time from a sample's entry until it settled.
 
 In Prometheus `forge_sample_duration_seconds`, in StatsD `forge.sample.latency`.
 """
@@ -235,8 +473,7 @@ FORGE_STAGE_DURATION: Final = Metric(
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_OUTCOME, a.ERROR_TYPE),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-"""Time from the first attempt to the verdict, with the waits between attempts. From the first attempt to the verdict;
-retries and the waits between them are included. A batch counts once.
+"""Time from the first attempt to the verdict, with the waits between attempts. A batch counts once.
 
 In Prometheus `forge_stage_duration_seconds`, in StatsD `forge.stage.latency`.
 """
@@ -393,94 +630,6 @@ FORGE_STAGE_BACKPRESSURE_TIME: Final = Metric(
 In Prometheus `forge_stage_backpressure_time_seconds_total`, in StatsD `forge.stage.backpressure`.
 """
 
-FORGE_MEASUREMENT_COMPUTATIONS: Final = Metric(
-    "forge.measurement.computations",
-    Instrument.COUNTER,
-    "{measurement}",
-    "Measurements asked for, by outcome.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_OUTCOME),
-)
-"""Measurements asked for, by outcome.
-
-In Prometheus `forge_measurement_computations_total`, in StatsD `forge.measurement.computations`.
-"""
-
-FORGE_MEASUREMENT_DURATION: Final = Metric(
-    "forge.measurement.duration",
-    Instrument.HISTOGRAM,
-    "s",
-    "Time it took to compute values; cached ones are left out.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
-    boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
-)
-"""Time it took to compute values; cached ones are left out.
-
-In Prometheus `forge_measurement_duration_seconds`, in StatsD `forge.measurement.latency`.
-"""
-
-FORGE_MEASUREMENT_CACHE_HITS: Final = Metric(
-    "forge.measurement.cache.hits",
-    Instrument.COUNTER,
-    "{hit}",
-    "Values that had been computed before.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
-)
-"""Values that had been computed before.
-
-In Prometheus `forge_measurement_cache_hits_total`, in StatsD `forge.measurement.cache_hits`.
-"""
-
-FORGE_MEASUREMENT_CACHE_MISSES: Final = Metric(
-    "forge.measurement.cache.misses",
-    Instrument.COUNTER,
-    "{miss}",
-    "Values that had to be computed.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
-)
-"""Values that had to be computed.
-
-In Prometheus `forge_measurement_cache_misses_total`, in StatsD `forge.measurement.cache_misses`.
-"""
-
-FORGE_MEASUREMENT_CACHE_HIT_RATIO: Final = Metric(
-    "forge.measurement.cache.hit_ratio",
-    Instrument.GAUGE,
-    "1",
-    "Hits among the lookups of the last run.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
-)
-"""Hits among the lookups of the last run. Of the last run; not written for 0/0. Never averaged: a ratio over time is
-computed from the counters of hits and misses.
-
-In Prometheus `forge_measurement_cache_hit_ratio`, in StatsD `forge.measurement.cache_hit_ratio`.
-"""
-
-FORGE_MEASUREMENT_BATCH_SIZE: Final = Metric(
-    "forge.measurement.batch.size",
-    Instrument.HISTOGRAM,
-    "{sample}",
-    "Samples that a measurement was given at once.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
-    boundaries=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
-)
-"""Samples that a measurement was given at once.
-
-In Prometheus `forge_measurement_batch_size`, in StatsD `forge.measurement.batch_size`.
-"""
-
-FORGE_MEASUREMENT_BATCH_DURATION: Final = Metric(
-    "forge.measurement.batch.duration",
-    Instrument.HISTOGRAM,
-    "s",
-    "Time it took to compute the values of a batch.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
-    boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
-)
-"""Time it took to compute the values of a batch.
-
-In Prometheus `forge_measurement_batch_duration_seconds`, in StatsD `forge.measurement.batch_latency`.
-"""
-
 FORGE_STORAGE_SAMPLES_WRITTEN: Final = Metric(
     "forge.storage.samples.written",
     Instrument.COUNTER,
@@ -554,156 +703,6 @@ FORGE_STORAGE_OPERATION_DURATION: Final = Metric(
 In Prometheus `forge_storage_operation_duration_seconds`, in StatsD `forge.storage.latency`.
 """
 
-FORGE_DLQ_ENQUEUED: Final = Metric(
-    "forge.dlq.enqueued",
-    Instrument.COUNTER,
-    "{sample}",
-    "Samples that went to the dead letters.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
-)
-"""Samples that went to the dead letters.
-
-In Prometheus `forge_dlq_enqueued_total`, in StatsD `forge.dlq.enqueued`.
-"""
-
-FORGE_DLQ_REPLAYED: Final = Metric(
-    "forge.dlq.replayed",
-    Instrument.COUNTER,
-    "{sample}",
-    "Dead letters that were taken up again.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
-)
-"""Dead letters that were taken up again.
-
-In Prometheus `forge_dlq_replayed_total`, in StatsD `forge.dlq.replayed`.
-"""
-
-FORGE_DLQ_DROPPED: Final = Metric(
-    "forge.dlq.dropped",
-    Instrument.COUNTER,
-    "{sample}",
-    "Dead letters that were thrown away.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
-)
-"""Dead letters that were thrown away.
-
-In Prometheus `forge_dlq_dropped_total`, in StatsD `forge.dlq.dropped`.
-"""
-
-FORGE_DLQ_DEPTH: Final = Metric(
-    "forge.dlq.depth",
-    Instrument.GAUGE,
-    "{sample}",
-    "Dead letters in the storage.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
-    observable=True,
-)
-"""Dead letters in the storage. Many processes see one storage, so aggregate with `max`.
-
-In Prometheus `forge_dlq_depth`, in StatsD `forge.dlq.depth`.
-"""
-
-FORGE_DLQ_OLDEST_TIME: Final = Metric(
-    "forge.dlq.oldest.time",
-    Instrument.GAUGE,
-    "s",
-    "Unix time of the oldest dead letter.",
-    (a.FORGE_PIPELINE_NAME,),
-    observable=True,
-)
-"""Unix time of the oldest dead letter.
-
-In Prometheus `forge_dlq_oldest_time_seconds`.
-"""
-
-FORGE_COST_CALLS: Final = Metric(
-    "forge.cost.calls",
-    Instrument.COUNTER,
-    "{call}",
-    "API calls.",
-    (
-        a.FORGE_PIPELINE_NAME,
-        a.FORGE_STAGE_NAME,
-        a.FORGE_MEASUREMENT_KEY,
-        a.GEN_AI_PROVIDER_NAME,
-        a.GEN_AI_REQUEST_MODEL,
-        a.FORGE_COST_USE,
-    ),
-)
-"""API calls.
-
-In Prometheus `forge_cost_calls_total`, in StatsD `forge.cost.calls`.
-"""
-
-FORGE_COST_TOKENS: Final = Metric(
-    "forge.cost.tokens",
-    Instrument.COUNTER,
-    "{token}",
-    "Tokens sent and received.",
-    (
-        a.FORGE_PIPELINE_NAME,
-        a.FORGE_STAGE_NAME,
-        a.FORGE_MEASUREMENT_KEY,
-        a.GEN_AI_PROVIDER_NAME,
-        a.GEN_AI_REQUEST_MODEL,
-        a.FORGE_COST_USE,
-        a.GEN_AI_TOKEN_TYPE,
-    ),
-)
-"""Tokens sent and received.
-
-In Prometheus `forge_cost_tokens_total`, in StatsD `forge.cost.tokens`.
-"""
-
-FORGE_COST_AMOUNT: Final = Metric(
-    "forge.cost.amount",
-    Instrument.COUNTER,
-    "{USD}",
-    "Money spent.",
-    (
-        a.FORGE_PIPELINE_NAME,
-        a.FORGE_STAGE_NAME,
-        a.FORGE_MEASUREMENT_KEY,
-        a.GEN_AI_PROVIDER_NAME,
-        a.GEN_AI_REQUEST_MODEL,
-        a.FORGE_COST_USE,
-    ),
-)
-"""Money spent.
-
-In Prometheus `forge_cost_amount_total`, in StatsD `forge.cost.amount`.
-"""
-
-FORGE_COST_SAVED: Final = Metric(
-    "forge.cost.saved",
-    Instrument.COUNTER,
-    "{USD}",
-    "Money not spent, because the value was cached.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
-)
-"""Money not spent, because the value was cached.
-
-In Prometheus `forge_cost_saved_total`, in StatsD `forge.cost.saved`.
-"""
-
-FORGE_COST_UNPRICED: Final = Metric(
-    "forge.cost.unpriced",
-    Instrument.COUNTER,
-    "{call}",
-    "API calls without a known price, which add nothing to the amount.",
-    (
-        a.FORGE_PIPELINE_NAME,
-        a.FORGE_STAGE_NAME,
-        a.FORGE_MEASUREMENT_KEY,
-        a.GEN_AI_PROVIDER_NAME,
-        a.GEN_AI_REQUEST_MODEL,
-    ),
-)
-"""API calls without a known price, which add nothing to the amount.
-
-In Prometheus `forge_cost_unpriced_total`, in StatsD `forge.cost.unpriced`.
-"""
-
 FORGE_TELEMETRY_FAULTS: Final = Metric(
     "forge.telemetry.faults",
     Instrument.COUNTER,
@@ -729,6 +728,23 @@ In Prometheus `forge_telemetry_suppressed_total`, in StatsD `forge.telemetry.sup
 """
 
 ALL: Final = (
+    FORGE_COST_CALLS,
+    FORGE_COST_TOKENS,
+    FORGE_COST_AMOUNT,
+    FORGE_COST_SAVED,
+    FORGE_COST_UNPRICED,
+    FORGE_DLQ_ENQUEUED,
+    FORGE_DLQ_REPLAYED,
+    FORGE_DLQ_DROPPED,
+    FORGE_DLQ_DEPTH,
+    FORGE_DLQ_OLDEST_TIME,
+    FORGE_MEASUREMENT_COMPUTATIONS,
+    FORGE_MEASUREMENT_DURATION,
+    FORGE_MEASUREMENT_CACHE_HITS,
+    FORGE_MEASUREMENT_CACHE_MISSES,
+    FORGE_MEASUREMENT_CACHE_HIT_RATIO,
+    FORGE_MEASUREMENT_BATCH_SIZE,
+    FORGE_MEASUREMENT_BATCH_DURATION,
     FORGE_PIPELINE_STARTED,
     FORGE_PIPELINE_COMPLETED,
     FORGE_PIPELINE_ACTIVE,
@@ -760,29 +776,12 @@ ALL: Final = (
     FORGE_STAGE_QUEUE_LIMIT,
     FORGE_STAGE_QUEUE_DURATION,
     FORGE_STAGE_BACKPRESSURE_TIME,
-    FORGE_MEASUREMENT_COMPUTATIONS,
-    FORGE_MEASUREMENT_DURATION,
-    FORGE_MEASUREMENT_CACHE_HITS,
-    FORGE_MEASUREMENT_CACHE_MISSES,
-    FORGE_MEASUREMENT_CACHE_HIT_RATIO,
-    FORGE_MEASUREMENT_BATCH_SIZE,
-    FORGE_MEASUREMENT_BATCH_DURATION,
     FORGE_STORAGE_SAMPLES_WRITTEN,
     FORGE_STORAGE_SAMPLES_READ,
     FORGE_STORAGE_ARTIFACTS_UPLOADED,
     FORGE_STORAGE_ARTIFACTS_DOWNLOADED,
     FORGE_STORAGE_IO,
     FORGE_STORAGE_OPERATION_DURATION,
-    FORGE_DLQ_ENQUEUED,
-    FORGE_DLQ_REPLAYED,
-    FORGE_DLQ_DROPPED,
-    FORGE_DLQ_DEPTH,
-    FORGE_DLQ_OLDEST_TIME,
-    FORGE_COST_CALLS,
-    FORGE_COST_TOKENS,
-    FORGE_COST_AMOUNT,
-    FORGE_COST_SAVED,
-    FORGE_COST_UNPRICED,
     FORGE_TELEMETRY_FAULTS,
     FORGE_TELEMETRY_SUPPRESSED,
 )

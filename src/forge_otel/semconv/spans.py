@@ -9,6 +9,26 @@ from opentelemetry.trace import SpanKind
 from . import attributes as a
 from .definitions import Span
 
+FORGE_MEASUREMENT: Final = Span(
+    "forge.measurement",
+    SpanKind.INTERNAL,
+    "Measuring one sample.",
+    (a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_SAMPLE_ID),
+    (a.FORGE_MEASUREMENT_KEY,),
+)
+"""Measuring one sample."""
+
+FORGE_MEASUREMENT_BATCH: Final = Span(
+    "forge.measurement.batch",
+    SpanKind.INTERNAL,
+    "Measuring a batch; linked to its samples.",
+    (a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_MEASUREMENT_BATCH_SIZE),
+    (a.FORGE_MEASUREMENT_KEY,),
+)
+"""Measuring a batch; linked to its samples. A child of the run's span, with a link to the span of every sample in the
+batch.
+"""
+
 FORGE_PIPELINE: Final = Span(
     "forge.pipeline",
     SpanKind.INTERNAL,
@@ -52,26 +72,6 @@ FORGE_STAGE_BATCH: Final = Span(
 every sample in the batch. The outcome is the worst one of the batch.
 """
 
-FORGE_MEASUREMENT: Final = Span(
-    "forge.measurement",
-    SpanKind.INTERNAL,
-    "Measuring one sample.",
-    (a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_SAMPLE_ID),
-    (a.FORGE_MEASUREMENT_KEY,),
-)
-"""Measuring one sample."""
-
-FORGE_MEASUREMENT_BATCH: Final = Span(
-    "forge.measurement.batch",
-    SpanKind.INTERNAL,
-    "Measuring a batch; linked to its samples.",
-    (a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_MEASUREMENT_BATCH_SIZE),
-    (a.FORGE_MEASUREMENT_KEY,),
-)
-"""Measuring a batch; linked to its samples. A child of the run's span, with a link to the span of every sample in the
-batch.
-"""
-
 FORGE_STORAGE: Final = Span(
     "forge.storage",
     SpanKind.CLIENT,
@@ -82,11 +82,11 @@ FORGE_STORAGE: Final = Span(
 """One operation of the storage or the artifact store."""
 
 ALL: Final = (
+    FORGE_MEASUREMENT,
+    FORGE_MEASUREMENT_BATCH,
     FORGE_PIPELINE,
     FORGE_SAMPLE,
     FORGE_STAGE,
     FORGE_STAGE_BATCH,
-    FORGE_MEASUREMENT,
-    FORGE_MEASUREMENT_BATCH,
     FORGE_STORAGE,
 )

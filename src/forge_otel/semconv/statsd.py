@@ -12,6 +12,63 @@ from .definitions import StatsD
 
 NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
     {
+        m.FORGE_COST_CALLS.name: StatsD(
+            "forge.cost.calls",
+            "c",
+            {"stage": a.FORGE_STAGE_NAME, "model": a.GEN_AI_REQUEST_MODEL, "use": a.FORGE_COST_USE},
+        ),
+        m.FORGE_COST_TOKENS.name: StatsD(
+            "forge.cost.tokens",
+            "c",
+            {
+                "stage": a.FORGE_STAGE_NAME,
+                "model": a.GEN_AI_REQUEST_MODEL,
+                "use": a.FORGE_COST_USE,
+                "token_type": a.GEN_AI_TOKEN_TYPE,
+            },
+        ),
+        m.FORGE_COST_AMOUNT.name: StatsD(
+            "forge.cost.amount",
+            "c",
+            {"stage": a.FORGE_STAGE_NAME, "model": a.GEN_AI_REQUEST_MODEL, "use": a.FORGE_COST_USE},
+        ),
+        m.FORGE_COST_SAVED.name: StatsD("forge.cost.saved", "c", {"measurement": a.FORGE_MEASUREMENT_KEY}),
+        m.FORGE_COST_UNPRICED.name: StatsD(
+            "forge.cost.unpriced", "c", {"stage": a.FORGE_STAGE_NAME, "model": a.GEN_AI_REQUEST_MODEL}
+        ),
+        m.FORGE_DLQ_ENQUEUED.name: StatsD(
+            "forge.dlq.enqueued", "c", {"stage": a.FORGE_STAGE_NAME, "error": a.ERROR_TYPE}
+        ),
+        m.FORGE_DLQ_REPLAYED.name: StatsD(
+            "forge.dlq.replayed", "c", {"stage": a.FORGE_STAGE_NAME, "error": a.ERROR_TYPE}
+        ),
+        m.FORGE_DLQ_DROPPED.name: StatsD(
+            "forge.dlq.dropped", "c", {"stage": a.FORGE_STAGE_NAME, "error": a.ERROR_TYPE}
+        ),
+        m.FORGE_DLQ_DEPTH.name: StatsD("forge.dlq.depth", "g", {"stage": a.FORGE_STAGE_NAME}),
+        m.FORGE_MEASUREMENT_COMPUTATIONS.name: StatsD(
+            "forge.measurement.computations",
+            "c",
+            {"measurement": a.FORGE_MEASUREMENT_KEY, "outcome": a.FORGE_MEASUREMENT_OUTCOME},
+        ),
+        m.FORGE_MEASUREMENT_DURATION.name: StatsD(
+            "forge.measurement.latency", "h", {"measurement": a.FORGE_MEASUREMENT_KEY}, factor=1000
+        ),
+        m.FORGE_MEASUREMENT_CACHE_HITS.name: StatsD(
+            "forge.measurement.cache_hits", "c", {"measurement": a.FORGE_MEASUREMENT_KEY}
+        ),
+        m.FORGE_MEASUREMENT_CACHE_MISSES.name: StatsD(
+            "forge.measurement.cache_misses", "c", {"measurement": a.FORGE_MEASUREMENT_KEY}
+        ),
+        m.FORGE_MEASUREMENT_CACHE_HIT_RATIO.name: StatsD(
+            "forge.measurement.cache_hit_ratio", "g", {"measurement": a.FORGE_MEASUREMENT_KEY}
+        ),
+        m.FORGE_MEASUREMENT_BATCH_SIZE.name: StatsD(
+            "forge.measurement.batch_size", "h", {"measurement": a.FORGE_MEASUREMENT_KEY}
+        ),
+        m.FORGE_MEASUREMENT_BATCH_DURATION.name: StatsD(
+            "forge.measurement.batch_latency", "h", {"measurement": a.FORGE_MEASUREMENT_KEY}, factor=1000
+        ),
         m.FORGE_PIPELINE_STARTED.name: StatsD("forge.pipeline.started", "c", {"pipeline": a.FORGE_PIPELINE_NAME}),
         m.FORGE_PIPELINE_COMPLETED.name: StatsD(
             "forge.pipeline.completed", "c", {"pipeline": a.FORGE_PIPELINE_NAME, "outcome": a.FORGE_RUN_OUTCOME}
@@ -71,29 +128,6 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
         m.FORGE_STAGE_BACKPRESSURE_TIME.name: StatsD(
             "forge.stage.backpressure", "c", {"stage": a.FORGE_STAGE_NAME}, factor=1000
         ),
-        m.FORGE_MEASUREMENT_COMPUTATIONS.name: StatsD(
-            "forge.measurement.computations",
-            "c",
-            {"measurement": a.FORGE_MEASUREMENT_KEY, "outcome": a.FORGE_MEASUREMENT_OUTCOME},
-        ),
-        m.FORGE_MEASUREMENT_DURATION.name: StatsD(
-            "forge.measurement.latency", "h", {"measurement": a.FORGE_MEASUREMENT_KEY}, factor=1000
-        ),
-        m.FORGE_MEASUREMENT_CACHE_HITS.name: StatsD(
-            "forge.measurement.cache_hits", "c", {"measurement": a.FORGE_MEASUREMENT_KEY}
-        ),
-        m.FORGE_MEASUREMENT_CACHE_MISSES.name: StatsD(
-            "forge.measurement.cache_misses", "c", {"measurement": a.FORGE_MEASUREMENT_KEY}
-        ),
-        m.FORGE_MEASUREMENT_CACHE_HIT_RATIO.name: StatsD(
-            "forge.measurement.cache_hit_ratio", "g", {"measurement": a.FORGE_MEASUREMENT_KEY}
-        ),
-        m.FORGE_MEASUREMENT_BATCH_SIZE.name: StatsD(
-            "forge.measurement.batch_size", "h", {"measurement": a.FORGE_MEASUREMENT_KEY}
-        ),
-        m.FORGE_MEASUREMENT_BATCH_DURATION.name: StatsD(
-            "forge.measurement.batch_latency", "h", {"measurement": a.FORGE_MEASUREMENT_KEY}, factor=1000
-        ),
         m.FORGE_STORAGE_SAMPLES_WRITTEN.name: StatsD(
             "forge.storage.samples.written", "c", {"backend": a.FORGE_STORAGE_BACKEND}
         ),
@@ -118,40 +152,6 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
             "h",
             {"backend": a.FORGE_STORAGE_BACKEND, "operation": a.FORGE_STORAGE_OPERATION},
             factor=1000,
-        ),
-        m.FORGE_DLQ_ENQUEUED.name: StatsD(
-            "forge.dlq.enqueued", "c", {"stage": a.FORGE_STAGE_NAME, "error": a.ERROR_TYPE}
-        ),
-        m.FORGE_DLQ_REPLAYED.name: StatsD(
-            "forge.dlq.replayed", "c", {"stage": a.FORGE_STAGE_NAME, "error": a.ERROR_TYPE}
-        ),
-        m.FORGE_DLQ_DROPPED.name: StatsD(
-            "forge.dlq.dropped", "c", {"stage": a.FORGE_STAGE_NAME, "error": a.ERROR_TYPE}
-        ),
-        m.FORGE_DLQ_DEPTH.name: StatsD("forge.dlq.depth", "g", {"stage": a.FORGE_STAGE_NAME}),
-        m.FORGE_COST_CALLS.name: StatsD(
-            "forge.cost.calls",
-            "c",
-            {"stage": a.FORGE_STAGE_NAME, "model": a.GEN_AI_REQUEST_MODEL, "use": a.FORGE_COST_USE},
-        ),
-        m.FORGE_COST_TOKENS.name: StatsD(
-            "forge.cost.tokens",
-            "c",
-            {
-                "stage": a.FORGE_STAGE_NAME,
-                "model": a.GEN_AI_REQUEST_MODEL,
-                "use": a.FORGE_COST_USE,
-                "token_type": a.GEN_AI_TOKEN_TYPE,
-            },
-        ),
-        m.FORGE_COST_AMOUNT.name: StatsD(
-            "forge.cost.amount",
-            "c",
-            {"stage": a.FORGE_STAGE_NAME, "model": a.GEN_AI_REQUEST_MODEL, "use": a.FORGE_COST_USE},
-        ),
-        m.FORGE_COST_SAVED.name: StatsD("forge.cost.saved", "c", {"measurement": a.FORGE_MEASUREMENT_KEY}),
-        m.FORGE_COST_UNPRICED.name: StatsD(
-            "forge.cost.unpriced", "c", {"stage": a.FORGE_STAGE_NAME, "model": a.GEN_AI_REQUEST_MODEL}
         ),
         m.FORGE_TELEMETRY_FAULTS.name: StatsD("forge.telemetry.faults", "c", {"error": a.ERROR_TYPE}),
         m.FORGE_TELEMETRY_SUPPRESSED.name: StatsD(

@@ -1,107 +1,107 @@
-"""Reading a registry from its files."""
+"""Reading a registry: its files, then the definitions in them, with all references resolved."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import yaml
+from . import structure
+from .findings import Finding, NoRegistryError, RegistryError
+from .model import Place, Registry
+from .resolve import Resolver
+from .source import Document, read
 
-from .model import Attribute, Event, Level, Member, Metric, Place, Reference, Registry, Span
-
-REGISTRY = Path(__file__).parent.parent / "semconv" / "registry"
+REGISTRY: Final = Path(__file__).parent.parent / "semconv" / "registry"
 """The registry of Forge."""
 
-ORDER = ("common", "pipeline", "stage", "measurement", "storage", "dlq", "cost", "telemetry")
+MANIFEST: Final = "manifest.yaml"
+MAX_FILES: Final = 1000
+
+
+@dataclass(slots=True)
+class Reading:
+    """What was read of a directory."""
+
+    registry: Registry | None = None
+    """None where a file could not be used at all, so that nothing can be said about references to it."""
+    findings: list[Finding] = field(default_factory=list)
+    files: int = 0
 
 
 def load(directory: Path = REGISTRY) -> Registry:
-    """Read a registry."""
-    manifest = yaml.safe_load((directory / "manifest.yaml").read_text())
-    files = sorted(
-        (path for path in directory.glob("*.yaml") if path.name != "manifest.yaml"),
-        key=lambda path: (ORDER.index(path.stem) if path.stem in ORDER else len(ORDER), path.stem),
-    )
-    documents = {path: yaml.safe_load(path.read_text()) for path in files}
-    attributes: dict[str, Attribute] = {}
-    groups: dict[str, Any] = {}
-    for path, document in documents.items():
-        for said in document.get("attributes", ()):
-            attributes[said["key"]] = _attribute(said, path)
-        for said in document.get("attribute_groups", ()):
-            groups[said["id"]] = said["attributes"]
+    """Read a registry: `manifest.yaml` and the `definition/2` files in a directory and below it, in alphabetical order.
 
-    def references(said: Any) -> tuple[Reference, ...]:
-        found: list[Reference] = []
-        for one in said:
-            if "ref_group" in one:
-                found += references(groups[one["ref_group"]])
-                continue
-            key = one["ref"]
-            attribute = attributes.get(key) or Attribute(
-                key=key, type="string", brief="", upstream=True, place=Place(directory, 0)
-            )
-            level: Any = one.get("requirement_level", "recommended")
-            condition = ""
-            if isinstance(level, dict):
-                ((level, condition),) = level.items()
-            known: Level = level
-            found.append(Reference(attribute, known, condition, one.get("sampling_relevant", False)))
-        return tuple(found)
-
-    spans: dict[str, Span] = {}
-    metrics: dict[str, Metric] = {}
-    events: dict[str, Event] = {}
-    for path, document in documents.items():
-        for said in document.get("spans", ()):
-            spans[said["type"]] = Span(
-                type=said["type"],
-                kind=said["kind"],
-                name=said["name"]["note"],
-                attributes=references(said.get("attributes", ())),
-                **_common(said, path),
-            )
-        for said in document.get("metrics", ()):
-            metrics[said["name"]] = Metric(
-                name=said["name"],
-                instrument=said["instrument"],
-                unit=said["unit"],
-                attributes=references(said.get("attributes", ())),
-                **_common(said, path),
-            )
-        for said in document.get("events", ()):
-            events[said["name"]] = Event(
-                name=said["name"], attributes=references(said.get("attributes", ())), **_common(said, path)
-            )
-    return Registry(
-        schema_url=manifest["schema_url"],
-        description=manifest["description"],
-        attributes=attributes,
-        spans=spans,
-        metrics=metrics,
-        events=events,
-        components=tuple(path.stem for path in files),
-    )
+    Raises:
+        NoRegistryError: there is no such directory, or no manifest in it.
+        RegistryError: files, their structure or their references are wrong; it tells everything that is.
+    """
+    reading = examine(directory)
+    if reading.registry is None or reading.findings:
+        raise RegistryError(directory, reading.findings)
+    return reading.registry
 
 
-def _common(said: Any, path: Path) -> dict[str, Any]:
-    return {
-        "brief": said["brief"],
-        "note": said.get("note", ""),
-        "stability": said["stability"],
-        "deprecated": said.get("deprecated"),
-        "annotations": said.get("annotations", {}).get("forge", {}),
-        "component": path.stem,
-        "place": Place(path, 0),
-    }
+def examine(directory: Path) -> Reading:
+    """Read as much of a registry as there is, and say what is wrong with it.
+
+    Raises:
+        NoRegistryError: there is no such directory, or no manifest in it.
+    """
+    reading = Reading()
+    documents: list[Document] = []
+    for file in _files(directory):
+        document, findings = read(file)
+        reading.findings += findings
+        reading.files += 1
+        if document is not None:
+            documents.append(document)
+    if reading.files > MAX_FILES:
+        reading.findings.append(Finding(Place(directory, 1), "file/size", f"more than {MAX_FILES} files"))
+    resolver = Resolver()
+    complete = len(documents) == reading.files <= MAX_FILES
+    for document in documents:
+        if document.file == directory / MANIFEST:
+            faults = structure.faults(document, "manifest")
+            resolver.manifest = document.data
+        else:
+            faults = structure.faults(document, "definition")
+            if structure.FILE_FORMAT not in faults:
+                resolver.add(document, faults)
+            complete &= not any(len(path) == 1 for path in faults)
+        reading.findings += [finding for found in faults.values() for finding in found]
+    if complete:
+        reading.registry = resolver.resolve()
+        reading.findings += resolver.findings
+    return reading
 
 
-def _attribute(said: Any, path: Path) -> Attribute:
-    kind: Any = said["type"]
-    members: tuple[Member, ...] = ()
-    if isinstance(kind, dict):
-        members = tuple(Member(one["id"], one["value"], one.get("brief", "")) for one in kind["members"])
-        kind = {str: "string", bool: "boolean", int: "int"}[type(members[0].value)]
-    return Attribute(
-        key=said["key"], type=kind, members=members, examples=said.get("examples", ()), **_common(said, path)
-    )
+def _files(directory: Path) -> Iterator[Path]:
+    """The files of a registry, the manifest first."""
+    # Of os.path, because what a Path cannot look at is an exception.
+    if not os.path.lexists(directory):
+        raise NoRegistryError(directory, "there is no such directory")
+    if not os.path.isdir(directory):
+        raise NoRegistryError(directory, "not a directory")
+    manifest = directory / MANIFEST
+    if not os.path.lexists(manifest):
+        raise NoRegistryError(directory, f"not a registry: there is no {MANIFEST}")
+    yield manifest
+    found = 0
+    for folder, folders, names in os.walk(directory, onerror=_refuse):
+        # A folder that is called like a file is reported when somebody reads it as one.
+        odd = [name for name in folders if name.endswith((".yaml", ".yml"))]
+        folders[:] = sorted(name for name in folders if name not in odd and not name.startswith("."))
+        for name in sorted([*names, *odd]):
+            file = Path(folder, name)
+            if file != manifest and name.endswith((".yaml", ".yml")) and not name.startswith("."):
+                yield file
+                found += 1
+                if found > MAX_FILES:
+                    return
+
+
+def _refuse(error: OSError) -> None:
+    raise NoRegistryError(Path(error.filename), error.strerror or str(error))

@@ -48,6 +48,12 @@ class Definition:
     component: str = ""
     """The name of the file that it stands in, without the suffix."""
     place: Place
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    """The lines of its fields, by name."""
+
+    def at(self, name: str) -> Place:
+        """Where one of its fields stands; where it stands itself, if it has no such field."""
+        return Place(self.place.file, self.lines.get(name, self.place.line))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +91,8 @@ class Reference:
     """When it is required, where that depends."""
     sampling_relevant: bool = False
     """Whether it is set before a span starts, so that a sampler sees it."""
+    place: Place | None = field(default=None, compare=False, repr=False)
+    """Where it stands. Where it came from a group, in there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,68 @@
+"""Whether a registry keeps the rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .findings import Finding
+from .load import REGISTRY, examine
+from .model import Registry
+from .rules import ALL
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found in a registry."""
+
+    findings: tuple[Finding, ...]
+    """Sorted by file and line; empty where everything is right."""
+    files: int
+    registry: Registry | None
+    """None where a file could not be used at all; the rules were not tried then."""
+
+    def text(self) -> str:
+        """One line for each finding, and one that sums up."""
+        found = len(self.findings)
+        verdict = f"{found} finding{'s' * (found != 1)}" if found else "No findings"
+        definitions = ", ".join(f"{count} {kind}" for kind, count in self._definitions().items())
+        if self.registry is None:
+            definitions = "some could not be used, so references and names were not checked"
+        return "\n".join([*map(str, self.findings), f"{verdict} in {self.files} files: {definitions}."])
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as data for `json.dumps`."""
+        return {
+            "findings": [
+                {
+                    "file": str(finding.place.file),
+                    "line": finding.place.line,
+                    "rule": finding.rule,
+                    "message": finding.message,
+                }
+                for finding in self.findings
+            ],
+            "files": self.files,
+            "definitions": self._definitions(),
+        }
+
+    def _definitions(self) -> dict[str, int]:
+        """How many there are of each kind."""
+        if self.registry is None:
+            return {}
+        kinds = ("attributes", "spans", "metrics", "events")
+        return {kind: len(getattr(self.registry, kind)) for kind in kinds}
+
+
+def check(directory: Path = REGISTRY) -> Report:
+    """Check a registry: its files, their structure, its references and the rules in `RULES`.
+
+    Raises:
+        NoRegistryError: there is no such directory, or no manifest in it.
+    """
+    reading = examine(directory)
+    findings = set(reading.findings)
+    if reading.registry is not None:
+        findings.update(finding for rule in ALL for finding in rule(reading.registry))
+    return Report(tuple(sorted(findings)), reading.files, reading.registry)

@@ -1,0 +1,235 @@
+"""From the definitions in files to a registry: references become the attributes that they name."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from . import upstream
+from .findings import Finding, shown
+from .model import Attribute, Event, Member, Metric, Place, Reference, Registry, Span
+from .source import Document
+from .structure import DocumentPath
+
+NAMES: Final = {"attributes": "key", "attribute_groups": "id", "spans": "type", "metrics": "name", "events": "name"}
+"""The sections of a file, and what the name of a definition is called in each."""
+MAX_REFERENCES: Final = 100_000
+
+_TYPES: Final[Mapping[type, str]] = {str: "string", int: "int"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A definition as it stands in a file."""
+
+    document: Document
+    section: str
+    index: int
+
+    @property
+    def said(self) -> dict[str, Any]:
+        said: dict[str, Any] = self.document.data[self.section][self.index]
+        return said
+
+    @property
+    def name(self) -> str:
+        return str(self.said[NAMES[self.section]])
+
+    def place(self, *path: str | int) -> Place:
+        return self.document.place(self.section, self.index, *path)
+
+    def common(self) -> dict[str, Any]:
+        """The fields that all kinds of definitions have."""
+        said = self.said
+        return {
+            "brief": said["brief"],
+            "note": said.get("note", ""),
+            "stability": said["stability"],
+            "deprecated": said.get("deprecated"),
+            "annotations": said.get("annotations", {}).get("forge", {}),
+            "component": self.document.file.stem,
+            "place": self.place(),
+            "lines": {name: self.place(name).line for name in said},
+        }
+
+
+class Resolver:
+    """Takes in files whose structure was checked, and makes a registry of them.
+
+    Definitions with faults are left out. What refers to them is not reported: it is not wrong.
+    """
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.manifest: Mapping[str, Any] = {}
+        self._entries: dict[str, dict[str, _Entry]] = {section: {} for section in NAMES}
+        self._faulty: dict[str, set[str]] = {section: set() for section in NAMES}
+        self._components: dict[str, None] = {}
+        self._attributes: dict[str, Attribute] = {}
+        self._groups: dict[str, dict[str, Reference]] = {}
+        self._references = 0
+
+    def add(self, document: Document, faults: Mapping[DocumentPath, object]) -> None:
+        """Take in a file, without the definitions that have faults."""
+        self._components[document.file.stem] = None
+        faulty = {path[:2] for path in faults}
+        for section, field in NAMES.items():
+            if (section,) in faulty:
+                continue
+            for index, said in enumerate(document.data.get(section, ())):
+                name = said.get(field) if isinstance(said, dict) else None
+                if (section, index) in faulty:
+                    if isinstance(name, str):
+                        self._faulty[section].add(name)
+                    continue
+                entry = _Entry(document, section, index)
+                first = self._entries[section].setdefault(entry.name, entry)
+                if first is not entry:
+                    self._find(entry.place(), "name/duplicate", f"{name} is already defined in {first.place()}")
+
+    def resolve(self) -> Registry:
+        """The registry; what is wrong with references is in `findings` then."""
+        self._attributes = {name: _attribute(entry) for name, entry in self._entries["attributes"].items()}
+        for name in self._group_order():
+            self._groups[name] = self._resolved(self._entries["attribute_groups"][name])
+        return Registry(
+            schema_url=str(self.manifest.get("schema_url", "")),
+            description=str(self.manifest.get("description", "")),
+            attributes=self._attributes,
+            spans={
+                name: Span(
+                    type=name,
+                    kind=entry.said["kind"],
+                    name=entry.said["name"]["note"],
+                    attributes=tuple(self._resolved(entry).values()),
+                    **entry.common(),
+                )
+                for name, entry in self._entries["spans"].items()
+            },
+            metrics={
+                name: Metric(
+                    name=name,
+                    instrument=entry.said["instrument"],
+                    unit=entry.said["unit"],
+                    attributes=tuple(self._resolved(entry).values()),
+                    **entry.common(),
+                )
+                for name, entry in self._entries["metrics"].items()
+            },
+            events={
+                name: Event(name=name, attributes=tuple(self._resolved(entry).values()), **entry.common())
+                for name, entry in self._entries["events"].items()
+            },
+            components=tuple(self._components),
+        )
+
+    def _group_order(self) -> Iterator[str]:
+        """The groups, each after those that it contains; without those that contain themselves."""
+        entries = self._entries["attribute_groups"]
+        graph = {
+            name: {said["ref_group"] for said in entry.said.get("attributes", ()) if "ref_group" in said} & set(entries)
+            for name, entry in entries.items()
+        }
+        while True:
+            try:
+                yield from graphlib.TopologicalSorter(graph).static_order()
+                return
+            except graphlib.CycleError as error:
+                cycle = sorted(set(error.args[1]))
+                message = f"{' and '.join(cycle)} contain each other" if cycle[1:] else f"{cycle[0]} contains itself"
+                self._find(entries[cycle[0]].place(), "reference/cycle", message)
+                for name in cycle:
+                    del graph[name]
+                    self._faulty["attribute_groups"].add(name)
+                graph = {name: inside - set(cycle) for name, inside in graph.items()}
+
+    def _resolved(self, entry: _Entry) -> dict[str, Reference]:
+        """The attributes of a signal or a group, by key. A reference beside a group refines what the group says."""
+        given = list(enumerate(entry.said.get("attributes", ())))
+        grouped: dict[str, Reference] = {}
+        for index, said in given:
+            if "ref_group" in said:
+                self._collect(said["ref_group"], entry.place("attributes", index), grouped)
+        result: dict[str, Reference] = {}
+        direct: set[str] = set()
+        for index, said in given:
+            if "ref_group" in said:
+                for key in self._groups.get(said["ref_group"], ()):
+                    result.setdefault(key, grouped[key])
+                continue
+            key, place = said["ref"], entry.place("attributes", index)
+            if key in direct:
+                self._find(place, "reference/collision", f"{entry.name} refers to {key} twice")
+                continue
+            direct.add(key)
+            base = grouped.get(key) or Reference(self._attribute(key, place))
+            result[key] = _refined(base, said, place)
+        self._references += len(result)
+        if self._references > MAX_REFERENCES:
+            if self._references - len(result) <= MAX_REFERENCES:
+                self._find(entry.place(), "reference/size", f"more than {MAX_REFERENCES} attributes up to here")
+            return {}
+        return result
+
+    def _collect(self, name: str, place: Place, into: dict[str, Reference]) -> None:
+        """Add what a group has."""
+        group = self._groups.get(name)
+        if group is None:
+            if name not in self._faulty["attribute_groups"]:
+                self._find(place, "reference/unknown", f"there is no attribute group {shown(name)}")
+            return
+        for key, reference in group.items():
+            if key in into:
+                self._find(place, "reference/collision", f"{key} comes from {name} and from a group above it")
+            else:
+                into[key] = reference
+
+    def _attribute(self, key: str, place: Place) -> Attribute:
+        attribute = self._attributes.get(key)
+        if attribute is None and key not in self._faulty["attributes"]:
+            attribute = upstream.find(key)
+            if attribute is None:
+                message = f"there is no attribute {shown(key)}, neither here nor in {upstream.installed()}"
+                self._find(place, "reference/unknown", message)
+        # What is not known has a stand-in, so that no rule reports it once more.
+        return attribute or Attribute(key=key, type=None, brief="", upstream=True, place=place)
+
+    def _find(self, place: Place, rule: str, message: str) -> None:
+        self.findings.append(Finding(place, rule, message))
+
+
+def _attribute(entry: _Entry) -> Attribute:
+    said = entry.said
+    kind: Any = said["type"]
+    members: tuple[Member, ...] = ()
+    if isinstance(kind, dict):
+        members = tuple(Member(one["id"], one["value"], one.get("brief", "")) for one in kind["members"])
+        kind = _TYPES[type(members[0].value)]
+    return Attribute(key=entry.name, type=kind, members=members, examples=_examples(said), **entry.common())
+
+
+def _refined(base: Reference, said: Mapping[str, Any], place: Place) -> Reference:
+    """A reference with what stands beside `ref`, instead of what the attribute or a group says."""
+    attribute = base.attribute
+    changes = {name: said[name] for name in ("brief", "note", "stability", "deprecated") if name in said}
+    if "examples" in said:
+        changes["examples"] = _examples(said)
+    if "annotations" in said:
+        changes["annotations"] = {**attribute.annotations, **said["annotations"].get("forge", {})}
+    level = said.get("requirement_level", {base.level: base.condition})
+    ((name, condition),) = level.items() if isinstance(level, dict) else ((level, ""),)
+    return Reference(
+        attribute=replace(attribute, **changes) if changes else attribute,
+        level=name,
+        condition=condition,
+        sampling_relevant=said.get("sampling_relevant", base.sampling_relevant),
+        place=place,
+    )
+
+
+def _examples(said: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A single example may stand without a list."""
+    examples = said.get("examples", ())
+    return tuple(examples) if isinstance(examples, list | tuple) else (examples,)

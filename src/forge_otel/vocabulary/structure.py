@@ -1,0 +1,92 @@
+"""Whether a file has the fields of the format, by JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, Literal
+
+from jsonschema import Draft202012Validator, ValidationError
+
+from .findings import Finding, shown
+from .source import Document, kind
+
+DocumentPath = tuple[str | int, ...]
+"""The keys and indices that lead to a value."""
+
+FILE_FORMAT: Final = ("file_format",)
+"""The path of what a file was written for."""
+
+_TYPES: Final = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "a string",
+    "boolean": "a boolean",
+    "integer": "an integer",
+    "number": "a number",
+}
+_LIMITS: Final = {
+    "minLength": "is empty",
+    "minItems": "is empty",
+    "minProperties": "is empty",
+    "maxProperties": "has more than one field",
+}
+
+
+def faults(document: Document, schema: Literal["definition", "manifest"]) -> dict[DocumentPath, list[Finding]]:
+    """What is wrong with a file, by the path of the value that has the fault.
+
+    Of a file that was written for something else, only that: what is wrong with the rest says nothing.
+    """
+    given = document.data.get("file_format")
+    if schema == "definition" and given != "definition/2":
+        message = f"file_format: expected 'definition/2', found {shown(given) if given else 'nothing'}"
+        return {FILE_FORMAT: [Finding(document.place("file_format"), "structure", message)]}
+    found: dict[DocumentPath, list[Finding]] = {}
+    for error in _validator(schema).iter_errors(document.data):
+        path: DocumentPath = tuple(error.absolute_path)
+        for place, message in _messages(error, path):
+            finding = Finding(document.place(*place), "structure", f"{_spoken(path)}{message}")
+            if finding not in found.setdefault(path, []):
+                found[path].append(finding)
+    return found
+
+
+@cache
+def _validator(schema: str) -> Draft202012Validator:
+    text = files(__package__).joinpath(f"{schema}.schema.json").read_text(encoding="utf-8")
+    return Draft202012Validator(json.loads(text))
+
+
+def _messages(error: ValidationError, path: DocumentPath) -> Iterator[tuple[DocumentPath, str]]:
+    """What an error says, with the path to what it is about."""
+    expected: Any = error.validator_value
+    value: Any = error.instance
+    match error.validator:
+        case "required":
+            yield from ((path, f"{field!r} is missing") for field in expected if field not in value)
+        case "additionalProperties" if expected is False:
+            assert isinstance(error.schema, dict)
+            known = error.schema["properties"]
+            for field in value:
+                if field not in known:
+                    yield (*path, field), f"there is no field {shown(field)}; there are {', '.join(known)}"
+        case "type":
+            wanted = [expected] if isinstance(expected, str) else expected
+            yield path, f"expected {' or '.join(_TYPES[one] for one in wanted)}, found {kind(value)}"
+        case "enum":
+            yield path, f"{shown(value)} is none of {', '.join(map(str, expected))}"
+        case "pattern":
+            yield path, f"{shown(value)} does not match {expected}"
+        case "maxLength":
+            yield path, f"has more than {expected} characters"
+        case keyword:
+            yield path, _LIMITS.get(str(keyword), f"{keyword} is not {shown(expected)}")
+
+
+def _spoken(path: DocumentPath) -> str:
+    """The fields on the way to a value: `metrics[3].unit: `."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return f"{text.lstrip('.')}: " if text else ""
