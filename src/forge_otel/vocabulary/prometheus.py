@@ -7,14 +7,41 @@ every exporter does by default: dots become underscores, a unit and a type becom
 from __future__ import annotations
 
 import re
-
-from .model import Metric
-
-_UNITS = {"s": "seconds", "By": "bytes"}
+from typing import Protocol
 
 
-def name(metric: Metric) -> str:
-    """The metric's name: with its unit; of a counter with `_total`; of a histogram without `_bucket` and the like."""
+class Instrument(Protocol):
+    """What a name follows from: a metric of a registry's model, or one of the generated definitions."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def instrument(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+
+
+_UNITS = {
+    "d": "days",
+    "h": "hours",
+    "min": "minutes",
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+    "By": "bytes",
+    "KiBy": "kibibytes",
+    "MiBy": "mebibytes",
+    "GiBy": "gibibytes",
+    "%": "percent",
+}
+
+
+def name(metric: Instrument) -> str:
+    """The metric's name: with its unit; of a counter with `_total`; of a histogram without `_bucket` and the like.
+
+    Raises `ValueError` for a unit whose name in Prometheus is not known here.
+    """
     parts = [_underscored(metric.name)]
     unit = _unit(metric)
     if unit and not parts[0].endswith(f"_{unit}"):
@@ -24,7 +51,7 @@ def name(metric: Metric) -> str:
     return "_".join(parts)
 
 
-def series(metric: Metric) -> tuple[str, ...]:
+def series(metric: Instrument) -> tuple[str, ...]:
     """The names that the metric's series have: three for a histogram, one for anything else."""
     base = name(metric)
     if metric.instrument == "histogram":
@@ -37,11 +64,13 @@ def label(key: str) -> str:
     return _underscored(key)
 
 
-def _unit(metric: Metric) -> str:
+def _unit(metric: Instrument) -> str:
     if metric.unit.startswith("{"):  # an annotation, which is no unit
         return ""
     if metric.unit == "1":
         return "ratio" if metric.instrument == "gauge" else ""
+    if metric.unit not in _UNITS:
+        raise ValueError(f"{metric.name}: the unit {metric.unit} has no name in Prometheus; known: {', '.join(_UNITS)}")
     return _UNITS[metric.unit]
 
 

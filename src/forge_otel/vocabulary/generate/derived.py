@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from ..load import load
-from . import DERIVED, REGISTRY, reference, write
+from . import DERIVED, REGISTRY, dashboards, reference, rules, write
 
-_GENERATORS = (reference,)
+_GENERATORS = (reference, dashboards, rules)
 
 
 def main(root: Path) -> None:
