@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .support import postgresql
+from .support import postgresql, vocabulary
+from .support.telemetry import UNVERIFIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,24 @@ def _plain_environment() -> None:
     """The tests say themselves what is set; what the user of this machine has set must not matter."""
     for name in [name for name in os.environ if name.startswith(("OTEL_", "FORGE_"))]:
         del os.environ[name]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "last: the test looks at what all others did, and comes after them")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.fixture(autouse=True)
+def _telemetry_keeps_to_the_vocabulary() -> Iterator[None]:
+    yield
+    recorded = UNVERIFIED.copy()
+    UNVERIFIED.clear()
+    if recorded:
+        found = vocabulary.deviations(recorded)
+        assert not found, "\n".join(map(str, found))
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ from forge_otel.demo import examples, numbers
 from forge_otel.demo.summary import show
 from forge_otel.demo.verdict import judge
 
+from .support import vocabulary
 from .test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "code_corpus.py"
@@ -178,6 +179,7 @@ def run_demo(folder: Path, out: Path, *options: str) -> Finished:
         capture_output=True,
         text=True,
         check=True,
+        env={**os.environ, "FORGE_OTEL_EVENTS": "all"},
     )
     return finished(out, json.loads(process.stdout))
 
@@ -429,6 +431,13 @@ def test_every_sample_has_its_span_in_one_trace(each: Finished) -> None:
     assert names["forge.sample"] == ledger["admitted"] + ledger["derived"]
     assert names["forge.pipeline code_corpus"] == 1
     assert len({span["traceId"] for span in each.spans}) == 1
+
+
+def test_the_telemetry_keeps_to_the_vocabulary(each: Finished, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in each.files]
+    for file in files:
+        file.write_bytes(each.files[file.name])
+    assert vocabulary.deviations_in(files) == []
 
 
 def test_the_sdk_tells_about_itself(first: Finished) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, MetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, MetricReader, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -18,6 +18,9 @@ from opentelemetry.trace import StatusCode
 
 from forge_otel import ForgeInstrumentor, guard
 from forge_otel.telemetry import SCOPE_NAME
+
+UNVERIFIED: list[Recorded] = []
+"""What was emitted since somebody last looked whether it keeps to the vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,26 @@ class Event:
     """The name of the span that it belongs to; "" if there is none."""
 
 
+class Reader(InMemoryMetricReader):
+    """Remembers all that was collected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collected: list[MetricsData] = []
+
+    def get_metrics_data(self) -> MetricsData | None:
+        data = super().get_metrics_data()
+        if data is not None:
+            self.collected.append(data)
+        return data
+
+
 @dataclass
 class Recorded:
     """What an instrumented test emitted: to in-memory exporters, never to global providers."""
 
     span_exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
-    metric_reader: InMemoryMetricReader = field(default_factory=InMemoryMetricReader)
+    metric_reader: Reader = field(default_factory=Reader)
     log_exporter: InMemoryLogRecordExporter = field(default_factory=InMemoryLogRecordExporter)
     tracer_provider: TracerProvider = field(init=False)
     meter_provider: MeterProvider = field(init=False)
@@ -58,6 +75,7 @@ class Recorded:
     """Whether there is one in memory: it is not periodic, so zero points are not flushed."""
 
     def __post_init__(self) -> None:
+        UNVERIFIED.append(self)
         self.tracer_provider = TracerProvider(shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.span_exporter))
         readers = (self.metric_reader, *self.readers) if self.in_memory else self.readers
@@ -69,6 +87,13 @@ class Recorded:
     def spans(self) -> tuple[ReadableSpan, ...]:
         """The spans that have ended, in that order."""
         return self.span_exporter.get_finished_spans()
+
+    @property
+    def collected(self) -> list[MetricsData]:
+        """All metrics data, those that are collected now included."""
+        if self.in_memory:
+            self.metric_reader.get_metrics_data()
+        return self.metric_reader.collected
 
     @property
     def points(self) -> dict[str, dict[str, Any]]:

@@ -32,7 +32,6 @@ NOT_YET: Mapping[str, str] = {
     "event forge.pipeline.summary: forge.summary.suppressed": "nothing is suppressed yet",
     "attribute forge.trace.late": "no span is written after the fact yet",
     "span *: forge.trace.late": "no span is written after the fact yet",
-    "metric forge.storage.artifacts.downloaded: forge.artifact.deduplicated": "only an upload can be deduplicated",
 }
 """What the registry defines and nothing emits, and why: patterns of elements, as of `fnmatch`. What is emitted after
 all must be taken out of here."""

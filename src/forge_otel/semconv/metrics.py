@@ -671,7 +671,7 @@ FORGE_STORAGE_ARTIFACTS_DOWNLOADED: Final = Metric(
     Instrument.COUNTER,
     "{artifact}",
     "Artifacts got.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_ARTIFACT_DEDUPLICATED),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND),
 )
 """Artifacts got.
 

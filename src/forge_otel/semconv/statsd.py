@@ -140,9 +140,7 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
             {"backend": a.FORGE_STORAGE_BACKEND, "deduplicated": a.FORGE_ARTIFACT_DEDUPLICATED},
         ),
         m.FORGE_STORAGE_ARTIFACTS_DOWNLOADED.name: StatsD(
-            "forge.storage.artifacts.downloaded",
-            "c",
-            {"backend": a.FORGE_STORAGE_BACKEND, "deduplicated": a.FORGE_ARTIFACT_DEDUPLICATED},
+            "forge.storage.artifacts.downloaded", "c", {"backend": a.FORGE_STORAGE_BACKEND}
         ),
         m.FORGE_STORAGE_IO.name: StatsD(
             "forge.storage.bytes", "c", {"backend": a.FORGE_STORAGE_BACKEND, "direction": a.FORGE_STORAGE_DIRECTION}

@@ -1,0 +1,218 @@
+"""Reading OTLP/JSON: the requests in a file, and the parts of a request.
+
+The encoding is that of the OTLP specification: protobuf's JSON with lowerCamelCase keys, 64-bit integers as strings or
+numbers, enumerations as numbers or names. The files are those of the OTLP file exporter and of the Collector's: one
+export request a line. Whatever is in a file, nothing here raises anything but `MalformedError` because of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from .model import Place
+
+LIMIT = 64 * 1024 * 1024
+"""Bytes that a request has at most. Those that exporters send have up to a few million."""
+
+Json = Mapping[str, Any]
+"""An object."""
+
+
+class _File(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self, size: int, /) -> bytes: ...
+
+
+_INT64 = range(-(2**63), 2**63)
+
+
+class MalformedError(Exception):
+    """Something is JSON, but not OTLP; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An export request, or what is wrong with what should have been one."""
+
+    place: Place
+    request: object = None
+    problem: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The value of an attribute, and its type in a registry's words. What these have no word for is `map`, `bytes`,
+    `empty`, `array` (within an array), `[]` (an array without elements) or `mixed[]`."""
+
+    type: str
+    value: Any = None
+
+    def __str__(self) -> str:
+        return self.type if self.value is None else f"{self.value!r} ({self.type})"
+
+
+def requests(path: Path) -> Iterator[Line]:
+    """The export requests in a file: one a line, or a single one over all lines. `.gz` files are unpacked.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        if path.suffix != ".gz":
+            yield from _requests(path, file)
+            return
+        try:
+            with gzip.open(file) as unpacked:
+                yield from _requests(path, unpacked)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            yield Line(Place(path, 0), problem="is not a complete gzip file", detail=str(error))
+
+
+def _requests(path: Path, file: _File) -> Iterator[Line]:
+    lines = _lines(file)
+    head = deque((Place(path, number), text) for number, text in islice(lines, 2))
+    if _goes_on(head):
+        (place, first), (_, second) = head
+        yield _parsed(place, first + second + file.read(LIMIT))
+        return
+    while head:
+        yield _parsed(*head.popleft())
+    for number, text in lines:
+        yield _parsed(Place(path, number), text)
+
+
+def _goes_on(head: Sequence[tuple[Place, bytes]]) -> bool:
+    """Whether a request goes over many lines: the first one ends with an open bracket, and the second one is no request
+    either."""
+    return (
+        len(head) == 2 and head[0][1].rstrip().endswith((b"{", b"[")) and all(_parsed(*line).problem for line in head)
+    )
+
+
+def _lines(file: _File) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, and their numbers; of one that is too long the beginning."""
+    number = 0
+    while text := file.readline(LIMIT + 1):
+        number += 1
+        if text.strip():
+            yield number, text
+        while len(text) > LIMIT and not text.endswith(b"\n"):
+            text = file.readline(LIMIT + 1)
+
+
+def _parsed(place: Place, text: bytes) -> Line:
+    if len(text) > LIMIT:
+        return Line(place, problem=f"is longer than {LIMIT >> 20} MiB")
+    try:
+        return Line(place, json.loads(text.decode().rstrip()))
+    except json.JSONDecodeError as error:
+        place = Place(place.file, place.line + error.lineno - 1)
+        return Line(place, problem="is not JSON", detail=f"{error.msg}, column {error.colno}")
+    except UnicodeDecodeError:
+        return Line(place, problem="is not UTF-8")
+    except RecursionError:
+        return Line(place, problem="is nested too deeply")
+    except ValueError:
+        return Line(place, problem="has a number of too many digits")
+
+
+def objects(parent: Json, key: str) -> list[Json]:
+    """A field that is repeated."""
+    found = parent.get(key)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise MalformedError(f"{key} is not a list of objects")
+    return found
+
+
+def object_(parent: Json, key: str) -> Json:
+    """A field that is a message; an empty one where it is absent."""
+    found = parent.get(key)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise MalformedError(f"{key} is not an object")
+    return found
+
+
+def text(parent: Json, key: str) -> str:
+    """A field that is a string."""
+    found = parent.get(key)
+    if found is not None and not isinstance(found, str):
+        raise MalformedError(f"{key} is not a string")
+    return found or ""
+
+
+def flag(parent: Json, key: str) -> bool:
+    """A field that is a boolean."""
+    found = parent.get(key)
+    if found is not None and not isinstance(found, bool):
+        raise MalformedError(f"{key} is not a boolean")
+    return found or False
+
+
+def enumerated(parent: Json, key: str, names: Mapping[int, str], prefix: str) -> str:
+    """A field that is an enumeration: the name of its value, without the prefix that OTLP's names have."""
+    found = parent.get(key) or 0
+    if isinstance(found, str):
+        return found.removeprefix(prefix)
+    if not isinstance(found, int):
+        raise MalformedError(f"{key} is neither a number nor a name")
+    return names.get(found, str(found))
+
+
+def attributes(parent: Json) -> dict[str, Value]:
+    """The attributes of something."""
+    return {text(one, "key"): _value(object_(one, "value")) for one in objects(parent, "attributes")}
+
+
+def _value(said: Json) -> Value:
+    if said.get("arrayValue") is None:
+        return _scalar(said)
+    elements = [_scalar(one) for one in objects(object_(said, "arrayValue"), "values")]
+    types = {element.type for element in elements}
+    if len(types) > 1:
+        return Value("mixed[]")
+    return Value("".join(types) + "[]", [element.value for element in elements])
+
+
+def _scalar(said: Json) -> Value:
+    # At most one of these is written.
+    if said.get("stringValue") is not None:
+        return Value("string", text(said, "stringValue"))
+    if (found := said.get("intValue")) is not None:
+        return Value("int", _int64(found))
+    if (found := said.get("doubleValue")) is not None:
+        return Value("double", _double(found))
+    if said.get("boolValue") is not None:
+        return Value("boolean", flag(said, "boolValue"))
+    kinds = {"kvlistValue": "map", "bytesValue": "bytes", "arrayValue": "array"}
+    return Value(next((kind for key, kind in kinds.items() if said.get(key) is not None), "empty"))
+
+
+def _int64(found: object) -> int:
+    try:
+        number = int(found) if isinstance(found, str) else found
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool) or number not in _INT64:
+        raise MalformedError("intValue is not a 64-bit integer")
+    return number
+
+
+def _double(found: object) -> float:
+    if isinstance(found, (str, int, float)) and not isinstance(found, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            return float(found)
+    raise MalformedError("doubleValue is not a number")

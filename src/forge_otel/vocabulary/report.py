@@ -1,0 +1,186 @@
+"""What verifying telemetry against a registry found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, NamedTuple
+
+from .model import Place, Registry, Signal
+
+SubjectKind = Literal["span", "metric", "event", "resource", "scope", "file"]
+
+RULES: Final[Mapping[str, str]] = {
+    "file/unreadable": "A file holds OTLP/JSON.",
+    "scope/schema": "The schema URL is that of the registry's version.",
+    "span/unknown": "The registry has a type of span for the name.",
+    "span/name": "The name follows from the type's pattern and the attributes.",
+    "span/kind": "The kind is that of the type.",
+    "metric/unknown": "The registry has the metric.",
+    "metric/instrument": "The instrument is the metric's.",
+    "metric/unit": "The unit is the metric's.",
+    "metric/attribute": "Attributes of many values, such as ids, do not stand on metrics.",
+    "event/unknown": "The registry has the event, and it is a log record.",
+    "event/severity": "The severity is the event's.",
+    "attribute/unknown": "The registry has the attribute.",
+    "attribute/unlisted": "The span, metric or event lists the attribute.",
+    "attribute/missing": "Attributes that the span, metric or event requires are there.",
+    "attribute/type": "The type is the attribute's.",
+    "attribute/member": "The value of an enumeration is one of its members.",
+}
+"""What holds of telemetry that keeps to its registry, by rule."""
+
+LIMIT: Final = 1000
+"""How many different findings are kept; of more there is only the number."""
+LONGEST: Final = 200
+"""Characters of a name, a message or an example that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A deviation from the registry, and how often it was found."""
+
+    rule: str
+    """One of `RULES`."""
+    place: Place
+    """Where it was found first."""
+    signal: SubjectKind
+    name: str
+    """The span's type, the metric's or the event's name; empty for a file."""
+    message: str
+    attribute: str = ""
+    """The key, where it is about an attribute."""
+    example: str = ""
+    """The first value that was found."""
+    count: int = 1
+
+    def __str__(self) -> str:
+        where = f"{self.signal} {self.name}".rstrip() + f", {self.attribute}" * bool(self.attribute)
+        example = f": {self.example}" if self.example else ""
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return f"{self.place}: {self.rule}: {where}: {self.message}{example}{times}"
+
+
+class Element(NamedTuple):
+    """An element of a registry, as telemetry can show it: a span, a metric, an event or an attribute; one of their
+    attributes; or a member of an enumeration."""
+
+    kind: Literal["span", "metric", "event", "attribute"]
+    name: str
+    part: str = ""
+    """The key of an attribute, or the value of a member."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}" + (f": {self.part}" if self.part else "")
+
+
+def signals(registry: Registry) -> Iterator[tuple[Element, Signal]]:
+    """The spans, metrics and events of a registry, in its order."""
+    yield from ((Element("span", name), span) for name, span in registry.spans.items())
+    yield from ((Element("metric", name), metric) for name, metric in registry.metrics.items())
+    yield from ((Element("event", name), event) for name, event in registry.events.items())
+
+
+def elements(registry: Registry) -> Iterator[Element]:
+    """Everything in a registry that telemetry can show, in its order."""
+    for attribute in registry.attributes.values():
+        yield Element("attribute", attribute.key)
+        yield from (Element("attribute", attribute.key, str(member.value)) for member in attribute.members)
+    for element, signal in signals(registry):
+        yield element
+        yield from (element._replace(part=reference.attribute.key) for reference in signal.attributes)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found, and what was seen."""
+
+    findings: tuple[Deviation, ...]
+    """Different ones, in the order in which they were found first."""
+    omitted: int
+    """How many more were found after `LIMIT` different ones."""
+    records: Mapping[str, int]
+    """How many spans, metric points and events were held against the registry; `others` were left alone."""
+    seen: frozenset[Element]
+
+    def unseen(self, registry: Registry) -> tuple[Element, ...]:
+        """What the registry defines and this telemetry does not show, in the registry's order."""
+        return tuple(one for one in elements(registry) if one not in self.seen)
+
+    def text(self) -> str:
+        """One line for each finding, and one that sums up."""
+        lines = [str(finding) for finding in self.findings]
+        if self.omitted:
+            lines.append(f"And {self.omitted} more that say something else.")
+        number = len(self.findings)
+        findings = {0: "No findings", 1: "1 finding"}.get(number, f"{number} findings")
+        records = ", ".join(f"{self.records[kind]} {kind}" for kind in ("spans", "points", "events"))
+        seen = Counter(element.kind for element in self.seen if not element.part)
+        kinds = ", ".join(f"{seen[kind]} {kind}s" for kind in ("attribute", "span", "metric", "event"))
+        lines.append(f"{findings} in {records}; {self.records['others']} others were left alone. Seen: {kinds}.")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as data for `json.dumps`."""
+        return {
+            "findings": [
+                {
+                    "rule": finding.rule,
+                    "file": str(finding.place.file),
+                    "line": finding.place.line,
+                    "signal": finding.signal,
+                    "name": finding.name,
+                    "attribute": finding.attribute,
+                    "message": finding.message,
+                    "example": finding.example,
+                    "count": finding.count,
+                }
+                for finding in self.findings
+            ],
+            "omitted": self.omitted,
+            "records": dict(self.records),
+            "seen": [element._asdict() for element in sorted(self.seen)],
+        }
+
+
+class Collector:
+    """Takes deviations as they come, and puts together those that say the same of different records."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, ...], Deviation] = {}
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self.omitted = 0
+
+    def add(
+        self,
+        rule: str,
+        place: Place,
+        signal: SubjectKind,
+        name: str,
+        *,
+        message: str,
+        attribute: str = "",
+        example: object = "",
+    ) -> None:
+        """Count a deviation. All texts may come from anybody."""
+        key = rule, signal, printable(name), printable(attribute), printable(message)
+        if key not in self._first:
+            if len(self._first) == LIMIT:
+                self.omitted += 1
+                return
+            self._first[key] = Deviation(
+                rule, place, signal, key[2], key[4], attribute=key[3], example=printable(str(example))
+            )
+        self._counts[key] += 1
+
+    @property
+    def all(self) -> tuple[Deviation, ...]:
+        """Different ones, in the order in which they were found first."""
+        return tuple(replace(finding, count=self._counts[key]) for key, finding in self._first.items())
+
+
+def printable(text: str) -> str:
+    """A text as it can be shown: not too long, and without characters that a terminal would obey."""
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return shown if shown.isprintable() else repr(shown)[1:-1]

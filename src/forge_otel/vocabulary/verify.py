@@ -1,0 +1,329 @@
+"""Verifying telemetry against a registry: every deviation of what was emitted from what the registry says.
+
+**What belongs to the registry.** A scope whose schema URL is the registry's, of whatever version, or whose name is in
+one of the registry's namespaces: these are the first segments of the names of its spans, metrics and events. In other
+scopes whatever has a name in these namespaces. All else is left alone, and so are log records without an event name.
+
+**What cannot be verified.** Whether the condition of a conditionally required attribute held. The boundaries of
+histograms are left alone on purpose: they are advice to the SDK, and a view may overrule them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.trace import SpanKind
+
+from . import otlp_json as otlp
+from .model import Attribute, Place, Registry, Span
+from .otlp_json import Json, MalformedError, Value
+from .report import Collector, Element, Report, SubjectKind, signals
+
+OVERFLOW = "otel.metric.overflow"
+"""Stands on the point that takes what exceeds an instrument's cardinality limit, in place of all other attributes; so
+says OpenTelemetry's specification of the metrics SDK."""
+
+KINDS = {0: "unspecified", **{kind.value + 1: kind.name for kind in SpanKind}}
+"""The names of span kinds, by OTLP's numbers."""
+SEVERITIES = {severity.value: severity.name for severity in SeverityNumber}
+"""The names of severities, by OTLP's numbers."""
+
+
+def verify(registry: Registry, files: Iterable[Path]) -> Report:
+    """Verify the telemetry in files.
+
+    They hold OTLP/JSON of any signal: an export request in each line, or a single one over many lines; compressed with
+    gzip if their suffix is `.gz`. They are read request by request, so they may be large. What is not OTLP/JSON is a
+    finding as well.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    verifier = Verifier(registry)
+    for path in files:
+        for line in otlp.requests(path):
+            if line.problem:
+                verifier.unreadable(line.place, line.problem, line.detail)
+            else:
+                verifier.take(line.request, line.place)
+    return verifier.report()
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is being verified."""
+
+    collector: Collector
+    place: Place
+    signal: SubjectKind
+    name: str
+
+    def deviates(self, rule: str, message: str, example: object = "", *, attribute: str = "") -> None:
+        self.collector.add(
+            rule, self.place, self.signal, self.name, message=message, attribute=attribute, example=example
+        )
+
+
+class Verifier:
+    """Verifies export requests, one after the other."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._namespaces = {element.name.partition(".")[0] for element, _ in signals(registry)}
+        self._schema = registry.schema_url.rpartition("/")[0]
+        self._spans = _SpanNames(registry.spans.values())
+        self._attributes = _Attributes(registry)
+        self._deviations = Collector()
+        self._records = Counter(spans=0, points=0, events=0, others=0)
+
+    def report(self) -> Report:
+        """What was found so far."""
+        seen = frozenset(self._attributes.seen)
+        return Report(self._deviations.all, self._deviations.omitted, dict(self._records), seen)
+
+    def unreadable(self, place: Place, problem: str, detail: str = "") -> None:
+        """Note that something is not OTLP/JSON."""
+        self._deviations.add("file/unreadable", place, "file", "", message=problem, example=detail)
+
+    def take(self, request: object, place: Place) -> None:
+        """Verify an export request: decoded JSON of traces, metrics or logs. What is wrong with it is a finding."""
+        if not isinstance(request, dict):
+            self.unreadable(place, "is not an object")
+            return
+        if request and not any(key.startswith("resource") for key in request):
+            self.unreadable(place, "has none of resourceSpans, resourceMetrics and resourceLogs")
+        for signal in ("Spans", "Metrics", "Logs"):
+            self._readable(self._resources, request, place, signal)
+
+    def _readable(self, verify_it: Callable[..., None], thing: Json, place: Place, *arguments: object) -> None:
+        try:
+            verify_it(thing, place, *arguments)
+        except MalformedError as error:
+            self.unreadable(place, str(error))
+
+    def _resources(self, request: Json, place: Place, signal: str) -> None:
+        key, verify_one = {
+            "Spans": ("spans", self._span),
+            "Metrics": ("metrics", self._metric),
+            "Logs": ("logRecords", self._log_record),
+        }[signal]
+        for resource in otlp.objects(request, f"resource{signal}"):
+            self._strangers(self._subject(place, "resource", ""), otlp.object_(resource, "resource"))
+            for scope in otlp.objects(resource, f"scope{signal}"):
+                ours = self._is_ours(scope, place)
+                for record in otlp.objects(scope, key):
+                    self._readable(verify_one, record, place, ours)
+
+    def _is_ours(self, records: Json, place: Place) -> bool:
+        """Whether everything in a scope belongs to the registry."""
+        scope, url = otlp.object_(records, "scope"), otlp.text(records, "schemaUrl")
+        subject = self._subject(place, "scope", otlp.text(scope, "name"))
+        self._strangers(subject, scope)
+        if url.rpartition("/")[0] != self._schema:
+            return self._is_in_a_namespace(subject.name)
+        if url != self._registry.schema_url:
+            subject.deviates("scope/schema", f"is not of {self._registry.schema_url}", url)
+        return True
+
+    def _span(self, span: Json, place: Place, ours: bool) -> None:
+        name, found = otlp.text(span, "name"), otlp.attributes(span)
+        kind = otlp.enumerated(span, "kind", KINDS, "SPAN_KIND_").lower()
+        subject = self._subject(place, "span", name.partition(" ")[0])  # what follows may differ from span to span
+        if not ours and not self._is_in_a_namespace(name):
+            self._records["others"] += 1
+            self._strangers(subject, span)
+        else:
+            self._records["spans"] += 1
+            definition = self._spans.find(name, kind, found)
+            if definition is None:
+                subject.deviates("span/unknown", "is not in the registry", name)
+            else:
+                self._known_span(self._subject(place, "span", definition.type), definition, name, kind, found)
+        for event in otlp.objects(span, "events"):
+            inner = self._subject(place, "event", otlp.text(event, "name"))
+            if self._is_in_a_namespace(inner.name):
+                inner.deviates("event/unknown", "is an event of a span; events are log records")
+            self._strangers(inner, event)
+        for link in otlp.objects(span, "links"):
+            self._strangers(subject, link)
+
+    def _known_span(
+        self, subject: _Subject, definition: Span, name: str, kind: str, found: Mapping[str, Value]
+    ) -> None:
+        if kind != definition.kind:
+            subject.deviates("span/kind", f"does not have the kind {definition.kind}", kind)
+        if self._spans.expected(definition, found) not in (name, None):
+            subject.deviates("span/name", f"is not named {definition.name}", name)
+        self._attributes.verify(subject, Element("span", definition.type), found)
+
+    def _metric(self, metric: Json, place: Place, ours: bool) -> None:
+        subject = self._subject(place, "metric", otlp.text(metric, "name"))
+        instrument, points = _data(metric)
+        if not ours and not self._is_in_a_namespace(subject.name):
+            self._records["others"] += len(points)
+            for point in points:
+                self._strangers(subject, point)
+            return
+        self._records["points"] += len(points)
+        definition = self._registry.metrics.get(subject.name)
+        if definition is None:
+            subject.deviates("metric/unknown", "is not in the registry")
+            return
+        if instrument != definition.instrument:
+            subject.deviates("metric/instrument", f"does not have the instrument {definition.instrument}", instrument)
+        if (unit := otlp.text(metric, "unit")) != definition.unit:
+            subject.deviates("metric/unit", f"does not have the unit {definition.unit}", unit or "none")
+        for point in points:
+            found = otlp.attributes(point)
+            if OVERFLOW not in found:
+                self._attributes.verify(subject, Element("metric", subject.name), found)
+
+    def _log_record(self, record: Json, place: Place, ours: bool) -> None:
+        subject = self._subject(place, "event", otlp.text(record, "eventName"))
+        if not subject.name or not (ours or self._is_in_a_namespace(subject.name)):
+            self._records["others"] += 1
+            self._strangers(subject, record)
+            return
+        self._records["events"] += 1
+        definition = self._registry.events.get(subject.name)
+        if definition is None:
+            subject.deviates("event/unknown", "is not in the registry")
+            return
+        severity = otlp.enumerated(record, "severityNumber", SEVERITIES, "SEVERITY_NUMBER_")
+        if severity != definition.severity:
+            subject.deviates("event/severity", f"does not have the severity {definition.severity}", severity)
+        self._attributes.verify(subject, Element("event", subject.name), otlp.attributes(record))
+
+    def _strangers(self, subject: _Subject, parent: Json) -> None:
+        """Verify those attributes of something of somebody else that are in a namespace of the registry."""
+        found = otlp.attributes(parent)
+        self._attributes.verify_some(subject, {key: found[key] for key in found if self._is_in_a_namespace(key)})
+
+    def _is_in_a_namespace(self, name: str) -> bool:
+        return name.partition(".")[0] in self._namespaces
+
+    def _subject(self, place: Place, signal: SubjectKind, name: str) -> _Subject:
+        return _Subject(self._deviations, place, signal, name)
+
+
+class _Attributes:
+    """Verifies attributes, and remembers what was seen."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._defined = {**registry.upstream, **registry.attributes}
+        self._listed = {
+            element: {reference.attribute.key: reference.level for reference in signal.attributes}
+            for element, signal in signals(registry)
+        }
+        types = {key: attribute.type or "any" for key, attribute in self._defined.items()}
+        self._types = {key: re.sub(r"^template\[(.*)\]$", r"\1", type_) for key, type_ in types.items()}
+        """What a value must be of."""
+        self._templates = tuple(key for key, type_ in types.items() if type_ != self._types[key])
+        self.seen: set[Element] = set()
+
+    def verify(self, subject: _Subject, element: Element, found: Mapping[str, Value]) -> None:
+        """The attributes of something that is in the registry."""
+        self.seen.add(element)
+        listed = self._listed[element]
+        keys = {self._key(written): written for written in found}
+        for key, written in keys.items():
+            if key in listed:
+                self.seen.add(element._replace(part=key))
+                self._value(subject, self._defined[key], found[written])
+            else:
+                self._unlisted(subject, key, written, found[written])
+        for key, level in listed.items():
+            if level == "required" and key not in keys:
+                subject.deviates("attribute/missing", "is missing", attribute=key)
+
+    def verify_some(self, subject: _Subject, found: Mapping[str, Value]) -> None:
+        """Attributes in our namespaces on something that is not in the registry."""
+        for written, value in found.items():
+            attribute = self._defined.get(self._key(written))
+            if attribute is None or (subject.signal == "metric" and not attribute.on_metrics):
+                self._unlisted(subject, self._key(written), written, value)
+            else:
+                self._value(subject, attribute, value)
+
+    def _key(self, written: str) -> str:
+        """The key in the registry: of an attribute like `shop.label.colour` it is `shop.label`."""
+        if not self._templates:
+            return written
+        return next((key for key in self._templates if written.startswith(f"{key}.")), written)
+
+    def _unlisted(self, subject: _Subject, key: str, written: str, value: Value) -> None:
+        attribute = self._defined.get(key)
+        if attribute is None:
+            subject.deviates("attribute/unknown", "is not in the registry", value, attribute=written)
+        elif subject.signal == "metric" and not attribute.on_metrics:
+            subject.deviates("metric/attribute", "must not stand on metrics", value, attribute=written)
+        else:
+            subject.deviates("attribute/unlisted", "is not listed here", value, attribute=written)
+
+    def _value(self, subject: _Subject, attribute: Attribute, value: Value) -> None:
+        wanted = self._types[attribute.key]
+        if wanted not in (value.type, "any") and not (value.type == "[]" and wanted.endswith("[]")):
+            subject.deviates("attribute/type", f"is not of type {wanted}", value, attribute=attribute.key)
+            return
+        if attribute.upstream:  # enumerations of other conventions are open: `error.type` has one member only
+            return
+        members = [member.value for member in attribute.members]
+        if members and value.value not in members:
+            known = ", ".join(map(str, members))
+            subject.deviates("attribute/member", f"is none of {known}", value, attribute=attribute.key)
+            return
+        self.seen.add(Element("attribute", attribute.key))
+        if members:
+            self.seen.add(Element("attribute", attribute.key, str(value.value)))
+
+
+class _SpanNames:
+    """The types of spans, found by the names that spans have."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        # Texts and keys in turn, beginning with a text: "forge.stage {forge.stage.name}" has two texts and a key.
+        self._patterns = {span.type: re.split(r"\{([^{}]+)\}", span.name) for span in spans}
+        self._spans = sorted(spans, key=lambda span: len(self._patterns[span.type][0]), reverse=True)
+
+    def find(self, name: str, kind: str, attributes: Mapping[str, Value]) -> Span | None:
+        """The type of a span: the one whose pattern gives this name, else one whose pattern begins like it; where that
+        leaves several, the one of the same kind."""
+        alike = [span for span in self._spans if self._begins(span, name)]
+        exact = [span for span in alike if self.expected(span, attributes) == name]
+        found = exact or [span for span in alike if self._patterns[span.type][0]]
+        return next((span for span in found if span.kind == kind), found[0] if found else None)
+
+    def expected(self, span: Span, attributes: Mapping[str, Value]) -> str | None:
+        """The name that a span of this type must have; None if an attribute that is part of it is absent."""
+        parts = list(self._patterns[span.type])
+        for index in range(1, len(parts), 2):
+            value = attributes.get(parts[index])
+            if value is None:
+                return None
+            parts[index] = str(value.value)
+        return "".join(parts)
+
+    def _begins(self, span: Span, name: str) -> bool:
+        first, *more = self._patterns[span.type]
+        return name == first.rstrip() or name.startswith(first if more else f"{first} ")
+
+
+def _data(metric: Json) -> tuple[str, Sequence[Json]]:
+    """The instrument that a metric was written by, and its points."""
+    for key, instrument in {
+        "sum": "counter",
+        "gauge": "gauge",
+        "histogram": "histogram",
+        "exponentialHistogram": "histogram",
+        "summary": "summary",
+    }.items():
+        data = otlp.object_(metric, key)
+        if data:
+            falls = key == "sum" and not otlp.flag(data, "isMonotonic")
+            return "updowncounter" if falls else instrument, otlp.objects(data, "dataPoints")
+    return "nothing", ()
