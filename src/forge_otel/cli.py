@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
     _add_semconv(commands)
+    _add_statsd_bridge(commands)
     return parser
 
 
@@ -155,6 +156,29 @@ def _add_semconv(commands: Any) -> None:
     generate.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file differs")
     generate.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the checkout (here)")
     generate.set_defaults(command=_Command(generate.prog, ".vocabulary.command", "generate_files", "dev"))
+
+
+def _add_statsd_bridge(commands: Any) -> None:
+    bridge = commands.add_parser(
+        "statsd-bridge",
+        help="take metrics by OTLP/HTTP and send them to StatsD",
+        description="For the Collector, which has no exporter for StatsD: takes OTLP at /v1/metrics, as protobuf or "
+        "JSON, and sends it on. Answers at /health, and has its own metrics at /metrics. Where StatsD is, and what it "
+        "understands, is in the variables STATSD_HOST, STATSD_PORT and FORGE_OTEL_STATSD_*. Stops at SIGTERM.",
+    )
+    bridge.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1)")
+    bridge.add_argument("--port", type=_port, default=4319, help="the port, 0 for any free one (4319)")
+    bridge.add_argument(
+        "--max-body",
+        type=_positive,
+        default=4 * 1024 * 1024,
+        metavar="BYTES",
+        help="the most bytes of a request, also when unpacked (4 MiB)",
+    )
+    bridge.add_argument(
+        "--max-requests", type=_positive, default=32, metavar="N", help="at most so many requests at once (32)"
+    )
+    bridge.set_defaults(command=_Command(bridge.prog, ".exporters.bridge", "run", "statsd-bridge"))
 
 
 def _positive(text: str) -> int:

@@ -16,7 +16,7 @@ Hook = Callable[..., object]
 _COMPONENTS: Final = ("runner", "stage", "measurement", "storage")
 
 _PREFIX = "FORGE_OTEL_"
-_OTHER_VARIABLES = frozenset({"FORGE_OTEL_RAISE_FAULTS"})
+_OTHER_VARIABLES = ("FORGE_OTEL_RAISE_FAULTS", "FORGE_OTEL_STATSD_")
 _logger = logging.getLogger(__package__)
 
 
@@ -68,7 +68,7 @@ class ForgeConfig:
         variables = {
             name: text
             for name, text in environ.items()
-            if name.startswith(_PREFIX) and name not in _OTHER_VARIABLES and text.strip()
+            if name.startswith(_PREFIX) and not name.startswith(_OTHER_VARIABLES) and text.strip()
         }
         return cls(**_valid({name.removeprefix(_PREFIX).lower(): text for name, text in variables.items()}, _variable))
 

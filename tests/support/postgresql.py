@@ -7,7 +7,6 @@ import glob
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+
+from .ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def running_server() -> Iterator[Server]:
     try:
         _run("initdb", "--pgdata", data, "--username=postgres", f"--pwfile={folder / 'password'}",
              "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")  # fmt: skip
-        port = _free_port()
+        port = free_port()
         options = f"-F -h 127.0.0.1 -p {port} -k ''"
         log = folder / "log"
         try:
@@ -98,10 +99,3 @@ def _run(program: str, *arguments: str | Path) -> None:
         group=user,
         extra_groups=[] if as_root else None,
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

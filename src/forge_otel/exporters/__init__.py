@@ -1,0 +1,1 @@
+"""Exporters of our own, for what OpenTelemetry has none."""

@@ -1,0 +1,172 @@
+"""Values that stand for a histogram, where only values can be sent.
+
+A histogram says how many values fell into each bucket, and what all of them sum up to. StatsD daemons want values. So
+each bucket gives one value, which stands for all in it. Number and sum are exact: how far up in its bucket a value lies
+is the same for all buckets, and follows from the sum. A percentile is off by at most the width of its bucket.
+
+What is not finite counts as not given. It does not happen by itself: only a measured infinity makes the sum infinite.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, Literal, NamedTuple
+
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint, HistogramDataPoint
+
+_LARGEST: Final = sys.float_info.max
+
+
+class Bucket(NamedTuple):
+    """How many values lie between two bounds."""
+
+    lower: float
+    upper: float
+    weight: int
+
+
+class Weighted(NamedTuple):
+    """A value, and how many it stands for."""
+
+    value: float
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What a histogram's point says."""
+
+    buckets: Sequence[Bucket]
+    """Those that are not empty, in ascending order."""
+    count: int
+    sum: float | None
+    min: float | None
+    max: float | None
+
+    def scaled(self, factor: float) -> Distribution:
+        """The same in a smaller unit, of which so many make up one."""
+
+        def scale(value: float) -> float:
+            return min(max(value * factor, -_LARGEST), _LARGEST)
+
+        buckets = [Bucket(scale(each.lower), scale(each.upper), each.weight) for each in self.buckets]
+        total, low, high = (None if value is None else scale(value) for value in (self.sum, self.min, self.max))
+        return Distribution(buckets, self.count, total, low, high)
+
+    def values(self) -> list[Weighted]:
+        """A value for each bucket. Without a sum, they lie in the middle of their buckets."""
+        low = sum(bucket.lower * bucket.weight for bucket in self.buckets)
+        room = sum((bucket.upper - bucket.lower) * bucket.weight for bucket in self.buckets)
+        part = 0.5
+        if self.sum is not None and math.isfinite(low) and 0 < room < math.inf:
+            part = min(max((self.sum - low) / room, 0.0), 1.0)
+        return [Weighted(bucket.lower * (1 - part) + bucket.upper * part, bucket.weight) for bucket in self.buckets]
+
+
+def merged(distributions: Iterable[Distribution]) -> Distribution:
+    """Several as one."""
+    several = list(distributions)
+    weights: Counter[tuple[float, float]] = Counter()
+    for each in several:
+        for lower, upper, weight in each.buckets:
+            weights[lower, upper] += weight
+    sums = [each.sum for each in several if each.sum is not None]
+    return Distribution(
+        buckets=[Bucket(*bounds, weight) for bounds, weight in sorted(weights.items())],
+        count=sum(each.count for each in several),
+        sum=sum(sums) if len(sums) == len(several) else None,
+        min=min((each.min for each in several if each.min is not None), default=None),
+        max=max((each.max for each in several if each.max is not None), default=None),
+    )
+
+
+def explicit(point: HistogramDataPoint) -> Distribution:
+    """A histogram whose buckets have the bounds that it names.
+
+    Raises:
+        ValueError: it has not one bucket more than bounds, its bounds do not ascend, or its buckets do not add up.
+    """
+    bounds, weights = list(point.explicit_bounds), list(point.bucket_counts)
+    if not bounds and not weights:  # it has no more than a count and a sum
+        weights = [point.count]
+    if len(weights) != len(bounds) + 1:
+        raise ValueError(f"{len(weights)} buckets with {len(bounds)} bounds between them")
+    if not all(lower < upper for lower, upper in pairwise([-math.inf, *bounds, math.inf])):
+        raise ValueError("bounds that do not ascend")
+    first, last = _outer_ends(bounds, weights, _given(point, "sum"))
+    low, high = _given(point, "min"), _given(point, "max")
+    ends = [first if low is None else low, *bounds, last if high is None else high]
+    return _distribution(point, [Bucket(*pair, weight) for pair, weight in zip(pairwise(ends), weights, strict=True)])
+
+
+def exponential(point: ExponentialHistogramDataPoint) -> Distribution:
+    """A histogram whose bounds are powers of a base that follows from its scale.
+
+    Raises:
+        ValueError: its buckets do not add up.
+    """
+    negative = list(_powers(point.scale, point.negative))
+    buckets = [Bucket(-each.upper, -each.lower, each.weight) for each in reversed(negative)]
+    zero = point.zero_threshold if 0 <= point.zero_threshold < math.inf else 0.0
+    buckets += [Bucket(-zero, zero, point.zero_count), *_powers(point.scale, point.positive)]
+    return _distribution(point, buckets)
+
+
+def _outer_ends(bounds: Sequence[float], weights: Sequence[int], total: float | None) -> tuple[float, float]:
+    """How far the outer buckets, which are open, have to reach for the sum to come out.
+
+    The first begins at 0, unless even the lowest values make too much. The last ends where the sum comes out with all
+    others half full.
+    """
+    if not bounds:
+        mean = total / weights[0] if total is not None and weights[0] else 0.0
+        return mean, mean
+    first, last = min(0.0, bounds[0]), bounds[-1]
+    if total is not None and weights[0]:
+        lowest = sum(lower * weight for lower, weight in zip(bounds, weights[1:], strict=True))
+        first = min(first, (total - lowest) / weights[0])
+    if total is not None and weights[-1]:
+        inner = zip(pairwise([first, *bounds]), weights[:-1], strict=True)
+        last = max(last, (total - sum((lower + upper) / 2 * weight for (lower, upper), weight in inner)) / weights[-1])
+    return first, last
+
+
+def _powers(scale: int, side: ExponentialHistogramDataPoint.Buckets) -> Iterator[Bucket]:
+    for index, weight in enumerate(side.bucket_counts, side.offset):
+        yield Bucket(_power(scale, index), _power(scale, index + 1), weight)
+
+
+def _power(scale: int, index: int) -> float:
+    """The base to this power; the base is 2 ** (2 ** -scale)."""
+    try:
+        return math.pow(2.0, math.ldexp(index, -scale))
+    except OverflowError:
+        return _LARGEST if index > 0 else 0.0
+
+
+def _given(
+    point: HistogramDataPoint | ExponentialHistogramDataPoint, name: Literal["sum", "min", "max"]
+) -> float | None:
+    value: float = getattr(point, name)
+    return value if point.HasField(name) and math.isfinite(value) else None
+
+
+def _distribution(point: HistogramDataPoint | ExponentialHistogramDataPoint, buckets: Sequence[Bucket]) -> Distribution:
+    """From a point and its buckets, of which no value is below the least or above the greatest that was measured."""
+    inside = sum(bucket.weight for bucket in buckets)
+    if inside != point.count:
+        raise ValueError(f"a count of {point.count}, but {inside} in its buckets")
+    low, high = _given(point, "min"), _given(point, "max")
+    least = -_LARGEST if low is None else low
+    greatest = _LARGEST if high is None else max(high, least)
+    clipped = [
+        Bucket(min(max(lower, least), greatest), min(max(upper, least), greatest), weight)
+        for lower, upper, weight in buckets
+        if weight
+    ]
+    return Distribution(clipped, point.count, _given(point, "sum"), low, high)

@@ -1,0 +1,163 @@
+"""StatsD's lines and packets."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from typing import Final, NamedTuple, TypeVar
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from ._histograms import Distribution, merged
+from ._points import Points, Series
+from ._settings import StatsDSettings
+
+_UNSAFE: Final = re.compile(r"[^\w./-]+")
+"""All but letters, digits and what names are made of: anything else may end a name, a tag or a line in some daemon."""
+
+_LONGEST: Final = 200
+"""Bytes of a name, a tag or a tag's value, which DogStatsD limits too; what is longer is cut."""
+
+_INSTANCE: Final = "instance"
+"""The tag that keeps the gauges of several processes apart."""
+
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """Where a value goes: what stands before it on the line, and what after it."""
+
+    name: str
+    tags: str
+
+
+class Encoded(NamedTuple):
+    """Packets, and how many points are not in them, by the reason."""
+
+    packets: list[bytes]
+    refused: Counter[str]
+
+
+class Encoder:
+    """Turns an OTLP request into packets of StatsD's lines. It keeps nothing from one request to the next."""
+
+    def __init__(self, settings: StatsDSettings) -> None:
+        self._settings = settings
+
+    def encode(self, request: ExportMetricsServiceRequest) -> Encoded:
+        """The packets for all points that StatsD has a form for."""
+        points = Points.of(request)
+        refused = points.refused
+        return Encoded(list(self._packets(self._lines(points, refused), refused)), refused)
+
+    def _packets(self, lines: Iterable[str], refused: Counter[str]) -> Iterator[bytes]:
+        """As many lines as fit, with newlines between them."""
+        packet = bytearray()
+        for line in lines:
+            data = line.encode()
+            if len(data) > self._settings.packet_size:
+                refused[f"{line.partition(':')[0]}: its line is longer than a packet; it has too many tags"] += 1
+                continue
+            if packet and len(packet) + 1 + len(data) > self._settings.packet_size:
+                yield bytes(packet)
+                packet.clear()
+            packet += b"\n" + data if packet else data
+        if packet:
+            yield bytes(packet)
+
+    def _lines(self, points: Points, refused: Counter[str]) -> Iterator[str]:
+        """One line for each value, or several that must stay together."""
+        for place, value in self._by_place(points.counters, sum):
+            yield _line(place, value, "c")
+        if self._settings.sends_gauges:
+            for place, value in self._by_place(points.gauges, sum, gauges=True):
+                yield _gauge(place, value)
+        if self._settings.histograms == "summary":
+            yield from self._summary(points.histograms)
+            return
+        for place, distribution in self._by_place(points.histograms, merged):
+            if self._settings.flavor == "dogstatsd":
+                yield from (_line(place, value, "h", weight) for value, weight in distribution.values())
+            else:
+                yield from self._timers(place, distribution, refused)
+
+    def _timers(self, place: Place, distribution: Distribution, refused: Counter[str]) -> Iterator[str]:
+        """As many lines as values, or as are allowed. A daemon takes the count from the rates, all else from lines."""
+        share = min(1.0, self._settings.max_values / max(distribution.count, 1))
+        for value, weight in distribution.values():
+            if value < 0:
+                refused[f"{place.name}: a timer cannot be negative"] += weight
+                continue
+            lines = max(1, round(weight * share))
+            each, more = divmod(weight, lines)  # whole numbers, since some daemons cut off the fraction
+            yield from [_line(place, value, "ms", each + 1)] * more
+            yield from [_line(place, value, "ms", each)] * (lines - more)
+
+    def _summary(self, histograms: list[tuple[Series, Distribution]]) -> Iterator[str]:
+        for (name, tags), distribution in self._by_place(histograms, merged):
+            yield _line(Place(f"{name}.count", tags), distribution.count, "c")
+            if distribution.sum is not None:
+                yield _line(Place(f"{name}.sum", tags), distribution.sum, "c")
+        if self._settings.sends_gauges:
+            for (name, tags), distribution in self._by_place(histograms, merged, gauges=True):
+                if distribution.min is not None:
+                    yield _gauge(Place(f"{name}.min", tags), distribution.min)
+                if distribution.max is not None:
+                    yield _gauge(Place(f"{name}.max", tags), distribution.max)
+
+    def _by_place(
+        self, values: Iterable[tuple[Series, T]], combine: Callable[[Iterable[T]], T], *, gauges: bool = False
+    ) -> Iterator[tuple[Place, T]]:
+        """Several series may share a place: without their tags, or when unsafe characters are gone."""
+        places: defaultdict[Place, list[T]] = defaultdict(list)
+        for series, value in values:
+            places[self._place(series, gauges=gauges)].append(value)
+        return ((place, each[0] if len(each) == 1 else combine(each)) for place, each in places.items())
+
+    def _place(self, series: Series, *, gauges: bool) -> Place:
+        name = _safe(series.name)
+        match self._settings.places_tags:
+            case "drop":
+                return Place(name, "")
+            case "name":
+                return Place(".".join([name, *(_safe(value).replace(".", "_") for _, value in series.tags)]), "")
+            case "tags":
+                tags = [f"{_safe(tag)}:{_safe(value)}" for tag, value in series.tags]
+                if gauges and self._settings.instance_tag and series.process:
+                    tags.append(f"{_INSTANCE}:{_safe(series.process)}")
+                return Place(name, f"|#{','.join(tags)}" if tags else "")
+
+
+def _gauge(place: Place, value: float) -> str:
+    line = _line(place, value, "g")
+    # A sign makes it a change of the gauge, so the gauge has to be 0 before.
+    return f"{_line(place, 0, 'g')}\n{line}" if value < 0 else line
+
+
+def _line(place: Place, value: float, kind: str, weight: int = 1) -> str:
+    return f"{place.name}:{_decimal(value)}|{kind}{_rate(weight)}{place.tags}"
+
+
+def _safe(text: str) -> str:
+    safe = _UNSAFE.sub("_", text[:_LONGEST])
+    return safe.encode()[:_LONGEST].decode(errors="ignore") or "_"
+
+
+def _rate(weight: int) -> str:
+    """The rate at which a value stands for so many. A daemon that cuts off the fraction must not find one too few."""
+    if weight == 1:
+        return ""
+    rate = 1 / weight
+    while 1 / rate < weight:
+        rate = math.nextafter(rate, 0)
+    return f"|@{_decimal(rate)}"
+
+
+def _decimal(value: float) -> str:
+    """A number without an exponent, which not every daemon reads. What is too large is cut."""
+    finite = min(max(value, -sys.float_info.max), sys.float_info.max)
+    return format(Decimal(repr(finite)), "f").removesuffix(".0")

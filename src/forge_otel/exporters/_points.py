@@ -1,0 +1,128 @@
+"""From OTLP metrics to what StatsD has: counters, gauges and histograms, with the names and tags of the registry."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_DELTA,
+    DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK,
+    Metric,
+    NumberDataPoint,
+)
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
+
+from ..semconv.definitions import StatsD
+from ..semconv.metrics import ALL
+from ..semconv.statsd import NAMES
+from ._histograms import Distribution, explicit, exponential
+
+_OWN: Final = frozenset(metric.name for metric in ALL)
+
+
+class Series(NamedTuple):
+    """A name with tags, and the process that it is from, "" if that is unknown."""
+
+    name: str
+    tags: tuple[tuple[str, str], ...]
+    process: str
+
+
+@dataclass(slots=True)
+class Points:
+    """What a request holds. A series may be in it more than once."""
+
+    counters: list[tuple[Series, float]] = field(default_factory=list)
+    gauges: list[tuple[Series, float]] = field(default_factory=list)
+    histograms: list[tuple[Series, Distribution]] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    """How many points StatsD has no form for, by the reason."""
+
+    @classmethod
+    def of(cls, request: ExportMetricsServiceRequest) -> Points:
+        """The points of a request, but for the metrics of ours that the registry keeps out of StatsD."""
+        points = cls()
+        for of_resource in request.resource_metrics:
+            process = _process(of_resource.resource.attributes)
+            for of_scope in of_resource.scope_metrics:
+                for metric in of_scope.metrics:
+                    if metric.name in NAMES or metric.name not in _OWN:
+                        points._add(metric, process)
+        return points
+
+    def _add(self, metric: Metric, process: str) -> None:
+        kind = metric.WhichOneof("data")
+        if kind is None:
+            return
+        data: Any = getattr(metric, kind)
+        delta = getattr(data, "aggregation_temporality", None) == AGGREGATION_TEMPORALITY_DELTA
+        target: Any
+        if kind == "gauge" or (kind == "sum" and not data.is_monotonic and not delta):
+            target = self.gauges
+        elif delta:
+            target = self.counters if kind == "sum" else self.histograms
+        else:
+            why = "a summary, whose quantiles cannot be added up" if kind == "summary" else "cumulative; send deltas"
+            self.refused[f"{metric.name}: {why}"] += len(data.data_points)
+            return
+        named = NAMES.get(metric.name)
+        factor = _factor(metric, named)
+        for point in data.data_points:
+            if point.flags & DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK:
+                continue
+            try:
+                value = _READ[kind](point, factor)
+            except ValueError as error:
+                self.refused[f"{metric.name}: {error}"] += 1
+            else:
+                target.append((_series(metric, named, point, process), value))
+
+
+def _number(point: NumberDataPoint, factor: float) -> float:
+    value = (point.as_int if point.WhichOneof("value") == "as_int" else point.as_double) * factor
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not a number that StatsD takes")
+    return value
+
+
+_READ: Final[Mapping[str, Callable[[Any, float], float | Distribution]]] = {
+    "gauge": _number,
+    "sum": _number,
+    "histogram": lambda point, factor: explicit(point).scaled(factor),
+    "exponential_histogram": lambda point, factor: exponential(point).scaled(factor),
+}
+"""How a point is read, by what it is in OTLP."""
+
+
+def _factor(metric: Metric, named: StatsD | None) -> float:
+    """Timers are milliseconds in StatsD."""
+    if named is not None:
+        return named.factor
+    return 1000 if metric.unit == "s" and metric.WhichOneof("data") in ("histogram", "exponential_histogram") else 1
+
+
+def _series(metric: Metric, named: StatsD | None, point: Any, process: str) -> Series:
+    """The name and the tags that the registry gives; of other metrics, the name and all attributes."""
+    attributes = {attribute.key: text for attribute in point.attributes if (text := _text(attribute.value))}
+    if named is None:
+        return Series(metric.name, tuple(sorted(attributes.items())), process)
+    tags = tuple((tag, attributes[key]) for tag, key in named.tags.items() if key in attributes)
+    return Series(named.name, tags, process)
+
+
+def _process(resource: Iterable[KeyValue]) -> str:
+    return next((_text(attribute.value) for attribute in resource if attribute.key == SERVICE_INSTANCE_ID), "")
+
+
+def _text(value: AnyValue) -> str:
+    """A value as a tag has it; "" for lists and the like, which no tag can be."""
+    kind = value.WhichOneof("value")
+    if kind == "bool_value":
+        return str(value.bool_value).lower()
+    return str(getattr(value, kind)) if kind in ("string_value", "int_value", "double_value") else ""

@@ -1,0 +1,144 @@
+"""Sending packets, by UDP, TCP or a Unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ._settings import StatsDSettings
+
+_BURST: Final = 32
+_PAUSE: Final = 0.002
+"""After so many packets a pause of so many seconds: a daemon's UDP socket holds about a hundred by default, and what
+does not fit is lost without a trace."""
+
+_WARN_EVERY: Final = 60.0
+_logger: Final = logging.getLogger("forge_otel")
+
+
+class Sender:
+    """Sends packets. What cannot be sent at once is lost, and counted: a daemon that is down costs nothing else.
+
+    Not for several threads at once. A forked process makes a connection of its own.
+    """
+
+    def __init__(
+        self, settings: StatsDSettings, *, timeout: float = 2.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.sent = 0
+        """Packets handed to the system. UDP may have lost some of them on the way."""
+        self.lost = 0
+        """Packets that are known to be lost."""
+        self._settings = settings
+        self._timeout = timeout
+        self._clock = clock
+        self._socket: socket.socket | None = None
+        self._process = os.getpid()
+        self._warned = -_WARN_EVERY
+
+    def send(self, packets: Sequence[bytes]) -> int:
+        """Send all, in `timeout` seconds at most; returns how many were sent. When one could not be, all after it are
+        lost as well.
+        """
+        if self._process != os.getpid():
+            self.close()
+            self._process = os.getpid()
+        deadline = self._clock() + self._timeout
+        for index, packet in enumerate(packets):
+            if index % _BURST == _BURST - 1:
+                time.sleep(_PAUSE)
+            try:
+                self._send(packet, deadline)
+            except OSError as error:
+                self.close()
+                self._lose(len(packets) - index, error)
+                return index
+            self.sent += 1
+        return len(packets)
+
+    def close(self) -> None:
+        """Give back the socket. The next packet makes a new one."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.close()
+            self._socket = None
+
+    def _send(self, packet: bytes, deadline: float) -> None:
+        if self._socket is not None and not _is_closed(self._socket):
+            try:
+                return self._write(self._socket, packet, deadline)
+            except ConnectionError as error:
+                # The daemon may be back since. By UDP, this says that an earlier packet found nobody.
+                if self._socket.family != socket.AF_UNIX and self._socket.type == socket.SOCK_DGRAM:
+                    self._lose(1, error)
+        self.close()
+        self._socket = self._connect(deadline)
+        return self._write(self._socket, packet, deadline)
+
+    def _write(self, connection: socket.socket, packet: bytes, deadline: float) -> None:
+        connection.settimeout(self._left(deadline))
+        if connection.type == socket.SOCK_STREAM:
+            connection.sendall(packet + b"\n")
+        else:
+            connection.send(packet)
+
+    def _connect(self, deadline: float) -> socket.socket:
+        left = self._left(deadline)
+        where = self._settings
+        if where.socket:
+            try:
+                return _connected(socket.AF_UNIX, socket.SOCK_DGRAM, where.socket, left)
+            except OSError as error:
+                if isinstance(error, ConnectionRefusedError | FileNotFoundError | PermissionError):
+                    raise
+                return _connected(socket.AF_UNIX, socket.SOCK_STREAM, where.socket, left)
+        if where.protocol == "tcp":
+            return socket.create_connection((where.host, where.port), left)
+        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_DGRAM)
+        # Daemons listen for IPv4 by default, and UDP does not tell when nobody does: so localhost has to be 127.0.0.1.
+        family, kind, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        return _connected(family, kind, address, left)
+
+    def _left(self, deadline: float) -> float:
+        left = deadline - self._clock()
+        if left <= 0:
+            raise TimeoutError(f"not sent within {self._timeout:g} s")
+        return left
+
+    def _lose(self, packets: int, error: OSError) -> None:
+        self.lost += packets
+        now = self._clock()
+        if now - self._warned >= _WARN_EVERY:
+            self._warned = now
+            _logger.warning(
+                "StatsD at %s: %s; packets lost so far: %d", self._settings.address, error.strerror or error, self.lost
+            )
+
+
+def _connected(family: int, kind: int, address: object, timeout: float) -> socket.socket:
+    connection = socket.socket(family, kind)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(address)  # type: ignore[arg-type] # an address of this family
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the daemon has closed its end of a stream. Writing would not tell before it is too late."""
+    if connection.type != socket.SOCK_STREAM:
+        return False
+    connection.setblocking(False)
+    try:
+        return not connection.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

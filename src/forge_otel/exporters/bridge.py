@@ -1,0 +1,233 @@
+"""`forge-otel statsd-bridge`: metrics in by OTLP/HTTP, out to StatsD. For the Collector, which has no exporter for it.
+
+A request is answered when its packets are sent, so nothing waits here that could be lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import io
+import json
+import signal
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily
+
+from ..usage import UsageError
+from ._lines import Encoder
+from ._settings import StatsDSettings
+from ._sockets import Sender
+
+_JSON: Final = "application/json"
+_PROTOBUF: Final = "application/x-protobuf"
+_READ_TIMEOUT: Final = 30.0
+_STOP_TIMEOUT: Final = 10.0
+
+
+class _RefusedError(Exception):
+    """A request that is not taken."""
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the bridge takes at most."""
+
+    body: int = 4 * 1024 * 1024
+    """Bytes of a request's body, also when it is unpacked."""
+    requests: int = 32
+    """Requests at once; those beyond are told to come again."""
+
+
+class Bridge:
+    """The server. `close()` it in the end."""
+
+    def __init__(self, settings: StatsDSettings, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._encoder = Encoder(settings)
+        self._sender = Sender(settings)
+        # One thread for all: a sender serves one at a time, and the server goes on answering meanwhile.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="statsd-bridge")
+        self._active = 0
+        self._answered: Counter[int] = Counter()
+        self._refused = 0
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def application(self) -> web.Application:
+        """`/v1/metrics` for OTLP, `/health`, and `/metrics` for Prometheus."""
+        application = web.Application(client_max_size=self._limits.body)
+        application.router.add_post("/v1/metrics", self._export)
+        application.router.add_get("/health", self._health)
+        application.router.add_get("/metrics", self._metrics)
+        return application
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Our own metrics; called by the registry."""
+        requests = CounterMetricFamily(
+            "forge_statsd_bridge_requests", "Requests by the code they were answered with.", labels=["code"]
+        )
+        for status, count in sorted(self._answered.items()):
+            requests.add_metric([str(status)], count)
+        yield requests
+        for name, text, value in (
+            ("refused_points", "Points that StatsD has no form for.", self._refused),
+            ("packets_sent", "Packets handed to the system.", self._sender.sent),
+            ("packets_lost", "Packets known to be lost.", self._sender.lost),
+        ):
+            yield CounterMetricFamily(f"forge_statsd_bridge_{name}", text, value)
+
+    def close(self) -> None:
+        """Finish what was taken and give back the socket."""
+        self._thread.shutdown()
+        self._sender.close()
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _export(self, request: web.Request) -> web.Response:
+        self._active += 1
+        try:
+            answer: Message = await self._handle(request)
+            status, headers = 200, {}
+        except _RefusedError as refusal:
+            answer = Status(message=str(refusal))
+            status = refusal.status
+            headers = {} if refusal.retry_after is None else {"Retry-After": str(refusal.retry_after)}
+        finally:
+            self._active -= 1
+        self._answered[status] += 1
+        if request.content_type == _JSON:
+            return web.json_response(json_format.MessageToDict(answer), status=status, headers=headers)
+        return web.Response(body=answer.SerializeToString(), status=status, headers=headers, content_type=_PROTOBUF)
+
+    async def _handle(self, request: web.Request) -> ExportMetricsServiceResponse:
+        encoding = request.headers.get("Content-Encoding", "identity").lower()
+        if request.content_type not in (_PROTOBUF, _JSON):
+            raise _RefusedError(415, f"Content-Type {request.content_type}: there are {_PROTOBUF} and {_JSON}")
+        if encoding not in ("gzip", "identity"):
+            raise _RefusedError(415, f"Content-Encoding {encoding}: there are gzip and identity")
+        if self._active > self._limits.requests:
+            raise _RefusedError(429, f"more than {self._limits.requests} requests at once", retry_after=1)
+        try:
+            async with asyncio.timeout(_READ_TIMEOUT):
+                body = await request.read()
+        except TimeoutError:
+            raise _RefusedError(408, f"the body did not come within {_READ_TIMEOUT:g} s") from None
+        except web.HTTPRequestEntityTooLarge:
+            raise self._too_large() from None
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._forward, body, encoding == "gzip", request.content_type == _JSON
+        )
+
+    def _forward(self, body: bytes, zipped: bool, is_json: bool) -> ExportMetricsServiceResponse:
+        if zipped:
+            body = self._unzipped(body)
+        packets, refused = self._encoder.encode(_from_json(body) if is_json else _from_protobuf(body))
+        sent = self._sender.send(packets)
+        if packets and not sent:
+            # Nothing of it is counted yet, so it may come again.
+            raise _RefusedError(503, "StatsD cannot be reached", retry_after=5)
+        self._refused += refused.total()
+        response = ExportMetricsServiceResponse()
+        said = [f"{reason} ({count})" for reason, count in refused.most_common(10)]
+        if sent < len(packets):
+            said.append(f"{len(packets) - sent} of {len(packets)} packets could not be sent")
+        if said:
+            response.partial_success.rejected_data_points = refused.total()
+            response.partial_success.error_message = "; ".join(said)
+        return response
+
+    def _unzipped(self, body: bytes) -> bytes:
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+                unzipped = file.read(self._limits.body + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise _RefusedError(400, f"the body is not in gzip's format: {error}") from None
+        if len(unzipped) > self._limits.body:
+            raise self._too_large()
+        return unzipped
+
+    def _too_large(self) -> _RefusedError:
+        return _RefusedError(413, f"the body has more than {self._limits.body} bytes; send smaller batches")
+
+
+def _from_protobuf(body: bytes) -> ExportMetricsServiceRequest:
+    try:
+        return ExportMetricsServiceRequest.FromString(body)
+    except DecodeError as error:
+        raise _RefusedError(400, f"the body is no ExportMetricsServiceRequest: {error}") from None
+
+
+def _from_json(body: bytes) -> ExportMetricsServiceRequest:
+    def without_exemplars(data: dict[str, Any]) -> dict[str, Any]:
+        # OTLP writes their ids in hexadecimal, Protobuf's JSON in base64. StatsD has no use for them.
+        data.pop("exemplars", None)
+        return data
+
+    try:
+        data = json.loads(body, object_hook=without_exemplars)
+        if not isinstance(data, dict):
+            raise ValueError("it is not an object")
+        return json_format.ParseDict(data, ExportMetricsServiceRequest(), ignore_unknown_fields=True)
+    except (ValueError, RecursionError, json_format.ParseError) as error:
+        raise _RefusedError(400, f"the body is no ExportMetricsServiceRequest in JSON: {error}") from None
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command until it is told to stop.
+
+    Raises:
+        UsageError: a variable has a wrong value, or the port cannot be opened.
+    """
+    settings, wrong = StatsDSettings.from_environment()
+    if wrong:
+        raise UsageError("; ".join(wrong))
+    asyncio.run(_serve(options, settings))
+    return 0
+
+
+async def _serve(options: argparse.Namespace, settings: StatsDSettings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    bridge = Bridge(settings, Limits(body=options.max_body, requests=options.max_requests))
+    # aiohttp would unpack bodies without a limit that we could set.
+    runner = web.AppRunner(bridge.application(), access_log=None, auto_decompress=False, shutdown_timeout=_STOP_TIMEOUT)
+    try:
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, options.host, options.port).start()
+        except OSError as error:
+            raise UsageError(
+                f"--host {options.host} --port {options.port}: cannot be opened: {error.strerror}"
+            ) from None
+        host, port, *_ = runner.addresses[0]
+        print(f"http://{host}:{port}/v1/metrics -> {settings.address}", flush=True)  # noqa: T201 - this is a command
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+        bridge.close()

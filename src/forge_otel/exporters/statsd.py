@@ -1,0 +1,84 @@
+"""Metrics to StatsD from the process that records them: `OTEL_METRICS_EXPORTER=otlp,statsd`."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from typing import Any, Final
+
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    MetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
+
+from ._lines import Encoder
+from ._settings import StatsDSettings
+from ._sockets import Sender
+
+_logger: Final = logging.getLogger("forge_otel")
+
+
+class StatsDMetricReader(PeriodicExportingMetricReader):
+    """Sends what was recorded since the last time to StatsD, every `interval` seconds, by default 10.
+
+    Settings that are not given, as `settings` or by keyword, are those of the variables. A variable that is wrong is
+    logged, and the default used: an exception would take all telemetry of the process down.
+
+    Raises:
+        TypeError: there is no such setting.
+        ValueError: a setting has a value that is not allowed.
+    """
+
+    def __init__(self, settings: StatsDSettings | None = None, **fields: Any) -> None:
+        if settings is None:
+            settings, wrong = StatsDSettings.from_environment()
+            for line in wrong:
+                _logger.warning("%s; it is ignored", line)
+        settings = dataclasses.replace(settings, **fields)
+        self._sender = Sender(settings)
+        milliseconds = settings.interval * 1000
+        super().__init__(_Exporter(Encoder(settings), self._sender), milliseconds, milliseconds)
+
+    @property
+    def packets_sent(self) -> int:
+        """How many packets were handed to the system. UDP may have lost some of them on the way."""
+        return self._sender.sent
+
+    @property
+    def packets_lost(self) -> int:
+        """How many packets are known to be lost."""
+        return self._sender.lost
+
+
+class _Exporter(MetricExporter):
+    def __init__(self, encoder: Encoder, sender: Sender) -> None:
+        delta = AggregationTemporality.DELTA
+        super().__init__(preferred_temporality={Counter: delta, ObservableCounter: delta, Histogram: delta})
+        self._encoder = encoder
+        self._sender = sender
+        self._told: set[str] = set()
+        self._process = os.getpid()
+
+    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:  # noqa: ARG002
+        if self._process != os.getpid():
+            # After a fork, what the parent had not sent yet is in here too, and the parent sends it.
+            self._process = os.getpid()
+            return MetricExportResult.SUCCESS
+        packets, refused = self._encoder.encode(encode_metrics(metrics_data))
+        for reason in refused.keys() - self._told:
+            self._told.add(reason)
+            _logger.warning("not sent to StatsD: %s", reason)
+        sent = self._sender.send(packets)
+        return MetricExportResult.SUCCESS if sent == len(packets) else MetricExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the SDK names it
+        return True  # nothing waits here
+
+    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:  # noqa: ARG002 - the SDK names it
+        self._sender.close()
