@@ -71,16 +71,25 @@ def _pinned_version(manifest: Path, pattern: str) -> str:
     return ".".join(str(int(number)) for number in match.groups())
 
 
-def _go_tool(name: str, package: str, pattern: str, *, module: str, tags: str, version_variable: str) -> Tool:
+def _go_tool(
+    name: str,
+    package: str,
+    pattern: str,
+    *,
+    module: str,
+    tags: str,
+    version_variable: str = "",
+    sources: tuple[str, ...] = (),
+) -> Tool:
     """A program that is built in a module of its own, whose go.sum pins all that it is made of."""
-    flags = f"-s -w -X {version_variable}={{version}}"
+    flags = f"-s -w -X {version_variable}={{version}}" if version_variable else "-s -w"
     return Tool(
         name=name,
         version=_pinned_version(HERE / module / "go.mod", pattern),
         command=("go", "build", "-trimpath", "-tags", tags, "-ldflags", flags, "-o", name, package),
         program=name,
         needs={"go": GO_HINT},
-        manifest=(HERE / module / "go.mod", HERE / module / "go.sum"),
+        manifest=tuple(HERE / module / file for file in ("go.mod", "go.sum", *sources)),
     )
 
 
@@ -135,6 +144,22 @@ TOOLS = {
             module="loki",
             tags="netgo",
             version_variable="github.com/grafana/loki/v3/pkg/util/build.Version",
+        ),
+        _go_tool(
+            "victoria-metrics",
+            "github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics",
+            r"VictoriaMetrics/VictoriaMetrics v(\d+)\.(\d+)\.(\d+)",
+            module="victoria-metrics",
+            tags="netgo",
+            version_variable="github.com/VictoriaMetrics/VictoriaMetrics/lib/buildinfo.Version",
+        ),
+        _go_tool(
+            "compose-config",
+            ".",
+            r"compose-go/v2 v(\d+)\.(\d+)\.(\d+)",
+            module="compose-config",
+            tags="netgo",
+            sources=("main.go",),
         ),
         Tool(
             name="statsd",
