@@ -34,6 +34,10 @@ class Intake:
         self.nothing_stored = False
         """Set where the storage was empty when the run began: then there is no need to look."""
 
+    @property
+    def _reads(self) -> bool:
+        return self._pipeline.storage is not None and not self.nothing_stored
+
     def item(self, sample: Sample) -> Item:
         """An item for what the source gave, or for a dead letter that is taken up again."""
         item = self._new(sample)
@@ -64,6 +68,10 @@ class Intake:
         for entry in list((self._replay or {}).values()):
             yield self._pipeline.dead_letters.replay(entry)
 
+    def is_to_look_up(self, item: Item) -> bool:
+        """Whether there is anything to find out about an item from the source."""
+        return self._reads or item.duplicate or item.dead_letter is not None
+
     def look_up(self, items: Sequence[Item]) -> None:
         """Find out where new items go on.
 
@@ -80,9 +88,10 @@ class Intake:
                 self._go_on_behind(item, item.dead_letter.derived_by)
             else:
                 new[item.sample.id] = item
-        storage = self._pipeline.storage
-        if storage is None or self.nothing_stored or not new:
+        if not new or not self._reads:
             return
+        storage = self._pipeline.storage
+        assert storage is not None
         for record in storage.read(self._pipeline.name, list(new)).samples:
             item = new[record.id]
             item.dead_letter = record.dead_letter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import hashlib
 import logging
 import os
@@ -25,7 +24,7 @@ from ..orchestrator import MeasurementOrchestrator
 from ..queue import QueueClosed
 from ..results import RunOutcome, StageOutcome
 from ..retry import CANCELLED, classify, message_of
-from ..sample import Sample, SampleOutcome, SampleStatus
+from ..sample import Sample, SampleOutcome, SampleStatus, changed
 from ..serializer import digest_of
 from ..stages import Stage
 from .consumable import Consumable, outcome_of
@@ -43,6 +42,8 @@ logger = logging.getLogger("forge")
 
 GRACE = 0.4
 """Seconds that a run waits for its tasks, and then for its threads, when it ends; what still runs then is abandoned."""
+
+_STATUS = {outcome: SampleStatus(outcome.value) for outcome in SampleOutcome if outcome is not SampleOutcome.UNCHANGED}
 
 _live: weakref.WeakSet[Run] = weakref.WeakSet()
 
@@ -176,7 +177,7 @@ class Run(Consumable):
             item.outcome = outcome
             if outcome is not SampleOutcome.UNCHANGED:
                 reason = item.failure.error_type if item.failure and outcome is SampleOutcome.DLQ else None
-                item.sample = dataclasses.replace(item.sample, status=SampleStatus(outcome.value), dlq_reason=reason)
+                item.sample = changed(item.sample, status=_STATUS[outcome], dlq_reason=reason)
             self._active.pop(item, None)
             self._tally.active -= 1
             self._tally.outcomes[outcome] += 1
@@ -237,7 +238,8 @@ class Run(Consumable):
             return None
         item = self._intake.item(sample)
         item.context.run(self.admit, item)
-        item.context.copy().run(self._intake.look_up, [item])
+        if self._intake.is_to_look_up(item):
+            item.context.copy().run(self._intake.look_up, [item])
         return item
 
     def split(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
@@ -327,7 +329,7 @@ class Run(Consumable):
             self.failed(item, error, FailureSource.STORAGE, self.pipeline.storage.backend)
             return False
         item.payload = payload
-        item.sample = dataclasses.replace(item.sample, digest=digest)
+        item.sample = changed(item.sample, digest=digest)
         return True
 
     def failed(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:

@@ -102,7 +102,8 @@ class StreamingDriver:
                 blocked = 0.0
                 for item in station.step.process(items):
                     blocked += self._queue_for(item).put(item, station.step.stage_name)
-                station.step.was_blocked(blocked)
+                if blocked:
+                    station.step.was_blocked(blocked)
 
     async def _work_async(self, station: _Station) -> None:
         with self._run.watch(lambda: self._worker_done(station)):
@@ -110,7 +111,8 @@ class StreamingDriver:
                 blocked = 0.0
                 for item in await station.step.process_async(items):
                     blocked += await self._queue_for(item).put_async(item, station.step.stage_name)
-                station.step.was_blocked(blocked)
+                if blocked:
+                    station.step.was_blocked(blocked)
 
     def _settle(self) -> None:
         with self._run.watch(self.output.finish):
@@ -125,7 +127,9 @@ class StreamingDriver:
         if first is None:
             return []
         items = [first]
-        size = station.step.batch_size or 1
+        size = station.step.batch_size
+        if size is None:
+            return items
         until = time.monotonic() + station.step.max_wait
         while len(items) < size:
             try:
@@ -142,7 +146,9 @@ class StreamingDriver:
         if first is None:
             return []
         items = [first]
-        size = station.step.batch_size or 1
+        size = station.step.batch_size
+        if size is None:
+            return items
         until = time.monotonic() + station.step.max_wait
         while len(items) < size:
             try:
