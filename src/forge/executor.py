@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from .calls import Calls, Interrupted
@@ -41,7 +40,8 @@ class StageExecutor:
             StageStuckError: the stage has no slot left.
             KeyboardInterrupt, SystemExit: the stage raised it.
         """
-        return _verdict(stage, sample, self._try(stage, sample))
+        tried = self._try(stage, sample)
+        return _judge(stage, sample, tried, tried.result, alone=True)
 
     async def apply_async(self, stage: Stage, sample: Sample) -> Verdict:
         """All attempts of an async stage on one sample.
@@ -49,7 +49,8 @@ class StageExecutor:
         A `KeyboardInterrupt` or `SystemExit` of the stage is in the verdict's `error`, because raised in a task it
         would end the event loop.
         """
-        return _verdict(stage, sample, await self._try_async(stage, sample))
+        tried = await self._try_async(stage, sample)
+        return _judge(stage, sample, tried, tried.result, alone=True)
 
     def apply_batch(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
         """All attempts of a sync stage on a batch; if they fail, one more for each sample alone."""
@@ -92,7 +93,7 @@ class StageExecutor:
 
     def _try(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
         """Attempts until one succeeds or the policy gives up; a single one where `earlier` ones failed as a batch."""
-        tried = _Tried(stage, payload, self._clock, alone_after=earlier)
+        tried = _Tried(stage, payload, self._clock, earlier)
         if self._stop.is_set():
             tried.cancel()
             return tried
@@ -109,7 +110,7 @@ class StageExecutor:
             tried.begin_again()
 
     async def _try_async(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
-        tried = _Tried(stage, payload, self._clock, alone_after=earlier)
+        tried = _Tried(stage, payload, self._clock, earlier)
         if self._stop.is_set():
             tried.cancel()
             return tried
@@ -151,7 +152,10 @@ class StageExecutor:
         verdicts: list[Verdict] = []
         for samples, tried in parts:
             results = tried.result if tried.error is None and not tried.cancelled else [None] * len(samples)
-            verdicts += (_judge(stage, sample, tried, result) for sample, result in zip(samples, results, strict=True))
+            verdicts += (
+                _judge(stage, sample, tried, result, alone=False)
+                for sample, result in zip(samples, results, strict=True)
+            )
         first = whole or parts[0][1]
         return BatchVerdict(
             verdicts=verdicts,
@@ -161,22 +165,11 @@ class StageExecutor:
         )
 
 
-def _verdict(stage: Stage, sample: Sample, tried: _Tried) -> Verdict:
-    duration = tried.ended - tried.started
-    return _judge(stage, sample, tried, tried.result, attempts=tried.number, busy=tried.busy, duration=duration)
+def _judge(stage: Stage, sample: Sample, tried: _Tried, result: Any, *, alone: bool) -> Verdict:
+    """The verdict on one sample, from the state of its attempts and what the stage returned for it.
 
-
-def _judge(
-    stage: Stage,
-    sample: Sample,
-    tried: _Tried,
-    result: Any,
-    *,
-    attempts: int = 1,
-    busy: float = 0,
-    duration: float = 0,
-) -> Verdict:
-    """The verdict on one sample, from the state of its attempts and what the stage returned for it."""
+    If it was not `alone` in them, they are said of the batch.
+    """
     samples: Sequence[Sample] = ()
     error, error_type = tried.error, None
     if tried.cancelled:
@@ -199,9 +192,9 @@ def _judge(
         skip_reason=result.reason if outcome is StageOutcome.SKIP else None,
         error=error,
         error_type=error_type,
-        attempts=attempts,
-        busy=busy,
-        duration=duration,
+        attempts=tried.number if alone else 1,
+        busy=tried.busy if alone else 0.0,
+        duration=tried.ended - tried.started if alone else 0.0,
     )
 
 
@@ -237,28 +230,38 @@ def _checked(stage: Stage, sample: Sample, result: Any) -> Sequence[Sample]:
     )
 
 
-@dataclass(slots=True)
 class _Tried:
     """The attempts of one call so far."""
 
-    stage: Stage
-    payload: Payload
-    clock: Clock
-    alone_after: _Tried | None = None
-    number: int = 1
-    started: float = field(init=False)
-    begun: float = field(init=False)
-    """When the last attempt began."""
-    ended: float = field(init=False)
-    busy: float = 0.0
-    result: Any = None
-    error: BaseException | None = None
-    delay: float | None = None
-    """Seconds to wait before the next attempt; None when there is none."""
-    cancelled: bool = False
+    __slots__ = (
+        "alone_after",
+        "begun",
+        "busy",
+        "cancelled",
+        "clock",
+        "delay",
+        "ended",
+        "error",
+        "number",
+        "payload",
+        "result",
+        "stage",
+        "started",
+    )
 
-    def __post_init__(self) -> None:
-        self.started = self.begun = self.clock.monotonic()
+    def __init__(self, stage: Stage, payload: Payload, clock: Clock, alone_after: _Tried | None) -> None:
+        self.stage = stage
+        self.payload = payload
+        self.clock = clock
+        self.alone_after = alone_after
+        self.number = 1
+        self.started = self.begun = self.ended = clock.monotonic()
+        self.busy = 0.0
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.delay: float | None = None
+        """Seconds to wait before the next attempt; None when there is none."""
+        self.cancelled = False
 
     @property
     def repeat_alone(self) -> bool:
@@ -278,13 +281,13 @@ class _Tried:
                 f"stage {self.stage.name!r} returned {what} for a batch of {len(self.payload)}; "
                 "it must return a list with one result for each sample, in order"
             )
-        self._end()
+        self.end()
         self.result, self.error, self.delay = result, None, None
 
     def fail(self, error: BaseException) -> None:
         if isinstance(error, StageStuckError):
             raise error
-        self._end()
+        self.end()
         self.error = error
         policy: RetryPolicy = self.stage.retry
         try:
@@ -299,6 +302,6 @@ class _Tried:
         self.cancelled, self.error, self.delay = True, error, None
         self.ended = self.clock.monotonic()
 
-    def _end(self) -> None:
+    def end(self) -> None:
         self.ended = self.clock.monotonic()
         self.busy += self.ended - self.begun

@@ -120,7 +120,7 @@ class StageQueue:
             while True:
                 if self._closed:
                     raise QueueClosed
-                if self._discards or (self._takers and not self._items):
+                if self._discards or (self._takers.wakes and not self._items):
                     return
                 self._taker_wanted.wait()
 
@@ -156,7 +156,8 @@ class StageQueue:
             return False
         item.enqueued_at = self._now()
         self._items.append(item)
-        self._takers.wake()
+        if self._takers.wakes:
+            self._takers.wake()
         return True
 
     def _take(self) -> Item:
@@ -164,7 +165,8 @@ class StageQueue:
             raise QueueClosed
         item = self._items.popleft()
         item.waited = self._now() - item.enqueued_at
-        self._putters.wake()
+        if self._putters.wakes:
+            self._putters.wake()
         return item
 
     def _at_end(self) -> bool:
@@ -181,20 +183,18 @@ class _Waiters:
     runs, and knows no tasks.
     """
 
-    __slots__ = ("_lock", "_wakes")
+    __slots__ = ("_lock", "wakes")
 
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
-        self._wakes: deque[Callable[[], None]] = deque()
-
-    def __bool__(self) -> bool:
-        return bool(self._wakes)
+        self.wakes: deque[Callable[[], None]] = deque()
+        """What wakes each of them. To be looked at before `wake` where it is called for every sample."""
 
     def wait(self, timeout: float | None = None) -> bool:
         """Let go of the queue's lock, wait in this thread, and take the lock again; False where nobody woke it."""
         gate = threading.Lock()
         gate.acquire()
-        self._wakes.append(gate.release)
+        self.wakes.append(gate.release)
         self._lock.release()
         try:
             woken = gate.acquire(timeout=-1 if timeout is None else timeout)
@@ -209,7 +209,7 @@ class _Waiters:
     def register(self) -> _Woken:
         """Wait in this task, with `woken`, once the lock is free."""
         woken = _Woken()
-        self._wakes.append(woken.set)
+        self.wakes.append(woken.set)
         return woken
 
     async def woken(self, woken: _Woken) -> None:
@@ -224,17 +224,17 @@ class _Waiters:
 
     def wake(self) -> None:
         """Wake one, if there is one."""
-        if self._wakes:
-            self._wakes.popleft()()
+        if self.wakes:
+            self.wakes.popleft()()
 
     def wake_all(self) -> None:
-        while self._wakes:
-            self._wakes.popleft()()
+        while self.wakes:
+            self.wakes.popleft()()
 
     def _gave_up(self, wake: Callable[[], None]) -> bool:
         """Wait no longer; False where the wake-up has come already."""
         try:
-            self._wakes.remove(wake)
+            self.wakes.remove(wake)
         except ValueError:
             return False
         return True

@@ -85,7 +85,8 @@ def changed(sample: Sample, **changes: Any) -> Sample:
         "parent": sample.parent,
         "digest": sample.digest,
     }
-    return Sample(**(fields | changes))
+    fields.update(changes)
+    return Sample(**fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,8 @@ class Intake:
         self._replay = None if replay is None else {entry.sample_id: entry for entry in replay}
         self._seen = SeenIds()
         self._unnamed = 0
-        self.nothing_stored = False
-        """Set where the storage was empty when the run began: then there is no need to look."""
-
-    @property
-    def _reads(self) -> bool:
-        return self._pipeline.storage is not None and not self.nothing_stored
+        self.reads_storage = run.pipeline.storage is not None
+        """Unset where the storage was empty when the run began: then there is no need to look."""
 
     def item(self, sample: Sample) -> Item:
         """An item for what the source gave, or for a dead letter that is taken up again."""
@@ -70,7 +66,7 @@ class Intake:
 
     def is_to_look_up(self, item: Item) -> bool:
         """Whether there is anything to find out about an item from the source."""
-        return self._reads or item.duplicate or item.dead_letter is not None
+        return self.reads_storage or item.duplicate or item.dead_letter is not None
 
     def look_up(self, items: Sequence[Item]) -> None:
         """Find out where new items go on.
@@ -88,7 +84,7 @@ class Intake:
                 self._go_on_behind(item, item.dead_letter.derived_by)
             else:
                 new[item.sample.id] = item
-        if not new or not self._reads:
+        if not new or not self.reads_storage:
             return
         storage = self._pipeline.storage
         assert storage is not None

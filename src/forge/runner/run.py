@@ -132,7 +132,8 @@ class Run(Consumable):
             )
             self._recorded = True
             nothing = storage.count(self.pipeline.name) == 0
-            self._intake.nothing_stored = self.orchestrator.nothing_stored = nothing
+            self.orchestrator.nothing_stored = nothing
+            self._intake.reads_storage = not nothing
             self.pipeline.dead_letters.refresh()
         if self.pipeline.artifacts is not None:
             self.pipeline.artifacts.open()
@@ -208,8 +209,8 @@ class Run(Consumable):
                 stages=[
                     StageState(
                         name=tally.name,
-                        executions=tally.outcomes.total(),
-                        errors=sum(count for outcome, count in tally.outcomes.items() if outcome == "error"),
+                        executions=sum(tally.outcomes.values()),
+                        errors=tally.outcomes[StageOutcome.ERROR],
                         retries=tally.retries,
                         active=tally.active,
                         concurrency=tally.concurrency,

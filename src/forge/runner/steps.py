@@ -112,6 +112,7 @@ class StageStep(Step):
         Returns the items that go on, and those of them that were derived here.
         """
         tally = self._tally
+        pairs = list(zip(items, verdicts, strict=True))
         with self._lock:
             if items[0].executing is not self.stage:  # and so are the others of a batch
                 return [], []  # counted as cancelled when the run ended
@@ -120,12 +121,12 @@ class StageStep(Step):
             tally.retries += whole.attempts - 1
             tally.busy += whole.busy
             tally.durations.add(whole.duration)
-            for item, verdict in zip(items, verdicts, strict=True):
+            for item, verdict in pairs:
                 tally.outcomes[verdict.outcome] += 1
                 item.executing = None
         onward: list[Item] = []
         derived: list[Item] = []
-        for item, verdict in zip(items, verdicts, strict=True):
+        for item, verdict in pairs:
             item.step = self.index + 1
             if verdict.split:
                 derived += self.run.split(item, verdict.samples, self.stage)

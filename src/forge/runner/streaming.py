@@ -52,6 +52,7 @@ class StreamingDriver:
         self._stations = [_Station(step, run.clock) for step in steps_of(run)]
         self._finished = StageQueue(WRITE_BATCH, clock=run.clock)
         self.output = StageQueue(WRITE_BATCH, clock=run.clock)
+        self._queues = [*(station.queue for station in self._stations), self._finished]
         self.queues = {s.step.stage_name: s.queue for s in self._stations if s.step.stage_name is not None}
         capacity = sum(s.queue.limit + s.step.concurrency * (s.step.batch_size or 1) for s in self._stations)
         self._sequencer = Sequencer(capacity + WRITE_BATCH, run.lock) if ordered else None
@@ -69,7 +70,7 @@ class StreamingDriver:
                     self._threads.append(run.thread(self._work, f"forge-{station.step.index}-{number}", station))
 
     def close(self) -> None:
-        for queue in (*(station.queue for station in self._stations), self._finished, self.output):
+        for queue in (*self._queues, self.output):
             queue.close()
         if self._sequencer:
             self._sequencer.close()
@@ -82,7 +83,7 @@ class StreamingDriver:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _read(self) -> None:
-        with self._run.watch(lambda: self._queue(0).finish()):
+        with self._run.watch(self._queues[0].finish):
             try:
                 while not self._run.stop.is_set():
                     if self._sequencer and not self._sequencer.wait_for_room(self._run.stop):
@@ -165,13 +166,10 @@ class StreamingDriver:
             station.workers -= 1
             last = station.workers == 0
         if last:
-            self._queue(station.step.index + 1).finish()
+            self._queues[station.step.index + 1].finish()
 
     def _queue_for(self, item: Item) -> StageQueue:
-        return self._finished if item.verdict is not None else self._queue(item.step)
-
-    def _queue(self, index: int) -> StageQueue:
-        return self._stations[index].queue if index < len(self._stations) else self._finished
+        return self._queues[item.step] if item.verdict is None else self._finished
 
 
 class _Station:
