@@ -64,10 +64,6 @@ class Intake:
         for entry in list((self._replay or {}).values()):
             yield self._pipeline.dead_letters.replay(entry)
 
-    def is_to_look_up(self, item: Item) -> bool:
-        """Whether there is anything to find out about an item from the source."""
-        return self.reads_storage or item.duplicate or item.dead_letter is not None
-
     def look_up(self, items: Sequence[Item]) -> None:
         """Find out where new items go on.
 

@@ -224,8 +224,9 @@ class Run(Consumable):
     # What the drivers use.
 
     def take(self) -> Item | None:
-        """Pull, admit and look up the next sample; None when there are no more. Its `verdict` is set if nothing is
-        left to do for it. An error of the source fails the run when everything else is through.
+        """Pull and admit the next sample; None when there are no more. It is to be looked up next.
+
+        An error of the source fails the run when everything else is through.
         """
         try:
             sample = self.pull()
@@ -239,8 +240,6 @@ class Run(Consumable):
             return None
         item = self._intake.item(sample)
         item.context.run(self.admit, item)
-        if self._intake.is_to_look_up(item):
-            item.context.copy().run(self._intake.look_up, [item])
         return item
 
     def split(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
@@ -250,8 +249,13 @@ class Run(Consumable):
         return children
 
     def look_up(self, items: Sequence[Item]) -> None:
-        """Set the `verdict` of derived items for which nothing is to be done."""
+        """Set the `verdict` of new items for which nothing is to be done."""
         self._intake.look_up(items)
+
+    @property
+    def has_history(self) -> bool:
+        """Whether the storage must be read to look up samples. Known once the run has begun."""
+        return self._intake.reads_storage
 
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
         """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
