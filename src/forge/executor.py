@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from .calls import Calls, Interrupted
@@ -230,38 +231,29 @@ def _checked(stage: Stage, sample: Sample, result: Any) -> Sequence[Sample]:
     )
 
 
+@dataclass(slots=True)
 class _Tried:
     """The attempts of one call so far."""
 
-    __slots__ = (
-        "alone_after",
-        "begun",
-        "busy",
-        "cancelled",
-        "clock",
-        "delay",
-        "ended",
-        "error",
-        "number",
-        "payload",
-        "result",
-        "stage",
-        "started",
-    )
+    stage: Stage
+    payload: Payload
+    clock: Clock
+    alone_after: _Tried | None
+    number: int = 1
+    started: float = field(init=False)
+    begun: float = field(init=False)
+    """When the last attempt began."""
+    ended: float = field(init=False)
+    """When it ended: as the verdict follows at once, the clock is not read again for that."""
+    busy: float = 0.0
+    result: Any = None
+    error: BaseException | None = None
+    delay: float | None = None
+    """Seconds to wait before the next attempt; None when there is none."""
+    cancelled: bool = False
 
-    def __init__(self, stage: Stage, payload: Payload, clock: Clock, alone_after: _Tried | None) -> None:
-        self.stage = stage
-        self.payload = payload
-        self.clock = clock
-        self.alone_after = alone_after
-        self.number = 1
-        self.started = self.begun = self.ended = clock.monotonic()
-        self.busy = 0.0
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.delay: float | None = None
-        """Seconds to wait before the next attempt; None when there is none."""
-        self.cancelled = False
+    def __post_init__(self) -> None:
+        self.started = self.begun = self.ended = self.clock.monotonic()
 
     @property
     def repeat_alone(self) -> bool:
