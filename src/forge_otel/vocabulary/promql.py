@@ -155,9 +155,9 @@ def select(metric: Metric, where: Where = None, *, part: Part | None = None) -> 
     return Selector(f"{name}{{{matchers}}}" if matchers else name, ratio_gauge=averaged, metric=metric)
 
 
-def recorded(name: str) -> Expression:
+def recorded(name: str) -> Selector:
     """The series of a recording rule."""
-    return Expression(name)
+    return Selector(name)
 
 
 def number(value: float) -> Expression:
