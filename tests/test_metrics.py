@@ -24,6 +24,7 @@ from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, Stream
 from forge.item import Item
 from forge.queue import StageQueue
 from forge_otel.semconv import metrics
+from forge_otel.semconv.definitions import Instrument
 
 from .support.clock import FakeClock
 from .support.runs import wait
@@ -264,13 +265,13 @@ def test_exemplars_point_to_the_spans(tmp_path: Path) -> None:
     assert ("forge.sample.duration", "forge.sample") in exemplars
 
 
-def _instrument(metric: Metric) -> metrics.Instrument:
+def _instrument(metric: Metric) -> Instrument:
     if isinstance(metric.data, Sum):
-        return metrics.Instrument.COUNTER if metric.data.is_monotonic else metrics.Instrument.UPDOWNCOUNTER
+        return Instrument.COUNTER if metric.data.is_monotonic else Instrument.UPDOWNCOUNTER
     if isinstance(metric.data, Gauge):
-        return metrics.Instrument.GAUGE
+        return Instrument.GAUGE
     assert isinstance(metric.data, HistogramData)
-    return metrics.Instrument.HISTOGRAM
+    return Instrument.HISTOGRAM
 
 
 def test_state_while_a_run_goes_on() -> None:

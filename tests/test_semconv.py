@@ -20,7 +20,7 @@ PACKAGE = Path(forge_otel.__file__).parent
 
 
 def test_schema_url() -> None:
-    assert SCHEMA_URL == REGISTRY.schema_url
+    assert REGISTRY.schema_url == SCHEMA_URL
 
 
 def test_attributes() -> None:
