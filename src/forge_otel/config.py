@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from .settings import Setting, boolean, check_fields, flag, number, one_of, word
+
 Events = Literal["default", "all", "none"]
 Hook = Callable[..., object]
 
@@ -55,12 +57,7 @@ class ForgeConfig:
     on_measurement_end: Hook | None = None
 
     def __post_init__(self) -> None:
-        for name, setting in _SETTINGS.items():
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, setting.check(value))
-            except ValueError as error:
-                raise ValueError(f"{name}={value!r}: it {error}") from None
+        check_fields(self, _SETTINGS)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ForgeConfig:
@@ -129,31 +126,11 @@ def _entry(name: str, value: Any) -> str:
     return f"{name}: {value!r} of forge in the configuration file"
 
 
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    """How the value of a field is checked and normalised, and how it is read from text; None where it is never text."""
-
-    check: Callable[[Any], Any]
-    parse: Callable[[str], Any] | None = None
-
-
 def _components(value: Any) -> frozenset[str]:
     # Text alone is a collection too, of letters.
     if isinstance(value, Collection) and not isinstance(value, str) and value and all(n in _COMPONENTS for n in value):
         return frozenset(value)
     raise ValueError(f"must be a collection of one or more of {', '.join(_COMPONENTS)}")
-
-
-def _events(value: Any) -> Any:
-    if value in get_args(Events):
-        return value
-    raise ValueError(f"must be one of {', '.join(get_args(Events))}")
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ValueError("must be true or false")
 
 
 def _seconds(value: Any) -> float:
@@ -172,31 +149,16 @@ def _list(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _word(text: str) -> str:
-    return text.strip().lower()
-
-
-def _boolean(text: str) -> bool | str:
-    return {"true": True, "false": False}.get(_word(text), text)
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 _SETTINGS: Final = {
-    "components": _Setting(_components, _list),
-    "events": _Setting(_events, _word),
-    "trace_per_sample": _Setting(_flag, _boolean),
-    "zero_points": _Setting(_flag, _boolean),
-    "zero_point_timeout": _Setting(_seconds, _number),
-    "on_run_start": _Setting(_hook),
-    "on_run_end": _Setting(_hook),
-    "on_stage_start": _Setting(_hook),
-    "on_stage_end": _Setting(_hook),
-    "on_measurement_start": _Setting(_hook),
-    "on_measurement_end": _Setting(_hook),
+    "components": Setting(_components, _list),
+    "events": Setting(one_of(*get_args(Events)), word),
+    "trace_per_sample": Setting(flag, boolean),
+    "zero_points": Setting(flag, boolean),
+    "zero_point_timeout": Setting(_seconds, number),
+    "on_run_start": Setting(_hook),
+    "on_run_end": Setting(_hook),
+    "on_stage_start": Setting(_hook),
+    "on_stage_end": Setting(_hook),
+    "on_measurement_start": Setting(_hook),
+    "on_measurement_end": Setting(_hook),
 }

@@ -1,8 +1,8 @@
 """Values that stand for a histogram, where only values can be sent.
 
 A histogram says how many values fell into each bucket, and what all of them sum up to. StatsD daemons want values. So
-each bucket gives one value, which stands for all in it. Number and sum are exact: how far up in its bucket a value lies
-is the same for all buckets, and follows from the sum. A percentile is off by at most the width of its bucket.
+each bucket gives some, spread evenly over it. Number and sum are exact: how far up in their bucket the values lie is
+the same for all buckets, and follows from the sum. A percentile is off by at most the width of its bucket.
 
 What is not finite counts as not given. It does not happen by itself: only a measured infinity makes the sum infinite.
 """
@@ -58,14 +58,32 @@ class Distribution:
         total, low, high = (None if value is None else scale(value) for value in (self.sum, self.min, self.max))
         return Distribution(buckets, self.count, total, low, high)
 
-    def values(self) -> list[Weighted]:
-        """A value for each bucket. Without a sum, they lie in the middle of their buckets."""
+    def values(self, most: int) -> Iterator[Weighted]:
+        """About `most` values, at least one for each bucket, in ascending order in each; all, if there are no more.
+
+        Without a sum, they lie around the middle of their buckets.
+        """
         low = sum(bucket.lower * bucket.weight for bucket in self.buckets)
         room = sum((bucket.upper - bucket.lower) * bucket.weight for bucket in self.buckets)
-        part = 0.5
+        center = 0.5
         if self.sum is not None and math.isfinite(low) and 0 < room < math.inf:
-            part = min(max((self.sum - low) / room, 0.0), 1.0)
-        return [Weighted(bucket.lower * (1 - part) + bucket.upper * part, bucket.weight) for bucket in self.buckets]
+            center = min(max((self.sum - low) / room, 0.0), 1.0)
+        share = min(1.0, most / max(self.count, 1))
+        for lower, upper, weight in self.buckets:
+            for middle, part in _parts(weight, max(1, round(weight * share))):
+                # As far on both sides of the center as the bucket is wide on one, so that it stays the mean.
+                position = min(max(center + min(center, 1 - center) * (2 * middle - 1), 0.0), 1.0)
+                yield Weighted(lower * (1 - position) + upper * position, part)
+
+
+def _parts(weight: int, number: int) -> Iterator[tuple[float, int]]:
+    """A weight in so many whole parts: where the middle of each is, from 0 to 1, and its size. They average to 0.5."""
+    size, larger = divmod(weight, number)
+    start = 0
+    for index in range(number):
+        part = size + (index < larger)
+        yield (start + part / 2) / weight, part
+        start += part
 
 
 def merged(distributions: Iterable[Distribution]) -> Distribution:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from ._histograms import Distribution, merged
+from ._histograms import Distribution, Weighted, merged
 from ._points import Points, Series
 from ._settings import StatsDSettings
 
@@ -25,6 +25,9 @@ _LONGEST: Final = 200
 _INSTANCE: Final = "instance"
 """The tag that keeps the gauges of several processes apart."""
 
+_MOST_VALUES: Final = 200_000
+"""Lines for all histograms of a request together: one of 4 MiB could ask for a hundred times as many."""
+
 T = TypeVar("T")
 
 
@@ -36,7 +39,7 @@ class Place(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Packets, and how many points are not in them, by the reason."""
+    """Packets, and how many points, or lines of them, are not in there, by the reason."""
 
     packets: list[bytes]
     refused: Counter[str]
@@ -79,23 +82,18 @@ class Encoder:
         if self._settings.histograms == "summary":
             yield from self._summary(points.histograms)
             return
-        for place, distribution in self._by_place(points.histograms, merged):
-            if self._settings.flavor == "dogstatsd":
-                yield from (_line(place, value, "h", weight) for value, weight in distribution.values())
-            else:
-                yield from self._timers(place, distribution, refused)
+        distributions = list(self._by_place(points.histograms, merged))
+        most = min(self._settings.most_values, _MOST_VALUES // max(len(distributions), 1))
+        for place, distribution in distributions:
+            yield from self._values(place, distribution.values(most), refused)
 
-    def _timers(self, place: Place, distribution: Distribution, refused: Counter[str]) -> Iterator[str]:
-        """As many lines as values, or as are allowed. A daemon takes the count from the rates, all else from lines."""
-        share = min(1.0, self._settings.max_values / max(distribution.count, 1))
-        for value, weight in distribution.values():
-            if value < 0:
-                refused[f"{place.name}: a timer cannot be negative"] += weight
-                continue
-            lines = max(1, round(weight * share))
-            each, more = divmod(weight, lines)  # whole numbers, since some daemons cut off the fraction
-            yield from [_line(place, value, "ms", each + 1)] * more
-            yield from [_line(place, value, "ms", each)] * (lines - more)
+    def _values(self, place: Place, values: Iterable[Weighted], refused: Counter[str]) -> Iterator[str]:
+        plain = self._settings.flavor == "statsd"
+        for value, weight in values:
+            if plain and value < 0:
+                refused[f"{place.name}: a timer cannot be negative"] += 1
+            else:
+                yield _line(place, value, "ms" if plain else "h", weight)
 
     def _summary(self, histograms: list[tuple[Series, Distribution]]) -> Iterator[str]:
         for (name, tags), distribution in self._by_place(histograms, merged):
@@ -159,5 +157,5 @@ def _rate(weight: int) -> str:
 
 def _decimal(value: float) -> str:
     """A number without an exponent, which not every daemon reads. What is too large is cut."""
-    finite = min(max(value, -sys.float_info.max), sys.float_info.max)
-    return format(Decimal(repr(finite)), "f").removesuffix(".0")
+    text = repr(min(max(value, -sys.float_info.max), sys.float_info.max))
+    return (format(Decimal(text), "f") if "e" in text else text).removesuffix(".0")

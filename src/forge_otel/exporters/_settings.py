@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
+
+from ..settings import Setting, boolean, check_fields, flag, number, one_of, word
 
 Protocol = Literal["udp", "tcp"]
 Flavor = Literal["dogstatsd", "statsd"]
@@ -54,20 +56,16 @@ class StatsDSettings:
     instance_tag: bool = True
     """Whether gauges have a tag `instance` with the resource's `service.instance.id`, where there are tags."""
 
-    max_values: int = 1000
-    """`statsd` only: how many lines a histogram may take. Beyond that a line stands for several values: the daemon's
-    count and percentiles stay right, its sum is too low."""
+    max_values: int | None = None
+    """How many lines a histogram may take, about; at least one for each of its buckets. When it has more values than
+    that, a line stands for several. With `statsd`, count and percentiles are right then, but the sum is too low by that
+    factor. By default 100 for `dogstatsd`, which weights the sum as well, and 1000 for `statsd`."""
 
     interval: float = 10.0
     """Seconds between two exports of a metric reader."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            try:
-                object.__setattr__(self, field.name, _SETTINGS[field.name].check(value))
-            except ValueError as error:
-                raise ValueError(f"{field.name}={value!r}: it {error}") from None
+        check_fields(self, _SETTINGS)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> tuple[StatsDSettings, list[str]]:
@@ -77,8 +75,9 @@ class StatsDSettings:
         for variable, text in environ.items():
             name = _VARIABLES.get(variable)
             if name is not None and text.strip():
+                setting = _SETTINGS[name]
                 try:
-                    found[name] = _SETTINGS[name].check(_SETTINGS[name].parse(text.strip()))
+                    found[name] = setting.check(setting.parse(text) if setting.parse else text.strip())
                 except ValueError as error:
                     wrong.append(f"{variable}={text!r}: it {error}")
             elif name is None and variable.startswith(_PREFIX):
@@ -96,6 +95,11 @@ class StatsDSettings:
         return self.places_tags == "tags" if self.gauges is None else self.gauges
 
     @property
+    def most_values(self) -> int:
+        """How many lines a histogram may take."""
+        return self.max_values or (100 if self.flavor == "dogstatsd" else 1000)
+
+    @property
     def packet_size(self) -> int:
         """The most bytes of a packet: what fits into an Ethernet frame, or what daemons read at once from a socket on
         the same machine.
@@ -108,14 +112,6 @@ class StatsDSettings:
         return f"unix:{self.socket}" if self.socket else f"{self.protocol}://{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    """How the value of a field is checked, and how it is read from text."""
-
-    check: Callable[[Any], Any]
-    parse: Callable[[str], Any] = str
-
-
 def _text(value: Any) -> str:
     if isinstance(value, str) and not any(character.isspace() or character == "\0" for character in value):
         return value
@@ -123,12 +119,15 @@ def _text(value: Any) -> str:
 
 
 def _host(value: Any) -> str:
-    if _text(value):
-        return str(value)
+    try:
+        if isinstance(value, str) and value.isprintable() and " " not in value and value.encode("idna"):
+            return value
+    except UnicodeError:  # what it says helps nobody
+        pass
     raise ValueError("must be a name or an address")
 
 
-def _whole(least: int, most: float) -> Callable[[Any], int]:
+def _whole(least: int, most: float = math.inf) -> Callable[[Any], int]:
     wanted = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
 
     def check(value: Any) -> int:
@@ -145,41 +144,22 @@ def _seconds(value: Any) -> float:
     raise ValueError("must be a number of seconds greater than 0")
 
 
-def _one_of(*allowed: Any) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if value in allowed and not (isinstance(value, int) and not isinstance(value, bool)):
-            return value
-        raise ValueError(f"must be one of {', '.join(str(each).lower() for each in allowed if each is not None)}")
-
-    return check
+def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
 
 
-def _number(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            return kind(text)
-        except ValueError:
-            return text
-
-    return parse
-
-
-def _boolean(text: str) -> bool | str:
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
-_SETTINGS: Final[Mapping[str, _Setting]] = {
-    "host": _Setting(_host),
-    "port": _Setting(_whole(1, 65535), _number(int)),
-    "protocol": _Setting(_one_of(*get_args(Protocol)), str.lower),
-    "socket": _Setting(_text),
-    "flavor": _Setting(_one_of(*get_args(Flavor)), str.lower),
-    "dimensions": _Setting(_one_of(*get_args(Dimensions), None), str.lower),
-    "histograms": _Setting(_one_of(*get_args(Histograms)), str.lower),
-    "gauges": _Setting(_one_of(True, False, None), _boolean),
-    "instance_tag": _Setting(_one_of(True, False), _boolean),
-    "max_values": _Setting(_whole(1, math.inf), _number(int)),
-    "interval": _Setting(_seconds, _number(float)),
+_SETTINGS: Final[Mapping[str, Setting]] = {
+    "host": Setting(_host),
+    "port": Setting(_whole(1, 65535), number),
+    "protocol": Setting(one_of(*get_args(Protocol)), word),
+    "socket": Setting(_text),
+    "flavor": Setting(one_of(*get_args(Flavor)), word),
+    "dimensions": Setting(_or_none(one_of(*get_args(Dimensions))), word),
+    "histograms": Setting(one_of(*get_args(Histograms)), word),
+    "gauges": Setting(_or_none(flag), boolean),
+    "instance_tag": Setting(flag, boolean),
+    "max_values": Setting(_or_none(_whole(1)), number),
+    "interval": Setting(_seconds, number),
 }
 
 _VARIABLES: Final[Mapping[str, str]] = {

@@ -12,10 +12,10 @@ from typing import Final
 
 from ._settings import StatsDSettings
 
-_BURST: Final = 32
-_PAUSE: Final = 0.002
+_BURST: Final = 16
+_PAUSE: Final = 0.01
 """After so many packets a pause of so many seconds: a daemon's UDP socket holds about a hundred by default, and what
-does not fit is lost without a trace."""
+does not fit is lost without a trace. This leaves Etsy's daemon the time to read them."""
 
 _WARN_EVERY: Final = 60.0
 _logger: Final = logging.getLogger("forge_otel")
@@ -42,8 +42,8 @@ class Sender:
         self._warned = -_WARN_EVERY
 
     def send(self, packets: Sequence[bytes]) -> int:
-        """Send all, in `timeout` seconds at most; returns how many were sent. When one could not be, all after it are
-        lost as well.
+        """Send all, and wait for the daemon `timeout` seconds at most; returns how many were sent. When one could not
+        be, all after it are lost as well.
         """
         if self._process != os.getpid():
             self.close()
@@ -52,6 +52,7 @@ class Sender:
         for index, packet in enumerate(packets):
             if index % _BURST == _BURST - 1:
                 time.sleep(_PAUSE)
+                deadline += _PAUSE
             try:
                 self._send(packet, deadline)
             except OSError as error:
@@ -74,7 +75,7 @@ class Sender:
                 return self._write(self._socket, packet, deadline)
             except ConnectionError as error:
                 # The daemon may be back since. By UDP, this says that an earlier packet found nobody.
-                if self._socket.family != socket.AF_UNIX and self._socket.type == socket.SOCK_DGRAM:
+                if self._settings.protocol == "udp" and not self._settings.socket:
                     self._lose(1, error)
         self.close()
         self._socket = self._connect(deadline)

@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import io
 import json
+import os
 import signal
 import zlib
 from collections import Counter
@@ -37,7 +38,7 @@ from ._sockets import Sender
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
 _READ_TIMEOUT: Final = 30.0
-_STOP_TIMEOUT: Final = 10.0
+_STOP_TIMEOUT: Final = 5.0
 
 
 class _RefusedError(Exception):
@@ -223,7 +224,7 @@ async def _serve(options: argparse.Namespace, settings: StatsDSettings) -> None:
             await web.TCPSite(runner, options.host, options.port).start()
         except OSError as error:
             raise UsageError(
-                f"--host {options.host} --port {options.port}: cannot be opened: {error.strerror}"
+                f"--host {options.host} --port {options.port}: cannot be opened: {os.strerror(error.errno or 0)}"
             ) from None
         host, port, *_ = runner.addresses[0]
         print(f"http://{host}:{port}/v1/metrics -> {settings.address}", flush=True)  # noqa: T201 - this is a command

@@ -21,6 +21,8 @@ from ._lines import Encoder
 from ._settings import StatsDSettings
 from ._sockets import Sender
 
+__all__ = ["StatsDMetricReader", "StatsDSettings"]
+
 _logger: Final = logging.getLogger("forge_otel")
 
 
