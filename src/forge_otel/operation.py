@@ -1,15 +1,14 @@
 """The engine: everything that is observed is a call of an `Operation`.
 
 An operation is an inert description of one kind of call; the instrumentors consist of little else. What it describes is
-carried out here, and nowhere else are spans, metrics and events touched. Whatever goes wrong here is swallowed; the
-observed function is called exactly once, and what it returns or raises reaches its caller as it is.
+carried out here. What is called for every sample goes a shorter way, see `lane`. Whatever goes wrong here is swallowed;
+the observed function is called exactly once, and what it returns or raises reaches its caller as it is.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -19,16 +18,21 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import Link, Status, StatusCode
+from opentelemetry.trace import Link
 
 from . import guard
-from .scope import RUN, RunScope, SampleScope
+from .scope import RUN, SAMPLE, RunScope, SampleScope
 from .semconv import attributes as a
+from .semconv.attributes import ForgeTelemetryReason as Reason
+from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import Attributes
+from .trail import LONGEST, Record, end_span, write_step
+from .words import exception_attributes
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
+    from .lane import Lane
     from .patching import Layer
     from .semconv.events import Event
     from .semconv.metrics import Metric
@@ -71,6 +75,8 @@ class Ending:
     """Why the span's status is an error."""
     points: Sequence[Point] = ()
     events: Sequence[Emission] = ()
+    notable: bool = False
+    """Whether the samples are to be traced for it, even if nothing else comes of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +95,16 @@ class Operation:
     """The events at the start."""
     samples: Callable[..., Sequence[SampleScope]] = lambda *_: ()
     """The samples that the call works on. If one of them settles before the call comes back, the call is over."""
+    about: Callable[..., Sequence[str]] = lambda *_: ()
+    """The ids of samples by which is decided whether the call is traced, where it is made in no sample's context."""
     links_samples: bool = False
     """Whether the span links to the spans of the samples, as that of a batch does."""
     hooks: str | None = None
     """The user's hooks are the `on_…_start` and `on_…_end` of this name."""
     subject: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments[1:]
     """What hooks are given between the span and the result."""
+    lane: Callable[..., Lane | None] = lambda *_: None
+    """Reads from a run and the arguments what is known beforehand, if anything is."""
 
     def call(self, layer: Layer, original: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         """Call a function, and record it."""
@@ -124,9 +134,7 @@ class Operation:
         call.close(result)
         return result
 
-    def open(
-        self, telemetry: Telemetry, *arguments: Any, parent: Context | None = None, links: Sequence[Link] = ()
-    ) -> Call | None:
+    def open(self, telemetry: Telemetry, *arguments: Any) -> Call | None:
         """Begin: the span is started, but not made current. None where nothing is to be recorded."""
         try:
             if not is_instrumentation_enabled():
@@ -134,18 +142,20 @@ class Operation:
             run = RUN.get()
             if run is not None and run.ended:
                 return None
-            call = Call(self, telemetry, run, arguments)
+            attributes = {**self.start(*arguments), **(run.identity if run is not None else NOTHING)}
+            call = Call(self, telemetry, run, arguments, attributes)
             call.scopes = self.samples(*arguments)
             for scope in call.scopes:
-                scope.open[call] = None
+                scope.calls[call] = None
             # In this order: either the sample's end finds the call, or the call sees that the sample has ended.
-            if any(scope.settled for scope in call.scopes):
-                call.drop()
-                return None
+            for scope in call.scopes:
+                if scope.settled:
+                    call.drop()
+                    return None
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the start of {self.name}")
             return None
-        call.start(parent, links)
+        call.start()
         return call
 
 
@@ -154,50 +164,70 @@ class Call:
 
     __slots__ = (
         "_claim",
-        "_started",
+        "_trails",
+        "_why",
         "arguments",
         "attributes",
         "clock",
         "context",
+        "lane",
         "notes",
         "operation",
         "run",
         "scopes",
         "span",
+        "started",
         "telemetry",
     )
 
     def __init__(
-        self, operation: Operation, telemetry: Telemetry, run: RunScope | None, arguments: tuple[Any, ...]
+        self,
+        operation: Operation,
+        telemetry: Telemetry,
+        run: RunScope | None,
+        arguments: tuple[Any, ...],
+        attributes: Attributes,
     ) -> None:
         self.operation = operation
         self.telemetry = telemetry
         self.run = run
         self.arguments = arguments
-        self.attributes: Attributes = {**operation.start(*arguments), **(run.identity if run else {})}
+        self.attributes = attributes
+        self.lane = operation.lane(run, *arguments) if run is not None else None
         self.scopes: Sequence[SampleScope] = ()
         self.span: trace.Span | None = None
         self.context: Context | None = None
         """With the span current; None without a span, which means the context that is current anyway."""
         self.notes: list[Any] = []
         """What is found out on the way, for `Operation.end`."""
-        self.clock = run.clock if run else telemetry.clock
-        self._started = self.clock()
+        self.clock = run.clock if run is not None else telemetry.clock
+        self.started = self.clock()
+        self._trails: Sequence[SampleScope] | None = None
+        """Without a span: the samples that keep what it would say; empty where it would be the run's own."""
+        self._why: str | None = None
+        """Why there is none, where we left it out."""
         self._claim = threading.Lock()
+
+    def left_out_of(self, scope: SampleScope) -> None:
+        """It has no span because the sample, for which it is made, is not traced."""
+        if scope.why is not None:
+            self._trails, self._why = (scope,), scope.why
 
     @property
     def elapsed(self) -> float:
         """Seconds since the start."""
-        return self.clock() - self._started
+        return self.clock() - self.started
 
-    def start(self, parent: Context | None, links: Sequence[Link]) -> None:
+    def start(self) -> None:
         operation = self.operation
-        with guard.protected(f"the span of {operation.name}"):
-            self._start_span(parent, links)
-        if operation.announce is not None:
+        if operation.span is not None:
+            with guard.protected(f"the span of {operation.name}"):
+                if self._is_traced():
+                    self._start_span(operation.span)
+        if operation.announce is not None and self.lane is None:
             with guard.protected(f"the events of {operation.name}"):
                 self._emit(operation.announce(self))
-        if operation.hooks is not None:
+        if operation.hooks is not None and self.lane is None:
             hook = f"on_{operation.hooks}_start"
             with guard.protected(f"the hook {hook}"):
                 self._hook(hook)
@@ -222,30 +252,37 @@ class Call:
             otel_context.attach(self.context)
 
     def enter(self) -> Tokens | None:
-        """Make the span current until `leave`, in the same context."""
-        if self.context is None:
+        """Make the call current until `leave`, and its span, in the same context."""
+        if self.operation.span is None:
             return None
         with guard.protected(f"the context of {self.operation.name}"):
-            return Tokens(otel_context.attach(self.context), CALL.set(self))
+            attached = otel_context.attach(self.context) if self.context is not None else None
+            return Tokens(attached, CALL.set(self))
         return None
 
     def leave(self, tokens: Tokens | None) -> None:
         if tokens is not None:
             with guard.protected(f"the context of {self.operation.name}"):
                 CALL.reset(tokens.call)
-                otel_context.detach(tokens.context)
+                if tokens.context is not None:
+                    otel_context.detach(tokens.context)
 
     def close(self, result: Any, error: BaseException | None = None) -> None:
         """Record what came of it: for every outcome, and once, whoever comes first."""
         if not self._claim.acquire(blocking=False):
             return
         for scope in self.scopes:
-            scope.open.pop(self, None)
+            scope.calls.pop(self, None)
         operation, ending = self.operation, Ending()
         with guard.protected(f"the end of {operation.name}"):
+            if self.lane is not None and error is None and self.lane.close(self, result):
+                return
             ending = operation.end(self, result, error)
+        if ending.notable:
+            for scope in (*self.scopes, *(self._trails or ())):
+                scope.notable = True
         if self.run is None or not self.run.ended:
-            if operation.hooks is not None:
+            if operation.hooks is not None and self.lane is None:
                 hook = f"on_{operation.hooks}_end"
                 with guard.protected(f"the hook {hook}"):
                     self._hook(hook, result)
@@ -254,54 +291,91 @@ class Call:
                     self.write(point, ending.attributes)
             with guard.protected(f"the events of {operation.name}"):
                 self._emit(ending.events)
-        if self.span is not None:
+        if operation.span is not None:
             with guard.protected(f"the span of {operation.name}"):
-                self._end_span(self.span, ending)
+                self._end_span(operation.span, ending)
 
     def drop(self) -> None:
         """It is not to be recorded after all."""
         for scope in self.scopes:
-            scope.open.pop(self, None)
+            scope.calls.pop(self, None)
 
     def write(self, point: Point, ending: Attributes = NOTHING) -> None:
         """Write a value, as a part of this call."""
         attributes = {**self.attributes, **ending, **point.attributes}
         self.telemetry.series.get(point.metric, attributes).write(point.value, self.context)
 
-    def _start_span(self, parent: Context | None, links: Sequence[Link]) -> None:
-        defined = self.operation.span
-        if defined is None:
-            return
+    def _is_traced(self) -> bool:
+        """Whether there is a span: as the samples have it; without one, as their ids and the run's budget have it."""
+        run = self.run
+        scope = SAMPLE.get()
+        scopes = self.scopes or ((scope,) if scope is not None else ())
+        if scopes:
+            for scope in scopes:
+                if scope.span is not None:
+                    scope.spans += 1
+                    return True
+            if any(scope.why is not None for scope in scopes):
+                self._trails, self._why = scopes, scopes[0].why
+            return False
+        if run is not None and not run.recording:
+            return False
+        ids = self.operation.about(*self.arguments)
+        if ids and not any(map(self.telemetry.sampler.traces, ids)):
+            self._why = Reason.SAMPLING.value
+        elif run is not None and not run.span_budget.take(1):
+            self._why = Reason.BUDGET.value
+        if self._why is not None and run is not None:
+            self._trails = ()
+        return self._why is None
+
+    def _start_span(self, defined: Span) -> None:
         attributes = self.attributes
+        links: list[Link] = []
         if self.operation.links_samples:
-            spans = [scope.call.span for scope in self.scopes]
-            links = [Link(span.get_span_context()) for span in spans if span is not None]
+            links = [Link(scope.span_context) for scope in self.scopes if scope.span is not None and scope.span_context]
         self.span = self.telemetry.tracer.start_span(
-            " ".join((defined.type, *(str(attributes[name]) for name in defined.name_attributes))),
-            context=parent,
+            span_name(defined, attributes),
             kind=defined.kind,
-            attributes={n: attributes[n] for n in defined.start_attributes if attributes.get(n) is not None},
+            attributes=start_attributes(defined, attributes),
             links=links,
             record_exception=False,
             set_status_on_exception=False,
         )
-        self.context = trace.set_span_in_context(self.span, parent)
+        self.context = trace.set_span_in_context(self.span)
         if self.run is not None and self.span.is_recording():
             self.run.count_span()
 
-    def _end_span(self, span: trace.Span, ending: Ending) -> None:
-        try:
-            span.set_attributes({name: value for name, value in ending.attributes.items() if value is not None})
-            if ending.error is not None:
-                span.set_status(Status(StatusCode.ERROR, message(ending.error)))
-        finally:
-            span.end()
+    def _end_span(self, defined: Span, ending: Ending) -> None:
+        """Without one, keep what it would say, for the samples to decide; where there are none, decide."""
+        if self.span is None and (self._trails is None or self.run is None):
+            return
+        start = start_attributes(defined, self.attributes)
+        samples = len(self._trails or ()) if self.operation.links_samples else 0
+        record = Record(defined, span_name(defined, start), start, ending.attributes, ending.error, samples)
+        if self.span is not None:
+            end_span(self.span, record)
+            return
+        assert self.run is not None
+        step = (record, self.started, self.elapsed, 0.0)
+        for scope in self._trails or ():
+            if len(scope.trail) < LONGEST:
+                scope.trail.append(step)
+        if not self._trails and self._why is not None:
+            if ending.error is None or not self.run.span_budget.take(1, from_reserve=True):
+                self.run.suppress(Signal.SPAN.value, self._why)
+            else:
+                write_step(self.run, step, time.time_ns())
 
     def _emit(self, emissions: Sequence[Emission]) -> None:
         for event, body, more, error in emissions:
             if not self.telemetry.emits(event):
                 continue
-            attributes = {**self.attributes, **more, **(exception_attributes(error) if error is not None else {})}
+            attributes = {**self.attributes, **more}
+            if not self._may_emit(event, attributes):
+                continue
+            if error is not None:
+                attributes.update(exception_attributes(error))
             self.telemetry.logger.emit(
                 timestamp=time.time_ns(),
                 context=self.context,
@@ -312,55 +386,41 @@ class Call:
                 event_name=event.name,
             )
 
+    def _may_emit(self, event: Event, attributes: Attributes) -> bool:
+        """Events of errors, as long as the run's budget for their class lasts; of those that say what spans say as
+        well, the ones of samples that are traced.
+        """
+        run = self.run
+        if run is None:
+            return True
+        if not event.default:
+            why = self._why
+        else:
+            kind = attributes.get(a.ERROR_TYPE)
+            why = None if kind is None or run.event_budget.take(kind) else Reason.BUDGET.value
+        if why is not None:
+            run.suppress(Signal.EVENT.value, why)
+        return why is None
+
     def _hook(self, name: str, *result: Any) -> None:
         hook = getattr(self.telemetry.config, name)
-        if hook is not None and self.span is not None:
-            hook(self.span, *self.operation.subject(*self.arguments), *result)
+        if hook is not None:
+            span = self.span if self.span is not None else trace.get_current_span()
+            hook(span, *self.operation.subject(*self.arguments), *result)
 
 
 class Tokens(NamedTuple):
     """What `Call.leave` needs to put back what was current before."""
 
-    context: Token[Context]
+    context: Token[Context] | None
     call: Token[Call | None]
 
 
-def exception_attributes(error: BaseException) -> dict[str, str]:
-    """What an event says about an exception."""
-    return {
-        a.EXCEPTION_TYPE: qualified_name(type(error)),
-        a.EXCEPTION_MESSAGE: message(error),
-        a.EXCEPTION_STACKTRACE: stacktrace(error),
-    }
+def span_name(defined: Span, attributes: Attributes) -> str:
+    """The name of a span with these attributes."""
+    return " ".join((defined.type, *(str(attributes[name]) for name in defined.name_attributes)))
 
 
-def message(error: BaseException) -> str:
-    """What an exception says; where its `__str__` fails, what Python prints instead."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - somebody else's code
-        return f"<exception str() failed: {qualified_name(type(error))}>"
-
-
-def stacktrace(error: BaseException) -> str:
-    """The stack trace as Python prints it, but for the marks below the lines.
-
-    To place those it parses each line, which takes long, and which CPython before 3.13 cannot do on several threads at
-    once: a stage that parses Python would fail because of us.
-    """
-    formatted = traceback.TracebackException.from_exception(error)
-    pending, seen = [formatted], set()
-    while pending:
-        part = pending.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        for frame in part.stack:
-            frame.colno = frame.end_colno = None
-        pending += [p for p in (part.__cause__, part.__context__, *(part.exceptions or ())) if p is not None]
-    return "".join(formatted.format())
-
-
-def qualified_name(kind: type) -> str:
-    """`json.decoder.JSONDecodeError`; built-in classes stand without their module."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+def start_attributes(defined: Span, attributes: Attributes) -> dict[str, Any]:
+    """Those of the attributes that a span starts with."""
+    return {name: attributes[name] for name in defined.start_attributes if attributes.get(name) is not None}
