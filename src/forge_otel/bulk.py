@@ -12,19 +12,20 @@ import logging
 import math
 import os
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, set_span_in_context
 
 SWITCH: Final = "FORGE_OTEL_BULK_MERGE"
 """The variable that switches this off, by the value `off`."""
 
-NOWHERE: Final = set_span_in_context(INVALID_SPAN, Context())
+_EMPTY: Final = Context()
+NOWHERE: Final = set_span_in_context(INVALID_SPAN, _EMPTY)
 """The context of what is written later than it happened: no span is current. (For an empty context the SDK would take
 the current one.)"""
 
@@ -37,31 +38,42 @@ Measure = Callable[[float], Any]
 class Merger:
     """Records lists of values in one histogram with the same attributes each time."""
 
-    __slots__ = ("_attributes", "_histogram", "_keys")
+    __slots__ = ("_attributes", "_boundaries", "_histogram", "_keys")
 
-    def __init__(self, histogram: Any, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, histogram: Any, attributes: Mapping[str, Any], boundaries: Sequence[float] = ()) -> None:
         self._histogram = histogram
         self._attributes = attributes
+        self._boundaries = boundaries
         self._keys: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         """Where each of the SDK's streams has the series with these attributes."""
 
-    def __call__(self, values: list[float]) -> None:
+    def __call__(self, values: Sequence[float], exemplars: Sequence[tuple[float, SpanContext]] = ()) -> None:
+        """Record values, and others that each belong to a span."""
         # Until there is a global provider, another instrument stands in for the real one.
         histogram = getattr(self._histogram, "_real_instrument", None) or self._histogram
-        if self._can_merge(histogram, values):
+        values = sorted((*values, *self._record_last(histogram, exemplars)) if exemplars else values)
+        if values and self._can_merge(histogram, values):
             self.merge(histogram, values)
         else:
             for value in values:
                 histogram.record(value, self._attributes, NOWHERE)
 
+    def _record_last(self, histogram: Any, exemplars: Sequence[tuple[float, SpanContext]]) -> list[float]:
+        """Record the last value of each bucket with its span, since the SDK keeps no more of them; returns the rest."""
+        last = {bisect_left(self._boundaries, value): index for index, (value, _) in enumerate(exemplars)}
+        for index in last.values():
+            value, span = exemplars[index]
+            histogram.record(value, self._attributes, set_span_in_context(NonRecordingSpan(span), _EMPTY))
+        chosen = set(last.values())
+        return [value for index, (value, _) in enumerate(exemplars) if index not in chosen]
+
     def merge(self, histogram: Any, values: list[float]) -> None:
-        """Into every stream that the readers and their views make of the SDK's histogram."""
+        """Sorted values into every stream that the readers and their views make of the SDK's histogram."""
         from opentelemetry.sdk.metrics._internal.measurement import Measurement  # noqa: PLC0415 - it need not be there
 
         def measure(value: float) -> Any:
             return Measurement(value, time.time_ns(), histogram, NOWHERE, self._attributes)
 
-        values = sorted(values)
         for storage in histogram._measurement_consumer._reader_storages.values():
             for stream in storage._get_or_init_view_instrument_match(histogram):
                 self._merge_into(stream, values, measure)
@@ -70,7 +82,7 @@ class Merger:
         """Whether the histogram is the SDK's, switched on, would take all values, and keeps none as an exemplar."""
         if not type(histogram).__module__.startswith("opentelemetry.sdk.") or not works():
             return False
-        if not math.isfinite(sum(values)) or min(values) < 0:
+        if values[0] < 0 or not math.isfinite(sum(values)):
             return False
         if hasattr(histogram, "_is_enabled") and not histogram._is_enabled():
             return False
@@ -200,7 +212,7 @@ def _comparisons() -> Iterator[tuple[Any, Any]]:
     for values in (_TEST_VALUES, _TEST_VALUES[::-2], _TEST_VALUES[2:3]):
         for value in values:
             histogram.record(value, {"kind": "public"}, NOWHERE)
-        merger.merge(histogram, list(values))
+        merger.merge(histogram, sorted(values))
         for reader in readers:
             found = {point.attributes["kind"]: _numbers(point) for point in _points(reader)}
             yield found["public"], found["merged"]

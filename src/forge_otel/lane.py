@@ -7,27 +7,44 @@ What ends in another way is handed to the operation, which describes it like any
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
 
 from . import guard
 from .operation import Call, Operation, span_name, start_attributes
 from .semconv import attributes as a
-from .series import FULL, Attributes
+from .series import Attributes
 from .trail import Record, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextvars import Token
+
+    from opentelemetry.context import Context
 
     from .scope import RunScope, SampleScope
     from .semconv.metrics import Metric
+
+T = TypeVar("T")
 
 
 class Lane(ABC):
     """An operation on one subject in one run. A subclass for each operation says what its usual ending is."""
 
-    __slots__ = ("_counts", "_duration", "_total", "attributes", "buffer", "operation", "record", "run", "subject")
+    __slots__ = (
+        "_counts",
+        "_duration",
+        "_total",
+        "attributes",
+        "buffer",
+        "operation",
+        "record",
+        "run",
+        "subject",
+    )
 
     def __init__(  # noqa: PLR0917 - a subclass gives them, in this order
         self,
@@ -56,59 +73,118 @@ class Lane(ABC):
         self._total = series.get(total, said) if total is not None else None
         self.buffer = series.buffer(operation.name, self._write)
 
+    def close(self) -> None:
+        """Nothing comes by it any more."""
+        self.run.telemetry.series.release(self.buffer)
+
     @abstractmethod
     def usual(self, started: float, result: Any) -> Step | None:
         """The step on the trail, if the result is the usual one."""
 
-    def ended(self, scope: SampleScope, started: float, result: Any) -> None:
-        """A call came back. It was entered in `scope.open` when it began."""
-        if scope.closed or scope.open.pop(self, None) is None:
-            return  # the sample has settled meanwhile, and has ended it
+    def begin(self, scope: SampleScope) -> bool:
+        """A call begins; False where the sample has settled, so that it is not to be recorded."""
+        scope.busy, scope.busy_since = self, scope.clock()
+        if scope.settled:
+            scope.busy = None
+            return False
+        return True
+
+    def ended(self, scope: SampleScope, result: Any) -> None:
+        """A call came back."""
+        started, span = scope.busy_since, scope.busy_span
+        if not scope.end_busy():
+            return
         try:
             step = self.usual(started, result)
             if step is None:
-                self._end(scope, started, result, None)
-                return
-            scope.trail.append(step)
-            buffer = self.buffer
-            buffer.values.append(step)
-            if len(buffer.values) >= FULL:
-                buffer.drain()
+                self.end(scope, started, result, None)
+            elif span is None:
+                scope.trail.append(step)
+                self.buffer.append(step)
+            else:
+                self._duration.write(step[2], span)
+                self._count(1, step[3])
+                span.set_attributes(self.record.ended)
+                span.end()
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the end of {self.operation.name}")
 
-    def raised(self, scope: SampleScope, started: float, error: BaseException) -> None:
+    def raised(self, scope: SampleScope, error: BaseException) -> None:
         """A call raised."""
-        if not scope.closed and scope.open.pop(self, None) is not None:
+        started = scope.busy_since
+        if scope.end_busy():
             with guard.protected(f"the end of {self.operation.name}"):
-                self._end(scope, started, None, error)
+                self.end(scope, started, None, error)
 
-    def abandoned(self, scope: SampleScope, started: float, error: BaseException | None) -> None:
-        """The sample settles, and a call has not come back: whatever it still brings comes too late."""
-        self._end(scope, started, None, error or asyncio.CancelledError())
-
-    def close(self, call: Call, result: Any) -> bool:
-        """End a call that went the long way with its span, if it ended as usual; says whether it did."""
-        step = self.usual(call.started, result)
-        if step is None or call.span is None or self.run.ended:
-            return False
-        self._duration.write(step[2], call.context)
-        self._count(1, step[3])
-        call.span.set_attributes(self.record.ended)
-        call.span.end()
-        return True
-
-    def _end(self, scope: SampleScope, started: float, result: Any, error: BaseException | None) -> None:
+    def end(self, scope: SampleScope, started: float, result: Any, error: BaseException | None) -> None:
+        """A call has not come to its usual ending: describe what it came to."""
         attributes = {**self.attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
         call = Call(self.operation, self.run.telemetry, self.run, (None, self.subject, None), attributes)
-        call.left_out_of(scope)
         call.started = started
         call.notes, scope.notes = scope.notes, []
+        call.belongs_to(scope, scope.busy_span)
         call.close(result, error)
 
-    def _write(self, steps: list[Step]) -> None:
-        self._duration.write_all([step[2] for step in steps])
-        self._count(len(steps), sum(step[3] for step in steps))
+    def trace(self, scope: SampleScope, original: Callable[..., T], *arguments: Any) -> T:
+        """Call a function for a sample that is traced."""
+        if not self.begin(scope):
+            return original(*arguments)
+        token = self._start(scope)
+        try:
+            result = original(*arguments)
+        except BaseException as error:
+            self._leave(token)
+            self.raised(scope, error)
+            raise
+        self._leave(token)
+        self.ended(scope, result)
+        return result
+
+    async def trace_async(self, scope: SampleScope, original: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+        """The same for a coroutine function."""
+        if not self.begin(scope):
+            return await original(*arguments)
+        token = self._start(scope)
+        try:
+            result = await original(*arguments)
+        except BaseException as error:
+            # A coroutine that nobody awaits any more is closed from wherever it is found: its context is gone.
+            self._leave(None if isinstance(error, GeneratorExit) else token)
+            self.raised(scope, error)
+            raise
+        self._leave(token)
+        self.ended(scope, result)
+        return result
+
+    def _start(self, scope: SampleScope) -> Token[Context] | None:
+        """Start the span, and make it current."""
+        scope.busy_span = None
+        try:
+            record = self.record
+            span = self.run.telemetry.tracer.start_span(
+                record.name,
+                kind=record.defined.kind,
+                attributes={**record.attributes, a.FORGE_SAMPLE_ID: scope.sample_id},
+                record_exception=False,
+                set_status_on_exception=False,
+            )
+            scope.busy_span = span
+            if span.is_recording():
+                scope.spans += 1
+                self.run.count_span()
+            return otel_context.attach(trace.set_span_in_context(span))
+        except Exception as fault:  # noqa: BLE001 - the call must go on without us
+            guard.swallow(fault, f"the span of {self.operation.name}")
+            return None
+
+    def _leave(self, token: Token[Context] | None) -> None:
+        if token is not None:
+            otel_context.detach(token)  # logs what goes wrong, and does not raise it
+
+    def _write(self, steps: list[Any]) -> None:
+        _, _, durations, busy = zip(*steps, strict=True)
+        self._duration.write_all(durations)
+        self._count(len(steps), sum(busy))
 
     def _count(self, calls: int, busy: float) -> None:
         for series in self._counts:

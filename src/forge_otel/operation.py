@@ -32,7 +32,6 @@ from .words import exception_attributes
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from .lane import Lane
     from .patching import Layer
     from .semconv.events import Event
     from .semconv.metrics import Metric
@@ -65,7 +64,7 @@ class Emission(NamedTuple):
     """What `exception.*` describes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ending:
     """What came of a call, in the words of the vocabulary."""
 
@@ -103,8 +102,6 @@ class Operation:
     """The user's hooks are the `on_…_start` and `on_…_end` of this name."""
     subject: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments[1:]
     """What hooks are given between the span and the result."""
-    lane: Callable[..., Lane | None] = lambda *_: None
-    """Reads from a run and the arguments what is known beforehand, if anything is."""
 
     def call(self, layer: Layer, original: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         """Call a function, and record it."""
@@ -170,7 +167,6 @@ class Call:
         "attributes",
         "clock",
         "context",
-        "lane",
         "notes",
         "operation",
         "run",
@@ -193,7 +189,6 @@ class Call:
         self.run = run
         self.arguments = arguments
         self.attributes = attributes
-        self.lane = operation.lane(run, *arguments) if run is not None else None
         self.scopes: Sequence[SampleScope] = ()
         self.span: trace.Span | None = None
         self.context: Context | None = None
@@ -208,9 +203,11 @@ class Call:
         """Why there is none, where we left it out."""
         self._claim = threading.Lock()
 
-    def left_out_of(self, scope: SampleScope) -> None:
-        """It has no span because the sample, for which it is made, is not traced."""
-        if scope.why is not None:
+    def belongs_to(self, scope: SampleScope, span: trace.Span | None) -> None:
+        """It was begun for a sample by a lane, with this span, or without one because the sample is not traced."""
+        if span is not None:
+            self.span, self.context = span, trace.set_span_in_context(span)
+        elif scope.why is not None:
             self._trails, self._why = (scope,), scope.why
 
     @property
@@ -224,10 +221,10 @@ class Call:
             with guard.protected(f"the span of {operation.name}"):
                 if self._is_traced():
                     self._start_span(operation.span)
-        if operation.announce is not None and self.lane is None:
+        if operation.announce is not None:
             with guard.protected(f"the events of {operation.name}"):
                 self._emit(operation.announce(self))
-        if operation.hooks is not None and self.lane is None:
+        if operation.hooks is not None:
             hook = f"on_{operation.hooks}_start"
             with guard.protected(f"the hook {hook}"):
                 self._hook(hook)
@@ -275,20 +272,20 @@ class Call:
             scope.calls.pop(self, None)
         operation, ending = self.operation, Ending()
         with guard.protected(f"the end of {operation.name}"):
-            if self.lane is not None and error is None and self.lane.close(self, result):
-                return
             ending = operation.end(self, result, error)
         if ending.notable:
             for scope in (*self.scopes, *(self._trails or ())):
                 scope.notable = True
         if self.run is None or not self.run.ended:
-            if operation.hooks is not None and self.lane is None:
+            if operation.hooks is not None:
                 hook = f"on_{operation.hooks}_end"
                 with guard.protected(f"the hook {hook}"):
                     self._hook(hook, result)
             for point in ending.points:
-                with guard.protected(f"the metric {point.metric.name}"):
+                try:
                     self.write(point, ending.attributes)
+                except Exception as fault:  # noqa: BLE001 - the other points are not to be lost
+                    guard.swallow(fault, f"the metric {point.metric.name}")
             with guard.protected(f"the events of {operation.name}"):
                 self._emit(ending.events)
         if operation.span is not None:
@@ -303,7 +300,7 @@ class Call:
     def write(self, point: Point, ending: Attributes = NOTHING) -> None:
         """Write a value, as a part of this call."""
         attributes = {**self.attributes, **ending, **point.attributes}
-        self.telemetry.series.get(point.metric, attributes).write(point.value, self.context)
+        self.telemetry.series.get(point.metric, attributes).write(point.value, self.span)
 
     def _is_traced(self) -> bool:
         """Whether there is a span: as the samples have it; without one, as their ids and the run's budget have it."""
@@ -348,17 +345,16 @@ class Call:
 
     def _end_span(self, defined: Span, ending: Ending) -> None:
         """Without one, keep what it would say, for the samples to decide; where there are none, decide."""
-        if self.span is None and (self._trails is None or self.run is None):
+        if self.span is not None:
+            end_span(self.span, ending.attributes, ending.error)
+            return
+        if self._trails is None or self.run is None:
             return
         start = start_attributes(defined, self.attributes)
-        samples = len(self._trails or ()) if self.operation.links_samples else 0
+        samples = len(self._trails) if self.operation.links_samples else 0
         record = Record(defined, span_name(defined, start), start, ending.attributes, ending.error, samples)
-        if self.span is not None:
-            end_span(self.span, record)
-            return
-        assert self.run is not None
         step = (record, self.started, self.elapsed, 0.0)
-        for scope in self._trails or ():
+        for scope in self._trails:
             if len(scope.trail) < LONGEST:
                 scope.trail.append(step)
         if not self._trails and self._why is not None:

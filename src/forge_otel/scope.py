@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -14,8 +13,6 @@ from .semconv import attributes as a
 from .semconv import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import MutableSequence
-
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
@@ -33,9 +30,6 @@ SAMPLE: ContextVar[SampleScope | None] = ContextVar("forge_otel_sample", default
 """The sample that the current work belongs to; None in a batch, whose items carry theirs."""
 
 NO_LANES: Final[Mapping[str, Any]] = MappingProxyType({})
-
-NO_TRAIL: Final[deque[Any]] = deque(maxlen=0)
-"""Keeps nothing."""
 
 
 class RunScope:
@@ -118,8 +112,12 @@ class RunScope:
         """So many spans or events are left out."""
         with self._lock:
             self._suppressed += records
-        said = {a.FORGE_TELEMETRY_SIGNAL: signal, a.FORGE_TELEMETRY_REASON: reason}
-        series = self.telemetry.series.get(metrics.FORGE_TELEMETRY_SUPPRESSED, {**self.identity, **said})
+        key = (signal, reason)
+        series = self._series.get(key)
+        if series is None:
+            said = {a.FORGE_TELEMETRY_SIGNAL: signal, a.FORGE_TELEMETRY_REASON: reason}
+            series = self.telemetry.series.get(metrics.FORGE_TELEMETRY_SUPPRESSED, {**self.identity, **said})
+            self._series[key] = series
         series.append(records)
 
     def series(self, metric: Metric, attribute: str = "", value: str | None = None) -> Series:
@@ -136,7 +134,7 @@ class RunScope:
     def close_lanes(self) -> None:
         """Send every call the long way, which sees that the run has ended, or that nobody is listening any more."""
         for lane in self.forget_lanes():
-            self.telemetry.series.release(lane.buffer)
+            lane.close()
 
     def forget_lanes(self) -> Sequence[Lane]:
         """The same without a look at what has come by them."""
@@ -150,16 +148,18 @@ class SampleScope:
     """One sample, from its admission until it settles."""
 
     __slots__ = (
+        "_unclaimed",
         "anchor",
         "attributes",
+        "busy",
+        "busy_since",
+        "busy_span",
         "calls",
         "clock",
-        "closed",
         "context",
         "measurements",
         "notable",
         "notes",
-        "open",
         "run",
         "sample_id",
         "settled",
@@ -191,7 +191,7 @@ class SampleScope:
         """What is current in its calls."""
         self.why: str | None = None
         """Why it is not traced, where we left it out."""
-        self.trail: MutableSequence[Step] = NO_TRAIL
+        self.trail: list[Step] = []
         """What was done, where it is not traced."""
         self.notable = False
         """It was retried: that is worth a trace."""
@@ -199,12 +199,30 @@ class SampleScope:
         """What is found out in a call that goes by a lane, such as retries."""
         self.stages: Mapping[str, Lane] = NO_LANES
         self.measurements: Mapping[str, Lane] = NO_LANES
-        """The lanes that its calls go by; none where they go the long way, because it is traced."""
-        self.open: dict[Lane, float] = {}
-        """The call that goes on by a lane, and when it began. Taken out by whoever ends it: the call, or the sample."""
+        """The lanes that its calls go by."""
+        self.busy: Lane | None = None
+        """The lane by which a call goes on. One can; others then go the long way."""
+        self.busy_since = 0.0
+        self.busy_span: Span | None = None
+        """The call's span, where the sample is traced."""
+        self._unclaimed = [True]
         self.calls: dict[Call, None] = {}
         """Other operations on this sample that have not come back; in the order in which they began."""
         self.settled = False
         """It is settling: what begins now is not recorded."""
-        self.closed = False
-        """It has settled, and its open calls have been ended."""
+
+    def claim(self) -> bool:
+        """Whether the call that goes on is the caller's to end: the call itself ends, or the sample settles meanwhile.
+
+        Only where both happen in the same moment they have to ask. The call takes itself out of `busy` before it looks
+        at `settled`, and the settling sample sets `settled` before it looks at `busy`: so one of them sees the other.
+        """
+        try:
+            return self._unclaimed.pop()
+        except IndexError:
+            return False
+
+    def end_busy(self) -> bool:
+        """The call that went on by a lane has come back; says whether it is to be recorded."""
+        self.busy = None
+        return not self.settled or self.claim()

@@ -7,8 +7,8 @@ and are written together: when a buffer is full, and at the beginning of every c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from . import guard
 from .bulk import NOWHERE, Merger
@@ -17,8 +17,8 @@ from .semconv import metrics
 from .semconv.metrics import Instrument, Metric
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.metrics import Meter
+    from opentelemetry.trace import Span
 
 Attributes = Mapping[str, Any]
 """Attributes by name; those that are None are left out wherever they are written."""
@@ -38,7 +38,7 @@ class Buffer:
 
     __slots__ = ("_lock", "_name", "_write", "values")
 
-    def __init__(self, name: str, write: Callable[[list[Any]], None]) -> None:
+    def __init__(self, name: str, write: Callable[..., None]) -> None:
         self.values: list[Any] = []
         """Whoever appends here itself calls `drain` when there are `FULL` of them."""
         self._name = name
@@ -66,10 +66,6 @@ class Buffer:
         finally:
             self._lock.release()
 
-    def write_all(self, values: list[Any]) -> None:
-        """Write several values at once, past the buffer."""
-        self._write(values)
-
     def forget(self) -> None:
         """In a forked process: what is here is the parent's, and so is whoever holds the lock."""
         self.values.clear()
@@ -79,25 +75,36 @@ class Buffer:
 class Series(Buffer):
     """One instrument with one set of attributes."""
 
-    __slots__ = ("_attributes", "_is_gauge", "_write_one", "_zeroed")
+    __slots__ = ("_attributes", "_set", "_zeroed", "traced")
 
     def __init__(self, metric: Metric, instrument: Any, attributes: dict[str, Any]) -> None:
-        how = _WAYS[metric.instrument](instrument, attributes)
-        super().__init__(metric.name, how.many)
-        self._write_one = how.one
         self._attributes = attributes
         self._zeroed = False
-        self._is_gauge = metric.instrument is Instrument.GAUGE  # of which the last value counts
+        self._set = None
+        self.traced: Buffer | None = None
+        """Of a histogram: values, each with the context of the span that it belongs to."""
+        if metric.instrument is Instrument.HISTOGRAM:
+            merger = Merger(instrument, attributes, metric.boundaries or ())
+            super().__init__(metric.name, merger)
+            self.traced = Buffer(metric.name, lambda values: merger((), values))
+        elif metric.instrument is Instrument.COUNTER:
+            super().__init__(metric.name, lambda values: instrument.add(sum(values), attributes, NOWHERE))
+        else:
+            super().__init__(metric.name, lambda values: instrument.set(values[-1], attributes, NOWHERE))
+            self._set = instrument.set
 
-    def write(self, value: float, context: Context | None = None) -> None:
-        """Add to a counter, record in a histogram, set a gauge.
-
-        With the context of a span that is recorded a histogram is written at once, so that an exemplar can point there.
-        """
-        if self._write_one is not None and (context is not None or self._is_gauge):
-            self._write_one(value, self._attributes, context)
+    def write(self, value: float, span: Span | None = None) -> None:
+        """Add to a counter, record in a histogram, set a gauge. An exemplar of a histogram may point to the span."""
+        if self._set is not None:
+            self._set(value, self._attributes, NOWHERE)
+        elif self.traced is not None and span is not None:
+            self.traced.append((value, span.get_span_context()))
         else:
             self.append(value)
+
+    def write_all(self, values: Sequence[float]) -> None:
+        """Write several values at once, past the buffer."""
+        self._write(values)
 
     def zero(self) -> bool:
         """Add nothing, once, so that the series exists before there is something to add; says whether it did."""
@@ -106,28 +113,6 @@ class Series(Buffer):
         self._zeroed = True
         self._write([0])
         return True
-
-
-class _Way(NamedTuple):
-    """How values of one series get to OpenTelemetry: many together, and one at once where that is of use."""
-
-    many: Callable[[list[Any]], None]
-    one: Callable[..., None] | None = None
-
-
-def _counter(counter: Any, attributes: dict[str, Any]) -> _Way:
-    return _Way(lambda values: counter.add(sum(values), attributes, NOWHERE))
-
-
-def _gauge(gauge: Any, attributes: dict[str, Any]) -> _Way:
-    return _Way(lambda values: gauge.set(values[-1], attributes, NOWHERE), gauge.set)
-
-
-def _histogram(histogram: Any, attributes: dict[str, Any]) -> _Way:
-    return _Way(Merger(histogram, attributes), histogram.record)
-
-
-_WAYS: Final = {Instrument.COUNTER: _counter, Instrument.GAUGE: _gauge, Instrument.HISTOGRAM: _histogram}
 
 
 class SeriesTable:
@@ -153,7 +138,7 @@ class SeriesTable:
                 # Two threads may make the same one; one of them is kept.
                 series = self._series.setdefault(key, made)
                 if series is made:
-                    self._buffers.append(made)
+                    self._buffers += [made] if made.traced is None else [made, made.traced]
         return series
 
     def buffer(self, name: str, write: Callable[[list[Any]], None]) -> Buffer:

@@ -150,14 +150,15 @@ def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, lin
                 run, done, inside[index if parent is None else parent], at(started), sample_id=scope.sample_id
             )
         inside[index] = trace.set_span_in_context(child)
-        end_span(child, done, at(started + duration))
-    end_span(span, record, at(settled))
+        end_span(child, done.ended, done.error, at(started + duration))
+    end_span(span, record.ended, record.error, at(settled))
 
 
 def write_step(run: RunScope, step: Step, ended: int) -> None:
     """Write the span of what belongs to no sample, and was not traced; `ended` is a Unix time in nanoseconds."""
     record, _, duration, _ = step
-    end_span(_start(run, record, None, ended - round(duration * 1e9)), record, ended)
+    span = _start(run, record, None, ended - round(duration * 1e9))
+    end_span(span, record.ended, record.error, ended)
 
 
 def _parent(steps: Sequence[Step], index: int) -> int | None:
@@ -190,11 +191,11 @@ def _start(
     return span
 
 
-def end_span(span: Span, record: Record, ended: int | None = None) -> None:
+def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int | None = None) -> None:
     """Say how it ended; now, or at a Unix time in nanoseconds."""
     try:
-        span.set_attributes({name: value for name, value in record.ended.items() if value is not None})
-        if record.error is not None:
-            span.set_status(Status(StatusCode.ERROR, message(record.error)))
+        span.set_attributes({name: value for name, value in ended.items() if value is not None})
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, message(error)))
     finally:
-        span.end(ended)
+        span.end(at)

@@ -133,7 +133,6 @@ MEASUREMENT = Operation(
     samples=current_sample,
     about=lambda _, __, sample: [sample.id],
     hooks="measurement",
-    lane=lambda run, _, measurement, __: run.measurements.get(measurement.key),
 )
 MEASUREMENT_BATCH = Operation(
     name="a measurement's batch",
@@ -175,15 +174,18 @@ class MeasurementLane(Lane):
 def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callable[..., MeasurementResult]:
     def measure(self: MeasurementOrchestrator, measurement: Measurement, sample: Sample) -> MeasurementResult:
         scope = SAMPLE.get()
-        if scope is None or scope.open or (lane := scope.measurements.get(measurement.key)) is None:
+        if scope is None or scope.busy is not None or (lane := scope.measurements.get(measurement.key)) is None:
             return MEASUREMENT.call(layer, original, self, measurement, sample)
-        scope.open[lane] = started = scope.clock()
+        if scope.span is not None:
+            return lane.trace(scope, original, self, measurement, sample)
+        if not lane.begin(scope):
+            return original(self, measurement, sample)
         try:
             result = original(self, measurement, sample)
         except BaseException as error:
-            lane.raised(scope, started, error)
+            lane.raised(scope, error)
             raise
-        lane.ended(scope, started, result)
+        lane.ended(scope, result)
         return result
 
     return measure
@@ -196,15 +198,18 @@ def _measure_async(
         self: MeasurementOrchestrator, measurement: Measurement, sample: Sample
     ) -> MeasurementResult:
         scope = SAMPLE.get()
-        if scope is None or scope.open or (lane := scope.measurements.get(measurement.key)) is None:
+        if scope is None or scope.busy is not None or (lane := scope.measurements.get(measurement.key)) is None:
             return await MEASUREMENT.call_async(layer, original, self, measurement, sample)
-        scope.open[lane] = started = scope.clock()
+        if scope.span is not None:
+            return await lane.trace_async(scope, original, self, measurement, sample)
+        if not lane.begin(scope):
+            return await original(self, measurement, sample)
         try:
             result = await original(self, measurement, sample)
         except BaseException as error:
-            lane.raised(scope, started, error)
+            lane.raised(scope, error)
             raise
-        lane.ended(scope, started, result)
+        lane.ended(scope, result)
         return result
 
     return measure_async

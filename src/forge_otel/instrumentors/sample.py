@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
@@ -17,7 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from .. import guard
 from ..operation import CALL, start_attributes
 from ..patching import Layer, Target
-from ..scope import NO_LANES, RUN, SAMPLE, RunScope, SampleScope
+from ..scope import RUN, SAMPLE, RunScope, SampleScope
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
@@ -53,8 +52,7 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
     scope = SampleScope(run, sample.id, start_attributes(spans.FORGE_SAMPLE, said))
     with guard.protected("the span of a sample"):
         _trace(telemetry, run, scope)
-    if scope.span is None:
-        scope.stages, scope.measurements = run.stages, run.measurements
+    scope.stages, scope.measurements = run.stages, run.measurements
     CALL.set(None)
     SAMPLE.set(scope)
     return scope
@@ -102,7 +100,6 @@ def _reserve(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
     scope.span_context = telemetry.ids.reserve(parent)
     scope.context = trace.set_span_in_context(NonRecordingSpan(scope.span_context))
     otel_context.attach(scope.context)
-    scope.trail = []
     scope.anchor = time.time_ns()
 
 
@@ -116,21 +113,19 @@ def _to_run(run: RunScope) -> list[Link]:
 def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
     run = scope.run
     scope.settled = True
-    scope.stages = scope.measurements = NO_LANES
     # Calls that were abandoned on a thread that cannot be stopped: whatever they still bring comes too late.
-    while scope.open:
-        with suppress(KeyError):  # it came back this moment
-            lane, started = scope.open.popitem()
-            lane.abandoned(scope, started, error)
-    scope.closed = True
+    abandoned = error or asyncio.CancelledError()
+    lane = scope.busy
+    if lane is not None and scope.claim():
+        lane.end(scope, scope.busy_since, None, abandoned)
     for call in tuple(scope.calls):
-        call.close(None, error or asyncio.CancelledError())
+        call.close(None, abandoned)
     if run.ended:
         return
     duration = scope.clock() - scope.started
     run.series(metrics.FORGE_SAMPLE_SETTLED, a.FORGE_SAMPLE_OUTCOME, outcome.value).append(1)
     histogram = run.series(metrics.FORGE_SAMPLE_DURATION, a.FORGE_SAMPLE_OUTCOME, outcome.value)
-    histogram.write(duration, scope.context if scope.span is not None else None)
+    histogram.write(duration, scope.span)
     is_slow = run.is_slow(duration)
     if scope.span is None and scope.why is None:
         return
@@ -140,15 +135,15 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
         a.FORGE_SKIP_REASON: item.skip[1] if item.skip else None,
         a.ERROR_TYPE: kind,
     }
-    record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, scope.attributes, ended, error)
     if scope.span is None:
         worth_it = is_slow or scope.notable or outcome.value in _FAILURES
+        record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, scope.attributes, ended, error)
         alone = run.telemetry.config.trace_per_sample
         close_trail(scope, record, [*(_to_run(run) if alone else ()), *_to_earlier(item)], worth_it=worth_it)
         return
     for link in _to_earlier(item):
         scope.span.add_link(link.context)
-    end_span(scope.span, record)
+    end_span(scope.span, ended, error)
     run.span_budget.correct(scope.spans - run.steps)
 
 

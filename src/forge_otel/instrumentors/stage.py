@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import guard
 from ..lane import Lane
 from ..operation import CALL, Call, Emission, Ending, Operation, Point
 from ..patching import Layer, Target
@@ -13,7 +14,7 @@ from ..scope import SAMPLE, SampleScope
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
-from ..series import Attributes
+from ..series import FULL, Attributes
 from .errors import error_type
 
 if TYPE_CHECKING:
@@ -190,7 +191,6 @@ STAGE = Operation(
     samples=current_sample,
     about=lambda _, __, sample: [sample.id],
     hooks="stage",
-    lane=lambda run, _, stage, __: run.stages.get(stage.name),
 )
 STAGE_BATCH = Operation(
     name="a stage's batch",
@@ -233,17 +233,41 @@ class StageLane(Lane):
 
 
 def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verdict]:
+    from forge.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
+
+    success = StageOutcome.SUCCESS
+
     def apply(self: StageExecutor, stage: Stage, sample: Sample) -> Verdict:
         scope = SAMPLE.get()
-        if scope is None or scope.open or (lane := scope.stages.get(stage.name)) is None:
+        if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
             return STAGE.call(layer, original, self, stage, sample)
-        scope.open[lane] = started = scope.clock()
+        if scope.span is not None:
+            return lane.trace(scope, original, self, stage, sample)
+        # From here on this is `apply_async` with `Lane.begin` and `Lane.ended` written out: it is the commonest call.
+        scope.busy = lane
+        scope.busy_since = started = scope.clock()
+        if scope.settled:
+            scope.busy = None
+            return original(self, stage, sample)
         try:
             verdict = original(self, stage, sample)
         except BaseException as error:
-            lane.raised(scope, started, error)
+            lane.raised(scope, error)
             raise
-        lane.ended(scope, started, verdict)
+        try:
+            if verdict.outcome is success and verdict.attempts == 1:
+                step = (lane.record, started, verdict.duration, verdict.busy)
+                scope.busy = None
+                scope.trail.append(step)
+                if not scope.settled or scope.claim():
+                    values = lane.buffer.values
+                    values.append(step)
+                    if len(values) >= FULL:
+                        lane.buffer.drain()
+            else:
+                lane.ended(scope, verdict)
+        except Exception as fault:  # noqa: BLE001 - the call must go on without us
+            guard.swallow(fault, "the end of a stage")
         return verdict
 
     return apply
@@ -252,15 +276,18 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
 def _apply_async(original: Callable[..., Awaitable[Verdict]], layer: Layer) -> Callable[..., Awaitable[Verdict]]:
     async def apply_async(self: StageExecutor, stage: Stage, sample: Sample) -> Verdict:
         scope = SAMPLE.get()
-        if scope is None or scope.open or (lane := scope.stages.get(stage.name)) is None:
+        if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
             return await STAGE.call_async(layer, original, self, stage, sample)
-        scope.open[lane] = started = scope.clock()
+        if scope.span is not None:
+            return await lane.trace_async(scope, original, self, stage, sample)
+        if not lane.begin(scope):
+            return await original(self, stage, sample)
         try:
             verdict = await original(self, stage, sample)
         except BaseException as error:
-            lane.raised(scope, started, error)
+            lane.raised(scope, error)
             raise
-        lane.ended(scope, started, verdict)
+        lane.ended(scope, verdict)
         return verdict
 
     return apply_async
