@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from .budget import EventBudget, SpanBudget
 from .semconv import attributes as a
@@ -29,8 +28,6 @@ RUN: ContextVar[RunScope | None] = ContextVar("forge_otel_run", default=None)
 SAMPLE: ContextVar[SampleScope | None] = ContextVar("forge_otel_sample", default=None)
 """The sample that the current work belongs to; None in a batch, whose items carry theirs."""
 
-NO_LANES: Final[Mapping[str, Any]] = MappingProxyType({})
-
 
 class RunScope:
     """One run, from its begin to its end."""
@@ -50,6 +47,7 @@ class RunScope:
         "is_slow",
         "measurements",
         "recording",
+        "settled",
         "span_budget",
         "stages",
         "steps",
@@ -90,6 +88,14 @@ class RunScope:
         self.span_budget = SpanBudget(telemetry.config.span_budget)
         self.event_budget = EventBudget(telemetry.config.event_budget)
         self._series: dict[tuple[str, str | None], Series] = {}
+        self.settled: Mapping[str, tuple[Series, Series]] = {
+            outcome.value: (
+                self.series(metrics.FORGE_SAMPLE_SETTLED, a.FORGE_SAMPLE_OUTCOME, outcome.value),
+                self.series(metrics.FORGE_SAMPLE_DURATION, a.FORGE_SAMPLE_OUTCOME, outcome.value),
+            )
+            for outcome in a.ForgeSampleOutcome
+        }
+        """The counter and the histogram of settled samples, by outcome."""
         self._spans = int(self.recording)
         self._suppressed = 0
         self._lock = threading.Lock()
@@ -150,7 +156,6 @@ class SampleScope:
     __slots__ = (
         "_unclaimed",
         "anchor",
-        "attributes",
         "busy",
         "busy_since",
         "busy_span",
@@ -160,6 +165,7 @@ class SampleScope:
         "measurements",
         "notable",
         "notes",
+        "parent_id",
         "run",
         "sample_id",
         "settled",
@@ -172,11 +178,10 @@ class SampleScope:
         "why",
     )
 
-    def __init__(self, run: RunScope, sample_id: str, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, run: RunScope, sample_id: str, parent_id: str | None) -> None:
         self.run = run
         self.sample_id = sample_id
-        self.attributes = attributes
-        """Those that its span starts with."""
+        self.parent_id = parent_id
         self.clock = run.clock
         self.started = run.clock()
         self.anchor = 0
@@ -197,8 +202,8 @@ class SampleScope:
         """It was retried: that is worth a trace."""
         self.notes: list[Any] = []
         """What is found out in a call that goes by a lane, such as retries."""
-        self.stages: Mapping[str, Lane] = NO_LANES
-        self.measurements: Mapping[str, Lane] = NO_LANES
+        self.stages: Mapping[str, Lane] = run.stages
+        self.measurements: Mapping[str, Lane] = run.measurements
         """The lanes that its calls go by."""
         self.busy: Lane | None = None
         """The lane by which a call goes on. One can; others then go the long way."""

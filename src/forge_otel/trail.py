@@ -111,19 +111,26 @@ class ReservedIds:
         return getattr(self.generator, name)
 
 
-def close_trail(scope: SampleScope, record: Record, links: Sequence[Link], *, worth_it: bool) -> None:
-    """A sample that was not traced settles: write its spans, if it is worth it and the run's budget allows it, else
-    count them. The record is that of its own span.
+def write_late(scope: SampleScope, record: Record, links: Sequence[Link]) -> None:
+    """A sample that was not traced settles, and is worth it: write its spans, if the run's budget allows it. The record
+    is that of its own span.
     """
-    run = scope.run
     steps = [step for step in scope.trail if not step[0].written]
-    if worth_it and run.span_budget.take(1 + len(steps), from_reserve=True):
+    if scope.run.span_budget.take(1 + len(steps), from_reserve=True):
         _write_sample(scope, steps, record, links)
-        return
-    # That of a batch is counted by the last of its samples, unless another one has written it.
-    left_out = 1 + sum(not each.samples or next(each.settled) == each.samples for each, *_ in steps)
-    assert scope.why is not None
-    run.suppress(Signal.SPAN.value, Reason.BUDGET.value if worth_it else scope.why, left_out)
+    else:
+        leave_out(scope, Reason.BUDGET.value)
+
+
+def leave_out(scope: SampleScope, why: str) -> None:
+    """A sample that was not traced settles: count the spans that it would have. That of a batch is counted with the
+    last of its samples, unless it was written with another one.
+    """
+    left_out = 1
+    for record, *_ in scope.trail:
+        if not record.samples or (not record.written and next(record.settled) == record.samples):
+            left_out += 1
+    scope.run.suppress(Signal.SPAN.value, why, left_out)
 
 
 def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, links: Sequence[Link]) -> None:

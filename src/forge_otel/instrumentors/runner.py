@@ -156,21 +156,30 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
 # The source.
 
 
-def _end_pull(call: Call, sample: Sample | None, error: BaseException | None) -> Ending:
-    if sample is None and error is None:
-        return Ending()  # there was nothing more to read
-    return Ending(
-        attributes={a.ERROR_TYPE: error_type(error) if error is not None else None},
-        points=[Point(metrics.FORGE_SOURCE_READS), Point(metrics.FORGE_SOURCE_DURATION, call.elapsed)],
-    )
-
-
-PULL = Operation(name="reading the source", end=_end_pull)
+def _pulled(run: RunScope, began: float, error: BaseException | None = None) -> None:
+    """A sample was read, or could not be; there is one for every sample, so it takes no call of an operation."""
+    try:
+        kind = error_type(error) if error is not None else None
+        run.series(metrics.FORGE_SOURCE_DURATION).append(run.clock() - began)
+        run.series(metrics.FORGE_SOURCE_READS, a.ERROR_TYPE, kind).append(1)
+    except Exception as fault:  # noqa: BLE001 - the sample must go on without us
+        guard.swallow(fault, "reading the source")
 
 
 def _pull(original: Callable[..., Sample | None], layer: Layer) -> Callable[..., Sample | None]:
     def pull(self: Run) -> Sample | None:
-        return PULL.call(layer, original, self)
+        run = RUN.get() if layer.telemetry is not None else None
+        if run is None or run.ended:
+            return original(self)
+        began = run.clock()
+        try:
+            sample = original(self)
+        except BaseException as error:
+            _pulled(run, began, error)
+            raise
+        if sample is not None:  # else there was nothing more to read
+            _pulled(run, began)
+        return sample
 
     return pull
 

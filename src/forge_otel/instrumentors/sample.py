@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Link, NonRecordingSpan
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -21,7 +20,7 @@ from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
-from ..trail import Record, close_trail, end_span
+from ..trail import Record, end_span, leave_out, write_late
 from .errors import error_type
 
 if TYPE_CHECKING:
@@ -44,17 +43,17 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
     context, of which all others of the sample are copies.
     """
     run = RUN.get()
-    SAMPLE.set(None)
-    if run is None or run.ended or not is_instrumentation_enabled():
+    if run is None or run.ended:
+        SAMPLE.set(None)
         return None
-    sample = item.sample
-    said = {**run.identity, a.FORGE_SAMPLE_ID: sample.id, a.FORGE_SAMPLE_PARENT_ID: sample.parent}
-    scope = SampleScope(run, sample.id, start_attributes(spans.FORGE_SAMPLE, said))
-    with guard.protected("the span of a sample"):
-        _trace(telemetry, run, scope)
-    scope.stages, scope.measurements = run.stages, run.measurements
-    CALL.set(None)
+    scope = SampleScope(run, item.sample.id, item.sample.parent)
     SAMPLE.set(scope)
+    if CALL.get() is not None:
+        CALL.set(None)
+    try:
+        _trace(telemetry, run, scope)
+    except Exception as fault:  # noqa: BLE001 - it is counted all the same
+        guard.swallow(fault, "the span of a sample")
     return scope
 
 
@@ -77,7 +76,7 @@ def _start_span(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None
         spans.FORGE_SAMPLE.type,
         context=_ROOT if alone else None,
         kind=spans.FORGE_SAMPLE.kind,
-        attributes=scope.attributes,
+        attributes=_attributes(scope),
         links=_to_run(run) if alone else (),
         record_exception=False,
         set_status_on_exception=False,
@@ -103,6 +102,11 @@ def _reserve(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
     scope.anchor = time.time_ns()
 
 
+def _attributes(scope: SampleScope) -> dict[str, Any]:
+    said = {**scope.run.identity, a.FORGE_SAMPLE_ID: scope.sample_id, a.FORGE_SAMPLE_PARENT_ID: scope.parent_id}
+    return start_attributes(spans.FORGE_SAMPLE, said)
+
+
 def _to_run(run: RunScope) -> list[Link]:
     return [Link(run.call.span.get_span_context())] if run.call.span is not None else []
 
@@ -123,12 +127,16 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
     if run.ended:
         return
     duration = scope.clock() - scope.started
-    run.series(metrics.FORGE_SAMPLE_SETTLED, a.FORGE_SAMPLE_OUTCOME, outcome.value).append(1)
-    histogram = run.series(metrics.FORGE_SAMPLE_DURATION, a.FORGE_SAMPLE_OUTCOME, outcome.value)
-    histogram.write(duration, scope.span)
+    settled, durations = run.settled[outcome.value]
+    settled.append(1)
+    durations.write(duration, scope.span)
     is_slow = run.is_slow(duration)
-    if scope.span is None and scope.why is None:
-        return
+    if scope.span is None:
+        if scope.why is None:
+            return
+        if not (is_slow or scope.notable or outcome.value in _FAILURES):
+            leave_out(scope, scope.why)
+            return
     kind = item.failure.error_type if item.failure else error_type(error) if error is not None else None
     ended = {
         a.FORGE_SAMPLE_OUTCOME: outcome.value,
@@ -136,10 +144,9 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
         a.ERROR_TYPE: kind,
     }
     if scope.span is None:
-        worth_it = is_slow or scope.notable or outcome.value in _FAILURES
-        record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, scope.attributes, ended, error)
-        alone = run.telemetry.config.trace_per_sample
-        close_trail(scope, record, [*(_to_run(run) if alone else ()), *_to_earlier(item)], worth_it=worth_it)
+        record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(scope), ended, error)
+        links = _to_run(run) if run.telemetry.config.trace_per_sample else []
+        write_late(scope, record, [*links, *_to_earlier(item)])
         return
     for link in _to_earlier(item):
         scope.span.add_link(link.context)
@@ -171,16 +178,20 @@ def _admit(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
             return
         # Before the item is admitted, since from then on it may settle at any time.
         scope = None
-        with guard.protected("the start of a sample"):
+        try:
             scope = _open(telemetry, item)
+        except Exception as fault:  # noqa: BLE001 - it is to be admitted all the same
+            guard.swallow(fault, "the start of a sample")
         try:
             original(self, item)
         except BaseException:
             _refuse([item])
             raise
         if scope is not None:
-            with guard.protected("the metric forge.sample.admitted"):
+            try:
                 scope.run.series(metrics.FORGE_SAMPLE_ADMITTED).append(1)
+            except Exception as fault:  # noqa: BLE001 - it is admitted
+                guard.swallow(fault, "the admission of a sample")
 
     return admit
 
@@ -221,8 +232,10 @@ def _settle(original: Callable[..., bool], layer: Layer) -> Callable[..., bool]:
         settled: bool = original(self, item, outcome, error)
         scope = item.context.get(SAMPLE) if settled and layer.telemetry is not None else None
         if scope is not None:
-            with guard.protected("the end of a sample"):
+            try:
                 _close(scope, item, outcome, error)
+            except Exception as fault:  # noqa: BLE001 - it has settled
+                guard.swallow(fault, "the end of a sample")
         return settled
 
     return settle
