@@ -34,6 +34,9 @@ _logger = logging.getLogger(__package__)
 Measure = Callable[[float], Any]
 """Makes the SDK's `Measurement` of a value."""
 
+Merge = Callable[[Any, list[float], Measure], None]
+"""Puts sorted values into an aggregation of the SDK, of which the lock of its stream is held."""
+
 
 class Merger:
     """Records lists of values in one histogram with the same attributes each time."""
@@ -51,7 +54,8 @@ class Merger:
         """Record values, and others that each belong to a span."""
         # Until there is a global provider, another instrument stands in for the real one.
         histogram = getattr(self._histogram, "_real_instrument", None) or self._histogram
-        values = sorted((*values, *self._record_last(histogram, exemplars)) if exemplars else values)
+        if exemplars:
+            values = (*values, *self._record_last(histogram, exemplars))
         if values and self._can_merge(histogram, values):
             self.merge(histogram, values)
         else:
@@ -67,45 +71,49 @@ class Merger:
         chosen = set(last.values())
         return [value for index, (value, _) in enumerate(exemplars) if index not in chosen]
 
-    def merge(self, histogram: Any, values: list[float]) -> None:
-        """Sorted values into every stream that the readers and their views make of the SDK's histogram."""
+    def merge(self, histogram: Any, values: Sequence[float]) -> None:
+        """Values into every stream that the readers and their views make of the SDK's histogram."""
         from opentelemetry.sdk.metrics._internal.measurement import Measurement  # noqa: PLC0415 - it need not be there
 
         def measure(value: float) -> Any:
             return Measurement(value, time.time_ns(), histogram, NOWHERE, self._attributes)
 
+        ordered = sorted(values)
         for storage in histogram._measurement_consumer._reader_storages.values():
             for stream in storage._get_or_init_view_instrument_match(histogram):
-                self._merge_into(stream, values, measure)
+                merge = _merges().get(type(stream._aggregation))
+                if merge is not None:
+                    self._merge_into(stream, ordered, measure, merge)
+                else:
+                    for value in values:
+                        stream.consume_measurement(measure(value), False)
 
-    def _can_merge(self, histogram: Any, values: list[float]) -> bool:
+    def _can_merge(self, histogram: Any, values: Sequence[float]) -> bool:
         """Whether the histogram is the SDK's, switched on, would take all values, and keeps none as an exemplar."""
         if not type(histogram).__module__.startswith("opentelemetry.sdk.") or not works():
             return False
-        if values[0] < 0 or not math.isfinite(sum(values)):
+        if min(values) < 0 or not math.isfinite(sum(values)):
             return False
         if hasattr(histogram, "_is_enabled") and not histogram._is_enabled():
             return False
         exemplars = histogram._measurement_consumer._sdk_config.exemplar_filter
         return not exemplars.should_sample(values[0], time.time_ns(), self._attributes, NOWHERE)
 
-    def _merge_into(self, stream: Any, values: list[float], measure: Measure) -> None:
-        merge = _merges().get(type(stream._aggregation))
-        if merge is not None:
-            # Delta collections throw aggregations away under the same lock, so none is kept here.
-            with stream._lock:
-                aggregation = stream._attributes_aggregation.get(self._keys.get(stream))
-                if aggregation is not None:
-                    merge(aggregation, values, measure)
-                    return
-            stream.consume_measurement(measure(values[0]), False)  # the SDK makes the series, within its limit
-            values = values[1:]
-            with stream._lock:
-                aggregation = self._find(stream)
-                if aggregation is not None:
-                    merge(aggregation, values, measure)
-                    return
-        for value in values:
+    def _merge_into(self, stream: Any, ordered: list[float], measure: Measure, merge: Merge) -> None:
+        # Delta collections throw aggregations away under the same lock, so none is kept here.
+        with stream._lock:
+            aggregation = stream._attributes_aggregation.get(self._keys.get(stream))
+            if aggregation is not None:
+                merge(aggregation, ordered, measure)
+                return
+        stream.consume_measurement(measure(ordered[0]), False)  # the SDK makes the series, within its limit
+        rest = ordered[1:]
+        with stream._lock:
+            aggregation = self._find(stream)
+            if aggregation is not None:
+                merge(aggregation, rest, measure)
+                return
+        for value in rest:
             stream.consume_measurement(measure(value), False)
 
     def _find(self, stream: Any) -> Any:
@@ -159,7 +167,7 @@ def _exponential(aggregation: Any, values: list[float], measure: Measure) -> Non
 
 
 @functools.cache
-def _merges() -> dict[type, Callable[[Any, list[float], Measure], None]]:
+def _merges() -> dict[type, Merge]:
     """How lists of sorted values are merged, by the class of the aggregation; for others the SDK's own way is taken."""
     from opentelemetry.sdk.metrics._internal import aggregation  # noqa: PLC0415 - it need not be there
 
@@ -212,7 +220,7 @@ def _comparisons() -> Iterator[tuple[Any, Any]]:
     for values in (_TEST_VALUES, _TEST_VALUES[::-2], _TEST_VALUES[2:3]):
         for value in values:
             histogram.record(value, {"kind": "public"}, NOWHERE)
-        merger.merge(histogram, sorted(values))
+        merger.merge(histogram, values)
         for reader in readers:
             found = {point.attributes["kind"]: _numbers(point) for point in _points(reader)}
             yield found["public"], found["merged"]
