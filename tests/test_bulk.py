@@ -297,21 +297,9 @@ def test_all_of_this_on_the_oldest_sdk() -> None:
             pytest.skip(message)
         ready.touch()
     root = Path(__file__).parent.parent
+    alone = ["-q", "-p", "no:cacheprovider", "--noconftest", "-c", os.devnull, "--rootdir", str(root)]
     done = subprocess.run(
-        [
-            python,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--noconftest",
-            "-c",
-            os.devnull,
-            "--rootdir",
-            root,
-            Path(__file__),
-        ],  # fmt: skip
+        [python, "-m", "pytest", *alone, Path(__file__)],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root / "src"), "FORGE_OTEL_TESTS_ON_OLDEST": "1"},
         capture_output=True,
