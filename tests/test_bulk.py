@@ -288,7 +288,7 @@ def test_all_of_this_on_the_oldest_sdk() -> None:
     ready = folder / "ready"
     if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", *OLDEST]
+        install = [str(python), "-m", "pip", "install", "--quiet", *OLDEST]
         done = subprocess.run(install, capture_output=True, text=True, check=False)
         if done.returncode:
             message = f"needs a package index: pip install {' '.join(OLDEST)}"
@@ -299,7 +299,7 @@ def test_all_of_this_on_the_oldest_sdk() -> None:
     root = Path(__file__).parent.parent
     alone = ["-q", "-p", "no:cacheprovider", "--noconftest", "-c", os.devnull, "--rootdir", str(root)]
     done = subprocess.run(
-        [python, "-m", "pytest", *alone, Path(__file__)],
+        [str(python), "-m", "pytest", *alone, __file__],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root / "src"), "FORGE_OTEL_TESTS_ON_OLDEST": "1"},
         capture_output=True,

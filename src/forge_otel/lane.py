@@ -14,10 +14,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from . import guard
-from .operation import Call, Operation, span_name, start_attributes
+from .operation import Call, Operation
 from .semconv import attributes as a
 from .series import Attributes
-from .trail import Record, Step
+from .trail import Record, Step, span_name, start_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -26,7 +26,7 @@ from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import Attributes
-from .trail import LONGEST, Record, end_span, write_step
+from .trail import LONGEST, Record, end_span, span_name, start_attributes, write_step
 from .words import exception_attributes
 
 if TYPE_CHECKING:
@@ -145,10 +145,10 @@ class Operation:
             for scope in call.scopes:
                 scope.calls[call] = None
             # In this order: either the sample's end finds the call, or the call sees that the sample has ended.
-            for scope in call.scopes:
-                if scope.settled:
-                    call.drop()
-                    return None
+            if any(scope.settled for scope in call.scopes):
+                for scope in call.scopes:
+                    scope.calls.pop(call, None)
+                return None
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the start of {self.name}")
             return None
@@ -225,9 +225,7 @@ class Call:
             with guard.protected(f"the events of {operation.name}"):
                 self._emit(operation.announce(self))
         if operation.hooks is not None:
-            hook = f"on_{operation.hooks}_start"
-            with guard.protected(f"the hook {hook}"):
-                self._hook(hook)
+            self._hook(f"on_{operation.hooks}_start")
 
     def observe(self, original: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         """Call the function inside the span, and close with what came of it."""
@@ -241,12 +239,6 @@ class Call:
         self.leave(tokens)
         self.close(result)
         return result
-
-    def make_current(self) -> None:
-        """Make the span current in this context and all copies of it, for good."""
-        CALL.set(None)
-        if self.context is not None:
-            otel_context.attach(self.context)
 
     def enter(self) -> Tokens | None:
         """Make the call current until `leave`, and its span, in the same context."""
@@ -278,9 +270,7 @@ class Call:
                 scope.notable = True
         if self.run is None or not self.run.ended:
             if operation.hooks is not None:
-                hook = f"on_{operation.hooks}_end"
-                with guard.protected(f"the hook {hook}"):
-                    self._hook(hook, result)
+                self._hook(f"on_{operation.hooks}_end", result)
             for point in ending.points:
                 try:
                     self.write(point, ending.attributes)
@@ -291,11 +281,6 @@ class Call:
         if operation.span is not None:
             with guard.protected(f"the span of {operation.name}"):
                 self._end_span(operation.span, ending)
-
-    def drop(self) -> None:
-        """It is not to be recorded after all."""
-        for scope in self.scopes:
-            scope.calls.pop(self, None)
 
     def write(self, point: Point, ending: Attributes = NOTHING) -> None:
         """Write a value, as a part of this call."""
@@ -312,8 +297,9 @@ class Call:
                 if scope.span is not None:
                     scope.spans += 1
                     return True
-            if any(scope.why is not None for scope in scopes):
-                self._trails, self._why = scopes, scopes[0].why
+            left_out = [scope for scope in scopes if scope.why is not None]
+            if left_out:
+                self._trails, self._why = left_out, left_out[0].why
             return False
         if run is not None and not run.recording:
             return False
@@ -401,8 +387,9 @@ class Call:
     def _hook(self, name: str, *result: Any) -> None:
         hook = getattr(self.telemetry.config, name)
         if hook is not None:
-            span = self.span if self.span is not None else trace.get_current_span()
-            hook(span, *self.operation.subject(*self.arguments), *result)
+            with guard.protected(f"the hook {name}"):
+                span = self.span if self.span is not None else trace.get_current_span()
+                hook(span, *self.operation.subject(*self.arguments), *result)
 
 
 class Tokens(NamedTuple):
@@ -410,13 +397,3 @@ class Tokens(NamedTuple):
 
     context: Token[Context] | None
     call: Token[Call | None]
-
-
-def span_name(defined: Span, attributes: Attributes) -> str:
-    """The name of a span with these attributes."""
-    return " ".join((defined.type, *(str(attributes[name]) for name in defined.name_attributes)))
-
-
-def start_attributes(defined: Span, attributes: Attributes) -> dict[str, Any]:
-    """Those of the attributes that a span starts with."""
-    return {name: attributes[name] for name in defined.start_attributes if attributes.get(name) is not None}

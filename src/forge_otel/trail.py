@@ -206,3 +206,13 @@ def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, 
             span.set_status(Status(StatusCode.ERROR, message(error)))
     finally:
         span.end(at)
+
+
+def span_name(defined: semconv.spans.Span, attributes: Mapping[str, Any]) -> str:
+    """The name of a span with these attributes."""
+    return " ".join((defined.type, *(str(attributes[name]) for name in defined.name_attributes)))
+
+
+def start_attributes(defined: semconv.spans.Span, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the attributes that a span starts with."""
+    return {name: attributes[name] for name in defined.start_attributes if attributes.get(name) is not None}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from opentelemetry import context as otel_context
+
 from .. import guard
-from ..operation import Call, Emission, Ending, Operation, Point
+from ..operation import CALL, Call, Emission, Ending, Operation, Point
 from ..patching import Layer, Target
 from ..scope import RUN, SAMPLE, RunScope
 from ..semconv import attributes as a
@@ -97,7 +99,9 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     identity = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUN_ID: run.id}
     scope = RunScope(telemetry, call, identity, run.clock.monotonic, faults_before)
     RUN.set(scope)
-    call.make_current()
+    CALL.set(None)
+    if call.context is not None:  # for good: all contexts of the run are copies of this one
+        otel_context.attach(call.context)
     with guard.protected("the lanes of a run"):
         scope.is_slow = slowness(telemetry.config.slow_threshold)
         _open_lanes(scope, run.pipeline)

@@ -13,14 +13,14 @@ from opentelemetry.trace import Link, NonRecordingSpan
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import guard
-from ..operation import CALL, start_attributes
+from ..operation import CALL
 from ..patching import Layer, Target
 from ..scope import RUN, SAMPLE, RunScope, SampleScope
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
-from ..trail import Record, end_span, leave_out, write_late
+from ..trail import Record, end_span, leave_out, start_attributes, write_late
 from .errors import error_type
 
 if TYPE_CHECKING:
