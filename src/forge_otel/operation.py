@@ -336,18 +336,19 @@ class Call:
             return
         if self._trails is None or self.run is None:
             return
+        alone = not self._trails
+        if alone and (ending.error is None or not self.run.span_budget.take(1, from_reserve=True)):
+            self.run.suppress(Signal.SPAN.value, self._why or Reason.SAMPLING.value)
+            return
         start = start_attributes(defined, self.attributes)
         samples = len(self._trails) if self.operation.links_samples else 0
         record = Record(defined, span_name(defined, start), start, ending.attributes, ending.error, samples)
         step = (record, self.started, self.elapsed, 0.0)
+        if alone:
+            write_step(self.run, step, time.time_ns())
         for scope in self._trails:
             if len(scope.trail) < LONGEST:
                 scope.trail.append(step)
-        if not self._trails and self._why is not None:
-            if ending.error is None or not self.run.span_budget.take(1, from_reserve=True):
-                self.run.suppress(Signal.SPAN.value, self._why)
-            else:
-                write_step(self.run, step, time.time_ns())
 
     def _emit(self, emissions: Sequence[Emission]) -> None:
         for event, body, more, error in emissions:
