@@ -16,8 +16,18 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _plain_environment() -> None:
+def _plain_session() -> None:
     """The tests say themselves what is set; what the user of this machine has set must not matter."""
+    _plain_environment()
+
+
+@pytest.fixture(autouse=True)
+def _plain_test() -> None:
+    """Nor what another test has set: the demo sets variables for its process, which in some tests is this one."""
+    _plain_environment()
+
+
+def _plain_environment() -> None:
     for name in [name for name in os.environ if name.startswith(("OTEL_", "FORGE_"))]:
         del os.environ[name]
 

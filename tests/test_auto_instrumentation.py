@@ -259,7 +259,10 @@ def test_a_file_counts_more_than_variables(tmp_path: Path) -> None:
 def test_bad_entries_are_logged_and_the_others_count(tmp_path: Path) -> None:
     output, log = configured(tmp_path, "components: [stage]", "events: some", "sampling: 0.5")
 
-    known = "there are components, events, trace_per_sample, zero_points, zero_point_timeout"
+    known = (
+        "there are components, events, trace_per_sample, sampling_rate, slow_threshold, span_budget, event_budget, "
+        "zero_points, zero_point_timeout"
+    )
     assert log == [
         "events: 'some' of forge in the configuration file is ignored: it must be one of default, all, none",
         f"sampling: 0.5 of forge in the configuration file is ignored: there is no such setting; {known}",

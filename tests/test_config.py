@@ -24,6 +24,10 @@ def test_defaults() -> None:
         components=EVERYTHING,
         events="default",
         trace_per_sample=False,
+        sampling_rate=1.0,
+        slow_threshold=None,
+        span_budget=10_000,
+        event_budget=1_000,
         zero_points=True,
         zero_point_timeout=1.0,
         on_run_start=None,
@@ -74,6 +78,14 @@ def test_components_may_be_any_collection() -> None:
             "zero_point_timeout=nan: it must be a number of seconds, 0 or more",
         ),
         ({"zero_point_timeout": True}, "zero_point_timeout=True: it must be a number of seconds, 0 or more"),
+        ({"sampling_rate": 1.5}, "sampling_rate=1.5: it must be a number from 0 to 1"),
+        ({"sampling_rate": "all"}, "sampling_rate='all': it must be a number from 0 to 1"),
+        ({"sampling_rate": True}, "sampling_rate=True: it must be a number from 0 to 1"),
+        ({"slow_threshold": -1}, "slow_threshold=-1: it must be a number of seconds, 0 or more, or auto"),
+        ({"slow_threshold": "p99"}, "slow_threshold='p99': it must be a number of seconds, 0 or more, or auto"),
+        ({"span_budget": -1}, "span_budget=-1: it must be a whole number, 0 or more"),
+        ({"span_budget": 1.5}, "span_budget=1.5: it must be a whole number, 0 or more"),
+        ({"event_budget": True}, "event_budget=True: it must be a whole number, 0 or more"),
         ({"on_stage_end": "print"}, "on_stage_end='print': it must be a function"),
     ],
 )
@@ -91,6 +103,11 @@ def test_every_variable() -> None:
             "FORGE_OTEL_TRACE_PER_SAMPLE": "TRUE",
             "FORGE_OTEL_ZERO_POINTS": "false",
             "FORGE_OTEL_ZERO_POINT_TIMEOUT": "0.25",
+            "FORGE_OTEL_SAMPLING_RATE": "0.01",
+            "FORGE_OTEL_SLOW_THRESHOLD": "2.5",
+            "FORGE_OTEL_SPAN_BUDGET": "500",
+            "FORGE_OTEL_EVENT_BUDGET": "0",
+            "FORGE_OTEL_BULK_MERGE": "off",
             "OTEL_SERVICE_NAME": "not ours",
             "FORGE_OTEL_RAISE_FAULTS": "0",
         }
@@ -100,7 +117,12 @@ def test_every_variable() -> None:
         trace_per_sample=True,
         zero_points=False,
         zero_point_timeout=0.25,
+        sampling_rate=0.01,
+        slow_threshold=2.5,
+        span_budget=500,
+        event_budget=0,
     )
+    assert ForgeConfig.from_environment({"FORGE_OTEL_SLOW_THRESHOLD": "Auto"}).slow_threshold == "auto"
 
 
 def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> None:
@@ -136,7 +158,8 @@ def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> Non
             "all",
             (
                 "FORGE_OTEL_EVENT='all' is ignored: there is no such setting; "
-                "there are components, events, trace_per_sample, zero_points, zero_point_timeout"
+                "there are components, events, trace_per_sample, sampling_rate, slow_threshold, "
+                "span_budget, event_budget, zero_points, zero_point_timeout"
             ),
         ),
         (
@@ -144,7 +167,8 @@ def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> Non
             "print",
             (
                 "FORGE_OTEL_ON_STAGE_END='print' is ignored: there is no such setting; "
-                "there are components, events, trace_per_sample, zero_points, zero_point_timeout"
+                "there are components, events, trace_per_sample, sampling_rate, slow_threshold, "
+                "span_budget, event_budget, zero_points, zero_point_timeout"
             ),
         ),
     ],
@@ -193,7 +217,10 @@ def test_bad_file_entries_are_logged_and_left_out(warnings: pytest.LogCaptureFix
 
     assert vars(entries) == {"zero_points": False}
     assert entries.events is None
-    known = "there are components, events, trace_per_sample, zero_points, zero_point_timeout"
+    known = (
+        "there are components, events, trace_per_sample, sampling_rate, slow_threshold, span_budget, event_budget, "
+        "zero_points, zero_point_timeout"
+    )
     assert warnings.messages == [
         "events: 'some' of forge in the configuration file is ignored: it must be one of default, all, none",
         f"sampling: 'all' of forge in the configuration file is ignored: there is no such setting; {known}",

@@ -96,6 +96,7 @@ INFO forge.pipeline.summary in forge.pipeline small
   forge.summary.skipped = 1
   forge.summary.spans = 30
   forge.summary.split = 1
+  forge.summary.suppressed = 0
   forge.summary.unchanged = 0
 INFO forge.stage.summary in forge.pipeline small
   Stage clean: executions 5, errors 1, skips 1, retries 1

@@ -108,6 +108,25 @@ def output_of(script: str, tmp_path: Path, **environ: str) -> Any:
 
 
 @needs_fork
+def test_what_waits_in_buffers_is_counted_in_one_process(tmp_path: Path) -> None:
+    """What the parent has measured and not written yet is not written by the child as well."""
+    script = """
+parents, childs = Providers(), Providers()
+ForgeInstrumentor().instrument(**parents.arguments)
+run()
+
+def child():
+    inherited = parents.recorded()[2]
+    instrument_worker(**childs.arguments)
+    run()
+    return inherited, childs.recorded()[2], parents.recorded()[2]
+
+print(json.dumps([in_child(child), parents.recorded()[2]]))
+"""
+    assert output_of(script, tmp_path) == [[0, 1, 0], 1]
+
+
+@needs_fork
 def test_a_forked_child_records_nothing_until_it_is_instrumented(tmp_path: Path) -> None:
     script = """
 parents, childs = Providers(), Providers()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from .bulk import SWITCH
 from .settings import Setting, boolean, check_fields, flag, number, one_of, word
 
 Events = Literal["default", "all", "none"]
@@ -18,7 +19,7 @@ Hook = Callable[..., object]
 _COMPONENTS: Final = ("runner", "stage", "measurement", "storage")
 
 _PREFIX = "FORGE_OTEL_"
-_OTHER_VARIABLES = ("FORGE_OTEL_RAISE_FAULTS", "FORGE_OTEL_STATSD_")
+_OTHER_VARIABLES = ("FORGE_OTEL_RAISE_FAULTS", "FORGE_OTEL_STATSD_", SWITCH)
 _logger = logging.getLogger(__package__)
 
 
@@ -42,6 +43,20 @@ class ForgeConfig:
 
     trace_per_sample: bool = False
     """Whether each sample is a trace of its own, linked to the run's: for runs without end, and for tail sampling."""
+
+    sampling_rate: float = 1.0
+    """The share of samples that are traced, from 0 to 1; a hash of a sample's id decides. Metrics count all of them,
+    and samples that fail, are retried or slow are traced whatever it is."""
+
+    slow_threshold: float | Literal["auto"] | None = None
+    """Seconds after which a sample counts as slow; `auto` takes the 99th percentile of those that have settled."""
+
+    span_budget: int = 10_000
+    """How many spans a run writes at the most, a tenth of them kept for errors, retries and slow samples; 0 means any
+    number."""
+
+    event_budget: int = 1_000
+    """How many events a run writes for each class of error at the most; 0 means any number."""
 
     zero_points: bool = True
     """Whether counters that a pipeline is known to have start at zero, so that rates see the first increase as well."""
@@ -93,6 +108,10 @@ class FileEntries:
     components: Any = None
     events: Any = None
     trace_per_sample: Any = None
+    sampling_rate: Any = None
+    slow_threshold: Any = None
+    span_budget: Any = None
+    event_budget: Any = None
     zero_points: Any = None
     zero_point_timeout: Any = None
 
@@ -139,6 +158,27 @@ def _seconds(value: Any) -> float:
     raise ValueError("must be a number of seconds, 0 or more")
 
 
+def _share(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise ValueError("must be a number from 0 to 1")
+
+
+def _slow(value: Any) -> Any:
+    if value is None or value == "auto":
+        return value
+    try:
+        return _seconds(value)
+    except ValueError:
+        raise ValueError("must be a number of seconds, 0 or more, or auto") from None
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("must be a whole number, 0 or more")
+
+
 def _hook(value: Any) -> Any:
     if value is None or callable(value):
         return value
@@ -149,10 +189,19 @@ def _list(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _number_or_word(text: str) -> float | str:
+    value = number(text)
+    return word(value) if isinstance(value, str) else value
+
+
 _SETTINGS: Final = {
     "components": Setting(_components, _list),
     "events": Setting(one_of(*get_args(Events)), word),
     "trace_per_sample": Setting(flag, boolean),
+    "sampling_rate": Setting(_share, number),
+    "slow_threshold": Setting(_slow, _number_or_word),
+    "span_budget": Setting(_count, number),
+    "event_budget": Setting(_count, number),
     "zero_points": Setting(flag, boolean),
     "zero_point_timeout": Setting(_seconds, number),
     "on_run_start": Setting(_hook),

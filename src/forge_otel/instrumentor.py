@@ -86,7 +86,7 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     def _forget(self) -> None:
         """In a forked process: let go of what is the parent's. The layers are inert already."""
         if self._telemetry is not None:
-            self._telemetry.close()  # takes no lock: another thread may have held it when the process was forked
+            self._telemetry.forget()
         self._patches = self._telemetry = None
         self._is_instrumented_by_opentelemetry = False
 

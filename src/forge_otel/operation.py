@@ -1,15 +1,14 @@
 """The engine: everything that is observed is a call of an `Operation`.
 
 An operation is an inert description of one kind of call; the instrumentors consist of little else. What it describes is
-carried out here, and nowhere else are spans, metrics and events touched. Whatever goes wrong here is swallowed; the
-observed function is called exactly once, and what it returns or raises reaches its caller as it is.
+carried out here. What is called for every sample goes a shorter way, see `lane`. Whatever goes wrong here is swallowed;
+the observed function is called exactly once, and what it returns or raises reaches its caller as it is.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -19,12 +18,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import Link, Status, StatusCode
+from opentelemetry.trace import Link
 
 from . import guard
-from .scope import RUN, RunScope, SampleScope
+from .scope import RUN, SAMPLE, RunScope, SampleScope
 from .semconv import attributes as a
+from .semconv.attributes import ForgeTelemetryReason as Reason
+from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import Attributes
+from .trail import LONGEST, Record, end_span, span_name, start_attributes, write_step
+from .words import exception_attributes
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -59,7 +62,7 @@ class Emission(NamedTuple):
     """What `exception.*` describes."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Ending:
     """What came of a call, in the words of the vocabulary."""
 
@@ -69,6 +72,8 @@ class Ending:
     """Why the span's status is an error."""
     points: Sequence[Point] = ()
     events: Sequence[Emission] = ()
+    notable: bool = False
+    """Whether the samples are to be traced for it, even if nothing else comes of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,8 @@ class Operation:
     """The events at the start."""
     samples: Callable[..., Sequence[SampleScope]] = lambda *_: ()
     """The samples that the call works on. If one of them settles before the call comes back, the call is over."""
+    about: Callable[..., Sequence[str]] = lambda *_: ()
+    """The ids of samples by which is decided whether the call is traced, where it is made in no sample's context."""
     links_samples: bool = False
     """Whether the span links to the spans of the samples, as that of a batch does."""
     hooks: str | None = None
@@ -122,9 +129,7 @@ class Operation:
         call.close(result)
         return result
 
-    def open(
-        self, telemetry: Telemetry, *arguments: Any, parent: Context | None = None, links: Sequence[Link] = ()
-    ) -> Call | None:
+    def open(self, telemetry: Telemetry, *arguments: Any) -> Call | None:
         """Begin: the span is started, but not made current. None where nothing is to be recorded."""
         try:
             if not is_instrumentation_enabled():
@@ -132,18 +137,20 @@ class Operation:
             run = RUN.get()
             if run is not None and run.ended:
                 return None
-            call = Call(self, telemetry, run, arguments)
+            attributes = {**self.start(*arguments), **(run.identity if run is not None else NOTHING)}
+            call = Call(self, telemetry, run, arguments, attributes)
             call.scopes = self.samples(*arguments)
             for scope in call.scopes:
-                scope.open[call] = None
+                scope.calls[call] = None
             # In this order: either the sample's end finds the call, or the call sees that the sample has ended.
             if any(scope.settled for scope in call.scopes):
-                call.drop()
+                for scope in call.scopes:
+                    scope.calls.pop(call, None)
                 return None
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the start of {self.name}")
             return None
-        call.start(parent, links)
+        call.start()
         return call
 
 
@@ -152,7 +159,8 @@ class Call:
 
     __slots__ = (
         "_claim",
-        "_started",
+        "_trails",
+        "_why",
         "arguments",
         "attributes",
         "clock",
@@ -162,43 +170,60 @@ class Call:
         "run",
         "scopes",
         "span",
+        "started",
         "telemetry",
     )
 
     def __init__(
-        self, operation: Operation, telemetry: Telemetry, run: RunScope | None, arguments: tuple[Any, ...]
+        self,
+        operation: Operation,
+        telemetry: Telemetry,
+        run: RunScope | None,
+        arguments: tuple[Any, ...],
+        attributes: Attributes,
     ) -> None:
         self.operation = operation
         self.telemetry = telemetry
         self.run = run
         self.arguments = arguments
-        self.attributes: Attributes = {**operation.start(*arguments), **(run.identity if run else {})}
+        self.attributes = attributes
         self.scopes: Sequence[SampleScope] = ()
         self.span: trace.Span | None = None
         self.context: Context | None = None
         """With the span current; None without a span, which means the context that is current anyway."""
         self.notes: list[Any] = []
         """What is found out on the way, for `Operation.end`."""
-        self.clock = run.clock if run else telemetry.clock
-        self._started = self.clock()
+        self.clock = run.clock if run is not None else telemetry.clock
+        self.started = self.clock()
+        self._trails: Sequence[SampleScope] | None = None
+        """Without a span: the samples that keep what it would say; empty where it would be the run's own."""
+        self._why: str | None = None
+        """Why there is none, where we left it out."""
         self._claim = threading.Lock()
+
+    def belongs_to(self, scope: SampleScope, span: trace.Span | None) -> None:
+        """It was begun for a sample by a lane, with this span, or without one because the sample is not traced."""
+        if span is not None:
+            self.span, self.context = span, trace.set_span_in_context(span)
+        elif scope.why is not None:
+            self._trails, self._why = (scope,), scope.why
 
     @property
     def elapsed(self) -> float:
         """Seconds since the start."""
-        return self.clock() - self._started
+        return self.clock() - self.started
 
-    def start(self, parent: Context | None, links: Sequence[Link]) -> None:
+    def start(self) -> None:
         operation = self.operation
-        with guard.protected(f"the span of {operation.name}"):
-            self._start_span(parent, links)
+        if operation.span is not None:
+            with guard.protected(f"the span of {operation.name}"):
+                if self._is_traced():
+                    self._start_span(operation.span)
         if operation.announce is not None:
             with guard.protected(f"the events of {operation.name}"):
                 self._emit(operation.announce(self))
         if operation.hooks is not None:
-            hook = f"on_{operation.hooks}_start"
-            with guard.protected(f"the hook {hook}"):
-                self._hook(hook)
+            self._hook(f"on_{operation.hooks}_start")
 
     def observe(self, original: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         """Call the function inside the span, and close with what came of it."""
@@ -213,93 +238,125 @@ class Call:
         self.close(result)
         return result
 
-    def make_current(self) -> None:
-        """Make the span current in this context and all copies of it, for good."""
-        CALL.set(None)
-        if self.context is not None:
-            otel_context.attach(self.context)
-
     def enter(self) -> Tokens | None:
-        """Make the span current until `leave`, in the same context."""
-        if self.context is None:
+        """Make the call current until `leave`, and its span, in the same context."""
+        if self.operation.span is None:
             return None
         with guard.protected(f"the context of {self.operation.name}"):
-            return Tokens(otel_context.attach(self.context), CALL.set(self))
+            attached = otel_context.attach(self.context) if self.context is not None else None
+            return Tokens(attached, CALL.set(self))
         return None
 
     def leave(self, tokens: Tokens | None) -> None:
         if tokens is not None:
             with guard.protected(f"the context of {self.operation.name}"):
                 CALL.reset(tokens.call)
-                otel_context.detach(tokens.context)
+                if tokens.context is not None:
+                    otel_context.detach(tokens.context)
 
     def close(self, result: Any, error: BaseException | None = None) -> None:
         """Record what came of it: for every outcome, and once, whoever comes first."""
         if not self._claim.acquire(blocking=False):
             return
         for scope in self.scopes:
-            scope.open.pop(self, None)
+            scope.calls.pop(self, None)
         operation, ending = self.operation, Ending()
         with guard.protected(f"the end of {operation.name}"):
             ending = operation.end(self, result, error)
+        if ending.notable:
+            for scope in (*self.scopes, *(self._trails or ())):
+                scope.notable = True
         if self.run is None or not self.run.ended:
             if operation.hooks is not None:
-                hook = f"on_{operation.hooks}_end"
-                with guard.protected(f"the hook {hook}"):
-                    self._hook(hook, result)
+                self._hook(f"on_{operation.hooks}_end", result)
             for point in ending.points:
-                with guard.protected(f"the metric {point.metric.name}"):
+                try:
                     self.write(point, ending.attributes)
+                except Exception as fault:  # noqa: BLE001 - the other points are not to be lost
+                    guard.swallow(fault, f"the metric {point.metric.name}")
             with guard.protected(f"the events of {operation.name}"):
                 self._emit(ending.events)
-        if self.span is not None:
+        if operation.span is not None:
             with guard.protected(f"the span of {operation.name}"):
-                self._end_span(self.span, ending)
-
-    def drop(self) -> None:
-        """It is not to be recorded after all."""
-        for scope in self.scopes:
-            scope.open.pop(self, None)
+                self._end_span(operation.span, ending)
 
     def write(self, point: Point, ending: Attributes = NOTHING) -> None:
         """Write a value, as a part of this call."""
         attributes = {**self.attributes, **ending, **point.attributes}
-        self.telemetry.series.get(point.metric, attributes).write(point.value, self.context)
+        self.telemetry.series.get(point.metric, attributes).write(point.value, self.span)
 
-    def _start_span(self, parent: Context | None, links: Sequence[Link]) -> None:
-        defined = self.operation.span
-        if defined is None:
-            return
+    def _is_traced(self) -> bool:
+        """Whether there is a span: as the samples have it; without one, as their ids and the run's budget have it."""
+        run = self.run
+        scope = SAMPLE.get()
+        scopes = self.scopes or ((scope,) if scope is not None else ())
+        if scopes:
+            for scope in scopes:
+                if scope.span is not None:
+                    scope.spans += 1
+                    return True
+            left_out = [scope for scope in scopes if scope.why is not None]
+            if left_out:
+                self._trails, self._why = left_out, left_out[0].why
+            return False
+        if run is not None and not run.recording:
+            return False
+        ids = self.operation.about(*self.arguments)
+        if ids and not any(map(self.telemetry.sampler.traces, ids)):
+            self._why = Reason.SAMPLING.value
+        elif run is not None and not run.span_budget.take(1):
+            self._why = Reason.BUDGET.value
+        if self._why is not None and run is not None:
+            self._trails = ()
+        return self._why is None
+
+    def _start_span(self, defined: Span) -> None:
         attributes = self.attributes
+        links: list[Link] = []
         if self.operation.links_samples:
-            spans = [scope.call.span for scope in self.scopes]
-            links = [Link(span.get_span_context()) for span in spans if span is not None]
+            links = [Link(scope.span_context) for scope in self.scopes if scope.span is not None and scope.span_context]
         self.span = self.telemetry.tracer.start_span(
-            " ".join((defined.type, *(str(attributes[name]) for name in defined.name_attributes))),
-            context=parent,
+            span_name(defined, attributes),
             kind=defined.kind,
-            attributes={n: attributes[n] for n in defined.start_attributes if attributes.get(n) is not None},
+            attributes=start_attributes(defined, attributes),
             links=links,
             record_exception=False,
             set_status_on_exception=False,
         )
-        self.context = trace.set_span_in_context(self.span, parent)
+        self.context = trace.set_span_in_context(self.span)
         if self.run is not None and self.span.is_recording():
             self.run.count_span()
 
-    def _end_span(self, span: trace.Span, ending: Ending) -> None:
-        try:
-            span.set_attributes({name: value for name, value in ending.attributes.items() if value is not None})
-            if ending.error is not None:
-                span.set_status(Status(StatusCode.ERROR, message(ending.error)))
-        finally:
-            span.end()
+    def _end_span(self, defined: Span, ending: Ending) -> None:
+        """Without one, keep what it would say, for the samples to decide; where there are none, decide."""
+        if self.span is not None:
+            end_span(self.span, ending.attributes, ending.error)
+            return
+        if self._trails is None or self.run is None:
+            return
+        alone = not self._trails
+        if alone and (ending.error is None or not self.run.span_budget.take(1, from_reserve=True)):
+            self.run.suppress(Signal.SPAN.value, self._why or Reason.SAMPLING.value)
+            return
+        start = start_attributes(defined, self.attributes)
+        samples = len(self._trails) if self.operation.links_samples else 0
+        record = Record(defined, span_name(defined, start), start, ending.attributes, ending.error, samples)
+        step = (record, self.started, self.elapsed, 0.0)
+        if alone:
+            write_step(self.run, step, time.time_ns())
+        for scope in self._trails:
+            if len(scope.trail) < LONGEST:
+                scope.trail.append(step)
 
     def _emit(self, emissions: Sequence[Emission]) -> None:
         for event, body, more, error in emissions:
             if not self.telemetry.emits(event):
                 continue
-            attributes = {**self.attributes, **more, **(exception_attributes(error) if error is not None else {})}
+            attributes = {**self.attributes, **more}
+            if not self._may_emit(event, attributes):
+                continue
+            if error is not None:
+                attributes.update(exception_attributes(error))
             self.telemetry.logger.emit(
                 timestamp=time.time_ns(),
                 context=self.context,
@@ -310,55 +367,32 @@ class Call:
                 event_name=event.name,
             )
 
+    def _may_emit(self, event: Event, attributes: Attributes) -> bool:
+        """Events of errors, as long as the run's budget for their class lasts; of those that say what spans say as
+        well, the ones of samples that are traced.
+        """
+        run = self.run
+        if run is None:
+            return True
+        if not event.default:
+            why = self._why
+        else:
+            kind = attributes.get(a.ERROR_TYPE)
+            why = None if kind is None or run.event_budget.take(kind) else Reason.BUDGET.value
+        if why is not None:
+            run.suppress(Signal.EVENT.value, why)
+        return why is None
+
     def _hook(self, name: str, *result: Any) -> None:
         hook = getattr(self.telemetry.config, name)
-        if hook is not None and self.span is not None:
-            hook(self.span, *self.operation.subject(*self.arguments), *result)
+        if hook is not None:
+            with guard.protected(f"the hook {name}"):
+                span = self.span if self.span is not None else trace.get_current_span()
+                hook(span, *self.operation.subject(*self.arguments), *result)
 
 
 class Tokens(NamedTuple):
     """What `Call.leave` needs to put back what was current before."""
 
-    context: Token[Context]
+    context: Token[Context] | None
     call: Token[Call | None]
-
-
-def exception_attributes(error: BaseException) -> dict[str, str]:
-    """What an event says about an exception."""
-    return {
-        a.EXCEPTION_TYPE: qualified_name(type(error)),
-        a.EXCEPTION_MESSAGE: message(error),
-        a.EXCEPTION_STACKTRACE: stacktrace(error),
-    }
-
-
-def message(error: BaseException) -> str:
-    """What an exception says; where its `__str__` fails, what Python prints instead."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - somebody else's code
-        return f"<exception str() failed: {qualified_name(type(error))}>"
-
-
-def stacktrace(error: BaseException) -> str:
-    """The stack trace as Python prints it, but for the marks below the lines.
-
-    To place those it parses each line, which takes long, and which CPython before 3.13 cannot do on several threads at
-    once: a stage that parses Python would fail because of us.
-    """
-    formatted = traceback.TracebackException.from_exception(error)
-    pending, seen = [formatted], set()
-    while pending:
-        part = pending.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        for frame in part.stack:
-            frame.colno = frame.end_colno = None
-        pending += [p for p in (part.__cause__, part.__context__, *(part.exceptions or ())) if p is not None]
-    return "".join(formatted.format())
-
-
-def qualified_name(kind: type) -> str:
-    """`json.decoder.JSONDecodeError`; built-in classes stand without their module."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from .budget import EventBudget, SpanBudget
+from .semconv import attributes as a
+from .semconv import metrics
+
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, SpanContext
+
+    from .lane import Lane
     from .operation import Call
+    from .semconv.definitions import Metric
+    from .series import Series
+    from .telemetry import Telemetry
+    from .trail import Step
 
 RUN: ContextVar[RunScope | None] = ContextVar("forge_otel_run", default=None)
 """The run that the current work belongs to."""
@@ -20,20 +32,72 @@ SAMPLE: ContextVar[SampleScope | None] = ContextVar("forge_otel_sample", default
 class RunScope:
     """One run, from its begin to its end."""
 
-    __slots__ = ("_lock", "_spans", "call", "clock", "ended", "faults_before", "identity")
+    __slots__ = (
+        "__weakref__",
+        "_lock",
+        "_series",
+        "_spans",
+        "_suppressed",
+        "call",
+        "clock",
+        "ended",
+        "event_budget",
+        "faults_before",
+        "identity",
+        "is_slow",
+        "measurements",
+        "recording",
+        "settled",
+        "span_budget",
+        "stages",
+        "steps",
+        "telemetry",
+        "trace_id",
+    )
 
-    def __init__(self, call: Call, identity: Mapping[str, Any], clock: Callable[[], float], faults_before: int) -> None:
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        call: Call,
+        identity: Mapping[str, Any],
+        clock: Callable[[], float],
+        faults_before: int,
+    ) -> None:
+        self.telemetry = telemetry
         self.call = call
         """The run's own span and attributes."""
         self.identity = identity
         """What says on every span, metric and event which run it belongs to."""
         self.clock = clock
         """Readings in seconds; the run's own, so that durations agree with the run's record."""
-        self.faults_before = faults_before
-        """How many faults of the telemetry there had been when the run began."""
+        self.recording = call.span is not None and call.span.is_recording()
+        """Whether its trace is recorded: if the run's span is not, nothing of the run is."""
+        self.trace_id = call.span.get_span_context().trace_id if call.span is not None else 0
         self.ended = False
         """The run has given its account: what an abandoned thread still brings is not recorded."""
-        self._spans = 0
+        self.faults_before = faults_before
+        """How many faults of the telemetry there had been when the run began."""
+        self.stages: dict[str, Lane] = {}
+        """What is known about the run's stages beforehand, by name."""
+        self.measurements: dict[str, Lane] = {}
+        """The same for the measurements, by key."""
+        self.is_slow: Callable[[float], bool] = lambda _: False
+        """Says whether a sample that took so many seconds is slow; to be asked for each one that settles."""
+        self.steps = 1
+        """How many spans a sample is expected to have."""
+        self.span_budget = SpanBudget(telemetry.config.span_budget)
+        self.event_budget = EventBudget(telemetry.config.event_budget)
+        self._series: dict[tuple[str, str | None], Series] = {}
+        self.settled: Mapping[str, tuple[Series, Series]] = {
+            outcome.value: (
+                self.series(metrics.FORGE_SAMPLE_SETTLED, a.FORGE_SAMPLE_OUTCOME, outcome.value),
+                self.series(metrics.FORGE_SAMPLE_DURATION, a.FORGE_SAMPLE_OUTCOME, outcome.value),
+            )
+            for outcome in a.ForgeSampleOutcome
+        }
+        """The counter and the histogram of settled samples, by outcome."""
+        self._spans = int(self.recording)
+        self._suppressed = 0
         self._lock = threading.Lock()
 
     @property
@@ -41,19 +105,129 @@ class RunScope:
         """How many spans of the run were recorded."""
         return self._spans
 
+    @property
+    def suppressed(self) -> int:
+        """How many spans and events of the run were left out by sampling and budgets."""
+        return self._suppressed
+
     def count_span(self) -> None:
         with self._lock:
             self._spans += 1
+
+    def suppress(self, signal: str, reason: str, records: int = 1) -> None:
+        """So many spans or events are left out."""
+        with self._lock:
+            self._suppressed += records
+        key = (signal, reason)
+        series = self._series.get(key)
+        if series is None:
+            said = {a.FORGE_TELEMETRY_SIGNAL: signal, a.FORGE_TELEMETRY_REASON: reason}
+            series = self.telemetry.series.get(metrics.FORGE_TELEMETRY_SUPPRESSED, {**self.identity, **said})
+            self._series[key] = series
+        series.append(records)
+
+    def series(self, metric: Metric, attribute: str = "", value: str | None = None) -> Series:
+        """The run's series of a metric, with one more attribute; for what is written for every sample. The values are
+        those that the pipeline's definition fixes.
+        """
+        key = (metric.name, value)
+        series = self._series.get(key)
+        if series is None:
+            series = self.telemetry.series.get(metric, {**self.identity, attribute: value})
+            self._series[key] = series
+        return series
+
+    def close_lanes(self) -> None:
+        """Send every call the long way, which sees that the run has ended, or that nobody is listening any more."""
+        for lane in self.forget_lanes():
+            lane.close()
+
+    def forget_lanes(self) -> Sequence[Lane]:
+        """The same without a look at what has come by them."""
+        lanes = (*self.stages.values(), *self.measurements.values())
+        self.stages.clear()
+        self.measurements.clear()
+        return lanes
 
 
 class SampleScope:
     """One sample, from its admission until it settles."""
 
-    __slots__ = ("call", "open", "settled")
+    __slots__ = (
+        "_unclaimed",
+        "anchor",
+        "busy",
+        "busy_since",
+        "busy_span",
+        "calls",
+        "clock",
+        "context",
+        "measurements",
+        "notable",
+        "notes",
+        "parent_id",
+        "run",
+        "sample_id",
+        "settled",
+        "span",
+        "span_context",
+        "spans",
+        "stages",
+        "started",
+        "trail",
+        "why",
+    )
 
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        """The sample's own span and attributes."""
+    def __init__(self, run: RunScope, sample_id: str, parent_id: str | None) -> None:
+        self.run = run
+        self.sample_id = sample_id
+        self.parent_id = parent_id
+        self.clock = run.clock
+        self.started = run.clock()
+        self.anchor = 0
+        """Unix time in nanoseconds of `started`; read where there is a trail."""
+        self.span: Span | None = None
+        """Its span, where it is traced."""
+        self.spans = 0
+        """How many spans it has."""
+        self.span_context: SpanContext | None = None
+        """What logs and dead letters refer to; where it is not traced, of a span that may be written later."""
+        self.context: Context | None = None
+        """What is current in its calls."""
+        self.why: str | None = None
+        """Why it is not traced, where we left it out."""
+        self.trail: list[Step] = []
+        """What was done, where it is not traced."""
+        self.notable = False
+        """It was retried: that is worth a trace."""
+        self.notes: list[Any] = []
+        """What is found out in a call that goes by a lane, such as retries."""
+        self.stages: Mapping[str, Lane] = run.stages
+        self.measurements: Mapping[str, Lane] = run.measurements
+        """The lanes that its calls go by."""
+        self.busy: Lane | None = None
+        """The lane by which a call goes on. One can; others then go the long way."""
+        self.busy_since = 0.0
+        self.busy_span: Span | None = None
+        """The call's span, where the sample is traced."""
+        self._unclaimed = [True]
+        self.calls: dict[Call, None] = {}
+        """Other operations on this sample that have not come back; in the order in which they began."""
         self.settled = False
-        self.open: dict[Call, None] = {}
-        """The operations on this sample that have not come back; in the order in which they began."""
+        """It is settling: what begins now is not recorded."""
+
+    def claim(self) -> bool:
+        """Whether the call that goes on is the caller's to end: the call itself ends, or the sample settles meanwhile.
+
+        Only where both happen in the same moment they have to ask. The call takes itself out of `busy` before it looks
+        at `settled`, and the settling sample sets `settled` before it looks at `busy`: so one of them sees the other.
+        """
+        try:
+            return self._unclaimed.pop()
+        except IndexError:
+            return False
+
+    def end_busy(self) -> bool:
+        """The call that went on by a lane has come back; says whether it is to be recorded."""
+        self.busy = None
+        return not self.settled or self.claim()

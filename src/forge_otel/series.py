@@ -1,72 +1,177 @@
-"""Where values are written: one object for each instrument with one set of attributes."""
+"""Where values are written: one object for each instrument with one set of attributes.
+
+Values are not handed to OpenTelemetry one by one, which would cost more than what they measure. They wait in buffers,
+and are written together: when a buffer is full, and at the beginning of every collection.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
+from . import guard
+from .bulk import NOWHERE, Merger
+from .cardinality import Cardinality
 from .semconv import metrics
 from .semconv.definitions import Instrument, Metric
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.metrics import Meter
+    from opentelemetry.trace import Span
 
 Attributes = Mapping[str, Any]
 """Attributes by name; those that are None are left out wherever they are written."""
 
+FULL: Final = 512
+"""How many values wait at the most before they are written."""
 
-class Series:
+PATIENCE: Final = 1.0
+"""Seconds that a collection waits at the most for a thread that is writing a buffer."""
+
+
+class Buffer:
+    """Values that wait for being written together by `write`, which gets each of them exactly once.
+
+    `list.append` is atomic, with and without the global interpreter lock, so threads append without a lock of ours.
+    """
+
+    __slots__ = ("_lock", "_name", "_write", "values")
+
+    def __init__(self, name: str, write: Callable[..., None]) -> None:
+        self.values: list[Any] = []
+        """Whoever appends here itself calls `drain` when there are `FULL` of them."""
+        self._name = name
+        self._write = write
+        self._lock = threading.Lock()
+
+    def append(self, value: Any) -> None:
+        """Add a value."""
+        values = self.values
+        values.append(value)
+        if len(values) >= FULL:
+            self.drain()
+
+    def drain(self, patience: float = 0) -> None:
+        """Write what is there. If another thread is at it, wait for it so many seconds, then leave it to that one."""
+        if not self._lock.acquire(timeout=patience):
+            return
+        try:
+            count = len(self.values)
+            if count:
+                chunk = self.values[:count]
+                del self.values[:count]
+                with guard.protected(f"the metric {self._name}"):
+                    self._write(chunk)
+        finally:
+            self._lock.release()
+
+    def forget(self) -> None:
+        """In a forked process: what is here is the parent's, and so is whoever holds the lock."""
+        self.values.clear()
+        self._lock = threading.Lock()
+
+
+class Series(Buffer):
     """One instrument with one set of attributes."""
 
-    __slots__ = ("_attributes", "_write", "_zeroed")
+    __slots__ = ("_attributes", "_set", "_zeroed", "traced")
 
-    def __init__(self, write: Callable[..., None], attributes: dict[str, Any]) -> None:
-        self._write = write
+    def __init__(self, metric: Metric, instrument: Any, attributes: dict[str, Any]) -> None:
         self._attributes = attributes
         self._zeroed = False
+        self._set = None
+        self.traced: Buffer | None = None
+        """Of a histogram: values, each with the context of the span that it belongs to."""
+        if metric.instrument is Instrument.HISTOGRAM:
+            merger = Merger(instrument, attributes, metric.boundaries or ())
+            super().__init__(metric.name, merger)
+            self.traced = Buffer(metric.name, lambda values: merger((), values))
+        elif metric.instrument is Instrument.COUNTER:
+            super().__init__(metric.name, lambda values: instrument.add(sum(values), attributes, NOWHERE))
+        else:
+            super().__init__(metric.name, lambda values: instrument.set(values[-1], attributes, NOWHERE))
+            self._set = instrument.set
 
-    def write(self, value: float, context: Context | None = None) -> None:
-        """Add to a counter, record in a histogram, set a gauge. The context is where an exemplar points to."""
-        self._write(value, self._attributes, context)
+    def write(self, value: float, span: Span | None = None) -> None:
+        """Add to a counter, record in a histogram, set a gauge. An exemplar of a histogram may point to the span."""
+        if self._set is not None:
+            self._set(value, self._attributes, NOWHERE)
+        elif self.traced is not None and span is not None:
+            self.traced.append((value, span.get_span_context()))
+        else:
+            self.append(value)
+
+    def write_all(self, values: Sequence[float]) -> None:
+        """Write several values at once, past the buffer."""
+        self._write(values)
 
     def zero(self) -> bool:
         """Add nothing, once, so that the series exists before there is something to add; says whether it did."""
         if self._zeroed:
             return False
         self._zeroed = True
-        self._write(0, self._attributes)
+        self._write([0])
         return True
 
 
 class SeriesTable:
     """All series of a meter. Its instruments are created here, once; of the attributes given, each takes only those
-    that the vocabulary allows it.
+    that the vocabulary allows it, and no more different values of them than `Cardinality` does.
     """
 
     def __init__(self, meter: Meter) -> None:
-        self._writers = {metric.name: _writer(meter, metric) for metric in metrics.ALL if not metric.observable}
+        self.cardinality = Cardinality()
+        self._instruments = {m.name: (m, _instrument(meter, m)) for m in metrics.ALL if not m.observable}
         self._series: dict[tuple[Any, ...], Series] = {}
+        self._buffers: list[Buffer] = []
 
     def get(self, metric: Metric, attributes: Attributes) -> Series:
         """The series of a metric with these attributes."""
-        key = (metric.name, *[attributes.get(name) for name in metric.attributes])
-        series = self._series.get(key)
+        series = self._series.get(_key(metric, attributes))
         if series is None:
-            # Two threads may make the same one; both then write to the same instrument, and one of them is kept.
-            series = self._series.setdefault(key, Series(self._writers[metric.name], allowed(metric, attributes)))
+            kept = self.cardinality.limit(metric, attributes)
+            key = _key(metric, kept)
+            series = self._series.get(key)
+            if series is None:
+                made = Series(*self._instruments[metric.name], kept)
+                # Two threads may make the same one; one of them is kept.
+                series = self._series.setdefault(key, made)
+                if series is made:
+                    self._buffers += [made] if made.traced is None else [made, made.traced]
         return series
 
+    def buffer(self, name: str, write: Callable[[list[Any]], None]) -> Buffer:
+        """A buffer of something else that becomes values of series."""
+        buffer = Buffer(name, write)
+        self._buffers.insert(0, buffer)
+        return buffer
 
-def allowed(metric: Metric, attributes: Attributes) -> dict[str, Any]:
-    """The attributes that may stand on a point of the metric and have a value."""
-    return {name: attributes[name] for name in metric.attributes if attributes.get(name) is not None}
+    def release(self, buffer: Buffer) -> None:
+        """Write what is in a buffer that nobody uses any more."""
+        buffer.drain(PATIENCE)
+        self._buffers.remove(buffer)
+
+    def drain(self) -> None:
+        """Write all that waits."""
+        for buffer in tuple(self._buffers):
+            if buffer.values:
+                buffer.drain(PATIENCE)
+
+    def forget(self) -> None:
+        """In a forked process: what waits is the parent's."""
+        for buffer in self._buffers:
+            buffer.forget()
 
 
-def _writer(meter: Meter, metric: Metric) -> Callable[..., None]:
+def _key(metric: Metric, attributes: Attributes) -> tuple[Any, ...]:
+    return (metric.name, *[attributes.get(name) for name in metric.attributes])
+
+
+def _instrument(meter: Meter, metric: Metric) -> Any:
     described = {"name": metric.name, "unit": metric.unit, "description": metric.brief}
     if metric.instrument is Instrument.COUNTER:
-        return meter.create_counter(**described).add
+        return meter.create_counter(**described)
     if metric.instrument is Instrument.GAUGE:
-        return meter.create_gauge(**described).set
-    return meter.create_histogram(**described, explicit_bucket_boundaries_advisory=metric.boundaries).record
+        return meter.create_gauge(**described)
+    return meter.create_histogram(**described, explicit_bucket_boundaries_advisory=metric.boundaries)

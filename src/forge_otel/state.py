@@ -14,7 +14,7 @@ from . import guard
 from .semconv import attributes as a
 from .semconv import metrics
 from .semconv.definitions import Instrument, Metric
-from .series import Attributes, allowed
+from .series import Attributes, SeriesTable
 
 if TYPE_CHECKING:
     from forge import DeadLetterQueue, Run
@@ -40,16 +40,18 @@ _STAGE = (
 Points = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
 """By metric and attributes."""
 
+Callbacks = list[Callable[[CallbackOptions], Sequence[Observation]]]
+
 
 class State:
     """What the observable instruments give.
 
     Up-down counters are sums over the live runs and fall back to 0 when these end; gauges keep what they said last.
-    All instruments of one collection give one snapshot: a new one is taken when an instrument asks that was already
-    given the current one, because in one collection the SDK asks each of them once.
+    All instruments of one collection give one snapshot, which is taken at its beginning; what waits in buffers is
+    written then, too.
     """
 
-    def __init__(self, components: Iterable[str]) -> None:
+    def __init__(self, components: Iterable[str], series: SeriesTable) -> None:
         self._shown = {
             metric.name
             for component, group in (("runner", _RUNNER), ("stage", _STAGE))
@@ -60,7 +62,7 @@ class State:
         self._queues: WeakValueDictionary[str, DeadLetterQueue] = WeakValueDictionary()
         self._letters: dict[str, DeadLetterSnapshot] = {}
         self._points: Points = {}
-        self._given: set[str] = set()
+        self._series = series
         self._lock = threading.Lock()
         self._members = threading.Lock()
         self._observers: list[_Observer] = []
@@ -85,7 +87,7 @@ class State:
         """A run begins. Its series do as well, so that they are there even if it is over before the next collection."""
         with self._lock:
             for metric, _, attributes in _levels(run, run.snapshot()):
-                kept = allowed(metric, attributes)
+                kept = self._limit(metric, attributes)
                 self._points.setdefault(metric.name, {}).setdefault(tuple(kept.values()), (0, kept))
         with self._members:
             self._runs.add(run)
@@ -105,15 +107,17 @@ class State:
         with self._members:
             self._queues[queue.pipeline] = queue
 
+    def collect(self) -> None:
+        """A collection begins."""
+        self._series.drain()
+        with self._lock:
+            self._refresh()
+
     def read(self, metric: Metric) -> list[Observation]:
         """The points of one metric."""
         if metric.name not in self._shown:
             return []
         with self._lock:
-            if not self._given or metric.name in self._given:
-                self._refresh()
-                self._given.clear()
-            self._given.add(metric.name)
             return [Observation(value, attributes) for value, attributes in self._points.get(metric.name, {}).values()]
 
     def _refresh(self) -> None:
@@ -156,9 +160,12 @@ class State:
             for (source, place), depth in snapshot.depth.items():
                 self._set(metrics.FORGE_DLQ_DEPTH, depth, {**where, **failed_in(source.value, place)}, summed=True)
 
+    def _limit(self, metric: Metric, attributes: Attributes) -> dict[str, Any]:
+        return self._series.cardinality.limit(metric, attributes)
+
     def _set(self, metric: Metric, value: float, attributes: Attributes, *, summed: bool = False) -> None:
         points = self._points.setdefault(metric.name, {})
-        kept = allowed(metric, attributes)
+        kept = self._limit(metric, attributes)
         key = tuple(kept.values())
         if key in points and (summed or metric.instrument is Instrument.UPDOWNCOUNTER):
             value += points[key][0]
@@ -197,6 +204,8 @@ class _Observer:
     def __init__(self, provider: MeterProvider, meter: Meter) -> None:
         self.state: State | None = None
         self._provider = _weakly(provider)
+        # Collections ask the instruments in the order in which they were made, before they look at what was written.
+        first: Callbacks = [self._begin]
         for metric in metrics.ALL:
             if metric.observable:
                 create = (
@@ -204,13 +213,22 @@ class _Observer:
                     if metric.instrument is Instrument.GAUGE
                     else meter.create_observable_up_down_counter
                 )
-                create(metric.name, callbacks=[partial(self._read, metric)], unit=metric.unit, description=metric.brief)
+                callbacks: Callbacks = [*first, partial(self._read, metric)]
+                first = []
+                create(metric.name, callbacks=callbacks, unit=metric.unit, description=metric.brief)
 
     @property
     def provider(self) -> MeterProvider | None:
         """The provider, as long as somebody uses it."""
         provider = self._provider()
         return None if provider is None else _real(provider)
+
+    def _begin(self, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - what is waited for is bounded
+        state = self.state
+        if state is not None:
+            with guard.protected("the beginning of a collection"):
+                state.collect()
+        return []
 
     def _read(self, metric: Metric, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - nothing waits
         state = self.state

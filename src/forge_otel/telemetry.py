@@ -6,18 +6,21 @@ import threading
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from opentelemetry import _logs, metrics, trace
 
-from . import guard
+from . import bulk, guard
 from ._version import __version__
-from .operation import qualified_name
-from .scope import RUN
+from .sampling import Sampler
+from .scope import RUN, RunScope
 from .semconv import SCHEMA_URL
 from .semconv import attributes as a
 from .semconv.metrics import FORGE_TELEMETRY_FAULTS
 from .series import Attributes, SeriesTable
 from .state import State
+from .trail import ReservedIds
+from .words import qualified_name
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -47,14 +50,20 @@ class Telemetry:
         """Readings in seconds, outside of runs; a run brings its own clock."""
         self.faults = 0
         """How many faults of the telemetry were swallowed."""
+        self.sampler = Sampler(config.sampling_rate)
+        self.runs: WeakSet[RunScope] = WeakSet()
+        """Those that go on."""
         self._meter_provider = meter_provider
-        self.tracer = trace.get_tracer(SCOPE_NAME, __version__, tracer_provider, SCHEMA_URL)
+        self._tracer_provider = tracer_provider
+        self.tracer = self._get_tracer()
+        self.ids = ReservedIds(self.tracer)
         self.logger = _logs.get_logger(SCOPE_NAME, __version__, logger_provider, SCHEMA_URL)
         meter = metrics.get_meter(SCOPE_NAME, __version__, meter_provider, SCHEMA_URL)
         self.series = SeriesTable(meter)
-        self.state = State(config.components)
+        self.state = State(config.components, self.series)
         self.state.observed_by(meter_provider or metrics.get_meter_provider(), meter)
-        self._forget = guard.on_fault(self._count_fault)
+        self._forget_faults = guard.on_fault(self._count_fault)
+        self._test_bulk_merge()
 
     def emits(self, event: Event) -> bool:
         """Whether the configuration wants this event."""
@@ -73,10 +82,41 @@ class Telemetry:
         if any(new) and _all_periodic(provider):
             self._flush(provider)
 
+    def prepare(self) -> None:
+        """A run begins. Since the last one there may be global providers where there were none."""
+        tracer = self._get_tracer()
+        if tracer is not self.tracer:
+            self.ids.restore()
+            self.tracer, self.ids = tracer, ReservedIds(tracer)
+        self._test_bulk_merge()
+
     def close(self) -> None:
-        """Stop observing and counting faults. Flushes nothing: the providers are the user's."""
-        self._forget()
+        """Write what waits, and stop observing and counting faults. Flushes nothing: the providers are the user's."""
+        for run in tuple(self.runs):
+            run.close_lanes()
+        self.series.drain()
+        self._forget_faults()
         self.state.close()
+        self.ids.restore()
+
+    def forget(self) -> None:
+        """The same in a forked process, where what waits is the parent's. Takes no lock: another thread may have held
+        it when the process was forked.
+        """
+        self.series.forget()
+        for run in tuple(self.runs):
+            run.forget_lanes()
+        self._forget_faults()
+        self.state.close()
+        self.ids.restore()
+
+    def _get_tracer(self) -> trace.Tracer:
+        return trace.get_tracer(SCOPE_NAME, __version__, self._tracer_provider, SCHEMA_URL)
+
+    def _test_bulk_merge(self) -> None:
+        """Here, and not when a stage waits for its first values to be written."""
+        if type(self._meter_provider or metrics.get_meter_provider()).__module__.startswith("opentelemetry.sdk."):
+            bulk.works()
 
     def _flush(self, provider: MeterProvider) -> None:
         # An exporter that hangs must not hang the run, and force_flush alone does not promise to come back in time.
@@ -94,7 +134,7 @@ class Telemetry:
         self.faults += 1
         run = RUN.get()
         attributes = {**(run.identity if run else {}), a.ERROR_TYPE: qualified_name(type(fault))}
-        self.series.get(FORGE_TELEMETRY_FAULTS, attributes).write(1)
+        self.series.get(FORGE_TELEMETRY_FAULTS, attributes).append(1)
 
 
 def _all_periodic(provider: MeterProvider) -> bool:

@@ -6,20 +6,25 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ..lane import Lane
 from ..operation import Call, Emission, Ending, Operation, Point
 from ..patching import Layer, Target
+from ..scope import SAMPLE
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeMeasurementOutcome as Outcome
 from ..series import Attributes
 from .errors import error_type
-from .stage import current_sample, samples_of
+from .stage import current_sample, ids_of, samples_of
 
 if TYPE_CHECKING:
     from forge import Measurement, Sample
     from forge.item import Item
     from forge.orchestrator import MeasurementOrchestrator
     from forge.results import BatchMeasurementResult, MeasurementResult
+
+    from ..scope import RunScope
+    from ..trail import Step
 
 
 def _start(_: MeasurementOrchestrator, measurement: Measurement, sample: Sample) -> Attributes:
@@ -126,6 +131,7 @@ MEASUREMENT = Operation(
     announce=_announce,
     end=_end,
     samples=current_sample,
+    about=lambda _, __, sample: [sample.id],
     hooks="measurement",
 )
 MEASUREMENT_BATCH = Operation(
@@ -135,15 +141,52 @@ MEASUREMENT_BATCH = Operation(
     announce=_announce,
     end=_end_batch,
     samples=samples_of,
+    about=ids_of,
     links_samples=True,
     hooks="measurement",
     subject=lambda _, measurement, items: (measurement, [item.sample for item in items]),
 )
 
 
+class MeasurementLane(Lane):
+    """A measurement, which usually is computed."""
+
+    __slots__ = ("_computed",)
+
+    def __init__(self, run: RunScope, measurement: Measurement) -> None:
+        from forge.results import MeasurementOutcome  # noqa: PLC0415 - there is a run, so it is imported
+
+        self._computed = MeasurementOutcome.COMPUTED
+        super().__init__(
+            run,
+            MEASUREMENT,
+            measurement,
+            {a.FORGE_MEASUREMENT_KEY: measurement.key, a.FORGE_MEASUREMENT_VERSION: measurement.version},
+            {a.FORGE_MEASUREMENT_OUTCOME: self._computed.value},
+            metrics.FORGE_MEASUREMENT_DURATION,
+            [metrics.FORGE_MEASUREMENT_COMPUTATIONS, metrics.FORGE_MEASUREMENT_CACHE_MISSES],
+        )
+
+    def usual(self, started: float, result: MeasurementResult) -> Step | None:
+        return (self.record, started, result.duration, 0.0) if result.outcome is self._computed else None
+
+
 def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callable[..., MeasurementResult]:
     def measure(self: MeasurementOrchestrator, measurement: Measurement, sample: Sample) -> MeasurementResult:
-        return MEASUREMENT.call(layer, original, self, measurement, sample)
+        scope = SAMPLE.get()
+        if scope is None or scope.busy is not None or (lane := scope.measurements.get(measurement.key)) is None:
+            return MEASUREMENT.call(layer, original, self, measurement, sample)
+        if scope.span is not None:
+            return lane.trace(scope, original, self, measurement, sample)
+        if not lane.begin(scope):
+            return original(self, measurement, sample)
+        try:
+            result = original(self, measurement, sample)
+        except BaseException as error:
+            lane.raised(scope, error)
+            raise
+        lane.ended(scope, result)
+        return result
 
     return measure
 
@@ -154,7 +197,20 @@ def _measure_async(
     async def measure_async(
         self: MeasurementOrchestrator, measurement: Measurement, sample: Sample
     ) -> MeasurementResult:
-        return await MEASUREMENT.call_async(layer, original, self, measurement, sample)
+        scope = SAMPLE.get()
+        if scope is None or scope.busy is not None or (lane := scope.measurements.get(measurement.key)) is None:
+            return await MEASUREMENT.call_async(layer, original, self, measurement, sample)
+        if scope.span is not None:
+            return await lane.trace_async(scope, original, self, measurement, sample)
+        if not lane.begin(scope):
+            return await original(self, measurement, sample)
+        try:
+            result = await original(self, measurement, sample)
+        except BaseException as error:
+            lane.raised(scope, error)
+            raise
+        lane.ended(scope, result)
+        return result
 
     return measure_async
 

@@ -5,58 +5,72 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from ..operation import Call, Ending, Operation, Point
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
+from .. import guard
 from ..patching import Layer, Target
+from ..scope import RUN
 from ..semconv import attributes as a
 from ..semconv import metrics
+from ..semconv.definitions import Metric
 
 if TYPE_CHECKING:
     from forge.item import Item
     from forge.queue import StageQueue
 
 
-def _put_end(call: Call, blocked: float | None, _: BaseException | None) -> Ending:
-    producer = call.arguments[2]
-    if not blocked or producer is None:
-        return Ending()
-    return Ending(points=[Point(metrics.FORGE_STAGE_BACKPRESSURE_TIME, blocked, {a.FORGE_STAGE_NAME: producer})])
-
-
-def _get_end(call: Call, item: Item | None, _: BaseException | None) -> Ending:
-    queue: StageQueue = call.arguments[0]
-    if item is None or queue.stage is None:
-        return Ending()
-    return Ending(points=[Point(metrics.FORGE_STAGE_QUEUE_DURATION, item.waited, {a.FORGE_STAGE_NAME: queue.stage})])
-
-
-PUT = Operation(name="putting into a queue", end=_put_end)
-GET = Operation(name="taking from a queue", end=_get_end)
+def _waited(layer: Layer, metric: Metric, stage: str, seconds: float) -> None:
+    """Record a wait; there is one for every sample and queue, so it takes no call of an operation."""
+    telemetry = layer.telemetry
+    if telemetry is None:
+        return
+    try:
+        run = RUN.get()
+        if run is not None:
+            if not run.ended:
+                run.series(metric, a.FORGE_STAGE_NAME, stage).append(seconds)
+        elif is_instrumentation_enabled():
+            telemetry.series.get(metric, {a.FORGE_STAGE_NAME: stage}).append(seconds)
+    except Exception as fault:  # noqa: BLE001 - the sample must go on without us
+        guard.swallow(fault, f"the metric {metric.name}")
 
 
 def _put(original: Callable[..., float], layer: Layer) -> Callable[..., float]:
     def put(self: StageQueue, item: Item, producer: str | None = None) -> float:
-        return PUT.call(layer, original, self, item, producer)
+        blocked = original(self, item, producer)
+        if blocked and producer is not None:
+            _waited(layer, metrics.FORGE_STAGE_BACKPRESSURE_TIME, producer, blocked)
+        return blocked
 
     return put
 
 
 def _put_async(original: Callable[..., Awaitable[float]], layer: Layer) -> Callable[..., Awaitable[float]]:
     async def put_async(self: StageQueue, item: Item, producer: str | None = None) -> float:
-        return await PUT.call_async(layer, original, self, item, producer)
+        blocked = await original(self, item, producer)
+        if blocked and producer is not None:
+            _waited(layer, metrics.FORGE_STAGE_BACKPRESSURE_TIME, producer, blocked)
+        return blocked
 
     return put_async
 
 
 def _get(original: Callable[..., Item | None], layer: Layer) -> Callable[..., Item | None]:
     def get(self: StageQueue, timeout: float | None = None) -> Item | None:
-        return GET.call(layer, original, self, timeout)
+        item = original(self, timeout)
+        if item is not None and self.stage is not None:
+            _waited(layer, metrics.FORGE_STAGE_QUEUE_DURATION, self.stage, item.waited)
+        return item
 
     return get
 
 
 def _get_async(original: Callable[..., Awaitable[Item | None]], layer: Layer) -> Callable[..., Awaitable[Item | None]]:
     async def get_async(self: StageQueue, timeout: float | None = None) -> Item | None:
-        return await GET.call_async(layer, original, self, timeout)
+        item = await original(self, timeout)
+        if item is not None and self.stage is not None:
+            _waited(layer, metrics.FORGE_STAGE_QUEUE_DURATION, self.stage, item.waited)
+        return item
 
     return get_async
 

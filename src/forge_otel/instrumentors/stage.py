@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .. import guard
+from ..lane import Lane
 from ..operation import CALL, Call, Emission, Ending, Operation, Point
 from ..patching import Layer, Target
 from ..scope import SAMPLE, SampleScope
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
-from ..series import Attributes
+from ..series import FULL, Attributes
 from .errors import error_type
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from forge.executor import StageExecutor
     from forge.item import Item
     from forge.results import BatchVerdict, Verdict
+
+    from ..scope import RunScope
+    from ..trail import Step
 
 
 def current_sample(*_: Any) -> Sequence[SampleScope]:
@@ -31,6 +36,11 @@ def current_sample(*_: Any) -> Sequence[SampleScope]:
 def samples_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[SampleScope]:
     """The samples of a batch."""
     return [scope for item in items if (scope := item.context.get(SAMPLE)) is not None]
+
+
+def ids_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[str]:
+    """The ids of a batch."""
+    return [item.sample.id for item in items]
 
 
 # One sample, or a batch.
@@ -73,7 +83,8 @@ def _end(call: Call, verdict: Verdict | None, error: BaseException | None) -> En
         points.append(Point(metrics.FORGE_STAGE_FAILURES))
         emissions.append(_failed(stage, verdict, verdict.attempts))
     emissions.append(Emission(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, {verdict.outcome.value}", said))
-    return Ending(attributes=said, error=verdict.error, points=points, events=emissions)
+    notable = verdict.attempts > 1
+    return Ending(attributes=said, error=verdict.error, points=points, events=emissions, notable=notable)
 
 
 def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | None) -> Ending:
@@ -104,6 +115,7 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
             Point(metrics.FORGE_STAGE_BATCH_SIZE, len(items)),
             *_retries(call, batch.attempts),
         ],
+        notable=batch.attempts > 1,
         events=[
             *(_failed(stage, verdict, batch.attempts, item.sample.id) for item, verdict in failures),
             Emission(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, batch of {len(items)}", said),
@@ -177,6 +189,7 @@ STAGE = Operation(
     announce=_announce,
     end=_end,
     samples=current_sample,
+    about=lambda _, __, sample: [sample.id],
     hooks="stage",
 )
 STAGE_BATCH = Operation(
@@ -186,22 +199,96 @@ STAGE_BATCH = Operation(
     announce=_announce,
     end=_end_batch,
     samples=samples_of,
+    about=ids_of,
     links_samples=True,
     hooks="stage",
     subject=lambda _, stage, items: (stage, [item.sample for item in items]),
 )
 
 
+class StageLane(Lane):
+    """A stage, which usually succeeds at the first attempt."""
+
+    __slots__ = ("_success",)
+
+    def __init__(self, run: RunScope, stage: Stage) -> None:
+        from forge.results import StageOutcome  # noqa: PLC0415 - there is a run, so it is imported
+
+        self._success = StageOutcome.SUCCESS
+        super().__init__(
+            run,
+            STAGE,
+            stage,
+            {a.FORGE_STAGE_NAME: stage.name},
+            {a.FORGE_STAGE_OUTCOME: self._success.value},
+            metrics.FORGE_STAGE_DURATION,
+            [metrics.FORGE_STAGE_EXECUTIONS],
+            metrics.FORGE_STAGE_BUSY_TIME,
+        )
+
+    def usual(self, started: float, result: Verdict) -> Step | None:
+        if result.outcome is self._success and result.attempts == 1:
+            return (self.record, started, result.duration, result.busy)
+        return None
+
+
 def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verdict]:
+    from forge.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
+
+    success = StageOutcome.SUCCESS
+
     def apply(self: StageExecutor, stage: Stage, sample: Sample) -> Verdict:
-        return STAGE.call(layer, original, self, stage, sample)
+        scope = SAMPLE.get()
+        if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
+            return STAGE.call(layer, original, self, stage, sample)
+        if scope.span is not None:
+            return lane.trace(scope, original, self, stage, sample)
+        # From here on this is `apply_async` with `Lane.begin` and `Lane.ended` written out: it is the commonest call.
+        scope.busy = lane
+        scope.busy_since = started = scope.clock()
+        if scope.settled:
+            scope.busy = None
+            return original(self, stage, sample)
+        try:
+            verdict = original(self, stage, sample)
+        except BaseException as error:
+            lane.raised(scope, error)
+            raise
+        try:
+            if verdict.outcome is success and verdict.attempts == 1:
+                step = (lane.record, started, verdict.duration, verdict.busy)
+                scope.busy = None
+                scope.trail.append(step)
+                if not scope.settled or scope.claim():
+                    values = lane.buffer.values
+                    values.append(step)
+                    if len(values) >= FULL:
+                        lane.buffer.drain()
+            else:
+                lane.ended(scope, verdict)
+        except Exception as fault:  # noqa: BLE001 - the call must go on without us
+            guard.swallow(fault, "the end of a stage")
+        return verdict
 
     return apply
 
 
 def _apply_async(original: Callable[..., Awaitable[Verdict]], layer: Layer) -> Callable[..., Awaitable[Verdict]]:
     async def apply_async(self: StageExecutor, stage: Stage, sample: Sample) -> Verdict:
-        return await STAGE.call_async(layer, original, self, stage, sample)
+        scope = SAMPLE.get()
+        if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
+            return await STAGE.call_async(layer, original, self, stage, sample)
+        if scope.span is not None:
+            return await lane.trace_async(scope, original, self, stage, sample)
+        if not lane.begin(scope):
+            return await original(self, stage, sample)
+        try:
+            verdict = await original(self, stage, sample)
+        except BaseException as error:
+            lane.raised(scope, error)
+            raise
+        lane.ended(scope, verdict)
+        return verdict
 
     return apply_async
 
@@ -238,7 +325,8 @@ def _retry_start(_: StageExecutor, stage: Stage, sample: Sample | None, *__: Any
 def _retry_end(retry: Call, _: None, __: BaseException | None) -> Ending:
     _, stage, _, error, attempt, delay = retry.arguments
     kind = error_type(error)
-    execution = CALL.get()
+    # What goes by a lane is no call of its own before it has ended.
+    execution = CALL.get() or SAMPLE.get()
     if execution is not None:
         execution.notes.append((attempt, kind, delay))
     said = {

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from forge.storage import ArtifactResult, ReadResult, SampleRecord, WriteResult
 
 
-def _operation(kind: Kind, describe: Callable[[Call, Any], Ending]) -> Operation:
-    """A storage operation; `describe` says what is special about its result."""
+def _operation(
+    kind: Kind, describe: Callable[[Call, Any], Ending], about: Callable[..., Sequence[str]] = lambda *_: ()
+) -> Operation:
+    """A storage operation; `describe` says what is special about its result, `about` which samples it is for."""
 
     def end(call: Call, result: Any, error: BaseException | None) -> Ending:
         duration = Point(metrics.FORGE_STORAGE_OPERATION_DURATION, call.elapsed)
@@ -42,6 +44,7 @@ def _operation(kind: Kind, describe: Callable[[Call, Any], Ending]) -> Operation
         span=spans.FORGE_STORAGE,
         start=lambda store, *_: {a.FORGE_STORAGE_BACKEND: store.backend, a.FORGE_STORAGE_OPERATION: kind.value},
         end=end,
+        about=about,
     )
 
 
@@ -123,7 +126,7 @@ def _deleted(_: Call, __: Any) -> Ending:
     return Ending()
 
 
-WRITE = _operation(Kind.WRITE, _written)
+WRITE = _operation(Kind.WRITE, _written, lambda _, records: [record.id for record in records])
 READ = _operation(Kind.READ, _found)
 QUERY = _operation(Kind.QUERY, _found)
 LOOK_UP = _operation(Kind.QUERY, _values_found)

@@ -1,0 +1,243 @@
+"""Many values at once into a histogram of the SDK: what its public `record` does to each of them, at a fraction of the
+cost.
+
+All use of what the SDK keeps private is in this module; docs/bulk-merge.md says why, and what it relies on. Before the
+first use `works` compares it with the public way; where anything differs, the public way is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+import time
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, set_span_in_context
+
+SWITCH: Final = "FORGE_OTEL_BULK_MERGE"
+"""The variable that switches this off, by the value `off`."""
+
+_EMPTY: Final = Context()
+NOWHERE: Final = set_span_in_context(INVALID_SPAN, _EMPTY)
+"""The context of what is written later than it happened: no span is current. (For an empty context the SDK would take
+the current one.)"""
+
+_logger = logging.getLogger(__package__)
+
+Measure = Callable[[float], Any]
+"""Makes the SDK's `Measurement` of a value."""
+
+Merge = Callable[[Any, list[float], Measure], None]
+"""Puts sorted values into an aggregation of the SDK, of which the lock of its stream is held."""
+
+
+class Merger:
+    """Records lists of values in one histogram with the same attributes each time."""
+
+    __slots__ = ("_attributes", "_boundaries", "_histogram", "_keys")
+
+    def __init__(self, histogram: Any, attributes: Mapping[str, Any], boundaries: Sequence[float] = ()) -> None:
+        self._histogram = histogram
+        self._attributes = attributes
+        self._boundaries = boundaries
+        self._keys: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        """Where each of the SDK's streams has the series with these attributes."""
+
+    def __call__(self, values: Sequence[float], exemplars: Sequence[tuple[float, SpanContext]] = ()) -> None:
+        """Record values, and others that each belong to a span."""
+        # Until there is a global provider, another instrument stands in for the real one.
+        histogram = getattr(self._histogram, "_real_instrument", None) or self._histogram
+        if exemplars:
+            values = (*values, *self._record_last(histogram, exemplars))
+        if values and self._can_merge(histogram, values):
+            self.merge(histogram, values)
+        else:
+            for value in values:
+                histogram.record(value, self._attributes, NOWHERE)
+
+    def _record_last(self, histogram: Any, exemplars: Sequence[tuple[float, SpanContext]]) -> list[float]:
+        """Record the last value of each bucket with its span, since the SDK keeps no more of them; returns the rest."""
+        last = {bisect_left(self._boundaries, value): index for index, (value, _) in enumerate(exemplars)}
+        for index in last.values():
+            value, span = exemplars[index]
+            histogram.record(value, self._attributes, set_span_in_context(NonRecordingSpan(span), _EMPTY))
+        chosen = set(last.values())
+        return [value for index, (value, _) in enumerate(exemplars) if index not in chosen]
+
+    def merge(self, histogram: Any, values: Sequence[float]) -> None:
+        """Values into every stream that the readers and their views make of the SDK's histogram."""
+        from opentelemetry.sdk.metrics._internal.measurement import Measurement  # noqa: PLC0415 - it need not be there
+
+        def measure(value: float) -> Any:
+            return Measurement(value, time.time_ns(), histogram, NOWHERE, self._attributes)
+
+        ordered = sorted(values)
+        for storage in histogram._measurement_consumer._reader_storages.values():
+            for stream in storage._get_or_init_view_instrument_match(histogram):
+                merge = _merges().get(type(stream._aggregation))
+                if merge is not None:
+                    self._merge_into(stream, ordered, measure, merge)
+                else:
+                    for value in values:
+                        stream.consume_measurement(measure(value), False)
+
+    def _can_merge(self, histogram: Any, values: Sequence[float]) -> bool:
+        """Whether the histogram is the SDK's, switched on, would take all values, and keeps none as an exemplar."""
+        if not type(histogram).__module__.startswith("opentelemetry.sdk.") or not works():
+            return False
+        if min(values) < 0 or not math.isfinite(sum(values)):
+            return False
+        if hasattr(histogram, "_is_enabled") and not histogram._is_enabled():
+            return False
+        exemplars = histogram._measurement_consumer._sdk_config.exemplar_filter
+        return not exemplars.should_sample(values[0], time.time_ns(), self._attributes, NOWHERE)
+
+    def _merge_into(self, stream: Any, ordered: list[float], measure: Measure, merge: Merge) -> None:
+        # Delta collections throw aggregations away under the same lock, so none is kept here.
+        with stream._lock:
+            aggregation = stream._attributes_aggregation.get(self._keys.get(stream))
+            if aggregation is not None:
+                merge(aggregation, ordered, measure)
+                return
+        stream.consume_measurement(measure(ordered[0]), False)  # the SDK makes the series, within its limit
+        rest = ordered[1:]
+        with stream._lock:
+            aggregation = self._find(stream)
+            if aggregation is not None:
+                merge(aggregation, rest, measure)
+                return
+        for value in rest:
+            stream.consume_measurement(measure(value), False)
+
+    def _find(self, stream: Any) -> Any:
+        """The series in the SDK's table; None where it is beyond the limit, or was thrown away this moment."""
+        kept = stream._view._attribute_keys
+        attributes = {name: value for name, value in self._attributes.items() if kept is None or name in kept}
+        for key, aggregation in stream._attributes_aggregation.items():
+            if aggregation._attributes == attributes:
+                self._keys[stream] = key
+                return aggregation
+        return None
+
+
+def _explicit(aggregation: Any, values: list[float], _: Measure) -> None:
+    """Sorted values into fixed buckets; a value on a boundary belongs below it."""
+    if not values:
+        return
+    with aggregation._lock:
+        if aggregation._value is None:
+            aggregation._value = aggregation._get_empty_bucket_counts()
+        counts = aggregation._value
+        aggregation._sum += sum(values)
+        if aggregation._record_min_max:
+            aggregation._min = min(aggregation._min, values[0])
+            aggregation._max = max(aggregation._max, values[-1])
+        done = 0
+        for bucket, boundary in enumerate(aggregation._boundaries):
+            upto = bisect_right(values, boundary, done)
+            counts[bucket] += upto - done
+            done = upto
+        counts[-1] += len(values) - done
+
+
+def _exponential(aggregation: Any, values: list[float], measure: Measure) -> None:
+    """Sorted values into exponential buckets. A zero, the smallest and the largest go the SDK's way, so that its scale
+    fits what is between them.
+    """
+    zeros = bisect_right(values, 0)
+    first, between, last = values[zeros : zeros + 1], values[zeros + 1 : -1], values[zeros + 1 :][-1:]
+    for value in (*values[:zeros][:1], *first, *last):
+        aggregation.aggregate(measure(value), False)
+    more_zeros = max(0, zeros - 1)
+    with aggregation._lock:
+        aggregation._count += more_zeros + len(between)
+        aggregation._zero_count += more_zeros
+        aggregation._sum += sum(between)
+        buckets = aggregation._value_positive
+        for index, count in Counter(map(aggregation._mapping.map_to_index, between)).items():
+            place = index - buckets.index_base
+            buckets.increment_bucket(place + len(buckets.counts) if place < 0 else place, count)
+
+
+@functools.cache
+def _merges() -> dict[type, Merge]:
+    """How lists of sorted values are merged, by the class of the aggregation; for others the SDK's own way is taken."""
+    from opentelemetry.sdk.metrics._internal import aggregation  # noqa: PLC0415 - it need not be there
+
+    return {
+        aggregation._ExplicitBucketHistogramAggregation: _explicit,
+        aggregation._ExponentialBucketHistogramAggregation: _exponential,
+        aggregation._DropAggregation: lambda *_: None,
+    }
+
+
+def works() -> bool:
+    """Whether this SDK is one with which merging gives what its public `record` gives, and nobody switched it off."""
+    return os.environ.get(SWITCH, "").strip().lower() != "off" and _tested()
+
+
+@functools.cache
+def _tested() -> bool:
+    try:
+        return all(public == merged for public, merged in _comparisons())
+    except Exception:
+        _logger.debug("this SDK's histograms are not those that are known here", exc_info=True)
+        return False
+
+
+_TEST_VALUES: Final = (0.0, 0.25, 0.0, 0.5, 4.0, 0.375, 1.0, 96.0, 0.5, 0.03125)
+
+
+def _comparisons() -> Iterator[tuple[Any, Any]]:
+    """What two collections give of explicit and exponential histograms, cumulative and delta, recorded in public and
+    merged. The sums are exact, so that an order of adding does not matter.
+    """
+    from opentelemetry.sdk.metrics import Histogram, MeterProvider  # noqa: PLC0415 - it need not be there
+    from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.view import (  # noqa: PLC0415
+        ExplicitBucketHistogramAggregation,
+        ExponentialBucketHistogramAggregation,
+    )
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+
+    aggregations = (ExplicitBucketHistogramAggregation((0.25, 0.5, 1, 50)), ExponentialBucketHistogramAggregation(4))
+    temporalities = (AggregationTemporality.CUMULATIVE, AggregationTemporality.DELTA)
+    readers = [
+        InMemoryMetricReader({Histogram: temporality}, {Histogram: aggregation})
+        for aggregation in aggregations
+        for temporality in temporalities
+    ]
+    provider = MeterProvider(readers, Resource({}), shutdown_on_exit=False)
+    histogram = provider.get_meter("test").create_histogram("test")
+    merger = Merger(histogram, {"kind": "merged"})
+    for values in (_TEST_VALUES, _TEST_VALUES[::-2], _TEST_VALUES[2:3]):
+        for value in values:
+            histogram.record(value, {"kind": "public"}, NOWHERE)
+        merger.merge(histogram, values)
+        for reader in readers:
+            found = {point.attributes["kind"]: _numbers(point) for point in _points(reader)}
+            yield found["public"], found["merged"]
+    provider.shutdown()
+
+
+def _points(reader: Any) -> Iterator[Any]:
+    for resource in reader.get_metrics_data().resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                yield from metric.data.data_points
+
+
+def _numbers(point: Any) -> dict[str, Any]:
+    """All that a point says but for its times and attributes."""
+    return {
+        name: getattr(point, name)
+        for name in point.__dataclass_fields__
+        if name not in ("attributes", "start_time_unix_nano", "time_unix_nano")
+    }

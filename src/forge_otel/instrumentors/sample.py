@@ -1,0 +1,250 @@
+"""Samples: how each of them enters a run and leaves it, and whether it is traced."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import Link, NonRecordingSpan
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from .. import guard
+from ..operation import CALL
+from ..patching import Layer, Target
+from ..scope import RUN, SAMPLE, RunScope, SampleScope
+from ..semconv import attributes as a
+from ..semconv import metrics, spans
+from ..semconv.attributes import ForgeSampleOutcome as Outcome
+from ..semconv.attributes import ForgeTelemetryReason as Reason
+from ..trail import Record, end_span, leave_out, start_attributes, write_late
+from .errors import error_type
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
+
+    from forge import Run, SampleOutcome, Stage
+    from forge.item import Item
+
+    from ..telemetry import Telemetry
+
+_ROOT = trace.set_span_in_context(trace.INVALID_SPAN)
+_propagator = TraceContextTextMapPropagator()
+
+
+# In.
+
+
+def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
+    """Decide whether a sample is traced, and leave current what its calls belong to: this is called in the item's
+    context, of which all others of the sample are copies.
+    """
+    run = RUN.get()
+    if run is None or run.ended:
+        SAMPLE.set(None)
+        return None
+    scope = SampleScope(run, item.sample.id, item.sample.parent)
+    SAMPLE.set(scope)
+    if CALL.get() is not None:
+        CALL.set(None)
+    try:
+        _trace(telemetry, run, scope)
+    except Exception as fault:  # noqa: BLE001 - it is counted all the same
+        guard.swallow(fault, "the span of a sample")
+    return scope
+
+
+def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
+    if not run.recording:
+        return
+    if not telemetry.sampler.traces(scope.sample_id):
+        scope.why = Reason.SAMPLING.value
+    elif not run.span_budget.take(run.steps):
+        scope.why = Reason.BUDGET.value
+    else:
+        _start_span(telemetry, run, scope)
+        return
+    _reserve(telemetry, run, scope)
+
+
+def _start_span(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
+    alone = telemetry.config.trace_per_sample
+    span = telemetry.tracer.start_span(
+        spans.FORGE_SAMPLE.type,
+        context=_ROOT if alone else None,
+        kind=spans.FORGE_SAMPLE.kind,
+        attributes=_attributes(scope),
+        links=_to_run(run) if alone else (),
+        record_exception=False,
+        set_status_on_exception=False,
+    )
+    scope.span_context = span.get_span_context()
+    scope.context = trace.set_span_in_context(span)
+    otel_context.attach(scope.context)
+    if span.is_recording():  # else the user's sampler has left it out
+        scope.span, scope.spans = span, 1
+        run.count_span()
+
+
+def _reserve(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
+    """Make a span current that may be written later, and is not recorded: other instrumentations do not record either,
+    and logs refer to it.
+    """
+    parent: SpanContext | None = None
+    if not telemetry.config.trace_per_sample and run.call.span is not None:
+        parent = run.call.span.get_span_context()
+    scope.span_context = telemetry.ids.reserve(parent)
+    scope.context = trace.set_span_in_context(NonRecordingSpan(scope.span_context))
+    otel_context.attach(scope.context)
+    scope.anchor = time.time_ns()
+
+
+def _attributes(scope: SampleScope) -> dict[str, Any]:
+    said = {**scope.run.identity, a.FORGE_SAMPLE_ID: scope.sample_id, a.FORGE_SAMPLE_PARENT_ID: scope.parent_id}
+    return start_attributes(spans.FORGE_SAMPLE, said)
+
+
+def _to_run(run: RunScope) -> list[Link]:
+    return [Link(run.call.span.get_span_context())] if run.call.span is not None else []
+
+
+# Out.
+
+
+def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
+    run = scope.run
+    scope.settled = True
+    # Calls that were abandoned on a thread that cannot be stopped: whatever they still bring comes too late.
+    abandoned = error or asyncio.CancelledError()
+    lane = scope.busy
+    if lane is not None and scope.claim():
+        lane.end(scope, scope.busy_since, None, abandoned)
+    for call in tuple(scope.calls):
+        call.close(None, abandoned)
+    if run.ended:
+        return
+    duration = scope.clock() - scope.started
+    settled, durations = run.settled[outcome.value]
+    settled.append(1)
+    durations.write(duration, scope.span)
+    is_slow = run.is_slow(duration)
+    if scope.span is None:
+        if scope.why is None:
+            return
+        if not (is_slow or scope.notable or outcome.value in _FAILURES):
+            leave_out(scope, scope.why)
+            return
+    kind = item.failure.error_type if item.failure else error_type(error) if error is not None else None
+    ended = {
+        a.FORGE_SAMPLE_OUTCOME: outcome.value,
+        a.FORGE_SKIP_REASON: item.skip[1] if item.skip else None,
+        a.ERROR_TYPE: kind,
+    }
+    if scope.span is None:
+        record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(scope), ended, error)
+        links = _to_run(run) if run.telemetry.config.trace_per_sample else []
+        write_late(scope, record, [*links, *_to_earlier(item)])
+        return
+    for link in _to_earlier(item):
+        scope.span.add_link(link.context)
+    end_span(scope.span, ended, error)
+    run.span_budget.correct(scope.spans - run.steps)
+
+
+_FAILURES = (Outcome.DLQ, Outcome.FAILED)
+
+
+def _to_earlier(item: Item) -> list[Link]:
+    """Where the sample had failed before, the link to the trace of that. Which sample has is often known only after its
+    admission, so it is made at the end.
+    """
+    if item.dead_letter is None or not item.dead_letter.carrier:
+        return []
+    earlier = trace.get_current_span(_propagator.extract(item.dead_letter.carrier)).get_span_context()
+    return [Link(earlier)] if earlier.is_valid else []
+
+
+# The seams.
+
+
+def _admit(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def admit(self: Run, item: Item) -> None:
+        telemetry = layer.telemetry
+        if telemetry is None:
+            original(self, item)
+            return
+        # Before the item is admitted, since from then on it may settle at any time.
+        scope = None
+        try:
+            scope = _open(telemetry, item)
+        except Exception as fault:  # noqa: BLE001 - it is to be admitted all the same
+            guard.swallow(fault, "the start of a sample")
+        try:
+            original(self, item)
+        except BaseException:
+            _refuse([item])
+            raise
+        if scope is not None:
+            try:
+                scope.run.series(metrics.FORGE_SAMPLE_ADMITTED).append(1)
+            except Exception as fault:  # noqa: BLE001 - it is admitted
+                guard.swallow(fault, "the admission of a sample")
+
+    return admit
+
+
+def _derive(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def derive(self: Run, parent: Item, children: Sequence[Item], stage: Stage) -> None:
+        telemetry = layer.telemetry
+        if telemetry is None:
+            original(self, parent, children, stage)
+            return
+        for child in children:
+            with guard.protected("the start of a sample"):
+                child.context.run(_open, telemetry, child)
+        try:
+            original(self, parent, children, stage)
+        except BaseException:
+            _refuse(children)
+            raise
+        with guard.protected("the count of derived samples"):
+            run = parent.context.get(RUN)
+            if run is not None and not run.ended:
+                run.series(metrics.FORGE_SAMPLE_DERIVED, a.FORGE_STAGE_NAME, stage.name).append(len(children))
+
+    return derive
+
+
+def _refuse(items: Sequence[Item]) -> None:
+    """They came too late to be admitted."""
+    for item in items:
+        scope = item.context.get(SAMPLE)
+        if scope is not None and scope.span is not None:
+            with guard.protected("the end of a sample"):
+                scope.span.end()
+
+
+def _settle(original: Callable[..., bool], layer: Layer) -> Callable[..., bool]:
+    def settle(self: Run, item: Item, outcome: SampleOutcome, error: BaseException | None = None) -> bool:
+        settled: bool = original(self, item, outcome, error)
+        scope = item.context.get(SAMPLE) if settled and layer.telemetry is not None else None
+        if scope is not None:
+            try:
+                _close(scope, item, outcome, error)
+            except Exception as fault:  # noqa: BLE001 - it has settled
+                guard.swallow(fault, "the end of a sample")
+        return settled
+
+    return settle
+
+
+_MODULE = "forge.runner.run"
+
+TARGETS = (
+    Target(_MODULE, "Run.admit", _admit),
+    Target(_MODULE, "Run.derive", _derive),
+    Target(_MODULE, "Run.settle", _settle),
+)

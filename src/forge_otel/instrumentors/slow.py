@@ -1,0 +1,42 @@
+"""Which samples are slow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final, Literal
+
+ENOUGH: Final = 100
+"""How many samples must have settled before one of them can be said to be slower than 99 % of them."""
+
+_EVERY: Final = 64
+"""After how many more samples the percentile is computed again."""
+
+
+def slowness(threshold: float | Literal["auto"] | None) -> Callable[[float], bool]:
+    """A function that says whether a sample that took so many seconds is slow, to be asked once for each."""
+    if threshold is None:
+        return lambda _: False
+    if threshold == "auto":
+        return _SlowerThanMost().add
+    return lambda seconds: seconds > threshold
+
+
+class _SlowerThanMost:
+    """Compares with the 99th percentile of those before."""
+
+    def __init__(self) -> None:
+        from forge.sketch import Sketch  # noqa: PLC0415 - there is a run, so it is imported
+
+        self._sketch = Sketch()
+        self._threshold: float | None = None
+        self._lock = threading.Lock()
+
+    def add(self, seconds: float) -> bool:
+        with self._lock:
+            is_slow = self._threshold is not None and seconds > self._threshold
+            self._sketch.add(max(0.0, seconds))
+            count = self._sketch.count
+            if count >= ENOUGH and (self._threshold is None or count % _EVERY == 0):
+                self._threshold = self._sketch.quantile(0.99)
+        return is_slow

@@ -1,0 +1,218 @@
+"""Spans that are written after the fact: of samples that were not traced and turned out to be worth it.
+
+A sample that is not traced keeps a trail, one step for each operation on it. When it settles it is dropped, or written
+as spans with the times, parents, attributes and status that they would have had.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+
+from .semconv import attributes as a
+from .semconv.attributes import ForgeTelemetryReason as Reason
+from .semconv.attributes import ForgeTelemetrySignal as Signal
+from .words import message
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
+
+    from .semconv import definitions
+    from .scope import RunScope, SampleScope
+
+LONGEST: Final = 256
+"""How many steps of one sample are kept; a stage may use the storage any number of times."""
+
+
+class Record:
+    """What a span says, but for its times."""
+
+    __slots__ = ("attributes", "defined", "ended", "error", "name", "samples", "settled", "written")
+
+    def __init__(  # noqa: PLR0917 - a record
+        self,
+        defined: definitions.Span,
+        name: str,
+        attributes: Mapping[str, Any],
+        ended: Mapping[str, Any],
+        error: BaseException | None = None,
+        samples: int = 0,
+    ) -> None:
+        self.defined = defined
+        self.name = name
+        self.attributes = attributes
+        """Those that it starts with; the sample's id need not be among them."""
+        self.ended = ended
+        self.error = error
+        self.samples = samples
+        """Of a batch, how many samples have it on their trail; else 0."""
+        self.settled = itertools.count(1)
+        """Counts those that have settled."""
+        self.written = False
+
+
+Step = tuple[Record, float, float, float]
+"""What was done, when it began by the run's clock, the seconds that it took, and of these the busy ones."""
+
+
+class ReservedIds:
+    """The ids of spans that are written later, in place of a tracer's `id_generator`, to which it leaves all others.
+
+    `start_span` takes no id, but logs that were written in between refer to one.
+    """
+
+    def __init__(self, tracer: Any) -> None:
+        self._tracer = tracer
+        self._local = threading.local()
+        self.generator: Any = getattr(self._tracer, "id_generator", None)
+        if self.generator is not None:
+            self._tracer.id_generator = self
+
+    def restore(self) -> None:
+        """Give the tracer its own generator back."""
+        if self.generator is not None and self._tracer.id_generator is self:
+            self._tracer.id_generator = self.generator
+
+    def reserve(self, parent: SpanContext | None) -> SpanContext:
+        """The context of a span that may be written later: below a parent, or of a trace of its own."""
+        generator = self.generator
+        span_id = generator.generate_span_id() if generator is not None else random.getrandbits(64) or 1
+        if parent is not None:
+            return SpanContext(parent.trace_id, span_id, False, trace_state=parent.trace_state)
+        trace_id = generator.generate_trace_id() if generator is not None else random.getrandbits(128) or 1
+        return SpanContext(trace_id, span_id, is_remote=False)
+
+    @contextmanager
+    def used(self, context: SpanContext) -> Iterator[None]:
+        """Within the block, on this thread, the next span is the one that was reserved."""
+        self._local.trace_id, self._local.span_id = context.trace_id, context.span_id
+        try:
+            yield
+        finally:
+            self._local.__dict__.clear()
+
+    def generate_span_id(self) -> int:
+        reserved = self._local.__dict__.pop("span_id", None)
+        return self.generator.generate_span_id() if reserved is None else reserved  # type: ignore[no-any-return]
+
+    def generate_trace_id(self) -> int:
+        reserved = self._local.__dict__.pop("trace_id", None)
+        return self.generator.generate_trace_id() if reserved is None else reserved  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.generator, name)
+
+
+def write_late(scope: SampleScope, record: Record, links: Sequence[Link]) -> None:
+    """A sample that was not traced settles, and is worth it: write its spans, if the run's budget allows it. The record
+    is that of its own span.
+    """
+    steps = [step for step in scope.trail if not step[0].written]
+    if scope.run.span_budget.take(1 + len(steps), from_reserve=True):
+        _write_sample(scope, steps, record, links)
+    else:
+        leave_out(scope, Reason.BUDGET.value)
+
+
+def leave_out(scope: SampleScope, why: str) -> None:
+    """A sample that was not traced settles: count the spans that it would have. That of a batch is counted with the
+    last of its samples, unless it was written with another one.
+    """
+    left_out = 1
+    for record, *_ in scope.trail:
+        if not record.samples or (not record.written and next(record.settled) == record.samples):
+            left_out += 1
+    scope.run.suppress(Signal.SPAN.value, why, left_out)
+
+
+def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, links: Sequence[Link]) -> None:
+    run, settled = scope.run, scope.clock()
+    assert scope.span_context is not None
+
+    def at(reading: float) -> int:
+        return scope.anchor + round((reading - scope.started) * 1e9)
+
+    above = run.call.context
+    if scope.span_context.trace_id != run.trace_id:  # a trace of its own
+        above = trace.set_span_in_context(trace.INVALID_SPAN)
+    with run.telemetry.ids.used(scope.span_context):
+        span = _start(run, record, above, at(scope.started), links=links)
+    inside = [trace.set_span_in_context(span)] * len(steps)
+    for index in reversed(range(len(steps))):
+        done, started, duration, _ = steps[index]
+        parent = _parent(steps, index)
+        if done.samples:
+            done.written = True
+            child = _start(run, done, run.call.context, at(started), links=[Link(scope.span_context)])
+        else:
+            child = _start(
+                run, done, inside[index if parent is None else parent], at(started), sample_id=scope.sample_id
+            )
+        inside[index] = trace.set_span_in_context(child)
+        end_span(child, done.ended, done.error, at(started + duration))
+    end_span(span, record.ended, record.error, at(settled))
+
+
+def write_step(run: RunScope, step: Step, ended: int) -> None:
+    """Write the span of what belongs to no sample, and was not traced; `ended` is a Unix time in nanoseconds."""
+    record, _, duration, _ = step
+    span = _start(run, record, None, ended - round(duration * 1e9))
+    end_span(span, record.ended, record.error, ended)
+
+
+def _parent(steps: Sequence[Step], index: int) -> int | None:
+    """The step within which another one began; it ended later, so it comes behind on the trail."""
+    began = steps[index][1]
+    for later in range(index + 1, len(steps)):
+        _, started, duration, _ = steps[later]
+        if started < began <= started + duration:
+            return later
+    return None
+
+
+def _start(
+    run: RunScope,
+    record: Record,
+    context: Context | None,
+    started: int,
+    *,
+    links: Sequence[Link] = (),
+    sample_id: str | None = None,
+) -> Span:
+    attributes = {**record.attributes, a.FORGE_TRACE_LATE: True}
+    if sample_id is not None and a.FORGE_SAMPLE_ID in record.defined.start_attributes:
+        attributes[a.FORGE_SAMPLE_ID] = sample_id
+    span = run.telemetry.tracer.start_span(
+        record.name, context, record.defined.kind, attributes, links, started, record_exception=False
+    )
+    if span.is_recording():
+        run.count_span()
+    return span
+
+
+def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int | None = None) -> None:
+    """Say how it ended; now, or at a Unix time in nanoseconds."""
+    try:
+        span.set_attributes({name: value for name, value in ended.items() if value is not None})
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, message(error)))
+    finally:
+        span.end(at)
+
+
+def span_name(defined: definitions.Span, attributes: Mapping[str, Any]) -> str:
+    """The name of a span with these attributes."""
+    return " ".join((defined.type, *(str(attributes[name]) for name in defined.name_attributes)))
+
+
+def start_attributes(defined: definitions.Span, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the attributes that a span starts with."""
+    return {name: attributes[name] for name in defined.start_attributes if attributes.get(name) is not None}

@@ -1,0 +1,48 @@
+"""Exceptions in words."""
+
+from __future__ import annotations
+
+import traceback
+
+from .semconv import attributes as a
+
+
+def exception_attributes(error: BaseException) -> dict[str, str]:
+    """What an event says about an exception."""
+    return {
+        a.EXCEPTION_TYPE: qualified_name(type(error)),
+        a.EXCEPTION_MESSAGE: message(error),
+        a.EXCEPTION_STACKTRACE: stacktrace(error),
+    }
+
+
+def message(error: BaseException) -> str:
+    """What an exception says; where its `__str__` fails, what Python prints instead."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - somebody else's code
+        return f"<exception str() failed: {qualified_name(type(error))}>"
+
+
+def stacktrace(error: BaseException) -> str:
+    """The stack trace as Python prints it, but for the marks below the lines.
+
+    To place those it parses each line, which takes long, and which CPython before 3.13 cannot do on several threads at
+    once: a stage that parses Python would fail because of us.
+    """
+    formatted = traceback.TracebackException.from_exception(error)
+    pending, seen = [formatted], set()
+    while pending:
+        part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        for frame in part.stack:
+            frame.colno = frame.end_colno = None
+        pending += [p for p in (part.__cause__, part.__context__, *(part.exceptions or ())) if p is not None]
+    return "".join(formatted.format())
+
+
+def qualified_name(kind: type) -> str:
+    """`json.decoder.JSONDecodeError`; built-in classes stand without their module."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
