@@ -307,7 +307,7 @@ class Call:
             return False
         if run is not None and not run.recording:
             return False
-        ids = self.operation.about(*self.arguments)
+        ids = list(filter(None, self.operation.about(*self.arguments)))
         if ids and not any(map(self.telemetry.sampler.traces, ids)):
             self._why = Reason.SAMPLING.value
         elif run is not None and not run.span_budget.take(1):
