@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, Tracer
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from forge import BatchRunner, Pipeline, RetryPolicy, Sample, SQLStorage, StreamingRunner, stage
 from forge_otel.instrumentors.slow import ENOUGH
@@ -221,20 +222,31 @@ def test_what_was_in_flight_when_a_run_was_closed(kind: Any) -> None:
     assert len(late(recorded)) == cancelled
 
 
+class Remembering(TracerProvider):
+    """Remembers the tracers that it gave."""
+
+    def __init__(self) -> None:
+        super().__init__(shutdown_on_exit=False)
+        self.given: dict[str, Any] = {}
+
+    def get_tracer(self, instrumenting_module_name: str, *arguments: Any, **more: Any) -> trace.Tracer:
+        tracer = super().get_tracer(instrumenting_module_name, *arguments, **more)
+        self.given[instrumenting_module_name] = tracer
+        return tracer
+
+
 def test_the_tracer_gets_its_ids_from_where_it_did_before(tmp_path: Path) -> None:
-    recorded = Recorded()
+    recorded, provider = Recorded(), Remembering()
+    provider.add_span_processor(SimpleSpanProcessor(recorded.span_exporter))
+    recorded.tracer_provider = provider
     with recording(recorded=recorded, sampling_rate=0.0):
         small_run(tmp_path, FakeClock()).drain()
-        ours = recorded.spans[0].instrumentation_scope
-        assert ours is not None
-        tracer = recorded.tracer_provider.get_tracer(ours.name, ours.version, ours.schema_url)
-        assert isinstance(tracer, Tracer)
-        assert ours.name == SCOPE_NAME
-        assert tracer.id_generator is not recorded.tracer_provider.id_generator
-        assert recorded.tracer_provider.get_tracer("user").id_generator is recorded.tracer_provider.id_generator  # type: ignore[attr-defined]
-    assert tracer.id_generator is recorded.tracer_provider.id_generator
+        provider.get_tracer("user")
+        assert provider.given[SCOPE_NAME].id_generator is not provider.id_generator
+        assert provider.given["user"].id_generator is provider.id_generator
+    assert provider.given[SCOPE_NAME].id_generator is provider.id_generator
     ids = [span.context.span_id for span in recorded.spans if span.context]
-    assert len(set(ids)) == len(ids)
+    assert len(set(ids)) == len(ids) == 13
 
 
 def test_a_tracer_that_is_not_the_sdks() -> None:

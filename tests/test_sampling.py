@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, SamplingResult
+from opentelemetry.sdk.trace.sampling import Sampler as SdkSampler
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, StreamingRunner, stage
 from forge.executor import StageExecutor
@@ -195,6 +196,38 @@ def test_nothing_is_traced_where_the_run_is_not(tmp_path: Path) -> None:
     assert "forge.telemetry.suppressed" not in recorded.points
     (summary,) = (event for event in recorded.events if event.name == "forge.pipeline.summary")
     assert (summary.attributes["forge.summary.spans"], summary.attributes["forge.summary.suppressed"]) == (0, 0)
+
+
+class OddOnes(SdkSampler):
+    """Drops the spans of samples with even ids, and what is below them."""
+
+    def should_sample(self, parent_context: Any, trace_id: int, name: str, *arguments: Any, **more: Any) -> Any:
+        attributes = arguments[1] if len(arguments) > 1 else more.get("attributes")
+        dropped = int((attributes or {}).get("forge.sample.id", 1)) % 2 == 0
+        return SamplingResult(Decision.DROP if dropped else Decision.RECORD_AND_SAMPLE, attributes)
+
+    def get_description(self) -> str:
+        return "odd ones"
+
+
+def test_the_users_sampler_may_leave_out_samples() -> None:
+    recorded = Recorded()
+    recorded.tracer_provider = TracerProvider(OddOnes(), shutdown_on_exit=False)
+    recorded.tracer_provider.add_span_processor(SimpleSpanProcessor(recorded.span_exporter))
+    with recording(recorded=recorded, span_budget=70):
+        BatchRunner().run(pipeline_of(count=60)).drain()
+    odd = sorted(str(number) for number in range(1, 60, 2))
+    # What is left out takes nothing from the budget, and is not ours to count.
+    assert traced(recorded) == traced(recorded, "forge.stage plain") == odd
+    assert "forge.telemetry.suppressed" not in recorded.points
+    assert recorded.total("forge.stage.executions") == 60
+
+
+def test_a_sample_without_an_id_is_traced_outside_of_a_run() -> None:
+    with recording(sampling_rate=0.0) as recorded:
+        StageExecutor().apply(plain, Sample(data=1))
+        StageExecutor().apply(plain, Sample(id="1", data=1))
+    assert recorded.tree() == "forge.stage plain | stage.name=plain, stage.outcome=success\n"
 
 
 def test_samples_with_traces_of_their_own() -> None:

@@ -34,8 +34,8 @@ _logger = logging.getLogger(__package__)
 Measure = Callable[[float], Any]
 """Makes the SDK's `Measurement` of a value."""
 
-Merge = Callable[[Any, list[float], Measure], None]
-"""Puts sorted values into an aggregation of the SDK, of which the lock of its stream is held."""
+Merge = Callable[[Any, Sequence[float], Measure], None]
+"""Puts values into an aggregation of the SDK, of which the lock of its stream is held."""
 
 
 class Merger:
@@ -78,12 +78,11 @@ class Merger:
         def measure(value: float) -> Any:
             return Measurement(value, time.time_ns(), histogram, NOWHERE, self._attributes)
 
-        ordered = sorted(values)
         for storage in histogram._measurement_consumer._reader_storages.values():
             for stream in storage._get_or_init_view_instrument_match(histogram):
                 merge = _merges().get(type(stream._aggregation))
                 if merge is not None:
-                    self._merge_into(stream, ordered, measure, merge)
+                    self._merge_into(stream, values, measure, merge)
                 else:
                     for value in values:
                         stream.consume_measurement(measure(value), False)
@@ -99,15 +98,15 @@ class Merger:
         exemplars = histogram._measurement_consumer._sdk_config.exemplar_filter
         return not exemplars.should_sample(values[0], time.time_ns(), self._attributes, NOWHERE)
 
-    def _merge_into(self, stream: Any, ordered: list[float], measure: Measure, merge: Merge) -> None:
+    def _merge_into(self, stream: Any, values: Sequence[float], measure: Measure, merge: Merge) -> None:
         # Delta collections throw aggregations away under the same lock, so none is kept here.
         with stream._lock:
             aggregation = stream._attributes_aggregation.get(self._keys.get(stream))
             if aggregation is not None:
-                merge(aggregation, ordered, measure)
+                merge(aggregation, values, measure)
                 return
-        stream.consume_measurement(measure(ordered[0]), False)  # the SDK makes the series, within its limit
-        rest = ordered[1:]
+        stream.consume_measurement(measure(values[0]), False)  # the SDK makes the series, within its limit
+        rest = values[1:]
         with stream._lock:
             aggregation = self._find(stream)
             if aggregation is not None:
@@ -127,35 +126,50 @@ class Merger:
         return None
 
 
-def _explicit(aggregation: Any, values: list[float], _: Measure) -> None:
-    """Sorted values into fixed buckets; a value on a boundary belongs below it."""
+def _explicit(aggregation: Any, values: Sequence[float], _: Measure) -> None:
+    """Into fixed buckets; a value on a boundary belongs below it."""
     if not values:
         return
+    low, high = min(values), max(values)
+    boundaries = aggregation._boundaries
+    first, last = bisect_left(boundaries, low), bisect_left(boundaries, high)
+    if last - first > _WORTH_SORTING:
+        values = sorted(values)
     with aggregation._lock:
         if aggregation._value is None:
             aggregation._value = aggregation._get_empty_bucket_counts()
         counts = aggregation._value
         aggregation._sum += sum(values)
         if aggregation._record_min_max:
-            aggregation._min = min(aggregation._min, values[0])
-            aggregation._max = max(aggregation._max, values[-1])
+            aggregation._min = min(aggregation._min, low)
+            aggregation._max = max(aggregation._max, high)
         done = 0
-        for bucket, boundary in enumerate(aggregation._boundaries):
-            upto = bisect_right(values, boundary, done)
+        for bucket in range(first, last):
+            boundary = float(boundaries[bucket])
+            if last - first > _WORTH_SORTING:
+                upto = bisect_right(values, boundary, done)
+            else:
+                upto = sum(map(boundary.__ge__, values))
             counts[bucket] += upto - done
             done = upto
-        counts[-1] += len(values) - done
+        counts[last] += len(values) - done
 
 
-def _exponential(aggregation: Any, values: list[float], measure: Measure) -> None:
-    """Sorted values into exponential buckets. A zero, the smallest and the largest go the SDK's way, so that its scale
-    fits what is between them.
+_WORTH_SORTING: Final = 2
+"""Durations of one stage are often in the same bucket or two; up to so many boundaries between them it is faster to
+count what is below each of them.
+"""
+
+
+def _exponential(aggregation: Any, values: Sequence[float], measure: Measure) -> None:
+    """Into exponential buckets. A zero, the smallest and the largest go the SDK's way, so that its scale fits what is
+    between them.
     """
-    zeros = bisect_right(values, 0)
-    first, between, last = values[zeros : zeros + 1], values[zeros + 1 : -1], values[zeros + 1 :][-1:]
-    for value in (*values[:zeros][:1], *first, *last):
+    positive = sorted(filter(None, values))
+    zeros = len(values) - len(positive)
+    for value in (*([0.0] if zeros else ()), *positive[:1], *positive[1:][-1:]):
         aggregation.aggregate(measure(value), False)
-    more_zeros = max(0, zeros - 1)
+    more_zeros, between = max(0, zeros - 1), positive[1:-1]
     with aggregation._lock:
         aggregation._count += more_zeros + len(between)
         aggregation._zero_count += more_zeros
@@ -168,7 +182,7 @@ def _exponential(aggregation: Any, values: list[float], measure: Measure) -> Non
 
 @functools.cache
 def _merges() -> dict[type, Merge]:
-    """How lists of sorted values are merged, by the class of the aggregation; for others the SDK's own way is taken."""
+    """How values are merged, by the class of the aggregation; for others the SDK's own way is taken."""
     from opentelemetry.sdk.metrics._internal import aggregation  # noqa: PLC0415 - it need not be there
 
     return {

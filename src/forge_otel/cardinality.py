@@ -59,7 +59,8 @@ class Cardinality:
         self._values[a.ERROR_TYPE].update(_CLASSES)
         self._series: dict[str, set[tuple[Any, ...]]] = {}
         self._warned: set[str] = set()
-        self._lock = threading.Lock()
+        # The garbage collector may run here, and with it code of the user's that is measured as well.
+        self._lock = threading.RLock()
 
     def limit(self, metric: Metric, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes that a point of the metric gets: those allowed that have a value, within the limits."""

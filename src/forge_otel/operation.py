@@ -144,8 +144,7 @@ class Operation:
                 scope.calls[call] = None
             # In this order: either the sample's end finds the call, or the call sees that the sample has ended.
             if any(scope.settled for scope in call.scopes):
-                for scope in call.scopes:
-                    scope.calls.pop(call, None)
+                call.forget()
                 return None
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the start of {self.name}")
@@ -258,8 +257,7 @@ class Call:
         """Record what came of it: for every outcome, and once, whoever comes first."""
         if not self._claim.acquire(blocking=False):
             return
-        for scope in self.scopes:
-            scope.calls.pop(self, None)
+        self.forget()
         operation, ending = self.operation, Ending()
         with guard.protected(f"the end of {operation.name}"):
             ending = operation.end(self, result, error)
@@ -269,9 +267,10 @@ class Call:
         if self.run is None or not self.run.ended:
             if operation.hooks is not None:
                 self._hook(f"on_{operation.hooks}_end", result)
+            said = {**self.attributes, **ending.attributes}
             for point in ending.points:
                 try:
-                    self.write(point, ending.attributes)
+                    self.write(point, said)
                 except Exception as fault:  # noqa: BLE001 - the other points are not to be lost
                     guard.swallow(fault, f"the metric {point.metric.name}")
             with guard.protected(f"the events of {operation.name}"):
@@ -280,9 +279,14 @@ class Call:
             with guard.protected(f"the span of {operation.name}"):
                 self._end_span(operation.span, ending)
 
-    def write(self, point: Point, ending: Attributes = NOTHING) -> None:
-        """Write a value, as a part of this call."""
-        attributes = {**self.attributes, **ending, **point.attributes}
+    def forget(self) -> None:
+        """The samples need not end it."""
+        for scope in self.scopes:
+            scope.calls.pop(self, None)
+
+    def write(self, point: Point, said: Attributes | None = None) -> None:
+        """Write a value, as a part of this call, with what was said at its start or until its end."""
+        attributes = {**(said or self.attributes), **point.attributes}
         self.telemetry.series.get(point.metric, attributes).write(point.value, self.span)
 
     def _is_traced(self) -> bool:
@@ -301,7 +305,7 @@ class Call:
             return False
         if run is not None and not run.recording:
             return False
-        ids = self.operation.about(*self.arguments)
+        ids = list(filter(None, self.operation.about(*self.arguments)))
         if ids and not any(map(self.telemetry.sampler.traces, ids)):
             self._why = Reason.SAMPLING.value
         elif run is not None and not run.span_budget.take(1):
@@ -312,9 +316,8 @@ class Call:
 
     def _start_span(self, defined: Span) -> None:
         attributes = self.attributes
-        links: list[Link] = []
-        if self.operation.links_samples:
-            links = [Link(scope.span_context) for scope in self.scopes if scope.span is not None and scope.span_context]
+        linked = self.scopes if self.operation.links_samples else ()
+        links = [Link(scope.span.get_span_context()) for scope in linked if scope.span is not None]
         self.span = self.telemetry.tracer.start_span(
             span_name(defined, attributes),
             kind=defined.kind,
@@ -352,11 +355,9 @@ class Call:
         for event, body, more, error in emissions:
             if not self.telemetry.emits(event):
                 continue
-            attributes = {**self.attributes, **more}
-            if not self._may_emit(event, attributes):
+            if not self._may_emit(event, more.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
                 continue
-            if error is not None:
-                attributes.update(exception_attributes(error))
+            attributes = {**self.attributes, **more, **(exception_attributes(error) if error is not None else {})}
             self.telemetry.logger.emit(
                 timestamp=time.time_ns(),
                 context=self.context,
@@ -367,7 +368,7 @@ class Call:
                 event_name=event.name,
             )
 
-    def _may_emit(self, event: Event, attributes: Attributes) -> bool:
+    def _may_emit(self, event: Event, kind: str | None) -> bool:
         """Events of errors, as long as the run's budget for their class lasts; of those that say what spans say as
         well, the ones of samples that are traced.
         """
@@ -377,7 +378,6 @@ class Call:
         if not event.default:
             why = self._why
         else:
-            kind = attributes.get(a.ERROR_TYPE)
             why = None if kind is None or run.event_budget.take(kind) else Reason.BUDGET.value
         if why is not None:
             run.suppress(Signal.EVENT.value, why)

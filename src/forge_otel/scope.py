@@ -12,7 +12,6 @@ from .semconv import attributes as a
 from .semconv import metrics
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
     from .lane import Lane
@@ -161,7 +160,6 @@ class SampleScope:
         "busy_span",
         "calls",
         "clock",
-        "context",
         "measurements",
         "notable",
         "notes",
@@ -191,9 +189,7 @@ class SampleScope:
         self.spans = 0
         """How many spans it has."""
         self.span_context: SpanContext | None = None
-        """What logs and dead letters refer to; where it is not traced, of a span that may be written later."""
-        self.context: Context | None = None
-        """What is current in its calls."""
+        """Where it is not traced: of the span that may be written later, to which logs and dead letters refer."""
         self.why: str | None = None
         """Why it is not traced, where we left it out."""
         self.trail: list[Step] = []

@@ -84,10 +84,9 @@ class Telemetry:
 
     def prepare(self) -> None:
         """A run begins. Since the last one there may be global providers where there were none."""
-        tracer = self._get_tracer()
-        if tracer is not self.tracer:
-            self.ids.restore()
-            self.tracer, self.ids = tracer, ReservedIds(tracer)
+        if isinstance(self.tracer, trace.ProxyTracer):
+            self.tracer = self._get_tracer()
+            self.ids = ReservedIds(self.tracer)
         self._test_bulk_merge()
 
     def close(self) -> None:

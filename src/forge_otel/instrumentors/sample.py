@@ -81,12 +81,12 @@ def _start_span(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None
         record_exception=False,
         set_status_on_exception=False,
     )
-    scope.span_context = span.get_span_context()
-    scope.context = trace.set_span_in_context(span)
-    otel_context.attach(scope.context)
-    if span.is_recording():  # else the user's sampler has left it out
+    otel_context.attach(trace.set_span_in_context(span))
+    if span.is_recording():
         scope.span, scope.spans = span, 1
         run.count_span()
+    else:  # the user's sampler has left it out
+        run.span_budget.correct(-run.steps)
 
 
 def _reserve(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
@@ -97,8 +97,7 @@ def _reserve(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
     if not telemetry.config.trace_per_sample and run.call.span is not None:
         parent = run.call.span.get_span_context()
     scope.span_context = telemetry.ids.reserve(parent)
-    scope.context = trace.set_span_in_context(NonRecordingSpan(scope.span_context))
-    otel_context.attach(scope.context)
+    otel_context.attach(trace.set_span_in_context(NonRecordingSpan(scope.span_context)))
     scope.anchor = time.time_ns()
 
 
