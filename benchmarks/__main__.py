@@ -1,148 +1,89 @@
-"""What the telemetry costs, as ratios of interleaved runs in one process.
-
-A stage call and a whole pipeline, each plain and instrumented, take turns. Of each the fastest repetition counts,
-because what disturbs a measurement only ever makes it slower. The hand-written reference is what a careful user would
-write with the SDK alone: a span, a histogram and two counters around the call.
-"""
+"""What the telemetry costs, measured in turns on this machine: `make bench`."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
-import time
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
 
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
+from rich.console import Console
+from rich.table import Table as RichTable
 
-from forge import BatchRunner, Pipeline, Sample, StreamingRunner, stage
-from forge.executor import StageExecutor
-from forge_otel import ForgeInstrumentor
+from . import calls, pipelines, report, tables
 
 
-class Discard(SpanExporter):
-    """Takes spans and forgets them: what exporting costs depends on the exporter."""
-
-    def export(self, spans: object) -> SpanExportResult:  # noqa: ARG002 - the exporter's signature
-        return SpanExportResult.SUCCESS
-
-
-@stage
-def same(sample: Sample) -> Sample:
-    return sample
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
-    quick = parser.parse_args().quick
-    print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
-    for name in ("opentelemetry-sdk", "wrapt", "forge-otel"):
-        print(f"{name} {importlib.metadata.version(name)}")
-    calls, rounds, samples = (500, 5, 500) if quick else (2000, 25, 5000)
-
-    print("\nOne stage call, added to the plain call:")
-    sample, executor = Sample(id="a", data=1), StageExecutor()
-    variants: dict[str, Callable[[], float]] = {"plain": lambda: timed(lambda: executor.apply(same, sample), calls)}
-    for label, sampler in (("not sampled", ALWAYS_OFF), ("sampled", ALWAYS_ON)):
-        by_hand = hand_written(sampler)
-        variants[f"by hand, {label}"] = lambda by_hand=by_hand: timed(  # type: ignore[misc]
-            lambda: by_hand(executor.apply, same, sample), calls
-        )
-        variants[f"forge_otel, {label}"] = lambda sampler=sampler: instrumented(  # type: ignore[misc]
-            sampler, lambda: timed(lambda: executor.apply(same, sample), calls)
-        )
-    best = interleaved(variants, rounds)
-    for label in ("not sampled", "sampled"):
-        hand, ours = (best[f"{who}, {label}"] - best["plain"] for who in ("by hand", "forge_otel"))
-        print(f"  {label:12} by hand {hand * 1e6:6.2f} µs   forge_otel {ours * 1e6:6.2f} µs   ratio {ours / hand:.2f}")
-
-    print(f"\nA pipeline of three stages that do nothing, {samples} samples, per sample:")
-    for runner in (BatchRunner, StreamingRunner):
-
-        def run(runner: type[BatchRunner | StreamingRunner] = runner) -> float:
-            pipeline = Pipeline(name="bench", source=lambda: numbers(samples), stages=[*map(numbered, range(3))])
-            started = time.perf_counter()
-            runner().run(pipeline).drain()
-            return (time.perf_counter() - started) / samples
-
-        best = interleaved(
-            {
-                "off": run,
-                "not sampled": lambda run=run: instrumented(ALWAYS_OFF, run),  # type: ignore[misc]
-                "sampled": lambda run=run: instrumented(ALWAYS_ON, run),  # type: ignore[misc]
-            },
-            3 if quick else 7,
-        )
-        row = "   ".join(f"{name} {value * 1e6:7.1f} µs ({value / best['off']:.2f}×)" for name, value in best.items())
-        print(f"  {runner.__name__:16} {row}")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.max < min(pipelines.SIZES):
+        parser.error(f"--max {options.max}: must be at least {min(pipelines.SIZES)}")
+    if options.quick and options.save:
+        parser.error("--save keeps what the documentation is written from: measure without --quick")
+    if options.what == "report":
+        return report.write()
+    results: dict[str, Any] = {}
+    with Console(stderr=True).status("") as status:
+        if options.what in ("all", "calls"):
+            results["calls"] = calls.measure(quick=options.quick, progress=status.update)
+        if options.what in ("all", "pipeline"):
+            results["pipelines"] = pipelines.measure(quick=options.quick, largest=options.max, progress=status.update)
+    if options.save:
+        report.save(results)
+    if options.json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        show(results, Console())
+    return 0
 
 
-def numbers(count: int) -> list[Sample]:
-    return [Sample(id=str(number), data=number) for number in range(count)]
+def show(results: dict[str, Any], console: Console) -> None:
+    """Print the results for people."""
+    for name, of in (("calls", tables.of_calls), ("pipelines", tables.of_pipelines)):
+        if name not in results:
+            continue
+        for table in of(results[name]):
+            shown = RichTable(box=None, padding=(0, 2 if console.width >= 100 else 1, 0, 0), header_style="dim")
+            for index, column in enumerate(table.columns):
+                shown.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
+            for row in table.rows:
+                shown.add_row(*row, style="bold" if row[0].startswith("forge_otel") else None)
+            console.print()
+            console.print(table.title, style="bold", highlight=False)
+            console.print(shown)
+        console.print()
+        console.print(report.circumstances(results[name]), style="dim", highlight=False)
 
 
-def numbered(number: int) -> stage:  # type: ignore[valid-type]
-    return stage(name=f"stage {number}")(lambda sample: sample)
-
-
-def timed(call: Callable[[], object], times: int) -> float:
-    """Seconds for one call."""
-    started = time.perf_counter()
-    for _ in range(times):
-        call()
-    return (time.perf_counter() - started) / times
-
-
-def interleaved(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The fastest of several rounds in which every variant has its turn."""
-    results: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, measure in variants.items():
-            results[name].append(measure())
-    return {name: min(values) for name, values in results.items()}
-
-
-def providers(sampler: Sampler) -> tuple[TracerProvider, MeterProvider]:
-    tracers = TracerProvider(sampler=sampler, shutdown_on_exit=False)
-    tracers.add_span_processor(SimpleSpanProcessor(Discard()))
-    return tracers, MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
-
-
-def instrumented(sampler: Sampler, measure: Callable[[], float]) -> float:
-    tracers, meters = providers(sampler)
-    instrumentor = ForgeInstrumentor()
-    instrumentor.instrument(tracer_provider=tracers, meter_provider=meters)
-    try:
-        return measure()
-    finally:
-        instrumentor.uninstrument()
-
-
-def hand_written(sampler: Sampler) -> Callable[..., object]:
-    """The call, inside what a user would write around it."""
-    tracers, meters = providers(sampler)
-    tracer, meter = tracers.get_tracer("by hand"), meters.get_meter("by hand")
-    duration = meter.create_histogram("duration", "s")
-    executions, failures = meter.create_counter("executions"), meter.create_counter("failures")
-
-    def call(function: Callable[..., object], *arguments: object) -> object:
-        started = time.perf_counter()
-        with tracer.start_as_current_span("stage", attributes={"stage": "same", "sample": "a"}):
-            result = function(*arguments)
-        attributes = {"stage": "same", "outcome": "success"}
-        duration.record(time.perf_counter() - started, attributes)
-        executions.add(1, attributes)
-        failures.add(0, attributes)
-        return result
-
-    return call
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("all", "calls", "pipeline", "report"),
+        default="all",
+        help="calls: of a stage, against other libraries; pipeline: whole runs; report: write docs/performance.md from "
+        "the results that were saved",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a first impression: few repetitions, and no other libraries"
+    )
+    parser.add_argument(
+        "--max",
+        type=int,
+        default=pipelines.USUAL,
+        metavar="N",
+        help=f"run pipelines of up to so many samples ({pipelines.USUAL})",
+    )
+    parser.add_argument(
+        "--full", dest="max", action="store_const", const=max(pipelines.SIZES), help="the same as --max 1000000"
+    )
+    parser.add_argument("--save", action="store_true", help="keep the results in benchmarks/results.json")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""One run of a whole pipeline, in a process of its own: `python -m benchmarks.measured_run JSON`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import resource
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from forge import Measurement, Pipeline, Sample, SQLStorage, Stage, StreamingRunner, stage
+
+from . import harness
+
+TELEMETRY: dict[str, dict[str, Any] | None] = {
+    "off": None,
+    "1 %": {"sampling_rate": 0.01},
+    "100 %": {"sampling_rate": 1.0, "span_budget": 0},
+}
+"""The settings of `forge_otel`; None means that it is not even imported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be run."""
+
+    pipeline: str
+    samples: int
+    telemetry: str
+    endpoint: str
+    """Where telemetry is sent, as OTLP over HTTP."""
+    loops: int
+    """How many turns of an empty loop are 50 µs of computing."""
+
+
+class Length(Measurement):
+    key = "length"
+
+    def compute(self, sample: Sample) -> int:
+        return len(sample.data["text"])
+
+
+class Words(Measurement):
+    key = "words"
+
+    def compute(self, sample: Sample) -> int:
+        return len(sample.data["text"].split())
+
+
+def synthetic(task: Task, folder: Path) -> Pipeline:
+    """Three stages that do nothing, compute for 50 µs and wait for 1 ms, two measurements, and SQLite.
+
+    Four may wait at the same time, so the processor is what limits it: telemetry cannot hide behind the waiting.
+    Computing is a fixed number of steps, since a stage that looked at the clock would compute less when disturbed.
+    """
+
+    @stage
+    def nothing(sample: Sample) -> Sample:
+        return sample
+
+    @stage
+    def compute(sample: Sample) -> Sample:
+        for _ in range(task.loops):
+            pass
+        return sample
+
+    @stage(concurrency=4)
+    def wait(sample: Sample) -> Sample:
+        time.sleep(0.001)
+        return sample
+
+    def source() -> Iterator[Sample]:
+        for number in range(task.samples):
+            yield Sample(id=f"sample-{number}", data={"number": number, "text": "the quick brown fox"})
+
+    stages: Sequence[Stage] = [nothing, compute, wait]
+    return Pipeline(
+        name="synthetic",
+        source=source,
+        stages=stages,
+        measurements=[Length(), Words()],
+        storage=SQLStorage(f"sqlite:///{folder / 'samples.db'}"),
+    )
+
+
+def demo(task: Task, folder: Path, stack: ExitStack) -> Pipeline:
+    """The demo's pipeline, with so many files of the standard library."""
+    sys.path.insert(0, str(harness.ROOT / "examples"))
+    from annotation_service import AnnotationService
+    from code_corpus import code_corpus
+
+    pipeline: Pipeline = code_corpus(
+        Path(sysconfig.get_path("stdlib")),
+        limit=task.samples,
+        storage=f"sqlite:///{folder / 'corpus.db'}",
+        out=folder,
+        annotate_url=stack.enter_context(AnnotationService()).url,
+    )
+    return pipeline
+
+
+class Telemetry:
+    """`forge_otel` with the SDK's defaults, sending to the sink."""
+
+    def __init__(self, endpoint: str, settings: dict[str, Any]) -> None:
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+        # Here, because where telemetry is off, none of it is imported.
+        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415
+        from opentelemetry.sdk._logs.export import BatchLogRecordProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
+        from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult  # noqa: PLC0415
+
+        from forge_otel import ForgeInstrumentor  # noqa: PLC0415
+
+        telemetry = self
+        self._ended = itertools.count()
+        self.exported = 0
+
+        class Processor(BatchSpanProcessor):
+            def on_end(self, span: ReadableSpan) -> None:
+                next(telemetry._ended)
+                super().on_end(span)
+
+        class Exporter(OTLPSpanExporter):
+            def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+                telemetry.exported += len(spans)
+                return super().export(spans)
+
+        tracer_provider = TracerProvider()
+        tracer_provider.add_span_processor(Processor(Exporter()))
+        logger_provider = LoggerProvider()
+        logger_provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
+        meter_provider = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())])
+        self._shutdown: list[Callable[[], Any]] = [
+            tracer_provider.shutdown,
+            logger_provider.shutdown,
+            meter_provider.shutdown,
+        ]
+        ForgeInstrumentor().instrument(
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+            logger_provider=logger_provider,
+            **settings,
+        )
+
+    @property
+    def dropped(self) -> int:
+        """How many spans the SDK's full queue has dropped; to be asked once, at the end."""
+        return next(self._ended) - self.exported
+
+    def finish(self) -> None:
+        """Send what is left."""
+        for shutdown in self._shutdown:
+            shutdown()
+
+
+def run(task: Task) -> dict[str, float]:
+    """Run it; seconds, bytes and counts."""
+    settings = TELEMETRY[task.telemetry]
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        pipeline = synthetic(task, folder) if task.pipeline == "synthetic" else demo(task, folder, stack)
+        telemetry = Telemetry(task.endpoint, settings) if settings is not None else None
+        started, computed = time.perf_counter(), time.process_time()
+        result = StreamingRunner().run(pipeline).drain()
+        if telemetry is not None:
+            telemetry.finish()
+        seconds, cpu = time.perf_counter() - started, time.process_time() - computed
+    return {
+        "settled": result.ledger.settled,
+        "seconds": seconds,
+        "cpu": cpu,
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "spans": telemetry.exported if telemetry is not None else 0,
+        "spans_dropped": telemetry.dropped if telemetry is not None else 0,
+    }
+
+
+def command(task: Task) -> list[str]:
+    """The arguments of a process that runs it."""
+    return ["benchmarks.measured_run", json.dumps(asdict(task))]
+
+
+if __name__ == "__main__":
+    answers = harness.channel()
+    # A full queue of spans is a number in the results, not a thousand lines.
+    logging.disable(logging.CRITICAL)
+    done = run(Task(**json.loads(sys.argv[1])))
+    harness.serve(answers, done, lambda _: None)

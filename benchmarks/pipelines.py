@@ -1,0 +1,92 @@
+"""What telemetry adds to a whole run of a pipeline: time, processor time, memory and bytes sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from statistics import median
+from time import process_time
+from typing import Any
+
+from . import harness
+from .harness import Worker
+from .measured_run import TELEMETRY, Task, command
+
+COMPUTING = 50e-6
+"""Seconds that the synthetic pipeline's second stage computes."""
+SIZES = {1_000: 7, 10_000: 5, 100_000: 3, 1_000_000: 1}
+"""Numbers of samples, and how often they are run: short runs are disturbed more easily, and cost less to repeat."""
+DEMO = (300, 5)
+"""Files, and how often."""
+USUAL = 10_000
+"""The largest number of samples, unless more are asked for."""
+QUICK_DEMO, QUICK_SYNTHETIC = (40, 1), {500: 1}
+
+
+def measure(*, quick: bool, largest: int = USUAL, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Run both pipelines with telemetry off, at 1 % and at 100 %, in turns, each time in a fresh process.
+
+    Returns the results as JSON can hold them, in seconds and bytes.
+    """
+    loops = _loops(COMPUTING)
+    sizes = QUICK_SYNTHETIC if quick else {size: rounds for size, rounds in SIZES.items() if size <= largest}
+    runs = [("demo", *(QUICK_DEMO if quick else DEMO)), *(("synthetic", *size) for size in sizes.items())]
+    rows = []
+    with closing(Worker("benchmarks.sink")) as sink:
+        task = partial(Task, endpoint=sink.hello(), loops=loops)
+        for pipeline, samples, rounds in runs:
+            what = f"{pipeline}, {samples} samples, telemetry"
+            turns = {
+                f"{what} {telemetry}": partial(
+                    _run, sink, task(pipeline=pipeline, samples=samples, telemetry=telemetry)
+                )
+                for telemetry in TELEMETRY
+            }
+            taken = harness.in_turns(turns, rounds, progress)
+            off = taken[f"{what} off"]
+            rows += [_row(pipeline, samples, telemetry, taken[f"{what} {telemetry}"], off) for telemetry in TELEMETRY]
+    return {
+        "machine": harness.machine(),
+        "versions": harness.versions("forge-otel", "opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"),
+        "rows": rows,
+    }
+
+
+def _run(sink: Worker, task: Task) -> dict[str, float]:
+    before = sink.ask({})
+    with closing(Worker(*command(task))) as worker:
+        result: dict[str, float] = worker.hello()
+    return {**result, "bytes": sink.ask({}) - before}
+
+
+def _row(
+    pipeline: str, samples: int, telemetry: str, taken: Sequence[dict[str, float]], off: Sequence[dict[str, float]]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "pipeline": pipeline,
+        "samples": samples,
+        "telemetry": telemetry,
+        "rounds": len(taken),
+        "settled": taken[0]["settled"],
+    }
+    for name in ("seconds", "cpu"):
+        spent = harness.smallest_and_median([run[name] for run in taken])
+        plain = harness.smallest_and_median([run[name] for run in off])
+        row[name] = spent
+        row[f"{name}_added"] = {kind: spent[kind] / plain[kind] - 1 for kind in spent}
+    return row | {
+        name: median(run[name] for run in taken) for name in ("peak_memory", "bytes", "spans", "spans_dropped")
+    }
+
+
+def _loops(seconds: float) -> int:
+    """How many turns of an empty loop take so many seconds of an undisturbed processor."""
+    turns = 20_000
+    best = float("inf")
+    for _ in range(50):
+        started = process_time()
+        for _ in range(turns):
+            pass
+        best = min(best, process_time() - started)
+    return round(turns * seconds / best)

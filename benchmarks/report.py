@@ -1,0 +1,84 @@
+"""The results file, and what the documentation takes from it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from . import plot, tables
+from .harness import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results.json"
+PAGE = ROOT / "docs" / "performance.md"
+PICTURE = ROOT / "docs" / "performance.svg"
+SECTIONS = ("calls", "pipelines")
+
+
+def save(results: Mapping[str, Any]) -> None:
+    """Put the results into the file; what was not measured this time stays in it."""
+    RESULTS.write_text(json.dumps({**_saved(), **results}, indent=1, ensure_ascii=False) + "\n")
+
+
+def write() -> int:
+    """Write the tables and the picture of the documentation; returns an exit code."""
+    results = _saved()
+    missing = [section for section in SECTIONS if section not in results]
+    if missing:
+        what = " and ".join(missing)
+        print(f"{RESULTS.name} has no {what} yet: measure with python -m benchmarks --save", file=sys.stderr)
+        return 2
+    PAGE.write_text(page(PAGE.read_text(), results))
+    PICTURE.write_text(plot.picture(results))
+    return 0
+
+
+def _saved() -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return results
+
+
+def page(text: str, results: Mapping[str, Any]) -> str:
+    """The page with the tables of these results in place of those that it has, between its marks."""
+    hand, success, kinds = tables.of_calls(results["calls"])
+    demo, synthetic = tables.of_pipelines(results["pipelines"])
+    for mark, content in {
+        "by-hand": hand.as_markdown(),
+        "calls": success.as_markdown(),
+        "kinds": kinds.as_markdown(),
+        "calls-circumstances": circumstances(results["calls"]) + "\n",
+        "demo": demo.as_markdown(),
+        "synthetic": synthetic.as_markdown(),
+        "pipelines-circumstances": circumstances(results["pipelines"]) + "\n",
+    }.items():
+        text = re.sub(
+            rf"(<!-- {mark} -->\n).*?(<!-- end -->)",
+            lambda found, content=content: f"{found[1]}\n{content}\n{found[2]}",  # type: ignore[misc]
+            text,
+            flags=re.DOTALL,
+        )
+    return text
+
+
+def circumstances(section: Mapping[str, Any]) -> str:
+    """The machine and the versions, as a sentence."""
+    machine = section["machine"]
+    versions = section["versions"]
+    if any(isinstance(found, Mapping) for found in versions.values()):
+        versions = _merged(versions)
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f"{machine['cpu']}, {machine['cores']} cores, {machine['os']}, {machine['python']}; {packages}."
+
+
+def _merged(environments: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The versions of all environments; those of ours are told, of the others only where they differ."""
+    ours: dict[str, str] = {}
+    for name, found in environments.items():
+        for package, version in found.items():
+            if package not in ours:
+                ours[package] = version
+            elif ours[package] != version:
+                ours[f"{package} ({name})"] = version
+    return ours

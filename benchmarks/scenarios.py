@@ -1,0 +1,163 @@
+"""The stage calls that are timed, made where a runner makes them: for admitted samples, each in its own context."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import process_time
+from typing import Any
+
+from forge import Pipeline, RetryPolicy, Run, Sample, Stage, stage
+from forge.executor import StageExecutor
+from forge.item import Item
+from forge.queue import StageQueue
+from forge.runner.base import Runner
+from forge.runner.settler import Settler
+
+CALLS = 512
+"""How many calls are timed together: buffers of the telemetry that are emptied every 512 values are then emptied once
+within that time."""
+
+Loop = Callable[[StageExecutor, Stage, Sequence[Item], int], float]
+"""Calls a stage so many times for each item; returns the processor seconds of one call, for the fastest item."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One kind of stage call."""
+
+    name: str
+    label: str
+    stage: Stage
+    loop: Loop
+    samples: int = 1
+
+
+def seconds_per_call(scenario: Scenario, stage: Stage, share: int = 1) -> float:
+    """Time the calls of a scenario, with a stage in place of its own; only one of `share` calls is made."""
+    seconds = 0.0
+
+    def work(executor: StageExecutor, items: Sequence[Item]) -> None:
+        nonlocal seconds
+        seconds = scenario.loop(executor, stage, items, CALLS // share)
+
+    source = [Sample(id=f"sample-{number}", data=number) for number in range(scenario.samples)]
+    HandOver(work).run(Pipeline(name="benchmark", source=source, stages=[stage])).drain()
+    return seconds
+
+
+class HandOver(Runner):
+    """Hands the samples that it has admitted to a function in the place of the stages, and settles them as ready."""
+
+    name = "benchmark"
+
+    def __init__(self, work: Callable[[StageExecutor, Sequence[Item]], None]) -> None:
+        super().__init__()
+        self._work = work
+
+    def driver(self, run: Run) -> _Driver:
+        return _Driver(run, self._work)
+
+
+class _Driver:
+    def __init__(self, run: Run, work: Callable[[StageExecutor, Sequence[Item]], None]) -> None:
+        self.output = StageQueue(1, clock=run.clock)
+        self.queues: dict[str, StageQueue] = {}
+        self._run = run
+        self._work = work
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = self._run.thread(self._drive, "benchmark")
+
+    def close(self) -> None:
+        self.output.close()
+
+    def join(self, timeout: float) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _drive(self) -> None:
+        with self._run.watch(self.output.finish):
+            items = list(iter(self._run.take, None))
+            self._work(self._run.executor, items)
+            Settler(self._run).settle(items)
+            self._run.close_source()
+
+
+def one_by_one(executor: StageExecutor, stage: Stage, items: Sequence[Item], calls: int) -> float:
+    def loop(sample: Sample) -> float:
+        apply = executor.apply
+        started = process_time()
+        for _ in range(calls):
+            apply(stage, sample)
+        return (process_time() - started) / calls
+
+    return min(item.context.copy().run(loop, item.sample) for item in items)
+
+
+def awaited(executor: StageExecutor, stage: Stage, items: Sequence[Item], calls: int) -> float:
+    async def loop(sample: Sample) -> float:
+        apply = executor.apply_async
+        started = process_time()
+        for _ in range(calls):
+            await apply(stage, sample)
+        return (process_time() - started) / calls
+
+    return min(item.context.copy().run(asyncio.run, loop(item.sample)) for item in items)
+
+
+def in_batches(executor: StageExecutor, stage: Stage, items: Sequence[Item], calls: int) -> float:
+    apply = executor.apply_batch
+    started = process_time()
+    for _ in range(calls):
+        apply(stage, items)
+    return (process_time() - started) / calls
+
+
+def same(sample: Sample) -> Sample:
+    """A stage that does nothing: what is left is the cost of calling it."""
+    return sample
+
+
+def refuse(sample: Sample) -> Sample:
+    raise ValueError(f"{sample.data} is refused")
+
+
+class Hesitant(Stage):
+    """Fails in the first attempt of every call and succeeds in the second, at once."""
+
+    name = "hesitant"
+    retry = RetryPolicy(max_attempts=2, initial_delay=0)
+    _willing = True
+
+    def process(self, sample: Sample) -> Sample:
+        self._willing = not self._willing
+        if not self._willing:
+            raise ConnectionError("connection reset")
+        return sample
+
+
+async def same_later(sample: Sample) -> Sample:
+    return sample
+
+
+def same_batch(samples: Sequence[Sample]) -> Any:
+    return list(samples)
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(name="call", label="succeeds", stage=stage(same), loop=one_by_one, samples=8),
+        # Once in a run, so that they stay within the number of stack traces that a run writes.
+        Scenario(name="failed", label="fails", stage=stage(refuse), loop=one_by_one),
+        Scenario(name="retried", label="retried once", stage=Hesitant(), loop=one_by_one),
+        Scenario(name="async", label="async", stage=stage(same_later), loop=awaited, samples=2),
+        Scenario(
+            name="batch", label="batch of 16", stage=stage(batch_size=16)(same_batch), loop=in_batches, samples=16
+        ),
+    )
+}

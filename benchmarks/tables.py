@@ -1,0 +1,133 @@
+"""The results as tables, for a terminal and for the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .contestants import CONTESTANTS
+from .scenarios import SCENARIOS
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first column is text, all others are numbers."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def as_markdown(self) -> str:
+        lines = [self.columns, ["---", *("---:" for _ in self.columns[1:])], *self.rows]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+Added = Mapping[tuple[str, str], Mapping[str, float]]
+"""Seconds added to a call, by scenario and contestant: the smallest and the median."""
+
+
+def added_by(calls: Mapping[str, Any]) -> Added:
+    return {(row["scenario"], row["contestant"]): row["added"] for row in calls["rows"] if "added" in row}
+
+
+def ratio(added: Added, scenario: str, contestant: str, reference: str = "by_hand") -> float | None:
+    """What a contestant adds to a call, as a multiple of what the reference adds, both at their smallest.
+
+    None where one of them was not measured, or adds less than can be measured.
+    """
+    this, other = added.get((scenario, contestant)), added.get((scenario, reference))
+    if this is None or other is None or min(this["min"], other["min"]) <= 0:
+        return None
+    return this["min"] / other["min"]
+
+
+def of_calls(calls: Mapping[str, Any]) -> list[Table]:
+    added = added_by(calls)
+    return [_by_hand(added), _success(calls, added), _scenarios(calls, added)]
+
+
+def _by_hand(added: Added) -> Table:
+    rows = []
+    for label, scenario, ours, theirs in (
+        ("not traced, or not recorded", "call", "untraced", "by_hand_unsampled"),
+        ("traced", "call", "traced", "by_hand"),
+        ("traced, and failed", "failed", "traced", "by_hand"),
+    ):
+        seconds = (added[scenario, theirs]["min"], added[scenario, ours]["min"])
+        rows.append((label, *map(micro, seconds), multiple(ratio(added, scenario, ours, theirs))))
+    return Table("The same by hand, µs added to a call", ("", "by hand", "forge_otel", "ratio"), rows)
+
+
+def _success(calls: Mapping[str, Any], added: Added) -> Table:
+    rows = []
+    for row in calls["rows"]:
+        if row["scenario"] != "call":
+            continue
+        if "missing" in row:
+            rows.append((f"{row['label']}: {row['missing']}", "", "", ""))
+        else:
+            of_hand = multiple(ratio(added, "call", row["contestant"]))
+            rows.append((row["label"], micro(row["added"]["min"]), micro(row["added"]["median"]), of_hand))
+    return Table("Everybody, µs added to a call that succeeds", ("", "smallest", "median", "by hand = 1"), rows)
+
+
+def _scenarios(calls: Mapping[str, Any], added: Added) -> Table:
+    """All kinds of calls, for those who take part in more than one."""
+    plain = [
+        min(row["plain"]["min"] for row in calls["rows"] if row["scenario"] == scenario and "plain" in row)
+        for scenario in SCENARIOS
+    ]
+    rows = [("(the call itself)", *map(micro, plain))]
+    for one in CONTESTANTS.values():
+        if len(one.scenarios) > 1:
+            cells = [micro(added[name, one.name]["min"]) if (name, one.name) in added else "" for name in SCENARIOS]
+            rows.append((one.label, *cells))
+    return Table("All kinds of calls, µs added", ("", *(one.label for one in SCENARIOS.values())), rows)
+
+
+def of_pipelines(pipelines: Mapping[str, Any]) -> list[Table]:
+    return [_runs(pipelines, "demo", "files"), _runs(pipelines, "synthetic", "samples")]
+
+
+def _runs(pipelines: Mapping[str, Any], name: str, unit: str) -> Table:
+    rows = []
+    for row in pipelines["rows"]:
+        if row["pipeline"] != name:
+            continue
+        off = row["telemetry"] == "off"
+        rows.append(
+            (
+                f"{row['samples']:,}" if off else "",
+                row["telemetry"],
+                f"{row['seconds']['min']:.3g}",
+                "" if off else _percent(row["seconds_added"]["min"]),
+                micro(row["cpu"]["min"] / row["samples"]),
+                "" if off else _percent(row["cpu_added"]["min"]),
+                f"{row['peak_memory'] / 1e6:.0f}",
+                "" if off else f"{row['bytes'] / 1e6:.2f}",
+                "" if off else f"{row['spans']:,.0f}",
+                "" if off else f"{row['spans_dropped']:,.0f}",
+            )
+        )
+    columns = (unit, "telemetry", "s", "added", "µs cpu", "added", "MB", "MB sent", "spans", "dropped")
+    return Table(f"Whole runs, {name}", columns, rows)
+
+
+def micro(seconds: float) -> str:
+    """Microseconds, with two digits that mean something."""
+    value = seconds * 1e6
+    if value < 0.05:
+        return "<0.05"
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
+
+
+def multiple(value: float | None) -> str:
+    """`1.70×`, `0.40×`, `1/75`; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}×" if value >= 0.095 else f"1/{1 / value:.0f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:+.1%}" if abs(value) < 0.0995 else f"{value:+.0%}"

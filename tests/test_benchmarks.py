@@ -1,0 +1,185 @@
+"""The benchmarks measure what they say. How long anything takes is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import by_hand, plot, report, tables
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.pipelines import SIZES
+from benchmarks.scenarios import SCENARIOS
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from forge import BatchRunner, Pipeline, Sample, stage
+from forge_otel import ForgeInstrumentor
+
+ROOT = Path(__file__).parent.parent
+NUMBERS = ("plain", "instrumented", "added")
+
+
+def test_a_quick_measurement_has_all_rows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "calls", "--quick", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    calls = json.loads(done.stdout)["calls"]
+    rows = {(row["scenario"], row["contestant"]): row for row in calls["rows"]}
+    assert rows.keys() == {(name, one.name) for one in CONTESTANTS.values() for name in one.scenarios}
+    for (_, contestant), row in rows.items():
+        if CONTESTANTS[contestant].packages:
+            assert row["missing"] == "not when quick"
+            continue
+        assert all(row[kind].keys() == {"min", "median"} for kind in NUMBERS)
+        assert 0 < row["plain"]["min"] <= row["plain"]["median"]
+        assert row["instrumented"]["min"] / row["plain"]["min"] > 0
+    assert calls["machine"].keys() == {"cpu", "cores", "os", "python"}
+    assert calls["versions"]["by_hand"].keys() >= {"opentelemetry-sdk", "wrapt"}
+    shown = tables.of_calls(calls)
+    assert [len(table.rows) for table in shown] == [3, len(CONTESTANTS), 1 + 5]
+    assert all(len(row) == len(table.columns) for table in shown for row in table.rows)
+
+
+def written(instrument: Callable[[TracerProvider, MeterProvider], None], uninstrument: Callable[[], None]) -> Any:
+    """What is written of two stage calls, one of which fails: all that does not depend on time."""
+
+    @stage
+    def halve(sample: Sample) -> Sample:
+        if sample.data % 2:
+            raise ValueError("odd")
+        return sample.with_data(sample.data // 2)
+
+    spans, metrics = InMemorySpanExporter(), InMemoryMetricReader()
+    tracers, meters = TracerProvider(shutdown_on_exit=False), MeterProvider([metrics], shutdown_on_exit=False)
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    instrument(tracers, meters)
+    try:
+        source = [Sample(id="a", data=2), Sample(id="b", data=3)]
+        BatchRunner().run(Pipeline(name="p", source=source, stages=[halve])).drain()
+    finally:
+        uninstrument()
+    stages = [span for span in spans.get_finished_spans() if span.name.startswith("forge.stage")]
+    data = metrics.get_metrics_data()
+    assert data is not None
+    return (
+        [(span.name, span.attributes, span.status.status_code, span.status.description) for span in stages],
+        {
+            (metric.name, frozenset((point.attributes or {}).items()))
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name in BY_HAND
+            for point in metric.data.data_points
+            if getattr(point, "value", 1)  # zero points are ours alone
+        },
+    )
+
+
+BY_HAND = {"forge.stage.duration", "forge.stage.executions", "forge.stage.busy.time", "forge.stage.failures"}
+
+
+def test_the_reference_writes_by_hand_what_we_write() -> None:
+    instrumentor = ForgeInstrumentor()
+    ours = written(
+        lambda tracers, meters: instrumentor.instrument(tracer_provider=tracers, meter_provider=meters),
+        instrumentor.uninstrument,
+    )
+    theirs = written(by_hand.instrument, by_hand.uninstrument)
+    assert theirs == ours
+    assert {name for name, _ in theirs[1]} == BY_HAND
+
+
+def results() -> dict[str, Any]:
+    """As a measurement leaves them, with numbers that are easily followed: everybody adds 2 µs, by hand 4 µs."""
+
+    def row(scenario: str, name: str) -> dict[str, Any]:
+        added = 4e-6 if name.startswith("by_hand") else 2e-6
+        times = {
+            kind: dict.fromkeys(("min", "median"), value) for kind, value in zip(NUMBERS, (1e-6, 0, added), strict=True)
+        }
+        return {"scenario": scenario, "contestant": name, "label": CONTESTANTS[name].label, **times}
+
+    machine = {"cpu": "a processor", "cores": 2, "os": "an OS", "python": "CPython 3.11"}
+    return {
+        "calls": {
+            "machine": machine,
+            "versions": {"untraced": {"wrapt": "2.0"}, "traceloop": {"wrapt": "1.0"}},
+            "rows": [row(scenario, one.name) for one in CONTESTANTS.values() for scenario in one.scenarios],
+        },
+        "pipelines": {
+            "machine": machine,
+            "versions": {"wrapt": "2.0"},
+            "rows": [
+                {
+                    "pipeline": pipeline,
+                    "samples": samples,
+                    "telemetry": telemetry,
+                    **{name: {"min": samples * (1 + cost) * 1e-3} for name in ("seconds", "cpu")},
+                    **{f"{name}_added": {"min": cost} for name in ("seconds", "cpu")},
+                    **dict.fromkeys(("peak_memory", "bytes"), 50e6),
+                    **dict.fromkeys(("spans", "spans_dropped"), 7),
+                }
+                for pipeline, samples in [("demo", 300), *(("synthetic", size) for size in SIZES)]
+                for telemetry, cost in (("off", 0), ("1 %", 0.005), ("100 %", 0.25))
+            ],
+        },
+    }
+
+
+def test_ratios() -> None:
+    calls = results()["calls"]
+    added = tables.added_by(calls)
+    assert tables.ratio(added, "call", "untraced", "by_hand_unsampled") == 0.5
+    assert tables.ratio(added, "call", "by_hand") == 1
+    assert tables.ratio(added, "retried", "untraced") is None
+    assert [tables.multiple(value) for value in (1.7, 0.4, 1 / 75, None)] == ["1.70×", "0.40×", "1/75", "–"]
+    hand, everybody, kinds = tables.of_calls(calls)
+    assert hand.rows[1] == ("traced", "4.0", "2.0", "0.50×")
+    assert everybody.rows[-1] == ("traceloop (spans only)", "2.0", "2.0", "0.50×")
+    assert kinds.rows[0] == ("(the call itself)", *["1.0"] * len(SCENARIOS))
+
+
+def test_what_could_not_be_measured_says_so() -> None:
+    calls = results()["calls"]
+    calls["rows"][-1] = {key: calls["rows"][-1][key] for key in ("scenario", "contestant", "label")} | {
+        "missing": "not installable"
+    }
+    assert tables.of_calls(calls)[1].rows[-1] == ("traceloop (spans only): not installable", "", "", "")
+
+
+def test_whole_runs() -> None:
+    demo, synthetic = tables.of_pipelines(results()["pipelines"])
+    assert len(synthetic.rows) == 3 * len(SIZES)
+    assert demo.rows[1] == ("", "1 %", "0.301", "+0.5%", "1,005", "+0.5%", "50", "50.00", "7", "7")
+    assert demo.rows[2][3] == "+25%"
+
+
+def test_the_report_replaces_what_is_between_the_marks() -> None:
+    page = "before\n<!-- by-hand -->\nold\n<!-- end -->\nafter\n"
+    text = report.page(page, results())
+    assert text.startswith("before\n<!-- by-hand -->\n\n|  | by hand | forge_otel | ratio |\n")
+    assert text.endswith("| 0.50× |\n\n<!-- end -->\nafter\n")
+    assert report.page(text, results()) == text
+
+
+def test_the_versions_of_other_environments_are_told_where_they_differ() -> None:
+    told = "a processor, 2 cores, an OS, CPython 3.11; wrapt 2.0, wrapt (traceloop) 1.0."
+    assert report.circumstances(results()["calls"]) == told
+
+
+def test_the_documentation_is_what_the_report_makes_of_the_results() -> None:
+    saved: Mapping[str, Any] = json.loads(report.RESULTS.read_text())
+    text = report.PAGE.read_text()
+    assert report.page(text, saved) == text, "run: python -m benchmarks report"
+    assert plot.picture(saved) == report.PICTURE.read_text(), "run: python -m benchmarks report"
