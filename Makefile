@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format generate docs bench picture collector stack-tools clean
+.PHONY: help demo test lint format generate docs bench picture up ready down stack-demo collector stack-tools clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,18 @@ bench: $(READY) ## measure what telemetry costs (ARGS="--quick")
 
 picture: $(READY) ## the picture in the README, from a run of the demo
 	$(BIN)/python docs/picture.py
+
+up: ## start the whole stack in containers (ARGS="--profile demo" runs a pipeline in it, too)
+	docker compose $(ARGS) up --build --detach
+
+ready: ## wait until all of it answers, and say where it is
+	@$(PYTHON) tools/stack/ready.py $(ARGS)
+
+down: ## stop it; its data stay (ARGS="--volumes" removes them)
+	docker compose --profile demo down $(ARGS)
+
+stack-demo: $(READY) ## the stack without containers: two runs, and what the ADR asks of them (ARGS="--keep")
+	@$(BIN)/python -m tools.stack.demo $(ARGS)
 
 collector: ## a Collector with the components that our configurations use: its path, built first if need be
 	@$(PYTHON) tools/stack otelcol-forge

@@ -115,7 +115,8 @@ def instrumented(folder: Path, script: str = SCRIPT, **environ: str) -> Output:
         check=False,
         timeout=60,
         cwd=folder,
-        env={**inherited, **environ},
+        # With the instrumentation of `logging`, warnings would be exported, and not be seen on stderr.
+        env={**inherited, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "logging", **environ},
     )
     assert done.returncode == 0, done.stderr
     output = Output(log=done.stderr)

@@ -1,0 +1,47 @@
+"""The stack's way to StatsD: what a run counted is what has arrived in Graphite."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from .graphite import Bridge, Graphite, StatsD
+from .pipelines import finish, start_worker
+from .programs import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Stack
+
+EXECUTIONS = "stats.counters.forge.stage.executions"
+
+
+def test_counts_and_durations(stack: Stack, tmp_path: Path) -> None:
+    graphite = Graphite(tmp_path / "graphite")
+    statsd = StatsD(tmp_path / "statsd", graphite)
+    bridge = Bridge(tmp_path / "bridge", statsd)
+    stack.programs += [graphite, statsd, bridge]
+    for program in (graphite, statsd, bridge):
+        program.run()
+    collector = stack.collector("statsd", variables={"FORGE_STATSD_BRIDGE_ENDPOINT": bridge.url}).run()
+
+    record = json.loads(finish(start_worker(collector.otlp, tmp_path / "db", {"good": 17, "bad": 3})))
+    completed = "stats.counters.forge.pipeline.completed.worker.completed.count"
+    wait_until(lambda: graphite.total(completed) == 1, "the run is in Graphite")
+
+    assert {stage["name"]: (stage["successes"], stage["errors"]) for stage in record["stages"]} == {
+        "never_fails": (20, 0),
+        "check": (17, 3),
+    }
+    assert {
+        (stage, outcome): graphite.total(f"{EXECUTIONS}.{stage}.{outcome}.count")
+        for stage in ("never_fails", "check")
+        for outcome in ("success", "error")
+    } == {
+        ("never_fails", "success"): 20,
+        ("never_fails", "error"): 0,
+        ("check", "success"): 17,
+        ("check", "error"): 3,
+    }
+    assert graphite.total("stats.timers.forge.stage.latency.check.count") == 20

@@ -1,0 +1,44 @@
+"""`docker-compose.yml` as the Compose specification's reference implementation reads it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .tools import tool
+
+ROOT = Path(__file__).parents[2]
+
+Service = Mapping[str, Any]
+
+
+@functools.cache
+def project() -> Mapping[str, Any]:
+    """The project: variables of `.env` are in their places, all profiles are on."""
+    environment = {"PATH": os.defpath}
+    done = subprocess.run([tool("compose-config"), ROOT], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: Mapping[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def dotenv() -> dict[str, str]:
+    """The variables in `.env`."""
+    lines = (ROOT / ".env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def mounts(service: Service, kind: str) -> dict[str, str]:
+    """What is mounted, by where: `bind` has paths here, `volume` names of volumes."""
+    return {mount["target"]: mount["source"] for mount in service.get("volumes", ()) if mount["type"] == kind}
+
+
+def option(options: list[str], name: str) -> str:
+    """The value of an option that is given once, as `name=value`."""
+    (value,) = [part.partition("=")[2] for part in options if part.startswith(f"{name}=")]
+    return value
