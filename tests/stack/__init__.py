@@ -1,0 +1,1 @@
+"""What is tested here runs the real programs, with the configurations in `collector-config/`, on loopback."""

@@ -1,0 +1,140 @@
+"""Alerts fire on real runs that deserve them, and on no other.
+
+The rules are the real ones, in a hurry: none has to hold for a while before it fires, and what a process said last
+counts for five seconds instead of five minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from forge_otel.vocabulary.generate import alerts
+
+from ..support.ports import free_port
+from .pipelines import finish, start_worker
+from .programs import wait_until
+from .services import CONFIGURATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .conftest import Stack
+    from .services import PrometheusServer
+
+HURRY = {"forge_pipeline_active offset 15m": "forge_pipeline_active offset 3s", "< 900": "< 3"}
+"""How long a run may make no progress."""
+LOOKBACK = 5
+"""Seconds."""
+OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "300"}
+UNDESERVED = {"ForgeLedgerImbalance"}
+"""What no run makes fire unless Forge itself is broken; `collector-config/prometheus/tests` has the series for it."""
+
+
+@pytest.fixture
+def server(stack: Stack) -> PrometheusServer:
+    folder = stack.folder / "rules"
+    folder.mkdir()
+    for source in (CONFIGURATIONS / "prometheus" / "rules").glob("*.yaml"):
+        content = yaml.safe_load(source.read_text())
+        for rule in (rule for group in content["groups"] for rule in group["rules"]):
+            rule.pop("for", None)
+            if rule.get("alert") == "ForgeNoProgress":
+                for text, other in HURRY.items():
+                    assert text in rule["expr"]
+                    rule["expr"] = rule["expr"].replace(text, other)
+        (folder / source.name).write_text(yaml.safe_dump(content))
+    return stack.prometheus(rules=folder / "*.yaml", lookback=f"{LOOKBACK}s").run()
+
+
+@pytest.fixture
+def endpoint(stack: Stack, server: PrometheusServer) -> str:
+    return stack.collector("prometheus", variables={"PROMETHEUS_ENDPOINT": server.url}).run().otlp
+
+
+def evaluated(server: PrometheusServer) -> datetime:
+    """When all rules were evaluated last."""
+    return min(datetime.fromisoformat(group["lastEvaluation"]) for group in server.api.ask("rules")["groups"])
+
+
+def firing(server: PrometheusServer) -> set[str]:
+    found = server.api.ask("alerts")["alerts"]
+    assert {alert["state"] for alert in found} <= {"firing"}
+    return {alert["labels"]["alertname"] for alert in found}
+
+
+SHORT: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
+    "ForgeRunFailed": ({"good": 3, "fails": True}, {}),
+    "ForgeStageErrors": ({"good": 90, "bad": 6}, {}),
+    "ForgeStageOverBudget": ({"good": 30, "budget": 1e-9}, {}),
+    "ForgeDeadLetters": ({"good": 5, "bad": 5}, {}),
+    "ForgePipelineOverdue": ({"good": 1, "interval": 1}, {}),
+    "ForgeTelemetryFaults": ({"good": 1, "faulty": True}, {}),
+    "ForgeTelemetryDropped": (
+        {"good": 300},
+        {
+            "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true",
+            "OTEL_BSP_MAX_QUEUE_SIZE": "8",
+            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "8",
+        },
+    ),
+}
+"""What the worker does, and its variables."""
+TOGETHER = {"ForgeDeadLetters": {"ForgeStageErrors"}}
+"""A run that deserves the one deserves these as well."""
+
+
+@pytest.mark.parametrize("alert", SHORT)
+def test_a_short_run(server: PrometheusServer, endpoint: str, tmp_path: Path, alert: str) -> None:
+    settings, variables = SHORT[alert]
+    finish(start_worker(endpoint, tmp_path / "db", settings, **variables))
+
+    expected = {alert} | TOGETHER.get(alert, set())
+    wait_until(lambda: firing(server) >= expected, f"{expected} fire")
+    assert firing(server) == expected
+
+
+def test_old_dead_letters(server: PrometheusServer, endpoint: str, tmp_path: Path) -> None:
+    database = tmp_path / "db"
+    finish(start_worker(f"http://127.0.0.1:{free_port()}", database, {"bad": 1}, OTEL_SDK_DISABLED="true"))
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE forge_dead_letters SET time = time - 8 * 86400")
+    connection.close()
+
+    finish(start_worker(endpoint, database, {"good": 1}))
+
+    wait_until(lambda: firing(server) == {"ForgeDeadLettersOld"}, "it fires, and nothing else")
+
+
+def test_a_run_that_hangs_and_then_dies(server: PrometheusServer, endpoint: str, tmp_path: Path) -> None:
+    worker = start_worker(endpoint, tmp_path / "db", {"good": 2, "pause": str(tmp_path / "never")}, **OFTEN)
+    wait_until(lambda: firing(server) == {"ForgeNoProgress"}, "it hangs, and that is all")
+
+    worker.kill()
+    worker.communicate()
+    wait_until(lambda: firing(server) == {"ForgeRunDied"}, "it is gone")
+
+
+def test_a_healthy_run(stack: Stack, server: PrometheusServer, endpoint: str, tmp_path: Path) -> None:
+    settings = {"good": 200, "limited": 5, "bad": 1, "budget": 30, "interval": 3600}
+    variables = {"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true", **OFTEN}
+    record = json.loads(finish(start_worker(endpoint, tmp_path / "db", settings, **variables)))
+    ready = 'sum (last_over_time(forge_sample_settled_total{forge_sample_outcome="ready"}[1h]))'
+    wait_until(lambda: server.query(ready) == {(): record["ledger"]["ready"]}, "it has arrived")
+
+    stale = datetime.now(UTC) + timedelta(seconds=LOOKBACK + 1)
+    wait_until(lambda: evaluated(server) > stale, "the rules have seen that it is gone")
+    assert firing(server) == set()
+    assert server.query("count (ALERTS)") == {}
+
+
+def test_every_alert_has_its_run() -> None:
+    here = {*SHORT, "ForgeDeadLettersOld", "ForgeNoProgress", "ForgeRunDied"}
+
+    assert here | UNDESERVED == {alert.name for alert in alerts.ALL}

@@ -1,0 +1,130 @@
+"""Every configuration, alone where it makes sense and with its overlays, is accepted and starts without a complaint."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from ..support.tools import tool
+from .pipelines import finish, start_worker
+from .services import CONFIGURATIONS
+
+if TYPE_CHECKING:
+    from .conftest import Stack
+
+BACKENDS = ("prometheus", "loki", "tempo", "statsd")
+COMBINATIONS = [
+    ("local",),
+    *(("local", backend) for backend in BACKENDS),
+    ("local", *BACKENDS),
+    ("local", "tempo", "tail-sampling"),
+    ("local", "gateway"),
+    ("local", "gateway", *BACKENDS),
+    ("local", "gateway", *BACKENDS, "tail-sampling"),
+    ("local", "gateway", "gateway-kafka", *BACKENDS, "tail-sampling"),
+    ("local", "agent"),
+    ("local", "agent", "agent-kafka"),
+    ("local", "agent", "statsd"),
+]
+VARIABLES = {
+    "OTELCOL_TOKEN": "sesame",
+    "OTELCOL_TLS_CERT": "cert.pem",
+    "OTELCOL_TLS_KEY": "key.pem",
+    "OTELCOL_TLS_CA": "cert.pem",
+    "OTELCOL_GATEWAYS": "[127.0.0.1:1, 127.0.0.1:2]",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where there is a certificate."""
+    folder = tmp_path_factory.mktemp("certificate")
+    certify(folder)
+    return folder
+
+
+def certify(folder: Path) -> None:
+    """Write a certificate for 127.0.0.1, signed by itself, and its key."""
+    command = [
+        *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+        *("-keyout", "key.pem", "-out", "cert.pem", "-days", "1", "-subj", "/CN=gateway"),
+        *("-addext", "subjectAltName=IP:127.0.0.1"),
+    ]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def test_all_of_them_are_tried() -> None:
+    files = {path.stem for path in CONFIGURATIONS.glob("*.yaml")} - {"builder"}
+
+    assert files == {name for combination in COMBINATIONS for name in combination}
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids="+".join)
+def test_they_are_valid(combination: tuple[str, ...], folder: Path) -> None:
+    options = [option for name in combination for option in ("--config", str(CONFIGURATIONS / f"{name}.yaml"))]
+    done = subprocess.run(
+        [str(tool("otelcol-forge")), "validate", *options],
+        cwd=folder,
+        env=VARIABLES,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_gateway_does_not_start_without_its_secrets(folder: Path) -> None:
+    options = [option for name in ("local", "gateway") for option in ("--config", str(CONFIGURATIONS / f"{name}.yaml"))]
+    command = [str(tool("otelcol-forge")), "validate", *options]
+    done = subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "no bearer token provided" in done.stderr
+    assert "TLS configuration must include both certificate and key" in done.stderr
+
+
+def test_nothing_old_and_nothing_to_complain_about(stack: Stack, tmp_path: Path) -> None:
+    collector = stack.collector(*BACKENDS, "tail-sampling").run()
+    finish(start_worker(collector.otlp, tmp_path / "db", {"good": 1}))
+    collector.stop()
+
+    levels = re.findall(r"^\S+Z\t(\w+)\t(.*)$", collector.log.read_text(), re.MULTILINE)
+    assert "info" in {level for level, _ in levels}
+    # The backends are not there, and that is all there is to say.
+    assert not [text for level, text in levels if level != "info" and "Exporting failed" not in text]
+    assert not [text for _, text in levels if "deprecated" in text.lower()]
+
+
+def test_secrets_come_from_the_environment() -> None:
+    for path in CONFIGURATIONS.glob("*.yaml"):
+        for line in re.findall(r"^\s*(?:token|password|key_file|cert_file|ca_file):\s*(.*)$", path.read_text(), re.M):
+            assert line.startswith("${env:"), f"{path.name}: {line}"
+
+
+def test_everything_listens_on_loopback_unless_told_otherwise() -> None:
+    for path in CONFIGURATIONS.glob("*.yaml"):
+        if path.stem == "builder":
+            continue
+        configuration = yaml.safe_load(path.read_text())
+        for kind in ("receivers", "extensions", "exporters"):
+            for endpoint in re.findall(r"'endpoint': '([^']*)'", str(configuration.get(kind, {}))):
+                assert "127.0.0.1" in endpoint, f"{path.name}: {endpoint}"
+
+
+def test_every_route_with_a_queue_is_isolated() -> None:
+    routes = {}
+    for backend in BACKENDS:
+        configuration = yaml.safe_load((CONFIGURATIONS / f"{backend}.yaml").read_text())
+        for name, pipeline in configuration["service"]["pipelines"].items():
+            routes[name] = (pipeline["receivers"], pipeline["processors"][-1])
+
+    assert routes.keys() == {"metrics/prometheus", "logs/loki", "traces/tempo", "metrics/statsd"}
+    assert set(map(str, routes.values())) == {"(['forward'], 'batch/isolate')"}
+    sampling = yaml.safe_load((CONFIGURATIONS / "tail-sampling.yaml").read_text())
+    assert sampling["service"]["pipelines"]["traces/tempo"]["processors"][-1] == "batch/isolate"

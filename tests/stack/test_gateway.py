@@ -1,0 +1,116 @@
+"""Agents send to gateways: over TLS, with a token, each trace and each process to one of them."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .pipelines import Database, finish, start_worker
+from .programs import text, wait_until
+from .services import by_label, records
+from .test_configurations import certify
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Stack
+    from .services import Collector
+
+WITH_FILES = {"service": {"pipelines": {"traces/file": {"exporters": ["file/traces"]}}}}
+"""So that the test can see what a gateway has."""
+
+
+@pytest.fixture
+def gateways(stack: Stack, tmp_path: Path) -> list[Collector]:
+    certify(tmp_path)
+    variables = {
+        "OTELCOL_TOKEN": "sesame",
+        "OTELCOL_TLS_CERT": str(tmp_path / "cert.pem"),
+        "OTELCOL_TLS_KEY": str(tmp_path / "key.pem"),
+    }
+    return [
+        stack.collector("gateway", name=name, variables=variables, settings=WITH_FILES).run()
+        for name in ("gateway-1", "gateway-2")
+    ]
+
+
+def agent(stack: Stack, gateways: list[Collector], tmp_path: Path, token: str = "sesame") -> Collector:
+    variables = {
+        "OTELCOL_TOKEN": token,
+        "OTELCOL_TLS_CA": str(tmp_path / "cert.pem"),
+        "OTELCOL_GATEWAYS": f"[{', '.join(gateway.grpc for gateway in gateways)}]",
+    }
+    return stack.collector("agent", name="agent", variables=variables).run()
+
+
+def traces(gateway: Collector) -> dict[str, set[str]]:
+    """The spans of each trace that a gateway has."""
+    found: dict[str, set[str]] = {}
+    for span in gateway.spans():
+        found.setdefault(span["traceId"], set()).add(span["spanId"])
+    return found
+
+
+def test_every_trace_and_every_process_has_one_gateway(stack: Stack, gateways: list[Collector], tmp_path: Path) -> None:
+    collector = agent(stack, gateways, tmp_path)
+    settings = {"good": 40, "bad": 2}
+    finish(start_worker(collector.otlp, tmp_path / "db", settings, FORGE_OTEL_TRACE_PER_SAMPLE="true"))
+
+    accepted = collector.counter("otelcol_receiver_accepted_spans_total")
+    wait_until(lambda: sum(len(gateway.spans()) for gateway in gateways) == accepted, "all spans are at a gateway")
+    first, second = map(traces, gateways)
+    assert first
+    assert second
+    assert not first.keys() & second.keys()
+    assert len(first) + len(second) == 43  # a trace for each sample, and the run's
+
+    statuses = {(status,): count for status, count in Database(tmp_path / "db").statuses().items()}
+
+    def settled() -> list[dict[tuple[str, ...], int]]:
+        pages = (text(f"http://{gateway.scraped}/metrics") for gateway in gateways)
+        return [dict(by_label(page, "forge_sample_settled_total", "forge_sample_outcome")) for page in pages]
+
+    wait_until(lambda: statuses in settled() and {} in settled(), "one gateway has all metrics, the other none")
+
+
+def test_nobody_gets_in_without_the_token(stack: Stack, gateways: list[Collector], tmp_path: Path) -> None:
+    collector = agent(stack, gateways, tmp_path, token="mellon")
+    finish(start_worker(collector.otlp, tmp_path / "db", {"good": 1}))
+
+    wait_until(lambda: "Unauthenticated" in collector.log.read_text(), "the agent was sent away")
+    assert [gateway.spans() for gateway in gateways] == [[], []]
+
+
+def test_a_gateway_speaks_nothing_but_tls(gateways: list[Collector]) -> None:
+    request = urllib.request.Request(f"{gateways[0].otlp}/v1/traces", b"{}", {"Content-Type": "application/json"})
+
+    with pytest.raises(urllib.error.HTTPError, match="Bad Request") as refused:
+        urllib.request.urlopen(request)
+    assert b"HTTP request to an HTTPS server" in refused.value.read()
+    refused.value.close()
+
+
+def test_tail_sampling_keeps_what_is_worth_keeping(stack: Stack, tmp_path: Path) -> None:
+    backend = stack.collector(name="backend").run()
+    variables = {
+        "TEMPO_ENDPOINT": backend.otlp,
+        "OTELCOL_DECISION_WAIT": "1s",
+        "OTELCOL_SAMPLING_PERCENTAGE": "0",
+    }
+    collector = stack.collector("tempo", "tail-sampling", variables=variables).run()
+    settings = {"good": 30, "bad": 3}
+    finish(start_worker(collector.otlp, tmp_path / "db", settings, FORGE_OTEL_TRACE_PER_SAMPLE="true"))
+
+    everything = traces(collector)
+    kept = {
+        span["traceId"]
+        for span in records(collector.data, "traces")
+        if span["status"].get("code") == 2 or "forge.run.outcome" in span["attributes"]
+    }
+    assert len(everything) == 34
+    assert len(kept) == 4
+    expected = {trace: spans for trace, spans in everything.items() if trace in kept}
+    wait_until(lambda: traces(backend) == expected, "the backend has them, and whole")

@@ -1,0 +1,129 @@
+"""`local.yaml`: what arrives in its files and at its endpoint is what the pipeline's database says."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from forge_otel.vocabulary import collector as own
+from forge_otel.vocabulary import prometheus
+
+from ..support.ports import free_port
+from .pipelines import Database, demo_input, finish, start_demo, start_worker
+from .programs import text, wait_until
+from .services import Collector, by_label, records
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Stack
+
+
+def test_a_run_arrives_whole(stack: Stack, tmp_path: Path) -> None:
+    collector = stack.collector().run()
+
+    demo = start_demo(tmp_path / "out", collector.otlp, "--input", str(demo_input(tmp_path / "in")))
+    document = json.loads(finish(demo))
+
+    assert document["telemetry"]["failed_exports"] == 0
+    database = Database(tmp_path / "out" / "corpus.db")
+    scraped = text(f"http://{collector.scraped}/metrics")
+    assert {"ready", "split", "skipped", "dlq"} == set(database.statuses())
+    assert by_label(scraped, "forge_sample_settled_total", "forge_sample_outcome") == {
+        (status,): count for status, count in database.statuses().items()
+    }
+    assert by_label(scraped, "forge_measurement_computations_total", "forge_measurement_key") == {
+        (key,): count for key, count in database.measured().items()
+    }
+    assert by_label(scraped, "forge_dlq_enqueued_total", "forge_stage_name", "error_type") == {
+        tuple(where.split(": ")): count for where, count in database.dead_letters().items()
+    }
+    assert (
+        by_label(scraped, "forge_stage_executions_total", "forge_stage_name", "forge_stage_outcome")
+        == database.executions()
+    )
+    sent = tmp_path / "out" / "telemetry"
+    assert {span["spanId"] for span in collector.spans()} == {span["spanId"] for span in records(sent, "traces")}
+    assert len(collector.spans()) == document["telemetry"]["files"][0]["records"]
+    assert len(collector.logs()) == document["telemetry"]["files"][2]["records"]
+    assert collector.counter("otelcol_receiver_accepted_spans_total") == len(collector.spans())
+
+
+def test_log_records_also_go_to_standard_output(stack: Stack, tmp_path: Path) -> None:
+    collector = stack.collector().run()
+
+    finish(start_demo(tmp_path / "out", collector.otlp, "--input", str(demo_input(tmp_path / "in"))))
+
+    written = collector.log.read_text()
+    for record in collector.logs():
+        assert record["body"]["stringValue"] in written
+
+
+HTTP = {"http.request.method": "GET", "http.response.status_code": "500", "server.address": "labels.example.com"}
+CALLS = (
+    ("opentelemetry.instrumentation.httpx", HTTP),
+    ("opentelemetry.instrumentation.psycopg", {"db.system.name": "postgresql", "db.operation.name": "SELECT"}),
+    ("opentelemetry.util.genai", {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}),
+    ("somebody.else", {"some": "attribute"}),
+    ("forge_otel", {"forge.stage.name": "annotate", **HTTP}),
+)
+
+
+def post_spans(collector: Collector) -> None:
+    """Send a span of each scope."""
+    now = time.time_ns()
+    spans = [
+        {
+            "scope": {"name": scope},
+            "spans": [
+                {
+                    "traceId": "0123456789abcdef0123456789abcdef",
+                    "spanId": f"{number:016x}",
+                    "name": scope,
+                    "kind": 3,
+                    "startTimeUnixNano": str(now - 30_000_000),
+                    "endTimeUnixNano": str(now),
+                    "attributes": [{"key": key, "value": {"stringValue": value}} for key, value in given.items()],
+                }
+            ],
+        }
+        for number, (scope, given) in enumerate(CALLS, 1)
+    ]
+    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "caller"}}]}
+    body = json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": spans}]}).encode()
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{collector.otlp}/v1/traces", body, headers)) as response:
+        response.read()
+
+
+def test_only_calls_of_others_get_span_metrics(stack: Stack) -> None:
+    soon: dict[str, Any] = {"connectors": {"span_metrics": {"metrics_flush_interval": "200ms"}}}
+    collector = stack.collector(settings=soon).run()
+
+    post_spans(collector)
+
+    def calls() -> dict[tuple[str, ...], int]:
+        page = text(f"http://{collector.scraped}/metrics")
+        return dict(by_label(page, "traces_span_metrics_calls_total", "job", "span_name"))
+
+    wait_until(lambda: bool(calls()), "there are span metrics")
+    assert calls() == {("caller", scope): 1 for scope, _ in CALLS[:3]}
+
+
+def test_its_own_metrics_have_the_names_that_dashboards_read(stack: Stack, tmp_path: Path) -> None:
+    variables = {"TEMPO_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTELCOL_QUEUE_BYTES": "65536"}
+    collector = stack.collector("tempo", variables=variables).run()
+    server = stack.prometheus(otelcol=collector.own).run()
+    finish(start_worker(collector.otlp, tmp_path / "db", {"good": 300}, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="32"))
+
+    # A counter of what went wrong is there when something did: here a queue is too small for the spans.
+    wrong = {each.name for each in (*own.SEND_FAILED, *own.ENQUEUE_FAILED) if "spans" not in each.name}
+    wrong.add("otelcol_exporter_send_failed_spans")
+    expected = {prometheus.name(each) for each in own.ALL if each.name not in wrong}
+
+    def stored() -> set[str]:
+        return {name for (name,) in server.query('count by (__name__) ({job="otelcol"})', "__name__")}
+
+    wait_until(lambda: expected <= stored(), "Prometheus has them all")
