@@ -95,8 +95,8 @@ def synthetic(task: Task, folder: Path) -> Pipeline:
 def demo(task: Task, folder: Path, stack: ExitStack) -> Pipeline:
     """The demo's pipeline, with so many files of the standard library."""
     sys.path.insert(0, str(harness.ROOT / "examples"))
-    from annotation_service import AnnotationService
-    from code_corpus import code_corpus
+    from annotation_service import AnnotationService  # noqa: PLC0415 - found on the path set above
+    from code_corpus import code_corpus  # noqa: PLC0415 - found on the path set above
 
     pipeline: Pipeline = code_corpus(
         Path(sysconfig.get_path("stdlib")),

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
-    from .semconv import definitions
     from .scope import RunScope, SampleScope
+    from .semconv import definitions
 
 LONGEST: Final = 256
 """How many steps of one sample are kept; a stage may use the storage any number of times."""
