@@ -141,7 +141,7 @@ TARGETS = targets(["runner", "stage", "measurement", "storage"])
 
 NOT_OBSERVED = {
     "StageExecutor": {"attempt", "attempt_async", "close"},
-    "StageQueue": {"take_waiting", "wait_for_taker", "finish", "close"},
+    "StageQueue": {"take_waiting", "wait_for_taker", "discard", "finish", "close"},
     "MeasurementOrchestrator": {"close"},
     "SQLStorage": {"open", "close", "release", "count", "dead_letter_state", "begin_run", "end_run", "runs"},
     "ArtifactStore": {"open", "exists"},

@@ -99,6 +99,13 @@ def test_a_source_without_end_is_read_no_further_than_the_queues_reach(runner: R
 
 
 @every_runner
+def test_a_run_can_be_drained_after_a_look_at_its_first_samples(runner: Runner) -> None:
+    run = runner.run(Pipeline(name="p", source=lambda: counting([], 1000), stages=[same, same_async]))
+    first = [next(run).data for _ in range(3)]
+    assert (first, ledger(run.drain())) == ([0, 1, 2], {"admitted": 1000, "ready": 1000})
+
+
+@every_runner
 def test_only_ready_samples_come_out_and_they_are_stored_by_then(runner: Runner, tmp_path: Path) -> None:
     @stage
     def kinds(sample: Sample) -> Sample | Skip:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +37,14 @@ from .support.runs import (
     no_thread_is_left,  # noqa: F401
     rows,
     samples,
+    wait,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from forge.runner import Runner
+    from forge.storage import ReadResult
 
 
 class World:
@@ -153,6 +156,38 @@ def test_a_second_run_finds_everything_unchanged_and_runs_no_stage(world: World,
     assert list(run) == []
     assert ledger(run) == {"admitted": 4, "unchanged": 4}
     assert world.called() == {}
+
+
+class SlowStorage(SQLStorage):
+    """Its first look-up waits until the source has been read to its end."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.read_on = threading.Event()
+        self.looks: list[list[str]] = []
+
+    def read(self, pipeline: str, ids: Iterable[str]) -> ReadResult:
+        self.looks.append(list(ids))
+        wait(self.read_on)
+        return super().read(pipeline, self.looks[-1])
+
+
+@pytest.mark.parametrize("runner", [StreamingRunner(), StreamingRunner(ordered=True)], ids=["streaming", "ordered"])
+def test_what_arrives_during_a_look_up_is_looked_up_together(tmp_path: Path, runner: Runner) -> None:
+    url = f"sqlite:///{tmp_path}/forge.db"
+    storage = SlowStorage(url)
+
+    def source() -> Iterator[Sample]:
+        yield from samples(*range(10))
+        storage.read_on.set()
+
+    BatchRunner().run(Pipeline(name="p", source=samples(*range(5)), storage=SQLStorage(url))).drain()
+    run = runner.run(Pipeline(name="p", source=source, storage=storage))
+    assert sorted(sample.data for sample in run) == [5, 6, 7, 8, 9]
+    assert ledger(run) == {"admitted": 10, "unchanged": 5, "ready": 5}
+    # Those of the first look, and all others.
+    assert len(storage.looks) <= 2
+    assert [sample_id for look in storage.looks for sample_id in look] == [str(number) for number in range(10)]
 
 
 @both_runners

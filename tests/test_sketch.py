@@ -66,16 +66,6 @@ def test_zero_and_what_is_next_to_it_count() -> None:
     assert sketch.quantile(1) == 4.0
 
 
-def test_a_value_can_be_added_many_times_at_once() -> None:
-    many, one_by_one = Sketch(), Sketch()
-    for value, count in ((1.0, 90), (100.0, 10)):
-        many.add(value, count)
-        for _ in range(count):
-            one_by_one.add(value)
-    assert [many.quantile(q) for q in QUANTILES] == [one_by_one.quantile(q) for q in QUANTILES]
-    assert many.count == 100
-
-
 def test_memory_does_not_grow_with_the_values() -> None:
     sketch = Sketch()
     source = random.Random(1)

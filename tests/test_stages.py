@@ -707,6 +707,38 @@ def test_a_wake_up_that_comes_to_a_cancelled_task_is_passed_on() -> None:
     assert asyncio.run(main()) == 7
 
 
+def test_who_waited_long_enough_is_not_woken_instead_of_who_waits() -> None:
+    queue = StageQueue(1)
+    with pytest.raises(TimeoutError):
+        queue.get(timeout=0)
+    taken: list[Item | None] = []
+    taking = threading.Thread(target=lambda: taken.append(queue.get()), daemon=True)
+    taking.start()
+    queue.wait_for_taker()
+    queue.put(item(7))
+    taking.join(PATIENCE)
+    assert [each.sample.data for each in taken if each] == [7]
+
+
+def test_a_queue_that_discards_holds_nobody_up() -> None:
+    queue = StageQueue(1)
+    queue.put(item(0))
+    putting = threading.Thread(target=queue.put, args=(item(1),), daemon=True)
+    putting.start()
+    queue.discard()
+    putting.join(PATIENCE)
+    assert not putting.is_alive()
+    queue.put(item(2))
+    queue.wait_for_taker()
+    queue.finish()
+    assert (queue.get(), queue.depth) == (None, 0)
+    queue.close()
+    with pytest.raises(QueueClosed):
+        queue.put(item(3))
+    with pytest.raises(QueueClosed):
+        queue.wait_for_taker()
+
+
 def test_threads_and_tasks_wait_at_the_same_queue() -> None:
     queue = StageQueue(3)
     taken: list[int] = []

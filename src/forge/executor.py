@@ -41,7 +41,8 @@ class StageExecutor:
             StageStuckError: the stage has no slot left.
             KeyboardInterrupt, SystemExit: the stage raised it.
         """
-        return self._verdict(stage, sample, self._try(stage, sample))
+        tried = self._try(stage, sample)
+        return _judge(stage, sample, tried, tried.result, alone=True)
 
     async def apply_async(self, stage: Stage, sample: Sample) -> Verdict:
         """All attempts of an async stage on one sample.
@@ -49,7 +50,8 @@ class StageExecutor:
         A `KeyboardInterrupt` or `SystemExit` of the stage is in the verdict's `error`, because raised in a task it
         would end the event loop.
         """
-        return self._verdict(stage, sample, await self._try_async(stage, sample))
+        tried = await self._try_async(stage, sample)
+        return _judge(stage, sample, tried, tried.result, alone=True)
 
     def apply_batch(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
         """All attempts of a sync stage on a batch; if they fail, one more for each sample alone."""
@@ -92,44 +94,44 @@ class StageExecutor:
 
     def _try(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
         """Attempts until one succeeds or the policy gives up; a single one where `earlier` ones failed as a batch."""
-        tried = _Tried(stage, payload, self._clock, alone_after=earlier)
+        tried = _Tried(stage, payload, self._clock, earlier)
         if self._stop.is_set():
             tried.cancel()
             return tried
         while True:
-            begun = tried.begin()
             try:
-                tried.succeed(begun, self.attempt(stage, payload, tried.number))
+                tried.succeed(self.attempt(stage, payload, tried.number))
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
-                tried.fail(begun, error)
+                tried.fail(error)
             if tried.delay is None:
                 return tried
             if not self._announced(tried) or self._clock.wait(self._stop, tried.delay):
                 tried.cancel()
                 return tried
+            tried.begin_again()
 
     async def _try_async(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
-        tried = _Tried(stage, payload, self._clock, alone_after=earlier)
+        tried = _Tried(stage, payload, self._clock, earlier)
         if self._stop.is_set():
             tried.cancel()
             return tried
         try:
             while True:
-                begun = tried.begin()
                 try:
-                    tried.succeed(begun, await self.attempt_async(stage, payload, tried.number))
+                    tried.succeed(await self.attempt_async(stage, payload, tried.number))
                 except Interrupted as interrupted:
                     tried.cancel(interrupted.__cause__)
                 except (Exception, asyncio.CancelledError) as error:
                     if self._stop.is_set() and isinstance(error, asyncio.CancelledError):
                         raise
-                    tried.fail(begun, error)
+                    tried.fail(error)
                 if tried.delay is None:
                     return tried
                 if not self._announced(tried):
                     tried.cancel()
                     return tried
                 await self._clock.wait_async(tried.delay)
+                tried.begin_again()
         except asyncio.CancelledError:
             # Only the end of the run cancels the task that this runs in.
             tried.cancel()
@@ -145,17 +147,16 @@ class StageExecutor:
         self.before_retry(tried.stage, sample, tried.error, tried.number, tried.delay)
         return True
 
-    def _verdict(self, stage: Stage, sample: Sample, tried: _Tried) -> Verdict:
-        duration = self._clock.monotonic() - tried.started
-        return _judge(stage, sample, tried, tried.result, attempts=tried.number, busy=tried.busy, duration=duration)
-
     def _batch_verdict(
         self, stage: Stage, parts: Sequence[tuple[list[Sample], _Tried]], whole: _Tried | None = None
     ) -> BatchVerdict:
         verdicts: list[Verdict] = []
         for samples, tried in parts:
             results = tried.result if tried.error is None and not tried.cancelled else [None] * len(samples)
-            verdicts += (_judge(stage, sample, tried, result) for sample, result in zip(samples, results, strict=True))
+            verdicts += (
+                _judge(stage, sample, tried, result, alone=False)
+                for sample, result in zip(samples, results, strict=True)
+            )
         first = whole or parts[0][1]
         return BatchVerdict(
             verdicts=verdicts,
@@ -165,34 +166,37 @@ class StageExecutor:
         )
 
 
-def _judge(
-    stage: Stage,
-    sample: Sample,
-    tried: _Tried,
-    result: Any,
-    *,
-    attempts: int = 1,
-    busy: float = 0,
-    duration: float = 0,
-) -> Verdict:
-    """The verdict on one sample, from the state of its attempts and what the stage returned for it."""
+def _judge(stage: Stage, sample: Sample, tried: _Tried, result: Any, *, alone: bool) -> Verdict:
+    """The verdict on one sample, from the state of its attempts and what the stage returned for it.
 
-    def verdict(outcome: StageOutcome, **more: Any) -> Verdict:
-        return Verdict(outcome=outcome, attempts=attempts, busy=busy, duration=duration, **more)
-
+    If it was not `alone` in them, they are said of the batch.
+    """
+    samples: Sequence[Sample] = ()
+    error, error_type = tried.error, None
     if tried.cancelled:
-        return verdict(StageOutcome.CANCELLED, error=tried.error or RunCancelled("the run ended"), error_type=CANCELLED)
-    error = tried.error
-    if error is None:
-        try:
-            samples = _checked(stage, sample, result)
-        except StageResultError as wrong:
-            error = wrong
+        outcome = StageOutcome.CANCELLED
+        error, error_type = error or RunCancelled("the run ended"), CANCELLED
+    else:
+        if error is None:
+            try:
+                samples = _checked(stage, sample, result)
+            except StageResultError as wrong:
+                error = wrong
+        if error is not None:
+            outcome, error_type = StageOutcome.ERROR, classify(error)
         else:
-            if isinstance(result, Skip):
-                return verdict(StageOutcome.SKIP, skip_reason=result.reason)
-            return verdict(StageOutcome.SUCCESS, samples=samples, split=isinstance(result, list))
-    return verdict(StageOutcome.ERROR, error=error, error_type=classify(error))
+            outcome = StageOutcome.SUCCESS if samples else StageOutcome.SKIP
+    return Verdict(
+        outcome=outcome,
+        samples=samples,
+        split=outcome is StageOutcome.SUCCESS and isinstance(result, list),
+        skip_reason=result.reason if outcome is StageOutcome.SKIP else None,
+        error=error,
+        error_type=error_type,
+        attempts=tried.number if alone else 1,
+        busy=tried.busy if alone else 0.0,
+        duration=tried.ended - tried.started if alone else 0.0,
+    )
 
 
 def _checked(stage: Stage, sample: Sample, result: Any) -> Sequence[Sample]:
@@ -234,9 +238,13 @@ class _Tried:
     stage: Stage
     payload: Payload
     clock: Clock
-    alone_after: _Tried | None = None
+    alone_after: _Tried | None
     number: int = 1
     started: float = field(init=False)
+    begun: float = field(init=False)
+    """When the last attempt began."""
+    ended: float = field(init=False)
+    """When it ended: as the verdict follows at once, the clock is not read again for that."""
     busy: float = 0.0
     result: Any = None
     error: BaseException | None = None
@@ -245,7 +253,7 @@ class _Tried:
     cancelled: bool = False
 
     def __post_init__(self) -> None:
-        self.started = self.clock.monotonic()
+        self.started = self.begun = self.ended = self.clock.monotonic()
 
     @property
     def repeat_alone(self) -> bool:
@@ -254,25 +262,24 @@ class _Tried:
             self.error is not None and not self.cancelled and isinstance(self.payload, list) and len(self.payload) > 1
         )
 
-    def begin(self) -> float:
-        if self.delay is not None:
-            self.number += 1
-        return self.clock.monotonic()
+    def begin_again(self) -> None:
+        self.number += 1
+        self.begun = self.clock.monotonic()
 
-    def succeed(self, begun: float, result: Any) -> None:
+    def succeed(self, result: Any) -> None:
         if isinstance(self.payload, list) and not (isinstance(result, list) and len(result) == len(self.payload)):
             what = f"a list of {len(result)}" if isinstance(result, list) else type(result).__name__
             raise StageResultError(
                 f"stage {self.stage.name!r} returned {what} for a batch of {len(self.payload)}; "
                 "it must return a list with one result for each sample, in order"
             )
-        self.busy += self.clock.monotonic() - begun
+        self.end()
         self.result, self.error, self.delay = result, None, None
 
-    def fail(self, begun: float, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         if isinstance(error, StageStuckError):
             raise error
-        self.busy += self.clock.monotonic() - begun
+        self.end()
         self.error = error
         policy: RetryPolicy = self.stage.retry
         try:
@@ -285,3 +292,8 @@ class _Tried:
 
     def cancel(self, error: BaseException | None = None) -> None:
         self.cancelled, self.error, self.delay = True, error, None
+        self.ended = self.clock.monotonic()
+
+    def end(self) -> None:
+        self.ended = self.clock.monotonic()
+        self.busy += self.ended - self.begun

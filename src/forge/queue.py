@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .clock import Clock, SystemClock
@@ -30,8 +31,10 @@ class StageQueue:
         self._now = (clock or SystemClock()).monotonic
         self._items: deque[Item] = deque()
         self._lock = threading.Lock()
-        self._not_empty = _Waiters(self._lock)
-        self._not_full = _Waiters(self._lock)
+        self._takers = _Waiters(self._lock)
+        self._putters = _Waiters(self._lock)
+        self._taker_wanted = _Waiters(self._lock)
+        self._discards = False
         self._finished = False
         self._closed = False
 
@@ -53,7 +56,7 @@ class StageQueue:
                 return 0.0
             started = self._now()
             while not self._try_put(item):
-                self._not_full.wait()
+                self._putters.wait()
             return self._now() - started
 
     async def put_async(self, item: Item, producer: str | None = None) -> float:  # noqa: ARG002 - as above
@@ -61,14 +64,14 @@ class StageQueue:
         with self._lock:
             if self._try_put(item):
                 return 0.0
-            woken = self._not_full.register()
+            woken = self._putters.register()
         started = self._now()
         while True:
-            await self._not_full.woken(woken)
+            await self._putters.woken(woken)
             with self._lock:
                 if self._try_put(item):
                     return self._now() - started
-                woken = self._not_full.register()
+                woken = self._putters.register()
 
     def get(self, timeout: float | None = None) -> Item | None:
         """Take the next sample, waiting for one; None when there will be no more.
@@ -78,42 +81,34 @@ class StageQueue:
             QueueClosed: the run is over.
         """
         with self._lock:
-            while True:
-                item, taken = self._try_get()
-                if taken:
-                    return item
-                self._not_full.wake()  # for `wait_for_taker`
-                if not self._not_empty.wait(timeout):
-                    # A sample may have come just now, and this thread alone was told.
-                    item, taken = self._try_get()
-                    if taken:
-                        return item
+            while not self._items:
+                if self._at_end():
+                    return None
+                self._taker_wanted.wake()
+                if not self._takers.wait(timeout):
                     raise TimeoutError
+            return self._take()
 
     async def get_async(self, timeout: float | None = None) -> Item | None:
         """The same for a task."""
         while True:
             with self._lock:
-                item, taken = self._try_get()
-                if taken:
-                    return item
-                woken = self._not_empty.register()
-                self._not_full.wake()
+                if self._items:
+                    return self._take()
+                if self._at_end():
+                    return None
+                woken = self._takers.register()
+                self._taker_wanted.wake()
             async with asyncio.timeout(timeout):
-                await self._not_empty.woken(woken)
+                await self._takers.woken(woken)
 
     def take_waiting(self, most: int) -> list[Item]:
         """Wait for one sample, then take what else is there, up to `most`; empty when there will be no more."""
         first = self.get()
         if first is None:
             return []
-        items = [first]
         with self._lock:
-            while len(items) < most and self._items:
-                item, _ = self._try_get()
-                if item is not None:
-                    items.append(item)
-        return items
+            return [first, *(self._take() for _ in range(min(most - 1, len(self._items))))]
 
     def wait_for_taker(self) -> None:
         """Wait until somebody waits for a sample, and none is there.
@@ -122,100 +117,143 @@ class StageQueue:
             QueueClosed: the run is over.
         """
         with self._lock:
-            while self._items or not self._not_empty.waiting:
+            while True:
                 if self._closed:
                     raise QueueClosed
-                self._not_full.wait()
+                if self._discards or (self._takers.wakes and not self._items):
+                    return
+                self._taker_wanted.wait()
+
+    def discard(self) -> None:
+        """Nobody looks at the samples: what is inside, and what will be put, is dropped. Takers wait for the end."""
+        with self._lock:
+            self._discards = True
+            self._items.clear()
+            self._putters.wake_all()
+            self._taker_wanted.wake_all()
 
     def finish(self) -> None:
         """Nothing more will be put: takers get None once the queue is empty."""
         with self._lock:
             self._finished = True
-            self._not_empty.wake_all()
+            self._takers.wake_all()
 
     def close(self) -> None:
         """End it at once: whoever waits or comes gets `QueueClosed`; what was inside stays inside."""
         with self._lock:
             self._closed = True
-            self._not_empty.wake_all()
-            self._not_full.wake_all()
+            for waiters in (self._takers, self._putters, self._taker_wanted):
+                waiters.wake_all()
+
+    # What follows is called with the lock held.
 
     def _try_put(self, item: Item) -> bool:
         if self._closed:
             raise QueueClosed
+        if self._discards:
+            return True
         if len(self._items) >= self.limit:
             return False
         item.enqueued_at = self._now()
         self._items.append(item)
-        self._not_empty.wake()
+        if self._takers.wakes:
+            self._takers.wake()
         return True
 
-    def _try_get(self) -> tuple[Item | None, bool]:
+    def _take(self) -> Item:
         if self._closed:
             raise QueueClosed
-        if self._items:
-            item = self._items.popleft()
-            item.waited = self._now() - item.enqueued_at
-            self._not_full.wake()
-            return item, True
-        return None, self._finished
+        item = self._items.popleft()
+        item.waited = self._now() - item.enqueued_at
+        if self._putters.wakes:
+            self._putters.wake()
+        return item
+
+    def _at_end(self) -> bool:
+        if self._closed:
+            raise QueueClosed
+        return self._finished
 
 
 class _Waiters:
-    """Threads and tasks that wait for one condition of a queue; every method but `woken` needs the queue's lock."""
+    """Threads and tasks that wait for one condition of a queue; every method but `woken` needs the queue's lock.
+
+    They are woken one at a time, in the order in which they came, and whoever was woken waits no longer. So nothing is
+    done where nobody waits: a `threading.Condition` would be told again and again until the thread that it has woken
+    runs, and knows no tasks.
+    """
+
+    __slots__ = ("_lock", "wakes")
 
     def __init__(self, lock: threading.Lock) -> None:
-        self._threads = threading.Condition(lock)
-        self._waiting = 0
-        self._tasks: deque[asyncio.Future[None]] = deque()
-
-    @property
-    def waiting(self) -> bool:
-        return bool(self._waiting or self._tasks)
+        self._lock = lock
+        self.wakes: deque[Callable[[], None]] = deque()
+        """What wakes each of them. To be looked at before `wake` where it is called for every sample."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        self._waiting += 1
+        """Let go of the queue's lock, wait in this thread, and take the lock again; False where nobody woke it."""
+        gate = threading.Lock()
+        gate.acquire()
+        self.wakes.append(gate.release)
+        self._lock.release()
         try:
-            return self._threads.wait(timeout)
-        finally:
-            self._waiting -= 1
+            woken = gate.acquire(timeout=-1 if timeout is None else timeout)
+        except BaseException:
+            self._lock.acquire()
+            if not self._gave_up(gate.release):
+                self.wake()
+            raise
+        self._lock.acquire()
+        return woken or not self._gave_up(gate.release)
 
-    def register(self) -> asyncio.Future[None]:
-        future = asyncio.get_running_loop().create_future()
-        self._tasks.append(future)
-        return future
+    def register(self) -> _Woken:
+        """Wait in this task, with `woken`, once the lock is free."""
+        woken = _Woken()
+        self.wakes.append(woken.set)
+        return woken
 
-    async def woken(self, future: asyncio.Future[None]) -> None:
-        """Wait for a registered future; a wake-up that comes to a cancelled task is passed on."""
+    async def woken(self, woken: _Woken) -> None:
+        """Wait for what was registered; a wake-up that comes to a cancelled task is passed on."""
         try:
-            await future
+            await woken.future
         except asyncio.CancelledError:
-            with self._threads:
-                if future in self._tasks:
-                    self._tasks.remove(future)
-                else:
+            with self._lock:
+                if not self._gave_up(woken.set):
                     self.wake()
             raise
 
     def wake(self) -> None:
-        if self._waiting:
-            self._threads.notify()
-        # A thread that was notified counts as waiting until it runs, so a task is woken as well:
-        # one wake-up too many costs a look, one too few would be a standstill.
-        if self._tasks:
-            self._wake_task(self._tasks.popleft())
+        """Wake one, if there is one."""
+        if self.wakes:
+            self.wakes.popleft()()
 
     def wake_all(self) -> None:
-        self._threads.notify_all()
-        while self._tasks:
-            self._wake_task(self._tasks.popleft())
+        while self.wakes:
+            self.wakes.popleft()()
 
-    @staticmethod
-    def _wake_task(future: asyncio.Future[None]) -> None:
-        def wake() -> None:
-            if not future.done():
-                future.set_result(None)
+    def _gave_up(self, wake: Callable[[], None]) -> bool:
+        """Wait no longer; False where the wake-up has come already."""
+        try:
+            self.wakes.remove(wake)
+        except ValueError:
+            return False
+        return True
 
-        loop = future.get_loop()
+
+class _Woken:
+    """A task's wake-up call."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def set(self) -> None:
+        """Wake the task, from any thread."""
+        loop = self.future.get_loop()
         if not loop.is_closed():
-            loop.call_soon_threadsafe(wake)
+            loop.call_soon_threadsafe(self._set)
+
+    def _set(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)

@@ -19,9 +19,11 @@ class StageOutcome(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Verdict:
     """What a stage said about one sample, after all attempts."""
+
+    # Not frozen, because there is one for every call of a stage, and a frozen one takes four times as long to make.
 
     outcome: StageOutcome
     samples: Sequence[Sample] = ()

@@ -60,7 +60,10 @@ class SequentialDriver:
 
     def _take(self) -> Item | None:
         self.output.wait_for_taker()
-        return self._run.take()
+        item = self._run.take()
+        if item is not None:
+            item.context.copy().run(self._run.look_up, [item])
+        return item
 
     def _finish(self, item: Item) -> list[Item]:
         """Take one item, and what is split from it, all the way; returns what became ready."""

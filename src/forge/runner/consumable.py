@@ -47,7 +47,8 @@ class Consumable(ABC):
         if self.result is not None:
             raise StopIteration
         try:
-            self._start()
+            if not self._began:
+                self._start()
             item = self._output.get()
         except QueueClosed:
             item = None
@@ -68,6 +69,7 @@ class Consumable(ABC):
             RunCancelled: the run was closed before it began.
             Exception: what ended the run before its time.
         """
+        self._output.discard()
         for _ in self:
             pass
         return self._drained()
@@ -115,6 +117,7 @@ class Consumable(ABC):
 
     async def adrain(self) -> RunResult:
         """`drain` for a caller that has an event loop to keep free."""
+        self._output.discard()
         async for _ in self:
             pass
         return self._drained()

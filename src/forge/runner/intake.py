@@ -31,8 +31,8 @@ class Intake:
         self._replay = None if replay is None else {entry.sample_id: entry for entry in replay}
         self._seen = SeenIds()
         self._unnamed = 0
-        self.nothing_stored = False
-        """Set where the storage was empty when the run began: then there is no need to look."""
+        self.reads_storage = run.pipeline.storage is not None
+        """Unset where the storage was empty when the run began: then there is no need to look."""
 
     def item(self, sample: Sample) -> Item:
         """An item for what the source gave, or for a dead letter that is taken up again."""
@@ -80,9 +80,10 @@ class Intake:
                 self._go_on_behind(item, item.dead_letter.derived_by)
             else:
                 new[item.sample.id] = item
-        storage = self._pipeline.storage
-        if storage is None or self.nothing_stored or not new:
+        if not new or not self.reads_storage:
             return
+        storage = self._pipeline.storage
+        assert storage is not None
         for record in storage.read(self._pipeline.name, list(new)).samples:
             item = new[record.id]
             item.dead_letter = record.dead_letter

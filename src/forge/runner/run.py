@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import hashlib
 import logging
 import os
@@ -25,7 +24,7 @@ from ..orchestrator import MeasurementOrchestrator
 from ..queue import QueueClosed
 from ..results import RunOutcome, StageOutcome
 from ..retry import CANCELLED, classify, message_of
-from ..sample import Sample, SampleOutcome, SampleStatus
+from ..sample import Sample, SampleOutcome, SampleStatus, changed
 from ..serializer import digest_of
 from ..stages import Stage
 from .consumable import Consumable, outcome_of
@@ -43,6 +42,8 @@ logger = logging.getLogger("forge")
 
 GRACE = 0.4
 """Seconds that a run waits for its tasks, and then for its threads, when it ends; what still runs then is abandoned."""
+
+_STATUS = {outcome: SampleStatus(outcome.value) for outcome in SampleOutcome if outcome is not SampleOutcome.UNCHANGED}
 
 _live: weakref.WeakSet[Run] = weakref.WeakSet()
 
@@ -131,7 +132,8 @@ class Run(Consumable):
             )
             self._recorded = True
             nothing = storage.count(self.pipeline.name) == 0
-            self._intake.nothing_stored = self.orchestrator.nothing_stored = nothing
+            self.orchestrator.nothing_stored = nothing
+            self._intake.reads_storage = not nothing
             self.pipeline.dead_letters.refresh()
         if self.pipeline.artifacts is not None:
             self.pipeline.artifacts.open()
@@ -176,7 +178,7 @@ class Run(Consumable):
             item.outcome = outcome
             if outcome is not SampleOutcome.UNCHANGED:
                 reason = item.failure.error_type if item.failure and outcome is SampleOutcome.DLQ else None
-                item.sample = dataclasses.replace(item.sample, status=SampleStatus(outcome.value), dlq_reason=reason)
+                item.sample = changed(item.sample, status=_STATUS[outcome], dlq_reason=reason)
             self._active.pop(item, None)
             self._tally.active -= 1
             self._tally.outcomes[outcome] += 1
@@ -207,8 +209,8 @@ class Run(Consumable):
                 stages=[
                     StageState(
                         name=tally.name,
-                        executions=tally.outcomes.total(),
-                        errors=sum(count for outcome, count in tally.outcomes.items() if outcome == "error"),
+                        executions=sum(tally.outcomes.values()),
+                        errors=tally.outcomes[StageOutcome.ERROR],
                         retries=tally.retries,
                         active=tally.active,
                         concurrency=tally.concurrency,
@@ -222,8 +224,9 @@ class Run(Consumable):
     # What the drivers use.
 
     def take(self) -> Item | None:
-        """Pull, admit and look up the next sample; None when there are no more. Its `verdict` is set if nothing is
-        left to do for it. An error of the source fails the run when everything else is through.
+        """Pull and admit the next sample; None when there are no more. It is to be looked up next.
+
+        An error of the source fails the run when everything else is through.
         """
         try:
             sample = self.pull()
@@ -237,7 +240,6 @@ class Run(Consumable):
             return None
         item = self._intake.item(sample)
         item.context.run(self.admit, item)
-        item.context.copy().run(self._intake.look_up, [item])
         return item
 
     def split(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
@@ -247,8 +249,13 @@ class Run(Consumable):
         return children
 
     def look_up(self, items: Sequence[Item]) -> None:
-        """Set the `verdict` of derived items for which nothing is to be done."""
+        """Set the `verdict` of new items for which nothing is to be done."""
         self._intake.look_up(items)
+
+    @property
+    def has_history(self) -> bool:
+        """Whether the storage must be read to look up samples. Known once the run has begun."""
+        return self._intake.reads_storage
 
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
         """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
@@ -327,7 +334,7 @@ class Run(Consumable):
             self.failed(item, error, FailureSource.STORAGE, self.pipeline.storage.backend)
             return False
         item.payload = payload
-        item.sample = dataclasses.replace(item.sample, digest=digest)
+        item.sample = changed(item.sample, digest=digest)
         return True
 
     def failed(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:

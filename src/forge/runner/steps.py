@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from ..dead_letters import FailureSource
 from ..item import Item
 from ..measurement import Measurement
 from ..results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
-from ..sample import SampleOutcome, SampleStatus
+from ..sample import SampleOutcome, SampleStatus, changed
 from ..stages import Stage, room_for
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ class StageStep(Step):
         self.stage = stage
         self.stage_name = stage.name
         self._tally = run.tally.stages[stage.name]
+        self._lock = run.lock
 
     def process(self, items: list[Item]) -> list[Item]:
         self._enter(items)
@@ -64,7 +64,8 @@ class StageStep(Step):
         else:
             verdict = items[0].context.copy().run(executor.apply, self.stage, items[0].sample)
             onward, derived = self._leave(items, [verdict], verdict)
-        self.run.look_up(derived)
+        if derived:
+            self.run.look_up(derived)
         return onward
 
     async def process_async(self, items: list[Item]) -> list[Item]:
@@ -85,12 +86,11 @@ class StageStep(Step):
         return onward
 
     def was_blocked(self, seconds: float) -> None:
-        if seconds:
-            with self.run.lock:
-                self._tally.backpressure += seconds
+        with self._lock:
+            self._tally.backpressure += seconds
 
     def _enter(self, items: Sequence[Item]) -> None:
-        with self.run.lock:
+        with self._lock:
             self._tally.active += 1
             for item in items:
                 item.executing = self.stage
@@ -98,7 +98,7 @@ class StageStep(Step):
 
     def _withdraw(self, items: Sequence[Item]) -> None:
         """The run ended before the execution had begun, so there was none."""
-        with self.run.lock:
+        with self._lock:
             if items[0].executing is self.stage:
                 self._tally.active -= 1
                 for item in items:
@@ -112,20 +112,21 @@ class StageStep(Step):
         Returns the items that go on, and those of them that were derived here.
         """
         tally = self._tally
-        with self.run.lock:
-            if any(item.executing is not self.stage for item in items):
+        pairs = list(zip(items, verdicts, strict=True))
+        with self._lock:
+            if items[0].executing is not self.stage:  # and so are the others of a batch
                 return [], []  # counted as cancelled when the run ended
             tally.active -= 1
             tally.batches += 1 if self.batch_size else 0
             tally.retries += whole.attempts - 1
             tally.busy += whole.busy
             tally.durations.add(whole.duration)
-            for item, verdict in zip(items, verdicts, strict=True):
+            for item, verdict in pairs:
                 tally.outcomes[verdict.outcome] += 1
                 item.executing = None
         onward: list[Item] = []
         derived: list[Item] = []
-        for item, verdict in zip(items, verdicts, strict=True):
+        for item, verdict in pairs:
             item.step = self.index + 1
             if verdict.split:
                 derived += self.run.split(item, verdict.samples, self.stage)
@@ -136,21 +137,21 @@ class StageStep(Step):
 
     def _routed(self, item: Item, verdict: Verdict, attempts: int) -> bool:
         """Note on an item what its stage said; False where it goes nowhere, because the run ends."""
-        if verdict.outcome is StageOutcome.CANCELLED:
+        if verdict.outcome is StageOutcome.SUCCESS:
+            if verdict.split:
+                item.verdict = SampleOutcome.SPLIT
+            elif verdict.samples[0] is not item.sample or item.sample.digest is not None:
+                item.sample = item.sample.with_data(verdict.samples[0].data)
+        elif verdict.outcome is StageOutcome.CANCELLED:
             if isinstance(verdict.error, KeyboardInterrupt | SystemExit):
                 self.run.interrupt(verdict.error)
             return False  # it settles with the run's end
-        if verdict.outcome is StageOutcome.ERROR:
+        elif verdict.outcome is StageOutcome.ERROR:
             assert verdict.error is not None
             self.run.failed(item, verdict.error, FailureSource.STAGE, self.stage.name, attempts)
-        elif verdict.outcome is StageOutcome.SKIP:
+        else:
             item.skip = (self.stage.name, verdict.skip_reason or "")
             item.verdict = SampleOutcome.SKIPPED
-        elif verdict.split:
-            item.verdict = SampleOutcome.SPLIT
-        else:
-            data = verdict.samples[0].data
-            item.sample = dataclasses.replace(item.sample, data=data, digest=None)
         return True
 
 
@@ -217,7 +218,7 @@ class MeasurementStep(Step):
                 measurements = {**item.sample.measurements, measurement.key: result.value}
                 last = self.index + 1 == self.run.step_count
                 status = SampleStatus.MEASURED if last else item.sample.status
-                item.sample = dataclasses.replace(item.sample, measurements=measurements, status=status)
+                item.sample = changed(item.sample, measurements=measurements, status=status)
             onward.append(item)
         return onward
 

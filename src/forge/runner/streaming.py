@@ -19,6 +19,8 @@ from .steps import Step, steps_of
 if TYPE_CHECKING:
     from .run import Run
 
+LOOK_UP_BATCH = 64
+"""How many samples are looked up together at the most, where there are earlier runs to look for."""
 WRITE_BATCH = 256
 """How many samples are stored in one transaction at the most."""
 
@@ -43,15 +45,18 @@ class StreamingRunner(Runner):
 class StreamingDriver:
     """Drives a run with threads (sync steps) and tasks (async steps), each taking from its queue and filling the next.
 
-    One thread reads the source, one stores and settles.
+    One thread reads the source, one stores and settles. Where there are earlier runs, another one looks up together
+    what has arrived during its last look: the slower the storage, the more that is, and no sample waits for others.
     """
 
     def __init__(self, run: Run, *, ordered: bool) -> None:
         self._run = run
         self._settler = Settler(run)
         self._stations = [_Station(step, run.clock) for step in steps_of(run)]
+        self._arrived = StageQueue(LOOK_UP_BATCH, clock=run.clock)
         self._finished = StageQueue(WRITE_BATCH, clock=run.clock)
         self.output = StageQueue(WRITE_BATCH, clock=run.clock)
+        self._queues = [*(station.queue for station in self._stations), self._finished]
         self.queues = {s.step.stage_name: s.queue for s in self._stations if s.step.stage_name is not None}
         capacity = sum(s.queue.limit + s.step.concurrency * (s.step.batch_size or 1) for s in self._stations)
         self._sequencer = Sequencer(capacity + WRITE_BATCH, run.lock) if ordered else None
@@ -60,6 +65,8 @@ class StreamingDriver:
     def start(self) -> None:
         run = self._run
         self._threads.append(run.thread(self._read, "forge-source"))
+        if run.has_history:
+            self._threads.append(run.thread(self._look_up, "forge-look-up"))
         self._threads.append(run.thread(self._settle, "forge-settle"))
         for station in self._stations:
             for number in range(station.step.concurrency):
@@ -69,7 +76,7 @@ class StreamingDriver:
                     self._threads.append(run.thread(self._work, f"forge-{station.step.index}-{number}", station))
 
     def close(self) -> None:
-        for queue in (*(station.queue for station in self._stations), self._finished, self.output):
+        for queue in (self._arrived, *self._queues, self.output):
             queue.close()
         if self._sequencer:
             self._sequencer.close()
@@ -82,7 +89,8 @@ class StreamingDriver:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _read(self) -> None:
-        with self._run.watch(lambda: self._queue(0).finish()):
+        look_up_later = self._run.has_history
+        with self._run.watch(self._arrived.finish if look_up_later else self._queues[0].finish):
             try:
                 while not self._run.stop.is_set():
                     if self._sequencer and not self._sequencer.wait_for_room(self._run.stop):
@@ -92,9 +100,20 @@ class StreamingDriver:
                         break
                     if self._sequencer:
                         self._sequencer.add(item)
-                    self._queue_for(item).put(item)
+                    if look_up_later:
+                        self._arrived.put(item)
+                    else:
+                        self._run.look_up([item])  # it may be a duplicate
+                        self._queue_for(item).put(item)
             finally:
                 self._run.close_source()
+
+    def _look_up(self) -> None:
+        with self._run.watch(self._queues[0].finish):
+            while items := self._arrived.take_waiting(LOOK_UP_BATCH):
+                self._run.look_up(items)
+                for item in items:
+                    self._queue_for(item).put(item)
 
     def _work(self, station: _Station) -> None:
         with self._run.watch(lambda: self._worker_done(station)):
@@ -102,7 +121,8 @@ class StreamingDriver:
                 blocked = 0.0
                 for item in station.step.process(items):
                     blocked += self._queue_for(item).put(item, station.step.stage_name)
-                station.step.was_blocked(blocked)
+                if blocked:
+                    station.step.was_blocked(blocked)
 
     async def _work_async(self, station: _Station) -> None:
         with self._run.watch(lambda: self._worker_done(station)):
@@ -110,7 +130,8 @@ class StreamingDriver:
                 blocked = 0.0
                 for item in await station.step.process_async(items):
                     blocked += await self._queue_for(item).put_async(item, station.step.stage_name)
-                station.step.was_blocked(blocked)
+                if blocked:
+                    station.step.was_blocked(blocked)
 
     def _settle(self) -> None:
         with self._run.watch(self.output.finish):
@@ -125,7 +146,9 @@ class StreamingDriver:
         if first is None:
             return []
         items = [first]
-        size = station.step.batch_size or 1
+        size = station.step.batch_size
+        if size is None:
+            return items
         until = time.monotonic() + station.step.max_wait
         while len(items) < size:
             try:
@@ -142,7 +165,9 @@ class StreamingDriver:
         if first is None:
             return []
         items = [first]
-        size = station.step.batch_size or 1
+        size = station.step.batch_size
+        if size is None:
+            return items
         until = time.monotonic() + station.step.max_wait
         while len(items) < size:
             try:
@@ -159,13 +184,10 @@ class StreamingDriver:
             station.workers -= 1
             last = station.workers == 0
         if last:
-            self._queue(station.step.index + 1).finish()
+            self._queues[station.step.index + 1].finish()
 
     def _queue_for(self, item: Item) -> StageQueue:
-        return self._finished if item.verdict is not None else self._queue(item.step)
-
-    def _queue(self, index: int) -> StageQueue:
-        return self._stations[index].queue if index < len(self._stations) else self._finished
+        return self._queues[item.step] if item.verdict is None else self._finished
 
 
 class _Station:

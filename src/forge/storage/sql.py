@@ -9,24 +9,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Table,
-    and_,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from ..dead_letters import DeadLetter, FailureSource
 from ..errors import StorageError
 from ..sample import SampleStatus
+from . import statements
 from .engine import Engines, backend_of, connect, is_in_memory, parse_url
 from .records import DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
 from .rows import check, dead_letter_of, dead_letter_row, is_storable, sample_of, sample_row
@@ -34,8 +22,6 @@ from .schema import dead_letters, measurements, runs, samples
 
 _CHUNK = 1000
 """Ids in one statement; SQLite allows 32 766 variables."""
-_CONTENT = ("status", "pipeline_id", "parent", "input_digest", "digest", "data", "reason", "children")
-"""A row that is equal in these is unchanged."""
 
 
 class SQLStorage:
@@ -120,9 +106,7 @@ class SQLStorage:
             rows = [
                 row
                 for chunk in _chunks(ids)
-                for row in connection.execute(
-                    select(samples).where(samples.c.pipeline == pipeline, samples.c.id.in_(chunk))
-                )
+                for row in connection.execute(statements.SAMPLES, {"pipeline": pipeline, "ids": chunk})
             ]
             return _load(connection, pipeline, rows)
 
@@ -150,14 +134,10 @@ class SQLStorage:
         found: dict[str, bytes] = {}
         with self._open().read.begin() as connection:
             for ids in _chunks(wanted):
+                digests = sorted({wanted[sample_id] for sample_id in ids})
                 rows = connection.execute(
-                    select(measurements.c.sample_id, measurements.c.digest, measurements.c.value).where(
-                        measurements.c.pipeline == pipeline,
-                        measurements.c.sample_id.in_(ids),
-                        measurements.c.key == key,
-                        measurements.c.version == version,
-                        measurements.c.digest.in_({wanted[sample_id] for sample_id in ids}),
-                    )
+                    statements.CACHED_VALUES,
+                    {"pipeline": pipeline, "ids": ids, "key": key, "version": version, "digests": digests},
                 )
                 found.update((row.sample_id, row.value) for row in rows if wanted[row.sample_id] == row.digest)
         return found
@@ -290,22 +270,9 @@ class SQLStorage:
             self._inherited, self._engines = self._engines, None
         return self._engines
 
-    def _insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
-        return postgresql.insert(table) if self.backend == "postgresql" else sqlite.insert(table)
-
     def _write_samples(self, connection: Connection, records: Sequence[SampleRecord]) -> dict[tuple[str, str], int]:
         """The new revisions of the rows that were inserted or updated."""
-        upsert = self._insert(samples)
-        # The comparison is left to the database: no data travels back, and no other writer gets in between.
-        upsert = upsert.on_conflict_do_update(
-            index_elements=[samples.c.pipeline, samples.c.id],
-            set_={name: upsert.excluded[name] for name in (*_CONTENT, "run_id")} | {"revision": samples.c.revision + 1},
-            where=or_(*(samples.c[name].is_distinct_from(upsert.excluded[name]) for name in _CONTENT)),
-        )
-        rows = connection.execute(
-            upsert.returning(samples.c.pipeline, samples.c.id, samples.c.revision),
-            [sample_row(record) for record in records],
-        )
+        rows = connection.execute(statements.upserts(self.backend).samples, [sample_row(record) for record in records])
         return {(pipeline, sample_id): revision for pipeline, sample_id, revision in rows}
 
     def _write_values(self, connection: Connection, records: Sequence[SampleRecord]) -> int:
@@ -326,9 +293,7 @@ class SQLStorage:
         ]
         if not rows:
             return 0
-        keep = self._insert(measurements).on_conflict_do_nothing()
-        inserted = connection.execute(keep.returning(func.length(measurements.c.value)), rows)
-        return sum(inserted.scalars())
+        return sum(connection.execute(statements.upserts(self.backend).values, rows).scalars())
 
     def _write_dead_letters(self, connection: Connection, records: Sequence[SampleRecord]) -> tuple[DeadLetterKey, ...]:
         """The dead letters that were there before."""
@@ -336,27 +301,14 @@ class SQLStorage:
         settled = {(record.pipeline, record.id) for record in records if record.dead_letter is None}
         for pipeline in sorted({record.pipeline for record in records}):
             for chunk in _chunks(record.id for record in records if record.pipeline == pipeline):
-                mine = and_(dead_letters.c.pipeline == pipeline, dead_letters.c.sample_id.in_(chunk))
-                before = _dead_letter_keys(connection, mine)
+                before = _dead_letter_keys(connection, pipeline, chunk)
                 superseded.extend(before)
                 gone = [key.sample_id for key in before if (pipeline, key.sample_id) in settled]
                 if gone:
-                    connection.execute(
-                        delete(dead_letters).where(
-                            dead_letters.c.pipeline == pipeline, dead_letters.c.sample_id.in_(gone)
-                        )
-                    )
+                    connection.execute(statements.DELETE_DEAD_LETTERS, {"pipeline": pipeline, "ids": gone})
         rows = [dead_letter_row(record, record.dead_letter) for record in records if record.dead_letter]
         if rows:
-            upsert = self._insert(dead_letters)
-            contents = [column.name for column in dead_letters.c if not column.primary_key]
-            connection.execute(
-                upsert.on_conflict_do_update(
-                    index_elements=[dead_letters.c.pipeline, dead_letters.c.sample_id],
-                    set_={name: upsert.excluded[name] for name in contents},
-                ),
-                rows,
-            )
+            connection.execute(statements.upserts(self.backend).dead_letters, rows)
         return tuple(superseded)
 
 
@@ -386,36 +338,16 @@ def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> Re
     values: dict[str, dict[str, tuple[str, bytes]]] = {}
     entries: dict[str, DeadLetter] = {}
     for chunk in _chunks(ids):
-        kept = (
-            select(measurements.c.sample_id, measurements.c.key, measurements.c.version, measurements.c.value)
-            .join(
-                samples,
-                and_(
-                    samples.c.pipeline == measurements.c.pipeline,
-                    samples.c.id == measurements.c.sample_id,
-                    samples.c.digest == measurements.c.digest,
-                ),
-            )
-            .where(measurements.c.pipeline == pipeline, measurements.c.sample_id.in_(chunk))
-            .order_by(measurements.c.created_at, measurements.c.number)
-        )
-        for sample_id, key, version, value in connection.execute(kept):
+        of = {"pipeline": pipeline, "ids": chunk}
+        for sample_id, key, version, value in connection.execute(statements.VALUES, of):
             values.setdefault(sample_id, {})[key] = (version, value)  # the newest comes last
-        failed = select(dead_letters).where(dead_letters.c.pipeline == pipeline, dead_letters.c.sample_id.in_(chunk))
-        entries.update((row.sample_id, dead_letter_of(row)) for row in connection.execute(failed))
+        entries.update((row.sample_id, dead_letter_of(row)) for row in connection.execute(statements.DEAD_LETTERS, of))
     found = tuple(sample_of(row, values.get(row.id, {}), entries.get(row.id)) for row in rows)
     size = sum(len(record.data or b"") + sum(map(len, record.values.values())) for record in found)
     return ReadResult(found, size)
 
 
-def _dead_letter_keys(connection: Connection, condition: ColumnElement[bool]) -> list[DeadLetterKey]:
-    columns = (
-        dead_letters.c.pipeline,
-        dead_letters.c.sample_id,
-        dead_letters.c.source,
-        dead_letters.c.place,
-        dead_letters.c.time,
-    )
+def _dead_letter_keys(connection: Connection, pipeline: str, ids: Sequence[str]) -> list[DeadLetterKey]:
     return [
         DeadLetterKey(
             pipeline=row.pipeline,
@@ -424,7 +356,7 @@ def _dead_letter_keys(connection: Connection, condition: ColumnElement[bool]) ->
             where=row.place,
             time=row.time,
         )
-        for row in connection.execute(select(*columns).where(condition))
+        for row in connection.execute(statements.DEAD_LETTER_KEYS, {"pipeline": pipeline, "ids": ids})
     ]
 
 
