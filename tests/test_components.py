@@ -143,7 +143,7 @@ NOT_OBSERVED = {
     "StageExecutor": {"attempt", "attempt_async", "close"},
     "StageQueue": {"take_waiting", "wait_for_taker", "discard", "finish", "close"},
     "MeasurementOrchestrator": {"close"},
-    "SQLStorage": {"open", "close", "release", "count", "dead_letter_state", "begin_run", "end_run", "runs"},
+    "SQLStorage": {"open", "close", "release", "count", "dead_letter_state", "begin_run", "end_run", "runs", "costs", "has_costs"},
     "ArtifactStore": {"open", "exists"},
     "DeadLetterQueue": {"list", "get", "settled", "snapshot", "refresh"},
 }
