@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigurationError
-from .money import MONEY, rounded, to_money, total
+from .money import MONEY, ZERO, rounded, to_money
 
 if TYPE_CHECKING:
     from .usage import Usage
@@ -114,15 +114,14 @@ class Price:
     def amount(self, usage: Usage) -> Decimal:
         """What the usage costs."""
         cached_price = self.input_price if self.cached_input_price is None else self.cached_input_price
-        tokens = total(
-            MONEY.multiply(price, number)
-            for price, number in (
-                (self.input_price, usage.input_tokens - usage.cached_input_tokens),
-                (cached_price, usage.cached_input_tokens),
-                (self.output_price, usage.output_tokens),
-            )
-            if price and number
-        )
+        tokens = ZERO
+        for price, number in (
+            (self.input_price, usage.input_tokens - usage.cached_input_tokens),
+            (cached_price, usage.cached_input_tokens),
+            (self.output_price, usage.output_tokens),
+        ):
+            if price and number:
+                tokens = MONEY.add(tokens, MONEY.multiply(price, number))
         amount = MONEY.divide(tokens, self.per)
         if self.call_price:
             amount = MONEY.add(amount, MONEY.multiply(self.call_price, usage.calls))

@@ -42,14 +42,14 @@ class Usage:
     """US dollars; None where no price is known."""
 
     def __post_init__(self) -> None:
+        numbers = (self.input_tokens, self.output_tokens, self.cached_input_tokens, self.calls)
+        for number in numbers:
+            if type(number) is not int or number < 0:
+                self._refuse(numbers)
         if not isinstance(self.provider, str) or not self.provider:
             raise UsageError(f"usage: provider must be a string that is not empty, not {self.provider!r}")
         if self.model is not None and (not isinstance(self.model, str) or not self.model):
             raise UsageError(f"usage: model must be a string that is not empty, or None, not {self.model!r}")
-        for name in ("input_tokens", "output_tokens", "cached_input_tokens", "calls"):
-            number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-                raise UsageError(f"usage: {name} must be a whole number and not negative, not {number!r}")
         if self.cached_input_tokens > self.input_tokens:
             raise UsageError(
                 f"usage: {self.cached_input_tokens} cached_input_tokens of {self.input_tokens} input_tokens; "
@@ -61,6 +61,25 @@ class Usage:
             except ValueError as error:
                 raise UsageError(f"usage: amount {error}") from None
             object.__setattr__(self, "amount", amount)
+
+    def with_amount(self, amount: Decimal) -> Usage:
+        """The same usage, priced."""
+        # A third of the time that `dataclasses.replace` takes.
+        return Usage(
+            provider=self.provider,
+            model=self.model,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cached_input_tokens=self.cached_input_tokens,
+            calls=self.calls,
+            amount=amount,
+        )
+
+    def _refuse(self, numbers: Sequence[object]) -> None:
+        names = ("input_tokens", "output_tokens", "cached_input_tokens", "calls")
+        for name, number in zip(names, numbers, strict=True):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+                raise UsageError(f"usage: {name} must be a whole number and not negative, not {number!r}")
 
 
 def report(

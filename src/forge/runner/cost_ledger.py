@@ -6,7 +6,6 @@ import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -69,7 +68,7 @@ class CostLedger:
             return usage
         amount = self._prices.amount(usage, self._clock.time())
         if amount is not None:
-            return replace(usage, amount=amount)
+            return usage.with_amount(amount)
         model = (usage.provider, usage.model)
         if model not in self._unpriced:
             self._unpriced.add(model)
