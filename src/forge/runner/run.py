@@ -261,8 +261,8 @@ class Run(Consumable):
             return None
         if sample is None:
             return None
-        if self.costs.budget_reached is not None:
-            self.halt(self.costs.budget_reached)
+        if self.pipeline.max_cost is not None and (reached := self.costs.budget_reached) is not None:
+            self.halt(reached)
             return None
         item = self._intake.item(sample)
         item.context.run(self.admit, item)

@@ -78,7 +78,9 @@ class StageStep(Step):
                 batch = executor.apply_batch(self.stage, items)
             onward, derived = self._leave(items, batch.verdicts, batch)
         else:
-            verdict = self._context(items).run(executor.apply, self.stage, items[0].sample)
+            context = items[0].context.copy()
+            context.run(usage.enter, UsageScope(self, items))
+            verdict = context.run(executor.apply, self.stage, items[0].sample)
             onward, derived = self._leave(items, [verdict], verdict)
         if derived:
             self.run.look_up(derived)
