@@ -122,7 +122,7 @@ class RunResult:
     """SHA-256 over the ids that the source gave, in order."""
     revision: str | None
     """The revision of the code, where it comes from a git checkout."""
-    cost: CostSummary
+    cost: CostSummary = field(default_factory=CostSummary)
     """What API calls used and cost."""
 
     def to_dict(self) -> dict[str, Any]:
