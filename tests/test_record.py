@@ -21,6 +21,7 @@ import forge
 from forge import (
     ArtifactStore,
     BatchRunner,
+    CostSummary,
     Measurement,
     Pipeline,
     RetryPolicy,
@@ -258,6 +259,7 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
         skips={("work", "third"): 1},
         input_digest=hashlib.sha256(b"0\n1\n2\n3\n").hexdigest(),
         revision=result.revision,
+        cost=CostSummary(ready=2),
     )
     # The four durations are 1, 4, 8 and 20.
     assert [result.stages[0].p50, result.stages[0].p95, result.stages[0].p99] == pytest.approx([4, 8, 8], rel=0.01)

@@ -830,7 +830,7 @@ def test_settings_are_checked_where_a_stage_is_made() -> None:
 
     assert error(lambda: stage(speed=3)(plain)) == (
         "FunctionStage(speed=…): no such setting; there are name, version, concurrency, timeout, retry, "
-        "latency_budget, batch_size, max_wait, queue_size"
+        "latency_budget, batch_size, max_wait, queue_size, provider"
     )
     whole = "must be a whole number of at least 1, not"
     assert error(lambda: stage(concurrency=0)(plain)) == f"stage 'plain': concurrency {whole} 0"

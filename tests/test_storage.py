@@ -82,7 +82,13 @@ def test_open_makes_the_tables_and_may_be_repeated(storage: SQLStorage, storage_
     engine = create_engine(storage_url.replace("postgresql:", "postgresql+psycopg:"))
     tables = inspect(engine).get_table_names()
     engine.dispose()
-    assert sorted(tables) == ["forge_dead_letters", "forge_measurements", "forge_runs", "forge_samples"]
+    assert sorted(tables) == [
+        "forge_costs",
+        "forge_dead_letters",
+        "forge_measurements",
+        "forge_runs",
+        "forge_samples",
+    ]
 
 
 def test_it_can_be_used_again_after_close(storage: SQLStorage) -> None:

@@ -1,8 +1,11 @@
 """Data pipelines for machine learning: a source, stages, measurements, storage, dead letters."""
 
+from . import usage
+from .costs import Charge, CostSummary, Use
 from .dead_letters import DeadLetter, DeadLetterQueue, FailureSource
 from .measurement import Measurement
 from .pipeline import Pipeline
+from .prices import Price, Prices
 from .results import MeasurementOutcome, RunOutcome, StageOutcome
 from .retry import RetryPolicy, classify
 from .runner import BatchRunner, Run, RunResult, StreamingRunner
@@ -10,10 +13,13 @@ from .sample import Sample, SampleOutcome, SampleStatus, Skip
 from .serializer import JSONSerializer
 from .stages import Stage, stage
 from .storage import ArtifactStore, SQLStorage
+from .usage import Usage
 
 __all__ = [
     "ArtifactStore",
     "BatchRunner",
+    "Charge",
+    "CostSummary",
     "DeadLetter",
     "DeadLetterQueue",
     "FailureSource",
@@ -21,6 +27,8 @@ __all__ = [
     "Measurement",
     "MeasurementOutcome",
     "Pipeline",
+    "Price",
+    "Prices",
     "RetryPolicy",
     "Run",
     "RunOutcome",
@@ -33,6 +41,9 @@ __all__ = [
     "Stage",
     "StageOutcome",
     "StreamingRunner",
+    "Usage",
+    "Use",
     "classify",
     "stage",
+    "usage",
 ]

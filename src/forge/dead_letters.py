@@ -16,6 +16,7 @@ from .serializer import Serializer, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from decimal import Decimal
 
     from .storage import DeadLetterKey, SQLStorage, WriteResult
 
@@ -59,6 +60,8 @@ class DeadLetter:
     values: Mapping[tuple[str, str], bytes] = field(default_factory=dict, compare=False)
     """What was measured before it failed, serialised, by (key, version). Goes to the sample's cached values,
     and is not part of the entry when that is read again."""
+    costs: Mapping[tuple[str, str], Decimal] = field(default_factory=dict, compare=False)
+    """What computing the values cost, in the same way."""
 
     @property
     def replayable(self) -> bool:
@@ -112,6 +115,7 @@ class DeadLetterQueue:
             digest=entry.digest,
             reason=entry.error_type,
             values=entry.values if entry.digest is not None else {},
+            costs=entry.costs if entry.digest is not None else {},
             dead_letter=entry,
         )
         with self._lock:

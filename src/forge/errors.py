@@ -53,3 +53,11 @@ class ArtifactNotFoundError(ForgeError, LookupError):
 
 class ArtifactCorruptError(StorageError):
     """An artifact's content is not what its key says."""
+
+
+class UsageError(ForgeError, ValueError):
+    """The usage that was reported makes no sense."""
+
+
+class BudgetReached(RunCancelled):
+    """A run has spent its `max_cost`, so it ended before its source did."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import usage
 from .calls import Calls, Interrupted
 from .clock import Clock, SystemClock
 from .errors import RunCancelled, StageResultError, StageStuckError
@@ -59,7 +60,8 @@ class StageExecutor:
         whole = self._try(stage, samples)
         if not whole.repeat_alone:
             return self._batch_verdict(stage, [(samples, whole)])
-        return self._batch_verdict(stage, [([sample], self._try(stage, [sample], whole)) for sample in samples], whole)
+        alone = [([item.sample], self._try(stage, [item.sample], whole)) for item in usage.one_by_one(items)]
+        return self._batch_verdict(stage, alone, whole)
 
     async def apply_batch_async(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
         """The same for an async stage."""
@@ -67,17 +69,23 @@ class StageExecutor:
         whole = await self._try_async(stage, samples)
         if not whole.repeat_alone:
             return self._batch_verdict(stage, [(samples, whole)])
-        return self._batch_verdict(
-            stage, [([sample], await self._try_async(stage, [sample], whole)) for sample in samples], whole
-        )
+        alone = [
+            ([item.sample], await self._try_async(stage, [item.sample], whole)) for item in usage.one_by_one(items)
+        ]
+        return self._batch_verdict(stage, alone, whole)
 
     def attempt(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - said to observers
         """One call of a sync stage, the `attempt`-th (from 1), with a sample or the list of a batch."""
-        return self._calls.call(stage, stage.process_batch if stage.batch_size else stage.process, payload)
+        function: Any = stage.process_batch if stage.batch_size else stage.process
+        if stage.provider is not None:
+            function = usage.counting(stage.provider, function)
+        return self._calls.call(stage, function, payload)
 
     async def attempt_async(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - as above
         """One call of an async stage."""
         function: Any = stage.process_batch if stage.batch_size else stage.process
+        if stage.provider is not None:
+            function = usage.counting(stage.provider, function)
         return await self._calls.call_async(stage, function, payload)
 
     def before_retry(
@@ -108,6 +116,7 @@ class StageExecutor:
             if not self._announced(tried) or self._clock.wait(self._stop, tried.delay):
                 tried.cancel()
                 return tried
+            usage.attempt_again()
             tried.begin_again()
 
     async def _try_async(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
@@ -131,6 +140,7 @@ class StageExecutor:
                     tried.cancel()
                     return tried
                 await self._clock.wait_async(tried.delay)
+                usage.attempt_again()
                 tried.begin_again()
         except asyncio.CancelledError:
             # Only the end of the run cancels the task that this runs in.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from .dead_letters import DeadLetter, FailureSource
 from .sample import Sample, SampleOutcome
 
 if TYPE_CHECKING:
+    from .costs import Spending
     from .runner.streaming import Family
     from .stages import Stage
 
@@ -42,6 +45,7 @@ class Item:
         "executing",
         "failure",
         "family",
+        "heirs",
         "input_digest",
         "original",
         "outcome",
@@ -49,10 +53,13 @@ class Item:
         "place",
         "sample",
         "skip",
+        "spending",
         "step",
+        "value_costs",
         "values",
         "verdict",
         "waited",
+        "was_ready",
     )
 
     def __init__(self, sample: Sample, context: Context) -> None:
@@ -75,6 +82,8 @@ class Item:
         """The index of the step that it goes to next."""
         self.executing: Stage | None = None
         self.values: dict[tuple[str, str], bytes] = {}
+        self.value_costs: dict[tuple[str, str], Decimal] | None = None
+        """What computing the values cost, in US dollars, where it cost something."""
         self.children: tuple[str, ...] = ()
         self.skip: tuple[str, str] | None = None
         """The stage that skipped it, and the reason."""
@@ -87,3 +96,9 @@ class Item:
         self.enqueued_at = 0.0
         self.waited = 0.0
         """Seconds that it waited in the queue it was last taken from."""
+        self.was_ready = False
+        """It had been ready before this run."""
+        self.spending: Spending | None = None
+        """What was spent on it and is not booked yet; None as long as nothing was."""
+        self.heirs: Sequence[Item] = ()
+        """What it was split into: they share what was spent on it."""

@@ -6,13 +6,16 @@ import asyncio
 import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence, Set
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from . import usage
 from .calls import Calls, Interrupted
 from .clock import Clock, SystemClock
 from .errors import RunCancelled, StageResultError, StageStuckError
 from .item import Item
 from .measurement import Measurement
+from .money import ZERO
 from .results import BatchMeasurementResult, MeasurementOutcome, MeasurementResult
 from .retry import CANCELLED, classify
 from .sample import Sample
@@ -48,6 +51,8 @@ class MeasurementOrchestrator:
         self._calls = Calls()
         self.nothing_stored = nothing_stored
         """Set where the storage was empty when the run began: then there is no need to look."""
+        self.costs_stored = False
+        """Set where the storage knows what computing some of its values cost."""
 
     def measure(self, measurement: Measurement, sample: Sample) -> MeasurementResult:
         """The value of a sync measurement for one sample, cached or computed.
@@ -78,15 +83,18 @@ class MeasurementOrchestrator:
         """
         samples = [item.sample for item in items]
         cached = self._cached(measurement, samples)
-        missing = [sample for sample in samples if sample.id not in cached]
+        to_do = [item for item in items if item.sample.id not in cached]
+        missing = [item.sample for item in to_do]
         started = self._clock.monotonic()
         outcomes: list[Outcome] = []
         if missing:
+            usage.only_for(to_do)
             together = self._compute(measurement, measurement.compute_batch, missing)
             outcomes = _each(together, len(missing))
             if _repeat_alone(together, missing):
                 outcomes = [
-                    _each(self._compute(measurement, measurement.compute_batch, [sample]), 1)[0] for sample in missing
+                    _each(self._compute(measurement, measurement.compute_batch, [item.sample]), 1)[0]
+                    for item in usage.one_by_one(to_do)
                 ]
         return self._batch_result(samples, cached, missing, outcomes, self._clock.monotonic() - started)
 
@@ -94,16 +102,18 @@ class MeasurementOrchestrator:
         """The same for an async measurement."""
         samples = [item.sample for item in items]
         cached = await self._cached_async(measurement, samples)
-        missing = [sample for sample in samples if sample.id not in cached]
+        to_do = [item for item in items if item.sample.id not in cached]
+        missing = [item.sample for item in to_do]
         started = self._clock.monotonic()
         outcomes: list[Outcome] = []
         if missing:
+            usage.only_for(to_do)
             together = await self._compute_async(measurement, measurement.compute_batch, missing)
             outcomes = _each(together, len(missing))
             if _repeat_alone(together, missing):
                 outcomes = [
-                    _each(await self._compute_async(measurement, measurement.compute_batch, [sample]), 1)[0]
-                    for sample in missing
+                    _each(await self._compute_async(measurement, measurement.compute_batch, [item.sample]), 1)[0]
+                    for item in usage.one_by_one(to_do)
                 ]
         return self._batch_result(samples, cached, missing, outcomes, self._clock.monotonic() - started)
 
@@ -140,6 +150,9 @@ class MeasurementOrchestrator:
         if not pairs:
             return {}
         found = self._storage.measured(self._pipeline.name, pairs, measurement.key, measurement.version)
+        saved: dict[str, Decimal] = {}
+        if found and self.costs_stored:
+            saved = self._storage.costs(self._pipeline.name, pairs, measurement.key, measurement.version)
         cached = {}
         for sample_id, content in found.items():
             try:
@@ -147,7 +160,9 @@ class MeasurementOrchestrator:
             except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
                 logger.warning("the cached %r of sample %r cannot be read: %r", measurement.key, sample_id, error)
             else:
-                cached[sample_id] = MeasurementResult(outcome=MeasurementOutcome.CACHED, value=value)
+                cached[sample_id] = MeasurementResult(
+                    outcome=MeasurementOutcome.CACHED, value=value, saved=saved.get(sample_id, ZERO)
+                )
         return cached
 
     async def _cached_async(self, measurement: Measurement, samples: Sequence[Sample]) -> dict[str, MeasurementResult]:

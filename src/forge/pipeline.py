@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .dead_letters import DeadLetterQueue
 from .errors import ConfigurationError
 from .measurement import Measurement, in_dependency_order
+from .money import to_money
+from .prices import Prices
 from .serializer import JSONSerializer, Serializer
 from .stages import Stage
 
@@ -29,6 +32,10 @@ class Pipeline:
     of what decides the results, not of how fast or where they are computed. `expected_interval` (seconds) declares
     how often the pipeline should succeed, for dashboards and alerts.
 
+    `prices` are what API calls cost, by default those of the file that `FORGE_PRICES` names. A run that has spent
+    `max_cost` (US dollars) admits no more samples, finishes those under way and ends as `cancelled`; what they still
+    cost comes on top.
+
     Raises:
         ConfigurationError: for names used twice, missing or cyclic dependencies, or parts of the wrong kind.
     """
@@ -44,6 +51,8 @@ class Pipeline:
         artifacts: ArtifactStore | None = None,
         serializer: Serializer | None = None,
         expected_interval: float | None = None,
+        prices: Prices | None = None,
+        max_cost: Decimal | float | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"Pipeline(name={name!r}): must be a string that is not empty")
@@ -58,7 +67,11 @@ class Pipeline:
             raise ConfigurationError(f"{what}: the storage must be SQLStorage({storage!r}), not its URL alone")
         if isinstance(artifacts, str):
             raise ConfigurationError(f"{what}: the artifacts must be ArtifactStore({artifacts!r}), not its URL alone")
+        if prices is not None and not isinstance(prices, Prices):
+            raise ConfigurationError(f"{what}: prices must be Prices, not {prices!r}")
         self.name = name
+        self.prices = prices
+        self.max_cost = _budget(what, max_cost)
         self.source = source
         self.stages = _parts(f"{what}: stages", stages)
         self.storage = storage
@@ -121,6 +134,18 @@ def _parts(what: str, given: Iterable[T]) -> tuple[T, ...]:
     if not isinstance(given, Iterable):
         raise ConfigurationError(f"{what} must be a list, not {given!r}")
     return tuple(given)
+
+
+def _budget(what: str, given: Decimal | float | None) -> Decimal | None:
+    if given is None:
+        return None
+    try:
+        budget = to_money(given)
+    except ValueError as error:
+        raise ConfigurationError(f"{what}: max_cost {error}") from None
+    if not budget:
+        raise ConfigurationError(f"{what}: max_cost must be more than 0")
+    return budget
 
 
 def _hint(part: Any) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from .money import ZERO
 from .sample import Sample
 
 
@@ -70,6 +72,8 @@ class MeasurementResult:
     """A computed value, serialised for the storage."""
     duration: float = 0.0
     """Seconds in `compute`; 0 where the value was cached."""
+    saved: Decimal = ZERO
+    """US dollars that a cached value would have cost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,6 +42,8 @@ class Stage:
     """Seconds that a batch waits for more samples after its first."""
     queue_size: int | None = None
     """How many samples may wait in front of the stage; by default enough for every slot twice."""
+    provider: str | None = None
+    """Whose API it calls, once an attempt: each attempt counts as a call. Leave it out where `usage.report` is used."""
 
     SETTINGS: ClassVar[tuple[str, ...]] = (
         "name",
@@ -53,6 +55,7 @@ class Stage:
         "batch_size",
         "max_wait",
         "queue_size",
+        "provider",
     )
 
     def __init__(self, **settings: Any) -> None:
@@ -106,6 +109,10 @@ class Stage:
             value = getattr(self, key)
             if not isinstance(value, str):
                 raise ConfigurationError(f"stage {self.name!r}: {key} must be a string, not {value!r}")
+        if self.provider is not None and (not isinstance(self.provider, str) or not self.provider):
+            raise ConfigurationError(
+                f"stage {self.name!r}: provider must be a string that is not empty, not {self.provider!r}"
+            )
 
 
 def take_settings(thing: Any, settings: Mapping[str, Any]) -> None:

@@ -30,7 +30,11 @@ class Runner(ABC):
         """What moves the samples of a run."""
 
     def run(self, pipeline: Pipeline) -> Run:
-        """A run of the pipeline, which begins when it is iterated or drained."""
+        """A run of the pipeline, which begins when it is iterated or drained.
+
+        Raises:
+            ConfigurationError: it is no pipeline, or the file of prices that `FORGE_PRICES` names is faulty.
+        """
         if not isinstance(pipeline, Pipeline):
             raise ConfigurationError(f"{type(self).__name__}().run() takes a Pipeline, not {pipeline!r}")
         return Run(pipeline, runner=self.name, clock=self._clock, resume=self._resume, driver=self.driver)

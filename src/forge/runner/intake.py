@@ -87,8 +87,10 @@ class Intake:
         for record in storage.read(self._pipeline.name, list(new)).samples:
             item = new[record.id]
             item.dead_letter = record.dead_letter
+            item.was_ready = record.status is SampleStatus.READY
             if self._resume and item.input_digest is not None and self._finished(record, item.input_digest):
                 item.verdict = SampleOutcome.UNCHANGED
+                item.was_ready = record.status is not SampleStatus.SKIPPED
 
     def close(self) -> None:
         """Forget which ids came."""

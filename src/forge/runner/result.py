@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ..costs import CostSummary
 from ..results import MeasurementOutcome, RunOutcome, StageOutcome
 from ..sample import SampleOutcome
 from ..sketch import Sketch
@@ -121,10 +122,13 @@ class RunResult:
     """SHA-256 over the ids that the source gave, in order."""
     revision: str | None
     """The revision of the code, where it comes from a git checkout."""
+    cost: CostSummary = field(default_factory=CostSummary)
+    """What API calls used and cost."""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain data that JSON can hold."""
         plain = asdict(self)
+        plain["cost"] = self.cost.to_dict()
         plain["ledger"] |= {"settled": self.ledger.settled, "imbalance": self.ledger.imbalance}
         for name in ("dead_letters", "failures"):
             plain[name] = [
@@ -145,9 +149,11 @@ class RunResult:
         ending = f" ({self.error_type}: {self.error})" if self.error else ""
         reasons = Counter(self.dead_letters) + Counter(self.failures)
         why = "".join(f"; {count} × {kind} in {where}" for (_, where, kind), count in reasons.most_common(3))
+        cost = str(self.cost)
         return (
             f"{self.pipeline}: {self.outcome.value}{ending} in {self.duration:.3g} s; "
             f"{self.ledger.admitted} admitted, {self.ledger.derived} derived: {counts or 'nothing settled'}{why}"
+            f"{'; ' if cost else ''}{cost}"
         )
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..clock import Clock
 from ..dead_letters import DeadLetter, FailureSource
-from ..errors import RunCancelled
+from ..errors import BudgetReached, RunCancelled
 from ..executor import StageExecutor
 from ..item import Failure, Item
 from ..observers import artifact_stored
 from ..orchestrator import MeasurementOrchestrator
+from ..prices import Prices
 from ..queue import QueueClosed
 from ..results import RunOutcome, StageOutcome
 from ..retry import CANCELLED, classify, message_of
@@ -28,12 +29,14 @@ from ..sample import Sample, SampleOutcome, SampleStatus, changed
 from ..serializer import digest_of
 from ..stages import Stage
 from .consumable import Consumable, outcome_of
+from .cost_ledger import CostLedger
 from .intake import Intake
 from .result import MeasurementTally, RunResult, RunSnapshot, StageState, StageTally, Tally
 from .revision import code_revision
 from .source import SourceReader
 
 if TYPE_CHECKING:
+    from ..costs import Charge
     from ..pipeline import Pipeline
     from ..queue import StageQueue
     from ..storage import ArtifactResult
@@ -96,6 +99,14 @@ class Run(Consumable):
         self._intake = Intake(self, resume=resume, replay=replay)
         self._source = SourceReader(pipeline, self._intake.replayed if replay is not None else None)
         self._lock = threading.Lock()
+        self.costs = CostLedger(
+            prices=pipeline.prices or Prices.from_environment(),
+            clock=clock,
+            lock=self._lock,
+            max_cost=pipeline.max_cost,
+            settled_late=self.spent,
+        )
+        """What API calls have cost; its methods say which of them need `lock`."""
         self._tally = Tally(
             stages={stage.name: StageTally(stage.name, stage.concurrency) for stage in pipeline.stages},
             measurements={m.key: MeasurementTally(m.key, m.version) for m in pipeline.measurements},
@@ -103,6 +114,8 @@ class Run(Consumable):
         self._active: dict[Item, None] = {}  # a set that keeps the order
         self._input_digest = hashlib.sha256()
         self._outcome = RunOutcome.COMPLETED
+        self._reason: BaseException | None = None
+        """Why the run was halted, where that is no error."""
         self._started = (0.0, 0.0)
         self._recorded = False
         self._sealed = False
@@ -133,6 +146,7 @@ class Run(Consumable):
             self._recorded = True
             nothing = storage.count(self.pipeline.name) == 0
             self.orchestrator.nothing_stored = nothing
+            self.orchestrator.costs_stored = not nothing and storage.has_costs(self.pipeline.name)
             self._intake.reads_storage = not nothing
             self.pipeline.dead_letters.refresh()
         if self.pipeline.artifacts is not None:
@@ -180,6 +194,7 @@ class Run(Consumable):
                 reason = item.failure.error_type if item.failure and outcome is SampleOutcome.DLQ else None
                 item.sample = changed(item.sample, status=_STATUS[outcome], dlq_reason=reason)
             self._active.pop(item, None)
+            charges = self.costs.settle(item, outcome) if item.spending is not None else None
             self._tally.active -= 1
             self._tally.outcomes[outcome] += 1
             self._tally.last_settled = self.clock.time()
@@ -189,7 +204,15 @@ class Run(Consumable):
                 failure = item.failure
                 counts = self._tally.dead_letters if outcome is SampleOutcome.DLQ else self._tally.failures
                 counts[failure.source.value, failure.where, failure.error_type] += 1
-            return True
+        if charges:
+            self.spent(item, charges)
+        return True
+
+    def spent(self, item: Item, charges: Sequence[Charge]) -> None:
+        """What was spent on a sample is booked, as it settles; once more for what is reported when it has settled.
+
+        Does nothing: it is there to be observed. The run has counted the charges already.
+        """
 
     def end(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
         """The run is over and everything has settled: its record is completed. Returns the run's result."""
@@ -238,6 +261,9 @@ class Run(Consumable):
             return None
         if sample is None:
             return None
+        if self.pipeline.max_cost is not None and (reached := self.costs.budget_reached) is not None:
+            self.halt(reached)
+            return None
         item = self._intake.item(sample)
         item.context.run(self.admit, item)
         return item
@@ -246,6 +272,8 @@ class Run(Consumable):
         """Derive the children of a sample; `look_up` says which of them are left to do."""
         children = self._intake.children(parent, samples, stage)
         self.derive(parent, children, stage)
+        with self._lock:
+            self.costs.hand_down(parent, children)
         return children
 
     def look_up(self, items: Sequence[Item]) -> None:
@@ -268,6 +296,12 @@ class Run(Consumable):
         if now:
             self.stop.set()
             self._driver.close()
+
+    def halt(self, reason: BudgetReached) -> None:
+        """The run is to end as `cancelled` when everything that was admitted is through; nothing is raised."""
+        with self._lock:
+            if self._error is None and self._outcome is RunOutcome.COMPLETED:
+                self._outcome, self._reason = RunOutcome.CANCELLED, reason
 
     def interrupt(self, error: BaseException) -> None:
         """Somebody asked the process to stop: the run ends now as `cancelled`, the error is raised in the consumer."""
@@ -388,8 +422,10 @@ class Run(Consumable):
             self.executor.close()
             self.orchestrator.close()
             self._intake.close()
+            with self._lock:
+                self.costs.close()
             try:
-                self.result = self.context.run(self.end, self._outcome, self._error)
+                self.result = self.context.run(self.end, self._outcome, self._error or self._reason)
             except Exception as fault:
                 logger.exception("the record of run %s could not be written", self.id)
                 if self._error is None:
@@ -446,6 +482,7 @@ class Run(Consumable):
                 dead_letters=dict(tally.dead_letters),
                 failures=dict(tally.failures),
                 skips=dict(tally.skips),
+                cost=self.costs.summary(tally.outcomes[SampleOutcome.READY]),
                 input_digest=self._input_digest.hexdigest(),
                 revision=revision,
             )

@@ -82,6 +82,7 @@ class Settler:
             reason=item.skip[1] if item.skip else None,
             children=item.children,
             values=item.values,
+            costs=item.value_costs or {},
         )
 
     def _enqueue(self, item: Item) -> None:
@@ -104,6 +105,7 @@ class Settler:
             input_digest=item.input_digest,
             digest=sample.digest if item.values else None,
             values=item.values,
+            costs=item.value_costs or {},
         )
         try:
             self._count(item.context.copy().run(self._run.pipeline.dead_letters.enqueue, entry))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from .. import usage
 from ..dead_letters import FailureSource
 from ..item import Item
 from ..measurement import Measurement
 from ..results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
 from ..sample import SampleOutcome, SampleStatus, changed
 from ..stages import Stage, room_for
+from ..usage import Spender, UsageScope
 
 if TYPE_CHECKING:
     from .run import Run
@@ -21,8 +24,12 @@ if TYPE_CHECKING:
 class Step(ABC):
     """One step. Items come out in order; those with a `verdict` are through, the others go to the step `item.step`."""
 
-    def __init__(self, run: Run, what: Any, index: int, queue_limit: int) -> None:
+    spender: Spender
+
+    def __init__(self, run: Run, what: Any, name: str, index: int, queue_limit: int) -> None:
         self.run = run
+        self.costs = run.costs
+        self.name = name
         self.index = index
         self.concurrency: int = what.concurrency
         self.batch_size: int | None = what.batch_size
@@ -34,6 +41,12 @@ class Step(ABC):
 
     def was_blocked(self, seconds: float) -> None:  # noqa: B027 - only stages count it
         """A worker waited so long because the next queue was full."""
+
+    def _context(self, items: list[Item]) -> Context:
+        """A copy of an item's context, in which what is used is reported."""
+        context = items[0].context.copy()
+        context.run(usage.enter, UsageScope(self, items))
+        return context
 
     @abstractmethod
     def process(self, items: list[Item]) -> list[Item]:
@@ -47,8 +60,10 @@ class Step(ABC):
 class StageStep(Step):
     """A stage."""
 
+    spender = Spender.STAGE
+
     def __init__(self, run: Run, stage: Stage, index: int) -> None:
-        super().__init__(run, stage, index, stage.queue_limit)
+        super().__init__(run, stage, stage.name, index, stage.queue_limit)
         self.stage = stage
         self.stage_name = stage.name
         self._tally = run.tally.stages[stage.name]
@@ -59,10 +74,13 @@ class StageStep(Step):
         executor = self.run.executor
         if self.batch_size:
             # On a thread of the run, whose context is the run's.
-            batch = executor.apply_batch(self.stage, items)
+            with usage.reported_to(UsageScope(self, items)):
+                batch = executor.apply_batch(self.stage, items)
             onward, derived = self._leave(items, batch.verdicts, batch)
         else:
-            verdict = items[0].context.copy().run(executor.apply, self.stage, items[0].sample)
+            context = items[0].context.copy()
+            context.run(usage.enter, UsageScope(self, items))
+            verdict = context.run(executor.apply, self.stage, items[0].sample)
             onward, derived = self._leave(items, [verdict], verdict)
         if derived:
             self.run.look_up(derived)
@@ -72,11 +90,12 @@ class StageStep(Step):
         self._enter(items)
         executor = self.run.executor
         if self.batch_size:
-            batch = await executor.apply_batch_async(self.stage, items)
+            with usage.reported_to(UsageScope(self, items)):
+                batch = await executor.apply_batch_async(self.stage, items)
             onward, derived = self._leave(items, batch.verdicts, batch)
         else:
             try:
-                verdict = await in_context(items[0], executor.apply_async(self.stage, items[0].sample))
+                verdict = await in_context(self._context(items), executor.apply_async(self.stage, items[0].sample))
             except asyncio.CancelledError:
                 self._withdraw(items)
                 raise
@@ -158,8 +177,10 @@ class StageStep(Step):
 class MeasurementStep(Step):
     """A measurement."""
 
+    spender = Spender.MEASUREMENT
+
     def __init__(self, run: Run, measurement: Measurement, index: int) -> None:
-        super().__init__(run, measurement, index, room_for(measurement))
+        super().__init__(run, measurement, measurement.key, index, room_for(measurement))
         self.measurement = measurement
         self._tally = run.tally.measurements[measurement.key]
 
@@ -169,9 +190,10 @@ class MeasurementStep(Step):
         if not items:
             return failed
         if self.batch_size:
-            batch = orchestrator.measure_batch(self.measurement, items)
+            with usage.reported_to(UsageScope(self, items)):
+                batch = orchestrator.measure_batch(self.measurement, items)
             return failed + self._leave(items, batch.results, batch.duration, batch.computed)
-        result = items[0].context.copy().run(orchestrator.measure, self.measurement, items[0].sample)
+        result = self._context(items).run(orchestrator.measure, self.measurement, items[0].sample)
         return self._leave(items, [result], result.duration, 1)
 
     async def process_async(self, items: list[Item]) -> list[Item]:
@@ -180,9 +202,10 @@ class MeasurementStep(Step):
         if not items:
             return failed
         if self.batch_size:
-            batch = await orchestrator.measure_batch_async(self.measurement, items)
+            with usage.reported_to(UsageScope(self, items)):
+                batch = await orchestrator.measure_batch_async(self.measurement, items)
             return failed + self._leave(items, batch.results, batch.duration, batch.computed)
-        result = await in_context(items[0], orchestrator.measure_async(self.measurement, items[0].sample))
+        result = await in_context(self._context(items), orchestrator.measure_async(self.measurement, items[0].sample))
         return self._leave(items, [result], result.duration, 1)
 
     def _prepare(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
@@ -199,6 +222,8 @@ class MeasurementStep(Step):
         with self.run.lock:
             for result in results:
                 self._tally.outcomes[result.outcome] += 1
+                if result.saved:
+                    self.costs.save(self.measurement.key, result.saved)
             if computed and any(result.outcome is not MeasurementOutcome.CACHED for result in results):
                 self._tally.durations.add(duration)
         onward = []
@@ -215,12 +240,22 @@ class MeasurementStep(Step):
                 measurement = self.measurement
                 if result.content is not None:
                     item.values[measurement.key, measurement.version] = result.content
+                    if item.spending is not None:
+                        self._note_cost(item)
                 measurements = {**item.sample.measurements, measurement.key: result.value}
                 last = self.index + 1 == self.run.step_count
                 status = SampleStatus.MEASURED if last else item.sample.status
                 item.sample = changed(item.sample, measurements=measurements, status=status)
             onward.append(item)
         return onward
+
+    def _note_cost(self, item: Item) -> None:
+        """Keep with the new value what it cost: so much is saved when it is taken from the cache."""
+        measurement = self.measurement
+        with self.run.lock:
+            cost = self.costs.spent_on(item, measurement.key)
+        if cost:
+            item.value_costs = {**(item.value_costs or {}), (measurement.key, measurement.version): cost}
 
 
 def steps_of(run: Run) -> list[Step]:
@@ -233,15 +268,15 @@ def steps_of(run: Run) -> list[Step]:
     return stages + measurements
 
 
-async def in_context(item: Item, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine as a task in a copy of an item's context.
+async def in_context(context: Context, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine as a task in a context.
 
     The end of the run cancels both tasks. What the inner one comes to then still counts, so it is waited for.
 
     Raises:
         CancelledError: the run ended before the coroutine had begun.
     """
-    task = asyncio.get_running_loop().create_task(coroutine, context=item.context.copy())
+    task = asyncio.get_running_loop().create_task(coroutine, context=context)
     try:
         return await task
     except asyncio.CancelledError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from decimal import Decimal
 
     from ..dead_letters import DeadLetter, FailureSource
     from ..sample import SampleStatus
@@ -44,6 +45,8 @@ class SampleRecord:
     values: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
     """Measured values, serialised, by (key, version). When written: the newly computed ones, to be kept for
     `digest`. When read: for each key the newest one kept for `digest`."""
+    costs: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
+    """What computing the values cost, in US dollars, by (key, version). Written, but not read with the sample."""
     dead_letter: DeadLetter | None = None
     """Written in the same transaction; a record without one removes the dead letter that its id had."""
 

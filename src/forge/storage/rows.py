@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Row
 
 from ..dead_letters import DeadLetter, FailureSource
 from ..errors import StorageError
+from ..money import plain
 from ..sample import SampleStatus
 from .records import SampleRecord
 
@@ -71,6 +73,17 @@ def sample_of(row: Row[Any], values: Mapping[str, tuple[str, bytes]], entry: Dea
         values={(key, version): value for key, (version, value) in values.items()},
         dead_letter=entry,
     )
+
+
+def cost_row(record: SampleRecord, key: str, version: str, amount: Decimal) -> dict[str, Any]:
+    return {
+        "pipeline": record.pipeline,
+        "sample_id": record.id,
+        "key": key,
+        "version": version,
+        "digest": record.digest,
+        "amount": plain(amount),
+    }
 
 
 def dead_letter_row(record: SampleRecord, entry: DeadLetter) -> dict[str, Any]:

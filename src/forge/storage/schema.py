@@ -53,6 +53,18 @@ measurements = Table(
     UniqueConstraint("pipeline", "sample_id", "key", "version", "digest", name="forge_measurements_key"),
 )
 
+costs = Table(
+    "forge_costs",
+    metadata,
+    # Of the measured values that cost something. Most cost nothing, and they need no further column.
+    Column("pipeline", _Text, primary_key=True),
+    Column("sample_id", _Text, primary_key=True),
+    Column("key", _Text, primary_key=True),
+    Column("version", _Text, primary_key=True),
+    Column("digest", _Text, primary_key=True),
+    Column("amount", _Text, nullable=False, comment="decimal, US dollars"),
+)
+
 dead_letters = Table(
     "forge_dead_letters",
     metadata,

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
@@ -17,8 +18,8 @@ from ..sample import SampleStatus
 from . import statements
 from .engine import Engines, backend_of, connect, is_in_memory, parse_url
 from .records import DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
-from .rows import check, dead_letter_of, dead_letter_row, is_storable, sample_of, sample_row
-from .schema import dead_letters, measurements, runs, samples
+from .rows import check, cost_row, dead_letter_of, dead_letter_row, is_storable, sample_of, sample_row
+from .schema import costs, dead_letters, measurements, runs, samples
 
 _CHUNK = 1000
 """Ids in one statement; SQLite allows 32 766 variables."""
@@ -87,6 +88,7 @@ class SQLStorage:
         with self._open().write.begin() as connection:
             revisions = self._write_samples(connection, written)
             values_size = self._write_values(connection, written)
+            self._write_costs(connection, written)
             superseded = self._write_dead_letters(connection, written)
         outcomes = []
         size = values_size
@@ -142,13 +144,32 @@ class SQLStorage:
                 found.update((row.sample_id, row.value) for row in rows if wanted[row.sample_id] == row.digest)
         return found
 
+    def costs(self, pipeline: str, pairs: Iterable[tuple[str, str]], key: str, version: str) -> dict[str, Decimal]:
+        """What computing those of the kept values cost, in US dollars, by sample id, that cost something."""
+        wanted = dict(pairs)
+        found: dict[str, Decimal] = {}
+        with self._open().read.begin() as connection:
+            for ids in _chunks(wanted):
+                chosen = {"pipeline": pipeline, "ids": ids, "key": key, "version": version}
+                rows = connection.execute(statements.COSTS, chosen)
+                found.update(
+                    (row.sample_id, Decimal(row.amount)) for row in rows if wanted[row.sample_id] == row.digest
+                )
+        return found
+
+    def has_costs(self, pipeline: str) -> bool:
+        """Whether there is any value that cost something."""
+        chosen = select(costs.c.key).where(costs.c.pipeline == pipeline).limit(1)
+        with self._open().read.begin() as connection:
+            return connection.execute(chosen).first() is not None
+
     def delete(self, pipeline: str, ids: Iterable[str]) -> int:
         """Remove samples with their values and dead letters; says how many samples there were."""
         count = 0
         with self._open().write.begin() as connection:
             for chunk in _chunks(ids):
                 count += len(_lock_rows(connection, pipeline, chunk))
-                for table in (measurements, dead_letters):
+                for table in (measurements, costs, dead_letters):
                     connection.execute(delete(table).where(table.c.pipeline == pipeline, table.c.sample_id.in_(chunk)))
                 connection.execute(delete(samples).where(samples.c.pipeline == pipeline, samples.c.id.in_(chunk)))
         return count
@@ -294,6 +315,11 @@ class SQLStorage:
         if not rows:
             return 0
         return sum(connection.execute(statements.upserts(self.backend).values, rows).scalars())
+
+    def _write_costs(self, connection: Connection, records: Sequence[SampleRecord]) -> None:
+        rows = [cost_row(record, *kept, amount) for record in records for kept, amount in record.costs.items()]
+        if rows:
+            connection.execute(statements.upserts(self.backend).costs, rows)
 
     def _write_dead_letters(self, connection: Connection, records: Sequence[SampleRecord]) -> tuple[DeadLetterKey, ...]:
         """The dead letters that were there before."""

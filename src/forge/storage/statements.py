@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import BindParameter, Executable, Table, and_, bindparam, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .schema import dead_letters, measurements, samples
+from .schema import costs, dead_letters, measurements, samples
 
 # What the statements take: the name of a pipeline, and a list of sample ids.
 _PIPELINE: BindParameter[str] = bindparam("pipeline")
@@ -45,6 +45,14 @@ CACHED_VALUES = select(measurements.c.sample_id, measurements.c.digest, measurem
     measurements.c.digest.in_(bindparam("digests", expanding=True)),
 )
 
+COSTS = select(costs.c.sample_id, costs.c.digest, costs.c.amount).where(
+    costs.c.pipeline == _PIPELINE,
+    costs.c.sample_id.in_(_IDS),
+    costs.c.key == bindparam("key"),
+    costs.c.version == bindparam("version"),
+)
+"""What the kept values of one measurement cost."""
+
 _its_letters = and_(dead_letters.c.pipeline == _PIPELINE, dead_letters.c.sample_id.in_(_IDS))
 
 DEAD_LETTERS = select(dead_letters).where(_its_letters)
@@ -65,6 +73,8 @@ class Upserts(NamedTuple):
     """Gives the key and the new revision of each row that was inserted or updated."""
     values: Executable
     """Keeps what is there; gives the sizes of the values that were not."""
+    costs: Executable
+    """Keeps what is there, as `values` does."""
     dead_letters: Executable
 
 
@@ -85,6 +95,7 @@ def upserts(backend: str) -> Upserts:
             where=or_(*(samples.c[name].is_distinct_from(sample.excluded[name]) for name in _CONTENT)),
         ).returning(samples.c.pipeline, samples.c.id, samples.c.revision),
         values=insert(measurements).on_conflict_do_nothing().returning(func.length(measurements.c.value)),
+        costs=insert(costs).on_conflict_do_nothing(),
         dead_letters=letter.on_conflict_do_update(
             index_elements=[dead_letters.c.pipeline, dead_letters.c.sample_id],
             set_={column.name: letter.excluded[column.name] for column in dead_letters.c if not column.primary_key},

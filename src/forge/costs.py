@@ -1,0 +1,214 @@
+"""What a run spent, and what on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from .money import MONEY, ZERO, money_shares, plain, shares, total
+from .usage import Spender, Usage, UsageScope
+
+
+class Use(StrEnum):
+    """What money was spent on. Where two fit, the one further down counts."""
+
+    USEFUL = "useful"
+    """A sample that became ready."""
+    SKIPPED = "skipped"
+    """A sample that was skipped later."""
+    FAILED = "failed"
+    """A sample that failed, or was not finished when the run ended."""
+    RETRIED = "retried"
+    """An attempt that was made again."""
+    REPEATED = "repeated"
+    """A sample that had been ready before this run."""
+
+
+@dataclass(slots=True)
+class Spent:
+    """A sum that grows."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    amount: Decimal = ZERO
+    unpriced: int = 0
+
+    def add(self, other: Usage | Spent) -> None:
+        self.calls += other.calls
+        self.input_tokens += other.input_tokens
+        self.cached_input_tokens += other.cached_input_tokens
+        self.output_tokens += other.output_tokens
+        if isinstance(other, Spent):
+            self.unpriced += other.unpriced
+        if other.amount:
+            self.amount = MONEY.add(self.amount, other.amount)
+        elif other.amount is None:
+            self.unpriced += other.calls
+
+    def shared(self, count: int) -> Iterator[Spent]:
+        """Shares that add up to it."""
+        if count == 1:
+            return iter((self,))
+        return (
+            Spent(*each)
+            for each in zip(
+                shares(self.calls, count),
+                shares(self.input_tokens, count),
+                shares(self.cached_input_tokens, count),
+                shares(self.output_tokens, count),
+                money_shares(self.amount, count),
+                shares(self.unpriced, count),
+                strict=True,
+            )
+        )
+
+
+Spending = dict[tuple[UsageScope, str, str | None], Spent]
+"""What was spent on a sample that has not settled, by attempt, provider and model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """What a stage or a measurement spent with one model for one use."""
+
+    kind: Spender
+    name: str
+    """The stage's name or the measurement's key."""
+    provider: str
+    model: str | None
+    use: Use
+    calls: int
+    input_tokens: int
+    """The cached ones are among them."""
+    cached_input_tokens: int
+    output_tokens: int
+    amount: Decimal
+    """US dollars."""
+    unpriced: int
+    """Calls without a known price, which add nothing to the amount."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostSummary:
+    """What a run spent. Amounts are US dollars, exact."""
+
+    charges: Sequence[Charge] = field(default_factory=list)
+    """One for each stage or measurement, provider, model and use."""
+    saved: Mapping[str, Decimal] = field(default_factory=dict)
+    """What the cached values of each measurement would have cost; not part of the amount."""
+    ready: int = 0
+    """How many samples became ready."""
+
+    @property
+    def amount(self) -> Decimal:
+        return total(charge.amount for charge in self.charges)
+
+    @property
+    def calls(self) -> int:
+        return sum(charge.calls for charge in self.charges)
+
+    @property
+    def input_tokens(self) -> int:
+        return sum(charge.input_tokens for charge in self.charges)
+
+    @property
+    def cached_input_tokens(self) -> int:
+        return sum(charge.cached_input_tokens for charge in self.charges)
+
+    @property
+    def output_tokens(self) -> int:
+        return sum(charge.output_tokens for charge in self.charges)
+
+    @property
+    def unpriced(self) -> int:
+        """Calls without a known price, which add nothing to the amount."""
+        return sum(charge.unpriced for charge in self.charges)
+
+    @property
+    def by_name(self) -> dict[tuple[Spender, str], Decimal]:
+        """The amount of each stage and measurement."""
+        return self._amounts(lambda charge: (charge.kind, charge.name))
+
+    @property
+    def by_model(self) -> dict[tuple[str, str | None], Decimal]:
+        """The amount of each (provider, model)."""
+        return self._amounts(lambda charge: (charge.provider, charge.model))
+
+    @property
+    def by_use(self) -> dict[Use, Decimal]:
+        """The amount of each use."""
+        return self._amounts(lambda charge: charge.use)
+
+    @property
+    def per_ready_sample(self) -> Decimal | None:
+        """The whole amount divided by the samples that became ready; None where none did."""
+        return MONEY.divide(self.amount, Decimal(self.ready)) if self.ready else None
+
+    @property
+    def wasted_share(self) -> float | None:
+        """The share of the amount, 0 to 1, that went to anything but samples that became ready; None without amount."""
+        if not self.amount:
+            return None
+        useful = self.by_use.get(Use.USEFUL, ZERO)
+        return float(MONEY.divide(MONEY.subtract(self.amount, useful), self.amount))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that JSON can hold; amounts are strings, to stay exact."""
+        per_sample = self.per_ready_sample
+        return {
+            "amount": plain(self.amount),
+            "calls": self.calls,
+            "input_tokens": self.input_tokens,
+            "cached_input_tokens": self.cached_input_tokens,
+            "output_tokens": self.output_tokens,
+            "unpriced": self.unpriced,
+            "saved": {measurement: plain(amount) for measurement, amount in self.saved.items()},
+            "per_ready_sample": None if per_sample is None else plain(per_sample),
+            "wasted_share": self.wasted_share,
+            "charges": [
+                {
+                    "kind": charge.kind.value,
+                    "name": charge.name,
+                    "provider": charge.provider,
+                    "model": charge.model,
+                    "use": charge.use.value,
+                    "calls": charge.calls,
+                    "input_tokens": charge.input_tokens,
+                    "cached_input_tokens": charge.cached_input_tokens,
+                    "output_tokens": charge.output_tokens,
+                    "amount": plain(charge.amount),
+                    "unpriced": charge.unpriced,
+                }
+                for charge in self.charges
+            ],
+        }
+
+    def __str__(self) -> str:
+        """One line; empty where nothing was used and nothing saved."""
+        said = []
+        if self.charges:
+            said.append(f"{float(self.amount):.4g} USD")
+            details = []
+            if self.per_ready_sample:
+                details.append(f"{float(self.per_ready_sample):.3g} a ready sample")
+            if self.wasted_share:
+                details.append(f"{self.wasted_share:.0%} wasted")
+            if self.unpriced:
+                details.append(f"{self.unpriced} of {self.calls} calls without a price")
+            said.append(f"({', '.join(details)})" if details else "")
+        saved = total(self.saved.values())
+        if saved:
+            said.append(f"{float(saved):.4g} USD saved by the cache")
+        return " ".join(filter(None, said))
+
+    def _amounts(self, key: Callable[[Charge], Any]) -> dict[Any, Decimal]:
+        amounts: defaultdict[Any, Decimal] = defaultdict(lambda: ZERO)
+        for charge in self.charges:
+            amounts[key(charge)] = MONEY.add(amounts[key(charge)], charge.amount)
+        return dict(amounts)

@@ -1,0 +1,200 @@
+"""The costs of a run while it goes on: what was spent is kept for a sample until that settles."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from ..costs import Charge, CostSummary, Spent, Use
+from ..errors import BudgetReached
+from ..money import MONEY, ZERO, plain, total
+from ..sample import SampleOutcome
+from ..usage import Spender, Usage, UsageScope
+
+if TYPE_CHECKING:
+    from ..clock import Clock
+    from ..item import Item
+    from ..prices import Prices
+
+logger = logging.getLogger("forge")
+
+_USES = {
+    SampleOutcome.READY: Use.USEFUL,
+    SampleOutcome.SKIPPED: Use.SKIPPED,
+    # What an earlier run had finished, and was not ready, it had skipped.
+    SampleOutcome.UNCHANGED: Use.SKIPPED,
+    SampleOutcome.DLQ: Use.FAILED,
+    SampleOutcome.FAILED: Use.FAILED,
+}
+
+
+_Entry = tuple[UsageScope, str, str | None]
+"""An attempt, the provider and the model."""
+_Key = tuple[Spender, str, str, str | None, Use]
+_Late = list[tuple["Item", Charge]]
+"""What was booked at once, because its samples had settled already."""
+
+
+class CostLedger:
+    """What one run spent. The run's lock guards it, because it belongs to what is said about a sample."""
+
+    def __init__(
+        self,
+        *,
+        prices: Prices,
+        clock: Clock,
+        lock: threading.Lock,
+        max_cost: Decimal | None,
+        settled_late: Callable[[Item, Sequence[Charge]], None],
+    ) -> None:
+        self._prices = prices
+        self._clock = clock
+        self._lock = lock
+        self._max_cost = max_cost
+        self._spent = ZERO
+        self._booked: defaultdict[_Key, Spent] = defaultdict(Spent)
+        self._saved: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
+        self._unpriced: set[tuple[str, str | None]] = set()
+        self._closed = False
+        self._settled_late = settled_late
+
+    def priced(self, usage: Usage) -> Usage:
+        """The usage with its amount, if a price is known; otherwise there is one warning for each model."""
+        if usage.amount is not None:
+            return usage
+        amount = self._prices.amount(usage, self._clock.time())
+        if amount is not None:
+            return usage.with_amount(amount)
+        model = (usage.provider, usage.model)
+        if model not in self._unpriced:
+            self._unpriced.add(model)
+            what = f"model {usage.model!r} of {usage.provider!r}" if usage.model else f"calls of {usage.provider!r}"
+            logger.warning("no price is known for %s, so the cost of this run is too low; see FORGE_PRICES", what)
+        return usage
+
+    def add(self, scope: UsageScope, usage: Usage) -> None:
+        """Take up what was reported, for the samples of the scope."""
+        with self._lock:
+            late = None if self._closed else self._take(scope, usage)
+        if late is None:
+            text = "%s %r reported usage of %r after the run's end, so it is not counted"
+            logger.warning(text, scope.kind.value, scope.name, usage.provider)
+            return
+        for item, charge in late:
+            self._settled_late(item, [charge])
+
+    @property
+    def budget_reached(self) -> BudgetReached | None:
+        """Says that there is nothing left to spend, where that is so."""
+        if self._max_cost is None or self._spent < self._max_cost:
+            return None
+        return BudgetReached(
+            f"the run spent {plain(self._spent)} USD of its max_cost of {plain(self._max_cost)} and then admitted no "
+            "more samples; those under way were finished"
+        )
+
+    # What follows is called with the lock held.
+
+    def hand_down(self, parent: Item, children: Sequence[Item]) -> None:
+        """A sample was split: what was spent on it, and what will be reported late, is shared by its children."""
+        parent.heirs = children
+        spending, parent.spending = parent.spending, None
+        for key, spent in (spending or {}).items():
+            self._share(children, key, spent, [])
+
+    def settle(self, item: Item, outcome: SampleOutcome) -> Sequence[Charge]:
+        """Book what was spent on a sample that settles."""
+        spending, item.spending = item.spending, None
+        return [self._book(item, outcome, key, spent) for key, spent in (spending or {}).items()]
+
+    def spent_on(self, item: Item, measurement: str) -> Decimal:
+        """What computing a measurement cost, without attempts that were repeated."""
+        return total(
+            spent.amount
+            for (scope, _, _), spent in (item.spending or {}).items()
+            if scope.kind is Spender.MEASUREMENT and scope.name == measurement and not scope.repeated
+        )
+
+    def save(self, measurement: str, amount: Decimal) -> None:
+        """A cached value made a call unnecessary that would have cost so much."""
+        self._saved[measurement] = MONEY.add(self._saved[measurement], amount)
+
+    def close(self) -> None:
+        """The run's account is made: nothing is counted any more."""
+        self._closed = True
+
+    def summary(self, ready: int) -> CostSummary:
+        """What was booked."""
+        return CostSummary(
+            charges=[_charge(key, spent) for key, spent in sorted(self._booked.items(), key=_order)],
+            saved=dict(sorted(self._saved.items())),
+            ready=ready,
+        )
+
+    def _take(self, scope: UsageScope, usage: Usage) -> _Late:
+        if usage.amount:
+            self._spent = MONEY.add(self._spent, usage.amount)
+        late: _Late = []
+        key = (scope, usage.provider, usage.model)
+        if len(scope.items) == 1:
+            self._put(scope.items[0], key, usage, late)
+        else:
+            self._share(scope.items, key, _sum(usage), late)
+        return late
+
+    def _share(self, items: Sequence[Item], key: _Entry, spent: Spent, late: _Late) -> None:
+        for item, share in zip(items, spent.shared(len(items)), strict=True):
+            if share.calls or share.input_tokens or share.output_tokens or share.amount:
+                self._put(item, key, share, late)
+
+    def _put(self, item: Item, key: _Entry, used: Usage | Spent, late: _Late) -> None:
+        if item.heirs:
+            self._share(item.heirs, key, _sum(used), late)
+        elif item.outcome is not None:
+            late.append((item, self._book(item, item.outcome, key, _sum(used))))
+        else:
+            if item.spending is None:
+                item.spending = {}
+            spent = item.spending.get(key)
+            if spent is None:
+                spent = item.spending[key] = Spent()
+            spent.add(used)
+
+    def _book(self, item: Item, outcome: SampleOutcome, key: _Entry, spent: Spent) -> Charge:
+        scope, provider, model = key
+        use = Use.REPEATED if item.was_ready else Use.RETRIED if scope.repeated else _USES[outcome]
+        booked = (scope.kind, scope.name, provider, model, use)
+        self._booked[booked].add(spent)
+        return _charge(booked, spent)
+
+
+def _sum(used: Usage | Spent) -> Spent:
+    spent = Spent()
+    spent.add(used)
+    return spent
+
+
+def _charge(key: _Key, spent: Spent) -> Charge:
+    kind, name, provider, model, use = key
+    return Charge(
+        kind=kind,
+        name=name,
+        provider=provider,
+        model=model,
+        use=use,
+        calls=spent.calls,
+        input_tokens=spent.input_tokens,
+        cached_input_tokens=spent.cached_input_tokens,
+        output_tokens=spent.output_tokens,
+        amount=spent.amount,
+        unpriced=spent.unpriced,
+    )
+
+
+def _order(booked: tuple[_Key, Spent]) -> tuple[str, ...]:
+    kind, name, provider, model, use = booked[0]
+    return kind, name, provider, model or "", use
