@@ -26,7 +26,7 @@ from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import Attributes
-from .trail import LONGEST, Record, end_span, span_name, start_attributes, write_step
+from .trail import Record, end_span, span_name, start_attributes, write_step
 from .words import exception_attributes
 
 if TYPE_CHECKING:
@@ -348,8 +348,7 @@ class Call:
         if alone:
             write_step(self.run, step, time.time_ns())
         for scope in self._trails:
-            if len(scope.trail) < LONGEST:
-                scope.trail.append(step)
+            scope.trail.append(step)
 
     def _emit(self, emissions: Sequence[Emission]) -> None:
         for event, body, more, error in emissions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .budget import EventBudget, SpanBudget
 from .semconv import attributes as a
 from .semconv import metrics
+from .trail import LONGEST
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
@@ -192,7 +194,7 @@ class SampleScope:
         """Where it is not traced: of the span that may be written later, to which logs and dead letters refer."""
         self.why: str | None = None
         """Why it is not traced, where we left it out."""
-        self.trail: list[Step] = []
+        self.trail: deque[Step] = deque(maxlen=LONGEST)
         """What was done, where it is not traced."""
         self.notable = False
         """It was retried: that is worth a trace."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .semconv import definitions
 
 LONGEST: Final = 256
-"""How many steps of one sample are kept; a stage may use the storage any number of times."""
+"""How many steps of one sample are kept, the last ones; a stage may use the storage any number of times."""
 
 
 class Record:
