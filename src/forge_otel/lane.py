@@ -8,6 +8,7 @@ What ends in another way is handed to the operation, which describes it like any
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import context as otel_context
@@ -16,7 +17,7 @@ from opentelemetry import trace
 from . import guard
 from .operation import Call, Operation
 from .semconv import attributes as a
-from .series import Attributes
+from .series import FULL, Attributes
 from .trail import Record, Step, span_name, start_attributes
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Lane(ABC):
         "_total",
         "attributes",
         "buffer",
+        "busy",
         "operation",
         "record",
         "run",
@@ -71,7 +73,10 @@ class Lane(ABC):
         self._duration = series.get(duration, said)
         self._counts = [series.get(metric, said) for metric in counts]
         self._total = series.get(total, said) if total is not None else None
+        self.busy: list[float] | deque[float] = self._total.values if self._total is not None else deque(maxlen=0)
+        """Where busy seconds are put; they wait as long as the durations do."""
         self.buffer = series.buffer(operation.name, self._write)
+        """Where durations are put."""
 
     def close(self) -> None:
         """Nothing comes by it any more."""
@@ -100,10 +105,12 @@ class Lane(ABC):
                 self.end(scope, started, result, None)
             elif span is None:
                 scope.trail.append(step)
-                self.buffer.append(step)
+                self.busy.append(step[3])
+                self.buffer.append(step[2])
             else:
                 self._duration.write(step[2], span)
-                self._count(1, step[3])
+                self._count(1)
+                self.busy.append(step[3])
                 span.set_attributes(self.record.ended)
                 span.end()
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
@@ -181,13 +188,12 @@ class Lane(ABC):
         if token is not None:
             otel_context.detach(token)  # logs what goes wrong, and does not raise it
 
-    def _write(self, steps: list[Any]) -> None:
-        _, _, durations, busy = zip(*steps, strict=True)
+    def _write(self, durations: list[float]) -> None:
         self._duration.write_all(durations)
-        self._count(len(steps), sum(busy))
+        self._count(len(durations))
 
-    def _count(self, calls: int, busy: float) -> None:
+    def _count(self, calls: int) -> None:
         for series in self._counts:
             series.append(calls)
-        if self._total is not None:
-            self._total.append(busy)
+        if self._total is not None and len(self.busy) >= FULL:
+            self._total.drain()

@@ -260,9 +260,10 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
                 scope.busy = None
                 scope.trail.append(step)
                 if not scope.settled or scope.claim():
-                    values = lane.buffer.values
-                    values.append(step)
-                    if len(values) >= FULL:
+                    lane.busy.append(verdict.busy)
+                    durations = lane.buffer.values
+                    durations.append(verdict.duration)
+                    if len(durations) >= FULL:
                         lane.buffer.drain()
             else:
                 lane.ended(scope, verdict)
