@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from types import CodeType, TracebackType
+from typing import Final
 
 from .semconv import attributes as a
 
@@ -30,6 +32,10 @@ def stacktrace(error: BaseException) -> str:
     To place those it parses each line, which takes long, and which CPython before 3.13 cannot do on several threads at
     once: a stage that parses Python would fail because of us.
     """
+    context = None if error.__suppress_context__ else error.__context__
+    if error.__cause__ is None and context is None and not isinstance(error, BaseExceptionGroup):
+        frames = _frames(error.__traceback__) if error.__traceback__ is not None else ""
+        return frames + "".join(traceback.format_exception_only(error))
     formatted = traceback.TracebackException.from_exception(error)
     pending, seen = [formatted], set()
     while pending:
@@ -41,6 +47,24 @@ def stacktrace(error: BaseException) -> str:
             frame.colno = frame.end_colno = None
         pending += [p for p in (part.__cause__, part.__context__, *(part.exceptions or ())) if p is not None]
     return "".join(formatted.format())
+
+
+_MOST_FRAMES: Final = 256
+_formatted: dict[tuple[tuple[CodeType, int], ...], str] = {}
+"""Frames in words, by code and line. In an outage the same line fails again and again, and what stands in it has to be
+looked up but once."""
+
+
+def _frames(raised: TracebackType) -> str:
+    key = tuple((frame.f_code, line) for frame, line in traceback.walk_tb(raised))
+    found = _formatted.get(key)
+    if found is None:
+        stack = traceback.StackSummary.extract(traceback.walk_tb(raised))
+        found = "".join(["Traceback (most recent call last):\n", *stack.format()])
+        if len(_formatted) >= _MOST_FRAMES:
+            _formatted.clear()
+        _formatted[key] = found
+    return found
 
 
 def qualified_name(kind: type) -> str:
