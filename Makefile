@@ -36,7 +36,7 @@ generate: $(READY) ## write what follows from the registry: constants, reference
 	$(BIN)/forge-otel semconv generate
 
 docs: $(READY) ## build the documentation's site; open docs/_site/index.html
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs docs/_site
+	$(BIN)/sphinx-build --quiet --write-all --fresh-env --fail-on-warning --keep-going docs docs/_site
 
 bench: $(READY) ## measure what telemetry costs (ARGS="--quick")
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from grafana_foundation_sdk.models import units
 
+from forge import Prices
+from forge.usage import Usage
 from forge_otel.semconv import attributes as a
 from forge_otel.vocabulary import prometheus
 from forge_otel.vocabulary.generate import dashboards
@@ -34,6 +36,7 @@ KINDS: dict[str, type[StrEnum]] = {
     a.FORGE_STAGE_OUTCOME: a.ForgeStageOutcome,
     a.FORGE_MEASUREMENT_OUTCOME: a.ForgeMeasurementOutcome,
     a.FORGE_STORAGE_WRITE_RESULT: a.ForgeStorageWriteResult,
+    a.FORGE_COST_USE: a.ForgeCostUse,
 }
 
 each_dashboard = pytest.mark.parametrize("name", DASHBOARDS)
@@ -70,6 +73,7 @@ def test_there_is_a_dashboard_for_each_part() -> None:
         "stages": "forge-stages",
         "measurements": "forge-measurements",
         "storage": "forge-storage",
+        "cost": "forge-cost",
         "telemetry": "forge-telemetry",
     }
 
@@ -170,6 +174,7 @@ def test_choices_come_from_labels() -> None:
         "stage": 'label_values(forge_stage_executions_total{forge_pipeline_name=~"$pipeline"}, forge_stage_name)',
         "measurement": "label_values("
         'forge_measurement_computations_total{forge_pipeline_name=~"$pipeline"}, forge_measurement_key)',
+        "model": 'label_values(forge_cost_calls_total{forge_pipeline_name=~"$pipeline"}, gen_ai_request_model)',
         "service": 'label_values(forge_pipeline_started_total{forge_pipeline_name=~"$pipeline"}, job)',
     }
 
@@ -292,9 +297,15 @@ def answers(tmp_path: Path, series: dict[str, str], asked: dict[tuple[str, str, 
 
     The series have a value each 15 seconds.
     """
+    queries = {place: panel_of(*place[:2])["targets"][place[2]]["expr"] for place in asked}
+    computes(tmp_path, series, [(queries[place], wanted) for place, wanted in asked.items()])
+
+
+def computes(tmp_path: Path, series: dict[str, str], asked: list[tuple[str, dict[str, float]]]) -> None:
+    """The same for queries, with or without Grafana's variables."""
     tests = []
-    for (name, title, number), wanted in asked.items():
-        expression = panel_of(name, title)["targets"][number]["expr"]
+    for query, wanted in asked:
+        expression = query
         for variable, value in AT.items():
             expression = expression.replace(variable, value)
         expression = re.sub(r"\$[a-z]+", ".*", expression)
@@ -414,3 +425,75 @@ def test_the_last_run_and_the_ledger(tmp_path: Path) -> None:
             ("runs", "Ledger", 4): {'{forge_pipeline_name="p"}': 1},
         },
     )
+
+
+def test_what_it_cost(tmp_path: Path) -> None:
+    def spent(metric: str, where: str, model: str, use: str, more: str = "") -> str:
+        labels = f'instance="1",{where},gen_ai_provider_name="openai",gen_ai_request_model="{model}"'
+        return f'forge_cost_{metric}_total{{{HERE},{labels},forge_cost_use="{use}"{more}}}'
+
+    label, embed = 'forge_stage_name="label"', 'forge_measurement_key="embedding"'
+    answers(
+        tmp_path,
+        {
+            # The amounts begin when the first sample settles: there is no 0 before.
+            spent("amount", label, "gpt-4o-mini", "useful"): "_x8 6x32",
+            spent("amount", label, "gpt-4o-mini", "retried"): "_x8 1x32",
+            spent("amount", embed, "text-embedding-3-small", "failed"): "_x8 1x32",
+            spent("calls", label, "gpt-4o-mini", "useful"): "_x8 50x32",
+            spent("tokens", label, "gpt-4o-mini", "useful", ',gen_ai_token_type="input"'): "_x8 900x32",
+            spent("tokens", label, "gpt-4o-mini", "useful", ',gen_ai_token_type="output"'): "_x8 70x32",
+            f'forge_sample_settled_total{{{HERE},instance="1",forge_sample_outcome="ready"}}': "_x8 40x32",
+            f'forge_sample_settled_total{{{HERE},instance="1",forge_sample_outcome="dlq"}}': "_x8 10x32",
+            f'forge_cost_saved_total{{{HERE},instance="1",forge_measurement_key="embedding"}}': "_x8 3x32",
+            f'forge_pipeline_started_total{{{HERE},instance="1"}}': "0 1x39",
+        },
+        {
+            ("cost", "Spent", 0): {"{}": 8},
+            ("cost", "Spent in the last hour", 0): {"{}": 8},
+            ("cost", "Cost of a ready sample", 0): {'{forge_pipeline_name="p"}': 0.2},
+            ("cost", "Wasted share", 0): {'{forge_pipeline_name="p"}': 0.25},
+            ("cost", "Saved by the cache", 0): {"{}": 3},
+            ("cost", "Calls without a price", 0): {"{}": 0},
+            ("cost", "Spend rate", 0): {'{forge_pipeline_name="p"}': 8},
+            ("cost", "Cost by stage and measurement", 0): {
+                '{forge_pipeline_name="p", forge_stage_name="label"}': 7,
+                '{forge_pipeline_name="p", forge_measurement_key="embedding"}': 1,
+            },
+            ("cost", "Cost by stage and measurement", 1): {
+                '{forge_pipeline_name="p", forge_stage_name="label"}': 1,
+                '{forge_pipeline_name="p", forge_measurement_key="embedding"}': 1,
+            },
+            ("cost", "Cost by model", 0): {
+                '{gen_ai_provider_name="openai", gen_ai_request_model="gpt-4o-mini"}': 7,
+                '{gen_ai_provider_name="openai", gen_ai_request_model="text-embedding-3-small"}': 1,
+            },
+            ("cost", "Cost by model", 2): {'{gen_ai_provider_name="openai", gen_ai_request_model="gpt-4o-mini"}': 50},
+            ("cost", "Cost by model", 3): {'{gen_ai_provider_name="openai", gen_ai_request_model="gpt-4o-mini"}': 900},
+            ("cost", "Cost by model", 4): {'{gen_ai_provider_name="openai", gen_ai_request_model="gpt-4o-mini"}': 70},
+            ("cost", "Cost by use", 0): {
+                '{forge_cost_use="useful"}': 6,
+                '{forge_cost_use="retried"}': 1,
+                '{forge_cost_use="failed"}': 1,
+            },
+        },
+    )
+
+
+def test_the_readme_says_what_embeddings_cost(tmp_path: Path) -> None:
+    """The prices of the README, and its query: 12.5 million tokens at $0.0001 per 1k, in two processes."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (table,) = re.findall(r"^```yaml\n(prices:\n.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    (query,) = re.findall(r"^```promql\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    file = tmp_path / "prices.yaml"
+    file.write_text(table)
+    model = "text-embedding-ada-002"
+    series = {}
+    for instance, tokens in (("1", 10_000_000), ("2", 2_500_000)):
+        amount = Prices.load(file).amount(Usage(provider="openai", model=model, input_tokens=tokens), when=0)
+        labels = f'instance="{instance}",forge_measurement_key="embedding",gen_ai_provider_name="openai"'
+        spent = f'forge_cost_amount_total{{{HERE},{labels},gen_ai_request_model="{model}",forge_cost_use="useful"}}'
+        series[spent] = f"_x8 {amount}"
+    other = f'{HERE},instance="1",forge_stage_name="label",gen_ai_provider_name="openai",forge_cost_use="useful"'
+    series[f'forge_cost_amount_total{{{other},gen_ai_request_model="gpt-4o-mini"}}'] = "7x40"
+    computes(tmp_path, series, [(query, {"{}": 1.25})])

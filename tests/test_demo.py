@@ -23,13 +23,14 @@ import unittest
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from forge import Pipeline, RunOutcome, RunResult, stage
+from forge import BatchRunner, Pipeline, Prices, RunOutcome, RunResult, Sample, Skip, stage, usage
 from forge.runner.result import Ledger, StageSummary, StorageSummary
 from forge_otel.demo import examples, numbers
 from forge_otel.demo.summary import show
@@ -666,3 +667,67 @@ def test_sizes(count: int, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (0, "0%"), (0.001, "<1%"), (0.666, "67%")])
 def test_shares(value: float | None, text: str) -> None:
     assert numbers.share(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("0", "0"), ("0.0000042", "0.0000042"), ("0.0002475", "0.000248"), ("0.5", "0.5"), ("1.5", "1.50")],
+)
+def test_dollars(value: str, text: str) -> None:
+    assert numbers.dollars(Decimal(value)) == text
+
+
+def labelled(sample: Sample) -> Sample | Skip:
+    usage.report(provider="openai", model="gpt-4o-mini", input_tokens=1000, output_tokens=50, amount=Decimal("0.0003"))
+    return sample if sample.data else Skip("empty")
+
+
+def scanned(sample: Sample) -> Sample:
+    usage.report(provider="ocr-service")
+    return sample
+
+
+def test_people_read_what_it_cost(first: Finished) -> None:
+    stages = [stage(labelled), stage(scanned)]
+    pipeline = Pipeline(name="labels", source=["one", "two", ""], stages=stages, prices=Prices([]))
+    cost = BatchRunner().run(pipeline).drain().to_dict()["cost"]
+    text = io.StringIO()
+    show(
+        {**first.document, "cost": {**cost, "saved": {"embedding": "0.5", "length": "1"}}}, Console(file=text, width=80)
+    )
+    lines = [line.split() for line in text.getvalue().splitlines()]
+    assert ["labelled", "3", "3000", "150", "0", "0.0009"] in lines
+    assert ["scanned", "2", "0", "0", "2", "0"] in lines
+    assert ["openai", "gpt-4o-mini", "3", "3000", "150", "0", "0.0009"] in lines
+    assert ["ocr-service", "2", "0", "0", "2", "0"] in lines
+    said = text.getvalue().splitlines()
+    assert "0.0009 USD spent, 33% wasted, 0.00045 a ready sample, 1.50 saved by the cache" in said
+    assert "2 of 5 calls have no price, and are not in the amount" in said
+    assert max(map(len, said)) <= 80
+
+
+def test_nothing_is_said_about_costs_where_there_are_none(first: Finished) -> None:
+    text = io.StringIO()
+    show(first.document, Console(file=text, width=80))
+    assert "USD" not in text.getvalue()
+
+
+def test_the_pipeline_that_asks_a_language_model(tmp_path: Path) -> None:
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "one.py").write_text(
+        '"""Opens a socket for each client, and closes it when the server has answered.\n\nx\n"""'
+    )
+    (folder / "two.py").write_text("x = 1")
+    finished = run_demo(folder, tmp_path / "out", "--pipeline", "labels")
+    document = finished.document
+    assert (document["pipeline"], document["outcome"]) == ("llm_labels", "completed")
+    assert outcomes(document) == {"split": 1, "ready": 1, "skipped": 1}
+    assert measured(document) == {("embedding", "computed"): 1}
+    attempts = sum(one["executions"] + one["retries"] for one in document["stages"] if one["name"] != "paragraphs")
+    assert attempts >= 3
+    assert Counter(span["name"] for span in finished.spans if not span["name"].startswith("forge.")) == {
+        "chat gpt-4o-mini": attempts,
+        "embeddings text-embedding-3-small": 1,
+    }
+    assert (tmp_path / "out" / "labels.db").exists()

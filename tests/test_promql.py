@@ -34,7 +34,8 @@ from .support.runs import samples
 from .support.telemetry import Recorded, recording
 from .support.vocabulary import registry
 
-RUNBOOKS = sorted((Path(__file__).parent.parent / "docs" / "runbooks").glob("*.md"))
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "runbooks").glob("*.md"))]
 FAILED = {a.FORGE_STAGE_OUTCOME: "error"}
 
 
@@ -174,13 +175,13 @@ def queries(part: Any, title: str) -> Iterator[tuple[str, str]]:
                 yield from queries(one, title)
 
 
-def runbook_expressions() -> Iterator[tuple[str, str]]:
-    for path in RUNBOOKS:
+def documented_expressions() -> Iterator[tuple[str, str]]:
+    for path in PAGES:
         for block in re.findall(r"^```promql\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
             yield path.stem, block
 
 
-ASKED = [*rule_expressions().items(), *dashboard_expressions(), *runbook_expressions()]
+ASKED = [*rule_expressions().items(), *dashboard_expressions(), *documented_expressions()]
 
 
 @pytest.mark.parametrize(("where", "expression"), ASKED, ids=[where for where, _ in ASKED])

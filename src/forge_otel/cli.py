@@ -88,6 +88,13 @@ def _add_demo(commands: Any) -> None:
         "writes anew. A second start finds what the first one finished.",
     )
     demo.add_argument(
+        "--pipeline",
+        choices=("corpus", "labels"),
+        default="corpus",
+        help="corpus: source code, as above; labels: a language model labels and embeds the documentation of modules, "
+        "asked of a server on this machine (corpus)",
+    )
+    demo.add_argument(
         "--input", type=Path, metavar="DIR", help="a folder with Python files (the standard library of this Python)"
     )
     demo.add_argument(

@@ -9,6 +9,7 @@ from functools import cache
 
 import promql_parser as ast
 
+from forge_otel.semconv.attributes import FORGE_PIPELINE_NAME
 from forge_otel.vocabulary import collector, prometheus, sdk
 from forge_otel.vocabulary.generate import recordings
 
@@ -119,7 +120,7 @@ def _need(wanted: Set[str], there: Set[str], node: ast.Expr) -> None:
 
 @cache
 def names() -> Names:
-    """All series that there are: of the registry, of the SDK, of the Collector, and what is recorded."""
+    """All series that there are: of the registry, of the SDK, of the Collector, of recordings, and what is declared."""
     known: dict[str, frozenset[str]] = {"target_info": frozenset({"service_version"})}
 
     def add(metric: prometheus.Instrument, keys: Iterable[str]) -> None:
@@ -133,4 +134,5 @@ def names() -> Names:
         add(other, other.attributes)
     for rule in recordings.ALL:
         known[rule.name] = Names(known).check(str(rule.expression)) or frozenset()
+    known[str(recordings.BUDGET)] = frozenset({prometheus.label(FORGE_PIPELINE_NAME)})
     return Names(known)

@@ -22,9 +22,9 @@ from forge import Run, SQLStorage, StreamingRunner
 from forge.errors import ConfigurationError, StorageError
 from forge_otel import ForgeInstrumentor
 
-from . import examples
 from .display import progress
 from .errors import DemoError
+from .pipelines import EXAMPLES
 from .prometheus import PrometheusEndpoint
 from .summary import report, show
 from .telemetry import Telemetry
@@ -46,12 +46,11 @@ def demo(options: Namespace) -> int:
     """
     folder = _input(options.input)
     out = _out(options.out)
-    storage = options.storage or URL.create("sqlite", database=str(out / "corpus.db")).render_as_string()
+    storage = options.storage or URL.create("sqlite", database=str(out / f"{options.pipeline}.db")).render_as_string()
     _check_storage(storage)
-    corpus = examples.load("code_corpus")
-    total = len(corpus.python_files(folder, options.limit))
-    if not total:
-        raise DemoError(f"--input {folder}: no .py files below it; choose a folder with Python code")
+    example = EXAMPLES[options.pipeline](folder, options.limit)
+    if not example.total:
+        raise DemoError(f"--input {folder}: {example.missing}")
     with ExitStack() as stack:
         stack.enter_context(_log_file(out / "demo.log"))
         prometheus = None
@@ -59,8 +58,7 @@ def demo(options: Namespace) -> int:
             prometheus = PrometheusEndpoint(options.prometheus)
             stack.callback(prometheus.close)
         telemetry = Telemetry(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
-        service = stack.enter_context(examples.load("annotation_service").AnnotationService())
-        pipeline = corpus.code_corpus(folder, limit=options.limit, storage=storage, out=out, annotate_url=service.url)
+        pipeline = stack.enter_context(example.pipeline(storage, out))
         instrumentor = ForgeInstrumentor()
         instrumentor.instrument(
             tracer_provider=telemetry.tracer_provider,
@@ -68,9 +66,10 @@ def demo(options: Namespace) -> int:
             logger_provider=telemetry.logger_provider,
         )
         stack.callback(instrumentor.uninstrument)
+        stack.enter_context(example.instrumented(telemetry))
         run = StreamingRunner(resume=not options.rerun).run(pipeline)
         cpu = time.process_time()
-        error = _drive(run, total)
+        error = _drive(run, example.total)
         cpu = time.process_time() - cpu
         interrupted = isinstance(error, KeyboardInterrupt)
         telemetry.finish(FLUSH_INTERRUPTED if interrupted else FLUSH)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 
 def seconds(value: float | None) -> str:
     """`-`, `0s`, `45µs`, `1.2ms`, `340ms`, `1.5s`, `75s`, `12:05`."""
@@ -38,3 +40,8 @@ def share(value: float | None) -> str:
     if value is None:
         return "-"
     return "<1%" if 0 < value < 0.005 else f"{value:.0%}"
+
+
+def dollars(value: Decimal | int) -> str:
+    """`0`, `0.0000042`, `0.5`, `1.50`, `1234.57`: to the cent, and less than a dollar to three digits."""
+    return f"{value:.2f}" if value >= 1 else f"{Decimal(f'{value:.3g}').normalize():f}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .numbers import seconds, share, size
+from .numbers import dollars, seconds, share, size
 
 if TYPE_CHECKING:
     from forge import RunResult
@@ -55,6 +57,7 @@ def show(document: dict[str, Any], console: Console) -> None:
     _stages(document["stages"], console)
     _measurements(document["measurements"], console)
     _failures(document, console)
+    _cost(document["cost"], console)
     _storage(document["storage"], console)
     _telemetry(document["telemetry"], console)
     _verdict(document["verdict"], console)
@@ -135,6 +138,32 @@ def _failures(document: dict[str, Any], console: Console) -> None:
         for *words, count in rows:
             table.add_row(*map(str, words), f"{count}")
         console.print(table)
+
+
+def _cost(cost: dict[str, Any], console: Console) -> None:
+    saved = sum(map(Decimal, cost["saved"].values()))
+    if not cost["charges"] and not saved:
+        return
+    for title, keys in (("cost at", ("name",)), ("cost of", ("provider", "model"))):
+        groups: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        for charge in cost["charges"]:
+            groups[" ".join(filter(None, (charge[key] for key in keys)))].append(charge)
+        table = _table(console, title, "calls", "sent", "received", "unpriced", "USD")
+        for name, charges in groups.items():
+            counts = [
+                sum(one[key] for one in charges) for key in ("calls", "input_tokens", "output_tokens", "unpriced")
+            ]
+            table.add_row(name, *map(str, counts), dollars(sum(Decimal(one["amount"]) for one in charges)))
+        console.print(table)
+    said = [f"{dollars(Decimal(cost['amount']))} USD spent", f"{share(cost['wasted_share'])} wasted"]
+    if cost["per_ready_sample"] is not None:
+        said.append(f"{dollars(Decimal(cost['per_ready_sample']))} a ready sample")
+    said.append(f"{dollars(saved)} saved by the cache")
+    console.print()
+    console.print(", ".join(said), highlight=False)
+    if cost["unpriced"]:
+        text = f"{cost['unpriced']} of {cost['calls']} calls have no price, and are not in the amount"
+        console.print(Text(text, style="yellow"))
 
 
 def _storage(storage: dict[str, Any], console: Console) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..semconv import attributes as a
 from ..semconv import metrics as m
-from ..semconv.attributes import ForgeMeasurementOutcome, ForgeSampleOutcome, ForgeStageOutcome
+from ..semconv.attributes import ForgeCostUse, ForgeMeasurementOutcome, ForgeSampleOutcome, ForgeStageOutcome
 from ..semconv.definitions import Metric
 from . import promql as q
 from .promql import Expression, Where
@@ -16,6 +16,11 @@ from .promql import Expression, Where
 PIPELINE = (a.FORGE_PIPELINE_NAME,)
 STAGE = (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME)
 MEASUREMENT = (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY)
+SPENDER = (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY)
+"""Who made an API call: a stage or a measurement, so one of the two labels is always missing."""
+MODEL = (a.GEN_AI_PROVIDER_NAME, a.GEN_AI_REQUEST_MODEL)
+WASTED = {a.FORGE_COST_USE: q.unequal(ForgeCostUse.USEFUL)}
+"""Money that went to anything but samples that became ready."""
 
 
 def grown(metric: Metric, window: str, by: tuple[str, ...], where: Where = None) -> Expression:
@@ -60,6 +65,14 @@ def utilization(window: str, where: Where = None) -> Expression:
     throughout = (q.low(limit, window) > 0) & (q.offset(limit, window) > 0)
     busy = q.rate(q.select(m.FORGE_STAGE_BUSY_TIME, where), window)
     return q.sum_by(q.combine(busy, "and", throughout, on=(*q.TARGET, *STAGE)), *STAGE) / q.sum_by(throughout, *STAGE)
+
+
+def wasted_share(window: str, where: Where = None) -> Expression:
+    """Money that went to anything but samples that became ready, among all that a pipeline spent."""
+    return q.ratio(
+        grown(m.FORGE_COST_AMOUNT, window, PIPELINE, {**(where or {}), **WASTED}),
+        grown(m.FORGE_COST_AMOUNT, window, PIPELINE, where),
+    )
 
 
 def _settled_ratio(outcomes: tuple[ForgeSampleOutcome, ...], window: str, where: Where) -> Expression:

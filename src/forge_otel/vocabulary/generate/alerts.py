@@ -46,9 +46,13 @@ def _label(key: str) -> str:
 RATIO: Final = "{{ $value | humanizePercentage }}"
 DURATION: Final = "{{ $value | humanizeDuration }}"
 COUNT: Final = '{{ $value | printf "%.0f" }}'
+DOLLARS: Final = '{{ $value | printf "%.2f" }} USD'
 _PIPELINE: Final = _label(a.FORGE_PIPELINE_NAME)
 _STAGE: Final = _label(a.FORGE_STAGE_NAME)
 _ERROR: Final = _label(a.ERROR_TYPE)
+_PROVIDER: Final = _label(a.GEN_AI_PROVIDER_NAME)
+_MODEL: Final = f"{{{{ with $labels.{prometheus.label(a.GEN_AI_REQUEST_MODEL)} }}}} {{{{ . }}}}{{{{ end }}}}"
+"""With a space before it; nothing where a service has no models."""
 
 
 def _active(ago: str | None = None) -> Expression:
@@ -121,6 +125,12 @@ def _dropped() -> Expression:
     finished = (sdk.SPANS_PROCESSED, sdk.LOGS_PROCESSED, sdk.SPANS_EXPORTED, sdk.LOGS_EXPORTED, sdk.POINTS_EXPORTED)
     lost = (q.growth(q.select(metric, {a.ERROR_TYPE: q.unequal("")}), "1h") for metric in finished)
     return q.sum_by(reduce(operator.or_, lost), q.JOB) > 0
+
+
+def _wasteful(limit: float) -> Expression:
+    """A dollar at least: what a few samples of a small run cost is no news."""
+    wasted = queries.grown(m.FORGE_COST_AMOUNT, "1h", queries.PIPELINE, queries.WASTED)
+    return (recordings.WASTED_SHARE.series > limit) & (wasted >= 1)
 
 
 ALL: Final = (
@@ -220,6 +230,36 @@ ALL: Final = (
         summary=f"Samples of {_PIPELINE} are missing",
         description=f"All runs of the pipeline {_PIPELINE} in a process have ended, but admitted + derived samples are "
         f"not as many as have settled. Difference: {COUNT}.",
+    ),
+    Alert(
+        name="ForgeSpendRate",
+        runbook="spend-rate",
+        expression=q.combine(
+            recordings.SPEND_RATE.series, ">", q.max_by(recordings.BUDGET, *queries.PIPELINE), on=queries.PIPELINE
+        ),
+        severity="warning",
+        summary=f"{_PIPELINE} spends more than its budget",
+        description=f"The pipeline {_PIPELINE} spent {DOLLARS} in the last hour. That is more than the budget that was "
+        "declared for it.",
+    ),
+    Alert(
+        name="ForgeWastedCost",
+        runbook="wasted-cost",
+        expression=_wasteful(0.5),
+        wait="5m",
+        severity="warning",
+        summary=f"{RATIO} of what {_PIPELINE} spends is wasted",
+        description=f"{RATIO} of what the pipeline {_PIPELINE} spent in the last hour went to samples that did not "
+        "become ready, to attempts that were made again, or to samples that had been ready before.",
+    ),
+    Alert(
+        name="ForgeUnpricedCalls",
+        runbook="unpriced-calls",
+        expression=queries.grown(m.FORGE_COST_UNPRICED, "1h", (*queries.PIPELINE, *queries.MODEL)) > 0,
+        severity="warning",
+        summary=f"Calls of {_PIPELINE} have no price: {_PROVIDER}{_MODEL}",
+        description=f"API calls of the pipeline {_PIPELINE} in the last hour whose price is not known, so that they "
+        f"are missing from the amount: {COUNT} ({_PROVIDER}{_MODEL}).",
     ),
     Alert(
         name="ForgeTelemetryFaults",

@@ -66,6 +66,18 @@ CACHE_HIT_RATIO: Final = Recording(
 )
 
 
+SPEND_RATE: Final = Recording(
+    "pipeline", m.FORGE_COST_AMOUNT, "sum1h", queries.grown(m.FORGE_COST_AMOUNT, "1h", queries.PIPELINE)
+)
+"""US dollars an hour. Money is booked when samples settle, so less than an hour would be mostly noise."""
+
+BUDGET: Final = q.recorded("pipeline:forge_cost_amount:budget1h")
+"""US dollars that a pipeline may spend an hour. Declared by a rule of the user's own, see the runbook `spend-rate`:
+what a pipeline declares, its `max_cost`, is for a whole run."""
+
+WASTED_SHARE: Final = Recording("pipeline", m.FORGE_COST_AMOUNT, "wasted_share1h", queries.wasted_share("1h"))
+
+
 def _greatest(metric: Metric) -> Recording:
     # Ten minutes, so that a process counts that was gone before the next evaluation.
     return Recording("pipeline", metric, "max", q.max_by(q.last(q.select(metric), "10m"), *queries.PIPELINE))
@@ -84,6 +96,8 @@ ALL: Final = (
     P95,
     UTILIZATION,
     CACHE_HIT_RATIO,
+    SPEND_RATE,
+    WASTED_SHARE,
     LAST_SUCCESS,
     EXPECTED_INTERVAL,
 )

@@ -9,11 +9,11 @@ from ...model import Registry
 with warnings.catch_warnings():
     # Grafana's SDK would rather have dashboards of version 2, which older Grafanas do not read from files.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from . import measurements, runs, stages, storage, telemetry
+    from . import cost, measurements, runs, stages, storage, telemetry
     from .layout import text
 
 FOLDER = "collector-config/grafana/dashboards"
-_PAGES = (runs, stages, measurements, storage, telemetry)
+_PAGES = (runs, stages, measurements, storage, cost, telemetry)
 
 
 def files(registry: Registry) -> dict[str, str]:

@@ -9,6 +9,7 @@ from grafana_foundation_sdk.builders.dashboard import ThresholdsConfig
 from grafana_foundation_sdk.models import dashboard as models
 
 from ....semconv.attributes import (
+    ForgeCostUse,
     ForgeMeasurementOutcome,
     ForgeRunOutcome,
     ForgeSampleOutcome,
@@ -45,6 +46,11 @@ OUTCOMES: dict[str, str] = {
     ForgeStorageWriteResult.INSERTED: GREEN,
     ForgeStorageWriteResult.UPDATED: PURPLE,
     ForgeStorageWriteResult.UNCHANGED: LIGHT_BLUE,
+    ForgeCostUse.USEFUL: GREEN,
+    ForgeCostUse.SKIPPED: BLUE,
+    ForgeCostUse.FAILED: RED,
+    ForgeCostUse.RETRIED: YELLOW,
+    ForgeCostUse.REPEATED: PURPLE,
 }
 
 
@@ -77,3 +83,5 @@ FAILURES = ((0.01, YELLOW), (0.05, RED))
 """Steps for a share of errors, from green; at the last one there is an alert."""
 LETTERS = ((0.01, YELLOW), (0.1, RED))
 """The same for the share of dead letters."""
+WASTE = ((0.2, YELLOW), (0.5, RED))
+"""The same for the share of money that was wasted."""

@@ -43,6 +43,7 @@ _Graph = TypeVar("_Graph", timeseries.Panel, stat.Panel)
 SECONDS = "s"
 BYTES = "bytes"
 COUNT = "short"
+DOLLARS = "currencyUSD"
 SHARE = "percentunit"
 AGO = "dateTimeFromNow"
 """Of Unix times in milliseconds."""
@@ -113,19 +114,22 @@ def bars(
     targets: Sequence[Target],
     *,
     none: str,
+    unit: str = COUNT,
     span: int = 8,
     outcomes: Iterable[StrEnum] = (),
     source: DataSourceRef = PROMETHEUS,
 ) -> timeseries.Panel:
-    """How often something happened that is rare, or should be. `none` is what stands there if it never did."""
-    panel = lines(title, description, COUNT, targets, span=span, outcomes=outcomes, source=source)
+    """How much there was of something in each step, such as what should be rare. `none` is what stands there if there
+    never was."""
+    panel = lines(title, description, unit, targets, span=span, outcomes=outcomes, source=source)
+    if unit == COUNT:
+        panel = panel.decimals(0)
     return (
         panel.draw_style(GraphDrawStyle.BARS)
         .stacking(common.StackingConfig().mode(StackingMode.NORMAL))
         .fill_opacity(80)
         .span_nulls(False)
         .interval(_BAR)
-        .decimals(0)
         .no_value(none)
         .legend(_legend("sum", "max"))
     )

@@ -25,13 +25,13 @@ from ... import prometheus
 from ...model import Registry
 from ...promql import Expression, Where
 from .colours import BLUE, ORANGE, RED, mappings, thresholds
-from .panels import BYTES, SECONDS, SHARE, transformation
+from .panels import BYTES, DOLLARS, SECONDS, SHARE, transformation
 from .sources import LOKI, PROMETHEUS
 from .targets import TRACE, cells, events, events_link, records, trace_link
 
 WHOLE = "locale"
 """Of counts, to the last digit."""
-_UNITS = {"s": SECONDS, "By": BYTES, "1": SHARE, "{USD}": "currencyUSD"}
+_UNITS = {"s": SECONDS, "By": BYTES, "1": SHARE, "{USD}": DOLLARS}
 _TEXT = "string"
 """Also of what looks like a number, as ids do at times."""
 _TIME = "Time"

@@ -62,6 +62,7 @@ STAGE = Variable("stage", "Stage", m.FORGE_STAGE_EXECUTIONS, a.FORGE_STAGE_NAME,
 MEASUREMENT = Variable(
     "measurement", "Measurement", m.FORGE_MEASUREMENT_COMPUTATIONS, a.FORGE_MEASUREMENT_KEY, (PIPELINE,)
 )
+MODEL = Variable("model", "Model", m.FORGE_COST_CALLS, a.GEN_AI_REQUEST_MODEL, (PIPELINE,))
 SERVICE = Variable("service", "Service", m.FORGE_PIPELINE_STARTED, q.JOB, (PIPELINE,))
 
 

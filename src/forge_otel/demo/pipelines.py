@@ -1,0 +1,96 @@
+"""The pipelines that the demo can run, each with the server that it asks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from forge import Pipeline
+
+from . import examples
+
+if TYPE_CHECKING:
+    from .telemetry import Telemetry
+
+
+class Example(ABC):
+    """A pipeline over a folder of Python files."""
+
+    total: int
+    """How many samples its source has."""
+    missing: str
+    """What is wrong with a folder that has none."""
+
+    @abstractmethod
+    @contextmanager
+    def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:
+        """The pipeline, while the server runs that it asks."""
+
+    @contextmanager
+    def instrumented(self, telemetry: Telemetry) -> Iterator[None]:  # noqa: ARG002 - nothing but Forge to instrument
+        """Telemetry of the libraries that the pipeline uses, while the block lasts."""
+        yield
+
+
+class Corpus(Example):
+    """Functions and classes, labelled by a service."""
+
+    missing = "no .py files below it; choose a folder with Python code"
+
+    def __init__(self, folder: Path, limit: int | None) -> None:
+        self._example: Any = examples.load("code_corpus")
+        self._folder = folder
+        self._limit = limit
+        self.total = len(self._example.python_files(folder, limit))
+
+    @contextmanager
+    def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:
+        with examples.load("annotation_service").AnnotationService() as service:
+            yield self._example.code_corpus(
+                self._folder, limit=self._limit, storage=storage, out=out, annotate_url=service.url
+            )
+
+
+class Labels(Example):
+    """Paragraphs of documentation, labelled and embedded by a language model."""
+
+    missing = "no .py files with a docstring in it; choose a folder with Python modules"
+
+    def __init__(self, folder: Path, limit: int | None) -> None:
+        self._example: Any = examples.load("llm_labels")
+        self._folder = folder
+        self._limit = limit
+        self.total = sum(1 for _ in self._example.documentation(folder, limit))
+
+    @contextmanager
+    def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:  # noqa: ARG002 - all of it is in the storage
+        openai: Any = import_module("openai")  # slow to import
+        with (
+            examples.load("llm_server").LLMServer() as server,
+            openai.OpenAI(base_url=server.url, api_key="unused", max_retries=0) as client,
+        ):
+            yield self._example.llm_labels(
+                self._folder, limit=self._limit, storage=storage, client=client, max_cost=None
+            )
+
+    @contextmanager
+    def instrumented(self, telemetry: Telemetry) -> Iterator[None]:
+        instrumentation: Any = import_module("opentelemetry.instrumentation.genai.openai")
+        instrumentor = instrumentation.OpenAIInstrumentor()
+        instrumentor.instrument(
+            tracer_provider=telemetry.tracer_provider,
+            meter_provider=telemetry.meter_provider,
+            logger_provider=telemetry.logger_provider,
+        )
+        try:
+            yield
+        finally:
+            instrumentor.uninstrument()
+
+
+EXAMPLES: Final[Mapping[str, type[Corpus] | type[Labels]]] = {"corpus": Corpus, "labels": Labels}
+"""By the name that `--pipeline` takes."""
