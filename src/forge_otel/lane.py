@@ -17,7 +17,7 @@ from . import guard
 from .operation import Call, Operation
 from .semconv import attributes as a
 from .series import Attributes
-from .trail import Record, Step, span_name, start_attributes
+from .trail import Record, Step, set_known, span_name, start_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -105,6 +105,8 @@ class Lane(ABC):
                 self._duration.write(step[2], span)
                 self._count(1, step[3])
                 span.set_attributes(self.record.ended)
+                if scope.used is not None:
+                    set_known(span, scope.usage(self.record.name))
                 span.end()
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the end of {self.operation.name}")

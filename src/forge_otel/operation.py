@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
+from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -26,6 +27,7 @@ from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import Attributes
+from .spending import Used
 from .trail import LONGEST, Record, end_span, span_name, start_attributes, write_step
 from .words import exception_attributes
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_lock = threading.Lock()
+
 NOTHING: Final[Attributes] = MappingProxyType({})
 
 CALL: ContextVar[Call | None] = ContextVar("forge_otel_call", default=None)
@@ -48,7 +52,7 @@ class Point(NamedTuple):
     """A value for a metric; its attributes come on top of those of the call and of its ending."""
 
     metric: Metric
-    value: float = 1
+    value: float | Decimal = 1
     attributes: Attributes = NOTHING
 
 
@@ -139,7 +143,7 @@ class Operation:
                 return None
             attributes = {**self.start(*arguments), **(run.identity if run is not None else NOTHING)}
             call = Call(self, telemetry, run, arguments, attributes)
-            call.scopes = self.samples(*arguments)
+            call.works_on(self.samples(*arguments))
             for scope in call.scopes:
                 scope.calls[call] = None
             # In this order: either the sample's end finds the call, or the call sees that the sample has ended.
@@ -158,6 +162,7 @@ class Call:
 
     __slots__ = (
         "_claim",
+        "_sample",
         "_trails",
         "_why",
         "arguments",
@@ -171,6 +176,7 @@ class Call:
         "span",
         "started",
         "telemetry",
+        "used",
     )
 
     def __init__(
@@ -196,12 +202,30 @@ class Call:
         self.started = self.clock()
         self._trails: Sequence[SampleScope] | None = None
         """Without a span: the samples that keep what it would say; empty where it would be the run's own."""
+        self.used: Used | None = None
+        """Of a batch: what API calls used that were made for it."""
+        self._sample: SampleScope | None = None
+        """The sample that was worked on alone; it knows what API calls used."""
         self._why: str | None = None
         """Why there is none, where we left it out."""
         self._claim = threading.Lock()
 
+    def works_on(self, scopes: Sequence[SampleScope]) -> None:
+        """It was begun for these samples."""
+        self.scopes = scopes
+        if scopes and not self.operation.links_samples:
+            self._sample = scopes[0]
+
+    def use(self) -> Used:
+        """The sum of what API calls used that were made for the batch."""
+        if self.used is None:
+            with _lock:
+                self.used = self.used or Used()
+        return self.used
+
     def belongs_to(self, scope: SampleScope, span: trace.Span | None) -> None:
         """It was begun for a sample by a lane, with this span, or without one because the sample is not traced."""
+        self._sample = scope
         if span is not None:
             self.span, self.context = span, trace.set_span_in_context(span)
         elif scope.why is not None:
@@ -332,8 +356,9 @@ class Call:
 
     def _end_span(self, defined: Span, ending: Ending) -> None:
         """Without one, keep what it would say, for the samples to decide; where there are none, decide."""
+        ended = {**ending.attributes, **self._usage(defined)}
         if self.span is not None:
-            end_span(self.span, ending.attributes, ending.error)
+            end_span(self.span, ended, ending.error)
             return
         if self._trails is None or self.run is None:
             return
@@ -343,13 +368,21 @@ class Call:
             return
         start = start_attributes(defined, self.attributes)
         samples = len(self._trails) if self.operation.links_samples else 0
-        record = Record(defined, span_name(defined, start), start, ending.attributes, ending.error, samples)
+        record = Record(defined, span_name(defined, start), start, ended, ending.error, samples)
         step = (record, self.started, self.elapsed, 0.0)
         if alone:
             write_step(self.run, step, time.time_ns())
         for scope in self._trails:
             if len(scope.trail) < LONGEST:
                 scope.trail.append(step)
+
+    def _usage(self, defined: Span) -> Attributes:
+        """What the span says about API calls."""
+        if self.used is not None:
+            return self.used.attributes()
+        if self._sample is None or self._sample.used is None:
+            return NOTHING
+        return self._sample.usage(span_name(defined, self.attributes))
 
     def _emit(self, emissions: Sequence[Emission]) -> None:
         for event, body, more, error in emissions:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .budget import EventBudget, SpanBudget
 from .semconv import attributes as a
 from .semconv import metrics
+from .spending import Used
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
@@ -33,7 +34,6 @@ class RunScope:
 
     __slots__ = (
         "__weakref__",
-        "_lock",
         "_series",
         "_spans",
         "_suppressed",
@@ -44,6 +44,7 @@ class RunScope:
         "faults_before",
         "identity",
         "is_slow",
+        "lock",
         "measurements",
         "recording",
         "settled",
@@ -97,7 +98,7 @@ class RunScope:
         """The counter and the histogram of settled samples, by outcome."""
         self._spans = int(self.recording)
         self._suppressed = 0
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     @property
     def spans(self) -> int:
@@ -110,12 +111,12 @@ class RunScope:
         return self._suppressed
 
     def count_span(self) -> None:
-        with self._lock:
+        with self.lock:
             self._spans += 1
 
     def suppress(self, signal: str, reason: str, records: int = 1) -> None:
         """So many spans or events are left out."""
-        with self._lock:
+        with self.lock:
             self._suppressed += records
         key = (signal, reason)
         series = self._series.get(key)
@@ -173,6 +174,7 @@ class SampleScope:
         "stages",
         "started",
         "trail",
+        "used",
         "why",
     )
 
@@ -211,6 +213,20 @@ class SampleScope:
         """Other operations on this sample that have not come back; in the order in which they began."""
         self.settled = False
         """It is settling: what begins now is not recorded."""
+        self.used: dict[str, Used] | None = None
+        """What API calls used that were made for it, by the name of the span that says so."""
+
+    def use(self, span_name: str) -> Used:
+        """The sum that the span of this name says."""
+        with self.run.lock:
+            if self.used is None:
+                self.used = {}
+            return self.used.setdefault(span_name, Used())
+
+    def usage(self, span_name: str) -> Mapping[str, Any]:
+        """What the span of this name says about API calls."""
+        used = self.used.get(span_name) if self.used is not None else None
+        return used.attributes() if used is not None else {}
 
     def claim(self) -> bool:
         """Whether the call that goes on is the caller's to end: the call itself ends, or the sample settles meanwhile.

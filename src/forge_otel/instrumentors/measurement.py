@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..lane import Lane
@@ -99,7 +99,7 @@ def _no_result(error: BaseException | None) -> Ending:
     return Ending(attributes={a.ERROR_TYPE: error_type(error) if error is not None else None}, error=error)
 
 
-def _counts(results: Iterable[MeasurementResult]) -> list[Point]:
+def _counts(results: Sequence[MeasurementResult]) -> list[Point]:
     points = []
     for outcome, number in Counter(result.outcome.value for result in results).items():
         cache = (
@@ -111,6 +111,7 @@ def _counts(results: Iterable[MeasurementResult]) -> list[Point]:
             Point(metrics.FORGE_MEASUREMENT_COMPUTATIONS, number, {a.FORGE_MEASUREMENT_OUTCOME: outcome}),
             Point(cache, number),
         ]
+    points += [Point(metrics.FORGE_COST_SAVED, result.saved) for result in results if result.saved]
     return points
 
 

@@ -141,6 +141,7 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
         a.FORGE_SAMPLE_OUTCOME: outcome.value,
         a.FORGE_SKIP_REASON: item.skip[1] if item.skip else None,
         a.ERROR_TYPE: kind,
+        **scope.usage(spans.FORGE_SAMPLE.type),
     }
     if scope.span is None:
         record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(scope), ended, error)
