@@ -17,6 +17,7 @@ from . import guard
 from .operation import Call, Operation
 from .semconv import attributes as a
 from .series import Attributes
+from .spending import report_seen
 from .trail import Record, Step, set_known, span_name, start_attributes
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Lane(ABC):
 
     def ended(self, scope: SampleScope, result: Any) -> None:
         """A call came back."""
+        if scope.seen is not None:
+            report_seen(scope)
         started, span = scope.busy_since, scope.busy_span
         if not scope.end_busy():
             return
@@ -113,6 +116,8 @@ class Lane(ABC):
 
     def raised(self, scope: SampleScope, error: BaseException) -> None:
         """A call raised."""
+        if scope.seen is not None:
+            report_seen(scope)
         started = scope.busy_since
         if scope.end_busy():
             with guard.protected(f"the end of {self.operation.name}"):

@@ -27,7 +27,7 @@ from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import Attributes
-from .spending import Used
+from .spending import Calls, Used, report_seen
 from .trail import LONGEST, Record, end_span, span_name, start_attributes, write_step
 from .words import exception_attributes
 
@@ -100,6 +100,8 @@ class Operation:
     """The ids of samples by which is decided whether the call is traced, where it is made in no sample's context."""
     links_samples: bool = False
     """Whether the span links to the spans of the samples, as that of a batch does."""
+    spends: bool = False
+    """Whether API calls are made in it that are reported as usage."""
     hooks: str | None = None
     """The user's hooks are the `on_…_start` and `on_…_end` of this name."""
     subject: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments[1:]
@@ -173,6 +175,7 @@ class Call:
         "operation",
         "run",
         "scopes",
+        "seen",
         "span",
         "started",
         "telemetry",
@@ -204,6 +207,8 @@ class Call:
         """Without a span: the samples that keep what it would say; empty where it would be the run's own."""
         self.used: Used | None = None
         """Of a batch: what API calls used that were made for it."""
+        self.seen: Calls | None = None
+        """Of a batch: API calls that were seen or reported."""
         self._sample: SampleScope | None = None
         """The sample that was worked on alone; it knows what API calls used."""
         self._why: str | None = None
@@ -216,12 +221,24 @@ class Call:
         if scopes and not self.operation.links_samples:
             self._sample = scopes[0]
 
-    def use(self) -> Used:
-        """The sum of what API calls used that were made for the batch."""
+    def use(self, _: str = "") -> Used:
+        """The sum of what API calls used that were made for the batch; it has one span."""
         if self.used is None:
             with _lock:
                 self.used = self.used or Used()
         return self.used
+
+    def see(self) -> Calls:
+        """The calls that are seen in the batch."""
+        if self.seen is None:
+            with _lock:
+                self.seen = self.seen or Calls()
+        return self.seen
+
+    @property
+    def over(self) -> bool:
+        """Whether it is recorded what came of it."""
+        return self._claim.locked()
 
     def belongs_to(self, scope: SampleScope, span: trace.Span | None) -> None:
         """It was begun for a sample by a lane, with this span, or without one because the sample is not traced."""
@@ -279,7 +296,10 @@ class Call:
 
     def close(self, result: Any, error: BaseException | None = None) -> None:
         """Record what came of it: for every outcome, and once, whoever comes first."""
-        if not self._claim.acquire(blocking=False):
+        claimed = self._claim.acquire(blocking=False)
+        if self.operation.spends:
+            report_seen(self if self._sample is None else self._sample)
+        if not claimed:
             return
         self.forget()
         operation, ending = self.operation, Ending()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .budget import EventBudget, SpanBudget
 from .semconv import attributes as a
 from .semconv import metrics
-from .spending import Used
+from .spending import Calls, Used
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
@@ -167,6 +167,7 @@ class SampleScope:
         "parent_id",
         "run",
         "sample_id",
+        "seen",
         "settled",
         "span",
         "span_context",
@@ -213,8 +214,22 @@ class SampleScope:
         """Other operations on this sample that have not come back; in the order in which they began."""
         self.settled = False
         """It is settling: what begins now is not recorded."""
+        self.seen: Calls | None = None
+        """API calls that were seen or reported."""
         self.used: dict[str, Used] | None = None
         """What API calls used that were made for it, by the name of the span that says so."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is held back for it any more."""
+        return self.settled
+
+    def see(self) -> Calls:
+        """The calls that are seen in its stages and measurements."""
+        with self.run.lock:
+            if self.seen is None:
+                self.seen = Calls()
+            return self.seen
 
     def use(self, span_name: str) -> Used:
         """The sum that the span of this name says."""

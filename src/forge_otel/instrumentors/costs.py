@@ -1,9 +1,9 @@
-"""Usage and costs: on spans as it is reported, in metrics when the samples settle."""
+"""Usage and costs: on spans as they are reported or seen, in metrics when the samples settle."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import guard
 from ..operation import CALL
@@ -12,43 +12,99 @@ from ..scope import RUN, SAMPLE, RunScope
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..series import Attributes
-from ..spending import amount_of
-from ..trail import span_name
+from ..spending import Seen, amount_of, count, report_seen, span_of, who_spent
 
 if TYPE_CHECKING:
     from forge import Charge, Run
     from forge.item import Item
     from forge.usage import Usage, UsageScope
 
-_SPANS = {
-    "stage": (spans.FORGE_STAGE, a.FORGE_STAGE_NAME),
-    "measurement": (spans.FORGE_MEASUREMENT, a.FORGE_MEASUREMENT_KEY),
-}
-_BATCHES = (spans.FORGE_STAGE_BATCH, spans.FORGE_MEASUREMENT_BATCH)
+    from ..operation import Call
+    from ..scope import SampleScope
 
 
-def _note(reported: UsageScope, usage: Usage) -> None:
-    """Usage was reported here: keep it for the span of the stage or the measurement, or of its batch."""
+def _spender() -> SampleScope | Call | None:
+    """What is going on here: a stage or a measurement of a sample, or of a batch."""
     scope = SAMPLE.get()
     if scope is not None:
-        span, attribute = _SPANS[reported.kind.value]
-        scope.use(span_name(span, {attribute: reported.name})).add(usage, usage.amount)
-        return
+        return scope
     call = CALL.get()
-    if call is not None and call.operation.span in _BATCHES:
-        call.use().add(usage, usage.amount)
+    return call if call is not None and call.operation.spends else None
+
+
+# By hand.
 
 
 def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     def record(self: UsageScope, usage: Usage) -> None:
         if layer.telemetry is not None:
             try:
-                _note(self, usage)
+                spender = _spender()
+                if spender is not None:
+                    spender.use(span_of(self)).add(usage, usage.amount)
+                    spender.see().report(self, usage)
             except Exception as fault:  # noqa: BLE001 - it is counted all the same
                 guard.swallow(fault, "the report of usage")
         original(self, usage)
 
     return record
+
+
+# Seen.
+
+
+def _see(invocation: Any) -> None:
+    """A call of a GenAI client is over."""
+    from forge.usage import Usage, current  # noqa: PLC0415 - imported when there is a run, and only then needed
+
+    attempt = current()
+    if attempt is None or not getattr(invocation, "_start_span", True):  # what wraps this call is seen as well
+        return
+    sent, received = invocation.input_tokens, getattr(invocation, "output_tokens", None)
+    cached = getattr(invocation, "cache_read_input_tokens", None) or 0
+    asked = invocation.request_model or invocation.response_model_name
+    usage = Usage(
+        provider=invocation.provider,
+        model=asked,
+        input_tokens=sent or 0,
+        cached_input_tokens=min(cached, sent or 0),
+        output_tokens=received or 0,
+    )
+    models = frozenset((asked, invocation.response_model_name))
+    seen = Seen(attempt, usage, models, sent is not None or received is not None)
+    spender = _spender()
+    if spender is None or spender.over:
+        count(seen, None)
+    else:
+        spender.see().see(seen)
+        if spender.over:  # by now
+            report_seen(spender)
+
+
+def _stop(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def stop(self: Any) -> None:
+        finished = getattr(self, "_finished", False)
+        original(self)
+        if layer.telemetry is not None and not finished:
+            with guard.protected("a call of a GenAI client"):
+                _see(self)
+
+    return stop
+
+
+def _fail(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def fail(self: Any, error: Any) -> None:
+        finished = getattr(self, "_finished", False)
+        original(self, error)
+        if layer.telemetry is not None and not finished:
+            with guard.protected("a call of a GenAI client"):
+                if self.input_tokens is not None:  # it was answered before it failed
+                    _see(self)
+
+    return fail
+
+
+# Counted.
 
 
 def _book(run: RunScope, item: Item, charges: Sequence[Charge]) -> None:
@@ -59,7 +115,7 @@ def _book(run: RunScope, item: Item, charges: Sequence[Charge]) -> None:
             scope.use(spans.FORGE_SAMPLE.type).add(charge, amount_of(charge))
         said: Attributes = {
             **run.identity,
-            _SPANS[charge.kind.value][1]: charge.name,
+            **who_spent(charge.kind.value, charge.name),
             a.GEN_AI_PROVIDER_NAME: charge.provider,
             a.GEN_AI_REQUEST_MODEL: charge.model,
             a.FORGE_COST_USE: charge.use.value,
@@ -90,7 +146,15 @@ def _spent(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     return spent
 
 
+_GENAI = "opentelemetry.util.genai.invocation"
+"""What GenAI instrumentations are built on."""
+
 TARGETS = (
     Target("forge.usage", "UsageScope.record", _record),
     Target("forge.runner.run", "Run.spent", _spent),
+    # Not a span processor, which sees nothing below a span that is not sampled.
+    Target(_GENAI, "InferenceInvocation.stop", _stop),
+    Target(_GENAI, "InferenceInvocation.fail", _fail),
+    Target(_GENAI, "EmbeddingInvocation.stop", _stop),
+    Target(_GENAI, "EmbeddingInvocation.fail", _fail),
 )

@@ -132,6 +132,7 @@ MEASUREMENT = Operation(
     announce=_announce,
     end=_end,
     samples=current_sample,
+    spends=True,
     about=lambda _, __, sample: [sample.id],
     hooks="measurement",
 )
@@ -142,6 +143,7 @@ MEASUREMENT_BATCH = Operation(
     announce=_announce,
     end=_end_batch,
     samples=samples_of,
+    spends=True,
     about=ids_of,
     links_samples=True,
     hooks="measurement",

@@ -20,6 +20,7 @@ from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
+from ..spending import report_seen
 from ..trail import Record, end_span, leave_out, start_attributes, write_late
 from .errors import error_type
 
@@ -116,6 +117,7 @@ def _to_run(run: RunScope) -> list[Link]:
 def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
     run = scope.run
     scope.settled = True
+    report_seen(scope)
     # Calls that were abandoned on a thread that cannot be stopped: whatever they still bring comes too late.
     abandoned = error or asyncio.CancelledError()
     lane = scope.busy

@@ -189,6 +189,7 @@ STAGE = Operation(
     announce=_announce,
     end=_end,
     samples=current_sample,
+    spends=True,
     about=lambda _, __, sample: [sample.id],
     hooks="stage",
 )
@@ -199,6 +200,7 @@ STAGE_BATCH = Operation(
     announce=_announce,
     end=_end_batch,
     samples=samples_of,
+    spends=True,
     about=ids_of,
     links_samples=True,
     hooks="stage",
@@ -255,7 +257,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
             lane.raised(scope, error)
             raise
         try:
-            if verdict.outcome is success and verdict.attempts == 1:
+            if verdict.outcome is success and verdict.attempts == 1 and scope.seen is None:
                 step = (lane.record, started, verdict.duration, verdict.busy)
                 scope.busy = None
                 scope.trail.append(step)
