@@ -17,7 +17,6 @@ from . import guard
 from .operation import Call, Operation
 from .semconv import attributes as a
 from .series import Attributes
-from .spending import report_seen
 from .trail import Record, Step, set_known, span_name, start_attributes
 
 if TYPE_CHECKING:
@@ -92,8 +91,8 @@ class Lane(ABC):
 
     def ended(self, scope: SampleScope, result: Any) -> None:
         """A call came back."""
-        if scope.seen is not None:
-            report_seen(scope)
+        if scope.spending is not None:
+            scope.spending.count_seen()
         started, span = scope.busy_since, scope.busy_span
         if not scope.end_busy():
             return
@@ -108,16 +107,16 @@ class Lane(ABC):
                 self._duration.write(step[2], span)
                 self._count(1, step[3])
                 span.set_attributes(self.record.ended)
-                if scope.used is not None:
-                    set_known(span, scope.usage(self.record.name))
+                if scope.spending is not None:
+                    set_known(span, scope.spending.said_by(self.record.name))
                 span.end()
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the end of {self.operation.name}")
 
     def raised(self, scope: SampleScope, error: BaseException) -> None:
         """A call raised."""
-        if scope.seen is not None:
-            report_seen(scope)
+        if scope.spending is not None:
+            scope.spending.count_seen()
         started = scope.busy_since
         if scope.end_busy():
             with guard.protected(f"the end of {self.operation.name}"):

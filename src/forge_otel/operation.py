@@ -27,7 +27,6 @@ from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import Attributes
-from .spending import Calls, Used, report_seen
 from .trail import LONGEST, Record, end_span, span_name, start_attributes, write_step
 from .words import exception_attributes
 
@@ -36,11 +35,10 @@ if TYPE_CHECKING:
 
     from .patching import Layer
     from .semconv.definitions import Event, Metric, Span
+    from .spending import Spending
     from .telemetry import Telemetry
 
 T = TypeVar("T")
-
-_lock = threading.Lock()
 
 NOTHING: Final[Attributes] = MappingProxyType({})
 
@@ -175,11 +173,10 @@ class Call:
         "operation",
         "run",
         "scopes",
-        "seen",
         "span",
+        "spending",
         "started",
         "telemetry",
-        "used",
     )
 
     def __init__(
@@ -205,12 +202,10 @@ class Call:
         self.started = self.clock()
         self._trails: Sequence[SampleScope] | None = None
         """Without a span: the samples that keep what it would say; empty where it would be the run's own."""
-        self.used: Used | None = None
-        """Of a batch: what API calls used that were made for it."""
-        self.seen: Calls | None = None
-        """Of a batch: API calls that were seen or reported."""
+        self.spending: Spending | None = None
+        """What API calls used that were made for the batch; of one sample, the sample knows it."""
         self._sample: SampleScope | None = None
-        """The sample that was worked on alone; it knows what API calls used."""
+        """The sample that was worked on alone."""
         self._why: str | None = None
         """Why there is none, where we left it out."""
         self._claim = threading.Lock()
@@ -220,20 +215,6 @@ class Call:
         self.scopes = scopes
         if scopes and not self.operation.links_samples:
             self._sample = scopes[0]
-
-    def use(self, _: str = "") -> Used:
-        """The sum of what API calls used that were made for the batch; it has one span."""
-        if self.used is None:
-            with _lock:
-                self.used = self.used or Used()
-        return self.used
-
-    def see(self) -> Calls:
-        """The calls that are seen in the batch."""
-        if self.seen is None:
-            with _lock:
-                self.seen = self.seen or Calls()
-        return self.seen
 
     @property
     def over(self) -> bool:
@@ -297,8 +278,9 @@ class Call:
     def close(self, result: Any, error: BaseException | None = None) -> None:
         """Record what came of it: for every outcome, and once, whoever comes first."""
         claimed = self._claim.acquire(blocking=False)
-        if self.operation.spends:
-            report_seen(self if self._sample is None else self._sample)
+        spending = self._spending
+        if spending is not None:
+            spending.count_seen()
         if not claimed:
             return
         self.forget()
@@ -376,7 +358,9 @@ class Call:
 
     def _end_span(self, defined: Span, ending: Ending) -> None:
         """Without one, keep what it would say, for the samples to decide; where there are none, decide."""
-        ended = {**ending.attributes, **self._usage(defined)}
+        ended, spending = ending.attributes, self._spending
+        if spending is not None:
+            ended = {**ended, **spending.said_by(span_name(defined, self.attributes))}
         if self.span is not None:
             end_span(self.span, ended, ending.error)
             return
@@ -396,13 +380,11 @@ class Call:
             if len(scope.trail) < LONGEST:
                 scope.trail.append(step)
 
-    def _usage(self, defined: Span) -> Attributes:
-        """What the span says about API calls."""
-        if self.used is not None:
-            return self.used.attributes()
-        if self._sample is None or self._sample.used is None:
-            return NOTHING
-        return self._sample.usage(span_name(defined, self.attributes))
+    @property
+    def _spending(self) -> Spending | None:
+        if not self.operation.spends:
+            return None
+        return self.spending if self._sample is None else self._sample.spending
 
     def _emit(self, emissions: Sequence[Emission]) -> None:
         for event, body, more, error in emissions:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from .budget import EventBudget, SpanBudget
 from .semconv import attributes as a
 from .semconv import metrics
-from .spending import Calls, Used
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from .operation import Call
     from .semconv.definitions import Metric
     from .series import Series
+    from .spending import Spending
     from .telemetry import Telemetry
     from .trail import Step
 
@@ -34,6 +34,7 @@ class RunScope:
 
     __slots__ = (
         "__weakref__",
+        "_lock",
         "_series",
         "_spans",
         "_suppressed",
@@ -44,7 +45,6 @@ class RunScope:
         "faults_before",
         "identity",
         "is_slow",
-        "lock",
         "measurements",
         "recording",
         "settled",
@@ -98,7 +98,7 @@ class RunScope:
         """The counter and the histogram of settled samples, by outcome."""
         self._spans = int(self.recording)
         self._suppressed = 0
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
 
     @property
     def spans(self) -> int:
@@ -111,12 +111,12 @@ class RunScope:
         return self._suppressed
 
     def count_span(self) -> None:
-        with self.lock:
+        with self._lock:
             self._spans += 1
 
     def suppress(self, signal: str, reason: str, records: int = 1) -> None:
         """So many spans or events are left out."""
-        with self.lock:
+        with self._lock:
             self._suppressed += records
         key = (signal, reason)
         series = self._series.get(key)
@@ -167,15 +167,14 @@ class SampleScope:
         "parent_id",
         "run",
         "sample_id",
-        "seen",
         "settled",
         "span",
         "span_context",
         "spans",
+        "spending",
         "stages",
         "started",
         "trail",
-        "used",
         "why",
     )
 
@@ -214,34 +213,13 @@ class SampleScope:
         """Other operations on this sample that have not come back; in the order in which they began."""
         self.settled = False
         """It is settling: what begins now is not recorded."""
-        self.seen: Calls | None = None
-        """API calls that were seen or reported."""
-        self.used: dict[str, Used] | None = None
-        """What API calls used that were made for it, by the name of the span that says so."""
+        self.spending: Spending | None = None
+        """What API calls used; None as long as there are none."""
 
     @property
     def over(self) -> bool:
         """Whether nothing is held back for it any more."""
         return self.settled
-
-    def see(self) -> Calls:
-        """The calls that are seen in its stages and measurements."""
-        with self.run.lock:
-            if self.seen is None:
-                self.seen = Calls()
-            return self.seen
-
-    def use(self, span_name: str) -> Used:
-        """The sum that the span of this name says."""
-        with self.run.lock:
-            if self.used is None:
-                self.used = {}
-            return self.used.setdefault(span_name, Used())
-
-    def usage(self, span_name: str) -> Mapping[str, Any]:
-        """What the span of this name says about API calls."""
-        used = self.used.get(span_name) if self.used is not None else None
-        return used.attributes() if used is not None else {}
 
     def claim(self) -> bool:
         """Whether the call that goes on is the caller's to end: the call itself ends, or the sample settles meanwhile.

@@ -71,6 +71,8 @@ class Seen(NamedTuple):
     """A call of an API that an instrumentation of its client saw."""
 
     attempt: UsageScope
+    span: str
+    """The name of the span that says what it used."""
     usage: Usage
     """Without its amount."""
     models: frozenset[str | None]
@@ -79,58 +81,69 @@ class Seen(NamedTuple):
     """Whether it is known what it used."""
 
 
-class Calls:
-    """The calls that were seen in a stage or a measurement, held back until that comes back.
+class Spending:
+    """What API calls used that were made for a sample or a batch.
 
-    In one attempt, calls of one provider and model that are reported by hand take the place of those that are seen:
-    most clients are asked what they used when the call is over, which is later than it is seen.
+    Calls that are seen are held back until the stage or the measurement comes back. In one attempt, what is reported by
+    hand for a provider and a model takes the place of what is seen: most clients are asked what they used when the call
+    is over, which is later than it is seen.
     """
 
-    __slots__ = ("_by_hand", "_seen")
+    __slots__ = ("_by_hand", "_seen", "_used")
 
     def __init__(self) -> None:
+        self._used: dict[str, Used] = {}
         self._seen: list[Seen] = []
         self._by_hand: set[tuple[Any, ...]] = set()
+
+    def used(self, span: str) -> Used:
+        """The sum that the span of this name says."""
+        return self._used.get(span) or self._used.setdefault(span, Used())
+
+    def said_by(self, span: str) -> Attributes:
+        """What the span of this name says; nothing where nothing was used."""
+        used = self._used.get(span)
+        return used.attributes() if used is not None else {}
+
+    def report(self, attempt: UsageScope, span: str, usage: Usage) -> None:
+        """Something was reported by hand."""
+        self._by_hand.add((attempt, usage.provider, usage.model))
+        self.used(span).add(usage, usage.amount)
 
     def see(self, seen: Seen) -> None:
         """Hold a call back."""
         self._seen.append(seen)
 
-    def report(self, attempt: UsageScope, usage: Usage) -> None:
-        """Something was reported by hand."""
-        self._by_hand.add((attempt, usage.provider, usage.model))
-
-    def due(self) -> list[Seen]:
-        """What was seen, and not reported by hand; gives each call once."""
-        found = []
+    def count_seen(self) -> None:
+        """Count the calls that were seen, and not reported by hand; each of them once."""
         while self._seen:
             try:
                 seen = self._seen.pop(0)
             except IndexError:  # another thread has taken the last one
-                break
+                return
             names = {(seen.attempt, seen.usage.provider, model) for model in (*seen.models, None)}
             if not names & self._by_hand:
-                found.append(seen)
-        return found
+                with guard.protected("a call that was seen"):
+                    self.used(seen.span).add(*count(seen))
 
 
-def report_seen(spender: SampleScope | Call) -> None:
-    """Report the calls that were seen in a stage or a measurement of a sample or a batch, and not reported by hand."""
-    if spender.seen is None:
-        return
-    for seen in spender.seen.due():
-        with guard.protected("a call that was seen"):
-            count(seen, spender)
-
-
-def count(seen: Seen, spender: SampleScope | Call | None) -> None:
-    """Count a call, and keep it for the span of the stage or the measurement."""
+def count(seen: Seen) -> tuple[Usage, Decimal | None]:
+    """Let the run count a call; returns what it used, and its price."""
     costs = seen.attempt.origin.costs
     usage = costs.priced(seen.usage) if seen.priceable else seen.usage
-    if spender is not None:
-        spender.use(span_of(seen.attempt)).add(usage, usage.amount)
     costs.add(seen.attempt, usage)
+    return usage, usage.amount
 
+
+def spending_of(owner: SampleScope | Call) -> Spending:
+    """What was spent on a sample or a batch; begun here where it is the first."""
+    if owner.spending is None:
+        with _lock:
+            owner.spending = owner.spending or Spending()
+    return owner.spending
+
+
+_lock: Final = threading.Lock()
 
 _SPANS: Final = {
     "stage": (spans.FORGE_STAGE, a.FORGE_STAGE_NAME),

@@ -157,7 +157,9 @@ def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, lin
                 run, done, inside[index if parent is None else parent], at(started), sample_id=scope.sample_id
             )
         inside[index] = trace.set_span_in_context(child)
-        ended = done.ended if done.samples else {**done.ended, **scope.usage(done.name)}
+        ended = done.ended
+        if scope.spending is not None and not done.samples:
+            ended = {**ended, **scope.spending.said_by(done.name)}
         end_span(child, ended, done.error, at(started + duration))
     end_span(span, record.ended, record.error, at(settled))
 

@@ -12,7 +12,8 @@ from ..scope import RUN, SAMPLE, RunScope
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..series import Attributes
-from ..spending import Seen, amount_of, count, report_seen, span_of, who_spent
+from ..spending import Seen, amount_of, count, span_of, spending_of, who_spent
+from ..trail import span_name
 
 if TYPE_CHECKING:
     from forge import Charge, Run
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from ..scope import SampleScope
 
 
-def _spender() -> SampleScope | Call | None:
-    """What is going on here: a stage or a measurement of a sample, or of a batch."""
+def _where(attempt: UsageScope) -> tuple[SampleScope | Call, str] | None:
+    """What is going on here, a sample or a batch, and the name of the span of the stage or the measurement."""
     scope = SAMPLE.get()
     if scope is not None:
-        return scope
+        return scope, span_of(attempt)
     call = CALL.get()
-    return call if call is not None and call.operation.spends else None
+    if call is None or not call.operation.spends or call.operation.span is None:
+        return None
+    return call, span_name(call.operation.span, call.attributes)
 
 
 # By hand.
@@ -39,10 +42,9 @@ def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     def record(self: UsageScope, usage: Usage) -> None:
         if layer.telemetry is not None:
             try:
-                spender = _spender()
-                if spender is not None:
-                    spender.use(span_of(self)).add(usage, usage.amount)
-                    spender.see().report(self, usage)
+                where = _where(self)
+                if where is not None:
+                    spending_of(where[0]).report(self, where[1], usage)
             except Exception as fault:  # noqa: BLE001 - it is counted all the same
                 guard.swallow(fault, "the report of usage")
         original(self, usage)
@@ -71,14 +73,15 @@ def _see(invocation: Any) -> None:
         output_tokens=received or 0,
     )
     models = frozenset((asked, invocation.response_model_name))
-    seen = Seen(attempt, usage, models, sent is not None or received is not None)
-    spender = _spender()
-    if spender is None or spender.over:
-        count(seen, None)
-    else:
-        spender.see().see(seen)
-        if spender.over:  # by now
-            report_seen(spender)
+    owner, span = _where(attempt) or (None, "")
+    seen = Seen(attempt, span, usage, models, sent is not None or received is not None)
+    if owner is None:
+        count(seen)
+        return
+    spending = spending_of(owner)
+    spending.see(seen)
+    if owner.over:  # nobody else will
+        spending.count_seen()
 
 
 def _stop(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
@@ -112,7 +115,7 @@ def _book(run: RunScope, item: Item, charges: Sequence[Charge]) -> None:
     scope = item.context.get(SAMPLE)
     for charge in charges:
         if scope is not None:
-            scope.use(spans.FORGE_SAMPLE.type).add(charge, amount_of(charge))
+            spending_of(scope).used(spans.FORGE_SAMPLE.type).add(charge, amount_of(charge))
         said: Attributes = {
             **run.identity,
             **who_spent(charge.kind.value, charge.name),

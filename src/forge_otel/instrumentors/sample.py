@@ -20,7 +20,6 @@ from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
-from ..spending import report_seen
 from ..trail import Record, end_span, leave_out, start_attributes, write_late
 from .errors import error_type
 
@@ -117,7 +116,8 @@ def _to_run(run: RunScope) -> list[Link]:
 def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
     run = scope.run
     scope.settled = True
-    report_seen(scope)
+    if scope.spending is not None:
+        scope.spending.count_seen()
     # Calls that were abandoned on a thread that cannot be stopped: whatever they still bring comes too late.
     abandoned = error or asyncio.CancelledError()
     lane = scope.busy
@@ -143,8 +143,9 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
         a.FORGE_SAMPLE_OUTCOME: outcome.value,
         a.FORGE_SKIP_REASON: item.skip[1] if item.skip else None,
         a.ERROR_TYPE: kind,
-        **scope.usage(spans.FORGE_SAMPLE.type),
     }
+    if scope.spending is not None:
+        ended |= scope.spending.said_by(spans.FORGE_SAMPLE.type)
     if scope.span is None:
         record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(scope), ended, error)
         links = _to_run(run) if run.telemetry.config.trace_per_sample else []

@@ -257,7 +257,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
             lane.raised(scope, error)
             raise
         try:
-            if verdict.outcome is success and verdict.attempts == 1 and scope.seen is None:
+            if verdict.outcome is success and verdict.attempts == 1 and scope.spending is None:
                 step = (lane.record, started, verdict.duration, verdict.busy)
                 scope.busy = None
                 scope.trail.append(step)
