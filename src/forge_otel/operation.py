@@ -11,10 +11,8 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
-from decimal import Decimal
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -22,6 +20,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Link
 
 from . import guard
+from .ending import NOTHING, Emission, Ending, Point
 from .scope import RUN, SAMPLE, RunScope, SampleScope
 from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
@@ -34,48 +33,14 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from .patching import Layer
-    from .semconv.definitions import Event, Metric, Span
+    from .semconv.definitions import Event, Span
     from .spending import Spending
     from .telemetry import Telemetry
 
 T = TypeVar("T")
 
-NOTHING: Final[Attributes] = MappingProxyType({})
-
 CALL: ContextVar[Call | None] = ContextVar("forge_otel_call", default=None)
 """The innermost operation with a span that is going on here."""
-
-
-class Point(NamedTuple):
-    """A value for a metric; its attributes come on top of those of the call and of its ending."""
-
-    metric: Metric
-    value: float | Decimal = 1
-    attributes: Attributes = NOTHING
-
-
-class Emission(NamedTuple):
-    """An event; its attributes come on top of those that the call started with."""
-
-    event: Event
-    body: str
-    attributes: Attributes = NOTHING
-    error: BaseException | None = None
-    """What `exception.*` describes."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Ending:
-    """What came of a call, in the words of the vocabulary."""
-
-    attributes: Attributes = field(default_factory=dict)
-    """For the span, and for those metrics that may carry them."""
-    error: BaseException | None = None
-    """Why the span's status is an error."""
-    points: Sequence[Point] = ()
-    events: Sequence[Emission] = ()
-    notable: bool = False
-    """Whether the samples are to be traced for it, even if nothing else comes of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..ending import Emission, Ending, Point
 from ..lane import Lane
-from ..operation import Call, Emission, Ending, Operation, Point
+from ..operation import Call, Operation
 from ..patching import Layer, Target
 from ..scope import SAMPLE
 from ..semconv import attributes as a

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from opentelemetry import context as otel_context
 
 from .. import guard
-from ..operation import CALL, Call, Emission, Ending, Operation, Point
+from ..ending import Emission, Ending, Point
+from ..operation import CALL, Call, Operation
 from ..patching import Layer, Target
 from ..scope import RUN, SAMPLE, RunScope
 from ..semconv import attributes as a

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import guard
+from ..ending import Emission, Ending, Point
 from ..lane import Lane
-from ..operation import CALL, Call, Emission, Ending, Operation, Point
+from ..operation import CALL, Call, Operation
 from ..patching import Layer, Target
 from ..scope import SAMPLE, SampleScope
 from ..semconv import attributes as a

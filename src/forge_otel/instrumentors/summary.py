@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..operation import Emission, Point
+from ..ending import Emission, Point
 from ..semconv import attributes as a
 from ..semconv import events, metrics
 from ..semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome
