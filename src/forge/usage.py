@@ -174,6 +174,10 @@ enter = _scope.set
 """Report to this scope in the current context from now on."""
 
 
+current = _scope.get
+"""The scope that usage is reported to here; None outside of stages and measurements."""
+
+
 @contextmanager
 def reported_to(scope: UsageScope) -> Iterator[None]:
     """Report to a scope inside the block."""

@@ -18,7 +18,7 @@ from . import guard
 from .operation import Call, Operation
 from .semconv import attributes as a
 from .series import FULL, Attributes
-from .trail import Record, Step, span_name, start_attributes
+from .trail import Record, Step, set_known, span_name, start_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -96,6 +96,8 @@ class Lane(ABC):
 
     def ended(self, scope: SampleScope, result: Any) -> None:
         """A call came back."""
+        if scope.spending is not None:
+            scope.spending.count_seen()
         started, span = scope.busy_since, scope.busy_span
         if not scope.end_busy():
             return
@@ -112,12 +114,16 @@ class Lane(ABC):
                 self._count(1)
                 self.busy.append(step[3])
                 span.set_attributes(self.record.ended)
+                if scope.spending is not None:
+                    set_known(span, scope.spending.said_by(self.record.name))
                 span.end()
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the end of {self.operation.name}")
 
     def raised(self, scope: SampleScope, error: BaseException) -> None:
         """A call raised."""
+        if scope.spending is not None:
+            scope.spending.count_seen()
         started = scope.busy_since
         if scope.end_busy():
             with guard.protected(f"the end of {self.operation.name}"):

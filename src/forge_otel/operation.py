@@ -11,9 +11,8 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -21,6 +20,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Link
 
 from . import guard
+from .ending import NOTHING, Emission, Ending, Point
 from .scope import RUN, SAMPLE, RunScope, SampleScope
 from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
@@ -33,47 +33,14 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from .patching import Layer
-    from .semconv.definitions import Event, Metric, Span
+    from .semconv.definitions import Event, Span
+    from .spending import Spending
     from .telemetry import Telemetry
 
 T = TypeVar("T")
 
-NOTHING: Final[Attributes] = MappingProxyType({})
-
 CALL: ContextVar[Call | None] = ContextVar("forge_otel_call", default=None)
 """The innermost operation with a span that is going on here."""
-
-
-class Point(NamedTuple):
-    """A value for a metric; its attributes come on top of those of the call and of its ending."""
-
-    metric: Metric
-    value: float = 1
-    attributes: Attributes = NOTHING
-
-
-class Emission(NamedTuple):
-    """An event; its attributes come on top of those that the call started with."""
-
-    event: Event
-    body: str
-    attributes: Attributes = NOTHING
-    error: BaseException | None = None
-    """What `exception.*` describes."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Ending:
-    """What came of a call, in the words of the vocabulary."""
-
-    attributes: Attributes = field(default_factory=dict)
-    """For the span, and for those metrics that may carry them."""
-    error: BaseException | None = None
-    """Why the span's status is an error."""
-    points: Sequence[Point] = ()
-    events: Sequence[Emission] = ()
-    notable: bool = False
-    """Whether the samples are to be traced for it, even if nothing else comes of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +63,8 @@ class Operation:
     """The ids of samples by which is decided whether the call is traced, where it is made in no sample's context."""
     links_samples: bool = False
     """Whether the span links to the spans of the samples, as that of a batch does."""
+    spends: bool = False
+    """Whether API calls are made in it that are reported as usage."""
     hooks: str | None = None
     """The user's hooks are the `on_…_start` and `on_…_end` of this name."""
     subject: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments[1:]
@@ -139,7 +108,7 @@ class Operation:
                 return None
             attributes = {**self.start(*arguments), **(run.identity if run is not None else NOTHING)}
             call = Call(self, telemetry, run, arguments, attributes)
-            call.scopes = self.samples(*arguments)
+            call.works_on(self.samples(*arguments))
             for scope in call.scopes:
                 scope.calls[call] = None
             # In this order: either the sample's end finds the call, or the call sees that the sample has ended.
@@ -158,6 +127,7 @@ class Call:
 
     __slots__ = (
         "_claim",
+        "_sample",
         "_trails",
         "_why",
         "arguments",
@@ -169,6 +139,7 @@ class Call:
         "run",
         "scopes",
         "span",
+        "spending",
         "started",
         "telemetry",
     )
@@ -196,12 +167,28 @@ class Call:
         self.started = self.clock()
         self._trails: Sequence[SampleScope] | None = None
         """Without a span: the samples that keep what it would say; empty where it would be the run's own."""
+        self.spending: Spending | None = None
+        """What API calls used that were made for the batch; of one sample, the sample knows it."""
+        self._sample: SampleScope | None = None
+        """The sample that was worked on alone."""
         self._why: str | None = None
         """Why there is none, where we left it out."""
         self._claim = threading.Lock()
 
+    def works_on(self, scopes: Sequence[SampleScope]) -> None:
+        """It was begun for these samples."""
+        self.scopes = scopes
+        if scopes and not self.operation.links_samples:
+            self._sample = scopes[0]
+
+    @property
+    def over(self) -> bool:
+        """Whether it is recorded what came of it."""
+        return self._claim.locked()
+
     def belongs_to(self, scope: SampleScope, span: trace.Span | None) -> None:
         """It was begun for a sample by a lane, with this span, or without one because the sample is not traced."""
+        self._sample = scope
         if span is not None:
             self.span, self.context = span, trace.set_span_in_context(span)
         elif scope.why is not None:
@@ -255,7 +242,11 @@ class Call:
 
     def close(self, result: Any, error: BaseException | None = None) -> None:
         """Record what came of it: for every outcome, and once, whoever comes first."""
-        if not self._claim.acquire(blocking=False):
+        claimed = self._claim.acquire(blocking=False)
+        spending = self._spending
+        if spending is not None:
+            spending.count_seen()
+        if not claimed:
             return
         self.forget()
         operation, ending = self.operation, Ending()
@@ -332,8 +323,11 @@ class Call:
 
     def _end_span(self, defined: Span, ending: Ending) -> None:
         """Without one, keep what it would say, for the samples to decide; where there are none, decide."""
+        ended, spending = ending.attributes, self._spending
+        if spending is not None:
+            ended = {**ended, **spending.said_by(span_name(defined, self.attributes))}
         if self.span is not None:
-            end_span(self.span, ending.attributes, ending.error)
+            end_span(self.span, ended, ending.error)
             return
         if self._trails is None or self.run is None:
             return
@@ -343,12 +337,18 @@ class Call:
             return
         start = start_attributes(defined, self.attributes)
         samples = len(self._trails) if self.operation.links_samples else 0
-        record = Record(defined, span_name(defined, start), start, ending.attributes, ending.error, samples)
+        record = Record(defined, span_name(defined, start), start, ended, ending.error, samples)
         step = (record, self.started, self.elapsed, 0.0)
         if alone:
             write_step(self.run, step, time.time_ns())
         for scope in self._trails:
             scope.trail.append(step)
+
+    @property
+    def _spending(self) -> Spending | None:
+        if not self.operation.spends:
+            return None
+        return self.spending if self._sample is None else self._sample.spending
 
     def _emit(self, emissions: Sequence[Emission]) -> None:
         for event, body, more, error in emissions:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .operation import Call
     from .semconv.definitions import Metric
     from .series import Series
+    from .spending import Spending
     from .telemetry import Telemetry
     from .trail import Step
 
@@ -172,6 +173,7 @@ class SampleScope:
         "span",
         "span_context",
         "spans",
+        "spending",
         "stages",
         "started",
         "trail",
@@ -213,6 +215,13 @@ class SampleScope:
         """Other operations on this sample that have not come back; in the order in which they began."""
         self.settled = False
         """It is settling: what begins now is not recorded."""
+        self.spending: Spending | None = None
+        """What API calls used; None as long as there are none."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is held back for it any more."""
+        return self.settled
 
     def claim(self) -> bool:
         """Whether the call that goes on is the caller's to end: the call itself ends, or the sample settles meanwhile.

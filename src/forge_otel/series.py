@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from . import guard
@@ -72,6 +73,47 @@ class Buffer:
         self._lock = threading.Lock()
 
 
+_MONEY: Final = frozenset({metrics.FORGE_COST_AMOUNT.name, metrics.FORGE_COST_SAVED.name})
+
+
+class _Adder:
+    """Adds to a counter."""
+
+    __slots__ = ("_attributes", "_instrument")
+
+    def __init__(self, instrument: Any, attributes: dict[str, Any]) -> None:
+        self._instrument = instrument
+        self._attributes = attributes
+
+    def __call__(self, values: Sequence[float]) -> None:
+        self._instrument.add(sum(values), self._attributes, NOWHERE)
+
+
+class _MoneyAdder(_Adder):
+    """Adds decimals to a counter, whose value stays the double that is nearest to their exact sum.
+
+    The sum is kept here. What is added to the counter is what it lacks, so that it makes up for its own rounding.
+    """
+
+    __slots__ = ("_lock", "_sum", "_written")
+
+    def __init__(self, instrument: Any, attributes: dict[str, Any]) -> None:
+        super().__init__(instrument, attributes)
+        self._sum = Decimal(0)
+        self._written = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, values: Sequence[Any]) -> None:
+        from forge.money import total  # noqa: PLC0415 - money was spent, so it is imported
+
+        with self._lock:
+            self._sum = total((self._sum, *values))
+            lacking = float(self._sum) - self._written
+            if lacking >= 0:  # a counter that was rounded up waits until it is behind again
+                self._instrument.add(lacking, self._attributes, NOWHERE)
+                self._written += lacking
+
+
 class Series(Buffer):
     """One instrument with one set of attributes."""
 
@@ -88,12 +130,13 @@ class Series(Buffer):
             super().__init__(metric.name, merger)
             self.traced = Buffer(metric.name, lambda values: merger((), values))
         elif metric.instrument is Instrument.COUNTER:
-            super().__init__(metric.name, lambda values: instrument.add(sum(values), attributes, NOWHERE))
+            adder = _MoneyAdder if metric.name in _MONEY else _Adder
+            super().__init__(metric.name, adder(instrument, attributes))
         else:
             super().__init__(metric.name, lambda values: instrument.set(values[-1], attributes, NOWHERE))
             self._set = instrument.set
 
-    def write(self, value: float, span: Span | None = None) -> None:
+    def write(self, value: float | Decimal, span: Span | None = None) -> None:
         """Add to a counter, record in a histogram, set a gauge. An exemplar of a histogram may point to the span."""
         if self._set is not None:
             self._set(value, self._attributes, NOWHERE)

@@ -157,7 +157,10 @@ def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, lin
                 run, done, inside[index if parent is None else parent], at(started), sample_id=scope.sample_id
             )
         inside[index] = trace.set_span_in_context(child)
-        end_span(child, done.ended, done.error, at(started + duration))
+        ended = done.ended
+        if scope.spending is not None and not done.samples:
+            ended = {**ended, **scope.spending.said_by(done.name)}
+        end_span(child, ended, done.error, at(started + duration))
     end_span(span, record.ended, record.error, at(settled))
 
 
@@ -201,11 +204,16 @@ def _start(
 def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int | None = None) -> None:
     """Say how it ended; now, or at a Unix time in nanoseconds."""
     try:
-        span.set_attributes({name: value for name, value in ended.items() if value is not None})
+        set_known(span, ended)
         if error is not None:
             span.set_status(Status(StatusCode.ERROR, message(error)))
     finally:
         span.end(at)
+
+
+def set_known(span: Span, attributes: Mapping[str, Any]) -> None:
+    """Set those of the attributes that have a value."""
+    span.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
 
 def span_name(defined: definitions.Span, attributes: Mapping[str, Any]) -> str:

@@ -10,7 +10,8 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import guard
-from ..operation import Call, Emission, Ending, Operation, Point
+from ..ending import Emission, Ending, Point
+from ..operation import Call, Operation
 from ..patching import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..ending import Emission, Ending, Point
 from ..lane import Lane
-from ..operation import Call, Emission, Ending, Operation, Point
+from ..operation import Call, Operation
 from ..patching import Layer, Target
 from ..scope import SAMPLE
 from ..semconv import attributes as a
@@ -99,7 +100,7 @@ def _no_result(error: BaseException | None) -> Ending:
     return Ending(attributes={a.ERROR_TYPE: error_type(error) if error is not None else None}, error=error)
 
 
-def _counts(results: Iterable[MeasurementResult]) -> list[Point]:
+def _counts(results: Sequence[MeasurementResult]) -> list[Point]:
     points = []
     for outcome, number in Counter(result.outcome.value for result in results).items():
         cache = (
@@ -111,6 +112,7 @@ def _counts(results: Iterable[MeasurementResult]) -> list[Point]:
             Point(metrics.FORGE_MEASUREMENT_COMPUTATIONS, number, {a.FORGE_MEASUREMENT_OUTCOME: outcome}),
             Point(cache, number),
         ]
+    points += [Point(metrics.FORGE_COST_SAVED, result.saved) for result in results if result.saved]
     return points
 
 
@@ -131,6 +133,7 @@ MEASUREMENT = Operation(
     announce=_announce,
     end=_end,
     samples=current_sample,
+    spends=True,
     about=lambda _, __, sample: [sample.id],
     hooks="measurement",
 )
@@ -141,6 +144,7 @@ MEASUREMENT_BATCH = Operation(
     announce=_announce,
     end=_end_batch,
     samples=samples_of,
+    spends=True,
     about=ids_of,
     links_samples=True,
     hooks="measurement",

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from opentelemetry import context as otel_context
 
 from .. import guard
-from ..operation import CALL, Call, Emission, Ending, Operation, Point
+from ..ending import Emission, Ending, Point
+from ..operation import CALL, Call, Operation
 from ..patching import Layer, Target
 from ..scope import RUN, SAMPLE, RunScope
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeRunOutcome
 from ..series import Attributes
+from ..spending import used_in
 from .errors import error_type
 from .measurement import MeasurementLane
 from .slow import slowness
@@ -47,6 +49,8 @@ def _announce_run(call: Call) -> Sequence[Emission]:
 def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) -> Ending:
     run: Run = call.arguments[0]
     raised: BaseException | None = fault or call.notes[0]
+    if _is_orderly(raised):
+        raised = None
     outcome = ForgeRunOutcome.FAILED.value if result is None else result.outcome.value
     kind = result.error_type if result is not None else error_type(fault) if fault is not None else None
     duration = result.duration if result is not None else call.elapsed
@@ -71,7 +75,15 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
         }
         emissions += summaries(result, {**said, **counted})
         points += last_run(result)
+        said = {**said, **used_in(result.cost.charges)}
     return Ending(attributes=said, error=raised, points=points, events=emissions)
+
+
+def _is_orderly(reason: BaseException | None) -> bool:
+    """Whether a run ended for a reason that is no error: it has spent what it might."""
+    from forge.errors import BudgetReached  # noqa: PLC0415 - there is a run, so it is imported
+
+    return isinstance(reason, BudgetReached)
 
 
 RUN_OPERATION = Operation(

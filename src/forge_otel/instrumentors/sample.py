@@ -116,6 +116,8 @@ def _to_run(run: RunScope) -> list[Link]:
 def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
     run = scope.run
     scope.settled = True
+    if scope.spending is not None:
+        scope.spending.count_seen()
     # Calls that were abandoned on a thread that cannot be stopped: whatever they still bring comes too late.
     abandoned = error or asyncio.CancelledError()
     lane = scope.busy
@@ -142,6 +144,8 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
         a.FORGE_SKIP_REASON: item.skip[1] if item.skip else None,
         a.ERROR_TYPE: kind,
     }
+    if scope.spending is not None:
+        ended |= scope.spending.said_by(spans.FORGE_SAMPLE.type)
     if scope.span is None:
         record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(scope), ended, error)
         links = _to_run(run) if run.telemetry.config.trace_per_sample else []

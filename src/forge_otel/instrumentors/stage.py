@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import guard
+from ..ending import Emission, Ending, Point
 from ..lane import Lane
-from ..operation import CALL, Call, Emission, Ending, Operation, Point
+from ..operation import CALL, Call, Operation
 from ..patching import Layer, Target
 from ..scope import SAMPLE, SampleScope
 from ..semconv import attributes as a
@@ -189,6 +190,7 @@ STAGE = Operation(
     announce=_announce,
     end=_end,
     samples=current_sample,
+    spends=True,
     about=lambda _, __, sample: [sample.id],
     hooks="stage",
 )
@@ -199,6 +201,7 @@ STAGE_BATCH = Operation(
     announce=_announce,
     end=_end_batch,
     samples=samples_of,
+    spends=True,
     about=ids_of,
     links_samples=True,
     hooks="stage",
@@ -255,7 +258,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
             lane.raised(scope, error)
             raise
         try:
-            if verdict.outcome is success and verdict.attempts == 1:
+            if verdict.outcome is success and verdict.attempts == 1 and scope.spending is None:
                 step = (lane.record, started, verdict.duration, verdict.busy)
                 scope.busy = None
                 scope.trail.append(step)

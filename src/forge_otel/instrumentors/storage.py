@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..operation import Call, Emission, Ending, Operation, Point
+from ..ending import Emission, Ending, Point
+from ..operation import Call, Operation
 from ..patching import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..operation import Emission, Point
+from ..ending import Emission, Point
 from ..semconv import attributes as a
 from ..semconv import events, metrics
 from ..semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome
 from ..series import Attributes
+from ..spending import used_in
 
 if TYPE_CHECKING:
     from forge import RunResult
@@ -54,6 +55,7 @@ def summaries(result: RunResult, more: Attributes) -> Iterator[Emission]:
             a.FORGE_SUMMARY_FAILED: ledger.failed,
             a.FORGE_SUMMARY_IMBALANCE: ledger.imbalance,
             a.FORGE_SUMMARY_DURATION: result.duration,
+            a.FORGE_COST_AMOUNT: used_in(result.cost.charges)[a.FORGE_COST_AMOUNT],
             a.FORGE_SUMMARY_INPUT_DIGEST: result.input_digest,
             a.VCS_REF_HEAD_REVISION: result.revision,
         },

@@ -1,0 +1,163 @@
+"""Usage and costs: on spans as they are reported or seen, in metrics when the samples settle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import guard
+from ..operation import CALL
+from ..patching import Layer, Target
+from ..scope import RUN, SAMPLE, RunScope
+from ..semconv import attributes as a
+from ..semconv import metrics, spans
+from ..series import Attributes
+from ..spending import Seen, amount_of, count, span_of, spending_of, who_spent
+from ..trail import span_name
+
+if TYPE_CHECKING:
+    from forge import Charge, Run
+    from forge.item import Item
+    from forge.usage import Usage, UsageScope
+
+    from ..operation import Call
+    from ..scope import SampleScope
+
+
+def _where(attempt: UsageScope) -> tuple[SampleScope | Call, str] | None:
+    """What is going on here, a sample or a batch, and the name of the span of the stage or the measurement."""
+    scope = SAMPLE.get()
+    if scope is not None:
+        return scope, span_of(attempt)
+    call = CALL.get()
+    if call is None or not call.operation.spends or call.operation.span is None:
+        return None
+    return call, span_name(call.operation.span, call.attributes)
+
+
+# By hand.
+
+
+def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def record(self: UsageScope, usage: Usage) -> None:
+        if layer.telemetry is not None:
+            try:
+                where = _where(self)
+                if where is not None:
+                    spending_of(where[0]).report(self, where[1], usage)
+            except Exception as fault:  # noqa: BLE001 - it is counted all the same
+                guard.swallow(fault, "the report of usage")
+        original(self, usage)
+
+    return record
+
+
+# Seen.
+
+
+def _see(invocation: Any) -> None:
+    """A call of a GenAI client is over."""
+    from forge.usage import Usage, current  # noqa: PLC0415 - imported when there is a run, and only then needed
+
+    attempt = current()
+    if attempt is None or not getattr(invocation, "_start_span", True):  # what wraps this call is seen as well
+        return
+    sent, received = invocation.input_tokens, getattr(invocation, "output_tokens", None)
+    cached = getattr(invocation, "cache_read_input_tokens", None) or 0
+    asked = invocation.request_model or invocation.response_model_name
+    usage = Usage(
+        provider=invocation.provider,
+        model=asked,
+        input_tokens=sent or 0,
+        cached_input_tokens=min(cached, sent or 0),
+        output_tokens=received or 0,
+    )
+    models = frozenset((asked, invocation.response_model_name))
+    owner, span = _where(attempt) or (None, "")
+    seen = Seen(attempt, span, usage, models, sent is not None or received is not None)
+    if owner is None:
+        count(seen)
+        return
+    spending = spending_of(owner)
+    spending.see(seen)
+    if owner.over:  # nobody else will
+        spending.count_seen()
+
+
+def _stop(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def stop(self: Any) -> None:
+        finished = getattr(self, "_finished", False)
+        original(self)
+        if layer.telemetry is not None and not finished:
+            with guard.protected("a call of a GenAI client"):
+                _see(self)
+
+    return stop
+
+
+def _fail(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def fail(self: Any, error: Any) -> None:
+        finished = getattr(self, "_finished", False)
+        original(self, error)
+        if layer.telemetry is not None and not finished:
+            with guard.protected("a call of a GenAI client"):
+                if self.input_tokens is not None:  # it was answered before it failed
+                    _see(self)
+
+    return fail
+
+
+# Counted.
+
+
+def _book(run: RunScope, item: Item, charges: Sequence[Charge]) -> None:
+    """What was spent on a sample is known: count it, and keep it for the sample's span."""
+    scope = item.context.get(SAMPLE)
+    for charge in charges:
+        if scope is not None:
+            spending_of(scope).used(spans.FORGE_SAMPLE.type).add(charge, amount_of(charge))
+        said: Attributes = {
+            **run.identity,
+            **who_spent(charge.kind.value, charge.name),
+            a.GEN_AI_PROVIDER_NAME: charge.provider,
+            a.GEN_AI_REQUEST_MODEL: charge.model,
+            a.FORGE_COST_USE: charge.use.value,
+        }
+        sent = {**said, a.GEN_AI_TOKEN_TYPE: "input"}
+        received = {**said, a.GEN_AI_TOKEN_TYPE: "output"}
+        for metric, value, attributes in (
+            (metrics.FORGE_COST_CALLS, charge.calls, said),
+            (metrics.FORGE_COST_TOKENS, charge.input_tokens, sent),
+            (metrics.FORGE_COST_TOKENS, charge.output_tokens, received),
+            (metrics.FORGE_COST_AMOUNT, charge.amount, said),
+            (metrics.FORGE_COST_UNPRICED, charge.unpriced, said),
+        ):
+            if value:
+                run.telemetry.series.get(metric, attributes).write(value)
+
+
+def _spent(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def spent(self: Run, item: Item, charges: Sequence[Charge]) -> None:
+        run = self.context.get(RUN) if layer.telemetry is not None else None
+        if run is not None and not run.ended:
+            try:
+                _book(run, item, charges)
+            except Exception as fault:  # noqa: BLE001 - the run has counted it
+                guard.swallow(fault, "the costs of a sample")
+        original(self, item, charges)
+
+    return spent
+
+
+_GENAI = "opentelemetry.util.genai.invocation"
+"""What GenAI instrumentations are built on."""
+
+TARGETS = (
+    Target("forge.usage", "UsageScope.record", _record),
+    Target("forge.runner.run", "Run.spent", _spent),
+    # Not a span processor, which sees nothing below a span that is not sampled.
+    Target(_GENAI, "InferenceInvocation.stop", _stop),
+    Target(_GENAI, "InferenceInvocation.fail", _fail),
+    Target(_GENAI, "EmbeddingInvocation.stop", _stop),
+    Target(_GENAI, "EmbeddingInvocation.fail", _fail),
+)
