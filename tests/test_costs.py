@@ -245,3 +245,14 @@ def test_nothing_is_kept_where_nobody_reports() -> None:
         BatchRunner(clock=FakeClock()).run(pipeline).drain()
     assert [name for name in recorded.points if name.startswith("forge.cost")] == []
     assert said(recorded, "forge.pipeline p") == [(None, None, None, None)]
+
+
+def test_what_waits_in_a_parent_process_is_not_the_childs() -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    table = SeriesTable(provider.get_meter("test"))
+    table.get(metrics.FORGE_COST_AMOUNT, {}).append(Decimal("0.5"))
+    table.forget()
+    table.drain()
+    assert reader.get_metrics_data() is None
+    provider.shutdown()
