@@ -257,3 +257,22 @@ def test_what_waits_in_a_parent_process_is_not_the_childs() -> None:
     table.drain()
     assert reader.get_metrics_data() is None
     provider.shutdown()
+
+
+class Elsewhere(Measurement):
+    key = "elsewhere"
+
+    def compute(self, sample: Sample) -> int:
+        usage.report(provider="elsewhere")
+        return 1
+
+
+@both_runners
+def test_calls_without_a_price(runner: Runner) -> None:
+    pipeline = Pipeline(name="p", source=samples(1), measurements=[Elsewhere()], prices=PRICES)
+    with recording() as recorded:
+        runner.run(pipeline).drain()
+    of = "measurement.key=elsewhere, pipeline.name=p, gen_ai.provider.name=elsewhere"
+    assert recorded.points["forge.cost.unpriced"] == {of: 1}
+    assert "forge.cost.amount" not in recorded.points
+    assert said(recorded, "forge.measurement elsewhere") == [(1, None, None, None)]
