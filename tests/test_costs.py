@@ -154,7 +154,7 @@ class Vector(Measurement):
     key = "vector"
 
     def compute(self, sample: Sample) -> int:
-        usage.report(provider="openai", model="small", input_tokens=1000)
+        usage.report(provider="openai", model="small", input_tokens=1000, output_tokens=1000)
         return 1
 
 
@@ -163,7 +163,8 @@ class Vectors(Measurement):
     batch_size = 2
 
     def compute_batch(self, samples: Sequence[Sample]) -> Sequence[Any]:
-        usage.report(provider="openai", model="small", input_tokens=1000 * len(samples))
+        tokens = 1000 * len(samples)
+        usage.report(provider="openai", model="small", input_tokens=tokens, output_tokens=tokens)
         return [1] * len(samples)
 
 
@@ -186,15 +187,15 @@ def test_batches_and_what_the_cache_saves(rate: float, tmp_path: Path) -> None:
 
     first = run()
     assert said(first, "forge.stage.batch ask_together") == [(1, 1001, None, 0.0001001)]
-    assert said(first, "forge.measurement vector") == [(1, 1000, None, 0.0001)] * 2
-    assert said(first, "forge.measurement.batch vectors") == [(1, 2000, None, 0.0002)]
-    assert said(first, "forge.sample") == [(1, 2500, None, 0.00025005), (3, 2501, None, 0.00025005)]
+    assert said(first, "forge.measurement vector") == [(1, 1000, 1000, 0.0004)] * 2
+    assert said(first, "forge.measurement.batch vectors") == [(1, 2000, 2000, 0.0008)]
+    assert said(first, "forge.sample") == [(1, 2500, 2000, 0.00085005), (3, 2501, 2000, 0.00085005)]
     assert "forge.cost.saved" not in first.points
     again = run()
     assert said(again, "forge.measurement vector") == [(None, None, None, None)] * 2
     assert again.points["forge.cost.saved"] == {
-        "measurement.key=vector, pipeline.name=p": 0.0002,
-        "measurement.key=vectors, pipeline.name=p": 0.0002,
+        "measurement.key=vector, pipeline.name=p": 0.0008,
+        "measurement.key=vectors, pipeline.name=p": 0.0008,
     }
     assert again.total("forge.cost.amount") == 0.0001001
 
@@ -245,3 +246,33 @@ def test_nothing_is_kept_where_nobody_reports() -> None:
         BatchRunner(clock=FakeClock()).run(pipeline).drain()
     assert [name for name in recorded.points if name.startswith("forge.cost")] == []
     assert said(recorded, "forge.pipeline p") == [(None, None, None, None)]
+
+
+def test_what_waits_in_a_parent_process_is_not_the_childs() -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    table = SeriesTable(provider.get_meter("test"))
+    table.get(metrics.FORGE_COST_AMOUNT, {}).append(Decimal("0.5"))
+    table.forget()
+    table.drain()
+    assert reader.get_metrics_data() is None
+    provider.shutdown()
+
+
+class Elsewhere(Measurement):
+    key = "elsewhere"
+
+    def compute(self, sample: Sample) -> int:
+        usage.report(provider="elsewhere")
+        return 1
+
+
+@both_runners
+def test_calls_without_a_price(runner: Runner) -> None:
+    pipeline = Pipeline(name="p", source=samples(1), measurements=[Elsewhere()], prices=PRICES)
+    with recording() as recorded:
+        runner.run(pipeline).drain()
+    of = "measurement.key=elsewhere, pipeline.name=p, gen_ai.provider.name=elsewhere"
+    assert recorded.points["forge.cost.unpriced"] == {of: 1}
+    assert "forge.cost.amount" not in recorded.points
+    assert said(recorded, "forge.measurement elsewhere") == [(1, None, None, None)]

@@ -11,6 +11,8 @@ from typing import Any
 import openai
 import pytest
 from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.util.genai.handler import TelemetryHandler
 
 from forge import BatchRunner, Pipeline, RunResult, Sample, SQLStorage, StreamingRunner, stage, usage
 from forge.runner import Runner
@@ -219,6 +221,37 @@ def test_a_stream_that_does_not_say_what_it_used_has_no_price(
         result = runner.run(Pipeline(name="p", source=samples(PLAIN), stages=[streamed])).drain()
     assert (result.cost.calls, result.cost.unpriced, result.cost.amount) == (1, 1, Decimal(0))
     assert recorded.total("forge.cost.unpriced") == 1
+
+
+@both_runners
+def test_calls_that_fail_and_calls_that_wrap_calls(runner: Runner) -> None:
+    with recording() as recorded:
+        handler = TelemetryHandler(tracer_provider=recorded.tracer_provider, meter_provider=MeterProvider())
+
+        @stage
+        def calls(sample: Sample) -> Sample:
+            for tokens in (None, 7):  # the first one was not answered
+                failed = handler.inference("openai", request_model="gpt-4o-mini")
+                failed.input_tokens = tokens
+                failed.fail(ValueError("failed"))
+                failed.stop()  # ends it once
+            with handler.inference("openai", request_model="gpt-4o-mini") as outer:
+                with handler.inference("openai", request_model="gpt-4o-mini") as inner:
+                    inner.input_tokens, inner.output_tokens = 10, 20
+                outer.response_model_name = "gpt-4o-mini-2024-07-18"
+            with handler.embedding("openai", request_model="text-embedding-3-small") as embedding:
+                embedding.input_tokens = 100
+            return sample
+
+        result = runner.run(Pipeline(name="p", source=samples(1), stages=[calls])).drain()
+    assert said_by_result(result) == {
+        ("gpt-4o-mini", "calls"): 2,
+        ("gpt-4o-mini", "input"): 17,
+        ("gpt-4o-mini", "output"): 20,
+        ("text-embedding-3-small", "calls"): 1,
+        ("text-embedding-3-small", "input"): 100,
+    }
+    assert said_by_spans(recorded, "forge.stage") == (3, 117, 20)
 
 
 def test_calls_outside_of_a_pipeline_and_after_uninstrumenting(
