@@ -33,6 +33,15 @@ HURRY = {"forge_pipeline_active offset 15m": "forge_pipeline_active offset 3s", 
 LOOKBACK = 5
 """Seconds."""
 OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "300"}
+BUDGET = """
+groups:
+- name: budgets
+  rules:
+  - record: pipeline:forge_cost_amount:budget1h
+    expr: vector(4)
+    labels: {forge_pipeline_name: worker}
+"""
+"""Dollars an hour, as a user declares them."""
 UNDESERVED = {"ForgeLedgerImbalance"}
 """What no run makes fire unless Forge itself is broken; `collector-config/prometheus/tests` has the series for it."""
 
@@ -50,6 +59,7 @@ def server(stack: Stack) -> PrometheusServer:
                     assert text in rule["expr"]
                     rule["expr"] = rule["expr"].replace(text, other)
         (folder / source.name).write_text(yaml.safe_dump(content))
+    (folder / "budgets.yaml").write_text(BUDGET)
     return stack.prometheus(rules=folder / "*.yaml", lookback=f"{LOOKBACK}s").run()
 
 
@@ -75,6 +85,9 @@ SHORT: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
     "ForgeStageOverBudget": ({"good": 30, "budget": 1e-9}, {}),
     "ForgeDeadLetters": ({"good": 5, "bad": 5}, {}),
     "ForgePipelineOverdue": ({"good": 1, "interval": 1}, {}),
+    "ForgeWastedCost": ({"good": 90, "bad": 1, "spends": {"bad": "2"}}, {}),
+    "ForgeSpendRate": ({"good": 2, "spends": {"good": "2.5"}}, {}),
+    "ForgeUnpricedCalls": ({"good": 1, "spends": {"good": None}}, {}),
     "ForgeTelemetryFaults": ({"good": 1, "faulty": True}, {}),
     "ForgeTelemetryDropped": (
         {"good": 300},

@@ -3,7 +3,8 @@
 The argument is a JSON object. `good`, `bad` and `limited` are how many samples pass, fail, and fail once because of a
 rate limit; `fails` breaks the source at its end; `again` does what is finished once more; `text` is what an error
 message says; `pause` is a file that the last sample waits for; `budget` is the latency budget of the stage `check`, and
-`interval` how often the pipeline should succeed, in seconds; `faulty` sets a hook that raises.
+`interval` how often the pipeline should succeed, in seconds; `faulty` sets a hook that raises; `spends` is how many
+dollars looking at a sample of each kind costs, where null means that nobody knows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import set_tracer_provider
 
-from forge import Measurement, Pipeline, RetryPolicy, Sample, SQLStorage, StreamingRunner, stage
+from forge import Measurement, Pipeline, RetryPolicy, Sample, SQLStorage, StreamingRunner, stage, usage
 from forge_otel import ForgeInstrumentor
 
 SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("good", "bad", "limited"), 0),
     **dict.fromkeys(("fails", "again", "faulty"), False),
     **dict.fromkeys(("pause", "budget", "interval")),
+    "spends": {},
     "text": "bad",
 }
 logger = logging.getLogger("worker")
@@ -78,6 +81,9 @@ def pipeline(settings: Mapping[str, Any]) -> Pipeline:
 
     @stage(retry=RetryPolicy(max_attempts=2, initial_delay=0.001), latency_budget=settings["budget"])
     def check(sample: Sample) -> Sample:
+        if sample.data in settings["spends"]:
+            amount = settings["spends"][sample.data]
+            usage.report(provider="worker", model="eye", amount=None if amount is None else Decimal(amount))
         if sample.data == "bad":
             logger.warning("looking at a bad one")
             raise ValueError(settings["text"])
