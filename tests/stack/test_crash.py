@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ BATCH = 32
 TO_THE_QUEUE = BATCH * ((os.cpu_count() or 1) + 1)
 """Spans that may be on their way to a queue: `batch/isolate` holds a request for each processor, and one more."""
 MANY_REQUESTS = {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": str(BATCH), "OTEL_BSP_SCHEDULE_DELAY": "20"}
+OUTAGE = 60
+"""Seconds that a backend is away, with one run after the other."""
 SOON = {"retry_on_failure": {"initial_interval": "500ms", "max_interval": "1s"}}
 """So that the tests need not wait as long as a backend may."""
 
@@ -126,10 +129,12 @@ def test_a_backend_that_comes_back(stack: Stack, backend: Collector, tmp_path: P
     wait_until(lambda: counted(backend.spans()) == everything, "all spans have arrived")
 
     backend.stop()
-    finish(start_worker(collector.otlp, tmp_path / "db2", {"good": 50}, **MANY_REQUESTS))
+    gone = time.monotonic()
+    while time.monotonic() < gone + OUTAGE:
+        finish(start_worker(collector.otlp, tmp_path / "db2", {"good": 50, "again": True}, **MANY_REQUESTS))
     backend.run()
     everything = counted(collector.spans())
-    wait_until(lambda: counted(backend.spans()) == everything, "those of the second run have arrived as well")
+    wait_until(lambda: counted(backend.spans()) == everything, "those of the other runs have arrived as well")
     assert set(everything.values()) == {1}
     failed = list(samples(text(f"http://{collector.own}/metrics"), "otelcol_exporter_send_failed_spans_total"))
     assert sum(value for _, value in failed) == 0
