@@ -6,7 +6,7 @@ RUN python -m venv /opt/forge-otel
 COPY pyproject.toml README.md LICENSE /src/
 COPY src /src/src
 COPY examples /src/examples
-RUN --mount=type=cache,target=/root/.cache/pip /opt/forge-otel/bin/pip install '/src[demo,statsd-bridge]'
+RUN --mount=type=cache,target=/var/cache/pip /opt/forge-otel/bin/pip install --cache-dir /var/cache/pip '/src[demo,statsd-bridge]'
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/forge-otel /opt/forge-otel
