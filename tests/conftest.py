@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .support import postgresql, vocabulary
+from .support.needs import lacking
 from .support.telemetry import UNVERIFIED
 
 if TYPE_CHECKING:
@@ -53,10 +54,7 @@ def _telemetry_keeps_to_the_vocabulary() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def _postgresql_server() -> Iterator[postgresql.Server]:
     if not postgresql.is_installed():
-        message = f"needs PostgreSQL: {postgresql.INSTALL}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking(f"needs PostgreSQL: {postgresql.INSTALL}")
     with postgresql.running_server() as server:
         yield server
 

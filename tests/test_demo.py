@@ -37,6 +37,7 @@ from forge_otel.demo.summary import show
 from forge_otel.demo.verdict import judge
 
 from .support import vocabulary
+from .support.needs import lacking
 from .test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "code_corpus.py"
@@ -517,10 +518,7 @@ def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
 ) -> None:
     program = shutil.which("opentelemetry-instrument", path=Path(sys.executable).parent)
     if program is None or not importlib.metadata.entry_points(group="opentelemetry_instrumentor", name="forge"):
-        message = "needs opentelemetry-instrument and forge-otel as a distribution: pip install -e '.[dev]'"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking("needs opentelemetry-instrument and forge-otel as a distribution: pip install -e '.[dev]'")
     process = subprocess.run(
         [program, sys.executable, EXAMPLE, "--input", folder, "--out", tmp_path],
         capture_output=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from ..support.needs import lacking
 from ..support.tools import tool
 from .pipelines import finish, start_worker
 from .services import CONFIGURATIONS
@@ -53,10 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def certify(folder: Path) -> None:
     """Write a certificate for 127.0.0.1, signed by itself, and its key."""
     if shutil.which("openssl") is None:
-        message = "needs openssl: apt-get install openssl"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        lacking("needs openssl: apt-get install openssl")
     command = [
         *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
         *("-keyout", "key.pem", "-out", "cert.pem", "-days", "1", "-subj", "/CN=gateway"),

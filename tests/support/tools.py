@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from .needs import lacking
 
 STACK = Path(__file__).parents[2] / "tools" / "stack"
 
@@ -20,9 +20,7 @@ def tool(name: str) -> Path:
     """The path of a program, by its name in ``tools/stack``; without it the test skips, or fails under ``CI=true``."""
     path, problem = _find(name)
     if path is None:
-        if _ENVIRONMENT.get("CI") == "true":
-            pytest.fail(problem)
-        pytest.skip(problem)
+        lacking(problem)
     return path
 
 
