@@ -22,8 +22,8 @@ class StageQueue:
     """Samples on their way from one step to the next, at most `limit` of them.
 
     Threads use `put` and `get`, tasks on an event loop `put_async` and `get_async`; any mix of them may wait on either
-    side. Whoever has found it full goes on when half of it is free. `stage` is the name of the stage that takes from it,
-    None where it leads to something else.
+    side. Whoever has found it full goes on when half of it is free. `stage` is the name of the stage that takes from
+    it, None where it leads to something else.
     """
 
     def __init__(self, limit: int, *, stage: str | None = None, clock: Clock | None = None) -> None:
