@@ -34,7 +34,7 @@ class Way:
 
 
 WAYS = (
-    Way(name="loop", label="a loop, one sample after the other"),
+    Way(name="loop", label="a plain loop"),
     Way(name=REFERENCE, label="ThreadPoolExecutor.map"),
     Way(name="streaming", label="StreamingRunner, drained"),
     Way(name="streaming_iterated", label="StreamingRunner, iterated"),

@@ -116,7 +116,7 @@ def _runs(pipelines: Mapping[str, Any], name: str, unit: str) -> Table:
 
 
 def of_runner(runner: Mapping[str, Any]) -> list[Table]:
-    """Shares are those of the rate that the pool has, by the smallest processor time."""
+    """Shares compare the smallest processor times."""
     cpu = {row["way"]: row["cpu"]["min"] for row in runner["rows"] if "cpu" in row}
     rows = []
     for row in runner["rows"]:
@@ -126,8 +126,14 @@ def of_runner(runner: Mapping[str, Any]) -> list[Table]:
         rate = f"{1 / row['seconds']['min']:,.0f}"
         share = f"{cpu[REFERENCE] / row['cpu']['min']:.2f}"
         rows.append((row["label"], micro(row["cpu"]["min"]), micro(row["cpu"]["median"]), share, rate))
-    columns = ("", "µs cpu", "median", "share of the pool's rate", "samples/s")
-    return [Table("Three stages that do nothing, for each sample", columns, rows)]
+    columns = ("", "µs cpu", "median", "share", "samples/s")
+    return [
+        Table(
+            "Three stages that do nothing, µs for each sample, and shares of the rate of ThreadPoolExecutor.map",
+            columns,
+            rows,
+        )
+    ]
 
 
 def micro(seconds: float) -> str:
