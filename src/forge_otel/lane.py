@@ -134,7 +134,7 @@ class Lane(ABC):
         attributes = {**self.attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
         call = Call(self.operation, self.run.telemetry, self.run, (None, self.subject, None), attributes)
         call.started = started
-        call.notes, scope.notes = scope.notes, []
+        call.notes, scope.notes = scope.notes, ()
         call.belongs_to(scope, scope.busy_span)
         call.close(result, error)
 

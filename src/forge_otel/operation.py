@@ -161,7 +161,7 @@ class Call:
         self.span: trace.Span | None = None
         self.context: Context | None = None
         """With the span current; None without a span, which means the context that is current anyway."""
-        self.notes: list[Any] = []
+        self.notes: Sequence[Any] = ()
         """What is found out on the way, for `Operation.end`."""
         self.clock = run.clock if run is not None else telemetry.clock
         self.started = self.clock()
@@ -342,7 +342,7 @@ class Call:
         if alone:
             write_step(self.run, step, time.time_ns())
         for scope in self._trails:
-            scope.trail.append(step)
+            scope.add_step(step)
 
     @property
     def _spending(self) -> Spending | None:

@@ -37,12 +37,12 @@ class Buffer:
     `list.append` is atomic, with and without the global interpreter lock, so threads append without a lock of ours.
     """
 
-    __slots__ = ("_lock", "_name", "_write", "values")
+    __slots__ = ("_lock", "_write", "name", "values")
 
     def __init__(self, name: str, write: Callable[..., None]) -> None:
         self.values: list[Any] = []
         """Whoever appends here itself calls `drain` when there are `FULL` of them."""
-        self._name = name
+        self.name = name
         self._write = write
         self._lock = threading.Lock()
 
@@ -62,7 +62,7 @@ class Buffer:
             if count:
                 chunk = self.values[:count]
                 del self.values[:count]
-                with guard.protected(f"the metric {self._name}"):
+                with guard.protected(f"the metric {self.name}"):
                     self._write(chunk)
         finally:
             self._lock.release()
@@ -158,6 +158,31 @@ class Series(Buffer):
         return True
 
 
+class Tally(Buffer):
+    """Durations of what happens for every sample of a run: they go into a histogram, and counters say how many."""
+
+    __slots__ = ("_counts", "_duration")
+
+    def __init__(self, table: SeriesTable, duration: Series, counts: Sequence[Series]) -> None:
+        self._duration = duration
+        self._counts = counts
+        super().__init__(duration.name, self._write_all)
+        table.add(self)
+
+    def write(self, seconds: float, span: Span) -> None:
+        """Write what belongs to a span."""
+        self._duration.write(seconds, span)
+        self._count(1)
+
+    def _write_all(self, durations: Sequence[float]) -> None:
+        self._duration.write_all(durations)
+        self._count(len(durations))
+
+    def _count(self, number: int) -> None:
+        for series in self._counts:
+            series.append(number)
+
+
 class SeriesTable:
     """All series of a meter. Its instruments are created here, once; of the attributes given, each takes only those
     that the vocabulary allows it, and no more different values of them than `Cardinality` does.
@@ -187,8 +212,12 @@ class SeriesTable:
     def buffer(self, name: str, write: Callable[[list[Any]], None]) -> Buffer:
         """A buffer of something else that becomes values of series."""
         buffer = Buffer(name, write)
-        self._buffers.insert(0, buffer)
+        self.add(buffer)
         return buffer
+
+    def add(self, buffer: Buffer) -> None:
+        """Have a buffer drained before the series are, to which it writes."""
+        self._buffers.insert(0, buffer)
 
     def release(self, buffer: Buffer) -> None:
         """Write what is in a buffer that nobody uses any more."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, Status, StatusCode
 
 from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
@@ -61,6 +62,25 @@ class Record:
 
 Step = tuple[Record, float, float, float]
 """What was done, when it began by the run's clock, the seconds that it took, and of these the busy ones."""
+
+
+class UnwrittenSpan(NonRecordingSpan):
+    """Stands for a span that may be written later, and is not recorded: other instrumentations do not record either,
+    and logs refer to it. Its ids are drawn when somebody asks for them, which of most samples nobody does.
+    """
+
+    def __init__(self, ids: ReservedIds, parent: SpanContext | None) -> None:
+        self._ids = ids
+        self._parent = parent
+
+    def get_span_context(self) -> SpanContext:
+        context = self.__dict__.get("_context")
+        if context is None:  # the first of several threads that ask decides
+            context = self.__dict__.setdefault("_context", self._ids.reserve(self._parent))
+        return context  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.get_span_context()!r})"
 
 
 class ReservedIds:
@@ -126,24 +146,28 @@ def leave_out(scope: SampleScope, why: str) -> None:
     """A sample that was not traced settles: count the spans that it would have. That of a batch is counted with the
     last of its samples, unless it was written with another one.
     """
-    left_out = 1
-    for record, *_ in scope.trail:
-        if not record.samples or (not record.written and next(record.settled) == record.samples):
-            left_out += 1
+    left_out = 1 + len(scope.trail)
+    if scope.shares_steps:
+        for step in scope.trail:
+            record = step[0]
+            if record.samples and (record.written or next(record.settled) != record.samples):
+                left_out -= 1
     scope.run.suppress(Signal.SPAN.value, why, left_out)
 
 
 def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, links: Sequence[Link]) -> None:
     run, settled = scope.run, scope.clock()
-    assert scope.span_context is not None
+    assert scope.unwritten is not None
+    context = scope.unwritten.get_span_context()
+    began = time.time_ns() - round((settled - scope.started) * 1e9)
 
     def at(reading: float) -> int:
-        return scope.anchor + round((reading - scope.started) * 1e9)
+        return began + round((reading - scope.started) * 1e9)
 
     above = run.call.context
-    if scope.span_context.trace_id != run.trace_id:  # a trace of its own
+    if run.span_context is None or context.trace_id != run.span_context.trace_id:  # a trace of its own
         above = trace.set_span_in_context(trace.INVALID_SPAN)
-    with run.telemetry.ids.used(scope.span_context):
+    with run.telemetry.ids.used(context):
         span = _start(run, record, above, at(scope.started), links=links)
     inside = [trace.set_span_in_context(span)] * len(steps)
     for index in reversed(range(len(steps))):
@@ -151,7 +175,7 @@ def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, lin
         parent = _parent(steps, index)
         if done.samples:
             done.written = True
-            child = _start(run, done, run.call.context, at(started), links=[Link(scope.span_context)])
+            child = _start(run, done, run.call.context, at(started), links=[Link(context)])
         else:
             child = _start(
                 run, done, inside[index if parent is None else parent], at(started), sample_id=scope.sample_id

@@ -332,7 +332,7 @@ def _retry_end(retry: Call, _: None, __: BaseException | None) -> Ending:
     # What goes by a lane is no call of its own before it has ended.
     execution = CALL.get() or SAMPLE.get()
     if execution is not None:
-        execution.notes.append((attempt, kind, delay))
+        execution.notes = (*execution.notes, (attempt, kind, delay))
     said = {
         a.FORGE_STAGE_ATTEMPT: attempt,
         a.FORGE_STAGE_RETRY_DELAY: delay,
