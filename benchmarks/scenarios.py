@@ -16,8 +16,8 @@ from forge.queue import StageQueue
 from forge.runner.base import Runner
 from forge.runner.settler import Settler
 
-CALLS = 512
-"""How many calls are timed together: buffers of the telemetry that are emptied every 512 values are then emptied once
+CALLS = 2048
+"""How many calls are timed together: buffers of the telemetry that are emptied every 2048 values are then emptied once
 within that time."""
 
 Loop = Callable[[StageExecutor, Stage, Sequence[Item], int], float]
