@@ -16,10 +16,6 @@ from forge.queue import StageQueue
 from forge.runner.base import Runner
 from forge.runner.settler import Settler
 
-CALLS = 512
-"""How many calls are timed together: buffers of the telemetry that are emptied every 512 values are then emptied once
-within that time."""
-
 Loop = Callable[[StageExecutor, Stage, Sequence[Item], int], float]
 """Calls a stage so many times for each item; returns the processor seconds of one call, for the fastest item."""
 
@@ -33,6 +29,8 @@ class Scenario:
     stage: Stage
     loop: Loop
     samples: int = 1
+    calls: int = 512
+    """How many calls are timed together."""
 
 
 def seconds_per_call(scenario: Scenario, stage: Stage, share: int = 1) -> float:
@@ -41,7 +39,7 @@ def seconds_per_call(scenario: Scenario, stage: Stage, share: int = 1) -> float:
 
     def work(executor: StageExecutor, items: Sequence[Item]) -> None:
         nonlocal seconds
-        seconds = scenario.loop(executor, stage, items, CALLS // share)
+        seconds = scenario.loop(executor, stage, items, scenario.calls // share)
 
     source = [Sample(id=f"sample-{number}", data=number) for number in range(scenario.samples)]
     HandOver(work).run(Pipeline(name="benchmark", source=source, stages=[stage])).drain()
@@ -151,8 +149,9 @@ def same_batch(samples: Sequence[Sample]) -> Any:
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario(name="call", label="succeeds", stage=stage(same), loop=one_by_one, samples=8),
-        # Once in a run, so that they stay within the number of stack traces that a run writes.
+        # So many that every buffer of the telemetry, which is emptied when it is full, is so within the time.
+        Scenario(name="call", label="succeeds", stage=stage(same), loop=one_by_one, samples=8, calls=2048),
+        # Fewer, and once in a run, so that they stay within the number of stack traces that a run writes.
         Scenario(name="failed", label="fails", stage=stage(refuse), loop=one_by_one),
         Scenario(name="retried", label="retried once", stage=Hesitant(), loop=one_by_one),
         Scenario(name="async", label="async", stage=stage(same_later), loop=awaited, samples=2),

@@ -8,7 +8,6 @@ What ends in another way is handed to the operation, which describes it like any
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import context as otel_context
@@ -17,7 +16,7 @@ from opentelemetry import trace
 from . import guard
 from .operation import Call, Operation
 from .semconv import attributes as a
-from .series import FULL, Attributes
+from .series import Attributes
 from .trail import Record, Step, set_known, span_name, start_attributes
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class Lane(ABC):
         "_total",
         "attributes",
         "buffer",
-        "busy",
+        "durations",
         "operation",
         "record",
         "run",
@@ -60,7 +59,7 @@ class Lane(ABC):
         total: Metric | None = None,
     ) -> None:
         """The usual ending has these attributes; it is recorded in the histogram `duration` and counted once by each of
-        `counts`; `total` is the counter of its busy seconds.
+        `counts`; `total` is the counter of its busy seconds, which are all of them.
         """
         assert operation.span is not None
         self.run = run
@@ -73,10 +72,9 @@ class Lane(ABC):
         self._duration = series.get(duration, said)
         self._counts = [series.get(metric, said) for metric in counts]
         self._total = series.get(total, said) if total is not None else None
-        self.busy: list[float] | deque[float] = self._total.values if self._total is not None else deque(maxlen=0)
-        """Where busy seconds are put; they wait as long as the durations do."""
         self.buffer = series.buffer(operation.name, self._write)
-        """Where durations are put."""
+        self.durations = self.buffer.values
+        """Where durations are put. Whoever appends here itself calls `buffer.drain` when there are `FULL` of them."""
 
     def close(self) -> None:
         """Nothing comes by it any more."""
@@ -107,12 +105,10 @@ class Lane(ABC):
                 self.end(scope, started, result, None)
             elif span is None:
                 scope.trail.append(step)
-                self.busy.append(step[3])
                 self.buffer.append(step[2])
             else:
                 self._duration.write(step[2], span)
-                self._count(1)
-                self.busy.append(step[3])
+                self._count(1, step[2])
                 span.set_attributes(self.record.ended)
                 if scope.spending is not None:
                     set_known(span, scope.spending.said_by(self.record.name))
@@ -196,10 +192,10 @@ class Lane(ABC):
 
     def _write(self, durations: list[float]) -> None:
         self._duration.write_all(durations)
-        self._count(len(durations))
+        self._count(len(durations), sum(durations))
 
-    def _count(self, calls: int) -> None:
+    def _count(self, calls: int, seconds: float) -> None:
         for series in self._counts:
             series.append(calls)
-        if self._total is not None and len(self.busy) >= FULL:
-            self._total.drain()
+        if self._total is not None:
+            self._total.append(seconds)

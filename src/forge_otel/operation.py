@@ -338,7 +338,7 @@ class Call:
         start = start_attributes(defined, self.attributes)
         samples = len(self._trails) if self.operation.links_samples else 0
         record = Record(defined, span_name(defined, start), start, ended, ending.error, samples)
-        step = (record, self.started, self.elapsed, 0.0)
+        step = (record, self.started, self.elapsed)
         if alone:
             write_step(self.run, step, time.time_ns())
         for scope in self._trails:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Attributes = Mapping[str, Any]
 """Attributes by name; those that are None are left out wherever they are written."""
 
-FULL: Final = 512
+FULL: Final = 2048
 """How many values wait at the most before they are written."""
 
 PATIENCE: Final = 1.0

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .scope import RunScope, SampleScope
     from .semconv import definitions
 
-LONGEST: Final = 256
+LONGEST: Final = 64
 """How many steps of one sample are kept, the last ones; a stage may use the storage any number of times."""
 
 
@@ -60,8 +60,8 @@ class Record:
         self.written = False
 
 
-Step = tuple[Record, float, float, float]
-"""What was done, when it began by the run's clock, the seconds that it took, and of these the busy ones."""
+Step = tuple[Record, float, float]
+"""What was done, when it began by the run's clock, and the seconds that it took."""
 
 
 class UnwrittenSpan(NonRecordingSpan):
@@ -171,7 +171,7 @@ def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, lin
         span = _start(run, record, above, at(scope.started), links=links)
     inside = [trace.set_span_in_context(span)] * len(steps)
     for index in reversed(range(len(steps))):
-        done, started, duration, _ = steps[index]
+        done, started, duration = steps[index]
         parent = _parent(steps, index)
         if done.samples:
             done.written = True
@@ -190,7 +190,7 @@ def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, lin
 
 def write_step(run: RunScope, step: Step, ended: int) -> None:
     """Write the span of what belongs to no sample, and was not traced; `ended` is a Unix time in nanoseconds."""
-    record, _, duration, _ = step
+    record, _, duration = step
     span = _start(run, record, None, ended - round(duration * 1e9))
     end_span(span, record.ended, record.error, ended)
 
@@ -199,7 +199,7 @@ def _parent(steps: Sequence[Step], index: int) -> int | None:
     """The step within which another one began; it ended later, so it comes behind on the trail."""
     began = steps[index][1]
     for later in range(index + 1, len(steps)):
-        _, started, duration, _ = steps[later]
+        _, started, duration = steps[later]
         if started < began <= started + duration:
             return later
     return None

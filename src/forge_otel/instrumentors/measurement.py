@@ -172,7 +172,7 @@ class MeasurementLane(Lane):
         )
 
     def usual(self, started: float, result: MeasurementResult) -> Step | None:
-        return (self.record, started, result.duration, 0.0) if result.outcome is self._computed else None
+        return (self.record, started, result.duration) if result.outcome is self._computed else None
 
 
 def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callable[..., MeasurementResult]:

@@ -231,17 +231,17 @@ class StageLane(Lane):
 
     def usual(self, started: float, result: Verdict) -> Step | None:
         if result.outcome is self._success and result.attempts == 1:
-            return (self.record, started, result.duration, result.busy)
+            return (self.record, started, result.duration)  # in one attempt, so all of it was busy
         return None
 
 
 def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verdict]:
     from forge.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
-    success = StageOutcome.SUCCESS
+    success, sample_of, full = StageOutcome.SUCCESS, SAMPLE.get, FULL  # what is local is found faster
 
-    def apply(self: StageExecutor, stage: Stage, sample: Sample) -> Verdict:
-        scope = SAMPLE.get()
+    def apply(self: StageExecutor, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
+        scope = sample_of()
         if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
             return STAGE.call(layer, original, self, stage, sample)
         if scope.span is not None:
@@ -253,20 +253,19 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
             scope.busy = None
             return original(self, stage, sample)
         try:
-            verdict = original(self, stage, sample)
+            verdict = original(self, stage, sample, started)
         except BaseException as error:
             lane.raised(scope, error)
             raise
         try:
             if verdict.outcome is success and verdict.attempts == 1 and scope.spending is None:
-                step = (lane.record, started, verdict.duration, verdict.busy)
+                duration = verdict.duration
                 scope.busy = None
-                scope.trail.append(step)
+                scope.trail.append((lane.record, started, duration))
                 if not scope.settled or scope.claim():
-                    lane.busy.append(verdict.busy)
-                    durations = lane.buffer.values
-                    durations.append(verdict.duration)
-                    if len(durations) >= FULL:
+                    durations = lane.durations
+                    durations.append(duration)
+                    if len(durations) >= full:
                         lane.buffer.drain()
             else:
                 lane.ended(scope, verdict)
