@@ -19,11 +19,16 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
 
 
 def message(error: BaseException) -> str:
-    """What an exception says; where its `__str__` fails, what Python prints instead."""
+    """What an exception says; where its `__str__` fails, much the same as Python prints instead."""
+    said = _said(error)
+    return said if said is not None else f"<exception str() failed: {qualified_name(type(error))}>"
+
+
+def _said(error: BaseException) -> str | None:
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - somebody else's code
-        return f"<exception str() failed: {qualified_name(type(error))}>"
+        return None
 
 
 def stacktrace(error: BaseException) -> str:
@@ -35,7 +40,7 @@ def stacktrace(error: BaseException) -> str:
     context = None if error.__suppress_context__ else error.__context__
     if error.__cause__ is None and context is None and not isinstance(error, BaseExceptionGroup):
         frames = _frames(error.__traceback__) if error.__traceback__ is not None else ""
-        return frames + "".join(traceback.format_exception_only(error))
+        return frames + _last_lines(error)
     formatted = traceback.TracebackException.from_exception(error)
     pending, seen = [formatted], set()
     while pending:
@@ -48,6 +53,19 @@ def stacktrace(error: BaseException) -> str:
         pending += [p for p in (part.__cause__, part.__context__, *(part.exceptions or ())) if p is not None]
     return "".join(formatted.format())
 
+
+def _last_lines(error: BaseException) -> str:
+    """What stands below the frames: with most exceptions a single line, which Python takes long to find."""
+    said = _said(error)
+    if said is None or isinstance(error, _SAYING_MORE) or hasattr(error, "__notes__"):
+        return "".join(traceback.format_exception_only(error))
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "__main__" else qualified_name(kind)
+    return f"{name}: {said}\n" if said else f"{name}\n"
+
+
+_SAYING_MORE: Final = (SyntaxError, ImportError, NameError, AttributeError)
+"""With these Python prints where the mistake is, or what may have been meant."""
 
 _MOST_FRAMES: Final = 256
 _formatted: dict[tuple[tuple[CodeType, int], ...], str] = {}
