@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from types import CodeType, TracebackType
 from typing import Final
 
@@ -68,21 +69,27 @@ _SAYING_MORE: Final = (SyntaxError, ImportError, NameError, AttributeError)
 """With these Python prints where the mistake is, or what may have been meant."""
 
 _MOST_FRAMES: Final = 256
-_formatted: dict[tuple[tuple[CodeType, int], ...], str] = {}
-"""Frames in words, by code and line. In an outage the same line fails again and again, and what stands in it has to be
-looked up but once."""
+_formatted: dict[tuple[int, ...], tuple[str, Sequence[CodeType]]] = {}
+"""Frames in words, by the identity of the code and the place in it. In an outage the same line fails again and again,
+and what stands in it has to be looked up but once. (Code is kept, or something else might get its identity; its hash
+takes longer than all of this.)"""
 
 
 def _frames(raised: TracebackType) -> str:
-    key = tuple((frame.f_code, line) for frame, line in traceback.walk_tb(raised))
+    places: list[int] = []
+    frame: TracebackType | None = raised
+    while frame is not None:
+        places += id(frame.tb_frame.f_code), frame.tb_lasti
+        frame = frame.tb_next
+    key = tuple(places)
     found = _formatted.get(key)
     if found is None:
         stack = traceback.StackSummary.extract(traceback.walk_tb(raised))
-        found = "".join(["Traceback (most recent call last):\n", *stack.format()])
+        words = "".join(["Traceback (most recent call last):\n", *stack.format()])
         if len(_formatted) >= _MOST_FRAMES:
             _formatted.clear()
-        _formatted[key] = found
-    return found
+        found = _formatted[key] = words, [frame.f_code for frame, _ in traceback.walk_tb(raised)]
+    return found[0]
 
 
 def qualified_name(kind: type) -> str:
