@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .budget import EventBudget, SpanBudget
@@ -17,6 +17,7 @@ from .trail import LONGEST
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
+    from .instrumentors.storage import WriteLane
     from .lane import Lane
     from .operation import Call
     from .semconv.definitions import Metric
@@ -61,6 +62,7 @@ class RunScope:
         "steps",
         "telemetry",
         "waits",
+        "writes",
     )
 
     def __init__(
@@ -108,6 +110,8 @@ class RunScope:
             for outcome in a.ForgeSampleOutcome
         }
         """Of the samples that have settled, how long they took, by outcome."""
+        self.writes: dict[int, WriteLane] = {}
+        """What is known beforehand about what is stored, by the `id` of the storage."""
         self.waits: dict[str, Series] = {}
         """How long samples waited in front of a stage, by its name."""
         self._spans = int(self.recording)
@@ -188,6 +192,7 @@ class RunScope:
         self.stages.clear()
         self.measurements.clear()
         self.waits.clear()
+        self.writes.clear()
         return lanes
 
 

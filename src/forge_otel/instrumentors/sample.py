@@ -146,7 +146,7 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
 
 
 def _abandon(scope: SampleScope, error: BaseException) -> None:
-    """End the calls that were abandoned on a thread that cannot be stopped: whatever they still bring comes too late."""
+    """End the calls that were abandoned on a thread that cannot be stopped: what they still bring comes too late."""
     lane = scope.busy
     if lane is not None and scope.claim():
         lane.end(scope, scope.busy_since, None, error)
