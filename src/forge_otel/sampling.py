@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
 _BYTES: Final = 8
-_REMEMBERED: Final = 4096
-"""Of so many ids it is remembered: one is asked about when its sample begins, and when it is stored."""
 
 
 class Sampler:
@@ -16,17 +13,16 @@ class Sampler:
     and whenever it is run again. A sample that is traced at one rate is so at every higher one.
     """
 
-    __slots__ = ("_all", "_below", "traces")
+    __slots__ = ("_all", "_below")
 
     def __init__(self, rate: float) -> None:
         below = int(rate * 256**_BYTES)
         self._all = below == 256**_BYTES
         self._below: bytes = b"" if self._all or not below else below.to_bytes(_BYTES)
         """Digests are compared as they are: it is the order of the numbers that they stand for."""
-        self.traces = lru_cache(_REMEMBERED)(self._traces)
-        """Whether the sample of this id is traced."""
 
-    def _traces(self, sample_id: str) -> bool:
+    def traces(self, sample_id: str) -> bool:
+        """Whether the sample of this id is traced."""
         if not self._below:
             return self._all
         digest = blake2b(sample_id.encode("utf-8", "surrogatepass"), digest_size=_BYTES).digest()

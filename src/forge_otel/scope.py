@@ -45,6 +45,7 @@ class RunScope:
         "_suppressed",
         "admitted",
         "call",
+        "chosen",
         "clock",
         "ended",
         "event_budget",
@@ -112,6 +113,8 @@ class RunScope:
         """Of the samples that have settled, how long they took, by outcome."""
         self.writes: dict[int, WriteLane] = {}
         """What is known beforehand about what is stored, by the `id` of the storage."""
+        self.chosen: set[str] = set()
+        """The ids that the sampler chose, of those that have not settled."""
         self.waits: dict[str, Series] = {}
         """How long samples waited in front of a stage, by its name."""
         self._spans = int(self.recording)

@@ -206,7 +206,7 @@ def _lane_of(store: SQLStorage, records: Sequence[SampleRecord]) -> WriteLane | 
     lane = run.writes.get(id(store)) if run is not None else None
     if run is None or lane is None or SAMPLE.get() is not None or not is_instrumentation_enabled():
         return None
-    if run.recording and any(map(run.telemetry.sampler.traces, [record.id for record in records])):
+    if run.chosen and not run.chosen.isdisjoint([record.id for record in records]):
         return None
     return lane
 
