@@ -361,30 +361,20 @@ class Call:
             if not self._may_emit(event, more.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
                 continue
             attributes = {**self.attributes, **more, **(exception_attributes(error) if error is not None else {})}
-            self.telemetry.logger.emit(
-                timestamp=time.time_ns(),
-                context=self.context,
-                severity_number=event.severity,
-                severity_text=event.severity.name,
-                body=body,
-                attributes={name: value for name, value in attributes.items() if value is not None},
-                event_name=event.name,
-            )
+            known = {name: value for name, value in attributes.items() if value is not None}
+            self.telemetry.emit(event, body, known, self.context)
 
     def _may_emit(self, event: Event, kind: str | None) -> bool:
         """Events of errors, as long as the run's budget for their class lasts; of those that say what spans say as
         well, the ones of samples that are traced.
         """
-        run = self.run
-        if run is None:
+        if self.run is None:
             return True
-        if not event.default:
-            why = self._why
-        else:
-            why = None if kind is None or run.event_budget.take(kind) else Reason.BUDGET.value
-        if why is not None:
-            run.suppress(Signal.EVENT.value, why)
-        return why is None
+        if event.default:
+            return kind is None or self.run.may_emit(kind)
+        if self._why is not None:
+            self.run.suppress(Signal.EVENT.value, self._why)
+        return self._why is None
 
     def _hook(self, name: str, *result: Any) -> None:
         hook = getattr(self.telemetry.config, name)

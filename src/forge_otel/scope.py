@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .budget import EventBudget, SpanBudget
 from .semconv import attributes as a
 from .semconv import metrics
+from .semconv.attributes import ForgeTelemetryReason as Reason
+from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import PATIENCE, Buffer, Tally
 from .trail import LONGEST
 
@@ -102,11 +104,12 @@ class RunScope:
         self._buffers: list[Buffer] = []
         self.admitted = self.series(metrics.FORGE_SAMPLE_ADMITTED)
         """Counts the samples that were admitted."""
-        self.read = self._tally(metrics.FORGE_SOURCE_DURATION, metrics.FORGE_SOURCE_READS)
+        self.read = self.tally([self.series(metrics.FORGE_SOURCE_DURATION)], [self.series(metrics.FORGE_SOURCE_READS)])
         """Of the samples that were read, how long that took."""
         self.settled: Mapping[str, Tally] = {
-            outcome.value: self._tally(
-                metrics.FORGE_SAMPLE_DURATION, metrics.FORGE_SAMPLE_SETTLED, a.FORGE_SAMPLE_OUTCOME, outcome.value
+            outcome.value: self.tally(
+                [self.series(metrics.FORGE_SAMPLE_DURATION, a.FORGE_SAMPLE_OUTCOME, outcome.value)],
+                [self.series(metrics.FORGE_SAMPLE_SETTLED, a.FORGE_SAMPLE_OUTCOME, outcome.value)],
             )
             for outcome in a.ForgeSampleOutcome
         }
@@ -175,28 +178,31 @@ class RunScope:
             self._series[key] = series
         return series
 
-    def _tally(self, duration: Metric, count: Metric, attribute: str = "", value: str | None = None) -> Tally:
-        tally = Tally(
-            self.telemetry.series, self.series(duration, attribute, value), [self.series(count, attribute, value)]
-        )
+    def tally(self, durations: Sequence[Series], counts: Sequence[Series], totals: Sequence[Series] = ()) -> Tally:
+        """A tally that is written at the run's end at the latest."""
+        tally = Tally(self.telemetry.series, durations, counts, totals)
         self._buffers.append(tally)
         return tally
 
+    def may_emit(self, error_type: str) -> bool:
+        """Whether the budget allows one more event about an error of this class; else it is counted as left out."""
+        if self.event_budget.take(error_type):
+            return True
+        self.suppress(Signal.EVENT.value, Reason.BUDGET.value)
+        return False
+
     def close_lanes(self) -> None:
         """Send every call the long way, which sees that the run has ended, or that nobody is listening any more."""
-        for lane in self.forget_lanes():
-            lane.close()
+        self.forget_lanes()
         while self._buffers:
             self.telemetry.series.release(self._buffers.pop())
 
-    def forget_lanes(self) -> Sequence[Lane]:
+    def forget_lanes(self) -> None:
         """The same without a look at what has come by them."""
-        lanes = (*self.stages.values(), *self.measurements.values())
         self.stages.clear()
         self.measurements.clear()
         self.waits.clear()
         self.writes.clear()
-        return lanes
 
 
 class SampleScope:

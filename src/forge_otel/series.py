@@ -159,28 +159,37 @@ class Series(Buffer):
 
 
 class Tally(Buffer):
-    """Durations of what happens for every sample of a run: they go into a histogram, and counters say how many."""
+    """Durations of what happens for every sample of a run: they go into a histogram, counters say how many there were,
+    and others how many seconds. Any of them may be absent.
+    """
 
-    __slots__ = ("_counts", "_duration")
+    __slots__ = ("_counts", "_durations", "_totals")
 
-    def __init__(self, table: SeriesTable, duration: Series, counts: Sequence[Series]) -> None:
-        self._duration = duration
+    def __init__(
+        self, table: SeriesTable, durations: Sequence[Series], counts: Sequence[Series], totals: Sequence[Series] = ()
+    ) -> None:
+        self._durations = durations
         self._counts = counts
-        super().__init__(duration.name, self._write_all)
+        self._totals = totals
+        super().__init__((*durations, *counts)[0].name, self._write_all)
         table.add(self)
 
     def write(self, seconds: float, span: Span) -> None:
         """Write what belongs to a span."""
-        self._duration.write(seconds, span)
-        self._count(1)
+        for series in self._durations:
+            series.write(seconds, span)
+        self._count(1, seconds)
 
     def _write_all(self, durations: Sequence[float]) -> None:
-        self._duration.write_all(durations)
-        self._count(len(durations))
+        for series in self._durations:
+            series.write_all(durations)
+        self._count(len(durations), sum(durations))
 
-    def _count(self, number: int) -> None:
+    def _count(self, number: int, seconds: float) -> None:
         for series in self._counts:
             series.append(number)
+        for series in self._totals:
+            series.append(seconds)
 
 
 class SeriesTable:

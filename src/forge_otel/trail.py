@@ -61,6 +61,10 @@ class Record:
         """Counts those that have settled."""
         self.written = False
 
+    def failed(self, error: BaseException) -> Record:
+        """The same of a call that failed."""
+        return Record(self.defined, self.name, self.attributes, self.ended, error)
+
 
 Step = tuple[Record, float, float]
 """What was done, when it began by the run's clock, and the seconds that it took."""

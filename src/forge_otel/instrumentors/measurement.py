@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from .. import guard
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from forge.results import BatchMeasurementResult, MeasurementResult
 
     from ..scope import RunScope
-    from ..trail import Step
 
 
 def _start(_: MeasurementOrchestrator, measurement: Measurement, sample: Sample) -> Attributes:
@@ -156,24 +155,16 @@ MEASUREMENT_BATCH = Operation(
 class MeasurementLane(Lane):
     """A measurement, which usually is computed."""
 
-    __slots__ = ("_computed",)
+    __slots__ = ()
 
     def __init__(self, run: RunScope, measurement: Measurement) -> None:
-        from forge.results import MeasurementOutcome  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.results import MeasurementOutcome, MeasurementResult  # noqa: PLC0415 - there is a run, so it is imported
 
-        self._computed = MeasurementOutcome.COMPUTED
-        super().__init__(
-            run,
-            MEASUREMENT,
-            measurement,
-            {a.FORGE_MEASUREMENT_KEY: measurement.key, a.FORGE_MEASUREMENT_VERSION: measurement.version},
-            {a.FORGE_MEASUREMENT_OUTCOME: self._computed.value},
-            metrics.FORGE_MEASUREMENT_DURATION,
-            [metrics.FORGE_MEASUREMENT_COMPUTATIONS, metrics.FORGE_MEASUREMENT_CACHE_MISSES],
-        )
+        start = {a.FORGE_MEASUREMENT_KEY: measurement.key, a.FORGE_MEASUREMENT_VERSION: measurement.version}
+        super().__init__(run, MEASUREMENT, measurement, start, MeasurementResult(outcome=MeasurementOutcome.COMPUTED))
 
-    def usual(self, started: float, result: MeasurementResult) -> Step | None:
-        return (self.record, started, result.duration) if result.outcome is self._computed else None
+    def likeness(self, result: MeasurementResult) -> Hashable:
+        return None if result.saved else (result.outcome, result.error_type)
 
 
 def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callable[..., MeasurementResult]:
@@ -207,7 +198,7 @@ def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callab
                     durations = lane.durations
                     durations.append(duration)
                     if len(durations) >= full:
-                        lane.buffer.drain()
+                        lane.tally.drain()
             else:
                 lane.ended(scope, result)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import guard
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from forge.results import BatchVerdict, Verdict
 
     from ..scope import RunScope
-    from ..trail import Step
 
 
 def current_sample(*_: Any) -> Sequence[SampleScope]:
@@ -212,27 +211,19 @@ STAGE_BATCH = Operation(
 class StageLane(Lane):
     """A stage, which usually succeeds at the first attempt."""
 
-    __slots__ = ("_success",)
+    __slots__ = ("_cancelled",)
 
     def __init__(self, run: RunScope, stage: Stage) -> None:
-        from forge.results import StageOutcome  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.results import StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
 
-        self._success = StageOutcome.SUCCESS
-        super().__init__(
-            run,
-            STAGE,
-            stage,
-            {a.FORGE_STAGE_NAME: stage.name},
-            {a.FORGE_STAGE_OUTCOME: self._success.value},
-            metrics.FORGE_STAGE_DURATION,
-            [metrics.FORGE_STAGE_EXECUTIONS],
-            metrics.FORGE_STAGE_BUSY_TIME,
-        )
+        self._cancelled = StageOutcome.CANCELLED
+        super().__init__(run, STAGE, stage, {a.FORGE_STAGE_NAME: stage.name}, Verdict(outcome=StageOutcome.SUCCESS))
 
-    def usual(self, started: float, result: Verdict) -> Step | None:
-        if result.outcome is self._success and result.attempts == 1:
-            return (self.record, started, result.duration)  # in one attempt, so all of it was busy
-        return None
+    def likeness(self, result: Verdict) -> Hashable:
+        # In a single attempt that was not cut short the stage was busy all the time.
+        if result.attempts > 1 or result.outcome is self._cancelled:
+            return None
+        return result.outcome, result.skip_reason, result.error_type
 
 
 def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verdict]:
@@ -266,7 +257,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
                     durations = lane.durations
                     durations.append(duration)
                     if len(durations) >= full:
-                        lane.buffer.drain()
+                        lane.tally.drain()
             else:
                 lane.ended(scope, verdict)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
