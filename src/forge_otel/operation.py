@@ -194,6 +194,10 @@ class Call:
         elif scope.why is not None:
             self._trails, self._why = (scope,), scope.why
 
+    def is_left_out(self, why: str) -> None:
+        """It was begun by a lane, for no sample alone, and has no span for this reason."""
+        self._trails, self._why = (), why
+
     @property
     def elapsed(self) -> float:
         """Seconds since the start."""

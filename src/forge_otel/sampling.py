@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Final
 
-_BYTES = 8
+_BYTES: Final = 8
 
 
 class Sampler:

@@ -19,6 +19,7 @@ from .trail import LONGEST
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
+    from .instrumentors.storage import WriteLane
     from .lane import Lane
     from .operation import Call
     from .semconv.definitions import Metric
@@ -46,6 +47,7 @@ class RunScope:
         "_suppressed",
         "admitted",
         "call",
+        "chosen",
         "clock",
         "ended",
         "event_budget",
@@ -63,6 +65,7 @@ class RunScope:
         "steps",
         "telemetry",
         "waits",
+        "writes",
     )
 
     def __init__(
@@ -111,6 +114,10 @@ class RunScope:
             for outcome in a.ForgeSampleOutcome
         }
         """Of the samples that have settled, how long they took, by outcome."""
+        self.writes: dict[int, WriteLane] = {}
+        """What is known beforehand about what is stored, by the `id` of the storage."""
+        self.chosen: set[str] = set()
+        """The ids that the sampler chose, of those that have not settled."""
         self.waits: dict[str, Series] = {}
         """How long samples waited in front of a stage, by its name."""
         self._spans = int(self.recording)
@@ -195,6 +202,7 @@ class RunScope:
         self.stages.clear()
         self.measurements.clear()
         self.waits.clear()
+        self.writes.clear()
 
 
 class SampleScope:

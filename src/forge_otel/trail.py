@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .scope import RunScope, SampleScope
     from .semconv import definitions
 
+_SPAN: Final = Signal.SPAN.value
+
 LONGEST: Final = 64
 """How many steps of one sample are kept, the last ones; a stage may use the storage any number of times."""
 
@@ -156,7 +158,7 @@ def leave_out(scope: SampleScope, why: str) -> None:
             record = step[0]
             if record.samples and (record.written or next(record.settled) != record.samples):
                 left_out -= 1
-    scope.run.suppress(Signal.SPAN.value, why, left_out)
+    scope.run.suppress(_SPAN, why, left_out)
 
 
 def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, links: Sequence[Link]) -> None:

@@ -21,6 +21,7 @@ from .errors import error_type
 from .measurement import MeasurementLane
 from .slow import slowness
 from .stage import StageLane
+from .storage import WriteLane
 from .summary import last_run, summaries
 from .zeros import zero_points
 
@@ -133,6 +134,8 @@ def _open_lanes(scope: RunScope, pipeline: Pipeline) -> None:
         scope.waits[stage.name] = scope.series(metrics.FORGE_STAGE_QUEUE_DURATION, a.FORGE_STAGE_NAME, stage.name)
     if config.events == "all":
         return
+    if pipeline.storage is not None and "storage" in config.components:
+        scope.writes[id(pipeline.storage)] = WriteLane(scope, pipeline.storage)
     if config.on_stage_start is None and config.on_stage_end is None:
         scope.stages.update({stage.name: StageLane(scope, stage) for stage in pipeline.stages if not stage.batch_size})
     if config.on_measurement_start is None and config.on_measurement_end is None:

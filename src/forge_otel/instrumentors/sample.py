@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from ..telemetry import Telemetry
 
+_SAMPLING, _BUDGET = Reason.SAMPLING.value, Reason.BUDGET.value
+_FAILURES = frozenset((Outcome.DLQ.value, Outcome.FAILED.value))
 _ROOT = trace.set_span_in_context(trace.INVALID_SPAN)
 _propagator = TraceContextTextMapPropagator()
 
@@ -59,12 +61,13 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
     if not run.recording:
         return
     if not telemetry.sampler.traces(scope.sample_id):
-        scope.why = Reason.SAMPLING.value
-    elif not run.span_budget.take(run.steps):
-        scope.why = Reason.BUDGET.value
+        scope.why = _SAMPLING
     else:
-        _start_span(telemetry, run, scope)
-        return
+        run.chosen.add(scope.sample_id)
+        if run.span_budget.take(run.steps):
+            _start_span(telemetry, run, scope)
+            return
+        scope.why = _BUDGET
     parent = None if telemetry.config.trace_per_sample else run.span_context
     scope.unwritten = UnwrittenSpan(telemetry.ids, parent)
     otel_context.attach(trace.set_span_in_context(scope.unwritten))
@@ -104,6 +107,8 @@ def _to_run(run: RunScope) -> list[Link]:
 def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
     run = scope.run
     scope.settled = True
+    if run.chosen:
+        run.chosen.discard(scope.sample_id)
     if scope.spending is not None:
         scope.spending.count_seen()
     if scope.busy is not None or scope.calls:
@@ -112,20 +117,25 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
         return
     duration = scope.clock() - scope.started
     tally = run.settled[outcome]
-    if scope.span is None:
-        durations = tally.values
-        durations.append(duration)
-        if len(durations) >= FULL:
-            tally.drain()
-    else:
-        tally.write(duration, scope.span)
     is_slow = run.is_slow is not None and run.is_slow(duration)
-    if scope.span is None:
-        if scope.why is None:
-            return
-        if not (is_slow or scope.notable or outcome.value in _FAILURES):
+    if scope.span is not None:
+        tally.write(duration, scope.span)
+        _end_spans(scope, item, outcome, error)
+        return
+    durations = tally.values
+    durations.append(duration)
+    if len(durations) >= FULL:
+        tally.drain()
+    if scope.why is not None:
+        if is_slow or scope.notable or outcome in _FAILURES:
+            _end_spans(scope, item, outcome, error)
+        else:
             leave_out(scope, scope.why)
-            return
+
+
+def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
+    """End the span of a sample; where it has none, write it with all that are below it."""
+    run = scope.run
     kind = item.failure.error_type if item.failure else error_type(error) if error is not None else None
     ended = {
         a.FORGE_SAMPLE_OUTCOME: outcome.value,
@@ -152,9 +162,6 @@ def _abandon(scope: SampleScope, error: BaseException) -> None:
         lane.end(scope, scope.busy_since, None, error)
     for call in tuple(scope.calls):
         call.close(None, error)
-
-
-_FAILURES = (Outcome.DLQ, Outcome.FAILED)
 
 
 def _to_earlier(item: Item) -> list[Link]:
