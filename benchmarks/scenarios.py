@@ -6,6 +6,8 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from statistics import mean
 from time import process_time
 from typing import Any
 
@@ -16,57 +18,68 @@ from forge.queue import StageQueue
 from forge.runner.base import Runner
 from forge.runner.settler import Settler
 
-CALLS = 512
-"""How many calls are timed together: buffers of the telemetry that are emptied every 512 values are then emptied once
-within that time."""
+RUNS = 4
+"""How many runs are made each time; the fastest counts."""
 
 Loop = Callable[[StageExecutor, Stage, Sequence[Item], int], float]
-"""Calls a stage so many times for each item; returns the processor seconds of one call, for the fastest item."""
+"""Makes so many calls of a stage for these items, in all; returns the processor seconds of one call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """One kind of stage call."""
+    """One kind of stage call. Buffers of the telemetry that are emptied when they are full are so during its run."""
 
     name: str
     label: str
     stage: Stage
     loop: Loop
-    samples: int = 1
+    calls: int = 512
+    """How many calls are timed together,"""
+    together: int = 1
+    """for how many samples, which then settle,"""
+    times: int = 1
+    """and how often that is in a run."""
 
 
 def seconds_per_call(scenario: Scenario, stage: Stage, share: int = 1) -> float:
     """Time the calls of a scenario, with a stage in place of its own; only one of `share` calls is made."""
-    seconds = 0.0
+    return min(_in_a_run(scenario, stage, scenario.calls // share) for _ in range(RUNS))
+
+
+def _in_a_run(scenario: Scenario, stage: Stage, calls: int) -> float:
+    seconds: list[float] = []
 
     def work(executor: StageExecutor, items: Sequence[Item]) -> None:
-        nonlocal seconds
-        seconds = scenario.loop(executor, stage, items, CALLS // share)
+        seconds.append(scenario.loop(executor, stage, items, calls))
 
-    source = [Sample(id=f"sample-{number}", data=number) for number in range(scenario.samples)]
-    HandOver(work).run(Pipeline(name="benchmark", source=source, stages=[stage])).drain()
-    return seconds
+    source = [Sample(id=f"sample-{number}", data=number) for number in range(scenario.together * scenario.times)]
+    HandOver(work, scenario.together).run(Pipeline(name="benchmark", source=source, stages=[stage])).drain()
+    return mean(seconds)
 
 
 class HandOver(Runner):
-    """Hands the samples that it has admitted to a function in the place of the stages, and settles them as ready."""
+    """Hands samples that it has admitted, so many at a time, to a function in the place of the stages, and settles them
+    as ready.
+    """
 
     name = "benchmark"
 
-    def __init__(self, work: Callable[[StageExecutor, Sequence[Item]], None]) -> None:
+    def __init__(self, work: Callable[[StageExecutor, Sequence[Item]], None], together: int) -> None:
         super().__init__()
         self._work = work
+        self._together = together
 
     def driver(self, run: Run) -> _Driver:
-        return _Driver(run, self._work)
+        return _Driver(run, self._work, self._together)
 
 
 class _Driver:
-    def __init__(self, run: Run, work: Callable[[StageExecutor, Sequence[Item]], None]) -> None:
+    def __init__(self, run: Run, work: Callable[[StageExecutor, Sequence[Item]], None], together: int) -> None:
         self.output = StageQueue(1, clock=run.clock)
         self.queues: dict[str, StageQueue] = {}
         self._run = run
         self._work = work
+        self._together = together
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -81,21 +94,26 @@ class _Driver:
 
     def _drive(self) -> None:
         with self._run.watch(self.output.finish):
-            items = list(iter(self._run.take, None))
-            self._work(self._run.executor, items)
-            Settler(self._run).settle(items)
+            samples, settler = iter(self._run.take, None), Settler(self._run)
+            while items := list(islice(samples, self._together)):
+                self._work(self._run.executor, items)
+                settler.settle(items)
             self._run.close_source()
 
 
 def one_by_one(executor: StageExecutor, stage: Stage, items: Sequence[Item], calls: int) -> float:
-    def loop(sample: Sample) -> float:
-        apply = executor.apply
-        started = process_time()
-        for _ in range(calls):
-            apply(stage, sample)
-        return (process_time() - started) / calls
+    each = calls // len(items)
 
-    return min(item.context.copy().run(loop, item.sample) for item in items)
+    def loop(sample: Sample) -> None:
+        apply = executor.apply
+        for _ in range(each):
+            apply(stage, sample)
+
+    loops = [(item.context.copy().run, item.sample) for item in items]
+    started = process_time()
+    for run, sample in loops:
+        run(loop, sample)
+    return (process_time() - started) / (each * len(items))
 
 
 def awaited(executor: StageExecutor, stage: Stage, items: Sequence[Item], calls: int) -> float:
@@ -106,7 +124,8 @@ def awaited(executor: StageExecutor, stage: Stage, items: Sequence[Item], calls:
             await apply(stage, sample)
         return (process_time() - started) / calls
 
-    return min(item.context.copy().run(asyncio.run, loop(item.sample)) for item in items)
+    (item,) = items
+    return item.context.copy().run(asyncio.run, loop(item.sample))
 
 
 def in_batches(executor: StageExecutor, stage: Stage, items: Sequence[Item], calls: int) -> float:
@@ -151,13 +170,13 @@ def same_batch(samples: Sequence[Sample]) -> Any:
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        Scenario(name="call", label="succeeds", stage=stage(same), loop=one_by_one, samples=8),
-        # Once in a run, so that they stay within the number of stack traces that a run writes.
+        Scenario(name="call", label="succeeds", stage=stage(same), loop=one_by_one, calls=64, together=8, times=32),
+        # Not more in a run, so that they stay within the number of stack traces that a run writes.
         Scenario(name="failed", label="fails", stage=stage(refuse), loop=one_by_one),
         Scenario(name="retried", label="retried once", stage=Hesitant(), loop=one_by_one),
-        Scenario(name="async", label="async", stage=stage(same_later), loop=awaited, samples=2),
+        Scenario(name="async", label="async", stage=stage(same_later), loop=awaited),
         Scenario(
-            name="batch", label="batch of 16", stage=stage(batch_size=16)(same_batch), loop=in_batches, samples=16
+            name="batch", label="batch of 16", stage=stage(batch_size=16)(same_batch), loop=in_batches, together=16
         ),
     )
 }

@@ -546,12 +546,17 @@ def test_only_live_samples_take_memory() -> None:
     def split(sample: Sample) -> list[Sample]:
         return [sample.child(key, key) for key in "ab"]
 
+    before = _kept()  # by abandoned threads of other tests
     run = StreamingRunner().run(pipeline(samples(*range(200)), work, split))
     result = run.drain()
-    gc.collect()
-    alive = [thing for thing in gc.get_objects() if isinstance(thing, Spent | UsageScope | Item)]
+    alive = [thing for thing in _kept() if not any(thing is other for other in before)]
     assert [thing for thing in alive if not isinstance(thing, Spent)] == []
     assert len(alive) == 3 == len(result.cost.charges)
+
+
+def _kept() -> list[Any]:
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, Spent | UsageScope | Item)]
 
 
 # max_cost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import traceback
@@ -59,11 +60,40 @@ def grouped() -> None:
     raise BaseExceptionGroup("two", [ValueError("one"), raised(with_cause)])
 
 
+class SilentError(Exception):
+    """Nested classes and modules stand before its name."""
+
+    class BrokenError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+
+class OfTheProgramError(Exception):
+    """Python leaves out the module of the program."""
+
+    __module__ = "__main__"
+
+
+def fail_with(error: BaseException) -> None:
+    raise error
+
+
+def misspelt() -> None:
+    exec("number = 1; nubmer")
+
+
 @pytest.mark.parametrize(
     "fail",
     [
         lambda: json.loads("{"),
         lambda: [].missing,  # type: ignore[attr-defined]
+        lambda: [].appendd,  # type: ignore[attr-defined]
+        misspelt,
+        partial(importlib.import_module, "forge_otel.no_such_module"),
+        partial(fail_with, SilentError()),
+        partial(fail_with, SilentError.BrokenError("x")),
+        partial(fail_with, OfTheProgramError("of several\nlines")),
+        partial(fail_with, KeyError("key")),
         with_cause,
         with_context,
         without_context,

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from . import usage
@@ -35,23 +34,25 @@ class StageExecutor:
         self._stop = stop or threading.Event()
         self._calls = Calls()
 
-    def apply(self, stage: Stage, sample: Sample) -> Verdict:
+    def apply(self, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
         """All attempts of a sync stage on one sample.
+
+        Who has read the clock already says when it `started`, and it is not read again.
 
         Raises:
             StageStuckError: the stage has no slot left.
             KeyboardInterrupt, SystemExit: the stage raised it.
         """
-        tried = self._try(stage, sample)
+        tried = self._try(stage, sample, started=started)
         return _judge(stage, sample, tried, tried.result, alone=True)
 
-    async def apply_async(self, stage: Stage, sample: Sample) -> Verdict:
-        """All attempts of an async stage on one sample.
+    async def apply_async(self, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
+        """The same for an async stage.
 
         A `KeyboardInterrupt` or `SystemExit` of the stage is in the verdict's `error`, because raised in a task it
         would end the event loop.
         """
-        tried = await self._try_async(stage, sample)
+        tried = await self._try_async(stage, sample, started=started)
         return _judge(stage, sample, tried, tried.result, alone=True)
 
     def apply_batch(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
@@ -100,9 +101,11 @@ class StageExecutor:
         """Let go of the threads that calls with a timeout were made on."""
         self._calls.close()
 
-    def _try(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
+    def _try(
+        self, stage: Stage, payload: Payload, earlier: _Tried | None = None, started: float | None = None
+    ) -> _Tried:
         """Attempts until one succeeds or the policy gives up; a single one where `earlier` ones failed as a batch."""
-        tried = _Tried(stage, payload, self._clock, earlier)
+        tried = _Tried(stage, payload, self._clock, earlier, started)
         if self._stop.is_set():
             tried.cancel()
             return tried
@@ -119,8 +122,10 @@ class StageExecutor:
             usage.attempt_again()
             tried.begin_again()
 
-    async def _try_async(self, stage: Stage, payload: Payload, earlier: _Tried | None = None) -> _Tried:
-        tried = _Tried(stage, payload, self._clock, earlier)
+    async def _try_async(
+        self, stage: Stage, payload: Payload, earlier: _Tried | None = None, started: float | None = None
+    ) -> _Tried:
+        tried = _Tried(stage, payload, self._clock, earlier, started)
         if self._stop.is_set():
             tried.cancel()
             return tried
@@ -241,29 +246,44 @@ def _checked(stage: Stage, sample: Sample, result: Any) -> Sequence[Sample]:
     )
 
 
-@dataclass(slots=True)
 class _Tried:
     """The attempts of one call so far."""
 
-    stage: Stage
-    payload: Payload
-    clock: Clock
-    alone_after: _Tried | None
-    number: int = 1
-    started: float = field(init=False)
-    begun: float = field(init=False)
-    """When the last attempt began."""
-    ended: float = field(init=False)
-    """When it ended: as the verdict follows at once, the clock is not read again for that."""
-    busy: float = 0.0
-    result: Any = None
-    error: BaseException | None = None
-    delay: float | None = None
-    """Seconds to wait before the next attempt; None when there is none."""
-    cancelled: bool = False
+    __slots__ = (
+        "alone_after",
+        "begun",
+        "busy",
+        "cancelled",
+        "clock",
+        "delay",
+        "ended",
+        "error",
+        "number",
+        "payload",
+        "result",
+        "stage",
+        "started",
+    )
 
-    def __post_init__(self) -> None:
-        self.started = self.begun = self.ended = self.clock.monotonic()
+    def __init__(
+        self, stage: Stage, payload: Payload, clock: Clock, alone_after: _Tried | None, started: float | None
+    ) -> None:
+        self.stage = stage
+        self.payload = payload
+        self.clock = clock
+        self.alone_after = alone_after
+        self.number = 1
+        self.started = clock.monotonic() if started is None else started
+        self.begun = self.started
+        """When the last attempt began."""
+        self.ended = self.started
+        """When it ended: as the verdict follows at once, the clock is not read again for that."""
+        self.busy = 0.0
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.delay: float | None = None
+        """Seconds to wait before the next attempt; None when there is none."""
+        self.cancelled = False
 
     @property
     def repeat_alone(self) -> bool:

@@ -34,7 +34,20 @@ _logger = logging.getLogger(__package__)
 Measure = Callable[[float], Any]
 """Makes the SDK's `Measurement` of a value."""
 
-Merge = Callable[[Any, Sequence[float], Measure], None]
+
+class Chunk:
+    """Some values, at least one, with what every aggregation asks about them."""
+
+    __slots__ = ("high", "low", "total", "values")
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.values = values
+        self.low = min(values)
+        self.high = max(values)
+        self.total = sum(values)
+
+
+Merge = Callable[[Any, Chunk, Measure], None]
 """Puts values into an aggregation of the SDK, of which the lock of its stream is held."""
 
 
@@ -56,8 +69,11 @@ class Merger:
         histogram = getattr(self._histogram, "_real_instrument", None) or self._histogram
         if exemplars:
             values = (*values, *self._record_last(histogram, exemplars))
-        if values and self._can_merge(histogram, values):
-            self.merge(histogram, values)
+        if not values:
+            return
+        chunk = Chunk(values)
+        if self._can_merge(histogram, chunk):
+            self.merge(histogram, chunk)
         else:
             for value in values:
                 histogram.record(value, self._attributes, NOWHERE)
@@ -71,7 +87,7 @@ class Merger:
         chosen = set(last.values())
         return [value for index, (value, _) in enumerate(exemplars) if index not in chosen]
 
-    def merge(self, histogram: Any, values: Sequence[float]) -> None:
+    def merge(self, histogram: Any, chunk: Chunk) -> None:
         """Values into every stream that the readers and their views make of the SDK's histogram."""
         from opentelemetry.sdk.metrics._internal.measurement import Measurement  # noqa: PLC0415 - it need not be there
 
@@ -82,35 +98,37 @@ class Merger:
             for stream in storage._get_or_init_view_instrument_match(histogram):
                 merge = _merges().get(type(stream._aggregation))
                 if merge is not None:
-                    self._merge_into(stream, values, measure, merge)
+                    self._merge_into(stream, chunk, measure, merge)
                 else:
-                    for value in values:
+                    for value in chunk.values:
                         stream.consume_measurement(measure(value), False)
 
-    def _can_merge(self, histogram: Any, values: Sequence[float]) -> bool:
+    def _can_merge(self, histogram: Any, chunk: Chunk) -> bool:
         """Whether the histogram is the SDK's, switched on, would take all values, and keeps none as an exemplar."""
         if not type(histogram).__module__.startswith("opentelemetry.sdk.") or not works():
             return False
-        if min(values) < 0 or not math.isfinite(sum(values)):
+        if chunk.low < 0 or not math.isfinite(chunk.total):
             return False
         if hasattr(histogram, "_is_enabled") and not histogram._is_enabled():
             return False
         exemplars = histogram._measurement_consumer._sdk_config.exemplar_filter
-        return not exemplars.should_sample(values[0], time.time_ns(), self._attributes, NOWHERE)
+        return not exemplars.should_sample(chunk.low, time.time_ns(), self._attributes, NOWHERE)
 
-    def _merge_into(self, stream: Any, values: Sequence[float], measure: Measure, merge: Merge) -> None:
+    def _merge_into(self, stream: Any, chunk: Chunk, measure: Measure, merge: Merge) -> None:
         # Delta collections throw aggregations away under the same lock, so none is kept here.
         with stream._lock:
             aggregation = stream._attributes_aggregation.get(self._keys.get(stream))
             if aggregation is not None:
-                merge(aggregation, values, measure)
+                merge(aggregation, chunk, measure)
                 return
-        stream.consume_measurement(measure(values[0]), False)  # the SDK makes the series, within its limit
-        rest = values[1:]
+        stream.consume_measurement(measure(chunk.values[0]), False)  # the SDK makes the series, within its limit
+        rest = chunk.values[1:]
+        if not rest:
+            return
         with stream._lock:
             aggregation = self._find(stream)
             if aggregation is not None:
-                merge(aggregation, rest, measure)
+                merge(aggregation, Chunk(rest), measure)
                 return
         for value in rest:
             stream.consume_measurement(measure(value), False)
@@ -126,23 +144,20 @@ class Merger:
         return None
 
 
-def _explicit(aggregation: Any, values: Sequence[float], _: Measure) -> None:
+def _explicit(aggregation: Any, chunk: Chunk, _: Measure) -> None:
     """Into fixed buckets; a value on a boundary belongs below it."""
-    if not values:
-        return
-    low, high = min(values), max(values)
-    boundaries = aggregation._boundaries
-    first, last = bisect_left(boundaries, low), bisect_left(boundaries, high)
+    values, boundaries = chunk.values, aggregation._boundaries
+    first, last = bisect_left(boundaries, chunk.low), bisect_left(boundaries, chunk.high)
     if last - first > _WORTH_SORTING:
         values = sorted(values)
     with aggregation._lock:
         if aggregation._value is None:
             aggregation._value = aggregation._get_empty_bucket_counts()
         counts = aggregation._value
-        aggregation._sum += sum(values)
+        aggregation._sum += chunk.total
         if aggregation._record_min_max:
-            aggregation._min = min(aggregation._min, low)
-            aggregation._max = max(aggregation._max, high)
+            aggregation._min = min(aggregation._min, chunk.low)
+            aggregation._max = max(aggregation._max, chunk.high)
         done = 0
         for bucket in range(first, last):
             boundary = float(boundaries[bucket])
@@ -161,12 +176,12 @@ count what is below each of them.
 """
 
 
-def _exponential(aggregation: Any, values: Sequence[float], measure: Measure) -> None:
+def _exponential(aggregation: Any, chunk: Chunk, measure: Measure) -> None:
     """Into exponential buckets. A zero, the smallest and the largest go the SDK's way, so that its scale fits what is
     between them.
     """
-    positive = sorted(filter(None, values))
-    zeros = len(values) - len(positive)
+    positive = sorted(filter(None, chunk.values))
+    zeros = len(chunk.values) - len(positive)
     for value in (*([0.0] if zeros else ()), *positive[:1], *positive[1:][-1:]):
         aggregation.aggregate(measure(value), False)
     more_zeros, between = max(0, zeros - 1), positive[1:-1]
@@ -234,7 +249,7 @@ def _comparisons() -> Iterator[tuple[Any, Any]]:
     for values in (_TEST_VALUES, _TEST_VALUES[::-2], _TEST_VALUES[2:3]):
         for value in values:
             histogram.record(value, {"kind": "public"}, NOWHERE)
-        merger.merge(histogram, values)
+        merger.merge(histogram, Chunk(values))
         for reader in readers:
             found = {point.attributes["kind"]: _numbers(point) for point in _points(reader)}
             yield found["public"], found["merged"]

@@ -1,15 +1,15 @@
 """The short way through the engine, for what is called for every sample.
 
 A lane knows everything about an operation on one stage or measurement of a run that can be known beforehand: names,
-attributes, series, and the ending that calls usually come to. A call by it leaves a few numbers behind, that is all.
-What ends in another way is handed to the operation, which describes it like any other call.
+attributes, series, and the endings that calls come to again and again, each since the operation has first described it.
+A call by it leaves a few numbers behind, that is all. What ends in another way is described by the operation like any
+other call.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -17,74 +17,104 @@ from opentelemetry import trace
 from . import guard
 from .operation import Call, Operation
 from .semconv import attributes as a
-from .series import FULL, Attributes
-from .trail import Record, Step, set_known, span_name, start_attributes
+from .semconv.definitions import Instrument
+from .series import Attributes
+from .trail import Record, end_span, span_name, start_attributes
+from .words import exception_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
     from contextvars import Token
 
     from opentelemetry.context import Context
+    from opentelemetry.trace import Span
+
+    from forge.results import MeasurementResult, Verdict
 
     from .scope import RunScope, SampleScope
-    from .semconv.definitions import Metric
+    from .semconv.definitions import Event
+    from .series import Series, Tally
 
 T = TypeVar("T")
 
 
+class Known:
+    """An ending that calls come to again and again, with what is known about it: all but its times and its error."""
+
+    __slots__ = ("events", "record", "tally")
+
+    def __init__(self, record: Record, tally: Tally, events: Sequence[tuple[Event, str, Attributes]]) -> None:
+        self.record = record
+        self.tally = tally
+        self.events = events
+        """Each with its body and its attributes."""
+
+
+_MOST_KNOWN: Final = 64
+"""How many endings are known to a lane; there may be any number of reasons to skip a sample."""
+
+
 class Lane(ABC):
-    """An operation on one subject in one run. A subclass for each operation says what its usual ending is."""
+    """An operation on one subject in one run. A subclass for each operation says which endings are alike."""
 
-    __slots__ = (
-        "_counts",
-        "_duration",
-        "_total",
-        "attributes",
-        "buffer",
-        "busy",
-        "operation",
-        "record",
-        "run",
-        "subject",
-    )
+    __slots__ = ("_known", "attributes", "durations", "operation", "record", "run", "subject", "tally")
 
-    def __init__(  # noqa: PLR0917 - a subclass gives them, in this order
-        self,
-        run: RunScope,
-        operation: Operation,
-        subject: Any,
-        start: Attributes,
-        usual: Attributes,
-        duration: Metric,
-        counts: Sequence[Metric],
-        total: Metric | None = None,
+    def __init__(
+        self, run: RunScope, operation: Operation, subject: Any, start: Attributes, usual: Verdict | MeasurementResult
     ) -> None:
-        """The usual ending has these attributes; it is recorded in the histogram `duration` and counted once by each of
-        `counts`; `total` is the counter of its busy seconds.
-        """
-        assert operation.span is not None
+        """`usual` is a result as most calls come to."""
         self.run = run
         self.operation = operation
         self.subject = subject
         self.attributes = {**start, **run.identity}
-        at_start = start_attributes(operation.span, self.attributes)
-        self.record = Record(operation.span, span_name(operation.span, self.attributes), at_start, usual)
-        series, said = run.telemetry.series, {**self.attributes, **usual}
-        self._duration = series.get(duration, said)
-        self._counts = [series.get(metric, said) for metric in counts]
-        self._total = series.get(total, said) if total is not None else None
-        self.busy: list[float] | deque[float] = self._total.values if self._total is not None else deque(maxlen=0)
-        """Where busy seconds are put; they wait as long as the durations do."""
-        self.buffer = series.buffer(operation.name, self._write)
-        """Where durations are put."""
-
-    def close(self) -> None:
-        """Nothing comes by it any more."""
-        self.run.telemetry.series.release(self.buffer)
+        known = self._learn(usual)
+        self._known = {self.likeness(usual): known}
+        self.record = known.record
+        self.tally = known.tally
+        self.durations = self.tally.values
+        """Where durations are put. Whoever appends here itself calls `tally.drain` when there are `FULL` of them."""
 
     @abstractmethod
-    def usual(self, started: float, result: Any) -> Step | None:
-        """The step on the trail, if the result is the usual one."""
+    def likeness(self, result: Any) -> Hashable:
+        """The same for results that differ only in their seconds, in the words of their error, and in what comes of
+        them; None for those that are like no other.
+        """
+
+    def _find(self, result: Any) -> Known | None:
+        likeness = self.likeness(result)
+        known = self._known.get(likeness)
+        if known is None and likeness is not None and len(self._known) < _MOST_KNOWN:
+            known = self._known.setdefault(likeness, self._learn(result))
+        return known
+
+    def _learn(self, result: Any) -> Known:
+        """Have the operation describe an ending, and keep what will be the same with the next one like it."""
+        operation, run = self.operation, self.run
+        assert operation.span is not None
+        ending = operation.end(self._call(), result, None)
+        said = {**self.attributes, **ending.attributes}
+        durations: list[Series] = []
+        counts: list[Series] = []
+        totals: list[Series] = []
+        for metric, _, attributes in ending.points:
+            series = run.telemetry.series.get(metric, {**said, **attributes})
+            if metric.instrument is Instrument.HISTOGRAM:
+                durations.append(series)
+            else:
+                (totals if metric.unit == "s" else counts).append(series)
+        name, start = span_name(operation.span, self.attributes), start_attributes(operation.span, self.attributes)
+        return Known(
+            Record(operation.span, name, start, _given(ending.attributes)),
+            run.tally(durations, counts, totals),
+            [
+                (event, body, _given({**self.attributes, **attributes}))
+                for event, body, attributes, _ in ending.events
+                if run.telemetry.emits(event)
+            ],
+        )
+
+    def _call(self) -> Call:
+        return Call(self.operation, self.run.telemetry, self.run, (None, self.subject, None), self.attributes)
 
     def begin(self, scope: SampleScope) -> bool:
         """A call begins; False where the sample has settled, so that it is not to be recorded."""
@@ -102,23 +132,33 @@ class Lane(ABC):
         if not scope.end_busy():
             return
         try:
-            step = self.usual(started, result)
-            if step is None:
+            known = self._find(result)
+            if known is None:
                 self.end(scope, started, result, None)
-            elif span is None:
-                scope.trail.append(step)
-                self.busy.append(step[3])
-                self.buffer.append(step[2])
+                return
+            if span is None:
+                record = known.record if result.error is None else known.record.failed(result.error)
+                scope.add_step((record, started, result.duration))
+                known.tally.append(result.duration)
             else:
-                self._duration.write(step[2], span)
-                self._count(1)
-                self.busy.append(step[3])
-                span.set_attributes(self.record.ended)
-                if scope.spending is not None:
-                    set_known(span, scope.spending.said_by(self.record.name))
-                span.end()
+                known.tally.write(result.duration, span)
+            if known.events:
+                self._emit(scope, span, known, result.error)
+            if span is not None:
+                spending = scope.spending
+                said = {} if spending is None else spending.said_by(known.record.name)
+                end_span(span, {**known.record.ended, **said}, result.error)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the end of {self.operation.name}")
+
+    def _emit(self, scope: SampleScope, span: Span | None, known: Known, error: BaseException | None) -> None:
+        context = trace.set_span_in_context(span) if span is not None else None
+        with guard.protected(f"the events of {self.operation.name}"):
+            for event, body, attributes in known.events:
+                if a.ERROR_TYPE not in attributes or self.run.may_emit(attributes[a.ERROR_TYPE]):
+                    more = exception_attributes(error) if error is not None else {}
+                    said = {**attributes, a.FORGE_SAMPLE_ID: scope.sample_id, **more}
+                    self.run.telemetry.emit(event, body, said, context)
 
     def raised(self, scope: SampleScope, error: BaseException) -> None:
         """A call raised."""
@@ -130,11 +170,11 @@ class Lane(ABC):
                 self.end(scope, started, None, error)
 
     def end(self, scope: SampleScope, started: float, result: Any, error: BaseException | None) -> None:
-        """A call has not come to its usual ending: describe what it came to."""
-        attributes = {**self.attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
-        call = Call(self.operation, self.run.telemetry, self.run, (None, self.subject, None), attributes)
+        """A call has come to an ending that is not known: describe it."""
+        call = self._call()
+        call.attributes = {**self.attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
         call.started = started
-        call.notes, scope.notes = scope.notes, []
+        call.notes, scope.notes = scope.notes, ()
         call.belongs_to(scope, scope.busy_span)
         call.close(result, error)
 
@@ -194,12 +234,6 @@ class Lane(ABC):
         if token is not None:
             otel_context.detach(token)  # logs what goes wrong, and does not raise it
 
-    def _write(self, durations: list[float]) -> None:
-        self._duration.write_all(durations)
-        self._count(len(durations))
 
-    def _count(self, calls: int) -> None:
-        for series in self._counts:
-            series.append(calls)
-        if self._total is not None and len(self.busy) >= FULL:
-            self._total.drain()
+def _given(attributes: Attributes) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}

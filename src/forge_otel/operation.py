@@ -161,7 +161,7 @@ class Call:
         self.span: trace.Span | None = None
         self.context: Context | None = None
         """With the span current; None without a span, which means the context that is current anyway."""
-        self.notes: list[Any] = []
+        self.notes: Sequence[Any] = ()
         """What is found out on the way, for `Operation.end`."""
         self.clock = run.clock if run is not None else telemetry.clock
         self.started = self.clock()
@@ -193,6 +193,10 @@ class Call:
             self.span, self.context = span, trace.set_span_in_context(span)
         elif scope.why is not None:
             self._trails, self._why = (scope,), scope.why
+
+    def is_left_out(self, why: str) -> None:
+        """It was begun by a lane, for no sample alone, and has no span for this reason."""
+        self._trails, self._why = (), why
 
     @property
     def elapsed(self) -> float:
@@ -338,11 +342,11 @@ class Call:
         start = start_attributes(defined, self.attributes)
         samples = len(self._trails) if self.operation.links_samples else 0
         record = Record(defined, span_name(defined, start), start, ended, ending.error, samples)
-        step = (record, self.started, self.elapsed, 0.0)
+        step = (record, self.started, self.elapsed)
         if alone:
             write_step(self.run, step, time.time_ns())
         for scope in self._trails:
-            scope.trail.append(step)
+            scope.add_step(step)
 
     @property
     def _spending(self) -> Spending | None:
@@ -357,30 +361,20 @@ class Call:
             if not self._may_emit(event, more.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
                 continue
             attributes = {**self.attributes, **more, **(exception_attributes(error) if error is not None else {})}
-            self.telemetry.logger.emit(
-                timestamp=time.time_ns(),
-                context=self.context,
-                severity_number=event.severity,
-                severity_text=event.severity.name,
-                body=body,
-                attributes={name: value for name, value in attributes.items() if value is not None},
-                event_name=event.name,
-            )
+            known = {name: value for name, value in attributes.items() if value is not None}
+            self.telemetry.emit(event, body, known, self.context)
 
     def _may_emit(self, event: Event, kind: str | None) -> bool:
         """Events of errors, as long as the run's budget for their class lasts; of those that say what spans say as
         well, the ones of samples that are traced.
         """
-        run = self.run
-        if run is None:
+        if self.run is None:
             return True
-        if not event.default:
-            why = self._why
-        else:
-            why = None if kind is None or run.event_budget.take(kind) else Reason.BUDGET.value
-        if why is not None:
-            run.suppress(Signal.EVENT.value, why)
-        return why is None
+        if event.default:
+            return kind is None or self.run.may_emit(kind)
+        if self._why is not None:
+            self.run.suppress(Signal.EVENT.value, self._why)
+        return self._why is None
 
     def _hook(self, name: str, *result: Any) -> None:
         hook = getattr(self.telemetry.config, name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Final
 
-_BITS = 64
+_BYTES: Final = 8
 
 
 class Sampler:
@@ -12,14 +13,17 @@ class Sampler:
     and whenever it is run again. A sample that is traced at one rate is so at every higher one.
     """
 
-    __slots__ = ("_below",)
+    __slots__ = ("_all", "_below")
 
     def __init__(self, rate: float) -> None:
-        self._below = int(rate * 2**_BITS)
+        below = int(rate * 256**_BYTES)
+        self._all = below == 256**_BYTES
+        self._below: bytes = b"" if self._all or not below else below.to_bytes(_BYTES)
+        """Digests are compared as they are: it is the order of the numbers that they stand for."""
 
     def traces(self, sample_id: str) -> bool:
         """Whether the sample of this id is traced."""
-        if self._below in (0, 2**_BITS):
-            return self._below > 0
-        digest = blake2b(sample_id.encode("utf-8", "surrogatepass"), digest_size=_BITS // 8).digest()
-        return int.from_bytes(digest) < self._below
+        if not self._below:
+            return self._all
+        digest = blake2b(sample_id.encode("utf-8", "surrogatepass"), digest_size=_BYTES).digest()
+        return digest < self._below

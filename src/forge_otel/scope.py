@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .budget import EventBudget, SpanBudget
 from .semconv import attributes as a
 from .semconv import metrics
+from .semconv.attributes import ForgeTelemetryReason as Reason
+from .semconv.attributes import ForgeTelemetrySignal as Signal
+from .series import PATIENCE, Buffer, Tally
 from .trail import LONGEST
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.trace import Span
 
+    from .instrumentors.storage import WriteLane
     from .lane import Lane
     from .operation import Call
     from .semconv.definitions import Metric
     from .series import Series
     from .spending import Spending
     from .telemetry import Telemetry
-    from .trail import Step
+    from .trail import Step, UnwrittenSpan
 
 RUN: ContextVar[RunScope | None] = ContextVar("forge_otel_run", default=None)
 """The run that the current work belongs to."""
@@ -36,25 +40,32 @@ class RunScope:
 
     __slots__ = (
         "__weakref__",
-        "_lock",
+        "_buffers",
+        "_left_out",
         "_series",
         "_spans",
         "_suppressed",
+        "admitted",
         "call",
+        "chosen",
         "clock",
         "ended",
         "event_budget",
         "faults_before",
         "identity",
         "is_slow",
+        "lock",
         "measurements",
+        "read",
         "recording",
         "settled",
         "span_budget",
+        "span_context",
         "stages",
         "steps",
         "telemetry",
-        "trace_id",
+        "waits",
+        "writes",
     )
 
     def __init__(
@@ -74,7 +85,7 @@ class RunScope:
         """Readings in seconds; the run's own, so that durations agree with the run's record."""
         self.recording = call.span is not None and call.span.is_recording()
         """Whether its trace is recorded: if the run's span is not, nothing of the run is."""
-        self.trace_id = call.span.get_span_context().trace_id if call.span is not None else 0
+        self.span_context = call.span.get_span_context() if call.span is not None else None
         self.ended = False
         """The run has given its account: what an abandoned thread still brings is not recorded."""
         self.faults_before = faults_before
@@ -83,24 +94,37 @@ class RunScope:
         """What is known about the run's stages beforehand, by name."""
         self.measurements: dict[str, Lane] = {}
         """The same for the measurements, by key."""
-        self.is_slow: Callable[[float], bool] = lambda _: False
-        """Says whether a sample that took so many seconds is slow; to be asked for each one that settles."""
+        self.is_slow: Callable[[float], bool] | None = None
+        """Says whether a sample that took so many seconds is slow; to be asked for each one that settles, if given."""
         self.steps = 1
         """How many spans a sample is expected to have."""
         self.span_budget = SpanBudget(telemetry.config.span_budget)
         self.event_budget = EventBudget(telemetry.config.event_budget)
         self._series: dict[tuple[str, str | None], Series] = {}
-        self.settled: Mapping[str, tuple[Series, Series]] = {
-            outcome.value: (
-                self.series(metrics.FORGE_SAMPLE_SETTLED, a.FORGE_SAMPLE_OUTCOME, outcome.value),
-                self.series(metrics.FORGE_SAMPLE_DURATION, a.FORGE_SAMPLE_OUTCOME, outcome.value),
+        self._buffers: list[Buffer] = []
+        self.admitted = self.series(metrics.FORGE_SAMPLE_ADMITTED)
+        """Counts the samples that were admitted."""
+        self.read = self.tally([self.series(metrics.FORGE_SOURCE_DURATION)], [self.series(metrics.FORGE_SOURCE_READS)])
+        """Of the samples that were read, how long that took."""
+        self.settled: Mapping[str, Tally] = {
+            outcome.value: self.tally(
+                [self.series(metrics.FORGE_SAMPLE_DURATION, a.FORGE_SAMPLE_OUTCOME, outcome.value)],
+                [self.series(metrics.FORGE_SAMPLE_SETTLED, a.FORGE_SAMPLE_OUTCOME, outcome.value)],
             )
             for outcome in a.ForgeSampleOutcome
         }
-        """The counter and the histogram of settled samples, by outcome."""
+        """Of the samples that have settled, how long they took, by outcome."""
+        self.writes: dict[int, WriteLane] = {}
+        """What is known beforehand about what is stored, by the `id` of the storage."""
+        self.chosen: set[str] = set()
+        """The ids that the sampler chose, of those that have not settled."""
+        self.waits: dict[str, Series] = {}
+        """How long samples waited in front of a stage, by its name."""
         self._spans = int(self.recording)
         self._suppressed = 0
-        self._lock = threading.Lock()
+        self._left_out: dict[tuple[str, str], Buffer] = {}
+        self.lock = threading.Lock()
+        """Of what is counted here; held for a moment."""
 
     @property
     def spans(self) -> int:
@@ -110,23 +134,38 @@ class RunScope:
     @property
     def suppressed(self) -> int:
         """How many spans and events of the run were left out by sampling and budgets."""
+        for buffer in tuple(self._left_out.values()):
+            buffer.drain(PATIENCE)
         return self._suppressed
 
     def count_span(self) -> None:
-        with self._lock:
+        with self.lock:
             self._spans += 1
 
     def suppress(self, signal: str, reason: str, records: int = 1) -> None:
         """So many spans or events are left out."""
-        with self._lock:
-            self._suppressed += records
-        key = (signal, reason)
-        series = self._series.get(key)
-        if series is None:
-            said = {a.FORGE_TELEMETRY_SIGNAL: signal, a.FORGE_TELEMETRY_REASON: reason}
-            series = self.telemetry.series.get(metrics.FORGE_TELEMETRY_SUPPRESSED, {**self.identity, **said})
-            self._series[key] = series
-        series.append(records)
+        buffer = self._left_out.get((signal, reason))
+        if buffer is None:
+            with self.lock:
+                buffer = self._left_out.get((signal, reason))
+                if buffer is None:
+                    buffer = self._left_out[signal, reason] = self._buffer_of_left_out(signal, reason)
+        buffer.append(records)
+        if self.ended:  # nobody else will look
+            buffer.drain()
+
+    def _buffer_of_left_out(self, signal: str, reason: str) -> Buffer:
+        said = {a.FORGE_TELEMETRY_SIGNAL: signal, a.FORGE_TELEMETRY_REASON: reason}
+        table = self.telemetry.series
+        series = table.get(metrics.FORGE_TELEMETRY_SUPPRESSED, {**self.identity, **said})
+        self._buffers.append(table.buffer(series.name, partial(self._count_left_out, series)))
+        return self._buffers[-1]
+
+    def _count_left_out(self, series: Series, records: Sequence[int]) -> None:
+        total = sum(records)
+        with self.lock:
+            self._suppressed += total
+        series.append(total)
 
     def series(self, metric: Metric, attribute: str = "", value: str | None = None) -> Series:
         """The run's series of a metric, with one more attribute; for what is written for every sample. The values are
@@ -139,25 +178,38 @@ class RunScope:
             self._series[key] = series
         return series
 
+    def tally(self, durations: Sequence[Series], counts: Sequence[Series], totals: Sequence[Series] = ()) -> Tally:
+        """A tally that is written at the run's end at the latest."""
+        tally = Tally(self.telemetry.series, durations, counts, totals)
+        self._buffers.append(tally)
+        return tally
+
+    def may_emit(self, error_type: str) -> bool:
+        """Whether the budget allows one more event about an error of this class; else it is counted as left out."""
+        if self.event_budget.take(error_type):
+            return True
+        self.suppress(Signal.EVENT.value, Reason.BUDGET.value)
+        return False
+
     def close_lanes(self) -> None:
         """Send every call the long way, which sees that the run has ended, or that nobody is listening any more."""
-        for lane in self.forget_lanes():
-            lane.close()
+        self.forget_lanes()
+        while self._buffers:
+            self.telemetry.series.release(self._buffers.pop())
 
-    def forget_lanes(self) -> Sequence[Lane]:
+    def forget_lanes(self) -> None:
         """The same without a look at what has come by them."""
-        lanes = (*self.stages.values(), *self.measurements.values())
         self.stages.clear()
         self.measurements.clear()
-        return lanes
+        self.waits.clear()
+        self.writes.clear()
 
 
 class SampleScope:
     """One sample, from its admission until it settles."""
 
     __slots__ = (
-        "_unclaimed",
-        "anchor",
+        "_claimed",
         "busy",
         "busy_since",
         "busy_span",
@@ -170,13 +222,14 @@ class SampleScope:
         "run",
         "sample_id",
         "settled",
+        "shares_steps",
         "span",
-        "span_context",
         "spans",
         "spending",
         "stages",
         "started",
         "trail",
+        "unwritten",
         "why",
     )
 
@@ -186,21 +239,21 @@ class SampleScope:
         self.parent_id = parent_id
         self.clock = run.clock
         self.started = run.clock()
-        self.anchor = 0
-        """Unix time in nanoseconds of `started`; read where there is a trail."""
         self.span: Span | None = None
         """Its span, where it is traced."""
         self.spans = 0
         """How many spans it has."""
-        self.span_context: SpanContext | None = None
-        """Where it is not traced: of the span that may be written later, to which logs and dead letters refer."""
+        self.unwritten: UnwrittenSpan | None = None
+        """Where it is not traced: what stands for the span that may be written later."""
         self.why: str | None = None
         """Why it is not traced, where we left it out."""
-        self.trail: deque[Step] = deque(maxlen=LONGEST)
+        self.trail: list[Step] = []
         """What was done, where it is not traced."""
+        self.shares_steps = False
+        """Steps on its trail are on those of others as well: it was in batches."""
         self.notable = False
         """It was retried: that is worth a trace."""
-        self.notes: list[Any] = []
+        self.notes: Sequence[Any] = ()
         """What is found out in a call that goes by a lane, such as retries."""
         self.stages: Mapping[str, Lane] = run.stages
         self.measurements: Mapping[str, Lane] = run.measurements
@@ -210,7 +263,7 @@ class SampleScope:
         self.busy_since = 0.0
         self.busy_span: Span | None = None
         """The call's span, where the sample is traced."""
-        self._unclaimed = [True]
+        self._claimed = False
         self.calls: dict[Call, None] = {}
         """Other operations on this sample that have not come back; in the order in which they began."""
         self.settled = False
@@ -223,16 +276,23 @@ class SampleScope:
         """Whether nothing is held back for it any more."""
         return self.settled
 
+    def add_step(self, step: Step) -> None:
+        """Put a step on the trail, and take the first off if it is too long."""
+        if step[0].samples:
+            self.shares_steps = True
+        self.trail.append(step)
+        if len(self.trail) > LONGEST:
+            del self.trail[0]
+
     def claim(self) -> bool:
         """Whether the call that goes on is the caller's to end: the call itself ends, or the sample settles meanwhile.
 
         Only where both happen in the same moment they have to ask. The call takes itself out of `busy` before it looks
         at `settled`, and the settling sample sets `settled` before it looks at `busy`: so one of them sees the other.
         """
-        try:
-            return self._unclaimed.pop()
-        except IndexError:
-            return False
+        with self.run.lock:
+            unclaimed, self._claimed = not self._claimed, True
+        return unclaimed
 
     def end_busy(self) -> bool:
         """The call that went on by a lane has come back; says whether it is to be recorded."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Attributes = Mapping[str, Any]
 """Attributes by name; those that are None are left out wherever they are written."""
 
-FULL: Final = 512
+FULL: Final = 2048
 """How many values wait at the most before they are written."""
 
 PATIENCE: Final = 1.0
@@ -37,12 +37,12 @@ class Buffer:
     `list.append` is atomic, with and without the global interpreter lock, so threads append without a lock of ours.
     """
 
-    __slots__ = ("_lock", "_name", "_write", "values")
+    __slots__ = ("_lock", "_write", "name", "values")
 
     def __init__(self, name: str, write: Callable[..., None]) -> None:
         self.values: list[Any] = []
         """Whoever appends here itself calls `drain` when there are `FULL` of them."""
-        self._name = name
+        self.name = name
         self._write = write
         self._lock = threading.Lock()
 
@@ -62,7 +62,7 @@ class Buffer:
             if count:
                 chunk = self.values[:count]
                 del self.values[:count]
-                with guard.protected(f"the metric {self._name}"):
+                with guard.protected(f"the metric {self.name}"):
                     self._write(chunk)
         finally:
             self._lock.release()
@@ -158,6 +158,40 @@ class Series(Buffer):
         return True
 
 
+class Tally(Buffer):
+    """Durations of what happens for every sample of a run: they go into a histogram, counters say how many there were,
+    and others how many seconds. Any of them may be absent.
+    """
+
+    __slots__ = ("_counts", "_durations", "_totals")
+
+    def __init__(
+        self, table: SeriesTable, durations: Sequence[Series], counts: Sequence[Series], totals: Sequence[Series] = ()
+    ) -> None:
+        self._durations = durations
+        self._counts = counts
+        self._totals = totals
+        super().__init__((*durations, *counts)[0].name, self._write_all)
+        table.add(self)
+
+    def write(self, seconds: float, span: Span) -> None:
+        """Write what belongs to a span."""
+        for series in self._durations:
+            series.write(seconds, span)
+        self._count(1, seconds)
+
+    def _write_all(self, durations: Sequence[float]) -> None:
+        for series in self._durations:
+            series.write_all(durations)
+        self._count(len(durations), sum(durations))
+
+    def _count(self, number: int, seconds: float) -> None:
+        for series in self._counts:
+            series.append(number)
+        for series in self._totals:
+            series.append(seconds)
+
+
 class SeriesTable:
     """All series of a meter. Its instruments are created here, once; of the attributes given, each takes only those
     that the vocabulary allows it, and no more different values of them than `Cardinality` does.
@@ -187,8 +221,12 @@ class SeriesTable:
     def buffer(self, name: str, write: Callable[[list[Any]], None]) -> Buffer:
         """A buffer of something else that becomes values of series."""
         buffer = Buffer(name, write)
-        self._buffers.insert(0, buffer)
+        self.add(buffer)
         return buffer
+
+    def add(self, buffer: Buffer) -> None:
+        """Have a buffer drained before the series are, to which it writes."""
+        self._buffers.insert(0, buffer)
 
     def release(self, buffer: Buffer) -> None:
         """Write what is in a buffer that nobody uses any more."""

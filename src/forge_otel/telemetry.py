@@ -24,6 +24,7 @@ from .words import qualified_name
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
+    from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
@@ -68,6 +69,18 @@ class Telemetry:
     def emits(self, event: Event) -> bool:
         """Whether the configuration wants this event."""
         return self.config.events == "all" or (self.config.events == "default" and event.default)
+
+    def emit(self, event: Event, body: str, attributes: Attributes, context: Context | None) -> None:
+        """Write an event; without a context, in the current one."""
+        self.logger.emit(
+            timestamp=time.time_ns(),
+            context=context,
+            severity_number=event.severity,
+            severity_text=event.severity.name,
+            body=body,
+            attributes=attributes,
+            event_name=event.name,
+        )
 
     def write_zeros(self, points: Iterable[tuple[Metric, Attributes]]) -> None:
         """Let counter series begin at zero, each once, and let that be exported before anything is added to them.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, Status, StatusCode
 
 from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from .scope import RunScope, SampleScope
     from .semconv import definitions
 
-LONGEST: Final = 256
+_SPAN: Final = Signal.SPAN.value
+
+LONGEST: Final = 64
 """How many steps of one sample are kept, the last ones; a stage may use the storage any number of times."""
 
 
@@ -58,9 +61,32 @@ class Record:
         """Counts those that have settled."""
         self.written = False
 
+    def failed(self, error: BaseException) -> Record:
+        """The same of a call that failed."""
+        return Record(self.defined, self.name, self.attributes, self.ended, error)
 
-Step = tuple[Record, float, float, float]
-"""What was done, when it began by the run's clock, the seconds that it took, and of these the busy ones."""
+
+Step = tuple[Record, float, float]
+"""What was done, when it began by the run's clock, and the seconds that it took."""
+
+
+class UnwrittenSpan(NonRecordingSpan):
+    """Stands for a span that may be written later, and is not recorded: other instrumentations do not record either,
+    and logs refer to it. Its ids are drawn when somebody asks for them, which of most samples nobody does.
+    """
+
+    def __init__(self, ids: ReservedIds, parent: SpanContext | None) -> None:
+        self._ids = ids
+        self._parent = parent
+
+    def get_span_context(self) -> SpanContext:
+        context = self.__dict__.get("_context")
+        if context is None:  # the first of several threads that ask decides
+            context = self.__dict__.setdefault("_context", self._ids.reserve(self._parent))
+        return context  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.get_span_context()!r})"
 
 
 class ReservedIds:
@@ -126,32 +152,36 @@ def leave_out(scope: SampleScope, why: str) -> None:
     """A sample that was not traced settles: count the spans that it would have. That of a batch is counted with the
     last of its samples, unless it was written with another one.
     """
-    left_out = 1
-    for record, *_ in scope.trail:
-        if not record.samples or (not record.written and next(record.settled) == record.samples):
-            left_out += 1
-    scope.run.suppress(Signal.SPAN.value, why, left_out)
+    left_out = 1 + len(scope.trail)
+    if scope.shares_steps:
+        for step in scope.trail:
+            record = step[0]
+            if record.samples and (record.written or next(record.settled) != record.samples):
+                left_out -= 1
+    scope.run.suppress(_SPAN, why, left_out)
 
 
 def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, links: Sequence[Link]) -> None:
     run, settled = scope.run, scope.clock()
-    assert scope.span_context is not None
+    assert scope.unwritten is not None
+    context = scope.unwritten.get_span_context()
+    began = time.time_ns() - round((settled - scope.started) * 1e9)
 
     def at(reading: float) -> int:
-        return scope.anchor + round((reading - scope.started) * 1e9)
+        return began + round((reading - scope.started) * 1e9)
 
     above = run.call.context
-    if scope.span_context.trace_id != run.trace_id:  # a trace of its own
+    if run.span_context is None or context.trace_id != run.span_context.trace_id:  # a trace of its own
         above = trace.set_span_in_context(trace.INVALID_SPAN)
-    with run.telemetry.ids.used(scope.span_context):
+    with run.telemetry.ids.used(context):
         span = _start(run, record, above, at(scope.started), links=links)
     inside = [trace.set_span_in_context(span)] * len(steps)
     for index in reversed(range(len(steps))):
-        done, started, duration, _ = steps[index]
+        done, started, duration = steps[index]
         parent = _parent(steps, index)
         if done.samples:
             done.written = True
-            child = _start(run, done, run.call.context, at(started), links=[Link(scope.span_context)])
+            child = _start(run, done, run.call.context, at(started), links=[Link(context)])
         else:
             child = _start(
                 run, done, inside[index if parent is None else parent], at(started), sample_id=scope.sample_id
@@ -166,7 +196,7 @@ def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, lin
 
 def write_step(run: RunScope, step: Step, ended: int) -> None:
     """Write the span of what belongs to no sample, and was not traced; `ended` is a Unix time in nanoseconds."""
-    record, _, duration, _ = step
+    record, _, duration = step
     span = _start(run, record, None, ended - round(duration * 1e9))
     end_span(span, record.ended, record.error, ended)
 
@@ -175,7 +205,7 @@ def _parent(steps: Sequence[Step], index: int) -> int | None:
     """The step within which another one began; it ended later, so it comes behind on the trail."""
     began = steps[index][1]
     for later in range(index + 1, len(steps)):
-        _, started, duration, _ = steps[later]
+        _, started, duration = steps[later]
         if started < began <= started + duration:
             return later
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from types import CodeType, TracebackType
 from typing import Final
 
@@ -19,11 +20,16 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
 
 
 def message(error: BaseException) -> str:
-    """What an exception says; where its `__str__` fails, what Python prints instead."""
+    """What an exception says; where its `__str__` fails, much the same as Python prints instead."""
+    said = _said(error)
+    return said if said is not None else f"<exception str() failed: {qualified_name(type(error))}>"
+
+
+def _said(error: BaseException) -> str | None:
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - somebody else's code
-        return f"<exception str() failed: {qualified_name(type(error))}>"
+        return None
 
 
 def stacktrace(error: BaseException) -> str:
@@ -35,7 +41,7 @@ def stacktrace(error: BaseException) -> str:
     context = None if error.__suppress_context__ else error.__context__
     if error.__cause__ is None and context is None and not isinstance(error, BaseExceptionGroup):
         frames = _frames(error.__traceback__) if error.__traceback__ is not None else ""
-        return frames + "".join(traceback.format_exception_only(error))
+        return frames + _last_lines(error)
     formatted = traceback.TracebackException.from_exception(error)
     pending, seen = [formatted], set()
     while pending:
@@ -49,22 +55,41 @@ def stacktrace(error: BaseException) -> str:
     return "".join(formatted.format())
 
 
+def _last_lines(error: BaseException) -> str:
+    """What stands below the frames: with most exceptions a single line, which Python takes long to find."""
+    said = _said(error)
+    if said is None or isinstance(error, _SAYING_MORE) or hasattr(error, "__notes__"):
+        return "".join(traceback.format_exception_only(error))
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "__main__" else qualified_name(kind)
+    return f"{name}: {said}\n" if said else f"{name}\n"
+
+
+_SAYING_MORE: Final = (SyntaxError, ImportError, NameError, AttributeError)
+"""With these Python prints where the mistake is, or what may have been meant."""
+
 _MOST_FRAMES: Final = 256
-_formatted: dict[tuple[tuple[CodeType, int], ...], str] = {}
-"""Frames in words, by code and line. In an outage the same line fails again and again, and what stands in it has to be
-looked up but once."""
+_formatted: dict[tuple[int, ...], tuple[str, Sequence[CodeType]]] = {}
+"""Frames in words, by the identity of the code and the place in it. In an outage the same line fails again and again,
+and what stands in it has to be looked up but once. (Code is kept, or something else might get its identity; its hash
+takes longer than all of this.)"""
 
 
 def _frames(raised: TracebackType) -> str:
-    key = tuple((frame.f_code, line) for frame, line in traceback.walk_tb(raised))
+    places: list[int] = []
+    frame: TracebackType | None = raised
+    while frame is not None:
+        places += id(frame.tb_frame.f_code), frame.tb_lasti
+        frame = frame.tb_next
+    key = tuple(places)
     found = _formatted.get(key)
     if found is None:
         stack = traceback.StackSummary.extract(traceback.walk_tb(raised))
-        found = "".join(["Traceback (most recent call last):\n", *stack.format()])
+        words = "".join(["Traceback (most recent call last):\n", *stack.format()])
         if len(_formatted) >= _MOST_FRAMES:
             _formatted.clear()
-        _formatted[key] = found
-    return found
+        found = _formatted[key] = words, [frame.f_code for frame, _ in traceback.walk_tb(raised)]
+    return found[0]
 
 
 def qualified_name(kind: type) -> str:

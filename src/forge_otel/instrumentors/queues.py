@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _waited(layer: Layer, metric: Metric, stage: str, seconds: float) -> None:
-    """Record a wait; there is one for every sample and queue, so it takes no call of an operation."""
+    """Record a wait, the long way: outside of runs, and where it is rare."""
     telemetry = layer.telemetry
     if telemetry is None:
         return
@@ -33,6 +33,16 @@ def _waited(layer: Layer, metric: Metric, stage: str, seconds: float) -> None:
             telemetry.series.get(metric, {a.FORGE_STAGE_NAME: stage}).append(seconds)
     except Exception as fault:  # noqa: BLE001 - the sample must go on without us
         guard.swallow(fault, f"the metric {metric.name}")
+
+
+def _taken(layer: Layer, stage: str, waited: float) -> None:
+    """A sample was taken from the queue in front of a stage: there is one for every sample and stage."""
+    run = RUN.get()
+    series = run.waits.get(stage) if run is not None else None
+    if series is not None:
+        series.append(waited)
+    else:
+        _waited(layer, metrics.FORGE_STAGE_QUEUE_DURATION, stage, waited)
 
 
 def _put(original: Callable[..., float], layer: Layer) -> Callable[..., float]:
@@ -59,7 +69,7 @@ def _get(original: Callable[..., Item | None], layer: Layer) -> Callable[..., It
     def get(self: StageQueue, timeout: float | None = None) -> Item | None:
         item = original(self, timeout)
         if item is not None and self.stage is not None:
-            _waited(layer, metrics.FORGE_STAGE_QUEUE_DURATION, self.stage, item.waited)
+            _taken(layer, self.stage, item.waited)
         return item
 
     return get
@@ -69,7 +79,7 @@ def _get_async(original: Callable[..., Awaitable[Item | None]], layer: Layer) ->
     async def get_async(self: StageQueue, timeout: float | None = None) -> Item | None:
         item = await original(self, timeout)
         if item is not None and self.stage is not None:
-            _waited(layer, metrics.FORGE_STAGE_QUEUE_DURATION, self.stage, item.waited)
+            _taken(layer, self.stage, item.waited)
         return item
 
     return get_async

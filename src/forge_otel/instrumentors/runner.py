@@ -21,6 +21,7 @@ from .errors import error_type
 from .measurement import MeasurementLane
 from .slow import slowness
 from .stage import StageLane
+from .storage import WriteLane
 from .summary import last_run, summaries
 from .zeros import zero_points
 
@@ -128,9 +129,13 @@ def _open_lanes(scope: RunScope, pipeline: Pipeline) -> None:
     """Prepare for what will be called for every sample, except where users want to hear of every call."""
     config = scope.telemetry.config
     scope.steps = 1 + len(pipeline.stages) + len(pipeline.measurements)
+    scope.telemetry.runs.add(scope)
+    for stage in pipeline.stages:
+        scope.waits[stage.name] = scope.series(metrics.FORGE_STAGE_QUEUE_DURATION, a.FORGE_STAGE_NAME, stage.name)
     if config.events == "all":
         return
-    scope.telemetry.runs.add(scope)
+    if pipeline.storage is not None and "storage" in config.components:
+        scope.writes[id(pipeline.storage)] = WriteLane(scope, pipeline.storage)
     if config.on_stage_start is None and config.on_stage_end is None:
         scope.stages.update({stage.name: StageLane(scope, stage) for stage in pipeline.stages if not stage.batch_size})
     if config.on_measurement_start is None and config.on_measurement_end is None:
@@ -156,7 +161,7 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
         scope = self.context.get(RUN) if telemetry is not None else None
         if scope is None:
             return original(self, outcome, error)
-        scope.call.notes.append(error)
+        scope.call.notes = (error,)
         try:
             return scope.call.observe(original, self, outcome, error)
         finally:
@@ -172,14 +177,10 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
 # The source.
 
 
-def _pulled(run: RunScope, began: float, error: BaseException | None = None) -> None:
-    """A sample was read, or could not be; there is one for every sample, so it takes no call of an operation."""
-    try:
-        kind = error_type(error) if error is not None else None
+def _failed_to_pull(run: RunScope, began: float, error: BaseException) -> None:
+    with guard.protected("reading the source"):
         run.series(metrics.FORGE_SOURCE_DURATION).append(run.clock() - began)
-        run.series(metrics.FORGE_SOURCE_READS, a.ERROR_TYPE, kind).append(1)
-    except Exception as fault:  # noqa: BLE001 - the sample must go on without us
-        guard.swallow(fault, "reading the source")
+        run.series(metrics.FORGE_SOURCE_READS, a.ERROR_TYPE, error_type(error)).append(1)
 
 
 def _pull(original: Callable[..., Sample | None], layer: Layer) -> Callable[..., Sample | None]:
@@ -191,10 +192,13 @@ def _pull(original: Callable[..., Sample | None], layer: Layer) -> Callable[...,
         try:
             sample = original(self)
         except BaseException as error:
-            _pulled(run, began, error)
+            _failed_to_pull(run, began, error)
             raise
         if sample is not None:  # else there was nothing more to read
-            _pulled(run, began)
+            try:
+                run.read.append(run.clock() - began)
+            except Exception as fault:  # noqa: BLE001 - the sample must go on without us
+                guard.swallow(fault, "reading the source")
         return sample
 
     return pull

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import Link, NonRecordingSpan
+from opentelemetry.trace import Link
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import guard
@@ -20,17 +19,18 @@ from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
-from ..trail import Record, end_span, leave_out, start_attributes, write_late
+from ..series import FULL
+from ..trail import Record, UnwrittenSpan, end_span, leave_out, start_attributes, write_late
 from .errors import error_type
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
-
     from forge import Run, SampleOutcome, Stage
     from forge.item import Item
 
     from ..telemetry import Telemetry
 
+_SAMPLING, _BUDGET = Reason.SAMPLING.value, Reason.BUDGET.value
+_FAILURES = frozenset((Outcome.DLQ.value, Outcome.FAILED.value))
 _ROOT = trace.set_span_in_context(trace.INVALID_SPAN)
 _propagator = TraceContextTextMapPropagator()
 
@@ -61,13 +61,16 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
     if not run.recording:
         return
     if not telemetry.sampler.traces(scope.sample_id):
-        scope.why = Reason.SAMPLING.value
-    elif not run.span_budget.take(run.steps):
-        scope.why = Reason.BUDGET.value
+        scope.why = _SAMPLING
     else:
-        _start_span(telemetry, run, scope)
-        return
-    _reserve(telemetry, run, scope)
+        run.chosen.add(scope.sample_id)
+        if run.span_budget.take(run.steps):
+            _start_span(telemetry, run, scope)
+            return
+        scope.why = _BUDGET
+    parent = None if telemetry.config.trace_per_sample else run.span_context
+    scope.unwritten = UnwrittenSpan(telemetry.ids, parent)
+    otel_context.attach(trace.set_span_in_context(scope.unwritten))
 
 
 def _start_span(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
@@ -89,25 +92,13 @@ def _start_span(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None
         run.span_budget.correct(-run.steps)
 
 
-def _reserve(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
-    """Make a span current that may be written later, and is not recorded: other instrumentations do not record either,
-    and logs refer to it.
-    """
-    parent: SpanContext | None = None
-    if not telemetry.config.trace_per_sample and run.call.span is not None:
-        parent = run.call.span.get_span_context()
-    scope.span_context = telemetry.ids.reserve(parent)
-    otel_context.attach(trace.set_span_in_context(NonRecordingSpan(scope.span_context)))
-    scope.anchor = time.time_ns()
-
-
 def _attributes(scope: SampleScope) -> dict[str, Any]:
     said = {**scope.run.identity, a.FORGE_SAMPLE_ID: scope.sample_id, a.FORGE_SAMPLE_PARENT_ID: scope.parent_id}
     return start_attributes(spans.FORGE_SAMPLE, said)
 
 
 def _to_run(run: RunScope) -> list[Link]:
-    return [Link(run.call.span.get_span_context())] if run.call.span is not None else []
+    return [Link(run.span_context)] if run.span_context is not None else []
 
 
 # Out.
@@ -116,28 +107,35 @@ def _to_run(run: RunScope) -> list[Link]:
 def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
     run = scope.run
     scope.settled = True
+    if run.chosen:
+        run.chosen.discard(scope.sample_id)
     if scope.spending is not None:
         scope.spending.count_seen()
-    # Calls that were abandoned on a thread that cannot be stopped: whatever they still bring comes too late.
-    abandoned = error or asyncio.CancelledError()
-    lane = scope.busy
-    if lane is not None and scope.claim():
-        lane.end(scope, scope.busy_since, None, abandoned)
-    for call in tuple(scope.calls):
-        call.close(None, abandoned)
+    if scope.busy is not None or scope.calls:
+        _abandon(scope, error or asyncio.CancelledError())
     if run.ended:
         return
     duration = scope.clock() - scope.started
-    settled, durations = run.settled[outcome.value]
-    settled.append(1)
-    durations.write(duration, scope.span)
-    is_slow = run.is_slow(duration)
-    if scope.span is None:
-        if scope.why is None:
-            return
-        if not (is_slow or scope.notable or outcome.value in _FAILURES):
+    tally = run.settled[outcome]
+    is_slow = run.is_slow is not None and run.is_slow(duration)
+    if scope.span is not None:
+        tally.write(duration, scope.span)
+        _end_spans(scope, item, outcome, error)
+        return
+    durations = tally.values
+    durations.append(duration)
+    if len(durations) >= FULL:
+        tally.drain()
+    if scope.why is not None:
+        if is_slow or scope.notable or outcome in _FAILURES:
+            _end_spans(scope, item, outcome, error)
+        else:
             leave_out(scope, scope.why)
-            return
+
+
+def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
+    """End the span of a sample; where it has none, write it with all that are below it."""
+    run = scope.run
     kind = item.failure.error_type if item.failure else error_type(error) if error is not None else None
     ended = {
         a.FORGE_SAMPLE_OUTCOME: outcome.value,
@@ -157,7 +155,13 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
     run.span_budget.correct(scope.spans - run.steps)
 
 
-_FAILURES = (Outcome.DLQ, Outcome.FAILED)
+def _abandon(scope: SampleScope, error: BaseException) -> None:
+    """End the calls that were abandoned on a thread that cannot be stopped: what they still bring comes too late."""
+    lane = scope.busy
+    if lane is not None and scope.claim():
+        lane.end(scope, scope.busy_since, None, error)
+    for call in tuple(scope.calls):
+        call.close(None, error)
 
 
 def _to_earlier(item: Item) -> list[Link]:
@@ -192,7 +196,7 @@ def _admit(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
             raise
         if scope is not None:
             try:
-                scope.run.series(metrics.FORGE_SAMPLE_ADMITTED).append(1)
+                scope.run.admitted.append(1)
             except Exception as fault:  # noqa: BLE001 - it is admitted
                 guard.swallow(fault, "the admission of a sample")
 

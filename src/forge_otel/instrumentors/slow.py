@@ -13,10 +13,12 @@ _EVERY: Final = 64
 """After how many more samples the percentile is computed again."""
 
 
-def slowness(threshold: float | Literal["auto"] | None) -> Callable[[float], bool]:
-    """A function that says whether a sample that took so many seconds is slow, to be asked once for each."""
+def slowness(threshold: float | Literal["auto"] | None) -> Callable[[float], bool] | None:
+    """A function that says whether a sample that took so many seconds is slow, to be asked once for each; None where
+    none is.
+    """
     if threshold is None:
-        return lambda _: False
+        return None
     if threshold == "auto":
         return _SlowerThanMost().add
     return lambda seconds: seconds > threshold

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import guard
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from forge.results import BatchVerdict, Verdict
 
     from ..scope import RunScope
-    from ..trail import Step
 
 
 def current_sample(*_: Any) -> Sequence[SampleScope]:
@@ -212,36 +211,28 @@ STAGE_BATCH = Operation(
 class StageLane(Lane):
     """A stage, which usually succeeds at the first attempt."""
 
-    __slots__ = ("_success",)
+    __slots__ = ("_cancelled",)
 
     def __init__(self, run: RunScope, stage: Stage) -> None:
-        from forge.results import StageOutcome  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.results import StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
 
-        self._success = StageOutcome.SUCCESS
-        super().__init__(
-            run,
-            STAGE,
-            stage,
-            {a.FORGE_STAGE_NAME: stage.name},
-            {a.FORGE_STAGE_OUTCOME: self._success.value},
-            metrics.FORGE_STAGE_DURATION,
-            [metrics.FORGE_STAGE_EXECUTIONS],
-            metrics.FORGE_STAGE_BUSY_TIME,
-        )
+        self._cancelled = StageOutcome.CANCELLED
+        super().__init__(run, STAGE, stage, {a.FORGE_STAGE_NAME: stage.name}, Verdict(outcome=StageOutcome.SUCCESS))
 
-    def usual(self, started: float, result: Verdict) -> Step | None:
-        if result.outcome is self._success and result.attempts == 1:
-            return (self.record, started, result.duration, result.busy)
-        return None
+    def likeness(self, result: Verdict) -> Hashable:
+        # In a single attempt that was not cut short the stage was busy all the time.
+        if result.attempts > 1 or result.outcome is self._cancelled:
+            return None
+        return result.outcome, result.skip_reason, result.error_type
 
 
 def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verdict]:
     from forge.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
-    success = StageOutcome.SUCCESS
+    success, sample_of, full = StageOutcome.SUCCESS, SAMPLE.get, FULL  # what is local is found faster
 
-    def apply(self: StageExecutor, stage: Stage, sample: Sample) -> Verdict:
-        scope = SAMPLE.get()
+    def apply(self: StageExecutor, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
+        scope = sample_of()
         if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
             return STAGE.call(layer, original, self, stage, sample)
         if scope.span is not None:
@@ -253,21 +244,20 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
             scope.busy = None
             return original(self, stage, sample)
         try:
-            verdict = original(self, stage, sample)
+            verdict = original(self, stage, sample, started)
         except BaseException as error:
             lane.raised(scope, error)
             raise
         try:
             if verdict.outcome is success and verdict.attempts == 1 and scope.spending is None:
-                step = (lane.record, started, verdict.duration, verdict.busy)
+                duration = verdict.duration
                 scope.busy = None
-                scope.trail.append(step)
+                scope.trail.append((lane.record, started, duration))
                 if not scope.settled or scope.claim():
-                    lane.busy.append(verdict.busy)
-                    durations = lane.buffer.values
-                    durations.append(verdict.duration)
-                    if len(durations) >= FULL:
-                        lane.buffer.drain()
+                    durations = lane.durations
+                    durations.append(duration)
+                    if len(durations) >= full:
+                        lane.tally.drain()
             else:
                 lane.ended(scope, verdict)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
@@ -332,7 +322,7 @@ def _retry_end(retry: Call, _: None, __: BaseException | None) -> Ending:
     # What goes by a lane is no call of its own before it has ended.
     execution = CALL.get() or SAMPLE.get()
     if execution is not None:
-        execution.notes.append((attempt, kind, delay))
+        execution.notes = (*execution.notes, (attempt, kind, delay))
     said = {
         a.FORGE_STAGE_ATTEMPT: attempt,
         a.FORGE_STAGE_RETRY_DELAY: delay,

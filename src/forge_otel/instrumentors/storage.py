@@ -6,18 +6,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+
+from .. import guard
 from ..ending import Emission, Ending, Point
 from ..operation import Call, Operation
 from ..patching import Layer, Target
+from ..scope import RUN, SAMPLE
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStorageDirection as Direction
 from ..semconv.attributes import ForgeStorageOperation as Kind
+from ..semconv.attributes import ForgeStorageWriteResult, ForgeTelemetryReason, ForgeTelemetrySignal
 from .errors import error_type
 
 if TYPE_CHECKING:
     from forge import ArtifactStore, DeadLetter, SampleStatus, SQLStorage
     from forge.storage import ArtifactResult, ReadResult, SampleRecord, WriteResult
+
+    from ..scope import RunScope
+    from ..semconv.definitions import Metric
+    from ..series import Series
 
 
 def _operation(
@@ -55,7 +64,7 @@ def _io(direction: Direction, size: int) -> Point:
 
 def _written(call: Call, result: WriteResult) -> Ending:
     records: Sequence[SampleRecord] = call.arguments[1]
-    outcomes = Counter(outcome.value for outcome in result.outcomes)
+    outcomes = Counter(result.outcomes)
     changes = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
     said = {a.FORGE_STORAGE_SIZE: result.size}
     only = {a.FORGE_SAMPLE_ID: records[0].id} if len(records) == 1 else {}
@@ -63,7 +72,7 @@ def _written(call: Call, result: WriteResult) -> Ending:
         attributes=said,
         points=[
             *(
-                Point(metrics.FORGE_STORAGE_SAMPLES_WRITTEN, number, {a.FORGE_STORAGE_WRITE_RESULT: outcome})
+                Point(metrics.FORGE_STORAGE_SAMPLES_WRITTEN, number, {a.FORGE_STORAGE_WRITE_RESULT: outcome.value})
                 for outcome, number in outcomes.items()
             ),
             _io(Direction.WRITE, result.size),
@@ -137,8 +146,78 @@ UPLOAD = _operation(Kind.UPLOAD, _uploaded)
 DOWNLOAD = _operation(Kind.DOWNLOAD, _downloaded)
 
 
+class WriteLane:
+    """The writes of a run, as long as they are traced no more than their samples: there may be one for each sample."""
+
+    __slots__ = ("_attributes", "_duration", "_io", "_outcomes", "_run")
+
+    def __init__(self, run: RunScope, store: SQLStorage) -> None:
+        self._run = run
+        self._attributes = {**WRITE.start(store), **run.identity}
+
+        def series(metric: Metric, **more: str) -> Series:
+            return run.telemetry.series.get(metric, {**self._attributes, **more})
+
+        self._duration = series(metrics.FORGE_STORAGE_OPERATION_DURATION)
+        self._io = series(metrics.FORGE_STORAGE_IO, **{a.FORGE_STORAGE_DIRECTION: Direction.WRITE.value})
+        self._outcomes = {
+            result.value: series(metrics.FORGE_STORAGE_SAMPLES_WRITTEN, **{a.FORGE_STORAGE_WRITE_RESULT: result.value})
+            for result in ForgeStorageWriteResult
+        }
+
+    def call(
+        self, original: Callable[..., WriteResult], store: SQLStorage, records: Sequence[SampleRecord]
+    ) -> WriteResult:
+        """Write, and record it."""
+        started = self._run.clock()
+        try:
+            result = original(store, records)
+        except BaseException as error:
+            with guard.protected(f"the end of {WRITE.name}"):
+                self._failed(started, error, store, records)
+            raise
+        with guard.protected(f"the end of {WRITE.name}"):
+            self._succeeded(started, result)
+        return result
+
+    def _succeeded(self, started: float, result: WriteResult) -> None:
+        run = self._run
+        if run.ended:
+            return
+        self._duration.append(run.clock() - started)
+        self._io.append(result.size)
+        for outcome, number in Counter(result.outcomes).items():
+            self._outcomes[outcome].append(number)
+        if run.recording:
+            run.suppress(ForgeTelemetrySignal.SPAN.value, ForgeTelemetryReason.SAMPLING.value)
+
+    def _failed(self, started: float, error: BaseException, *arguments: Any) -> None:
+        run = self._run
+        call = Call(WRITE, run.telemetry, run, arguments, self._attributes)
+        call.started = started
+        if run.recording:
+            call.is_left_out(ForgeTelemetryReason.SAMPLING.value)
+        call.close(None, error)
+
+
+def _lane_of(store: SQLStorage, records: Sequence[SampleRecord]) -> WriteLane | None:
+    """Where a write goes by that the run makes itself, if none of its samples is traced."""
+    run = RUN.get()
+    lane = run.writes.get(id(store)) if run is not None else None
+    if run is None or lane is None or SAMPLE.get() is not None or not is_instrumentation_enabled():
+        return None
+    if run.chosen and not run.chosen.isdisjoint([record.id for record in records]):
+        return None
+    return lane
+
+
 def _write(original: Callable[..., WriteResult], layer: Layer) -> Callable[..., WriteResult]:
     def write(self: SQLStorage, records: Sequence[SampleRecord]) -> WriteResult:
+        lane = None
+        with guard.protected(f"the start of {WRITE.name}"):
+            lane = _lane_of(self, records)
+        if lane is not None:
+            return lane.call(original, self, records)
         return WRITE.call(layer, original, self, records)
 
     return write
