@@ -229,6 +229,7 @@ class Run(Consumable):
             return RunSnapshot(
                 ledger=self._tally.ledger(),
                 last_settled=self._tally.last_settled,
+                source_remaining=self._source.remaining(self._tally.admitted),
                 stages=[
                     StageState(
                         name=tally.name,
