@@ -417,6 +417,7 @@ class Run(Consumable):
             self._driver.close()
             self._source.loop.cancel_all(GRACE / 2)
             self._driver.join(GRACE)
+            self.costs.count_calls()
             self._cancel_the_rest()
             self._close_stages()
             self._source.loop.stop(0.1)

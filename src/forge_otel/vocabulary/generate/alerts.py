@@ -238,8 +238,7 @@ ALL: Final = (
         expression=recordings.SPEND_RATE.series > q.last(recordings.BUDGET.series, "1h"),
         severity="warning",
         summary=f"{_PIPELINE} spends more than its budget",
-        description=f"The pipeline {_PIPELINE} spent {DOLLARS} in the last hour. That is more than its "
-        "hourly_budget.",
+        description=f"The pipeline {_PIPELINE} spent {DOLLARS} in the last hour. That is more than its hourly_budget.",
     ),
     Alert(
         name="ForgeWastedCost",

@@ -119,8 +119,8 @@ def _spending() -> Section:
             with_budget(
                 lines(
                     "Spend rate",
-                    "US dollars an hour: at each moment what was spent in the hour before it. Dashed, where the pipeline "
-                    "declares one: its hourly_budget, for all models together.",
+                    "US dollars an hour: at each moment what was spent in the hour before it. Dashed, where the "
+                    "pipeline declares one: its hourly_budget, for all models together.",
                     DOLLARS,
                     [series(rate, named(*BY_PIPELINE)), series(budget, f"{named(*BY_PIPELINE)} budget")],
                 )
@@ -141,9 +141,9 @@ def _spending() -> Section:
             ),
             lines(
                 "Forecast for the rest of the run",
-                "What the samples of the source that are still to come will cost, if they are like those that entered in "
-                "the last 15 minutes: all that was spent then, failures and retries included, divided by these. Only "
-                "where the source says how many samples it has.",
+                "What the samples of the source that are still to come will cost, if they are like those that entered "
+                "in the last 15 minutes: all that was spent then, failures and retries included, divided by these. "
+                "Only where the source says how many samples it has.",
                 DOLLARS,
                 [series(_forecast(), named(*BY_PIPELINE))],
             ).no_value("No source that says its size"),

@@ -244,7 +244,9 @@ def coloured(panel: _Graph, outcomes: Iterable[StrEnum]) -> _Graph:
 
 def with_budget(panel: timeseries.Panel) -> timeseries.Panel:
     """The same panel, whose second query is what is declared: as dashed lines."""
-    return panel.override_by_query("B", [models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 8]})])
+    return panel.override_by_query(
+        "B", [models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 8]})]
+    )
 
 
 def linked(panel: timeseries.Panel, title: str, key: str) -> timeseries.Panel:

@@ -16,7 +16,20 @@ from ...queries import STAGE as BY_STAGE
 from . import queues
 from .colours import FAILURES, GREEN, ORANGE, YELLOW, thresholds
 from .layout import Page, Section
-from .panels import COUNT, SECONDS, SHARE, areas, bars, distribution, figure, lines, linked, messages, ranking, with_budget
+from .panels import (
+    COUNT,
+    SECONDS,
+    SHARE,
+    areas,
+    bars,
+    distribution,
+    figure,
+    lines,
+    linked,
+    messages,
+    ranking,
+    with_budget,
+)
 from .tables import column, event_table, run_columns, share
 from .targets import RANGE, RATE, STEP, buckets, cells, events, mean, named, now, per_second, records, series
 from .variables import PIPELINE, STAGE, chosen
