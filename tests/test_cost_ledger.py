@@ -44,6 +44,7 @@ from .support.clock import FakeClock
 from .support.runs import PATIENCE, both_runners, every_runner, ledger, no_thread_is_left, samples, wait  # noqa: F401
 
 CENT = Decimal("0.01")
+ZERO = Decimal(0)
 NO_WAIT = RetryPolicy(max_attempts=3, initial_delay=0, jitter=0)
 
 
@@ -645,17 +646,21 @@ def test_a_call_that_is_under_way_when_the_run_is_left_is_counted(runner: Runner
             over.set()
         return sample
 
+    def close() -> None:
+        wait(begun)
+        run.close()
+
     with runner.run(pipeline(samples(0, 1), work)) as run:
         ready = iter(run)
         next(ready)
-        closer = threading.Thread(target=lambda: (wait(begun), run.close()))
+        closer = threading.Thread(target=close)
         closer.start()
         assert list(ready) == []
         closer.join()
     before = booked(run.result)
     go.set()
     wait(over)
-    assert before == booked(run.result) == {("work", "useful"): (1, 0), ("work", "failed"): (1, 0)}
+    assert before == booked(run.result) == {("work", "useful"): (1, ZERO), ("work", "failed"): (1, ZERO)}
 
 
 # max_cost
