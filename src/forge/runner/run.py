@@ -229,6 +229,7 @@ class Run(Consumable):
             return RunSnapshot(
                 ledger=self._tally.ledger(),
                 last_settled=self._tally.last_settled,
+                source_remaining=self._source.remaining(self._tally.admitted),
                 stages=[
                     StageState(
                         name=tally.name,
@@ -416,6 +417,7 @@ class Run(Consumable):
             self._driver.close()
             self._source.loop.cancel_all(GRACE / 2)
             self._driver.join(GRACE)
+            self.costs.count_calls()
             self._cancel_the_rest()
             self._close_stages()
             self._source.loop.stop(0.1)
