@@ -38,7 +38,7 @@ generate: $(READY) ## write what follows from the registry: constants, reference
 docs: $(READY) ## build the documentation's site; open docs/_site/index.html
 	$(BIN)/sphinx-build --quiet --write-all --fresh-env --fail-on-warning --keep-going docs docs/_site
 
-bench: $(READY) ## measure what telemetry costs (ARGS="--quick")
+bench: $(READY) ## measure what telemetry and the runners cost (ARGS="--quick")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 picture: $(READY) ## the picture in the README, from a run of the demo

@@ -1,4 +1,4 @@
-"""What the telemetry costs, measured in turns on this machine: `make bench`."""
+"""What the telemetry and the runners cost, measured in turns on this machine: `make bench`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from . import calls, pipelines, report, tables
+from . import calls, pipelines, report, runner, tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results["calls"] = calls.measure(quick=options.quick, progress=status.update)
         if options.what in ("all", "pipeline"):
             results["pipelines"] = pipelines.measure(quick=options.quick, largest=options.max, progress=status.update)
+        if options.what in ("all", "runner"):
+            results["runner"] = runner.measure(quick=options.quick, progress=status.update)
     if options.save:
         report.save(results)
     if options.json:
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show(results: dict[str, Any], console: Console) -> None:
     """Print the results for people."""
-    for name, of in (("calls", tables.of_calls), ("pipelines", tables.of_pipelines)):
+    for name, of in (("calls", tables.of_calls), ("pipelines", tables.of_pipelines), ("runner", tables.of_runner)):
         if name not in results:
             continue
         for table in of(results[name]):
@@ -49,7 +51,9 @@ def show(results: dict[str, Any], console: Console) -> None:
             for index, column in enumerate(table.columns):
                 shown.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
             for row in table.rows:
-                shown.add_row(*row, style="bold" if row[0].startswith("forge_otel") else None)
+                shown.add_row(
+                    *row, style="bold" if row[0].startswith(("forge_otel", "StreamingRunner", "BatchRunner")) else None
+                )
             console.print()
             console.print(table.title, style="bold", highlight=False)
             console.print(shown)
@@ -62,10 +66,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("all", "calls", "pipeline", "report"),
+        choices=("all", "calls", "pipeline", "runner", "report"),
         default="all",
-        help="calls: of a stage, against other libraries; pipeline: whole runs; report: write docs/performance.md from "
-        "the results that were saved",
+        help="calls: of a stage, against other libraries; pipeline: whole runs; runner: samples through empty "
+        "stages, against other ways; report: write docs/performance.md from the results that were saved",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a first impression: few repetitions, and no other libraries"

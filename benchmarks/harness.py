@@ -51,7 +51,7 @@ class Worker:
         """
         return self._answer()
 
-    def ask(self, question: Mapping[str, Any]) -> Any:
+    def ask(self, question: Mapping[str, Any] | int) -> Any:
         """Send a question and wait for the answer.
 
         Raises:

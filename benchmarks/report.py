@@ -14,7 +14,7 @@ from .harness import ROOT
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "performance.svg"
-SECTIONS = ("calls", "pipelines")
+SECTIONS = ("calls", "pipelines", "runner")
 
 
 def save(results: Mapping[str, Any]) -> None:
@@ -44,6 +44,7 @@ def page(text: str, results: Mapping[str, Any]) -> str:
     """The page with the tables of these results in place of those that it has, between its marks."""
     hand, success, kinds = tables.of_calls(results["calls"])
     demo, synthetic = tables.of_pipelines(results["pipelines"])
+    (runners,) = tables.of_runner(results["runner"])
     for mark, content in {
         "by-hand": hand.as_markdown(),
         "calls": success.as_markdown(),
@@ -52,6 +53,8 @@ def page(text: str, results: Mapping[str, Any]) -> str:
         "demo": demo.as_markdown(),
         "synthetic": synthetic.as_markdown(),
         "pipelines-circumstances": circumstances(results["pipelines"]) + "\n",
+        "runner": runners.as_markdown(),
+        "runner-circumstances": circumstances(results["runner"]) + "\n",
     }.items():
         text = re.sub(
             rf"(<!-- {mark} -->\n).*?(<!-- end -->)",

@@ -1,175 +1,99 @@
-"""What the runners themselves cost: samples per second through three stages that do nothing.
+"""What the runners themselves cost: samples taken through three stages that do nothing.
 
-Beside the runners stand a plain loop, `ThreadPoolExecutor.map` and, where it is installed, Ray Data. All of them call
-the same stages on the same samples and count how many came through; a runner also keeps order, queues, attempts, a
-context for each sample and the record of the run. The variants take turns, and of each the fastest round counts,
-because what disturbs a measurement only ever makes it slower.
+Beside the runners stand a plain loop, `ThreadPoolExecutor.map` and Ray Data. All of them call the same stages on the
+same samples and count how many came through; a runner also keeps order, queues, attempts, a context for each sample and
+the record of the run.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import importlib.util
-import json
-import logging
-import os
-import platform
-import statistics
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from forge import BatchRunner, Pipeline, Sample, SampleOutcome, Stage, StreamingRunner, stage
-from forge.runner import Runner
+from . import harness
+from .environments import NotInstallableError, python_with
+from .harness import ROOT, Worker, WorkerError
 
-STAGES = 3
-REFERENCE = "ThreadPoolExecutor.map"
-
-Variant = Callable[[int], int]
-"""Takes so many samples through the stages; returns how many came out."""
+REFERENCE = "pool"
+SAMPLES, ROUNDS = 10_000, 15
+QUICK_SAMPLES, QUICK_ROUNDS = 1_000, 3
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.runner", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer samples and rounds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
-    arguments = parser.parse_args()
-    count, rounds = (2_000, 3) if arguments.quick else (10_000, 11)
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to take samples through stages; `runner_worker.py` says what it does."""
 
-    machine = describe_machine()
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    variants: dict[str, Variant] = {
-        "plain loop": plain_loop,
-        REFERENCE: thread_pool,
-        "StreamingRunner": lambda count: drain(StreamingRunner(), count),
-        "StreamingRunner, iterated": lambda count: iterate(StreamingRunner(), count),
-        "StreamingRunner, ordered": lambda count: drain(StreamingRunner(ordered=True), count),
-        "BatchRunner": lambda count: drain(BatchRunner(), count),
-        "BatchRunner, iterated": lambda count: iterate(BatchRunner(), count),
+    name: str
+    label: str
+    packages: Sequence[str] = ()
+    """What to install for it, in an environment of its own."""
+
+
+WAYS = (
+    Way(name="loop", label="a plain loop"),
+    Way(name=REFERENCE, label="ThreadPoolExecutor.map"),
+    Way(name="streaming", label="StreamingRunner, drained"),
+    Way(name="streaming_iterated", label="StreamingRunner, iterated"),
+    Way(name="streaming_ordered", label="StreamingRunner, ordered"),
+    Way(name="batch", label="BatchRunner, drained"),
+    Way(name="batch_iterated", label="BatchRunner, iterated"),
+    Way(name="ray", label="Ray Data", packages=("ray", "ray[data]", "psutil")),
+)
+
+
+def measure(*, quick: bool, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Time all ways in turns, each in a process of its own.
+
+    Quick means fewer samples, and only what needs no environment of its own. Returns the results as JSON can hold them:
+    seconds for one sample, of the processor (all threads and processes) and of the clock, as the smallest and the
+    median of the rounds.
+    """
+    samples, rounds = (QUICK_SAMPLES, QUICK_ROUNDS) if quick else (SAMPLES, ROUNDS)
+    missing: dict[str, str] = {}
+    workers: dict[str, Worker] = {}
+    versions: dict[str, dict[str, str]] = {}
+    with ExitStack() as stack:
+        for way in WAYS:
+            progress(f"preparing {way.label}")
+            if way.packages and quick:
+                missing[way.name] = "not when quick"
+                continue
+            try:
+                worker = _start(way)
+                stack.callback(worker.close)
+                versions[way.name] = worker.hello()
+            except (NotInstallableError, WorkerError) as error:
+                if not way.packages:
+                    raise
+                # The message goes to the terminal only: it may name what is private to this machine.
+                print(f"{way.label}: {error}", file=sys.stderr)
+                missing[way.name] = "not installable" if isinstance(error, NotInstallableError) else "does not run"
+            else:
+                workers[way.name] = worker
+        turns = {name: partial(worker.ask, samples) for name, worker in workers.items()}
+        taken = harness.in_turns(turns, rounds, progress)
+    return {
+        "machine": harness.machine(),
+        "samples": samples,
+        "rounds": rounds,
+        "versions": versions,
+        "rows": [_row(way, taken.get(way.name), missing.get(way.name)) for way in WAYS],
     }
-    if importlib.util.find_spec("ray") is not None:
-        variants["Ray Data"] = ray_data()
-    else:
-        print('Ray Data is not measured: it is not installed here (pip install "ray[data]")')
-
-    seconds = interleaved(variants, count, rounds)
-    results: list[dict[str, Any]] = [
-        {
-            "variant": name,
-            "seconds_per_sample": min(taken) / count,
-            "samples_per_second": count / min(taken),
-            "rate_ratio": min(seconds[REFERENCE]) / min(taken),
-            "median_rate_ratio": statistics.median(
-                reference / own for reference, own in zip(seconds[REFERENCE], taken, strict=True)
-            ),
-        }
-        for name, taken in seconds.items()
-    ]
-    print(
-        f"\n{count} samples, {STAGES} stages that do nothing, best of {rounds} rounds; rate as a share of {REFERENCE}:"
-    )
-    print(f"{'':28}{'µs/sample':>10}{'samples/s':>12}{'share':>8}{'median':>8}")
-    for result in results:
-        print(
-            f"{result['variant']:28}{result['seconds_per_sample'] * 1e6:10.1f}{result['samples_per_second']:12,.0f}"
-            f"{result['rate_ratio']:8.2f}{result['median_rate_ratio']:8.2f}"
-        )
-    if arguments.json is not None:
-        document = {"machine": machine, "samples": count, "stages": STAGES, "rounds": rounds, "results": results}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def describe_machine() -> dict[str, str]:
-    described = {
-        "platform": platform.platform(),
-        "CPUs": str(os.cpu_count()),
-        "Python": platform.python_version(),
-        "forge-otel": importlib.metadata.version("forge-otel"),
-    }
-    if importlib.util.find_spec("ray") is not None:
-        described["ray"] = importlib.metadata.version("ray")
-    return described
+def _start(way: Way) -> Worker:
+    if not way.packages:
+        return Worker("benchmarks.runner_worker", way.name)
+    return Worker("benchmarks.runner_worker", way.name, python=python_with(way.packages), source=ROOT / "src")
 
 
-def interleaved(variants: dict[str, Variant], count: int, rounds: int) -> dict[str, list[float]]:
-    """The seconds that each variant took in each of the rounds in which all of them had their turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(rounds):
-        for name, run in variants.items():
-            started = time.perf_counter()
-            ready = run(count)
-            seconds[name].append(time.perf_counter() - started)
-            if ready != count:
-                sys.exit(f"{name} brought {ready} of {count} samples through")
-    return seconds
-
-
-def numbers(count: int) -> Iterator[Sample]:
-    for number in range(count):
-        yield Sample(id=str(number), data=number)
-
-
-def empty_stages() -> list[Stage]:
-    return [stage(name=f"stage {number}")(lambda sample: sample) for number in range(STAGES)]
-
-
-def through(stages: list[Stage], sample: Sample) -> SampleOutcome:
-    result: Any = sample
-    for each in stages:
-        result = each.process(result)
-    return SampleOutcome.READY
-
-
-def plain_loop(count: int) -> int:
-    stages, outcomes = empty_stages(), Counter[SampleOutcome]()
-    for sample in numbers(count):
-        outcomes[through(stages, sample)] += 1
-    return outcomes[SampleOutcome.READY]
-
-
-def thread_pool(count: int) -> int:
-    """With as many threads as the streaming runner has slots for the stages."""
-    stages, outcomes = empty_stages(), Counter[SampleOutcome]()
-    with ThreadPoolExecutor(STAGES) as executor:
-        for outcome in executor.map(lambda sample: through(stages, sample), numbers(count)):
-            outcomes[outcome] += 1
-    return outcomes[SampleOutcome.READY]
-
-
-def pipeline_of(count: int) -> Pipeline:
-    return Pipeline(name="bench", source=lambda: numbers(count), stages=empty_stages())
-
-
-def drain(runner: Runner, count: int) -> int:
-    return runner.run(pipeline_of(count)).drain().ledger.ready
-
-
-def iterate(runner: Runner, count: int) -> int:
-    return sum(1 for _ in runner.run(pipeline_of(count)))
-
-
-def ray_data() -> Variant:
-    """Ray Data on this machine; its processes are started before anything is measured. It fuses the stages into one."""
-    import ray  # noqa: PLC0415 - installed or not
-
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-
-    def run(count: int) -> int:
-        dataset = ray.data.range(count)
-        for each in empty_stages():
-            dataset = dataset.map(each.process)
-        return sum(1 for _ in dataset.iter_rows())
-
-    run(1)
-    return run
-
-
-if __name__ == "__main__":
-    main()
+def _row(way: Way, taken: list[dict[str, float]] | None, missing: str | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"way": way.name, "label": way.label}
+    if taken is None:
+        return {**row, "missing": missing}
+    times = {kind: harness.smallest_and_median([each[kind] for each in taken]) for kind in ("cpu", "seconds")}
+    return {**row, **times}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .contestants import CONTESTANTS
+from .runner import REFERENCE
 from .scenarios import SCENARIOS
 
 
@@ -112,6 +113,27 @@ def _runs(pipelines: Mapping[str, Any], name: str, unit: str) -> Table:
         )
     columns = (unit, "telemetry", "s", "added", "µs cpu", "added", "MB", "MB sent", "spans", "dropped")
     return Table(f"Whole runs, {name}", columns, rows)
+
+
+def of_runner(runner: Mapping[str, Any]) -> list[Table]:
+    """Shares compare the smallest processor times."""
+    cpu = {row["way"]: row["cpu"]["min"] for row in runner["rows"] if "cpu" in row}
+    rows = []
+    for row in runner["rows"]:
+        if "missing" in row:
+            rows.append((f"{row['label']}: {row['missing']}", "", "", "", ""))
+            continue
+        rate = f"{1 / row['seconds']['min']:,.0f}"
+        share = f"{cpu[REFERENCE] / row['cpu']['min']:.2f}"
+        rows.append((row["label"], micro(row["cpu"]["min"]), micro(row["cpu"]["median"]), share, rate))
+    columns = ("", "µs cpu", "median", "share", "samples/s")
+    return [
+        Table(
+            "Three stages that do nothing, µs for each sample, and shares of the rate of ThreadPoolExecutor.map",
+            columns,
+            rows,
+        )
+    ]
 
 
 def micro(seconds: float) -> str:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import by_hand, plot, report, tables
+import pytest
+from benchmarks import by_hand, plot, report, runner_worker, tables
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.pipelines import SIZES
+from benchmarks.runner import WAYS
 from benchmarks.scenarios import SCENARIOS
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -49,6 +51,32 @@ def test_a_quick_measurement_has_all_rows() -> None:
     shown = tables.of_calls(calls)
     assert [len(table.rows) for table in shown] == [3, len(CONTESTANTS), 1 + 5]
     assert all(len(row) == len(table.columns) for table in shown for row in table.rows)
+
+
+def test_a_quick_measurement_of_the_runners_has_all_rows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "runner", "--quick", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    runner = json.loads(done.stdout)["runner"]
+    assert [row["way"] for row in runner["rows"]] == [way.name for way in WAYS]
+    for way, row in zip(WAYS, runner["rows"], strict=True):
+        if way.packages:
+            assert row["missing"] == "not when quick"
+        else:
+            assert 0 < row["cpu"]["min"] <= row["cpu"]["median"]
+            assert 0 < row["seconds"]["min"] <= row["seconds"]["median"]
+    assert runner["versions"].keys() == {way.name for way in WAYS if not way.packages}
+    (table,) = tables.of_runner(runner)
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+@pytest.mark.parametrize("way", [way.name for way in WAYS if not way.packages])
+def test_all_ways_bring_all_samples_through(way: str) -> None:
+    assert runner_worker.VARIANTS[way](50) == 50
 
 
 def written(instrument: Callable[[TracerProvider, MeterProvider], None], uninstrument: Callable[[], None]) -> Any:
@@ -134,6 +162,20 @@ def results() -> dict[str, Any]:
                 for telemetry, cost in (("off", 0), ("1 %", 0.005), ("100 %", 0.25))
             ],
         },
+        "runner": {
+            "machine": machine,
+            "versions": {"pool": {"forge-otel": "1.0"}, "ray": {"ray": "2.0"}},
+            "rows": [
+                {
+                    "way": way.name,
+                    "label": way.label,
+                    "cpu": {"min": cpu, "median": 2 * cpu},
+                    "seconds": {"min": 1e-3, "median": 1e-3},
+                }
+                for way in WAYS
+                for cpu in [10e-6 if way.name == "pool" else 20e-6]
+            ],
+        },
     }
 
 
@@ -163,6 +205,15 @@ def test_whole_runs() -> None:
     assert len(synthetic.rows) == 3 * len(SIZES)
     assert demo.rows[1] == ("", "1 %", "0.301", "+0.5%", "1,005", "+0.5%", "50", "50.00", "7", "7")
     assert demo.rows[2][3] == "+25%"
+
+
+def test_shares_of_the_pools_rate() -> None:
+    runner = results()["runner"]
+    runner["rows"][-1] = {"way": "ray", "label": "Ray Data", "missing": "not installable"}
+    (table,) = tables.of_runner(runner)
+    assert table.rows[1] == ("ThreadPoolExecutor.map", "10", "20", "1.00", "1,000")
+    assert table.rows[2] == ("StreamingRunner, drained", "20", "40", "0.50", "1,000")
+    assert table.rows[-1] == ("Ray Data: not installable", "", "", "", "")
 
 
 def test_the_report_replaces_what_is_between_the_marks() -> None:

@@ -668,14 +668,72 @@ def test_a_queue_holds_as_many_as_it_may() -> None:
         queue.put(item(4))
 
 
-@pytest.mark.parametrize("side", ["put", "get", "wait_for_taker"])
+def test_who_found_a_queue_full_goes_on_when_half_of_it_is_free() -> None:
+    async def main() -> None:
+        queue = StageQueue(4)
+        for number in range(4):
+            queue.put(item(number))
+        putting = asyncio.create_task(queue.put_async(item(4)))
+        await asyncio.sleep(0)
+        queue.get()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (putting.done(), queue.depth) == (False, 3)
+        queue.get()
+        async with asyncio.timeout(PATIENCE):
+            await putting
+        assert queue.depth == 3
+
+    asyncio.run(main())
+
+
+def take_waiting(queue: StageQueue, most: int, patience: float) -> tuple[threading.Thread, list[int]]:
+    """A thread that takes what waits, and where it puts that."""
+    taken: list[int] = []
+
+    def take() -> None:
+        taken.extend(each.sample.data for each in queue.take_waiting(most, patience))
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    return thread, taken
+
+
+def test_who_has_patience_takes_many_together() -> None:
+    queue = StageQueue(10)
+    thread, taken = take_waiting(queue, 3, patience=10 * PATIENCE)
+    for number in range(3):
+        queue.put(item(number))
+    thread.join(PATIENCE)
+    assert taken == [0, 1, 2]
+
+
+def test_patience_ends() -> None:
+    queue = StageQueue(10)
+    queue.put(item(0))
+    thread, taken = take_waiting(queue, 3, patience=0.001)
+    thread.join(PATIENCE)
+    assert taken == [0]
+
+
+def test_patience_ends_with_the_queue() -> None:
+    queue = StageQueue(10)
+    queue.put(item(0))
+    thread, taken = take_waiting(queue, 3, patience=10 * PATIENCE)
+    queue.finish()
+    thread.join(PATIENCE)
+    assert taken == [0]
+
+
+@pytest.mark.parametrize("side", ["put", "get", "take_waiting", "wait_for_taker"])
 def test_closing_a_queue_wakes_who_waits(side: str) -> None:
     queue = StageQueue(1)
-    if side == "put":
+    if side in ("put", "take_waiting"):
         queue.put(item(0))
     sides: dict[str, Callable[[], Any]] = {
         "put": lambda: queue.put(item(1)),
         "get": queue.get,
+        "take_waiting": lambda: queue.take_waiting(2, 10 * PATIENCE),
         "wait_for_taker": queue.wait_for_taker,
     }
     closed: list[bool] = []

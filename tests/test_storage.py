@@ -307,6 +307,18 @@ def test_of_two_records_with_one_id_the_later_counts(storage: SQLStorage) -> Non
     assert only(storage, "a").data == b"second"
 
 
+def test_a_sample_whose_row_was_removed_by_hand_is_new(storage: SQLStorage, storage_url: str) -> None:
+    storage.write([ready("a", values={("tokens", "1"): b"5"}), failed(letter("b"))])
+    engine = create_engine(storage_url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as by_hand:
+        by_hand.execute(text("DELETE FROM forge_samples"))
+    engine.dispose()
+    result = storage.write([ready("a", values={("tokens", "1"): b"6"}), ready("b")])
+    assert result.outcomes == (INSERTED, INSERTED)
+    assert [key.sample_id for key in result.superseded] == ["b"]
+    assert storage.measured("corpus", [("a", "d1")], "tokens", "1") == {"a": b"5"}
+
+
 def test_pipelines_do_not_see_each_other(storage: SQLStorage) -> None:
     other = dataclasses.replace(ready("a", data=b"other"), pipeline="other")
     assert storage.write([ready("a"), other]).outcomes == (INSERTED, INSERTED)

@@ -22,8 +22,8 @@ class StageQueue:
     """Samples on their way from one step to the next, at most `limit` of them.
 
     Threads use `put` and `get`, tasks on an event loop `put_async` and `get_async`; any mix of them may wait on either
-    side. Whoever has found it full goes on when half of it is free. `stage` is the name of the stage that takes from it,
-    None where it leads to something else.
+    side. Whoever has found it full goes on when half of it is free. `stage` is the name of the stage that takes from
+    it, None where it leads to something else.
     """
 
     def __init__(self, limit: int, *, stage: str | None = None, clock: Clock | None = None) -> None:
@@ -109,6 +109,9 @@ class StageQueue:
         """Wait for one sample, then take what else is there, up to `most`; empty when there will be no more.
 
         Where there is less, wait `patience` seconds for more. Nobody else may take from it meanwhile.
+
+        Raises:
+            QueueClosed: the run is over.
         """
         first = self.get()
         if first is None:
@@ -118,6 +121,7 @@ class StageQueue:
                 self._wanted = most - 1
                 self._takers.wait(patience)
                 self._wanted = 1
+                self._at_end()
             return [first, *(self._take() for _ in range(min(most - 1, len(self._items))))]
 
     def wait_for_taker(self) -> None:
@@ -181,6 +185,7 @@ class StageQueue:
         return item
 
     def _at_end(self) -> bool:
+        """Whether nothing more will be put; QueueClosed where nothing more is taken either."""
         if self._closed:
             raise QueueClosed
         return self._finished

@@ -80,9 +80,7 @@ def _encode(value: Any, path: str) -> Any:
         pairs = [[_encode(k, f"{path} key"), _encode(v, f"{path}[{k!r}]")] for k, v in value.items()]
         return {_TAG: "dict", _VALUE: sorted(pairs, key=_canonical)}
     if kind is list:
-        return [
-            item if type(item) in _PLAIN else _encode(item, f"{path}[{index}]") for index, item in enumerate(value)
-        ]
+        return [item if type(item) in _PLAIN else _encode(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if kind is tuple:
         return {
             _TAG: "tuple",

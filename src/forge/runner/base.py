@@ -9,7 +9,8 @@ from typing import ClassVar
 from ..clock import Clock, SystemClock
 from ..errors import ConfigurationError, NotReplayableError
 from ..pipeline import Pipeline
-from .run import Driver, Run
+from .driver import Driver
+from .run import Run
 
 
 class Runner(ABC):

@@ -1,16 +1,15 @@
-"""What a run counted, and what is left of it when it is over."""
+"""What is said about a run: while it goes on, and when it is over."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..costs import CostSummary
-from ..results import MeasurementOutcome, RunOutcome, StageOutcome
+from ..results import RunOutcome
 from ..sample import SampleOutcome
-from ..sketch import Sketch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,91 +183,3 @@ class RunSnapshot:
     """Unix time when a sample last settled."""
     source_remaining: int | None
     """Samples of the source that were not admitted yet; None where its size is not known, 0 when it has ended."""
-
-
-@dataclass(slots=True)
-class StageTally:
-    """The counts of one stage while the run goes on."""
-
-    name: str
-    concurrency: int
-    active: int = 0
-    retries: int = 0
-    batches: int = 0
-    busy: float = 0.0
-    backpressure: float = 0.0
-    # Plain dictionaries where something is counted for every sample: a `Counter` takes three times as long.
-    outcomes: dict[StageOutcome, int] = field(default_factory=lambda: dict.fromkeys(StageOutcome, 0))
-    durations: Sketch = field(default_factory=Sketch)
-    waits: Sketch = field(default_factory=Sketch)
-
-    def summary(self, wall: float) -> StageSummary:
-        return StageSummary(
-            name=self.name,
-            executions=sum(self.outcomes.values()),
-            successes=self.outcomes[StageOutcome.SUCCESS],
-            skips=self.outcomes[StageOutcome.SKIP],
-            errors=self.outcomes[StageOutcome.ERROR],
-            cancelled=self.outcomes[StageOutcome.CANCELLED],
-            retries=self.retries,
-            **_percentiles(self.durations),
-            busy=self.busy,
-            utilization=self.busy / (self.concurrency * wall) if wall > 0 else None,
-            queue_wait_p95=self.waits.quantile(0.95),
-            backpressure=self.backpressure,
-            concurrency=self.concurrency,
-            batches=self.batches,
-        )
-
-
-@dataclass(slots=True)
-class MeasurementTally:
-    """The counts of one measurement while the run goes on."""
-
-    key: str
-    version: str
-    outcomes: dict[MeasurementOutcome, int] = field(default_factory=lambda: dict.fromkeys(MeasurementOutcome, 0))
-    durations: Sketch = field(default_factory=Sketch)
-
-    def summary(self) -> MeasurementSummary:
-        return MeasurementSummary(
-            key=self.key,
-            version=self.version,
-            computed=self.outcomes[MeasurementOutcome.COMPUTED],
-            cached=self.outcomes[MeasurementOutcome.CACHED],
-            errors=self.outcomes[MeasurementOutcome.ERROR],
-            **_percentiles(self.durations),
-        )
-
-
-@dataclass(slots=True)
-class Tally:
-    """Everything that a run counts. The run's lock guards it."""
-
-    stages: dict[str, StageTally]
-    measurements: dict[str, MeasurementTally]
-    admitted: int = 0
-    derived: int = 0
-    active: int = 0
-    outcomes: dict[SampleOutcome, int] = field(default_factory=lambda: dict.fromkeys(SampleOutcome, 0))
-    storage: Counter[str] = field(default_factory=Counter)
-    dead_letters: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    failures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    skips: Counter[tuple[str, str]] = field(default_factory=Counter)
-    last_settled: float | None = None
-
-    def ledger(self) -> Ledger:
-        outcomes = {outcome.value: count for outcome, count in self.outcomes.items()}
-        return Ledger(admitted=self.admitted, derived=self.derived, active=self.active, **outcomes)
-
-    def storage_summary(self) -> StorageSummary:
-        return StorageSummary(**{name.name: self.storage[name.name] for name in fields(StorageSummary)})
-
-
-def _percentiles(sketch: Sketch) -> dict[str, float | None]:
-    return {
-        "p50": sketch.quantile(0.5),
-        "p95": sketch.quantile(0.95),
-        "p99": sketch.quantile(0.99),
-        "max": sketch.maximum if sketch.count else None,
-    }

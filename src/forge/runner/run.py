@@ -1,72 +1,51 @@
-"""One execution of a pipeline: its seams, its ledger, and the iterator that a user holds."""
+"""One execution of a pipeline: its seams, and what its driver uses."""
 
 from __future__ import annotations
 
-import atexit
-import hashlib
 import logging
-import os
 import threading
 import uuid
-import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..clock import Clock
 from ..dead_letters import DeadLetter, FailureSource
 from ..errors import BudgetReached, RunCancelled
 from ..executor import StageExecutor
 from ..item import Failure, Item
-from ..observers import artifact_stored
 from ..orchestrator import MeasurementOrchestrator
-from ..prices import Prices
 from ..queue import QueueClosed
-from ..results import RunOutcome, StageOutcome
-from ..retry import CANCELLED, classify, message_of
-from ..sample import Sample, SampleOutcome, SampleStatus, changed
+from ..results import RunOutcome
+from ..retry import classify
+from ..sample import Sample, SampleOutcome, changed
 from ..serializer import digest_of
 from ..stages import Stage
+from . import live
 from .consumable import Consumable, outcome_of
-from .cost_ledger import CostLedger
+from .driver import Driver
 from .intake import Intake
-from .result import MeasurementTally, RunResult, RunSnapshot, StageState, StageTally, Tally
-from .revision import code_revision
+from .ledger import RunLedger
+from .result import RunResult, RunSnapshot
 from .source import SourceReader
+from .summary import summarise
 
 if TYPE_CHECKING:
     from ..costs import Charge
     from ..pipeline import Pipeline
-    from ..queue import StageQueue
-    from ..storage import ArtifactResult
 
 logger = logging.getLogger("forge")
 
 GRACE = 0.4
 """Seconds that a run waits for its tasks, and then for its threads, when it ends; what still runs then is abandoned."""
 
-_STATUS = {outcome: SampleStatus(outcome.value) for outcome in SampleOutcome if outcome is not SampleOutcome.UNCHANGED}
 
-_live: weakref.WeakSet[Run] = weakref.WeakSet()
+class Moment(NamedTuple):
+    """One moment, read from both clocks."""
 
-
-class Driver(Protocol):
-    """What moves the samples of a run: the difference between one runner and another."""
-
-    output: StageQueue
-    """Where ready samples come out."""
-    queues: dict[str, StageQueue]
-    """The queues in front of the stages, by name."""
-
-    def start(self) -> None:
-        """Start the threads."""
-
-    def close(self) -> None:
-        """Close the queues, so that the threads end."""
-
-    def join(self, timeout: float) -> None:
-        """Wait for the threads, together at most `timeout` seconds."""
+    time: float
+    monotonic: float
 
 
 class Run(Consumable):
@@ -98,27 +77,16 @@ class Run(Consumable):
         self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop)
         self._intake = Intake(self, resume=resume, replay=replay)
         self._source = SourceReader(pipeline, self._intake.replayed if replay is not None else None)
-        self._lock = threading.Lock()
-        self.costs = CostLedger(
-            prices=pipeline.prices or Prices.from_environment(),
-            clock=clock,
-            lock=self._lock,
-            max_cost=pipeline.max_cost,
-            settled_late=self.spent,
-        )
-        """What API calls have cost; its methods say which of them need `lock`."""
-        self._tally = Tally(
-            stages={stage.name: StageTally(stage.name, stage.concurrency) for stage in pipeline.stages},
-            measurements={m.key: MeasurementTally(m.key, m.version) for m in pipeline.measurements},
-        )
-        self._active: dict[Item, None] = {}  # a set that keeps the order
-        self._input_digest = hashlib.sha256()
+        self.ledger = RunLedger(pipeline, clock, settled_late=self.spent)
+        self.costs = self.ledger.costs
+        self.tally = self.ledger.tally
+        """To be touched only under `lock`."""
+        self.lock = self.ledger.lock
         self._outcome = RunOutcome.COMPLETED
         self._reason: BaseException | None = None
         """Why the run was halted, where that is no error."""
-        self._started = (0.0, 0.0)
+        self.started = Moment(0.0, 0.0)
         self._recorded = False
-        self._sealed = False
         self._was_set_up: list[Stage] = []
         self._end_lock = threading.Lock()
         self._driver: Driver = driver(self)
@@ -140,7 +108,7 @@ class Run(Consumable):
                 self.id,
                 self.pipeline.name,
                 self.pipeline.id,
-                self._started[0],
+                self.started.time,
                 {"definition": self.pipeline.definition},
             )
             self._recorded = True
@@ -170,40 +138,17 @@ class Run(Consumable):
 
     def admit(self, item: Item) -> None:
         """A sample from the source enters the run. Called in the item's context."""
-        with self._lock:
-            self._enter(item)
-            self._tally.admitted += 1
-            self._input_digest.update(item.sample.id.encode("utf-8", "surrogatepass") + b"\n")
+        self.ledger.admit(item)
 
     def derive(self, parent: Item, children: Sequence[Item], stage: Stage) -> None:  # noqa: ARG002 - said to observers
         """A stage made several samples of one: they enter the run, and the parent is to settle as `split`."""
-        with self._lock:
-            for child in children:
-                self._enter(child)
-                if child.family is not None:
-                    child.family.pending += 1
-            self._tally.derived += len(children)
+        self.ledger.derive(children)
 
     def settle(self, item: Item, outcome: SampleOutcome, error: BaseException | None = None) -> bool:  # noqa: ARG002
         """A sample leaves the run; what is to be stored of it is stored. Returns False if it had left already."""
-        with self._lock:
-            if item.outcome is not None:
-                return False
-            item.outcome = outcome
-            if outcome is not SampleOutcome.UNCHANGED:
-                reason = item.failure.error_type if item.failure and outcome is SampleOutcome.DLQ else None
-                item.sample = changed(item.sample, status=_STATUS[outcome], dlq_reason=reason)
-            self._active.pop(item, None)
-            charges = self.costs.settle(item, outcome) if item.spending is not None else None
-            self._tally.active -= 1
-            self._tally.outcomes[outcome] += 1
-            self._tally.last_settled = self.clock.time()
-            if outcome is SampleOutcome.SKIPPED and item.skip:
-                self._tally.skips[item.skip] += 1
-            if item.failure:
-                failure = item.failure
-                counts = self._tally.dead_letters if outcome is SampleOutcome.DLQ else self._tally.failures
-                counts[failure.source.value, failure.where, failure.error_type] += 1
+        charges = self.ledger.settle(item, outcome)
+        if charges is None:
+            return False
         if charges:
             self.spent(item, charges)
         return True
@@ -216,7 +161,7 @@ class Run(Consumable):
 
     def end(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
         """The run is over and everything has settled: its record is completed. Returns the run's result."""
-        result = self._summarise(outcome, error)
+        result = summarise(self, outcome, error)
         if self.pipeline.storage is not None and self._recorded:
             self.pipeline.dead_letters.refresh()
             self.pipeline.storage.end_run(self.id, result.ended, result.outcome.value, result.to_dict())
@@ -224,26 +169,7 @@ class Run(Consumable):
 
     def snapshot(self) -> RunSnapshot:
         """Counts and states at this moment, consistent with each other."""
-        queues = self._driver.queues
-        with self._lock:
-            return RunSnapshot(
-                ledger=self._tally.ledger(),
-                last_settled=self._tally.last_settled,
-                source_remaining=self._source.remaining(self._tally.admitted),
-                stages=[
-                    StageState(
-                        name=tally.name,
-                        executions=sum(tally.outcomes.values()),
-                        errors=tally.outcomes[StageOutcome.ERROR],
-                        retries=tally.retries,
-                        active=tally.active,
-                        concurrency=tally.concurrency,
-                        queue_depth=queues[tally.name].depth if tally.name in queues else 0,
-                        queue_limit=queues[tally.name].limit if tally.name in queues else 0,
-                    )
-                    for tally in self._tally.stages.values()
-                ],
-            )
+        return self.ledger.snapshot(self._driver.queues, self._source)
 
     # What the drivers use.
 
@@ -273,7 +199,7 @@ class Run(Consumable):
         """Derive the children of a sample; `look_up` says which of them are left to do."""
         children = self._intake.children(parent, samples, stage)
         self.derive(parent, children, stage)
-        with self._lock:
+        with self.lock:
             self.costs.hand_down(parent, children)
         return children
 
@@ -289,7 +215,7 @@ class Run(Consumable):
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
         """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
         interrupt = isinstance(error, KeyboardInterrupt | SystemExit)
-        with self._lock:
+        with self.lock:
             # The first one counts, but an interrupt is not lost behind an error.
             undecided = self._error is None and self._outcome is RunOutcome.COMPLETED
             if undecided or (interrupt and isinstance(self._error, Exception)):
@@ -300,7 +226,7 @@ class Run(Consumable):
 
     def halt(self, reason: BudgetReached) -> None:
         """The run is to end as `cancelled` when everything that was admitted is through; nothing is raised."""
-        with self._lock:
+        with self.lock:
             if self._error is None and self._outcome is RunOutcome.COMPLETED:
                 self._outcome, self._reason = RunOutcome.CANCELLED, reason
 
@@ -348,15 +274,6 @@ class Run(Consumable):
     def step_count(self) -> int:
         return len(self.pipeline.stages) + len(self.pipeline.measurements)
 
-    @property
-    def tally(self) -> Tally:
-        """The counts; to be touched only under `lock`."""
-        return self._tally
-
-    @property
-    def lock(self) -> threading.Lock:
-        return self._lock
-
     def serialise(self, item: Item) -> bool:
         """Turn the data that the stages left into bytes, before it is measured and stored; says whether it worked."""
         if self.pipeline.storage is None:
@@ -377,12 +294,6 @@ class Run(Consumable):
         item.failure = Failure(source, where, error, classify(error), attempts)
         item.verdict = SampleOutcome.FAILED if self.pipeline.storage is None else SampleOutcome.DLQ
 
-    def _enter(self, item: Item) -> None:
-        if self._sealed:
-            raise QueueClosed  # a thread that was abandoned comes too late
-        self._active[item] = None
-        self._tally.active += 1
-
     def _start(self) -> None:
         # Whoever wants to end the run waits until it has begun.
         with self._end_lock:
@@ -391,12 +302,9 @@ class Run(Consumable):
             if self._closed:
                 raise QueueClosed
             self._began = True
-            self._started = (self.clock.time(), self.clock.monotonic())
-            _live.add(self)
-            # What is registered last is called first: before whatever the user's code writes to is shut down.
-            atexit.unregister(_end_live_runs)
-            atexit.register(_end_live_runs)
-            self.context.run(artifact_stored.set, self._artifact_stored)
+            self.started = Moment(self.clock.time(), self.clock.monotonic())
+            live.add(self)
+            self.context.run(self.ledger.count_artifacts)
             try:
                 self.context.run(self.begin)
                 self._driver.start()
@@ -410,7 +318,7 @@ class Run(Consumable):
             if self.result is not None or not self._began:
                 return
             if error is not None or outcome is RunOutcome.CANCELLED:
-                with self._lock:
+                with self.lock:
                     if self._error is None and self._outcome is RunOutcome.COMPLETED:
                         self._error, self._outcome = error, outcome
             self.stop.set()
@@ -424,7 +332,7 @@ class Run(Consumable):
             self.executor.close()
             self.orchestrator.close()
             self._intake.close()
-            with self._lock:
+            with self.lock:
                 self.costs.close()
             try:
                 self.result = self.context.run(self.end, self._outcome, self._error or self._reason)
@@ -432,23 +340,14 @@ class Run(Consumable):
                 logger.exception("the record of run %s could not be written", self.id)
                 if self._error is None:
                     self._outcome, self._error = RunOutcome.FAILED, fault
-                self.result = self._summarise(self._outcome, self._error)
+                self.result = summarise(self, self._outcome, self._error)
             finally:
                 if self.pipeline.storage is not None:
                     self.pipeline.storage.release()
-                _live.discard(self)
+                live.remove(self)
 
     def _cancel_the_rest(self) -> None:
-        with self._lock:
-            self._sealed = True
-            rest = list(self._active)
-            for item in rest:
-                if item.executing is not None:
-                    tally = self._tally.stages[item.executing.name]
-                    tally.active = 0
-                    tally.outcomes[StageOutcome.CANCELLED] += 1
-                    item.executing = None
-        for item in rest:
+        for item in self.ledger.seal():
             self.settle(item, SampleOutcome.FAILED, RunCancelled("the run ended before this sample was finished"))
 
     def _close_stages(self) -> None:
@@ -459,51 +358,3 @@ class Run(Consumable):
             except Exception as error:
                 logger.exception("%r failed to close", stage)
                 self.fail(error, now=False)
-
-    def _summarise(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
-        duration = self.clock.monotonic() - self._started[1]
-        revision = code_revision()
-        with self._lock:
-            tally = self._tally
-            return RunResult(
-                run_id=self.id,
-                pipeline=self.pipeline.name,
-                pipeline_id=self.pipeline.id,
-                definition=self.pipeline.definition,
-                runner=self.runner,
-                outcome=outcome,
-                error_type=classify(error) if error else (CANCELLED if outcome is RunOutcome.CANCELLED else None),
-                error=message_of(error) if error else None,
-                started=self._started[0],
-                ended=self.clock.time(),
-                duration=duration,
-                ledger=tally.ledger(),
-                stages=[stage.summary(duration) for stage in tally.stages.values()],
-                measurements=[measurement.summary() for measurement in tally.measurements.values()],
-                storage=tally.storage_summary(),
-                dead_letters=dict(tally.dead_letters),
-                failures=dict(tally.failures),
-                skips=dict(tally.skips),
-                cost=self.costs.summary(tally.outcomes[SampleOutcome.READY]),
-                input_digest=self._input_digest.hexdigest(),
-                revision=revision,
-            )
-
-    def _artifact_stored(self, artifact: ArtifactResult) -> None:
-        with self._lock:
-            counts = self._tally.storage
-            counts["artifacts_uploaded"] += 1
-            if artifact.deduplicated:
-                counts["artifacts_deduplicated"] += 1
-            else:
-                counts["artifact_bytes_written"] += artifact.size
-
-
-def _end_live_runs() -> None:
-    """The process ends with runs that nobody ended: settle and record what they did."""
-    for run in list(_live):
-        run.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_live.clear)  # they are the parent's

@@ -106,7 +106,8 @@ class StreamingDriver:
                     if look_up_later:
                         self._arrived.put(item)
                     else:
-                        self._run.look_up([item])  # it may be a duplicate
+                        if item.duplicate or item.dead_letter is not None:
+                            self._run.look_up([item])
                         self._queue_for(item).put(item)
             finally:
                 self._run.close_source()
@@ -242,21 +243,23 @@ class Sequencer:
 
     def release(self, settled: Sequence[Item]) -> list[Item]:
         """The samples that can come out, now that these have settled."""
-        for item in settled:
-            family = item.family
-            assert family is not None
-            with self._lock:
+        with self._lock:
+            for item in settled:
+                family = item.family
+                assert family is not None
                 family.pending -= 1
-                complete = family.pending == 0
-            if item.outcome is SampleOutcome.READY:
-                family.ready.append(item)
-            if complete:
-                self._complete[family.number] = family
+                if item.outcome is SampleOutcome.READY:
+                    family.ready.append(item)
+                if family.pending == 0:
+                    self._complete[family.number] = family
         released: list[Item] = []
+        families = 0
         while (family := self._complete.pop(self._next, None)) is not None:
-            released += sorted(family.ready, key=lambda item: item.place)
+            released += sorted(family.ready, key=lambda item: item.place) if len(family.ready) > 1 else family.ready
             self._next += 1
-            self._room.release()
+            families += 1
+        if families:
+            self._room.release(families)
         return released
 
     def close(self) -> None:

@@ -1,0 +1,33 @@
+"""The runs that have begun and not ended, in this process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .run import Run
+
+_live: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def add(run: Run) -> None:
+    """A run begins. If the process ends before it does, it is closed: what it did is settled and recorded."""
+    _live.add(run)
+    # What is registered last is called first: before whatever the user's code writes to is shut down.
+    atexit.unregister(_end_all)
+    atexit.register(_end_all)
+
+
+remove = _live.discard
+
+
+def _end_all() -> None:
+    for run in list(_live):
+        run.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_live.clear)  # they are the parent's
