@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from forge import BatchRunner, Pipeline, RetryPolicy, Sample, StreamingRunner, stage
+from forge import (
+    BatchRunner,
+    Measurement,
+    Pipeline,
+    RetryPolicy,
+    Sample,
+    Skip,
+    SQLStorage,
+    StreamingRunner,
+    stage,
+)
 from forge.executor import StageExecutor
 from forge_otel import bulk, guard
 from forge_otel.series import FULL, Buffer
@@ -67,13 +79,68 @@ def test_points_are_the_same_at_every_rate(tmp_path: Path, rate: float, more: di
     assert points[0] == points[1]
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_lane_says_what_the_long_way_says(tmp_path: Path, rate: float) -> None:
+    """Of endings that come once, again and again, and too many of them to be known."""
+
+    def sort_out(sample: Sample) -> Any:
+        clock.advance(0.25)
+        match sample.data % 5:
+            case 0:
+                raise ValueError(f"no {sample.id}")
+            case 1:
+                raise OSError("disk")
+            case 2 | 3:
+                return Skip(f"reason {sample.id}")
+        return sample
+
+    class Length(Measurement):
+        key = "length"
+
+        def compute(self, sample: Sample) -> int:
+            clock.advance(0.125)
+            if sample.data % 20 == 4:
+                raise ValueError(f"no length of {sample.id}")
+            return sample.data
+
+    ways: dict[str, dict[str, Any]] = {
+        "short": {},
+        "long": {"on_stage_end": _nothing, "on_measurement_end": _nothing},
+    }
+    said = []
+    for name, hooks in ways.items():
+        clock = FakeClock()
+        with recording(sampling_rate=rate, span_budget=0, **hooks) as recorded:
+            for _ in range(2):  # what was measured in the first run is cached in the second
+                storage = SQLStorage(f"sqlite:///{tmp_path / name}.db")
+                pipeline = pipeline_of(200, stage(sort_out), measurements=[Length()], storage=storage)
+                BatchRunner(clock=clock, resume=False).run(pipeline).drain()
+            tree, log = (re.sub(UUID, "run", text) for text in (recorded.tree(), recorded.log()))
+            # Late spans begin by the machine's clock, of which the fake one knows nothing: so in any order.
+            said.append((Counter(tree.split("\n  forge.sample")), log, recorded.points))
+    assert said[0] == said[1]
+    samples, log, points = said[0]
+    assert sum(points["forge.stage.executions"].values()) == 400
+    assert sum(text.count("forge.stage sort_out") for text in samples.elements()) == (400 if rate else 2 * (80 + 10))
+    assert log.count("Stage failed: sort_out, ") == 2 * 80
+    assert points["forge.measurement.cache.hits"] == {"measurement.key=length, pipeline.name=p": 30}
+
+
+UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
+
+def _nothing(*_: Any) -> None:
+    """A hook: while there is one, calls go the long way."""
+
+
 @stage
 def plain(sample: Sample) -> Sample:
     return sample
 
 
-def pipeline_of(count: int, *stages: Any) -> Pipeline:
-    return Pipeline(name="p", source=(Sample(id=str(n), data=n) for n in range(count)), stages=stages or [plain])
+def pipeline_of(count: int, *stages: Any, **more: Any) -> Pipeline:
+    source = (Sample(id=str(n), data=n) for n in range(count))
+    return Pipeline(name="p", source=source, stages=stages or [plain], **more)
 
 
 @RATES
@@ -213,7 +280,7 @@ def test_uninstrumenting_and_instrumenting_while_a_run_goes_on(rate: float) -> N
 
 
 @RATES
-def test_retries_and_failures_go_the_long_way(rate: float) -> None:
+def test_retries_go_the_long_way(rate: float) -> None:
     clock = FakeClock()
 
     @stage(retry=RetryPolicy(max_attempts=3, initial_delay=0.5, jitter=0, multiplier=1))

@@ -22,7 +22,8 @@ class StageQueue:
     """Samples on their way from one step to the next, at most `limit` of them.
 
     Threads use `put` and `get`, tasks on an event loop `put_async` and `get_async`; any mix of them may wait on either
-    side. `stage` is the name of the stage that takes from it, None where it leads to something else.
+    side. Whoever has found it full goes on when half of it is free. `stage` is the name of the stage that takes from it,
+    None where it leads to something else.
     """
 
     def __init__(self, limit: int, *, stage: str | None = None, clock: Clock | None = None) -> None:
@@ -34,6 +35,8 @@ class StageQueue:
         self._takers = _Waiters(self._lock)
         self._putters = _Waiters(self._lock)
         self._taker_wanted = _Waiters(self._lock)
+        self._wanted = 1
+        """How many samples there must be before a taker is woken."""
         self._discards = False
         self._finished = False
         self._closed = False
@@ -102,12 +105,19 @@ class StageQueue:
             async with asyncio.timeout(timeout):
                 await self._takers.woken(woken)
 
-    def take_waiting(self, most: int) -> list[Item]:
-        """Wait for one sample, then take what else is there, up to `most`; empty when there will be no more."""
+    def take_waiting(self, most: int, patience: float = 0.0) -> list[Item]:
+        """Wait for one sample, then take what else is there, up to `most`; empty when there will be no more.
+
+        Where there is less, wait `patience` seconds for more. Nobody else may take from it meanwhile.
+        """
         first = self.get()
         if first is None:
             return []
         with self._lock:
+            if patience > 0 and len(self._items) < most - 1 and not self._at_end():
+                self._wanted = most - 1
+                self._takers.wait(patience)
+                self._wanted = 1
             return [first, *(self._take() for _ in range(min(most - 1, len(self._items))))]
 
     def wait_for_taker(self) -> None:
@@ -156,7 +166,7 @@ class StageQueue:
             return False
         item.enqueued_at = self._now()
         self._items.append(item)
-        if self._takers.wakes:
+        if self._takers.wakes and len(self._items) >= self._wanted:
             self._takers.wake()
         return True
 
@@ -165,7 +175,8 @@ class StageQueue:
             raise QueueClosed
         item = self._items.popleft()
         item.waited = self._now() - item.enqueued_at
-        if self._putters.wakes:
+        # Whoever waits to put is woken when half of it is free. Woken at once, it would wait again after every sample.
+        if self._putters.wakes and len(self._items) <= self.limit // 2:
             self._putters.wake()
         return item
 

@@ -73,20 +73,29 @@ class Sample:
         return Sample(data=data, id=f"{self.id}#{key}", pipeline=self.pipeline, parent=self.id)
 
 
-def changed(sample: Sample, **changes: Any) -> Sample:
-    """`dataclasses.replace` in half its time: what it finds out about the fields at each call is known here."""
-    fields = {
-        "data": sample.data,
-        "id": sample.id,
-        "pipeline": sample.pipeline,
-        "measurements": sample.measurements,
-        "status": sample.status,
-        "dlq_reason": sample.dlq_reason,
-        "parent": sample.parent,
-        "digest": sample.digest,
-    }
-    fields.update(changes)
-    return Sample(**fields)
+_SAME: Any = object()
+
+
+def changed(
+    sample: Sample,
+    *,
+    data: Any = _SAME,
+    measurements: Mapping[str, Any] = _SAME,
+    status: SampleStatus = _SAME,
+    dlq_reason: str | None = _SAME,
+    digest: str | None = _SAME,
+) -> Sample:
+    """`dataclasses.replace` in a third of its time: what it finds out about the fields at each call is known here."""
+    return Sample(
+        data=sample.data if data is _SAME else data,
+        id=sample.id,
+        pipeline=sample.pipeline,
+        measurements=sample.measurements if measurements is _SAME else measurements,
+        status=sample.status if status is _SAME else status,
+        dlq_reason=sample.dlq_reason if dlq_reason is _SAME else dlq_reason,
+        parent=sample.parent,
+        digest=sample.digest if digest is _SAME else digest,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _TAG = "$type"
 _VALUE = "value"
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+"""What JSON has itself."""
+_STRINGS = frozenset({str})
+_write = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 class Serializer(Protocol):
@@ -41,9 +45,7 @@ class JSONSerializer:
             SerializationError: naming the type that has no representation, and where it stands.
         """
         try:
-            return json.dumps(_encode(data, "data"), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
-                "utf-8", "surrogatepass"
-            )
+            return _write(_encode(data, "data")).encode("utf-8", "surrogatepass")
         except RecursionError:
             raise SerializationError("data is nested too deeply or contains itself") from None
         except ValueError as error:  # an integer with more digits than Python writes
@@ -68,15 +70,19 @@ def digest_of(data: bytes) -> str:
 
 def _encode(value: Any, path: str) -> Any:
     kind = type(value)
-    if value is None or kind in (str, int, float, bool):
+    if kind in _PLAIN:
         return value
     if kind is dict:
-        if all(type(key) is str for key in value) and _TAG not in value:
-            return {key: _encode(item, f"{path}[{key!r}]") for key, item in value.items()}
+        if _STRINGS.issuperset(map(type, value)) and _TAG not in value:
+            return {
+                key: item if type(item) in _PLAIN else _encode(item, f"{path}[{key!r}]") for key, item in value.items()
+            }
         pairs = [[_encode(k, f"{path} key"), _encode(v, f"{path}[{k!r}]")] for k, v in value.items()]
         return {_TAG: "dict", _VALUE: sorted(pairs, key=_canonical)}
     if kind is list:
-        return [_encode(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return [
+            item if type(item) in _PLAIN else _encode(item, f"{path}[{index}]") for index, item in enumerate(value)
+        ]
     if kind is tuple:
         return {
             _TAG: "tuple",

@@ -73,7 +73,7 @@ class Sketch:
             return
         log, ceil = math.log, math.ceil
         self._buckets.update(
-            ceil(log(value) / _LOG_GAMMA) if value > _SMALLEST else _NEAR_ZERO for value in self._recent
+            [ceil(log(value) / _LOG_GAMMA) if value > _SMALLEST else _NEAR_ZERO for value in self._recent]
         )
         self._count += len(self._recent)
         self._minimum = min(self._minimum, *self._recent)

@@ -65,14 +65,15 @@ class SequentialDriver:
             item.context.copy().run(self._run.look_up, [item])
         return item
 
-    def _finish(self, item: Item) -> list[Item]:
+    def _finish(self, first: Item) -> list[Item]:
         """Take one item, and what is split from it, all the way; returns what became ready."""
         done: list[Item] = []
-        going = [item]
+        going = [first]
         for step in self._steps:
-            done += (item for item in going if item.verdict is not None)
-            here = [item for item in going if item.verdict is None and item.step <= step.index]
-            beyond = [item for item in going if item.verdict is None and item.step > step.index]
+            here: list[Item] = []
+            beyond: list[Item] = []
+            for item in going:
+                (done if item.verdict is not None else here if item.step <= step.index else beyond).append(item)
             size = step.batch_size or 1
             for start in range(0, len(here), size):
                 beyond += self._process(step, here[start : start + size])

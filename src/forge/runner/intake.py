@@ -78,9 +78,9 @@ class Intake:
                 item.verdict = SampleOutcome.FAILED
             elif item.dead_letter is not None:
                 self._go_on_behind(item, item.dead_letter.derived_by)
-            else:
+            elif self.reads_storage:
                 new[item.sample.id] = item
-        if not new or not self.reads_storage:
+        if not new:
             return
         storage = self._pipeline.storage
         assert storage is not None

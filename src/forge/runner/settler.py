@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("forge")
 
-_NOT_STORED = (SampleOutcome.UNCHANGED, SampleOutcome.FAILED)
+_STORED = (SampleOutcome.READY, SampleOutcome.SKIPPED, SampleOutcome.SPLIT)
+"""The outcomes of which the sample's row says all; a dead letter has one of its own."""
 
 
 class Settler:
@@ -34,7 +35,7 @@ class Settler:
             if item.verdict is None and (item.payload is not None or self._run.serialise(item)):
                 item.verdict = SampleOutcome.READY
         if self._storage is not None:
-            self._write([i for i in items if i.verdict not in (*_NOT_STORED, SampleOutcome.DLQ)])
+            self._write([item for item in items if item.verdict in _STORED])
             for item in items:
                 if item.verdict is SampleOutcome.DLQ:
                     self._enqueue(item)

@@ -78,9 +78,9 @@ class StageStep(Step):
                 batch = executor.apply_batch(self.stage, items)
             onward, derived = self._leave(items, batch.verdicts, batch)
         else:
-            context = items[0].context.copy()
-            context.run(usage.enter, UsageScope(self, items))
-            verdict = context.run(executor.apply, self.stage, items[0].sample)
+            verdict = self._context(items).run(executor.apply, self.stage, items[0].sample)
+            if not verdict.split:
+                return self._leave_alone(items, verdict)
             onward, derived = self._leave(items, [verdict], verdict)
         if derived:
             self.run.look_up(derived)
@@ -123,6 +123,18 @@ class StageStep(Step):
                 for item in items:
                     item.executing = None
 
+    def _leave_alone(self, items: list[Item], verdict: Verdict) -> list[Item]:
+        """What `_leave` does, for the commonest of all cases: one sample, which was not split."""
+        item = items[0]
+        with self._lock:
+            if item.executing is not self.stage:
+                return []
+            self._count(verdict)
+            self._tally.outcomes[verdict.outcome] += 1
+            item.executing = None
+        item.step = self.index + 1
+        return items if self._routed(item, verdict, verdict.attempts) else []
+
     def _leave(
         self, items: Sequence[Item], verdicts: Sequence[Verdict], whole: Verdict | BatchVerdict
     ) -> tuple[list[Item], list[Item]]:
@@ -130,18 +142,14 @@ class StageStep(Step):
 
         Returns the items that go on, and those of them that were derived here.
         """
-        tally = self._tally
         pairs = list(zip(items, verdicts, strict=True))
         with self._lock:
             if items[0].executing is not self.stage:  # and so are the others of a batch
                 return [], []  # counted as cancelled when the run ended
-            tally.active -= 1
-            tally.batches += 1 if self.batch_size else 0
-            tally.retries += whole.attempts - 1
-            tally.busy += whole.busy
-            tally.durations.add(whole.duration)
+            self._count(whole)
+            self._tally.batches += 1 if self.batch_size else 0
             for item, verdict in pairs:
-                tally.outcomes[verdict.outcome] += 1
+                self._tally.outcomes[verdict.outcome] += 1
                 item.executing = None
         onward: list[Item] = []
         derived: list[Item] = []
@@ -153,6 +161,14 @@ class StageStep(Step):
             if self._routed(item, verdict, whole.attempts):
                 onward.append(item)
         return onward, derived
+
+    def _count(self, whole: Verdict | BatchVerdict) -> None:
+        """What there is once, be it for a sample or a batch."""
+        tally = self._tally
+        tally.active -= 1
+        tally.retries += whole.attempts - 1
+        tally.busy += whole.busy
+        tally.durations.add(whole.duration)
 
     def _routed(self, item: Item, verdict: Verdict, attempts: int) -> bool:
         """Note on an item what its stage said; False where it goes nowhere, because the run ends."""

@@ -23,6 +23,9 @@ LOOK_UP_BATCH = 64
 """How many samples are looked up together at the most, where there are earlier runs to look for."""
 WRITE_BATCH = 256
 """How many samples are stored in one transaction at the most."""
+LONGEST_PAUSE = 0.05
+"""Nothing is stored for as long as the last transaction took, but at most so many seconds, unless there is enough for a
+full one. A transaction costs as much as storing ten samples: for three of them it would be the same as for thirty."""
 
 
 class StreamingRunner(Runner):
@@ -134,9 +137,14 @@ class StreamingDriver:
                     station.step.was_blocked(blocked)
 
     def _settle(self) -> None:
+        now = self._run.clock.monotonic
         with self._run.watch(self.output.finish):
-            while items := self._finished.take_waiting(WRITE_BATCH):
+            rested = now()
+            while items := self._finished.take_waiting(WRITE_BATCH, rested - now()):
+                started = now()
                 ready = self._settler.settle(items)
+                ended = now()
+                rested = ended + min(ended - started, LONGEST_PAUSE)
                 for item in self._sequencer.release(items) if self._sequencer else ready:
                     self.output.put(item)
 

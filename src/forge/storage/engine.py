@@ -111,6 +111,9 @@ def _sqlite_engine(url: URL) -> Engine:
         connect_args={"timeout": _LOCK_TIMEOUT, "check_same_thread": False},
     )
 
+    # One statement for many rows: `executemany` gives up the interpreter lock twice for each of them.
+    engine.dialect.use_insertmanyvalues_wo_returning = True
+
     @event.listens_for(engine, "connect")
     def connected(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # no BEGIN but ours

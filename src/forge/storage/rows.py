@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -15,11 +16,13 @@ from ..money import plain
 from ..sample import SampleStatus
 from .records import SampleRecord
 
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+"""PostgreSQL's text has no NUL, and half a surrogate pair has no encoding."""
+
 
 def is_storable(text: str) -> bool:
     """Whether a database can hold it as an id."""
-    # PostgreSQL's text has no NUL, and half a surrogate pair has no encoding.
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return _NOT_STORABLE.search(text) is None
 
 
 def _storable(text: str) -> str:
@@ -73,6 +76,23 @@ def sample_of(row: Row[Any], values: Mapping[str, tuple[str, bytes]], entry: Dea
         values={(key, version): value for key, (version, value) in values.items()},
         dead_letter=entry,
     )
+
+
+def value_rows(records: Iterable[SampleRecord], now: float) -> list[dict[str, Any]]:
+    """One for each measured value; `now` is the Unix time."""
+    return [
+        {
+            "pipeline": record.pipeline,
+            "sample_id": record.id,
+            "key": key,
+            "version": version,
+            "digest": record.digest,
+            "value": value,
+            "created_at": now,
+        }
+        for record in records
+        for (key, version), value in record.values.items()
+    ]
 
 
 def cost_row(record: SampleRecord, key: str, version: str, amount: Decimal) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..sample import SampleStatus
 from . import statements
 from .engine import Engines, backend_of, connect, is_in_memory, parse_url
 from .records import DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
-from .rows import check, cost_row, dead_letter_of, dead_letter_row, is_storable, sample_of, sample_row
+from .rows import check, cost_row, dead_letter_of, dead_letter_row, is_storable, sample_of, sample_row, value_rows
 from .schema import costs, dead_letters, measurements, runs, samples
 
 _CHUNK = 1000
@@ -86,12 +86,12 @@ class SQLStorage:
         if not written:
             return WriteResult((), 0)
         with self._open().write.begin() as connection:
-            revisions = self._write_samples(connection, written)
-            values_size = self._write_values(connection, written)
+            new, old = self._new_and_old(connection, written)
+            revisions = self._write_samples(connection, new, old)
+            size = self._write_values(connection, new, old)
             self._write_costs(connection, written)
             superseded = self._write_dead_letters(connection, written)
         outcomes = []
-        size = values_size
         for index, record in enumerate(records):
             key = (record.pipeline, record.id)
             revision = revisions.get(key) if last[key] == index else None
@@ -291,30 +291,45 @@ class SQLStorage:
             self._inherited, self._engines = self._engines, None
         return self._engines
 
-    def _write_samples(self, connection: Connection, records: Sequence[SampleRecord]) -> dict[tuple[str, str], int]:
-        """The new revisions of the rows that were inserted or updated."""
-        rows = connection.execute(statements.upserts(self.backend).samples, [sample_row(record) for record in records])
-        return {(pipeline, sample_id): revision for pipeline, sample_id, revision in rows}
+    def _new_and_old(
+        self, connection: Connection, records: Sequence[SampleRecord]
+    ) -> tuple[Sequence[SampleRecord], Sequence[SampleRecord]]:
+        """Those that are not stored, until this transaction ends, and those that may be."""
+        if self.backend != "sqlite":
+            return [], records  # another writer may store one of them until this one does
+        known = {
+            (pipeline, sample_id)
+            for pipeline, ids in _by_pipeline(records)
+            for chunk in _chunks(ids)
+            for sample_id in connection.execute(statements.IDS, {"pipeline": pipeline, "ids": chunk}).scalars()
+        }
+        if not known:
+            return records, []
+        new = [record for record in records if (record.pipeline, record.id) not in known]
+        return new, [record for record in records if (record.pipeline, record.id) in known]
 
-    def _write_values(self, connection: Connection, records: Sequence[SampleRecord]) -> int:
+    def _write_samples(
+        self, connection: Connection, new: Sequence[SampleRecord], old: Sequence[SampleRecord]
+    ) -> dict[tuple[str, str], int]:
+        """The new revisions of the rows that were inserted or updated."""
+        if new:
+            connection.execute(statements.NEW_SAMPLES, [sample_row(record) for record in new])
+        revisions = {(record.pipeline, record.id): 1 for record in new}
+        if old:
+            rows = connection.execute(statements.upserts(self.backend).samples, [sample_row(record) for record in old])
+            revisions |= {(pipeline, sample_id): revision for pipeline, sample_id, revision in rows}
+        return revisions
+
+    def _write_values(self, connection: Connection, new: Sequence[SampleRecord], old: Sequence[SampleRecord]) -> int:
         """The bytes of the values that were not there yet."""
         now = time.time()
-        rows = [
-            {
-                "pipeline": record.pipeline,
-                "sample_id": record.id,
-                "key": key,
-                "version": version,
-                "digest": record.digest,
-                "value": value,
-                "created_at": now,
-            }
-            for record in records
-            for (key, version), value in record.values.items()
-        ]
-        if not rows:
-            return 0
-        return sum(connection.execute(statements.upserts(self.backend).values, rows).scalars())
+        size = 0
+        if rows := value_rows(new, now):
+            connection.execute(statements.NEW_VALUES, rows)
+            size = sum(len(row["value"]) for row in rows)
+        if rows := value_rows(old, now):
+            size += sum(connection.execute(statements.upserts(self.backend).values, rows).scalars())
+        return size
 
     def _write_costs(self, connection: Connection, records: Sequence[SampleRecord]) -> None:
         rows = [cost_row(record, *kept, amount) for record in records for kept, amount in record.costs.items()]
@@ -325,8 +340,8 @@ class SQLStorage:
         """The dead letters that were there before."""
         superseded = []
         settled = {(record.pipeline, record.id) for record in records if record.dead_letter is None}
-        for pipeline in sorted({record.pipeline for record in records}):
-            for chunk in _chunks(record.id for record in records if record.pipeline == pipeline):
+        for pipeline, ids in _by_pipeline(records):
+            for chunk in _chunks(ids):
                 before = _dead_letter_keys(connection, pipeline, chunk)
                 superseded.extend(before)
                 gone = [key.sample_id for key in before if (pipeline, key.sample_id) in settled]
@@ -336,6 +351,11 @@ class SQLStorage:
         if rows:
             connection.execute(statements.upserts(self.backend).dead_letters, rows)
         return tuple(superseded)
+
+
+def _by_pipeline(records: Sequence[SampleRecord]) -> Iterator[tuple[str, list[str]]]:
+    for pipeline in sorted({record.pipeline for record in records}):
+        yield pipeline, [record.id for record in records if record.pipeline == pipeline]
 
 
 def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:

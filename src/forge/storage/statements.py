@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-from sqlalchemy import BindParameter, Executable, Table, and_, bindparam, delete, func, or_, select
+from sqlalchemy import BindParameter, Executable, Table, and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .schema import costs, dead_letters, measurements, samples
@@ -19,6 +19,9 @@ _IDS: BindParameter[str] = bindparam("ids", expanding=True)
 
 _CONTENT = ("status", "pipeline_id", "parent", "input_digest", "digest", "data", "reason", "children")
 """A row that is equal in these is unchanged."""
+
+IDS = select(samples.c.id).where(samples.c.pipeline == _PIPELINE, samples.c.id.in_(_IDS))
+"""Those of the ids that are there."""
 
 SAMPLES = select(samples).where(samples.c.pipeline == _PIPELINE, samples.c.id.in_(_IDS))
 
@@ -66,6 +69,12 @@ DEAD_LETTER_KEYS = select(
 DELETE_DEAD_LETTERS = delete(dead_letters).where(_its_letters)
 
 
+# For samples that are not there, so that it need not be asked what became of each row. Without a clause for conflicts
+# SQLAlchemy makes one statement of many rows. Values of a sample whose row somebody has removed by hand are kept.
+NEW_SAMPLES = insert(samples)
+NEW_VALUES = insert(measurements).prefix_with("OR IGNORE", dialect="sqlite")
+
+
 class Upserts(NamedTuple):
     """How rows are written, each with the parameters of one row or many."""
 
@@ -82,11 +91,11 @@ class Upserts(NamedTuple):
 def upserts(backend: str) -> Upserts:
     """The statements for `sqlite` or `postgresql`."""
 
-    def insert(table: Table) -> postgresql.Insert | sqlite.Insert:
+    def insert_into(table: Table) -> postgresql.Insert | sqlite.Insert:
         return postgresql.insert(table) if backend == "postgresql" else sqlite.insert(table)
 
-    sample = insert(samples)
-    letter = insert(dead_letters)
+    sample = insert_into(samples)
+    letter = insert_into(dead_letters)
     return Upserts(
         # The comparison is left to the database: no data travels back, and no other writer gets in between.
         samples=sample.on_conflict_do_update(
@@ -94,8 +103,8 @@ def upserts(backend: str) -> Upserts:
             set_={name: sample.excluded[name] for name in (*_CONTENT, "run_id")} | {"revision": samples.c.revision + 1},
             where=or_(*(samples.c[name].is_distinct_from(sample.excluded[name]) for name in _CONTENT)),
         ).returning(samples.c.pipeline, samples.c.id, samples.c.revision),
-        values=insert(measurements).on_conflict_do_nothing().returning(func.length(measurements.c.value)),
-        costs=insert(costs).on_conflict_do_nothing(),
+        values=insert_into(measurements).on_conflict_do_nothing().returning(func.length(measurements.c.value)),
+        costs=insert_into(costs).on_conflict_do_nothing(),
         dead_letters=letter.on_conflict_do_update(
             index_elements=[dead_letters.c.pipeline, dead_letters.c.sample_id],
             set_={column.name: letter.excluded[column.name] for column in dead_letters.c if not column.primary_key},
