@@ -19,6 +19,7 @@ from .trail import LONGEST
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
+    from .batch_lane import BatchLane
     from .instrumentors.storage import WriteLane
     from .lane import Lane
     from .operation import Call
@@ -55,12 +56,14 @@ class RunScope:
         "identity",
         "is_slow",
         "lock",
+        "measurement_batches",
         "measurements",
         "read",
         "recording",
         "settled",
         "span_budget",
         "span_context",
+        "stage_batches",
         "stages",
         "steps",
         "telemetry",
@@ -94,6 +97,10 @@ class RunScope:
         """What is known about the run's stages beforehand, by name."""
         self.measurements: dict[str, Lane] = {}
         """The same for the measurements, by key."""
+        self.stage_batches: dict[str, BatchLane] = {}
+        """The same for stages that take batches."""
+        self.measurement_batches: dict[str, BatchLane] = {}
+        """The same for measurements that do."""
         self.is_slow: Callable[[float], bool] | None = None
         """Says whether a sample that took so many seconds is slow; to be asked for each one that settles, if given."""
         self.steps = 1
@@ -199,10 +206,9 @@ class RunScope:
 
     def forget_lanes(self) -> None:
         """The same without a look at what has come by them."""
-        self.stages.clear()
-        self.measurements.clear()
-        self.waits.clear()
-        self.writes.clear()
+        lanes = (self.stages, self.measurements, self.stage_batches, self.measurement_batches, self.waits, self.writes)
+        for known in lanes:
+            known.clear()
 
 
 class SampleScope:
