@@ -296,7 +296,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
 
 
 def _apply_async(original: Callable[..., Awaitable[Verdict]], layer: Layer) -> Callable[..., Awaitable[Verdict]]:
-    async def apply_async(self: StageExecutor, stage: Stage, sample: Sample) -> Verdict:
+    async def apply_async(self: StageExecutor, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
         scope = SAMPLE.get()
         if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
             return await STAGE.call_async(layer, original, self, stage, sample)
@@ -304,8 +304,9 @@ def _apply_async(original: Callable[..., Awaitable[Verdict]], layer: Layer) -> C
             return await lane.trace_async(scope, original, self, stage, sample)
         if not lane.begin(scope):
             return await original(self, stage, sample)
+        started = scope.busy_since
         try:
-            verdict = await original(self, stage, sample)
+            verdict = await original(self, stage, sample, started)
         except BaseException as error:
             lane.raised(scope, error)
             raise
