@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, stage
+from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage, usage
+from forge.executor import StageExecutor
+from forge.item import Item
+from forge_otel.batch_lane import BatchLane
 from forge_otel.instrumentors.storage import WriteLane
 from forge_otel.scope import RUN, RunScope, SampleScope
 from forge_otel.series import FULL
@@ -272,3 +277,137 @@ def test_a_call_is_claimed_once() -> None:
     with recording(sampling_rate=0.0):
         BatchRunner().run(Pipeline(name="p", source=samples(0), stages=[look])).drain()
     assert sorted(claims) == [False] * 7 + [True]
+
+
+@stage
+def fan_out(sample: Sample) -> list[Sample]:
+    return [sample.child(name, f"{sample.id}{name}") for name in "abcd"]
+
+
+class Lengths(Measurement):
+    key = "lengths"
+    batch_size = 4
+
+    async def compute_batch(self, samples: Sequence[Sample]) -> list[int]:
+        return [len(sample.data) for sample in samples]
+
+
+@pytest.mark.parametrize(
+    "ending", ["usual", "one is skipped", "one fails", "retried", "one value fails", "the call raises", "spends"]
+)
+def test_batches_are_counted_alike_at_every_rate(ending: str) -> None:
+    points = []
+    for rate in (1.0, 0.25, 0.0):
+        clock = FakeClock()
+        failed: set[str] = set()
+
+        @stage(
+            batch_size=4,
+            retry=RetryPolicy(max_attempts=2, initial_delay=0, retry_on=lambda error: isinstance(error, OSError)),
+        )
+        def batch(samples: list[Sample], clock: FakeClock = clock, failed: set[str] = failed) -> list[Sample | Skip]:
+            clock.advance(0.25)
+            if samples[0].parent != "3":
+                return [*samples]
+            if ending == "one fails" and any(sample.data == "3c" for sample in samples):
+                raise ValueError("three c")
+            if ending == "retried" and not failed:
+                failed.add("3")
+                raise OSError("once")
+            if ending == "spends":
+                usage.report(provider="x", model="y", input_tokens=1)
+            return [Skip("c") if ending == "one is skipped" and each.data == "3c" else each for each in samples]
+
+        @stage(batch_size=4)
+        async def coroutine(samples: list[Sample], clock: FakeClock = clock) -> list[Sample]:
+            clock.advance(0.5)
+            if ending == "one value fails":
+                return [each.with_data(None) if each.data == "3c" else each for each in samples]
+            return samples
+
+        with recording(sampling_rate=rate, span_budget=0) as recorded:
+            pipeline = Pipeline(
+                name="p",
+                source=samples(*range(10)),
+                stages=[fan_out, batch, coroutine],
+                measurements=[Lengths()],
+            )
+            BatchRunner(clock=clock).run(pipeline).drain()
+            found = recorded.points
+        found.pop("forge.telemetry.suppressed", None)
+        points.append(found)
+    assert points[0] == points[1] == points[2]
+    at = f"{AT}, stage.name=coroutine"
+    count = points[2]["forge.stage.batch.size"][at].count
+    assert points[2]["forge.stage.duration"][f"{at}, stage.outcome=success"] == Histogram(count, count / 2, 0.5, 0.5)
+
+
+def test_a_batch_is_traced_late_with_the_first_of_its_samples() -> None:
+    @stage(batch_size=4)
+    def batch(samples: list[Sample]) -> list[Sample]:
+        return samples
+
+    @stage
+    def picky(sample: Sample) -> Sample:
+        if sample.data in {"1b", "1c"}:
+            raise ValueError("not this one")
+        return sample
+
+    with recording(sampling_rate=0.0) as recorded:
+        BatchRunner().run(Pipeline(name="p", source=samples(0, 1), stages=[fan_out, batch, picky])).drain()
+    (late,) = (span for span in recorded.spans if span.name == "forge.stage.batch batch")
+    assert dict(late.attributes or {}) == {
+        "forge.pipeline.name": "p",
+        "forge.stage.name": "batch",
+        "forge.stage.batch.size": 4,
+        "forge.stage.outcome": "success",
+        "forge.trace.late": True,
+    }
+    failed = {span.context.span_id for span in recorded.spans if span.name == "forge.sample" and span.context}
+    assert len(failed) == 2
+    assert {link.context.span_id for link in late.links} < failed
+    # Of ten samples two are written with what is below them; left out are eight, their calls, and the other batch.
+    assert recorded.total("forge.telemetry.suppressed") == 8 + 2 + 6 + 1
+
+
+@pytest.mark.parametrize("where", ["_begin", "_end"])
+def test_a_fault_in_a_batch_harms_nobody(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def fault(*_: Any) -> None:
+        raise RuntimeError("a fault in the telemetry")
+
+    @stage(batch_size=4)
+    def batch(samples: list[Sample]) -> list[Sample]:
+        return samples
+
+    monkeypatch.setattr(BatchLane, where, fault)
+    with recording(sampling_rate=0.0, raise_faults=False) as recorded:
+        pipeline = Pipeline(name="p", source=samples(0, 1), stages=[fan_out, batch], measurements=[Lengths()])
+        result = BatchRunner().run(pipeline).drain()
+        faults = recorded.total("forge.telemetry.faults")
+        executions = recorded.total("forge.stage.executions", "stage.name=batch")
+    assert ledger(result) == {"admitted": 2, "derived": 8, "split": 2, "ready": 8}
+    assert faults == 4
+    assert executions == (8 if where == "_begin" else 0)
+
+
+def test_nothing_of_batches_where_it_is_suppressed() -> None:
+    inner = StageExecutor()
+
+    @stage(batch_size=4)
+    def batch(samples: list[Sample]) -> list[Sample]:
+        return samples
+
+    @stage(batch_size=4)
+    def outer(samples: list[Sample]) -> list[Sample]:
+        run = RUN.get()
+        assert run is not None
+        items = [Item(sample, copy_context()) for sample in samples]
+        with suppress_instrumentation():
+            inner.apply_batch(batch, items)
+        return samples
+
+    with recording(sampling_rate=0.0) as recorded:
+        pipeline = Pipeline(name="p", source=samples(0, 1), stages=[fan_out, outer, batch])
+        BatchRunner().run(pipeline).drain()
+    assert recorded.total("forge.stage.executions", "stage.name=outer") == 8
+    assert recorded.total("forge.stage.executions", "stage.name=batch") == 8
