@@ -14,7 +14,7 @@ from .semconv import metrics
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import PATIENCE, Buffer, Tally
-from .trail import LONGEST
+from .trail import LONGEST, STEP
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -253,8 +253,8 @@ class SampleScope:
         """Where it is not traced: what stands for the span that may be written later."""
         self.why: str | None = None
         """Why it is not traced, where we left it out."""
-        self.trail: list[Step] = []
-        """What was done, where it is not traced."""
+        self.trail: list[Any] = []
+        """What was done, where it is not traced: steps, one behind the other."""
         self.shares_steps = False
         """Steps on its trail are on those of others as well: it was in batches."""
         self.notable = False
@@ -286,9 +286,9 @@ class SampleScope:
         """Put a step on the trail, and take the first off if it is too long."""
         if step[0].samples:
             self.shares_steps = True
-        self.trail.append(step)
-        if len(self.trail) > LONGEST:
-            del self.trail[0]
+        self.trail.extend(step)
+        if len(self.trail) > LONGEST * STEP:
+            del self.trail[:STEP]
 
     def claim(self) -> bool:
         """Whether the call that goes on is the caller's to end: the call itself ends, or the sample settles meanwhile.
