@@ -33,6 +33,8 @@ from forge.retry import TRANSIENT
 
 CHAT_MODEL = "gpt-4o-mini"
 EMBEDDING_MODEL = "text-embedding-3-small"
+HOURLY_BUDGET = 5.00
+"""US dollars."""
 LABELS = ("network", "text", "system", "other")
 
 
@@ -148,11 +150,12 @@ def llm_labels(root: Path, *, limit: int | None, storage: str, client: OpenAI, m
     url = str(client.base_url)
     return Pipeline(
         name="llm_labels",
-        source=lambda: documentation(root, limit),
+        source=lambda: list(documentation(root, limit)),  # a list: then the run knows how many there are
         stages=[paragraphs, IsProse(url), Label(url)],
         measurements=[Embedding(client)],
         storage=SQLStorage(storage),
         max_cost=max_cost,
+        hourly_budget=HOURLY_BUDGET,
     )
 
 

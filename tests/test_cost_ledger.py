@@ -44,6 +44,7 @@ from .support.clock import FakeClock
 from .support.runs import PATIENCE, both_runners, every_runner, ledger, no_thread_is_left, samples, wait  # noqa: F401
 
 CENT = Decimal("0.01")
+ZERO = Decimal(0)
 NO_WAIT = RetryPolicy(max_attempts=3, initial_delay=0, jitter=0)
 
 
@@ -557,6 +558,114 @@ def test_only_live_samples_take_memory() -> None:
 def _kept() -> list[Any]:
     gc.collect()
     return [thing for thing in gc.get_objects() if isinstance(thing, Spent | UsageScope | Item)]
+
+
+# The provider of a stage
+
+
+@both_runners
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_call_of_the_stages_provider_that_is_reported_by_hand_counts_once(runner: Runner, asynchronous: bool) -> None:
+    attempts: list[str] = []
+
+    def work(sample: Sample) -> Sample:
+        attempts.append(sample.id)
+        match sample.data:
+            case "by hand":
+                spend()
+            case "twice":
+                spend()
+                spend()
+            case "once of two attempts":
+                if attempts.count(sample.id) == 1:
+                    raise ConnectionError
+                spend()
+            case "of another provider":
+                usage.report(provider="other")
+            case "what it cost":
+                usage.report(provider="llm", calls=0, amount=CENT)
+        return sample
+
+    async def work_async(sample: Sample) -> Sample:
+        return work(sample)
+
+    said = ("nothing", "by hand", "twice", "once of two attempts", "of another provider", "what it cost")
+    made = stage(retry=NO_WAIT, name="work", provider="llm")(work_async if asynchronous else work)
+    result = runner.run(pipeline(samples(*said), made)).drain()
+    counted = {(c.provider, c.model, c.use.value): (c.calls, c.amount) for c in result.cost.charges}
+    assert counted == {
+        ("llm", "m", "useful"): (1 + 2 + 1, 4 * CENT),
+        ("llm", None, "useful"): (1 + 1 + 1, CENT),  # of those that said nothing of a call of this provider
+        ("llm", None, "retried"): (1, 0),
+        ("other", None, "useful"): (1, 0),
+    }
+
+
+def test_a_batch_that_reports_its_call_by_hand_counts_it_once_and_again_for_each_sample_alone() -> None:
+    @stage(provider="llm", batch_size=3)
+    def together(batch: list[Sample]) -> list[Sample]:
+        spend()
+        if len(batch) > 1:
+            raise ValueError
+        return batch
+
+    @stage
+    def split(sample: Sample) -> list[Sample]:
+        return [sample.child(key, key) for key in "abc"]
+
+    result = BatchRunner().run(pipeline(samples(0), split, together)).drain()
+    assert booked(result) == {("together", "retried"): (1, CENT), ("together", "useful"): (3, 3 * CENT)}
+
+
+def test_a_call_that_runs_into_its_timeout_counts_then_and_what_is_reported_later_on_top() -> None:
+    go, reported = threading.Event(), threading.Event()
+
+    @stage(provider="llm", timeout=0.05)
+    def hangs(sample: Sample) -> Sample:
+        wait(go)
+        spend()
+        reported.set()
+        return sample
+
+    def source() -> Any:
+        yield Sample(id="0", data=0)
+        go.set()
+        wait(reported)
+
+    result = BatchRunner().run(Pipeline(name="p", source=source, stages=[hangs], prices=Prices(public=False))).drain()
+    assert {(c.model, c.use.value): (c.calls, c.amount) for c in result.cost.charges} == {
+        (None, "failed"): (1, 0),
+        ("m", "failed"): (1, CENT),
+    }
+
+
+@both_runners
+def test_a_call_that_is_under_way_when_the_run_is_left_is_counted(runner: Runner) -> None:
+    begun, go, over = (threading.Event() for _ in range(3))
+
+    @stage(provider="llm")
+    def work(sample: Sample) -> Sample:
+        if sample.id == "1":
+            begun.set()
+            wait(go)
+            over.set()
+        return sample
+
+    def close() -> None:
+        wait(begun)
+        run.close()
+
+    with runner.run(pipeline(samples(0, 1), work)) as run:
+        ready = iter(run)
+        next(ready)
+        closer = threading.Thread(target=close)
+        closer.start()
+        assert list(ready) == []
+        closer.join()
+    before = booked(run.result)
+    go.set()
+    wait(over)
+    assert before == booked(run.result) == {("work", "useful"): (1, ZERO), ("work", "failed"): (1, ZERO)}
 
 
 # max_cost

@@ -200,6 +200,28 @@ def test_batches_and_what_the_cache_saves(rate: float, tmp_path: Path) -> None:
     assert again.total("forge.cost.amount") == 0.0001001
 
 
+@both_runners
+@pytest.mark.parametrize("settings", [{}, {"events": "all"}], ids=["lanes", "calls"])
+def test_a_call_that_is_reported_by_hand_in_a_stage_with_a_provider_counts_once(
+    runner: Runner, settings: dict[str, Any]
+) -> None:
+    @stage(provider="openai")
+    def both(sample: Sample) -> Sample:
+        if sample.data:
+            usage.report(provider="openai", model="small", input_tokens=1000)
+        return sample
+
+    with recording(**settings) as recorded:
+        runner.run(Pipeline(name="p", source=samples(0, 1), stages=[both], prices=PRICES)).drain()
+    spans = [(1, 1000, None, 0.0001), (1, None, None, None)]
+    assert said(recorded, "forge.stage both") == said(recorded, "forge.sample") == spans
+    at = "pipeline.name=p, stage.name=both, gen_ai.provider.name=openai"
+    assert recorded.points["forge.cost.calls"] == {
+        f"cost.use=useful, {at}, gen_ai.request.model=small": 1,
+        f"cost.use=useful, {at}": 1,
+    }
+
+
 def test_a_run_that_has_spent_its_budget_ends_without_an_error() -> None:
     @stage
     def costly(sample: Sample) -> Sample:

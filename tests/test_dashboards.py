@@ -480,6 +480,60 @@ def test_what_it_cost(tmp_path: Path) -> None:
     )
 
 
+def test_what_the_rest_of_a_run_will_cost(tmp_path: Path) -> None:
+    other = 'job="j",forge_pipeline_name="other"'
+
+    def spent(where: str, use: str) -> str:
+        labels = 'instance="1",forge_stage_name="label",gen_ai_provider_name="openai",gen_ai_request_model="m"'
+        return f'forge_cost_amount_total{{{where},{labels},forge_cost_use="{use}"}}'
+
+    answers(
+        tmp_path,
+        {
+            # Two processes: 40 samples have entered for 8 dollars, of which 2 were wasted, and 300 are to come.
+            f'forge_source_remaining{{{HERE},instance="1"}}': "250-5x30 100x9",
+            f'forge_source_remaining{{{HERE},instance="2"}}': "200x40",
+            f'forge_sample_admitted_total{{{HERE},instance="1"}}': "0 30x39",
+            f'forge_sample_admitted_total{{{HERE},instance="2"}}': "_x8 10x32",
+            # What one was split into does not count.
+            f'forge_sample_derived_total{{{HERE},instance="1",forge_stage_name="split"}}': "0 500x39",
+            spent(HERE, "useful"): "_x8 6x32",
+            spent(HERE, "retried"): "_x8 2x32",
+            # Of this one the size is not known; both have the same budget, which is not doubled.
+            spent(other, "useful"): "_x8 6x32",
+            f'forge_sample_admitted_total{{{other},instance="1"}}': "0 30x39",
+            f'forge_cost_budget_per_hour{{{HERE},instance="1"}}': "5x40",
+            f'forge_cost_budget_per_hour{{{HERE},instance="2"}}': "5x40",
+        },
+        {
+            ("cost", "Forecast for the rest of the run", 0): {'{forge_pipeline_name="p"}': 60},
+            ("cost", "Spend rate", 0): {'{forge_pipeline_name="p"}': 8, '{forge_pipeline_name="other"}': 6},
+            ("cost", "Spend rate", 1): {'{forge_pipeline_name="p"}': 5},
+        },
+    )
+
+
+def test_there_is_no_forecast_where_nothing_entered_or_was_spent_and_none_is_left_at_the_end(tmp_path: Path) -> None:
+    def names(pipeline: str) -> str:
+        return f'job="j",forge_pipeline_name="{pipeline}",instance="1"'
+
+    spent = 'forge_stage_name="label",gen_ai_provider_name="openai",gen_ai_request_model="m",forge_cost_use="useful"'
+    answers(
+        tmp_path,
+        {
+            f"forge_source_remaining{{{names('idle')}}}": "7x40",
+            f"forge_sample_admitted_total{{{names('idle')}}}": "0x40",
+            f"forge_cost_amount_total{{{names('idle')},{spent}}}": "3x40",
+            f"forge_source_remaining{{{names('free')}}}": "7x40",
+            f"forge_sample_admitted_total{{{names('free')}}}": "0 5x39",
+            f"forge_source_remaining{{{names('over')}}}": "5 0x39",
+            f"forge_sample_admitted_total{{{names('over')}}}": "0 5x39",
+            f"forge_cost_amount_total{{{names('over')},{spent}}}": "_x8 3x32",
+        },
+        {("cost", "Forecast for the rest of the run", 0): {'{forge_pipeline_name="over"}': 0}},
+    )
+
+
 def test_the_readme_says_what_embeddings_cost(tmp_path: Path) -> None:
     """The prices of the README, and its query: 12.5 million tokens at $0.0001 per 1k, in two processes."""
     readme = (Path(__file__).parent.parent / "README.md").read_text()

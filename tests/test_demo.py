@@ -729,3 +729,27 @@ def test_the_pipeline_that_asks_a_language_model(tmp_path: Path) -> None:
         "embeddings text-embedding-3-small": 1,
     }
     assert (tmp_path / "out" / "labels.db").exists()
+
+
+def test_a_run_of_the_demo_that_has_spent_what_it_may(tmp_path: Path) -> None:
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"{number}.py").write_text(f'"""Number {number} opens a socket for each client, and closes it."""')
+    document = run_demo(folder, tmp_path / "out", "--pipeline", "labels", "--max-cost", "0.00001").document
+    assert document["outcome"] == "cancelled"
+    assert document["error"].endswith(
+        "USD of its max_cost of 0.00001 and then admitted no more samples; those under way were finished"
+    )
+    assert Decimal(document["cost"]["amount"]) >= Decimal("0.00001")
+    assert document["ledger"]["admitted"] < 300
+    assert document["ledger"]["failed"] == document["ledger"]["active"] == 0
+
+
+def test_a_pipeline_that_costs_nothing_has_no_budget(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "forge_otel.cli", "demo", "--input", str(folder), "--max-cost", "1"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (
+        2,
+        "forge-otel demo: --max-cost: nothing that the pipeline corpus calls costs money; use --pipeline labels\n",
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -17,10 +19,12 @@ from opentelemetry.util.genai.handler import TelemetryHandler
 from forge import BatchRunner, Pipeline, RunResult, Sample, SQLStorage, StreamingRunner, stage, usage
 from forge.runner import Runner
 
-from .support.runs import both_runners, no_thread_is_left, samples  # noqa: F401
+from .support.runs import both_runners, no_thread_is_left, samples, wait  # noqa: F401
 from .support.telemetry import Recorded, recording
-from .test_llm_labels import BROKEN, CHATTY, LIMITED, PLAIN, REFUSED, ask, client, example, module, running  # noqa: F401
+from .test_llm_labels import BROKEN, CHATTY, LIMITED, PLAIN, REFUSED, ask, client, example, module, running, server  # noqa: F401
 
+HELD = PLAIN + " Held."
+"""A text that the server never answers."""
 MODELS = ("gpt-4o-mini", "text-embedding-3-small")
 
 
@@ -31,16 +35,38 @@ def instrumented() -> Iterator[OpenAIInstrumentor]:
     instrumentor.uninstrument()
 
 
-def run_labels(runner: Runner, url: str, folder: Path, *, take: int | None = None) -> RunResult:
-    """Run the example; `take` is after how many ready samples to leave it."""
+class HoldingServer(server.LLMServer):  # type: ignore[misc,name-defined]
+    """Does not answer a text of ours, nor bills it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds = threading.Event()
+        """Set when it was asked."""
+
+    async def _chat(self, request: Any) -> Any:
+        asked = await request.json()
+        if asked["messages"][-1]["content"] == HELD:
+            self.holds.set()
+            await asyncio.Event().wait()  # until the server ends
+        return await super()._chat(request)
+
+
+@pytest.fixture
+def holding() -> Iterator[Any]:
+    with HoldingServer() as holding:
+        yield holding
+
+
+def run_labels(runner: Runner, url: str, folder: Path, *, until: threading.Event | None = None) -> RunResult:
+    """Run the example; with `until`, leave it after one ready sample and this event."""
     with openai.OpenAI(base_url=url, api_key="unused", max_retries=0) as synchronous:
         storage = f"sqlite:///{folder}/labels.db"
         pipeline = example.llm_labels(folder, limit=None, storage=storage, client=synchronous, max_cost=None)
         with runner.run(pipeline) as run:
-            if take is None:
+            if until is None:
                 return run.drain()
-            for _ in zip(range(take), run, strict=False):
-                pass
+            next(run)
+            wait(until)
         assert run.result is not None
         return run.result
 
@@ -91,7 +117,7 @@ def said_by_spans(recorded: Recorded, *types: str) -> tuple[int, int, int]:
 def test_all_agree_with_the_server_to_the_token(
     runner: Runner,
     rate: float,
-    running: Any,  # noqa: F811
+    holding: Any,
     instrumented: OpenAIInstrumentor,
     tmp_path: Path,
 ) -> None:
@@ -103,14 +129,19 @@ def test_all_agree_with_the_server_to_the_token(
         instrumented.instrument(tracer_provider=recorded.tracer_provider)
         results = []
         for again in (False, True):
-            results.append(run_labels(kind(resume=not again), running.url, tmp_path))
-            after = billed(running)
+            results.append(run_labels(kind(resume=not again), holding.url, tmp_path))
+            after = billed(holding)
             assert said_by_result(results[-1]) == after - before
             before = after
-        # Left early: one sample at a time is under way, and none when it is left.
-        module(tmp_path, "c.py", PLAIN + " Once.", PLAIN + " Twice.", "Too short, too.", PLAIN + " Thrice.")
-        results.append(run_labels(BatchRunner(), running.url, tmp_path, take=1))
-        assert said_by_result(results[-1]) == billed(running) - before
+        # Left early. The batch runner has one sample at a time under way, and none when it is left. With the streaming
+        # one a call is under way, which is cut off before the server bills it.
+        if kind is BatchRunner:
+            module(tmp_path, "c.py", PLAIN + " Once.", PLAIN + " Twice.", "Too short, too.", PLAIN + " Thrice.")
+            holding.holds.set()
+        else:
+            module(tmp_path, "c.py", PLAIN + " Once.", HELD)
+        results.append(run_labels(kind(), holding.url, tmp_path, until=holding.holds))
+        assert said_by_result(results[-1]) == billed(holding) - before
 
     first, repeated, left = results
     assert (first.ledger.skipped, first.ledger.dlq, first.ledger.split) == (1, 1, 2)
@@ -119,7 +150,7 @@ def test_all_agree_with_the_server_to_the_token(
     assert left.outcome == "cancelled"
     assert sum(repeated.cost.saved.values()) == first.cost.by_name["measurement", "embedding"]  # type: ignore[index]
 
-    bill = billed(running)
+    bill = billed(holding)
     exported = {key: count for key, count in bill.items() if key[1] != "cached"}  # metrics do not tell them apart
     assert said_by_metrics(recorded) == exported
     money = sum(result.cost.amount for result in results)

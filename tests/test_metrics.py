@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from opentelemetry.sdk.metrics.export import (
     Gauge,
     HistogramDataPoint,
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXPECTED: dict[str, dict[str, Any]] = {
+    "forge.cost.budget": {
+        "pipeline.name=small": 2.5,
+    },
     "forge.dlq.depth": {
         "pipeline.name=small": 1,
         "pipeline.name=small, stage.name=clean": 1,
@@ -300,6 +305,41 @@ def test_state_while_a_run_goes_on() -> None:
         {key: value} for key, value in zip(keys, (1, 1, 1, 3, 0, 16), strict=True)
     ]
     assert [after[name] for name in state] == [{key: 0} for key in keys]
+
+
+@pytest.mark.parametrize("given", [list, iter], ids=["list", "iterator"])
+def test_what_the_source_still_has_is_known_where_it_says_its_size(given: Callable[[list[Sample]], Any]) -> None:
+    seen: list[Any] = []
+    with recording() as recorded:
+
+        @stage
+        def look(sample: Sample) -> Sample:
+            seen.append(recorded.points.get("forge.source.remaining"))
+            return sample
+
+        source = given([Sample(id=str(number), data=number) for number in range(3)])
+        BatchRunner().run(Pipeline(name="p", source=source, stages=[look])).drain()
+        after = recorded.points.get("forge.source.remaining")
+    known = [{"pipeline.name=p": number} for number in (2, 1, 0, 0)]
+    assert [*seen, after] == (known if given is list else [None] * 4)
+
+
+def test_of_two_runs_what_remains_is_added_up_and_the_budget_is_not() -> None:
+    seen: list[Any] = []
+    with recording() as recorded:
+        inner = Pipeline(name="p", source=range(10), hourly_budget=7)
+
+        @stage
+        def look(sample: Sample) -> Sample:
+            with BatchRunner().run(inner) as run:
+                next(run)
+                points = recorded.points
+                seen.append((points["forge.source.remaining"], points["forge.cost.budget"]))
+            return sample
+
+        BatchRunner().run(Pipeline(name="p", source=[1, 2, 3], stages=[look], hourly_budget=7)).drain()
+    at = "pipeline.name=p"
+    assert seen == [({at: left + 9}, {at: 7.0}) for left in (2, 1, 0)]
 
 
 def test_queue_waits() -> None:

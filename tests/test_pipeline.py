@@ -49,6 +49,15 @@ def cyclic() -> list[Measurement]:
         ({"source": "file.txt"}, "pipeline 'p': the source must be iterable or callable, not 'file.txt'"),
         ({"source": None}, "pipeline 'p': the source must be iterable or callable, not None"),
         ({"expected_interval": 0}, "pipeline 'p': expected_interval must be positive, not 0"),
+        ({"hourly_budget": 0}, "pipeline 'p': hourly_budget must be more than 0"),
+        (
+            {"hourly_budget": "5"},
+            "pipeline 'p': hourly_budget must be a number of US dollars, not '5'",
+        ),
+        (
+            {"hourly_budget": -1},
+            "pipeline 'p': hourly_budget must be a number of US dollars that is finite and not negative, not -1",
+        ),
         ({"storage": "sqlite://"}, "pipeline 'p': the storage must be SQLStorage('sqlite://'), not its URL alone"),
         ({"artifacts": "folder"}, "pipeline 'p': the artifacts must be ArtifactStore('folder'), not its URL alone"),
         ({"stages": [same, same]}, "pipeline 'p': stage name 'same' is used twice"),

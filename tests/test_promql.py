@@ -134,6 +134,19 @@ def test_windows_are_durations(window: str) -> None:
         q.last(q.select(m.FORGE_STAGE_ACTIVE), window)
 
 
+@pytest.mark.parametrize(
+    ("unit", "name"),
+    [
+        ("{USD}/h", "forge_x_per_hour"),
+        ("By/s", "forge_x_bytes_per_second"),
+        ("{run}", "forge_x"),
+        ("1", "forge_x_ratio"),
+    ],
+)
+def test_units_are_suffixes(unit: str, name: str) -> None:
+    assert prometheus.name(Metric("forge.x", Instrument.GAUGE, unit, "Something.", ())) == name
+
+
 def test_a_unit_without_a_name_in_prometheus_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"forge\.x: the unit parsec has no name in Prometheus; known: d, h"):
         prometheus.name(Metric("forge.x", Instrument.GAUGE, "parsec", "A distance.", ()))

@@ -415,6 +415,7 @@ def test_the_pipeline_id_hashes_what_decides_the_results(tmp_path: Path) -> None
         identity(stages=[A(retry=RetryPolicy(max_attempts=9)), B(latency_budget=1, queue_size=3)]),
         identity(measurements=[M(concurrency=3, timeout=2)]),
         identity(expected_interval=60),
+        identity(hourly_budget=5),
     ]
     assert set(same) == {usual}
     others = [

@@ -78,16 +78,18 @@ class StageExecutor:
     def attempt(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - said to observers
         """One call of a sync stage, the `attempt`-th (from 1), with a sample or the list of a batch."""
         function: Any = stage.process_batch if stage.batch_size else stage.process
-        if stage.provider is not None:
-            function = usage.counting(stage.provider, function)
-        return self._calls.call(stage, function, payload)
+        if stage.provider is None:
+            return self._calls.call(stage, function, payload)
+        with usage.counting(stage.provider, function) as counted:
+            return self._calls.call(stage, counted, payload)
 
     async def attempt_async(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - as above
         """One call of an async stage."""
         function: Any = stage.process_batch if stage.batch_size else stage.process
-        if stage.provider is not None:
-            function = usage.counting(stage.provider, function)
-        return await self._calls.call_async(stage, function, payload)
+        if stage.provider is None:
+            return await self._calls.call_async(stage, function, payload)
+        with usage.counting(stage.provider, function) as counted:
+            return await self._calls.call_async(stage, counted, payload)
 
     def before_retry(
         self, stage: Stage, sample: Sample | None, error: BaseException, attempt: int, delay: float

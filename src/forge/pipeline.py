@@ -34,7 +34,8 @@ class Pipeline:
 
     `prices` are what API calls cost, by default those of the file that `FORGE_PRICES` names. A run that has spent
     `max_cost` (US dollars) admits no more samples, finishes those under way and ends as `cancelled`; what they still
-    cost comes on top.
+    cost comes on top. `hourly_budget` (US dollars) declares what all runs together may spend in an hour, for dashboards
+    and alerts; it stops nothing.
 
     Raises:
         ConfigurationError: for names used twice, missing or cyclic dependencies, or parts of the wrong kind.
@@ -53,6 +54,7 @@ class Pipeline:
         expected_interval: float | None = None,
         prices: Prices | None = None,
         max_cost: Decimal | float | None = None,
+        hourly_budget: Decimal | float | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"Pipeline(name={name!r}): must be a string that is not empty")
@@ -71,7 +73,8 @@ class Pipeline:
             raise ConfigurationError(f"{what}: prices must be Prices, not {prices!r}")
         self.name = name
         self.prices = prices
-        self.max_cost = _budget(what, max_cost)
+        self.max_cost = _budget(f"{what}: max_cost", max_cost)
+        self.hourly_budget = _budget(f"{what}: hourly_budget", hourly_budget)
         self.source = source
         self.stages = _parts(f"{what}: stages", stages)
         self.storage = storage
@@ -142,9 +145,9 @@ def _budget(what: str, given: Decimal | float | None) -> Decimal | None:
     try:
         budget = to_money(given)
     except ValueError as error:
-        raise ConfigurationError(f"{what}: max_cost {error}") from None
+        raise ConfigurationError(f"{what} {error}") from None
     if not budget:
-        raise ConfigurationError(f"{what}: max_cost must be more than 0")
+        raise ConfigurationError(f"{what} must be more than 0")
     return budget
 
 

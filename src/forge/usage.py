@@ -215,11 +215,23 @@ def one_by_one(items: Sequence[Item]) -> Iterator[Item]:
         yield item
 
 
-def counting(provider: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The function, sync or async, with one call of the provider's API counted when it begins."""
+@contextmanager
+def counting(provider: str, function: Callable[[Any], Any]) -> Iterator[Callable[[Any], Any]]:
+    """Around an attempt that calls the function, sync or async: it is one call of the provider's API, unless calls of
+    it are reported by hand before the attempt ends.
+    """
+    scope = _scope.get()
+    if scope is None:
+        yield function
+        return
+    costs = scope.origin.costs
 
-    def counted(argument: Any) -> Any:
-        report(provider=provider)
+    def begun(argument: Any) -> Any:
+        costs.begin_call(scope, provider)
         return function(argument)
 
-    return counted
+    try:
+        yield begun
+    finally:
+        if costs.end_call(scope):
+            scope.record(costs.priced(Usage(provider=provider)))

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -99,6 +100,9 @@ def _add_demo(commands: Any) -> None:
     )
     demo.add_argument(
         "--limit", type=_positive, default=500, metavar="N", help="at most so many files, spread over it (500)"
+    )
+    demo.add_argument(
+        "--max-cost", type=_dollars, metavar="USD", help="stop when so much is spent; for --pipeline labels"
     )
     demo.add_argument("--storage", metavar="URL", help="sqlite:///FILE or postgresql://… (SQLite in --out)")
     demo.add_argument(
@@ -193,6 +197,16 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return number
+
+
+def _dollars(text: str) -> Decimal:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal(0)
+    if not amount.is_finite() or not 0 < amount < 10**15:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of US dollars above 0")
+    return amount
 
 
 def _port(text: str) -> int:

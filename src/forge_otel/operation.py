@@ -128,7 +128,6 @@ class Call:
     __slots__ = (
         "_claim",
         "_sample",
-        "_trails",
         "_why",
         "arguments",
         "attributes",
@@ -142,6 +141,7 @@ class Call:
         "spending",
         "started",
         "telemetry",
+        "trails",
     )
 
     def __init__(
@@ -165,7 +165,7 @@ class Call:
         """What is found out on the way, for `Operation.end`."""
         self.clock = run.clock if run is not None else telemetry.clock
         self.started = self.clock()
-        self._trails: Sequence[SampleScope] | None = None
+        self.trails: Sequence[SampleScope] | None = None
         """Without a span: the samples that keep what it would say; empty where it would be the run's own."""
         self.spending: Spending | None = None
         """What API calls used that were made for the batch; of one sample, the sample knows it."""
@@ -192,11 +192,15 @@ class Call:
         if span is not None:
             self.span, self.context = span, trace.set_span_in_context(span)
         elif scope.why is not None:
-            self._trails, self._why = (scope,), scope.why
+            self.trails, self._why = (scope,), scope.why
 
-    def is_left_out(self, why: str) -> None:
+    def is_left_out(self, why: str, trails: Sequence[SampleScope] = ()) -> None:
         """It was begun by a lane, for no sample alone, and has no span for this reason."""
-        self._trails, self._why = (), why
+        self.trails, self._why = trails, why
+
+    def claim(self) -> bool:
+        """Whether it is the caller's to record what came of it."""
+        return self._claim.acquire(blocking=False)
 
     @property
     def elapsed(self) -> float:
@@ -246,7 +250,7 @@ class Call:
 
     def close(self, result: Any, error: BaseException | None = None) -> None:
         """Record what came of it: for every outcome, and once, whoever comes first."""
-        claimed = self._claim.acquire(blocking=False)
+        claimed = self.claim()
         spending = self._spending
         if spending is not None:
             spending.count_seen()
@@ -257,7 +261,7 @@ class Call:
         with guard.protected(f"the end of {operation.name}"):
             ending = operation.end(self, result, error)
         if ending.notable:
-            for scope in (*self.scopes, *(self._trails or ())):
+            for scope in (*self.scopes, *(self.trails or ())):
                 scope.notable = True
         if self.run is None or not self.run.ended:
             if operation.hooks is not None:
@@ -296,7 +300,7 @@ class Call:
                     return True
             left_out = [scope for scope in scopes if scope.why is not None]
             if left_out:
-                self._trails, self._why = left_out, left_out[0].why
+                self.trails, self._why = left_out, left_out[0].why
             return False
         if run is not None and not run.recording:
             return False
@@ -306,7 +310,7 @@ class Call:
         elif run is not None and not run.span_budget.take(1):
             self._why = Reason.BUDGET.value
         if self._why is not None and run is not None:
-            self._trails = ()
+            self.trails = ()
         return self._why is None
 
     def _start_span(self, defined: Span) -> None:
@@ -333,19 +337,19 @@ class Call:
         if self.span is not None:
             end_span(self.span, ended, ending.error)
             return
-        if self._trails is None or self.run is None:
+        if self.trails is None or self.run is None:
             return
-        alone = not self._trails
+        alone = not self.trails
         if alone and (ending.error is None or not self.run.span_budget.take(1, from_reserve=True)):
             self.run.suppress(Signal.SPAN.value, self._why or Reason.SAMPLING.value)
             return
         start = start_attributes(defined, self.attributes)
-        samples = len(self._trails) if self.operation.links_samples else 0
+        samples = len(self.trails) if self.operation.links_samples else 0
         record = Record(defined, span_name(defined, start), start, ended, ending.error, samples)
         step = (record, self.started, self.elapsed)
         if alone:
             write_step(self.run, step, time.time_ns())
-        for scope in self._trails:
+        for scope in self.trails:
             scope.add_step(step)
 
     @property

@@ -14,11 +14,12 @@ from .semconv import metrics
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import PATIENCE, Buffer, Tally
-from .trail import LONGEST
+from .trail import LONGEST, STEP
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
+    from .batch_lane import BatchLane
     from .instrumentors.storage import WriteLane
     from .lane import Lane
     from .operation import Call
@@ -55,12 +56,14 @@ class RunScope:
         "identity",
         "is_slow",
         "lock",
+        "measurement_batches",
         "measurements",
         "read",
         "recording",
         "settled",
         "span_budget",
         "span_context",
+        "stage_batches",
         "stages",
         "steps",
         "telemetry",
@@ -94,6 +97,10 @@ class RunScope:
         """What is known about the run's stages beforehand, by name."""
         self.measurements: dict[str, Lane] = {}
         """The same for the measurements, by key."""
+        self.stage_batches: dict[str, BatchLane] = {}
+        """The same for stages that take batches."""
+        self.measurement_batches: dict[str, BatchLane] = {}
+        """The same for measurements that do."""
         self.is_slow: Callable[[float], bool] | None = None
         """Says whether a sample that took so many seconds is slow; to be asked for each one that settles, if given."""
         self.steps = 1
@@ -199,10 +206,9 @@ class RunScope:
 
     def forget_lanes(self) -> None:
         """The same without a look at what has come by them."""
-        self.stages.clear()
-        self.measurements.clear()
-        self.waits.clear()
-        self.writes.clear()
+        lanes = (self.stages, self.measurements, self.stage_batches, self.measurement_batches, self.waits, self.writes)
+        for known in lanes:
+            known.clear()
 
 
 class SampleScope:
@@ -247,8 +253,8 @@ class SampleScope:
         """Where it is not traced: what stands for the span that may be written later."""
         self.why: str | None = None
         """Why it is not traced, where we left it out."""
-        self.trail: list[Step] = []
-        """What was done, where it is not traced."""
+        self.trail: list[Any] = []
+        """What was done, where it is not traced: steps, one behind the other."""
         self.shares_steps = False
         """Steps on its trail are on those of others as well: it was in batches."""
         self.notable = False
@@ -280,9 +286,9 @@ class SampleScope:
         """Put a step on the trail, and take the first off if it is too long."""
         if step[0].samples:
             self.shares_steps = True
-        self.trail.append(step)
-        if len(self.trail) > LONGEST:
-            del self.trail[0]
+        self.trail.extend(step)
+        if len(self.trail) > LONGEST * STEP:
+            del self.trail[:STEP]
 
     def claim(self) -> bool:
         """Whether the call that goes on is the caller's to end: the call itself ends, or the sample settles meanwhile.

@@ -25,7 +25,9 @@ _RUNNER = (
     metrics.FORGE_PIPELINE_ACTIVE,
     metrics.FORGE_PIPELINE_PROGRESS_TIME,
     metrics.FORGE_PIPELINE_EXPECTED_INTERVAL,
+    metrics.FORGE_SOURCE_REMAINING,
     metrics.FORGE_SAMPLE_ACTIVE,
+    metrics.FORGE_COST_BUDGET,
 )
 _STAGE = (
     metrics.FORGE_STAGE_ACTIVE,
@@ -141,6 +143,8 @@ class State:
             self._set(metrics.FORGE_PIPELINE_PROGRESS_TIME, snapshot.last_settled, where)
         if run.pipeline.expected_interval is not None:
             self._set(metrics.FORGE_PIPELINE_EXPECTED_INTERVAL, run.pipeline.expected_interval, where)
+        if run.pipeline.hourly_budget is not None:
+            self._set(metrics.FORGE_COST_BUDGET, float(run.pipeline.hourly_budget), where)
         for stage in run.pipeline.stages:
             if stage.latency_budget is not None:
                 at = {**where, a.FORGE_STAGE_NAME: stage.name}
@@ -177,6 +181,8 @@ def _levels(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, At
     where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
     yield metrics.FORGE_PIPELINE_ACTIVE, 1, where
     yield metrics.FORGE_SAMPLE_ACTIVE, snapshot.ledger.active, where
+    if snapshot.source_remaining is not None:
+        yield metrics.FORGE_SOURCE_REMAINING, snapshot.source_remaining, where
     for stage in snapshot.stages:
         at = {**where, a.FORGE_STAGE_NAME: stage.name}
         yield metrics.FORGE_STAGE_ACTIVE, stage.active, at

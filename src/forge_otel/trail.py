@@ -69,6 +69,11 @@ class Record:
 Step = tuple[Record, float, float]
 """What was done, when it began by the run's clock, and the seconds that it took."""
 
+STEP: Final = 3
+"""How many places a step takes on a trail. As tuples, steps would cost more than what they measure: the garbage
+collector looks at each of them.
+"""
+
 
 class UnwrittenSpan(NonRecordingSpan):
     """Stands for a span that may be written later, and is not recorded: other instrumentations do not record either,
@@ -141,7 +146,8 @@ def write_late(scope: SampleScope, record: Record, links: Sequence[Link]) -> Non
     """A sample that was not traced settles, and is worth it: write its spans, if the run's budget allows it. The record
     is that of its own span.
     """
-    steps = [step for step in scope.trail if not step[0].written]
+    trail = tuple(scope.trail)  # a call that was abandoned may come back meanwhile
+    steps = [step for step in zip(*(trail[part::STEP] for part in range(STEP)), strict=True) if not step[0].written]
     if scope.run.span_budget.take(1 + len(steps), from_reserve=True):
         _write_sample(scope, steps, record, links)
     else:
@@ -152,10 +158,9 @@ def leave_out(scope: SampleScope, why: str) -> None:
     """A sample that was not traced settles: count the spans that it would have. That of a batch is counted with the
     last of its samples, unless it was written with another one.
     """
-    left_out = 1 + len(scope.trail)
+    left_out = 1 + len(scope.trail) // STEP
     if scope.shares_steps:
-        for step in scope.trail:
-            record = step[0]
+        for record in scope.trail[::STEP]:
             if record.samples and (record.written or next(record.settled) != record.samples):
                 left_out -= 1
     scope.run.suppress(_SPAN, why, left_out)

@@ -33,15 +33,6 @@ HURRY = {"forge_pipeline_active offset 15m": "forge_pipeline_active offset 3s", 
 LOOKBACK = 5
 """Seconds."""
 OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "300"}
-BUDGET = """
-groups:
-- name: budgets
-  rules:
-  - record: pipeline:forge_cost_amount:budget1h
-    expr: vector(4)
-    labels: {forge_pipeline_name: worker}
-"""
-"""Dollars an hour, as a user declares them."""
 UNDESERVED = {"ForgeLedgerImbalance"}
 """What no run makes fire unless Forge itself is broken; `collector-config/prometheus/tests` has the series for it."""
 
@@ -59,7 +50,6 @@ def server(stack: Stack) -> PrometheusServer:
                     assert text in rule["expr"]
                     rule["expr"] = rule["expr"].replace(text, other)
         (folder / source.name).write_text(yaml.safe_dump(content))
-    (folder / "budgets.yaml").write_text(BUDGET)
     return stack.prometheus(rules=folder / "*.yaml", lookback=f"{LOOKBACK}s").run()
 
 
@@ -86,7 +76,7 @@ SHORT: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = {
     "ForgeDeadLetters": ({"good": 5, "bad": 5}, {}),
     "ForgePipelineOverdue": ({"good": 1, "interval": 1}, {}),
     "ForgeWastedCost": ({"good": 90, "bad": 1, "spends": {"bad": "2"}}, {}),
-    "ForgeSpendRate": ({"good": 2, "spends": {"good": "2.5"}}, {}),
+    "ForgeSpendRate": ({"good": 2, "spends": {"good": "2.5"}, "hourly_budget": 4}, {}),
     "ForgeUnpricedCalls": ({"good": 1, "spends": {"good": None}}, {}),
     "ForgeTelemetryFaults": ({"good": 1, "faulty": True}, {}),
     "ForgeTelemetryDropped": (
@@ -135,7 +125,8 @@ def test_a_run_that_hangs_and_then_dies(server: PrometheusServer, endpoint: str,
 
 
 def test_a_healthy_run(stack: Stack, server: PrometheusServer, endpoint: str, tmp_path: Path) -> None:
-    settings = {"good": 200, "limited": 5, "bad": 1, "budget": 30, "interval": 3600}
+    samples = {"good": 200, "limited": 5, "bad": 1, "spends": {"good": "0.25"}}
+    settings = {**samples, "budget": 30, "interval": 3600, "hourly_budget": 100}
     variables = {"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true", **OFTEN}
     record = json.loads(finish(start_worker(endpoint, tmp_path / "db", settings, **variables)))
     ready = 'sum (last_over_time(forge_sample_settled_total{forge_sample_outcome="ready"}[1h]))'

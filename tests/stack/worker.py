@@ -4,7 +4,8 @@ The argument is a JSON object. `good`, `bad` and `limited` are how many samples 
 rate limit; `fails` breaks the source at its end; `again` does what is finished once more; `text` is what an error
 message says; `pause` is a file that the last sample waits for; `budget` is the latency budget of the stage `check`, and
 `interval` how often the pipeline should succeed, in seconds; `faulty` sets a hook that raises; `spends` is how many
-dollars looking at a sample of each kind costs, where null means that nobody knows.
+dollars looking at a sample of each kind costs, where null means that nobody knows, and `hourly_budget` how many all
+of it may cost in an hour.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from forge_otel import ForgeInstrumentor
 SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("good", "bad", "limited"), 0),
     **dict.fromkeys(("fails", "again", "faulty"), False),
-    **dict.fromkeys(("pause", "budget", "interval")),
+    **dict.fromkeys(("pause", "budget", "interval", "hourly_budget")),
     "spends": {},
     "text": "bad",
 }
@@ -99,6 +100,7 @@ def pipeline(settings: Mapping[str, Any]) -> Pipeline:
         measurements=[Length()],
         storage=SQLStorage(f"sqlite:///{settings['database']}"),
         expected_interval=settings["interval"],
+        hourly_budget=settings["hourly_budget"],
     )
 
 

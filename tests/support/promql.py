@@ -9,7 +9,6 @@ from functools import cache
 
 import promql_parser as ast
 
-from forge_otel.semconv.attributes import FORGE_PIPELINE_NAME
 from forge_otel.vocabulary import collector, prometheus, sdk
 from forge_otel.vocabulary.generate import recordings
 
@@ -120,7 +119,7 @@ def _need(wanted: Set[str], there: Set[str], node: ast.Expr) -> None:
 
 @cache
 def names() -> Names:
-    """All series that there are: of the registry, of the SDK, of the Collector, of recordings, and what is declared."""
+    """All series that there are: of the registry, of the SDK, of the Collector, of recordings."""
     known: dict[str, frozenset[str]] = {"target_info": frozenset({"service_version"})}
 
     def add(metric: prometheus.Instrument, keys: Iterable[str]) -> None:
@@ -134,5 +133,4 @@ def names() -> Names:
         add(other, other.attributes)
     for rule in recordings.ALL:
         known[rule.name] = Names(known).check(str(rule.expression)) or frozenset()
-    known[str(recordings.BUDGET)] = frozenset({prometheus.label(FORGE_PIPELINE_NAME)})
     return Names(known)

@@ -69,5 +69,6 @@ def small_run(folder: Path, clock: FakeClock) -> Run:
         storage=SQLStorage(f"sqlite:///{folder / 'small.db'}"),
         artifacts=artifacts,
         expected_interval=3600.0,
+        hourly_budget=2.5,
     )
     return BatchRunner(clock=clock).run(pipeline)

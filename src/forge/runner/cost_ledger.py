@@ -59,6 +59,8 @@ class CostLedger:
         self._booked: defaultdict[_Key, Spent] = defaultdict(Spent)
         self._saved: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
         self._unpriced: set[tuple[str, str | None]] = set()
+        self._calls: dict[UsageScope, str] = {}
+        """Attempts under way that are a call of this provider, as long as nothing else says so."""
         self._closed = False
         self._settled_late = settled_late
 
@@ -79,6 +81,8 @@ class CostLedger:
     def add(self, scope: UsageScope, usage: Usage) -> None:
         """Take up what was reported, for the samples of the scope."""
         with self._lock:
+            if usage.calls and self._calls.get(scope) == usage.provider:
+                del self._calls[scope]
             late = None if self._closed else self._take(scope, usage)
         if late is None:
             text = "%s %r reported usage of %r after the run's end, so it is not counted"
@@ -86,6 +90,23 @@ class CostLedger:
             return
         for item, charge in late:
             self._settled_late(item, [charge])
+
+    def begin_call(self, scope: UsageScope, provider: str) -> None:
+        """An attempt begins that is a call of a provider's API."""
+        with self._lock:
+            self._calls[scope] = provider
+
+    def end_call(self, scope: UsageScope) -> bool:
+        """The attempt has ended; whether its call is still to be counted."""
+        with self._lock:
+            return self._calls.pop(scope, None) is not None
+
+    def count_calls(self) -> None:
+        """Count the calls that are under way when the run ends."""
+        with self._lock:
+            calls, self._calls = self._calls, {}
+        for scope, provider in calls.items():
+            self.add(scope, self.priced(Usage(provider=provider)))
 
     @property
     def budget_reached(self) -> BudgetReached | None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..dead_letters import DeadLetter, FailureSource
+from ..dead_letters import DeadLetter, DeadLetterQueue, FailureSource
 from ..errors import DuplicateIdError, SerializationError, SourceError
 from ..item import Item
 from ..sample import Sample, SampleOutcome, SampleStatus
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from .run import Run
 
 logger = logging.getLogger("forge")
+
+
+class Replayed:
+    """The samples of dead letters, as a source that says how many there are."""
+
+    def __init__(self, queue: DeadLetterQueue, entries: Sequence[DeadLetter]) -> None:
+        self._queue = queue
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for entry in self._entries:
+            yield self._queue.replay(entry)
 
 
 class Intake:
@@ -59,10 +74,9 @@ class Intake:
         parent.children = tuple(child.sample.id for child in children)
         return children
 
-    def replayed(self) -> Iterator[Sample]:
-        """The samples of the dead letters that this run takes up again, in place of a source."""
-        for entry in list((self._replay or {}).values()):
-            yield self._pipeline.dead_letters.replay(entry)
+    def replayed(self) -> Replayed:
+        """The dead letters that this run takes up again, in place of a source."""
+        return Replayed(self._pipeline.dead_letters, list((self._replay or {}).values()))
 
     def look_up(self, items: Sequence[Item]) -> None:
         """Find out where new items go on.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
     from ..queue import StageQueue
     from ..storage import ArtifactResult
+    from .source import SourceReader
 
 _STATUS = {outcome: SampleStatus(outcome.value) for outcome in SampleOutcome if outcome is not SampleOutcome.UNCHANGED}
 
@@ -119,12 +120,13 @@ class RunLedger:
         """Count what is stored as an artifact, in the current context and its copies."""
         artifact_stored.set(self._artifact_stored)
 
-    def snapshot(self, queues: Mapping[str, StageQueue]) -> RunSnapshot:
+    def snapshot(self, queues: Mapping[str, StageQueue], source: SourceReader) -> RunSnapshot:
         """Counts and states at this moment, consistent with each other."""
         with self.lock:
             return RunSnapshot(
                 ledger=self.tally.ledger(),
                 last_settled=self.tally.last_settled,
+                source_remaining=source.remaining(self.tally.admitted),
                 stages=[
                     StageState(
                         name=tally.name,

@@ -181,3 +181,5 @@ class RunSnapshot:
     stages: Sequence[StageState]
     last_settled: float | None
     """Unix time when a sample last settled."""
+    source_remaining: int | None
+    """Samples of the source that were not admitted yet; None where its size is not known, 0 when it has ended."""

@@ -169,7 +169,7 @@ class Run(Consumable):
 
     def snapshot(self) -> RunSnapshot:
         """Counts and states at this moment, consistent with each other."""
-        return self.ledger.snapshot(self._driver.queues)
+        return self.ledger.snapshot(self._driver.queues, self._source)
 
     # What the drivers use.
 
@@ -325,6 +325,7 @@ class Run(Consumable):
             self._driver.close()
             self._source.loop.cancel_all(GRACE / 2)
             self._driver.join(GRACE)
+            self.costs.count_calls()
             self._cancel_the_rest()
             self._close_stages()
             self._source.loop.stop(0.1)

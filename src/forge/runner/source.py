@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SourceError
@@ -18,12 +18,23 @@ _END = object()
 class SourceReader:
     """The source of one run; opened, read and closed on the same thread. What is async in it runs on the loop."""
 
-    def __init__(self, pipeline: Pipeline, replay: Callable[[], Iterator[Sample]] | None = None) -> None:
+    def __init__(self, pipeline: Pipeline, replay: Callable[[], Iterable[Sample]] | None = None) -> None:
         self.loop = LoopThread()
         self._pipeline = pipeline
         self._source: Source = replay or pipeline.source
         self._sync: Iterator[Any] | None = None
         self._async: AsyncIterator[Any] | None = None
+        self._size: int | None = None
+        self._ended = False
+
+    def remaining(self, read: int) -> int | None:
+        """How many samples there are to come when so many were read; None where the source does not say its size.
+
+        Never negative, though its `len()` may be wrong, and 0 at its end. Never waits; may be called on any thread.
+        """
+        if self._size is None:
+            return None
+        return 0 if self._ended else max(0, self._size - read)
 
     def next(self) -> Sample | None:
         """The next sample, None at the end.
@@ -42,6 +53,7 @@ class SourceReader:
             assert self._sync is not None
             data = next(self._sync, _END)
         if data is _END:
+            self._ended = True
             return None
         if not isinstance(data, Sample):
             return Sample(data=data)
@@ -51,6 +63,7 @@ class SourceReader:
 
     def close(self) -> None:
         """Close what was opened, if it can be closed (generators can)."""
+        self._ended = True
         if self._async is not None and hasattr(self._async, "aclose"):
             self.loop.wait_for(self._async.aclose)
         elif self._sync is not None and hasattr(self._sync, "close"):
@@ -74,6 +87,15 @@ class SourceReader:
                 f"the source of {self._pipeline!r} is an iterator that an earlier run used up; "
                 "give a list, or a function that makes a new iterator"
             )
+        self._size = _size(given)
+
+
+def _size(given: Any) -> int | None:
+    """The length that a source says it has, if it has one: nothing depends on it but forecasts."""
+    try:
+        return len(given)
+    except Exception:  # noqa: BLE001 - the user's `__len__` may raise anything
+        return None
 
 
 def _iterable(source: Any) -> bool:

@@ -48,7 +48,7 @@ def demo(options: Namespace) -> int:
     out = _out(options.out)
     storage = options.storage or URL.create("sqlite", database=str(out / f"{options.pipeline}.db")).render_as_string()
     _check_storage(storage)
-    example = EXAMPLES[options.pipeline](folder, options.limit)
+    example = EXAMPLES[options.pipeline](folder, options.limit, options.max_cost)
     if not example.total:
         raise DemoError(f"--input {folder}: {example.missing}")
     with ExitStack() as stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from forge import Pipeline
 
 from . import examples
+from .errors import DemoError
 
 if TYPE_CHECKING:
     from .telemetry import Telemetry
@@ -41,7 +43,9 @@ class Corpus(Example):
 
     missing = "no .py files below it; choose a folder with Python code"
 
-    def __init__(self, folder: Path, limit: int | None) -> None:
+    def __init__(self, folder: Path, limit: int | None, max_cost: Decimal | None) -> None:
+        if max_cost is not None:
+            raise DemoError("--max-cost: nothing that the pipeline corpus calls costs money; use --pipeline labels")
         self._example: Any = examples.load("code_corpus")
         self._folder = folder
         self._limit = limit
@@ -60,10 +64,11 @@ class Labels(Example):
 
     missing = "no .py files with a docstring in it; choose a folder with Python modules"
 
-    def __init__(self, folder: Path, limit: int | None) -> None:
+    def __init__(self, folder: Path, limit: int | None, max_cost: Decimal | None) -> None:
         self._example: Any = examples.load("llm_labels")
         self._folder = folder
         self._limit = limit
+        self._max_cost = max_cost
         self.total = sum(1 for _ in self._example.documentation(folder, limit))
 
     @contextmanager
@@ -74,7 +79,7 @@ class Labels(Example):
             openai.OpenAI(base_url=server.url, api_key="unused", max_retries=0) as client,
         ):
             yield self._example.llm_labels(
-                self._folder, limit=self._limit, storage=storage, client=client, max_cost=None
+                self._folder, limit=self._limit, storage=storage, client=client, max_cost=self._max_cost
             )
 
     @contextmanager

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from .. import guard
+from ..batch_lane import BatchLane
 from ..ending import Emission, Ending, Point
 from ..lane import Lane
 from ..operation import Call, Operation
 from ..patching import Layer, Target
-from ..scope import SAMPLE
+from ..scope import RUN, SAMPLE
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeMeasurementOutcome as Outcome
@@ -167,6 +168,34 @@ class MeasurementLane(Lane):
         return None if result.saved else (result.outcome, result.error_type)
 
 
+class MeasurementBatchLane(BatchLane):
+    """A measurement that takes batches, all of which usually is computed."""
+
+    __slots__ = ("_computations", "_computed", "_duration", "_misses", "_sizes")
+
+    def __init__(self, run: RunScope, measurement: Measurement) -> None:
+        from forge.results import MeasurementOutcome  # noqa: PLC0415 - there is a run, so it is imported
+
+        self._computed = MeasurementOutcome.COMPUTED
+        start = {a.FORGE_MEASUREMENT_KEY: measurement.key, a.FORGE_MEASUREMENT_VERSION: measurement.version}
+        usual = {a.FORGE_MEASUREMENT_OUTCOME: self._computed.value}
+        super().__init__(run, MEASUREMENT_BATCH, start, usual, a.FORGE_MEASUREMENT_BATCH_SIZE)
+        self._computations = self.series(metrics.FORGE_MEASUREMENT_COMPUTATIONS)
+        self._misses = self.series(metrics.FORGE_MEASUREMENT_CACHE_MISSES)
+        self._duration = self.series(metrics.FORGE_MEASUREMENT_BATCH_DURATION)
+        self._sizes = self.series(metrics.FORGE_MEASUREMENT_BATCH_SIZE)
+
+    def is_usual(self, result: BatchMeasurementResult) -> bool:
+        computed = self._computed
+        return result.computed > 0 and all(each.outcome is computed for each in result.results)
+
+    def count(self, size: int, result: BatchMeasurementResult) -> None:
+        self._computations.append(size)
+        self._misses.append(size)
+        self._duration.append(result.duration)
+        self._sizes.append(size)
+
+
 def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callable[..., MeasurementResult]:
     from forge.results import MeasurementOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
@@ -193,7 +222,7 @@ def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callab
             if result.outcome is computed and scope.spending is None:
                 duration = result.duration
                 scope.busy = None
-                scope.trail.append((lane.record, started, duration))
+                scope.trail.extend((lane.record, started, duration))
                 if not scope.settled or scope.claim():
                     durations = lane.durations
                     durations.append(duration)
@@ -238,7 +267,11 @@ def _measure_batch(
     def measure_batch(
         self: MeasurementOrchestrator, measurement: Measurement, items: Sequence[Item]
     ) -> BatchMeasurementResult:
-        return MEASUREMENT_BATCH.call(layer, original, self, measurement, items)
+        run = RUN.get()
+        lane = run.measurement_batches.get(measurement.key) if run is not None else None
+        if lane is None or (call := lane.begin(self, measurement, items)) is None:
+            return MEASUREMENT_BATCH.call(layer, original, self, measurement, items)
+        return lane.observe(call, original, self, measurement, items)
 
     return measure_batch
 
@@ -249,7 +282,11 @@ def _measure_batch_async(
     async def measure_batch_async(
         self: MeasurementOrchestrator, measurement: Measurement, items: Sequence[Item]
     ) -> BatchMeasurementResult:
-        return await MEASUREMENT_BATCH.call_async(layer, original, self, measurement, items)
+        run = RUN.get()
+        lane = run.measurement_batches.get(measurement.key) if run is not None else None
+        if lane is None or (call := lane.begin(self, measurement, items)) is None:
+            return await MEASUREMENT_BATCH.call_async(layer, original, self, measurement, items)
+        return await lane.observe_async(call, original, self, measurement, items)
 
     return measure_batch_async
 

@@ -18,9 +18,9 @@ from ..semconv.attributes import ForgeRunOutcome
 from ..series import Attributes
 from ..spending import used_in
 from .errors import error_type
-from .measurement import MeasurementLane
+from .measurement import MeasurementBatchLane, MeasurementLane
 from .slow import slowness
-from .stage import StageLane
+from .stage import StageBatchLane, StageLane
 from .storage import WriteLane
 from .summary import last_run, summaries
 from .zeros import zero_points
@@ -137,11 +137,17 @@ def _open_lanes(scope: RunScope, pipeline: Pipeline) -> None:
     if pipeline.storage is not None and "storage" in config.components:
         scope.writes[id(pipeline.storage)] = WriteLane(scope, pipeline.storage)
     if config.on_stage_start is None and config.on_stage_end is None:
-        scope.stages.update({stage.name: StageLane(scope, stage) for stage in pipeline.stages if not stage.batch_size})
+        for stage in pipeline.stages:
+            if stage.batch_size:
+                scope.stage_batches[stage.name] = StageBatchLane(scope, stage)
+            else:
+                scope.stages[stage.name] = StageLane(scope, stage)
     if config.on_measurement_start is None and config.on_measurement_end is None:
-        scope.measurements.update(
-            {each.key: MeasurementLane(scope, each) for each in pipeline.measurements if not each.batch_size}
-        )
+        for measurement in pipeline.measurements:
+            if measurement.batch_size:
+                scope.measurement_batches[measurement.key] = MeasurementBatchLane(scope, measurement)
+            else:
+                scope.measurements[measurement.key] = MeasurementLane(scope, measurement)
 
 
 def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import guard
+from ..batch_lane import BatchLane
 from ..ending import Emission, Ending, Point
 from ..lane import Lane
 from ..operation import CALL, Call, Operation
 from ..patching import Layer, Target
-from ..scope import SAMPLE, SampleScope
+from ..scope import RUN, SAMPLE, SampleScope
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
@@ -226,6 +227,33 @@ class StageLane(Lane):
         return result.outcome, result.skip_reason, result.error_type
 
 
+class StageBatchLane(BatchLane):
+    """A stage that takes batches, which usually succeed at the first attempt."""
+
+    __slots__ = ("_busy", "_duration", "_executions", "_sizes", "_success")
+
+    def __init__(self, run: RunScope, stage: Stage) -> None:
+        from forge.results import StageOutcome  # noqa: PLC0415 - there is a run, so it is imported
+
+        self._success = StageOutcome.SUCCESS
+        start, usual = {a.FORGE_STAGE_NAME: stage.name}, {a.FORGE_STAGE_OUTCOME: self._success.value}
+        super().__init__(run, STAGE_BATCH, start, usual, a.FORGE_STAGE_BATCH_SIZE)
+        self._executions = self.series(metrics.FORGE_STAGE_EXECUTIONS)
+        self._duration = self.series(metrics.FORGE_STAGE_DURATION)
+        self._busy = self.series(metrics.FORGE_STAGE_BUSY_TIME)
+        self._sizes = self.series(metrics.FORGE_STAGE_BATCH_SIZE)
+
+    def is_usual(self, result: BatchVerdict) -> bool:
+        success = self._success
+        return result.attempts == 1 and all(verdict.outcome is success for verdict in result.verdicts)
+
+    def count(self, size: int, result: BatchVerdict) -> None:
+        self._executions.append(size)
+        self._duration.append(result.duration)
+        self._busy.append(result.busy)
+        self._sizes.append(size)
+
+
 def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verdict]:
     from forge.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
@@ -252,7 +280,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
             if verdict.outcome is success and verdict.attempts == 1 and scope.spending is None:
                 duration = verdict.duration
                 scope.busy = None
-                scope.trail.append((lane.record, started, duration))
+                scope.trail.extend((lane.record, started, duration))
                 if not scope.settled or scope.claim():
                     durations = lane.durations
                     durations.append(duration)
@@ -268,7 +296,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
 
 
 def _apply_async(original: Callable[..., Awaitable[Verdict]], layer: Layer) -> Callable[..., Awaitable[Verdict]]:
-    async def apply_async(self: StageExecutor, stage: Stage, sample: Sample) -> Verdict:
+    async def apply_async(self: StageExecutor, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
         scope = SAMPLE.get()
         if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
             return await STAGE.call_async(layer, original, self, stage, sample)
@@ -276,8 +304,9 @@ def _apply_async(original: Callable[..., Awaitable[Verdict]], layer: Layer) -> C
             return await lane.trace_async(scope, original, self, stage, sample)
         if not lane.begin(scope):
             return await original(self, stage, sample)
+        started = scope.busy_since
         try:
-            verdict = await original(self, stage, sample)
+            verdict = await original(self, stage, sample, started)
         except BaseException as error:
             lane.raised(scope, error)
             raise
@@ -289,7 +318,11 @@ def _apply_async(original: Callable[..., Awaitable[Verdict]], layer: Layer) -> C
 
 def _apply_batch(original: Callable[..., BatchVerdict], layer: Layer) -> Callable[..., BatchVerdict]:
     def apply_batch(self: StageExecutor, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
-        return STAGE_BATCH.call(layer, original, self, stage, items)
+        run = RUN.get()
+        lane = run.stage_batches.get(stage.name) if run is not None else None
+        if lane is None or (call := lane.begin(self, stage, items)) is None:
+            return STAGE_BATCH.call(layer, original, self, stage, items)
+        return lane.observe(call, original, self, stage, items)
 
     return apply_batch
 
@@ -298,7 +331,11 @@ def _apply_batch_async(
     original: Callable[..., Awaitable[BatchVerdict]], layer: Layer
 ) -> Callable[..., Awaitable[BatchVerdict]]:
     async def apply_batch_async(self: StageExecutor, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
-        return await STAGE_BATCH.call_async(layer, original, self, stage, items)
+        run = RUN.get()
+        lane = run.stage_batches.get(stage.name) if run is not None else None
+        if lane is None or (call := lane.begin(self, stage, items)) is None:
+            return await STAGE_BATCH.call_async(layer, original, self, stage, items)
+        return await lane.observe_async(call, original, self, stage, items)
 
     return apply_batch_async
 

@@ -95,6 +95,20 @@ FORGE_COST_UNPRICED: Final = Metric(
 In Prometheus `forge_cost_unpriced_total`, in StatsD `forge.cost.unpriced`.
 """
 
+FORGE_COST_BUDGET: Final = Metric(
+    "forge.cost.budget",
+    Instrument.GAUGE,
+    "{USD}/h",
+    "Money that the pipeline is declared to spend at the most.",
+    (a.FORGE_PIPELINE_NAME,),
+    observable=True,
+)
+"""Money that the pipeline is declared to spend at the most. Only where the pipeline declares its hourly budget, which
+is of all of its runs and processes together.
+
+In Prometheus `forge_cost_budget_per_hour`.
+"""
+
 FORGE_DLQ_ENQUEUED: Final = Metric(
     "forge.dlq.enqueued",
     Instrument.COUNTER,
@@ -389,6 +403,20 @@ FORGE_SOURCE_DURATION: Final = Metric(
 """Waits for the source's next item.
 
 In Prometheus `forge_source_duration_seconds`, in StatsD `forge.source.latency`.
+"""
+
+FORGE_SOURCE_REMAINING: Final = Metric(
+    "forge.source.remaining",
+    Instrument.UPDOWNCOUNTER,
+    "{sample}",
+    "Samples of the source that have not entered the pipeline yet.",
+    (a.FORGE_PIPELINE_NAME,),
+    observable=True,
+)
+"""Samples of the source that have not entered the pipeline yet. Only where the source says how many it has: where it
+has a length, or dead letters take its place. 0 when the run has ended.
+
+In Prometheus `forge_source_remaining`, in StatsD `forge.source.remaining`.
 """
 
 FORGE_SAMPLE_ADMITTED: Final = Metric(
@@ -733,6 +761,7 @@ ALL: Final = (
     FORGE_COST_AMOUNT,
     FORGE_COST_SAVED,
     FORGE_COST_UNPRICED,
+    FORGE_COST_BUDGET,
     FORGE_DLQ_ENQUEUED,
     FORGE_DLQ_REPLAYED,
     FORGE_DLQ_DROPPED,
@@ -757,6 +786,7 @@ ALL: Final = (
     FORGE_PIPELINE_EXPECTED_INTERVAL,
     FORGE_SOURCE_READS,
     FORGE_SOURCE_DURATION,
+    FORGE_SOURCE_REMAINING,
     FORGE_SAMPLE_ADMITTED,
     FORGE_SAMPLE_DERIVED,
     FORGE_SAMPLE_SETTLED,

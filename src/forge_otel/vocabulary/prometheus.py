@@ -35,6 +35,7 @@ _UNITS = {
     "GiBy": "gibibytes",
     "%": "percent",
 }
+_PERIODS = {"s": "per_second", "h": "per_hour"}
 
 
 def name(metric: Instrument) -> str:
@@ -65,13 +66,13 @@ def label(key: str) -> str:
 
 
 def _unit(metric: Instrument) -> str:
-    if metric.unit.startswith("{"):  # an annotation, which is no unit
-        return ""
     if metric.unit == "1":
         return "ratio" if metric.instrument == "gauge" else ""
-    if metric.unit not in _UNITS:
-        raise ValueError(f"{metric.name}: the unit {metric.unit} has no name in Prometheus; known: {', '.join(_UNITS)}")
-    return _UNITS[metric.unit]
+    unit, per, period = re.sub(r"\{[^{}]*\}", "", metric.unit).partition("/")  # an annotation is no unit
+    if (unit and unit not in _UNITS) or (per and period not in _PERIODS):
+        known = f"{', '.join(_UNITS)}, and any of them per {', '.join(_PERIODS)}"
+        raise ValueError(f"{metric.name}: the unit {metric.unit} has no name in Prometheus; known: {known}")
+    return "_".join(filter(None, (_UNITS.get(unit), _PERIODS.get(period))))
 
 
 def _underscored(text: str) -> str:

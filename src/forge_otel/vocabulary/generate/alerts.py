@@ -234,13 +234,11 @@ ALL: Final = (
     Alert(
         name="ForgeSpendRate",
         runbook="spend-rate",
-        expression=q.combine(
-            recordings.SPEND_RATE.series, ">", q.max_by(recordings.BUDGET, *queries.PIPELINE), on=queries.PIPELINE
-        ),
+        # The budget is looked for as long as the money is, for processes that are gone.
+        expression=recordings.SPEND_RATE.series > q.last(recordings.BUDGET.series, "1h"),
         severity="warning",
         summary=f"{_PIPELINE} spends more than its budget",
-        description=f"The pipeline {_PIPELINE} spent {DOLLARS} in the last hour. That is more than the budget that was "
-        "declared for it.",
+        description=f"The pipeline {_PIPELINE} spent {DOLLARS} in the last hour. That is more than its hourly_budget.",
     ),
     Alert(
         name="ForgeWastedCost",

@@ -71,10 +71,6 @@ SPEND_RATE: Final = Recording(
 )
 """US dollars an hour. Money is booked when samples settle, so less than an hour would be mostly noise."""
 
-BUDGET: Final = q.recorded("pipeline:forge_cost_amount:budget1h")
-"""US dollars that a pipeline may spend an hour. Declared by a rule of the user's own, see the runbook `spend-rate`:
-what a pipeline declares, its `max_cost`, is for a whole run."""
-
 WASTED_SHARE: Final = Recording("pipeline", m.FORGE_COST_AMOUNT, "wasted_share1h", queries.wasted_share("1h"))
 
 
@@ -88,6 +84,9 @@ LAST_SUCCESS: Final = _greatest(m.FORGE_PIPELINE_SUCCESS_TIME)
 
 EXPECTED_INTERVAL: Final = _greatest(m.FORGE_PIPELINE_EXPECTED_INTERVAL)
 
+BUDGET: Final = _greatest(m.FORGE_COST_BUDGET)
+"""Declared by each process for all of them together, so that it is not added up."""
+
 ALL: Final = (
     THROUGHPUT,
     SUCCESS_RATIO,
@@ -100,4 +99,5 @@ ALL: Final = (
     WASTED_SHARE,
     LAST_SUCCESS,
     EXPECTED_INTERVAL,
+    BUDGET,
 )

@@ -1,7 +1,7 @@
 """Cost: what was spent, on what, and how much of it was good for something.
 
 Money is booked when samples settle, and a series begins at its first booking, so everything is asked by how much it
-grew. How much the rest of a run will cost is not here: no metric says how many samples a source has.
+grew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ....semconv import events as e
 from ....semconv import metrics as m
 from ....semconv.attributes import ForgeCostUse, ForgeRunOutcome, ForgeSampleOutcome
 from ....semconv.definitions import Metric
+from ... import promql as q
 from ... import queries
 from ...model import Registry
 from ...promql import Expression, Where
@@ -21,7 +22,7 @@ from ...queries import PIPELINE as BY_PIPELINE
 from ...queries import SPENDER as BY_SPENDER
 from .colours import GREEN, ORANGE, WASTE, thresholds
 from .layout import Page, Section
-from .panels import COUNT, DOLLARS, SHARE, Target, bars, figure, lines, ranking
+from .panels import COUNT, DOLLARS, SHARE, Target, bars, figure, lines, ranking, with_budget
 from .tables import Column, column, event_table, metric_table, outcome, remarkable, run_columns
 from .targets import RANGE, STEP, cells, happened, named, now, series
 from .variables import MODEL, PIPELINE, chosen
@@ -29,6 +30,8 @@ from .variables import MODEL, PIPELINE, chosen
 _PIPELINES = chosen(PIPELINE)
 _HERE = chosen(PIPELINE, MODEL)
 _HOUR = "1h"
+_OF_LATE = "15m"
+"""What a forecast looks back upon: long enough for slow samples, short enough to see that samples have changed."""
 
 
 def page(registry: Registry) -> Page:
@@ -47,6 +50,15 @@ def _per_sample(window: str) -> Expression:
     ready = {**_PIPELINES, a.FORGE_SAMPLE_OUTCOME: ForgeSampleOutcome.READY}
     samples = queries.grown(m.FORGE_SAMPLE_SETTLED, window, BY_PIPELINE, ready)
     return queries.grown(m.FORGE_COST_AMOUNT, window, BY_PIPELINE, _HERE) / (samples > 0)
+
+
+def _forecast() -> Expression:
+    """What the rest of the runs will cost, if the rest of their sources is like what entered of late. Failures, retries
+    and what was split are in it: all of that comes from some sample of the source."""
+    remaining = q.sum_by(q.select(m.FORGE_SOURCE_REMAINING, _PIPELINES), *BY_PIPELINE)
+    spent = queries.grown(m.FORGE_COST_AMOUNT, _OF_LATE, BY_PIPELINE, _HERE)
+    entered = queries.grown(m.FORGE_SAMPLE_ADMITTED, _OF_LATE, BY_PIPELINE, _PIPELINES)
+    return remaining * spent / (entered > 0)
 
 
 def _glance() -> Section:
@@ -98,15 +110,20 @@ def _glance() -> Section:
 
 
 def _spending() -> Section:
+    rate = queries.grown(m.FORGE_COST_AMOUNT, _HOUR, BY_PIPELINE, _HERE)
+    budget = q.max_by(q.select(m.FORGE_COST_BUDGET, _PIPELINES), *BY_PIPELINE)
     saved = queries.grown(m.FORGE_COST_SAVED, STEP, queries.MEASUREMENT, _PIPELINES)
     return Section(
         "Spending over time",
         [
-            lines(
-                "Spend rate",
-                "US dollars an hour: at each moment what was spent in the hour before it.",
-                DOLLARS,
-                [series(queries.grown(m.FORGE_COST_AMOUNT, _HOUR, BY_PIPELINE, _HERE), named(*BY_PIPELINE))],
+            with_budget(
+                lines(
+                    "Spend rate",
+                    "US dollars an hour: at each moment what was spent in the hour before it. Dashed, where the "
+                    "pipeline declares one: its hourly_budget, for all models together.",
+                    DOLLARS,
+                    [series(rate, named(*BY_PIPELINE)), series(budget, f"{named(*BY_PIPELINE)} budget")],
+                )
             ),
             lines(
                 "Cost of a ready sample over time",
@@ -122,13 +139,20 @@ def _spending() -> Section:
                 limits=thresholds(GREEN, *WASTE),
                 greatest=1,
             ),
+            lines(
+                "Forecast for the rest of the run",
+                "What the samples of the source that are still to come will cost, if they are like those that entered "
+                "in the last 15 minutes: all that was spent then, failures and retries included, divided by these. "
+                "Only where the source says how many samples it has.",
+                DOLLARS,
+                [series(_forecast(), named(*BY_PIPELINE))],
+            ).no_value("No source that says its size"),
             bars(
                 "Spent, by use",
                 "What money was spent on. Only what is useful went to samples that became ready.",
                 [_each_step(m.FORGE_COST_AMOUNT, a.FORGE_COST_USE)],
                 none="Nothing spent",
                 unit=DOLLARS,
-                span=12,
                 outcomes=ForgeCostUse,
             ),
             bars(
@@ -137,7 +161,6 @@ def _spending() -> Section:
                 [series(saved, named(*queries.MEASUREMENT))],
                 none="Nothing saved",
                 unit=DOLLARS,
-                span=12,
             ),
         ],
     )

@@ -242,6 +242,13 @@ def coloured(panel: _Graph, outcomes: Iterable[StrEnum]) -> _Graph:
     return panel
 
 
+def with_budget(panel: timeseries.Panel) -> timeseries.Panel:
+    """The same panel, whose second query is what is declared: as dashed lines."""
+    return panel.override_by_query(
+        "B", [models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 8]})]
+    )
+
+
 def linked(panel: timeseries.Panel, title: str, key: str) -> timeseries.Panel:
     """The same panel, where a click on a series leads to the events that have its value of an attribute."""
     url = events_link(key, f"${{__field.labels.{prometheus.label(key)}}}")

@@ -16,8 +16,21 @@ from ...queries import STAGE as BY_STAGE
 from . import queues
 from .colours import FAILURES, GREEN, ORANGE, YELLOW, thresholds
 from .layout import Page, Section
-from .panels import COUNT, SECONDS, SHARE, areas, bars, distribution, figure, lines, linked, messages, ranking
-from .tables import Property, column, event_table, run_columns, share
+from .panels import (
+    COUNT,
+    SECONDS,
+    SHARE,
+    areas,
+    bars,
+    distribution,
+    figure,
+    lines,
+    linked,
+    messages,
+    ranking,
+    with_budget,
+)
+from .tables import column, event_table, run_columns, share
 from .targets import RANGE, RATE, STEP, buckets, cells, events, mean, named, now, per_second, records, series
 from .variables import PIPELINE, STAGE, chosen
 
@@ -179,8 +192,7 @@ def _quantile(title: str, description: str, at: float, *, budget: bool = False) 
     if not budget:
         return lines(title, description, SECONDS, targets)
     declared = q.max_by(q.select(m.FORGE_STAGE_LATENCY_BUDGET, _HERE), *BY_STAGE)
-    panel = lines(title, description, SECONDS, [*targets, series(declared, f"{named(*BY_STAGE)} budget")])
-    return panel.override_by_query("B", [Property("custom.lineStyle", {"fill": "dash", "dash": [8, 8]})])
+    return with_budget(lines(title, description, SECONDS, [*targets, series(declared, f"{named(*BY_STAGE)} budget")]))
 
 
 def _runs(registry: Registry) -> Section:
