@@ -85,7 +85,7 @@ def changed(
     dlq_reason: str | None = _SAME,
     digest: str | None = _SAME,
 ) -> Sample:
-    """`dataclasses.replace` in two thirds of its time: what it finds out about the fields at each call is known here."""
+    """`dataclasses.replace` in two thirds of its time: what that finds out at each call is known here."""
     return Sample(
         data=sample.data if data is _SAME else data,
         id=sample.id,
