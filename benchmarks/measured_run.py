@@ -29,11 +29,17 @@ TELEMETRY: dict[str, dict[str, Any] | None] = {
 """The settings of `forge_otel`; None means that it is not even imported."""
 
 
+WAITING = {"one at a time": 1, "four at a time": 4}
+"""The synthetic pipeline in two kinds: how many samples may wait at the same time. Of one, waiting is what limits the
+run; of four, the processor, so that telemetry cannot hide behind the waiting."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is to be run."""
 
     pipeline: str
+    """`demo`, or a kind of the synthetic one."""
     samples: int
     telemetry: str
     endpoint: str
@@ -56,11 +62,11 @@ class Words(Measurement):
         return len(sample.data["text"].split())
 
 
-def synthetic(task: Task, folder: Path) -> Pipeline:
+def synthetic(task: Task, folder: Path, waiting: int) -> Pipeline:
     """Three stages that do nothing, compute for 50 µs and wait for 1 ms, two measurements, and SQLite.
 
-    Four may wait at the same time, so the processor is what limits it: telemetry cannot hide behind the waiting.
-    Computing is a fixed number of steps, since a stage that looked at the clock would compute less when disturbed.
+    So many samples may wait at the same time. Computing is a fixed number of steps, since a stage that looked at the
+    clock would compute less when disturbed.
     """
 
     @stage
@@ -73,7 +79,7 @@ def synthetic(task: Task, folder: Path) -> Pipeline:
             pass
         return sample
 
-    @stage(concurrency=4)
+    @stage(concurrency=waiting)
     def wait(sample: Sample) -> Sample:
         time.sleep(0.001)
         return sample
@@ -173,7 +179,8 @@ def run(task: Task) -> dict[str, float]:
     settings = TELEMETRY[task.telemetry]
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        pipeline = synthetic(task, folder) if task.pipeline == "synthetic" else demo(task, folder, stack)
+        waiting = WAITING.get(task.pipeline)
+        pipeline = demo(task, folder, stack) if waiting is None else synthetic(task, folder, waiting)
         telemetry = Telemetry(task.endpoint, settings) if settings is not None else None
         started, computed = time.perf_counter(), time.process_time()
         result = StreamingRunner().run(pipeline).drain()

@@ -25,13 +25,18 @@ QUICK_DEMO, QUICK_SYNTHETIC = (40, 1), {500: 1}
 
 
 def measure(*, quick: bool, largest: int = USUAL, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Run both pipelines with telemetry off, at 1 % and at 100 %, in turns, each time in a fresh process.
+    """Run all pipelines with telemetry off, at 1 % and at 100 %, in turns, each time in a fresh process.
 
     Returns the results as JSON can hold them, in seconds and bytes.
     """
     loops = _loops(COMPUTING)
     sizes = QUICK_SYNTHETIC if quick else {size: rounds for size, rounds in SIZES.items() if size <= largest}
-    runs = [("demo", *(QUICK_DEMO if quick else DEMO)), *(("synthetic", *size) for size in sizes.items())]
+    slow = {size: rounds for size, rounds in sizes.items() if size <= USUAL}
+    runs = [
+        ("demo", *(QUICK_DEMO if quick else DEMO)),
+        *(("one at a time", *size) for size in slow.items()),
+        *(("four at a time", *size) for size in sizes.items()),
+    ]
     rows = []
     with closing(Worker("benchmarks.sink")) as sink:
         task = partial(Task, endpoint=sink.hello(), loops=loops)

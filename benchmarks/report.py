@@ -43,7 +43,7 @@ def _saved() -> dict[str, Any]:
 def page(text: str, results: Mapping[str, Any]) -> str:
     """The page with the tables of these results in place of those that it has, between its marks."""
     hand, success, kinds = tables.of_calls(results["calls"])
-    demo, synthetic = tables.of_pipelines(results["pipelines"])
+    demo, one, four = tables.of_pipelines(results["pipelines"])
     (runners,) = tables.of_runner(results["runner"])
     for mark, content in {
         "by-hand": hand.as_markdown(),
@@ -51,7 +51,8 @@ def page(text: str, results: Mapping[str, Any]) -> str:
         "kinds": kinds.as_markdown(),
         "calls-circumstances": circumstances(results["calls"]) + "\n",
         "demo": demo.as_markdown(),
-        "synthetic": synthetic.as_markdown(),
+        "one-at-a-time": one.as_markdown(),
+        "four-at-a-time": four.as_markdown(),
         "pipelines-circumstances": circumstances(results["pipelines"]) + "\n",
         "runner": runners.as_markdown(),
         "runner-circumstances": circumstances(results["runner"]) + "\n",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .contestants import CONTESTANTS
+from .measured_run import WAITING
 from .runner import REFERENCE
 from .scenarios import SCENARIOS
 
@@ -88,7 +89,7 @@ def _scenarios(calls: Mapping[str, Any], added: Added) -> Table:
 
 
 def of_pipelines(pipelines: Mapping[str, Any]) -> list[Table]:
-    return [_runs(pipelines, "demo", "files"), _runs(pipelines, "synthetic", "samples")]
+    return [_runs(pipelines, "demo", "files"), *(_runs(pipelines, name, "samples") for name in WAITING)]
 
 
 def _runs(pipelines: Mapping[str, Any], name: str, unit: str) -> Table:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from benchmarks import by_hand, plot, report, runner_worker, tables
 from benchmarks.contestants import CONTESTANTS
+from benchmarks.measured_run import WAITING
 from benchmarks.pipelines import SIZES
 from benchmarks.runner import WAYS
 from benchmarks.scenarios import SCENARIOS
@@ -158,7 +159,7 @@ def results() -> dict[str, Any]:
                     **dict.fromkeys(("peak_memory", "bytes"), 50e6),
                     **dict.fromkeys(("spans", "spans_dropped"), 7),
                 }
-                for pipeline, samples in [("demo", 300), *(("synthetic", size) for size in SIZES)]
+                for pipeline, samples in [("demo", 300), *((waiting, size) for waiting in WAITING for size in SIZES)]
                 for telemetry, cost in (("off", 0), ("1 %", 0.005), ("100 %", 0.25))
             ],
         },
@@ -201,8 +202,8 @@ def test_what_could_not_be_measured_says_so() -> None:
 
 
 def test_whole_runs() -> None:
-    demo, synthetic = tables.of_pipelines(results()["pipelines"])
-    assert len(synthetic.rows) == 3 * len(SIZES)
+    demo, *synthetic = tables.of_pipelines(results()["pipelines"])
+    assert [len(table.rows) for table in synthetic] == [3 * len(SIZES)] * len(WAITING)
     assert demo.rows[1] == ("", "1 %", "0.301", "+0.5%", "1,005", "+0.5%", "50", "50.00", "7", "7")
     assert demo.rows[2][3] == "+25%"
 
