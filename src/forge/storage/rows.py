@@ -14,7 +14,7 @@ from ..dead_letters import DeadLetter, FailureSource
 from ..errors import StorageError
 from ..money import plain
 from ..sample import SampleStatus
-from .records import SampleRecord
+from .records import DeadLetterKey, SampleRecord
 
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL's text has no NUL, and half a surrogate pair has no encoding."""
@@ -125,6 +125,16 @@ def dead_letter_row(record: SampleRecord, entry: DeadLetter) -> dict[str, Any]:
         "digest": entry.digest,
         "carrier": json.dumps(dict(entry.carrier)),
     }
+
+
+def dead_letter_key_of(row: Row[Any]) -> DeadLetterKey:
+    return DeadLetterKey(
+        pipeline=row.pipeline,
+        sample_id=row.sample_id,
+        source=FailureSource(row.source),
+        where=row.place,
+        time=row.time,
+    )
 
 
 def dead_letter_of(row: Row[Any]) -> DeadLetter:

@@ -18,7 +18,17 @@ from ..sample import SampleStatus
 from . import statements
 from .engine import Engines, backend_of, connect, is_in_memory, parse_url
 from .records import DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
-from .rows import check, cost_row, dead_letter_of, dead_letter_row, is_storable, sample_of, sample_row, value_rows
+from .rows import (
+    check,
+    cost_row,
+    dead_letter_key_of,
+    dead_letter_of,
+    dead_letter_row,
+    is_storable,
+    sample_of,
+    sample_row,
+    value_rows,
+)
 from .schema import costs, dead_letters, measurements, runs, samples
 
 _CHUNK = 1000
@@ -342,7 +352,8 @@ class SQLStorage:
         settled = {(record.pipeline, record.id) for record in records if record.dead_letter is None}
         for pipeline, ids in _by_pipeline(records):
             for chunk in _chunks(ids):
-                before = _dead_letter_keys(connection, pipeline, chunk)
+                of = {"pipeline": pipeline, "ids": chunk}
+                before = [dead_letter_key_of(row) for row in connection.execute(statements.DEAD_LETTER_KEYS, of)]
                 superseded.extend(before)
                 gone = [key.sample_id for key in before if (pipeline, key.sample_id) in settled]
                 if gone:
@@ -391,19 +402,6 @@ def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> Re
     found = tuple(sample_of(row, values.get(row.id, {}), entries.get(row.id)) for row in rows)
     size = sum(len(record.data or b"") + sum(map(len, record.values.values())) for record in found)
     return ReadResult(found, size)
-
-
-def _dead_letter_keys(connection: Connection, pipeline: str, ids: Sequence[str]) -> list[DeadLetterKey]:
-    return [
-        DeadLetterKey(
-            pipeline=row.pipeline,
-            sample_id=row.sample_id,
-            source=FailureSource(row.source),
-            where=row.place,
-            time=row.time,
-        )
-        for row in connection.execute(statements.DEAD_LETTER_KEYS, {"pipeline": pipeline, "ids": ids})
-    ]
 
 
 def _age(entry: DeadLetter) -> tuple[float, str]:
