@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -14,15 +14,25 @@ from ..dead_letters import DeadLetter, FailureSource
 from ..errors import StorageError
 from ..money import plain
 from ..sample import SampleStatus
-from .records import SampleRecord
+from .records import DeadLetterKey, SampleRecord
 
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL's text has no NUL, and half a surrogate pair has no encoding."""
+
+_CHUNK = 1000
+"""Ids in one statement; SQLite allows 32 766 variables."""
 
 
 def is_storable(text: str) -> bool:
     """Whether a database can hold it as an id."""
     return _NOT_STORABLE.search(text) is None
+
+
+def chunks(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Distinct ids, in order, some at a time; without those that cannot be stored, and so are not there."""
+    ordered = sorted(sample_id for sample_id in set(ids) if is_storable(sample_id))
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
 
 
 def _storable(text: str) -> str:
@@ -125,6 +135,16 @@ def dead_letter_row(record: SampleRecord, entry: DeadLetter) -> dict[str, Any]:
         "digest": entry.digest,
         "carrier": json.dumps(dict(entry.carrier)),
     }
+
+
+def dead_letter_key_of(row: Row[Any, Any, Any, Any, Any]) -> DeadLetterKey:
+    return DeadLetterKey(
+        pipeline=row.pipeline,
+        sample_id=row.sample_id,
+        source=FailureSource(row.source),
+        where=row.place,
+        time=row.time,
+    )
 
 
 def dead_letter_of(row: Row[Any]) -> DeadLetter:

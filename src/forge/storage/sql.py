@@ -18,11 +18,18 @@ from ..sample import SampleStatus
 from . import statements
 from .engine import Engines, backend_of, connect, is_in_memory, parse_url
 from .records import DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
-from .rows import check, cost_row, dead_letter_of, dead_letter_row, is_storable, sample_of, sample_row, value_rows
+from .rows import (
+    check,
+    chunks,
+    cost_row,
+    dead_letter_key_of,
+    dead_letter_of,
+    dead_letter_row,
+    sample_of,
+    sample_row,
+    value_rows,
+)
 from .schema import costs, dead_letters, measurements, runs, samples
-
-_CHUNK = 1000
-"""Ids in one statement; SQLite allows 32 766 variables."""
 
 
 class SQLStorage:
@@ -107,7 +114,7 @@ class SQLStorage:
         with self._open().read.begin() as connection:
             rows = [
                 row
-                for chunk in _chunks(ids)
+                for chunk in chunks(ids)
                 for row in connection.execute(statements.SAMPLES, {"pipeline": pipeline, "ids": chunk})
             ]
             return _load(connection, pipeline, rows)
@@ -135,7 +142,7 @@ class SQLStorage:
         wanted = dict(pairs)
         found: dict[str, bytes] = {}
         with self._open().read.begin() as connection:
-            for ids in _chunks(wanted):
+            for ids in chunks(wanted):
                 digests = sorted({wanted[sample_id] for sample_id in ids})
                 rows = connection.execute(
                     statements.CACHED_VALUES,
@@ -149,7 +156,7 @@ class SQLStorage:
         wanted = dict(pairs)
         found: dict[str, Decimal] = {}
         with self._open().read.begin() as connection:
-            for ids in _chunks(wanted):
+            for ids in chunks(wanted):
                 chosen = {"pipeline": pipeline, "ids": ids, "key": key, "version": version}
                 rows = connection.execute(statements.COSTS, chosen)
                 found.update(
@@ -167,7 +174,7 @@ class SQLStorage:
         """Remove samples with their values and dead letters; says how many samples there were."""
         count = 0
         with self._open().write.begin() as connection:
-            for chunk in _chunks(ids):
+            for chunk in chunks(ids):
                 count += len(_lock_rows(connection, pipeline, chunk))
                 for table in (measurements, costs, dead_letters):
                     connection.execute(delete(table).where(table.c.pipeline == pipeline, table.c.sample_id.in_(chunk)))
@@ -203,7 +210,7 @@ class SQLStorage:
                 return [dead_letter_of(row) for row in connection.execute(ordered)]
             found = [
                 dead_letter_of(row)
-                for chunk in _chunks(ids)
+                for chunk in chunks(ids)
                 for row in connection.execute(chosen.where(dead_letters.c.sample_id.in_(chunk)))
             ]
         return sorted(found, key=_age)[:limit]
@@ -212,7 +219,7 @@ class SQLStorage:
         """Remove dead letters; gives back those that there were, the oldest first. The samples' rows stay."""
         dropped: list[DeadLetter] = []
         with self._open().write.begin() as connection:
-            for chunk in _chunks(ids):
+            for chunk in chunks(ids):
                 _lock_rows(connection, pipeline, chunk)
                 removal = delete(dead_letters).where(
                     dead_letters.c.pipeline == pipeline, dead_letters.c.sample_id.in_(chunk)
@@ -300,7 +307,7 @@ class SQLStorage:
         known = {
             (pipeline, sample_id)
             for pipeline, ids in _by_pipeline(records)
-            for chunk in _chunks(ids)
+            for chunk in chunks(ids)
             for sample_id in connection.execute(statements.IDS, {"pipeline": pipeline, "ids": chunk}).scalars()
         }
         if not known:
@@ -341,8 +348,9 @@ class SQLStorage:
         superseded = []
         settled = {(record.pipeline, record.id) for record in records if record.dead_letter is None}
         for pipeline, ids in _by_pipeline(records):
-            for chunk in _chunks(ids):
-                before = _dead_letter_keys(connection, pipeline, chunk)
+            for chunk in chunks(ids):
+                of = {"pipeline": pipeline, "ids": chunk}
+                before = [dead_letter_key_of(row) for row in connection.execute(statements.DEAD_LETTER_KEYS, of)]
                 superseded.extend(before)
                 gone = [key.sample_id for key in before if (pipeline, key.sample_id) in settled]
                 if gone:
@@ -356,13 +364,6 @@ class SQLStorage:
 def _by_pipeline(records: Sequence[SampleRecord]) -> Iterator[tuple[str, list[str]]]:
     for pipeline in sorted({record.pipeline for record in records}):
         yield pipeline, [record.id for record in records if record.pipeline == pipeline]
-
-
-def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
-    """Distinct ids, in order, some at a time; without those that cannot be stored, and so are not there."""
-    ordered = sorted(sample_id for sample_id in set(ids) if is_storable(sample_id))
-    for start in range(0, len(ordered), _CHUNK):
-        yield ordered[start : start + _CHUNK]
 
 
 def _lock_rows(connection: Connection, pipeline: str, ids: Sequence[str]) -> Sequence[str]:
@@ -383,7 +384,7 @@ def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> Re
     ids = [row.id for row in rows]
     values: dict[str, dict[str, tuple[str, bytes]]] = {}
     entries: dict[str, DeadLetter] = {}
-    for chunk in _chunks(ids):
+    for chunk in chunks(ids):
         of = {"pipeline": pipeline, "ids": chunk}
         for sample_id, key, version, value in connection.execute(statements.VALUES, of):
             values.setdefault(sample_id, {})[key] = (version, value)  # the newest comes last
@@ -391,19 +392,6 @@ def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> Re
     found = tuple(sample_of(row, values.get(row.id, {}), entries.get(row.id)) for row in rows)
     size = sum(len(record.data or b"") + sum(map(len, record.values.values())) for record in found)
     return ReadResult(found, size)
-
-
-def _dead_letter_keys(connection: Connection, pipeline: str, ids: Sequence[str]) -> list[DeadLetterKey]:
-    return [
-        DeadLetterKey(
-            pipeline=row.pipeline,
-            sample_id=row.sample_id,
-            source=FailureSource(row.source),
-            where=row.place,
-            time=row.time,
-        )
-        for row in connection.execute(statements.DEAD_LETTER_KEYS, {"pipeline": pipeline, "ids": ids})
-    ]
 
 
 def _age(entry: DeadLetter) -> tuple[float, str]:
