@@ -188,6 +188,14 @@ def _judge(stage: Stage, sample: Sample, tried: _Tried, result: Any, *, alone: b
 
     If it was not `alone` in them, they are said of the batch.
     """
+    if type(result) is Sample and result.id == sample.id:  # the commonest result, which there is only of a success
+        return Verdict(
+            outcome=StageOutcome.SUCCESS,
+            samples=(result,),
+            attempts=tried.number if alone else 1,
+            busy=tried.busy if alone else 0.0,
+            duration=tried.ended - tried.started if alone else 0.0,
+        )
     samples: Sequence[Sample] = ()
     error, error_type = tried.error, None
     if tried.cancelled:
