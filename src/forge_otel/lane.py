@@ -19,7 +19,7 @@ from .operation import Call, Operation
 from .semconv import attributes as a
 from .semconv.definitions import Instrument
 from .series import Attributes
-from .trail import Record, end_span, span_name, start_attributes
+from .trail import Record, end_span, given, span_name, start_attributes
 from .words import exception_attributes
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ class Lane(ABC):
                 (totals if metric.unit == "s" else counts).append(series)
         name, start = span_name(operation.span, self.attributes), start_attributes(operation.span, self.attributes)
         return Known(
-            Record(operation.span, name, start, _given(ending.attributes)),
+            Record(operation.span, name, start, given(ending.attributes)),
             run.tally(durations, counts, totals),
             [
-                (event, body, _given({**self.attributes, **attributes}))
+                (event, body, given({**self.attributes, **attributes}))
                 for event, body, attributes, _ in ending.events
                 if run.telemetry.emits(event)
             ],
@@ -233,7 +233,3 @@ class Lane(ABC):
     def _leave(self, token: Token[Context] | None) -> None:
         if token is not None:
             otel_context.detach(token)  # logs what goes wrong, and does not raise it
-
-
-def _given(attributes: Attributes) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if value is not None}

@@ -26,7 +26,7 @@ from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
 from .series import Attributes
-from .trail import Record, end_span, span_name, start_attributes, write_step
+from .trail import Record, end_span, given, span_name, start_attributes, write_step
 from .words import exception_attributes
 
 if TYPE_CHECKING:
@@ -365,8 +365,7 @@ class Call:
             if not self._may_emit(event, more.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
                 continue
             attributes = {**self.attributes, **more, **(exception_attributes(error) if error is not None else {})}
-            known = {name: value for name, value in attributes.items() if value is not None}
-            self.telemetry.emit(event, body, known, self.context)
+            self.telemetry.emit(event, body, given(attributes), self.context)
 
     def _may_emit(self, event: Event, kind: str | None) -> bool:
         """Events of errors, as long as the run's budget for their class lasts; of those that say what spans say as

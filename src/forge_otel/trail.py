@@ -239,16 +239,16 @@ def _start(
 def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int | None = None) -> None:
     """Say how it ended; now, or at a Unix time in nanoseconds."""
     try:
-        set_known(span, ended)
+        span.set_attributes(given(ended))
         if error is not None:
             span.set_status(Status(StatusCode.ERROR, message(error)))
     finally:
         span.end(at)
 
 
-def set_known(span: Span, attributes: Mapping[str, Any]) -> None:
-    """Set those of the attributes that have a value."""
-    span.set_attributes({name: value for name, value in attributes.items() if value is not None})
+def given(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the attributes that have a value."""
+    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def span_name(defined: definitions.Span, attributes: Mapping[str, Any]) -> str:
