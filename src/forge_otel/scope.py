@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.trace import NonRecordingSpan
+
 from .budget import EventBudget, SpanBudget
 from .semconv import attributes as a
 from .semconv import metrics
@@ -17,7 +19,7 @@ from .series import PATIENCE, Buffer, Tally
 from .trail import LONGEST, STEP
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
 
     from .batch_lane import BatchLane
     from .instrumentors.storage import WriteLane
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from .series import Series
     from .spending import Spending
     from .telemetry import Telemetry
-    from .trail import Step, UnwrittenSpan
+    from .trail import Step
 
 RUN: ContextVar[RunScope | None] = ContextVar("forge_otel_run", default=None)
 """The run that the current work belongs to."""
@@ -211,8 +213,12 @@ class RunScope:
             known.clear()
 
 
-class SampleScope:
-    """One sample, from its admission until it settles."""
+class SampleScope(NonRecordingSpan):
+    """One sample, from its admission until it settles.
+
+    Where it is not traced, it is itself what stands for its span, which may be written later and is not recorded: other
+    instrumentations do not record either, and logs refer to it.
+    """
 
     __slots__ = (
         "_claimed",
@@ -235,7 +241,6 @@ class SampleScope:
         "stages",
         "started",
         "trail",
-        "unwritten",
         "why",
     )
 
@@ -249,8 +254,6 @@ class SampleScope:
         """Its span, where it is traced."""
         self.spans = 0
         """How many spans it has."""
-        self.unwritten: UnwrittenSpan | None = None
-        """Where it is not traced: what stands for the span that may be written later."""
         self.why: str | None = None
         """Why it is not traced, where we left it out."""
         self.trail: list[Any] = []
@@ -276,6 +279,20 @@ class SampleScope:
         """It is settling: what begins now is not recorded."""
         self.spending: Spending | None = None
         """What API calls used; None as long as there are none."""
+
+    def get_span_context(self) -> SpanContext:
+        """The ids of the span that may be written later. They are drawn when somebody asks for them, which of most
+        samples nobody does.
+        """
+        context = self.__dict__.get("_context")
+        if context is None:  # the first of several threads that ask decides
+            telemetry = self.run.telemetry
+            parent = None if telemetry.config.trace_per_sample else self.run.span_context
+            context = self.__dict__.setdefault("_context", telemetry.ids.reserve(parent))
+        return context  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.sample_id!r})"
 
     @property
     def over(self) -> bool:

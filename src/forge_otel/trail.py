@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
@@ -73,25 +73,6 @@ STEP: Final = 3
 """How many places a step takes on a trail. As tuples, steps would cost more than what they measure: the garbage
 collector looks at each of them.
 """
-
-
-class UnwrittenSpan(NonRecordingSpan):
-    """Stands for a span that may be written later, and is not recorded: other instrumentations do not record either,
-    and logs refer to it. Its ids are drawn when somebody asks for them, which of most samples nobody does.
-    """
-
-    def __init__(self, ids: ReservedIds, parent: SpanContext | None) -> None:
-        self._ids = ids
-        self._parent = parent
-
-    def get_span_context(self) -> SpanContext:
-        context = self.__dict__.get("_context")
-        if context is None:  # the first of several threads that ask decides
-            context = self.__dict__.setdefault("_context", self._ids.reserve(self._parent))
-        return context  # type: ignore[no-any-return]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.get_span_context()!r})"
 
 
 class ReservedIds:
@@ -168,8 +149,7 @@ def leave_out(scope: SampleScope, why: str) -> None:
 
 def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, links: Sequence[Link]) -> None:
     run, settled = scope.run, scope.clock()
-    assert scope.unwritten is not None
-    context = scope.unwritten.get_span_context()
+    context = scope.get_span_context()
     began = time.time_ns() - round((settled - scope.started) * 1e9)
 
     def at(reading: float) -> int:

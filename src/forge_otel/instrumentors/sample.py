@@ -20,7 +20,7 @@ from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..series import FULL
-from ..trail import Record, UnwrittenSpan, end_span, leave_out, start_attributes, write_late
+from ..trail import Record, end_span, leave_out, start_attributes, write_late
 from .errors import error_type
 
 if TYPE_CHECKING:
@@ -68,9 +68,7 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
             _start_span(telemetry, run, scope)
             return
         scope.why = _BUDGET
-    parent = None if telemetry.config.trace_per_sample else run.span_context
-    scope.unwritten = UnwrittenSpan(telemetry.ids, parent)
-    otel_context.attach(trace.set_span_in_context(scope.unwritten))
+    otel_context.attach(trace.set_span_in_context(scope))
 
 
 def _start_span(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
