@@ -242,12 +242,12 @@ def _start(
 def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int | None = None) -> None:
     """Say how it ended; now, or at a Unix time in nanoseconds."""
     try:
-        said = given(ended)
-        if len(said) > _FEW:
-            span.set_attributes(said)
+        if len(ended) > _FEW:
+            span.set_attributes(given(ended))
         else:
-            for name, value in said.items():
-                span.set_attribute(name, value)
+            for name, value in ended.items():
+                if value is not None:
+                    span.set_attribute(name, value)
         if error is not None:
             span.set_status(Status(StatusCode.ERROR, message(error)))
     finally:
