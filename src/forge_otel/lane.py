@@ -194,8 +194,11 @@ class Lane(ABC):
             self.raised(scope, error)
             raise
         self._leave(token)
-        self.ended(scope, result, context)
-        return result
+        try:
+            self.ended(scope, result, context)
+            return result
+        finally:
+            del result  # or an error in it, whose traceback leads here, would keep itself alive
 
     async def trace_async(self, scope: SampleScope, original: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """The same for a coroutine function."""
@@ -210,8 +213,11 @@ class Lane(ABC):
             self.raised(scope, error)
             raise
         self._leave(token)
-        self.ended(scope, result, context)
-        return result
+        try:
+            self.ended(scope, result, context)
+            return result
+        finally:
+            del result  # or an error in it, whose traceback leads here, would keep itself alive
 
     def _start(self, scope: SampleScope) -> tuple[Context, Token[Context]] | tuple[None, None]:
         """Start the span, and make it current."""
