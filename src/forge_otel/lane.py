@@ -213,11 +213,8 @@ class Lane(ABC):
             self.raised(scope, error)
             raise
         self._leave(token)
-        try:
-            self.ended(scope, result, context)
-            return result
-        finally:
-            del result  # or an error in it, whose traceback leads here, would keep itself alive
+        self.ended(scope, result, context)
+        return result
 
     def _start(self, scope: SampleScope) -> tuple[Context, Token[Context]] | tuple[None, None]:
         """Start the span, and make it current."""
