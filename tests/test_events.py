@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
 
 from forge import BatchRunner, Pipeline, Sample, stage
 
@@ -230,3 +233,37 @@ def test_events_come_from_our_library(tmp_path: Path) -> None:
     assert [(scope.name, scope.schema_url) for scope in scopes if scope] == [
         ("forge_otel", "https://forge-otel.dev/schemas/0.1.0")
     ]
+
+
+class Last(LogRecordProcessor):
+    """Sees each record after the others have."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        self.seen.append(dict(vars(log_record.log_record)))
+
+    def shutdown(self) -> None:
+        pass
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return True
+
+
+def test_every_processor_gets_all_of_a_record(tmp_path: Path) -> None:
+    """That for batches copies it, and takes its context off the copy."""
+    exporter, last = InMemoryLogRecordExporter(), Last()  # type: ignore[no-untyped-call]
+    with recording(events="all") as recorded:
+        recorded.logger_provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+        recorded.logger_provider.add_log_record_processor(last)
+        small_run(tmp_path, FakeClock()).drain()
+        recorded.logger_provider.shutdown()
+    batched = [vars(log.log_record) for log in exporter.get_finished_logs()]
+    assert len(batched) == len(last.seen) > 10
+    for copied, whole in zip(batched, last.seen, strict=True):
+        context = whole["context"]
+        assert {**copied, "context": context} == whole
+        assert trace.get_current_span(context).get_span_context().span_id == whole["span_id"] == copied["span_id"]
+        assert whole["span_id"]
+        assert whole["timestamp"] <= whole["observed_timestamp"]

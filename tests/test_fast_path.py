@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import re
 import threading
+import weakref
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from benchmarks.scenarios import HandOver
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -34,7 +37,10 @@ from .support.telemetry import Histogram, Recorded, recording
 from .test_concurrency import EVERY, assert_agree, busy_pipeline
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from forge.item import Item
 
 __all__ = ["no_thread_is_left"]
 
@@ -383,3 +389,41 @@ def test_samples_are_not_kept() -> None:
             gc.collect()
             assert alive <= 2
     assert alive == 0
+
+
+@stage(name="refuse")
+def refuse(sample: Sample) -> Sample:
+    raise RefusedError(sample.id)
+
+
+class RefusedError(Exception):
+    """Unlike those of Python itself, it can be looked after when it is gone."""
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_an_error_is_gone_with_the_verdict_of_a_traced_call(is_async: bool) -> None:
+    """It leads to the frames that it came through, ours among them: none of them leads back."""
+    gone: list[bool] = []
+
+    def work(executor: StageExecutor, items: Sequence[Item]) -> None:
+        (item,) = items
+        run = item.context.copy().run
+        verdict = (
+            run(asyncio.run, executor.apply_async(refuse, item.sample))
+            if is_async
+            else run(executor.apply, refuse, item.sample)
+        )
+        assert verdict.error is not None
+        error = weakref.ref(verdict.error)
+        del verdict
+        gone.append(error() is None)
+
+    with recording() as recorded:
+        gc.disable()
+        try:
+            HandOver(work, 1).run(Pipeline(name="p", source=[Sample(id="1", data=1)], stages=[refuse])).drain()
+        finally:
+            gc.enable()
+    assert gone == [True]
+    assert recorded.spans[0].name == "forge.stage refuse"
+    assert recorded.total("forge.stage.failures") == 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import itertools
 import logging
 import threading
+import weakref
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ from forge.errors import (
 from forge.executor import StageExecutor
 from forge.item import Item
 from forge.queue import QueueClosed, StageQueue
-from forge.results import StageOutcome
+from forge.results import StageOutcome, Verdict
 
 from .support.clock import FakeClock
 from .support.runs import (
@@ -837,6 +839,39 @@ def test_the_executor_works_outside_of_a_run() -> None:
     verdict = asyncio.run(executor.apply_async(stage_of(lambda s: Skip("so"), True), sample))
     assert (verdict.outcome, verdict.skip_reason) == (StageOutcome.SKIP, "so")
     executor.close()
+
+
+@sync_and_async
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_an_error_is_gone_with_its_verdict(is_async: bool, batch_size: int | None) -> None:
+    """It leads to the frames that it came through: none of them leads back, so it takes no garbage collector."""
+
+    class RefusedError(Exception):
+        pass
+
+    def refuse(_: Any) -> Any:
+        raise RefusedError
+
+    executor, failing = StageExecutor(), stage_of(refuse, is_async, batch_size=batch_size)
+    items = [Item(Sample(id=str(number), data=number), copy_context()) for number in range(2)]
+
+    def verdicts() -> Sequence[Verdict]:
+        if batch_size:
+            if is_async:
+                return asyncio.run(executor.apply_batch_async(failing, items)).verdicts
+            return executor.apply_batch(failing, items).verdicts
+        if is_async:
+            return [asyncio.run(executor.apply_async(failing, items[0].sample))]
+        return [executor.apply(failing, items[0].sample)]
+
+    gc.disable()
+    try:
+        errors = [weakref.ref(verdict.error) for verdict in verdicts() if verdict.error is not None]
+        assert len(errors) == (batch_size or 1)
+        assert [error() for error in errors] == [None] * len(errors)
+    finally:
+        gc.enable()
+        executor.close()
 
 
 @pytest.mark.parametrize("runner", [BatchRunner(), StreamingRunner()], ids=["batch", "streaming"])

@@ -69,7 +69,10 @@ class Calls:
             task.cancel()
             task.add_done_callback(_retrieve)
             raise StageTimeoutError(f"{what!r} took longer than its timeout of {what.timeout} s")
-        return task.result()
+        try:
+            return task.result()
+        finally:
+            del task, done  # or an exception, and this frame on its traceback, would keep each other alive
 
 
 class Interrupted(Exception):  # noqa: N818 - carries an interrupt through an event loop

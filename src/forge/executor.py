@@ -174,6 +174,10 @@ class StageExecutor:
                 _judge(stage, sample, tried, result, alone=False)
                 for sample, result in zip(samples, results, strict=True)
             )
+        for _, tried in parts:
+            tried.forget_error()
+        if whole is not None:
+            whole.forget_error()
         first = whole or parts[0][1]
         return BatchVerdict(
             verdicts=verdicts,
@@ -198,6 +202,8 @@ def _judge(stage: Stage, sample: Sample, tried: _Tried, result: Any, *, alone: b
         )
     samples: Sequence[Sample] = ()
     error, error_type = tried.error, None
+    if alone:
+        tried.forget_error()
     if tried.cancelled:
         outcome = StageOutcome.CANCELLED
         error, error_type = error or RunCancelled("the run ended"), CANCELLED
@@ -333,6 +339,12 @@ class _Tried:
     def cancel(self, error: BaseException | None = None) -> None:
         self.cancelled, self.error, self.delay = True, error, None
         self.ended = self.clock.monotonic()
+
+    def forget_error(self) -> None:
+        """It is in the verdict now. Here it would keep itself alive, with the sample and all else in the frames of its
+        traceback, in which this is, until the garbage collector looks.
+        """
+        self.error = None
 
     def end(self) -> None:
         self.ended = self.clock.monotonic()

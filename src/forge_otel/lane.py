@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from contextvars import Token
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span
 
     from forge.results import MeasurementResult, Verdict
 
@@ -124,10 +123,11 @@ class Lane(ABC):
             return False
         return True
 
-    def ended(self, scope: SampleScope, result: Any) -> None:
-        """A call came back."""
-        if scope.spending is not None:
-            scope.spending.count_seen()
+    def ended(self, scope: SampleScope, result: Any, context: Context | None = None) -> None:
+        """A call came back; `context` is the one that it was made in, with its span, if it has one."""
+        spending = scope.spending
+        if spending is not None:
+            spending.count_seen()
         started, span = scope.busy_since, scope.busy_span
         if not scope.end_busy():
             return
@@ -136,29 +136,33 @@ class Lane(ABC):
             if known is None:
                 self.end(scope, started, result, None)
                 return
+            error = result.error
             if span is None:
-                record = known.record if result.error is None else known.record.failed(result.error)
+                record = known.record if error is None else known.record.failed(error)
                 scope.add_step((record, started, result.duration))
                 known.tally.append(result.duration)
             else:
                 known.tally.write(result.duration, span)
             if known.events:
-                self._emit(scope, span, known, result.error)
+                self._emit(scope, context, known, error)
             if span is not None:
-                spending = scope.spending
-                said = {} if spending is None else spending.said_by(known.record.name)
-                end_span(span, {**known.record.ended, **said}, result.error)
+                said = known.record.ended
+                if spending is not None:
+                    said = {**said, **spending.said_by(known.record.name)}
+                end_span(span, said, error)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the end of {self.operation.name}")
 
-    def _emit(self, scope: SampleScope, span: Span | None, known: Known, error: BaseException | None) -> None:
-        context = trace.set_span_in_context(span) if span is not None else None
-        with guard.protected(f"the events of {self.operation.name}"):
+    def _emit(self, scope: SampleScope, context: Context | None, known: Known, error: BaseException | None) -> None:
+        try:
             for event, body, attributes in known.events:
                 if a.ERROR_TYPE not in attributes or self.run.may_emit(attributes[a.ERROR_TYPE]):
-                    more = exception_attributes(error) if error is not None else {}
-                    said = {**attributes, a.FORGE_SAMPLE_ID: scope.sample_id, **more}
+                    said = {**attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
+                    if error is not None:
+                        said.update(exception_attributes(error))
                     self.run.telemetry.emit(event, body, said, context)
+        except Exception as fault:  # noqa: BLE001 - the span is to be ended
+            guard.swallow(fault, f"the events of {self.operation.name}")
 
     def raised(self, scope: SampleScope, error: BaseException) -> None:
         """A call raised."""
@@ -182,7 +186,7 @@ class Lane(ABC):
         """Call a function for a sample that is traced."""
         if not self.begin(scope):
             return original(*arguments)
-        token = self._start(scope)
+        context, token = self._start(scope)
         try:
             result = original(*arguments)
         except BaseException as error:
@@ -190,14 +194,17 @@ class Lane(ABC):
             self.raised(scope, error)
             raise
         self._leave(token)
-        self.ended(scope, result)
-        return result
+        try:
+            self.ended(scope, result, context)
+            return result
+        finally:
+            del result  # or an error in it, whose traceback leads here, would keep itself alive
 
     async def trace_async(self, scope: SampleScope, original: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """The same for a coroutine function."""
         if not self.begin(scope):
             return await original(*arguments)
-        token = self._start(scope)
+        context, token = self._start(scope)
         try:
             result = await original(*arguments)
         except BaseException as error:
@@ -206,16 +213,17 @@ class Lane(ABC):
             self.raised(scope, error)
             raise
         self._leave(token)
-        self.ended(scope, result)
+        self.ended(scope, result, context)
         return result
 
-    def _start(self, scope: SampleScope) -> Token[Context] | None:
+    def _start(self, scope: SampleScope) -> tuple[Context, Token[Context]] | tuple[None, None]:
         """Start the span, and make it current."""
         scope.busy_span = None
         try:
-            record = self.record
+            record, around = self.record, otel_context.get_current()
             span = self.run.telemetry.tracer.start_span(
                 record.name,
+                around,  # otherwise the SDK looks for it again and again
                 kind=record.defined.kind,
                 attributes={**record.attributes, a.FORGE_SAMPLE_ID: scope.sample_id},
                 record_exception=False,
@@ -225,10 +233,11 @@ class Lane(ABC):
             if span.is_recording():
                 scope.spans += 1
                 self.run.count_span()
-            return otel_context.attach(trace.set_span_in_context(span))
+            context = trace.set_span_in_context(span, around)
+            return context, otel_context.attach(context)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the span of {self.operation.name}")
-            return None
+            return None, None
 
     def _leave(self, token: Token[Context] | None) -> None:
         if token is not None:

@@ -35,6 +35,17 @@ SCOPE_NAME = __package__
 """The name of the tracer, the meter and the logger."""
 
 
+class _Record(_logs.LogRecord):
+    """A log record as the SDK makes it from the same arguments. Its batch processor copies each record, for which
+    `copy.copy` takes four times as long if a class does not say how.
+    """
+
+    def __copy__(self) -> _Record:
+        copy = object.__new__(_Record)
+        copy.__dict__ = self.__dict__.copy()
+        return copy
+
+
 class Telemetry:
     """Where an instrumented process writes to. The providers are the user's: they are used, never configured."""
 
@@ -54,6 +65,7 @@ class Telemetry:
         self.sampler = Sampler(config.sampling_rate)
         self.runs: WeakSet[RunScope] = WeakSet()
         """Those that go on."""
+        self._logger_provider = logger_provider
         self._meter_provider = meter_provider
         self._tracer_provider = tracer_provider
         self.tracer = self._get_tracer()
@@ -64,7 +76,7 @@ class Telemetry:
         self.state = State(config.components, self.series)
         self.state.observed_by(meter_provider or metrics.get_meter_provider(), meter)
         self._forget_faults = guard.on_fault(self._count_fault)
-        self._test_bulk_merge()
+        self._look_at_providers()
 
     def emits(self, event: Event) -> bool:
         """Whether the configuration wants this event."""
@@ -72,15 +84,19 @@ class Telemetry:
 
     def emit(self, event: Event, body: str, attributes: Attributes, context: Context | None) -> None:
         """Write an event; without a context, in the current one."""
-        self.logger.emit(
-            timestamp=time.time_ns(),
-            context=context,
-            severity_number=event.severity,
-            severity_text=event.severity.name,
-            body=body,
-            attributes=attributes,
-            event_name=event.name,
-        )
+        said: dict[str, Any] = {
+            "timestamp": time.time_ns(),
+            "context": context,
+            "severity_number": event.severity,
+            "severity_text": event.severity.name,
+            "body": body,
+            "attributes": attributes,
+            "event_name": event.name,
+        }
+        if self._logs_are_copied:
+            self.logger.emit(_Record(**said))
+        else:
+            self.logger.emit(**said)
 
     def write_zeros(self, points: Iterable[tuple[Metric, Attributes]]) -> None:
         """Let counter series begin at zero, each once, and let that be exported before anything is added to them.
@@ -100,7 +116,7 @@ class Telemetry:
         if isinstance(self.tracer, trace.ProxyTracer):
             self.tracer = self._get_tracer()
             self.ids = ReservedIds(self.tracer)
-        self._test_bulk_merge()
+        self._look_at_providers()
 
     def close(self) -> None:
         """Write what waits, and stop observing and counting faults. Flushes nothing: the providers are the user's."""
@@ -125,9 +141,10 @@ class Telemetry:
     def _get_tracer(self) -> trace.Tracer:
         return trace.get_tracer(SCOPE_NAME, __version__, self._tracer_provider, SCHEMA_URL)
 
-    def _test_bulk_merge(self) -> None:
+    def _look_at_providers(self) -> None:
         """Here, and not when a stage waits for its first values to be written."""
-        if type(self._meter_provider or metrics.get_meter_provider()).__module__.startswith("opentelemetry.sdk."):
+        self._logs_are_copied = _is_sdk(self._logger_provider or _logs.get_logger_provider())
+        if _is_sdk(self._meter_provider or metrics.get_meter_provider()):
             bulk.works()
 
     def _flush(self, provider: MeterProvider) -> None:
@@ -147,6 +164,10 @@ class Telemetry:
         run = RUN.get()
         attributes = {**(run.identity if run else {}), a.ERROR_TYPE: qualified_name(type(fault))}
         self.series.get(FORGE_TELEMETRY_FAULTS, attributes).append(1)
+
+
+def _is_sdk(provider: object) -> bool:
+    return type(provider).__module__.startswith("opentelemetry.sdk.")
 
 
 def _all_periodic(provider: MeterProvider) -> bool:

@@ -12,17 +12,22 @@ from .semconv import attributes as a
 
 def exception_attributes(error: BaseException) -> dict[str, str]:
     """What an event says about an exception."""
+    name, said = qualified_name(type(error)), _said(error)
     return {
-        a.EXCEPTION_TYPE: qualified_name(type(error)),
-        a.EXCEPTION_MESSAGE: message(error),
-        a.EXCEPTION_STACKTRACE: stacktrace(error),
+        a.EXCEPTION_TYPE: name,
+        a.EXCEPTION_MESSAGE: said if said is not None else _unsaid(name),
+        a.EXCEPTION_STACKTRACE: _stacktrace(error, name, said),
     }
 
 
 def message(error: BaseException) -> str:
     """What an exception says; where its `__str__` fails, much the same as Python prints instead."""
     said = _said(error)
-    return said if said is not None else f"<exception str() failed: {qualified_name(type(error))}>"
+    return said if said is not None else _unsaid(qualified_name(type(error)))
+
+
+def _unsaid(name: str) -> str:
+    return f"<exception str() failed: {name}>"
 
 
 def _said(error: BaseException) -> str | None:
@@ -38,10 +43,14 @@ def stacktrace(error: BaseException) -> str:
     To place those it parses each line, which takes long, and which CPython before 3.13 cannot do on several threads at
     once: a stage that parses Python would fail because of us.
     """
+    return _stacktrace(error, qualified_name(type(error)), _said(error))
+
+
+def _stacktrace(error: BaseException, name: str, said: str | None) -> str:
     context = None if error.__suppress_context__ else error.__context__
     if error.__cause__ is None and context is None and not isinstance(error, BaseExceptionGroup):
         frames = _frames(error.__traceback__) if error.__traceback__ is not None else ""
-        return frames + _last_lines(error)
+        return frames + _last_lines(error, name, said)
     formatted = traceback.TracebackException.from_exception(error)
     pending, seen = [formatted], set()
     while pending:
@@ -55,13 +64,13 @@ def stacktrace(error: BaseException) -> str:
     return "".join(formatted.format())
 
 
-def _last_lines(error: BaseException) -> str:
+def _last_lines(error: BaseException, name: str, said: str | None) -> str:
     """What stands below the frames: with most exceptions a single line, which Python takes long to find."""
-    said = _said(error)
     if said is None or isinstance(error, _SAYING_MORE) or hasattr(error, "__notes__"):
         return "".join(traceback.format_exception_only(error))
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "__main__" else qualified_name(kind)
+    if kind.__module__ == "__main__":
+        name = kind.__qualname__
     return f"{name}: {said}\n" if said else f"{name}\n"
 
 
