@@ -230,7 +230,10 @@ class Call:
             raise
         self.leave(tokens)
         self.close(result)
-        return result
+        try:
+            return result
+        finally:
+            del result  # see `Lane.trace`
 
     def enter(self) -> Tokens | None:
         """Make the call current until `leave`, and its span, in the same context."""

@@ -232,7 +232,10 @@ def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callab
                 lane.ended(scope, result)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, "the end of a measurement")
-        return result
+        try:
+            return result
+        finally:
+            del result  # see `Lane.trace`
 
     return measure
 

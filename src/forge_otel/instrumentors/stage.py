@@ -290,7 +290,10 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
                 lane.ended(scope, verdict)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, "the end of a stage")
-        return verdict
+        try:
+            return verdict
+        finally:
+            del verdict  # see `Lane.trace`
 
     return apply
 
