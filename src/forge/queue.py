@@ -55,6 +55,13 @@ class StageQueue:
             QueueClosed: the run is over.
         """
         with self._lock:
+            items = self._items
+            if len(items) < self.limit and not self._closed and not self._discards:  # as in `_try_put`
+                item.enqueued_at = self._now()
+                items.append(item)
+                if self._takers.wakes and len(items) >= self._wanted:
+                    self._takers.wake()
+                return 0.0
             if self._try_put(item):
                 return 0.0
             started = self._now()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .run import Run
 
 
+_SUCCESS = StageOutcome.SUCCESS
+
+
 class Step(ABC):
     """One step. Items come out in order; those with a `verdict` are through, the others go to the step `item.step`."""
 
@@ -125,12 +128,15 @@ class StageStep(Step):
 
     def _leave_alone(self, items: list[Item], verdict: Verdict) -> list[Item]:
         """What `_leave` does, for the commonest of all cases: one sample, which was not split."""
-        item = items[0]
+        item, tally = items[0], self._tally
         with self._lock:
             if item.executing is not self.stage:
                 return []
-            self._count(verdict)
-            self._tally.outcomes[verdict.outcome] += 1
+            tally.active -= 1
+            tally.retries += verdict.attempts - 1
+            tally.busy += verdict.busy
+            tally.durations.add(verdict.duration)
+            tally.outcomes[verdict.outcome] += 1
             item.executing = None
         item.step = self.index + 1
         return items if self._routed(item, verdict, verdict.attempts) else []
@@ -172,7 +178,7 @@ class StageStep(Step):
 
     def _routed(self, item: Item, verdict: Verdict, attempts: int) -> bool:
         """Note on an item what its stage said; False where it goes nowhere, because the run ends."""
-        if verdict.outcome is StageOutcome.SUCCESS:
+        if verdict.outcome is _SUCCESS:
             if verdict.split:
                 item.verdict = SampleOutcome.SPLIT
             elif verdict.samples[0] is not item.sample or item.sample.digest is not None:

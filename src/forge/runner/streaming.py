@@ -121,12 +121,23 @@ class StreamingDriver:
 
     def _work(self, station: _Station) -> None:
         with self._run.watch(lambda: self._worker_done(station)):
+            if station.step.batch_size is None:
+                self._work_alone(station)
             while items := self._collect(station):
                 blocked = 0.0
                 for item in station.step.process(items):
                     blocked += self._queue_for(item).put(item, station.step.stage_name)
                 if blocked:
                     station.step.was_blocked(blocked)
+
+    def _work_alone(self, station: _Station) -> None:
+        get, step, name = station.queue.get, station.step, station.step.stage_name
+        process = step.process
+        while (item := get()) is not None:
+            for done in process([item]):
+                blocked = self._queue_for(done).put(done, name)
+                if blocked:
+                    step.was_blocked(blocked)
 
     async def _work_async(self, station: _Station) -> None:
         with self._run.watch(lambda: self._worker_done(station)):
