@@ -33,6 +33,7 @@ class StageExecutor:
 
     def __init__(self, *, clock: Clock | None = None, stop: threading.Event | None = None) -> None:
         self._clock = clock or SystemClock()
+        self._now = self._clock.monotonic
         self._stop = stop or threading.Event()
         self._calls = Calls()
 
@@ -48,16 +49,18 @@ class StageExecutor:
         if self._stop.is_set():
             tried = self._try(stage, sample, started=started)
             return _judge(stage, sample, tried, tried.result, alone=True)
-        begun = self._clock.monotonic() if started is None else started
+        now = self._now
+        begun = now() if started is None else started
         try:
             result = self.attempt(stage, sample, 1)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
             tried = _Tried(stage, sample, self._clock, None, begun)
             tried.fail(error)
             return _judge(stage, sample, self._try_again(tried), tried.result, alone=True)
-        ended = self._clock.monotonic()
+        ended = now()
         if type(result) is Sample and result.id == sample.id:  # the commonest result of the commonest call
-            return Verdict(outcome=_SUCCESS, samples=(result,), busy=ended - begun, duration=ended - begun)
+            duration = ended - begun
+            return Verdict(outcome=_SUCCESS, samples=(result,), busy=duration, duration=duration)
         tried = _Tried(stage, sample, self._clock, None, begun)
         tried.succeed(result)
         return _judge(stage, sample, tried, result, alone=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from .clock import Clock, SystemClock
@@ -31,6 +31,8 @@ class StageQueue:
         self.stage = stage
         self._now = (clock or SystemClock()).monotonic
         self._items: deque[Item] = deque()
+        self._offered: deque[Item] = deque()
+        """What is laid ready, behind the others. It is added to without the lock, and taken from with it."""
         self._lock = threading.Lock()
         self._takers = _Waiters(self._lock)
         self._putters = _Waiters(self._lock)
@@ -46,6 +48,11 @@ class StageQueue:
         """How many samples wait."""
         return len(self._items)
 
+    @property
+    def discards(self) -> bool:
+        """Whether nobody looks at the samples."""
+        return self._discards
+
     def put(self, item: Item, producer: str | None = None) -> float:  # noqa: ARG002 - said to observers
         """Put a sample in, waiting while the queue is full; returns the seconds waited.
 
@@ -55,13 +62,6 @@ class StageQueue:
             QueueClosed: the run is over.
         """
         with self._lock:
-            items = self._items
-            if len(items) < self.limit and not self._closed and not self._discards:  # as in `_try_put`
-                item.enqueued_at = self._now()
-                items.append(item)
-                if self._takers.wakes and len(items) >= self._wanted:
-                    self._takers.wake()
-                return 0.0
             if self._try_put(item):
                 return 0.0
             started = self._now()
@@ -83,6 +83,33 @@ class StageQueue:
                     return self._now() - started
                 woken = self._putters.register()
 
+    def offer(self, item: Item) -> None:
+        """Put a sample in if a taker waits; otherwise lay it ready, to be taken by whoever finds the queue empty, or put
+        in by `put_offered`. Costs a fraction of `put`, and nobody ever waits for what is offered.
+
+        To be called by one thread only, which offers no more than it was given, and then calls `put_offered`.
+        """
+        item.enqueued_at = self._now()
+        self._offered.append(item)
+        # A taker does it the other way round: it registers, and then looks at what is offered. One sees the other.
+        if self._takers.wakes:
+            with self._lock:
+                self._accept()
+
+    def put_offered(self, producer: str | None = None) -> float:  # noqa: ARG002 - said to observers
+        """Put in what was offered and is not taken yet; as `put`.
+
+        Raises:
+            QueueClosed: the run is over.
+        """
+        with self._lock:
+            if self._accept():
+                return 0.0
+            started = self._now()
+            while not self._accept():
+                self._putters.wait()
+            return self._now() - started
+
     def get(self, timeout: float | None = None) -> Item | None:
         """Take the next sample, waiting for one; None when there will be no more.
 
@@ -91,45 +118,53 @@ class StageQueue:
             QueueClosed: the run is over.
         """
         with self._lock:
-            while not self._items:
-                if self._at_end():
-                    return None
-                self._taker_wanted.wake()
-                if not self._takers.wait(timeout):
-                    raise TimeoutError
-            return self._take()
+            if not self._wait_for_samples(timeout):
+                return None
+            item = self._take()
+        self.begin(item)
+        return item
 
     async def get_async(self, timeout: float | None = None) -> Item | None:
         """The same for a task."""
         while True:
             with self._lock:
-                if self._items:
-                    return self._take()
+                if self._has_samples():
+                    item = self._take()
+                    break
                 if self._at_end():
                     return None
-                woken = self._takers.register()
+                woken = self._takers.register(self._offered)
                 self._taker_wanted.wake()
             async with asyncio.timeout(timeout):
                 await self._takers.woken(woken)
+        self.begin(item)
+        return item
 
     def take_waiting(self, most: int, patience: float = 0.0) -> list[Item]:
         """Wait for one sample, then take what else is there, up to `most`; empty when there will be no more.
 
-        Where there is less, wait `patience` seconds for more. Nobody else may take from it meanwhile.
+        Where there is less, wait `patience` seconds for more. Nobody else may take from it meanwhile. Whoever takes
+        samples of a stage says of each of them when it begins.
 
         Raises:
             QueueClosed: the run is over.
         """
-        first = self.get()
-        if first is None:
-            return []
         with self._lock:
+            if not self._wait_for_samples():
+                return []
+            taken = [self._take()]
             if patience > 0 and len(self._items) < most - 1 and not self._at_end():
                 self._wanted = most - 1
                 self._takers.wait(patience)
                 self._wanted = 1
                 self._at_end()
-            return [first, *(self._take() for _ in range(min(most - 1, len(self._items))))]
+            while len(taken) < most and self._has_samples():
+                taken.append(self._take())
+            return taken
+
+    def begin(self, item: Item) -> None:
+        """The turn of a sample that was taken has come: note how long it waited for that."""
+        item.waited = self._now() - item.enqueued_at
 
     def wait_for_taker(self) -> None:
         """Wait until somebody waits for a sample, and none is there.
@@ -181,11 +216,37 @@ class StageQueue:
             self._takers.wake()
         return True
 
+    def _accept(self) -> bool:
+        """Put in what was offered, as far as there is room; says whether that is all of it."""
+        if self._closed:
+            raise QueueClosed
+        items, offered = self._items, self._offered
+        while offered and len(items) < self.limit:
+            items.append(offered.popleft())
+            if self._takers.wakes and len(items) >= self._wanted:
+                self._takers.wake()
+        return not offered
+
+    def _has_samples(self) -> bool:
+        """Whether there is something to take; what was offered is among that."""
+        if self._offered and not self._items:
+            self._accept()
+        return bool(self._items)
+
+    def _wait_for_samples(self, timeout: float | None = None) -> bool:
+        """Wait until there is something to take; False when there will be no more. TimeoutError as for `get`."""
+        while not self._has_samples():
+            if self._at_end():
+                return False
+            self._taker_wanted.wake()
+            if not self._takers.wait(timeout, self._offered):
+                raise TimeoutError
+        return True
+
     def _take(self) -> Item:
         if self._closed:
             raise QueueClosed
         item = self._items.popleft()
-        item.waited = self._now() - item.enqueued_at
         # Whoever waits to put is woken when half of it is free. Woken at once, it would wait again after every sample.
         if self._putters.wakes and len(self._items) <= self.limit // 2:
             self._putters.wake()
@@ -213,11 +274,16 @@ class _Waiters:
         self.wakes: deque[Callable[[], None]] = deque()
         """What wakes each of them. To be looked at before `wake` where it is called for every sample."""
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Let go of the queue's lock, wait in this thread, and take the lock again; False where nobody woke it."""
+    def wait(self, timeout: float | None = None, unless: Collection[Item] = ()) -> bool:
+        """Let go of the queue's lock, wait in this thread, and take the lock again; False where nobody woke it.
+
+        Not where there is something in `unless`, to which others add without the lock, before they look at `wakes`.
+        """
         gate = threading.Lock()
         gate.acquire()
         self.wakes.append(gate.release)
+        if unless:
+            return self._gave_up(gate.release)
         self._lock.release()
         try:
             woken = gate.acquire(timeout=-1 if timeout is None else timeout)
@@ -229,10 +295,12 @@ class _Waiters:
         self._lock.acquire()
         return woken or not self._gave_up(gate.release)
 
-    def register(self) -> _Woken:
-        """Wait in this task, with `woken`, once the lock is free."""
+    def register(self, unless: Collection[Item] = ()) -> _Woken:
+        """Wait in this task, with `woken`, once the lock is free; not where there is something in `unless`, as above."""
         woken = _Woken()
         self.wakes.append(woken.set)
+        if unless and self._gave_up(woken.set):
+            woken.set()
         return woken
 
     async def woken(self, woken: _Woken) -> None:

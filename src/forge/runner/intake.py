@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("forge")
 
+_PENDING = SampleStatus.PENDING  # an enum's members are found slowly
+
 
 class Replayed:
     """The samples of dead letters, as a source that says how many there are."""
@@ -127,7 +129,7 @@ class Intake:
                 sample.id or self._id_from(digest),
                 self._pipeline.name,
                 {},
-                SampleStatus.PENDING,
+                _PENDING,
                 None,
                 sample.parent,
                 digest,

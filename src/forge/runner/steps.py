@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Sequence
 from contextvars import Context
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 
-_SUCCESS = StageOutcome.SUCCESS
+_SUCCESS = StageOutcome.SUCCESS  # an enum's members are found slowly
 
 
 class Step(ABC):
@@ -41,6 +42,11 @@ class Step(ABC):
         self.queue_limit = queue_limit
         self.stage_name: str | None = None
         """The name of the stage; None where the step is none."""
+
+    @property
+    def busy(self) -> float:
+        """Seconds that its calls have taken so far; only stages count them."""
+        return 0.0
 
     def was_blocked(self, seconds: float) -> None:  # noqa: B027 - only stages count it
         """A worker waited so long because the next queue was full."""
@@ -73,18 +79,45 @@ class StageStep(Step):
         self._lock = run.lock
 
     def process(self, items: list[Item]) -> list[Item]:
+        if self.batch_size is None:
+            return self._process_alone(items)
         self._enter(items)
-        executor = self.run.executor
-        if self.batch_size:
-            # On a thread of the run, whose context is the run's.
-            with usage.reported_to(UsageScope(self, items)):
-                batch = executor.apply_batch(self.stage, items)
-            onward, derived = self._leave(items, batch.verdicts, batch)
-        else:
-            verdict = self._context(items).run(executor.apply, self.stage, items[0].sample)
-            if not verdict.split:
-                return self._leave_alone(items, verdict)
-            onward, derived = self._leave(items, [verdict], verdict)
+        # On a thread of the run, whose context is the run's.
+        with usage.reported_to(UsageScope(self, items)):
+            batch = self.run.executor.apply_batch(self.stage, items)
+        return self._looked_up(*self._leave(items, batch.verdicts, batch))
+
+    def _process_alone(self, items: list[Item]) -> list[Item]:
+        """`_enter`, the call and `_leave` with nothing between them: for a quick stage they are what a run costs."""
+        (item,) = items
+        stage, tally, lock = self.stage, self._tally, self._lock
+        with lock:
+            tally.active += 1
+            item.executing = stage
+            tally.waits.add(item.waited)
+        context = item.context.copy()
+        context.run(usage.enter, UsageScope(self, items))
+        verdict = context.run(self.run.executor.apply, stage, item.sample)
+        if verdict.split:
+            return self._looked_up(*self._leave(items, [verdict], verdict))
+        with lock:
+            if item.executing is not stage:
+                return []
+            tally.active -= 1
+            tally.retries += verdict.attempts - 1
+            tally.busy += verdict.busy
+            tally.durations.add(verdict.duration)
+            tally.outcomes[verdict.outcome] += 1
+            item.executing = None
+        item.step = self.index + 1
+        if verdict.outcome is _SUCCESS:
+            sample = verdict.samples[0]
+            if sample is not item.sample or sample.digest is not None:
+                item.sample = item.sample.with_data(sample.data)
+            return items
+        return items if self._routed(item, verdict, verdict.attempts) else []
+
+    def _looked_up(self, onward: list[Item], derived: list[Item]) -> list[Item]:
         if derived:
             self.run.look_up(derived)
         return onward
@@ -107,6 +140,10 @@ class StageStep(Step):
             await asyncio.to_thread(self.run.look_up, derived)
         return onward
 
+    @property
+    def busy(self) -> float:
+        return self._tally.busy
+
     def was_blocked(self, seconds: float) -> None:
         with self._lock:
             self._tally.backpressure += seconds
@@ -125,21 +162,6 @@ class StageStep(Step):
                 self._tally.active -= 1
                 for item in items:
                     item.executing = None
-
-    def _leave_alone(self, items: list[Item], verdict: Verdict) -> list[Item]:
-        """What `_leave` does, for the commonest of all cases: one sample, which was not split."""
-        item, tally = items[0], self._tally
-        with self._lock:
-            if item.executing is not self.stage:
-                return []
-            tally.active -= 1
-            tally.retries += verdict.attempts - 1
-            tally.busy += verdict.busy
-            tally.durations.add(verdict.duration)
-            tally.outcomes[verdict.outcome] += 1
-            item.executing = None
-        item.step = self.index + 1
-        return items if self._routed(item, verdict, verdict.attempts) else []
 
     def _leave(
         self, items: Sequence[Item], verdicts: Sequence[Verdict], whole: Verdict | BatchVerdict
