@@ -120,7 +120,7 @@ class StageQueue:
         with self._lock:
             if not self._wait_for_samples(timeout):
                 return None
-            item = self._take()
+            (item,) = self._take(1)
         self.begin(item)
         return item
 
@@ -129,7 +129,7 @@ class StageQueue:
         while True:
             with self._lock:
                 if self._has_samples():
-                    item = self._take()
+                    (item,) = self._take(1)
                     break
                 if self._at_end():
                     return None
@@ -152,15 +152,13 @@ class StageQueue:
         with self._lock:
             if not self._wait_for_samples():
                 return []
-            taken = [self._take()]
+            taken = self._take(1)
             if patience > 0 and len(self._items) < most - 1 and not self._at_end():
                 self._wanted = most - 1
                 self._takers.wait(patience)
                 self._wanted = 1
                 self._at_end()
-            while len(taken) < most and self._has_samples():
-                taken.append(self._take())
-            return taken
+            return taken + self._take(most - 1)
 
     def begin(self, item: Item) -> None:
         """The turn of a sample that was taken has come: note how long it waited for that."""
@@ -243,14 +241,16 @@ class StageQueue:
                 raise TimeoutError
         return True
 
-    def _take(self) -> Item:
+    def _take(self, most: int) -> list[Item]:
         if self._closed:
             raise QueueClosed
-        item = self._items.popleft()
+        items = self._items
+        taken = [items.popleft() for _ in range(min(most, len(items)))]
         # Whoever waits to put is woken when half of it is free. Woken at once, it would wait again after every sample.
-        if self._putters.wakes and len(self._items) <= self.limit // 2:
-            self._putters.wake()
-        return item
+        if self._putters.wakes and len(items) <= self.limit // 2:
+            for _ in taken:
+                self._putters.wake()
+        return taken
 
     def _at_end(self) -> bool:
         """Whether nothing more will be put; QueueClosed where nothing more is taken either."""
