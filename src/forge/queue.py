@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .item import Item
 
 
+TOGETHER = 32
+"""How many samples are handed over together at the most, where that is quicker than what is done with them."""
+
+
 class QueueClosed(Exception):  # noqa: N818 - a signal between a run's threads, never seen outside
     """The run is over; nothing is put or taken any more."""
 
@@ -37,6 +41,8 @@ class StageQueue:
         self._takers = _Waiters(self._lock)
         self._putters = _Waiters(self._lock)
         self._taker_wanted = _Waiters(self._lock)
+        self.quick = False
+        """Set by whoever takes from it while that takes together what waits, so that `offer` serves."""
         self._wanted = 1
         """How many samples there must be before a taker is woken."""
         self._discards = False
@@ -83,31 +89,26 @@ class StageQueue:
                     return self._now() - started
                 woken = self._putters.register()
 
-    def offer(self, item: Item) -> None:
-        """Put a sample in if a taker waits; otherwise lay it ready, to be taken by whoever finds the queue empty, or put
-        in by `put_offered`. Costs a fraction of `put`, and nobody ever waits for what is offered.
+    def offer(self, item: Item, producer: str | None = None) -> float:
+        """`put` in a fraction of its time, where `quick` is set.
 
-        To be called by one thread only, which offers no more than it was given, and then calls `put_offered`.
+        A sample is laid ready behind the others, and put in if a taker waits: so it never waits while nobody is busy.
+        Up to `TOGETHER` may lie there beyond the limit.
         """
         item.enqueued_at = self._now()
-        self._offered.append(item)
+        offered = self._offered
+        offered.append(item)
         # A taker does it the other way round: it registers, and then looks at what is offered. One sees the other.
-        if self._takers.wakes:
-            with self._lock:
-                self._accept()
-
-    def put_offered(self, producer: str | None = None) -> float:  # noqa: ARG002 - said to observers
-        """Put in what was offered and is not taken yet; as `put`.
-
-        Raises:
-            QueueClosed: the run is over.
-        """
+        if not self._takers.wakes and len(offered) < TOGETHER:
+            return 0.0
         with self._lock:
-            if self._accept():
+            self._accept()
+            if len(offered) < TOGETHER:
                 return 0.0
             started = self._now()
-            while not self._accept():
+            while len(offered) >= TOGETHER:
                 self._putters.wait()
+                self._accept()
             return self._now() - started
 
     def get(self, timeout: float | None = None) -> Item | None:
@@ -214,8 +215,8 @@ class StageQueue:
             self._takers.wake()
         return True
 
-    def _accept(self) -> bool:
-        """Put in what was offered, as far as there is room; says whether that is all of it."""
+    def _accept(self) -> None:
+        """Put in what was offered, as far as there is room."""
         if self._closed:
             raise QueueClosed
         items, offered = self._items, self._offered
@@ -223,13 +224,10 @@ class StageQueue:
             items.append(offered.popleft())
             if self._takers.wakes and len(items) >= self._wanted:
                 self._takers.wake()
-        return not offered
 
     def _has_samples(self) -> bool:
-        """Whether there is something to take; what was offered is among that."""
-        if self._offered and not self._items:
-            self._accept()
-        return bool(self._items)
+        """Whether there is something to take."""
+        return bool(self._items or self._offered)
 
     def _wait_for_samples(self, timeout: float | None = None) -> bool:
         """Wait until there is something to take; False when there will be no more. TimeoutError as for `get`."""
@@ -244,10 +242,13 @@ class StageQueue:
     def _take(self, most: int) -> list[Item]:
         if self._closed:
             raise QueueClosed
-        items = self._items
+        items, offered = self._items, self._offered
         taken = [items.popleft() for _ in range(min(most, len(items)))]
+        if offered:
+            taken += [offered.popleft() for _ in range(min(most - len(taken), len(offered)))]
+            self._accept()
         # Whoever waits to put is woken when half of it is free. Woken at once, it would wait again after every sample.
-        if self._putters.wakes and len(items) <= self.limit // 2:
+        if self._putters.wakes and len(items) <= self.limit // 2 and len(offered) <= TOGETHER // 2:
             for _ in taken:
                 self._putters.wake()
         return taken

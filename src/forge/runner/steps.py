@@ -42,6 +42,8 @@ class Step(ABC):
         self.queue_limit = queue_limit
         self.stage_name: str | None = None
         """The name of the stage; None where the step is none."""
+        self.takes_together = False
+        """Whether it may take several samples that wait, to process one after the other, while its calls are quick."""
 
     @property
     def busy(self) -> float:
@@ -75,6 +77,10 @@ class StageStep(Step):
         super().__init__(run, stage, stage.name, index, stage.queue_limit)
         self.stage = stage
         self.stage_name = stage.name
+        # Another thread of the stage would have to wait for what this one has taken; and who sets a limit means it.
+        self.takes_together = (
+            stage.concurrency == 1 and stage.batch_size is None and stage.queue_size is None and not self.is_async
+        )
         self._tally = run.tally.stages[stage.name]
         self._lock = run.lock
 

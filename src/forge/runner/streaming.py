@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import Clock
 from ..item import Item
-from ..queue import QueueClosed, StageQueue
+from ..queue import TOGETHER, QueueClosed, StageQueue
 from ..sample import SampleOutcome
 from .base import Runner
 from .settler import Settler
@@ -23,8 +23,6 @@ LOOK_UP_BATCH = 64
 """How many samples are looked up together at the most, where there are earlier runs to look for."""
 WRITE_BATCH = 256
 """How many samples are stored in one transaction at the most."""
-TOGETHER = 32
-"""How many samples a quick stage takes together at the most."""
 QUICK = 25e-6
 """Seconds that a call takes on average in a quick stage: no more than handing a sample from one thread to another."""
 MOST_CREDIT = 1000 * QUICK
@@ -115,7 +113,7 @@ class StreamingDriver:
                     else:
                         if item.duplicate or item.dead_letter is not None:
                             self._run.look_up([item])
-                        self._queue_for(item).put(item)
+                        self._hand_on(item)
             finally:
                 self._run.close_source()
 
@@ -124,45 +122,39 @@ class StreamingDriver:
             while items := self._arrived.take_waiting(LOOK_UP_BATCH):
                 self._run.look_up(items)
                 for item in items:
-                    self._queue_for(item).put(item)
+                    self._hand_on(item)
 
     def _work(self, station: _Station) -> None:
         with self._run.watch(lambda: self._worker_done(station)):
-            if station.takes_together:
+            if station.step.takes_together:
                 self._work_together(station)
             while items := self._collect(station):
                 blocked = 0.0
                 for item in station.step.process(items):
-                    blocked += self._queue_for(item).put(item, station.step.stage_name)
+                    blocked += self._hand_on(item, station.step.stage_name)
                 if blocked:
                     station.step.was_blocked(blocked)
 
     def _work_together(self, station: _Station) -> None:
-        """The work of a stage with a single thread: while it is quick it takes together what waits.
+        """The work of a stage with a single thread: while it is quick, it takes together what waits.
 
-        One call follows the other all the same, on the same thread. What is through is offered to the next step at once,
-        and put into its queue together.
+        One call follows the other all the same, and the next step may have each sample as soon as it is through.
         """
-        step, queue, name = station.step, station.queue, station.step.stage_name
-        following, stopped = self._queues[step.index + 1], self._run.stop.is_set
+        step, queue, stopped = station.step, station.queue, self._run.stop.is_set
         busy, credit = step.busy, 0.0
-        while items := queue.take_waiting(TOGETHER if credit > 0 else 1):
+        while items := queue.take_waiting(TOGETHER if queue.quick else 1):
             blocked = 0.0
             for item in items:
                 if stopped():
                     raise QueueClosed  # it has not begun, and settles with the run's end
                 queue.begin(item)
-                onward = step.process([item])
-                if len(onward) == 1 and self._queue_for(onward[0]) is following:
-                    following.offer(onward[0])
-                else:
-                    for done in onward:
-                        blocked += self._queue_for(done).put(done, name)
-            blocked += following.put_offered(name)
+                for done in step.process([item]):
+                    blocked += self._hand_on(done, step.stage_name)
             if blocked:
                 step.was_blocked(blocked)
             spent, busy = step.busy - busy, step.busy
             credit = min(credit + QUICK * len(items) - spent, MOST_CREDIT)
+            queue.quick = credit > 0
 
     async def _work_async(self, station: _Station) -> None:
         with self._run.watch(lambda: self._worker_done(station)):
@@ -234,6 +226,11 @@ class StreamingDriver:
         if last:
             self._queues[station.step.index + 1].finish()
 
+    def _hand_on(self, item: Item, producer: str | None = None) -> float:
+        """Put a sample where it goes next; returns the seconds that this had to wait."""
+        queue = self._queue_for(item)
+        return queue.offer(item, producer) if queue.quick else queue.put(item, producer)
+
     def _queue_for(self, item: Item) -> StageQueue:
         return self._queues[item.step] if item.verdict is None else self._finished
 
@@ -245,15 +242,12 @@ class _Station:
         self.step = step
         self.queue = StageQueue(step.queue_limit, stage=step.stage_name, clock=clock)
         self.workers = step.concurrency
-        self.takes_together = (
-            step.stage_name is not None and step.concurrency == 1 and step.batch_size is None and not step.is_async
-        )
 
     @property
     def capacity(self) -> int:
         """How many samples can be here at the most: waiting, being processed, or on their way to the next queue."""
-        if self.takes_together:
-            return self.queue.limit + TOGETHER
+        if self.step.takes_together:
+            return self.queue.limit + 2 * TOGETHER
         return self.queue.limit + self.step.concurrency * (self.step.batch_size or 1)
 
 

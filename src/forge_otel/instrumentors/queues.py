@@ -55,16 +55,6 @@ def _put_async(original: Callable[..., Awaitable[float]], layer: Layer) -> Calla
     return put_async
 
 
-def _put_offered(original: Callable[..., float], layer: Layer) -> Callable[..., float]:
-    def put_offered(self: StageQueue, producer: str | None = None) -> float:
-        blocked = original(self, producer)
-        if blocked and producer is not None:
-            _waited(layer, metrics.FORGE_STAGE_BACKPRESSURE_TIME, producer, blocked)
-        return blocked
-
-    return put_offered
-
-
 def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     run_of = RUN.get  # what is local is found faster
 
@@ -88,6 +78,6 @@ _MODULE = "forge.queue"
 TARGETS = (
     Target(_MODULE, "StageQueue.put", _put),
     Target(_MODULE, "StageQueue.put_async", _put_async),
-    Target(_MODULE, "StageQueue.put_offered", _put_offered),
+    Target(_MODULE, "StageQueue.offer", _put),
     Target(_MODULE, "StageQueue.begin", _begin),
 )
