@@ -89,7 +89,7 @@ class StageQueue:
                     return self._now() - started
                 woken = self._putters.register()
 
-    def offer(self, item: Item, producer: str | None = None) -> float:
+    def offer(self, item: Item, producer: str | None = None) -> float:  # noqa: ARG002 - said to observers
         """`put` in a fraction of its time, where `quick` is set.
 
         A sample is laid ready behind the others, and put in if a taker waits: so it never waits while nobody is busy.
@@ -297,7 +297,7 @@ class _Waiters:
         return woken or not self._gave_up(gate.release)
 
     def register(self, unless: Collection[Item] = ()) -> _Woken:
-        """Wait in this task, with `woken`, once the lock is free; not where there is something in `unless`, as above."""
+        """Wait in this task, with `woken`, once the lock is free; `unless` as above."""
         woken = _Woken()
         self.wakes.append(woken.set)
         if unless and self._gave_up(woken.set):

@@ -13,6 +13,7 @@ from ..scope import RUN
 from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.definitions import Metric
+from ..series import FULL
 
 if TYPE_CHECKING:
     from forge.item import Item
@@ -66,7 +67,11 @@ def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         run = run_of()
         series = run.waits.get(stage) if run is not None else None
         if series is not None:
-            series.append(item.waited)
+            # `Series.append` written out: there is one for every sample and stage.
+            values = series.values
+            values.append(item.waited)
+            if len(values) >= FULL:
+                series.drain()
         else:
             _waited(layer, metrics.FORGE_STAGE_QUEUE_DURATION, stage, item.waited)
 
