@@ -153,8 +153,10 @@ class StageQueue:
         with self._lock:
             if not self._wait_for_samples():
                 return []
+            if patience <= 0:
+                return self._take(most)
             taken = self._take(1)
-            if patience > 0 and len(self._items) < most - 1 and not self._at_end():
+            if len(self._items) < most - 1 and not self._at_end():
                 self._wanted = most - 1
                 self._takers.wait(patience)
                 self._wanted = 1

@@ -108,10 +108,7 @@ class StageStep(Step):
         with lock:
             if item.executing is not stage:
                 return []
-            tally.active -= 1
-            tally.retries += verdict.attempts - 1
-            tally.busy += verdict.busy
-            tally.durations.add(verdict.duration)
+            self._count(verdict)
             tally.outcomes[verdict.outcome] += 1
             item.executing = None
         item.step = self.index + 1
