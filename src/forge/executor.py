@@ -20,6 +20,8 @@ from .stages import Stage
 
 Payload = Sample | list[Sample]
 
+_SUCCESS = StageOutcome.SUCCESS  # an enum's members are found slowly
+
 
 class StageExecutor:
     """Runs stages; inside a run, one executor runs all of them.
@@ -31,6 +33,7 @@ class StageExecutor:
 
     def __init__(self, *, clock: Clock | None = None, stop: threading.Event | None = None) -> None:
         self._clock = clock or SystemClock()
+        self._now = self._clock.monotonic
         self._stop = stop or threading.Event()
         self._calls = Calls()
 
@@ -43,8 +46,24 @@ class StageExecutor:
             StageStuckError: the stage has no slot left.
             KeyboardInterrupt, SystemExit: the stage raised it.
         """
-        tried = self._try(stage, sample, started=started)
-        return _judge(stage, sample, tried, tried.result, alone=True)
+        if self._stop.is_set():
+            tried = self._try(stage, sample, started=started)
+            return _judge(stage, sample, tried, tried.result, alone=True)
+        now = self._now
+        begun = now() if started is None else started
+        try:
+            result = self.attempt(stage, sample, 1)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
+            tried = _Tried(stage, sample, self._clock, None, begun)
+            tried.fail(error)
+            return _judge(stage, sample, self._try_again(tried), tried.result, alone=True)
+        ended = now()
+        if type(result) is Sample and result.id == sample.id:  # the commonest result of the commonest call
+            duration = ended - begun
+            return Verdict(outcome=_SUCCESS, samples=(result,), busy=duration, duration=duration)
+        tried = _Tried(stage, sample, self._clock, None, begun)
+        tried.succeed(result)
+        return _judge(stage, sample, tried, result, alone=True)
 
     async def apply_async(self, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
         """The same for an async stage.
@@ -111,18 +130,25 @@ class StageExecutor:
         if self._stop.is_set():
             tried.cancel()
             return tried
-        while True:
-            try:
-                tried.succeed(self.attempt(stage, payload, tried.number))
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
-                tried.fail(error)
-            if tried.delay is None:
-                return tried
+        try:
+            tried.succeed(self.attempt(stage, payload, tried.number))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
+            tried.fail(error)
+        return self._try_again(tried)
+
+    def _try_again(self, tried: _Tried) -> _Tried:
+        """The attempts that follow the first one, as long as they fail and the policy allows another."""
+        while tried.delay is not None:
             if not self._announced(tried) or self._clock.wait(self._stop, tried.delay):
                 tried.cancel()
-                return tried
+                break
             usage.attempt_again()
             tried.begin_again()
+            try:
+                tried.succeed(self.attempt(tried.stage, tried.payload, tried.number))
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
+                tried.fail(error)
+        return tried
 
     async def _try_async(
         self, stage: Stage, payload: Payload, earlier: _Tried | None = None, started: float | None = None
@@ -192,14 +218,6 @@ def _judge(stage: Stage, sample: Sample, tried: _Tried, result: Any, *, alone: b
 
     If it was not `alone` in them, they are said of the batch.
     """
-    if type(result) is Sample and result.id == sample.id:  # the commonest result, which there is only of a success
-        return Verdict(
-            outcome=StageOutcome.SUCCESS,
-            samples=(result,),
-            attempts=tried.number if alone else 1,
-            busy=tried.busy if alone else 0.0,
-            duration=tried.ended - tried.started if alone else 0.0,
-        )
     samples: Sequence[Sample] = ()
     error, error_type = tried.error, None
     if alone:

@@ -15,6 +15,8 @@ from .sample import Sample
 class StageOutcome(StrEnum):
     """How an execution of a stage ended, for one sample."""
 
+    __hash__ = str.__hash__  # an enum's own is written in Python, and there is a count for every call
+
     SUCCESS = "success"
     SKIP = "skip"
     ERROR = "error"
@@ -55,6 +57,8 @@ class BatchVerdict:
 
 
 class MeasurementOutcome(StrEnum):
+    __hash__ = str.__hash__  # as above
+
     COMPUTED = "computed"
     CACHED = "cached"
     ERROR = "error"

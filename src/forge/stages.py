@@ -41,7 +41,8 @@ class Stage:
     max_wait: float = 0.1
     """Seconds that a batch waits for more samples after its first."""
     queue_size: int | None = None
-    """How many samples may wait in front of the stage; by default enough for every slot twice."""
+    """How many samples may wait in front of the stage; by default enough for every slot twice, and some more while a
+    call takes less time than handing a sample over."""
     provider: str | None = None
     """Whose API it calls, once an attempt: each attempt counts as a call. Leave it out where `usage.report` is used."""
 

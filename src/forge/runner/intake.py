@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..dead_letters import DeadLetter, DeadLetterQueue, FailureSource
 from ..errors import DuplicateIdError, SerializationError, SourceError
 from ..item import Item
-from ..sample import Sample, SampleOutcome, SampleStatus
+from ..sample import Sample, SampleOutcome, SampleStatus, made
 from ..serializer import digest_of
 from ..stages import Stage
 from ..storage.records import SampleRecord
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .run import Run
 
 logger = logging.getLogger("forge")
+
+_PENDING = SampleStatus.PENDING  # an enum's members are found slowly
 
 
 class Replayed:
@@ -122,12 +124,15 @@ class Intake:
                 if not isinstance(error, SerializationError):
                     logger.warning("the serializer failed on the data of sample %r: %r", sample.id, error)
         item = Item(
-            Sample(
-                data=sample.data,
-                id=sample.id or self._id_from(digest),
-                pipeline=self._pipeline.name,
-                parent=sample.parent,
-                digest=digest,
+            made(
+                sample.data,
+                sample.id or self._id_from(digest),
+                self._pipeline.name,
+                {},
+                _PENDING,
+                None,
+                sample.parent,
+                digest,
             ),
             self._run.context.copy(),
         )

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from ..storage import ArtifactResult
     from .source import SourceReader
 
-_STATUS = {outcome: SampleStatus(outcome.value) for outcome in SampleOutcome if outcome is not SampleOutcome.UNCHANGED}
+_STATUS: dict[SampleOutcome, SampleStatus] = {
+    outcome: SampleStatus(outcome.value) for outcome in SampleOutcome if outcome is not SampleOutcome.UNCHANGED
+}
+_SKIPPED, _UNCHANGED = SampleOutcome.SKIPPED, SampleOutcome.UNCHANGED  # an enum's members are found slowly
 
 
 class RunLedger:
@@ -87,7 +90,7 @@ class RunLedger:
             if item.outcome is not None:
                 return None
             item.outcome = outcome
-            if outcome is not SampleOutcome.UNCHANGED:
+            if outcome is not _UNCHANGED:
                 reason = item.failure.error_type if item.failure and outcome is SampleOutcome.DLQ else None
                 item.sample = changed(item.sample, status=_STATUS[outcome], dlq_reason=reason)
             self._active.pop(item, None)
@@ -95,7 +98,7 @@ class RunLedger:
             tally.active -= 1
             tally.outcomes[outcome] += 1
             tally.last_settled = self._clock.time()
-            if outcome is SampleOutcome.SKIPPED and item.skip:
+            if outcome is _SKIPPED and item.skip:
                 tally.skips[item.skip] += 1
             if item.failure:
                 failure = item.failure

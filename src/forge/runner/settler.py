@@ -20,6 +20,7 @@ logger = logging.getLogger("forge")
 
 _STORED = (SampleOutcome.READY, SampleOutcome.SKIPPED, SampleOutcome.SPLIT)
 """The outcomes of which the sample's row says all; a dead letter has one of its own."""
+_READY = SampleOutcome.READY  # an enum's members are found slowly
 
 
 class Settler:
@@ -33,7 +34,7 @@ class Settler:
         """Write what is to be written, in one transaction, and settle; returns the items that became ready."""
         for item in items:
             if item.verdict is None and (item.payload is not None or self._run.serialise(item)):
-                item.verdict = SampleOutcome.READY
+                item.verdict = _READY
         if self._storage is not None:
             self._write([item for item in items if item.verdict in _STORED])
             for item in items:
@@ -43,7 +44,7 @@ class Settler:
         for item in items:
             assert item.verdict is not None
             error = item.failure.error if item.failure else None
-            if self._run.settle(item, item.verdict, error) and item.verdict is SampleOutcome.READY:
+            if self._run.settle(item, item.verdict, error) and item.verdict is _READY:
                 ready.append(item)
         return ready
 
@@ -69,7 +70,7 @@ class Settler:
         """What is stored of a sample that is to settle with `item.verdict`."""
         assert item.verdict is not None
         sample = item.sample
-        ready = item.verdict is SampleOutcome.READY
+        ready = item.verdict is _READY
         return SampleRecord(
             pipeline=self._run.pipeline.name,
             id=sample.id,

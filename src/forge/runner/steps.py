@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .run import Run
 
 
+_SUCCESS = StageOutcome.SUCCESS  # an enum's members are found slowly
+
+
 class Step(ABC):
     """One step. Items come out in order; those with a `verdict` are through, the others go to the step `item.step`."""
 
@@ -38,6 +41,13 @@ class Step(ABC):
         self.queue_limit = queue_limit
         self.stage_name: str | None = None
         """The name of the stage; None where the step is none."""
+        self.takes_together = False
+        """Whether it may take several samples that wait, to process one after the other, while its calls are quick."""
+
+    @property
+    def busy(self) -> float:
+        """Seconds that its calls have taken so far; only stages count them."""
+        return 0.0
 
     def was_blocked(self, seconds: float) -> None:  # noqa: B027 - only stages count it
         """A worker waited so long because the next queue was full."""
@@ -66,22 +76,50 @@ class StageStep(Step):
         super().__init__(run, stage, stage.name, index, stage.queue_limit)
         self.stage = stage
         self.stage_name = stage.name
+        # Another thread of the stage would have to wait for what this one has taken; and who sets a limit means it.
+        self.takes_together = (
+            stage.concurrency == 1 and stage.batch_size is None and stage.queue_size is None and not self.is_async
+        )
         self._tally = run.tally.stages[stage.name]
         self._lock = run.lock
 
     def process(self, items: list[Item]) -> list[Item]:
+        if self.batch_size is None:
+            return self._process_alone(items)
         self._enter(items)
-        executor = self.run.executor
-        if self.batch_size:
-            # On a thread of the run, whose context is the run's.
-            with usage.reported_to(UsageScope(self, items)):
-                batch = executor.apply_batch(self.stage, items)
-            onward, derived = self._leave(items, batch.verdicts, batch)
-        else:
-            verdict = self._context(items).run(executor.apply, self.stage, items[0].sample)
-            if not verdict.split:
-                return self._leave_alone(items, verdict)
-            onward, derived = self._leave(items, [verdict], verdict)
+        # On a thread of the run, whose context is the run's.
+        with usage.reported_to(UsageScope(self, items)):
+            batch = self.run.executor.apply_batch(self.stage, items)
+        return self._looked_up(*self._leave(items, batch.verdicts, batch))
+
+    def _process_alone(self, items: list[Item]) -> list[Item]:
+        """`_enter`, the call and `_leave` with nothing between them: for a quick stage they are what a run costs."""
+        (item,) = items
+        stage, tally, lock = self.stage, self._tally, self._lock
+        with lock:
+            tally.active += 1
+            item.executing = stage
+            tally.waits.add(item.waited)
+        context = item.context.copy()
+        context.run(usage.enter, UsageScope(self, items))
+        verdict = context.run(self.run.executor.apply, stage, item.sample)
+        if verdict.split:
+            return self._looked_up(*self._leave(items, [verdict], verdict))
+        with lock:
+            if item.executing is not stage:
+                return []
+            self._count(verdict)
+            tally.outcomes[verdict.outcome] += 1
+            item.executing = None
+        item.step = self.index + 1
+        if verdict.outcome is _SUCCESS:
+            sample = verdict.samples[0]
+            if sample is not item.sample or sample.digest is not None:
+                item.sample = item.sample.with_data(sample.data)
+            return items
+        return items if self._routed(item, verdict, verdict.attempts) else []
+
+    def _looked_up(self, onward: list[Item], derived: list[Item]) -> list[Item]:
         if derived:
             self.run.look_up(derived)
         return onward
@@ -104,6 +142,10 @@ class StageStep(Step):
             await asyncio.to_thread(self.run.look_up, derived)
         return onward
 
+    @property
+    def busy(self) -> float:
+        return self._tally.busy
+
     def was_blocked(self, seconds: float) -> None:
         with self._lock:
             self._tally.backpressure += seconds
@@ -122,18 +164,6 @@ class StageStep(Step):
                 self._tally.active -= 1
                 for item in items:
                     item.executing = None
-
-    def _leave_alone(self, items: list[Item], verdict: Verdict) -> list[Item]:
-        """What `_leave` does, for the commonest of all cases: one sample, which was not split."""
-        item = items[0]
-        with self._lock:
-            if item.executing is not self.stage:
-                return []
-            self._count(verdict)
-            self._tally.outcomes[verdict.outcome] += 1
-            item.executing = None
-        item.step = self.index + 1
-        return items if self._routed(item, verdict, verdict.attempts) else []
 
     def _leave(
         self, items: Sequence[Item], verdicts: Sequence[Verdict], whole: Verdict | BatchVerdict
@@ -172,7 +202,7 @@ class StageStep(Step):
 
     def _routed(self, item: Item, verdict: Verdict, attempts: int) -> bool:
         """Note on an item what its stage said; False where it goes nowhere, because the run ends."""
-        if verdict.outcome is StageOutcome.SUCCESS:
+        if verdict.outcome is _SUCCESS:
             if verdict.split:
                 item.verdict = SampleOutcome.SPLIT
             elif verdict.samples[0] is not item.sample or item.sample.digest is not None:

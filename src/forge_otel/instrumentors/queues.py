@@ -13,6 +13,7 @@ from ..scope import RUN
 from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.definitions import Metric
+from ..series import FULL
 
 if TYPE_CHECKING:
     from forge.item import Item
@@ -35,16 +36,6 @@ def _waited(layer: Layer, metric: Metric, stage: str, seconds: float) -> None:
         guard.swallow(fault, f"the metric {metric.name}")
 
 
-def _taken(layer: Layer, stage: str, waited: float) -> None:
-    """A sample was taken from the queue in front of a stage: there is one for every sample and stage."""
-    run = RUN.get()
-    series = run.waits.get(stage) if run is not None else None
-    if series is not None:
-        series.append(waited)
-    else:
-        _waited(layer, metrics.FORGE_STAGE_QUEUE_DURATION, stage, waited)
-
-
 def _put(original: Callable[..., float], layer: Layer) -> Callable[..., float]:
     def put(self: StageQueue, item: Item, producer: str | None = None) -> float:
         blocked = original(self, item, producer)
@@ -65,24 +56,26 @@ def _put_async(original: Callable[..., Awaitable[float]], layer: Layer) -> Calla
     return put_async
 
 
-def _get(original: Callable[..., Item | None], layer: Layer) -> Callable[..., Item | None]:
-    def get(self: StageQueue, timeout: float | None = None) -> Item | None:
-        item = original(self, timeout)
-        if item is not None and self.stage is not None:
-            _taken(layer, self.stage, item.waited)
-        return item
+def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    run_of = RUN.get  # what is local is found faster
 
-    return get
+    def begin(self: StageQueue, item: Item) -> None:
+        original(self, item)
+        stage = self.stage
+        if stage is None:
+            return
+        run = run_of()
+        series = run.waits.get(stage) if run is not None else None
+        if series is not None:
+            # `Series.append` written out: there is one for every sample and stage.
+            values = series.values
+            values.append(item.waited)
+            if len(values) >= FULL:
+                series.drain()
+        else:
+            _waited(layer, metrics.FORGE_STAGE_QUEUE_DURATION, stage, item.waited)
 
-
-def _get_async(original: Callable[..., Awaitable[Item | None]], layer: Layer) -> Callable[..., Awaitable[Item | None]]:
-    async def get_async(self: StageQueue, timeout: float | None = None) -> Item | None:
-        item = await original(self, timeout)
-        if item is not None and self.stage is not None:
-            _taken(layer, self.stage, item.waited)
-        return item
-
-    return get_async
+    return begin
 
 
 _MODULE = "forge.queue"
@@ -90,6 +83,6 @@ _MODULE = "forge.queue"
 TARGETS = (
     Target(_MODULE, "StageQueue.put", _put),
     Target(_MODULE, "StageQueue.put_async", _put_async),
-    Target(_MODULE, "StageQueue.get", _get),
-    Target(_MODULE, "StageQueue.get_async", _get_async),
+    Target(_MODULE, "StageQueue.offer", _put),
+    Target(_MODULE, "StageQueue.begin", _begin),
 )
