@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gc
 import threading
-from typing import TYPE_CHECKING
+import weakref
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
-from forge import Measurement, Pipeline, Sample, Skip, SQLStorage, StreamingRunner, stage
+import pytest
+
+from forge import Measurement, Pipeline, Sample, Skip, SQLStorage, Stage, StreamingRunner, stage
 from forge.runner.streaming import WRITE_BATCH
 
-from .support.runs import every_runner, no_thread_is_left, wait  # noqa: F401
+from .support.runs import every_runner, ledger, no_thread_is_left, samples, wait  # noqa: F401
+from .support.telemetry import recording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from forge.runner import Runner
@@ -135,3 +140,65 @@ def test_a_consumer_that_does_not_come_back_stops_the_source(tmp_path: Path) -> 
         while run.snapshot().ledger.admitted < 2 * WRITE_BATCH:
             assert run.result is None
     assert read <= 3 * WRITE_BATCH + 2
+
+
+class RefusedError(Exception):
+    """Unlike those of Python itself, it can be looked after when it is gone."""
+
+
+class Refusal(Measurement):
+    key = "refusal"
+
+    def __init__(self, error: Callable[[], RefusedError]) -> None:
+        self._error = error
+
+    def compute(self, sample: Sample) -> Any:
+        raise self._error()
+
+
+def refusing(kind: str, error: Callable[[], RefusedError]) -> tuple[list[Stage], list[Measurement]]:
+    """A stage or a measurement of some kind that fails on every sample."""
+
+    def refuse(_: Any) -> Any:
+        raise error()
+
+    async def refuse_later(_: Any) -> Any:
+        raise error()
+
+    match kind:
+        case "measurement":
+            return [], [Refusal(error)]
+        case "async":
+            return [stage(refuse_later)], []
+        case "batch":
+            return [stage(batch_size=2)(refuse)], []
+    return [stage(refuse)], []
+
+
+@every_runner
+@pytest.mark.parametrize("kind", ["sync", "async", "batch", "measurement"])
+@pytest.mark.parametrize("sampling_rate", [None, 0.0, 1.0], ids=["off", "untraced", "traced"])
+def test_the_error_of_a_sample_is_gone_when_that_has_settled(
+    runner: Runner, kind: str, sampling_rate: float | None
+) -> None:
+    """Its traceback leads to the frames that it came through, and what is in them: none of that leads back to it, so
+    it takes no garbage collector.
+    """
+    raised: list[weakref.ref[RefusedError]] = []
+
+    def error() -> RefusedError:
+        made = RefusedError()
+        raised.append(weakref.ref(made))
+        return made
+
+    stages, measurements = refusing(kind, error)
+    with recording(sampling_rate=sampling_rate) if sampling_rate is not None else nullcontext():
+        run = runner.run(Pipeline(name="p", source=samples(1, 2, 3), stages=stages, measurements=measurements))
+        gc.disable()
+        try:
+            run.drain()
+            assert ledger(run) == {"admitted": 3, "failed": 3}
+            assert len(raised) >= 3
+            assert [each() for each in raised] == [None] * len(raised)
+        finally:
+            gc.enable()

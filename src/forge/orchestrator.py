@@ -66,7 +66,10 @@ class MeasurementOrchestrator:
             return cached[sample.id]
         started = self._clock.monotonic()
         outcome = self._compute(measurement, measurement.compute, sample)
-        return self._result(outcome, self._clock.monotonic() - started)
+        try:
+            return self._result(outcome, self._clock.monotonic() - started)
+        finally:
+            del outcome  # or an error in it, whose traceback leads to this frame, would keep itself alive
 
     async def measure_async(self, measurement: Measurement, sample: Sample) -> MeasurementResult:
         """The same for an async measurement; an interrupt is in the result's `error`."""

@@ -102,7 +102,10 @@ class BatchLane(ABC):
             raise
         CALL.reset(token)
         self._ended(call, result)
-        return result
+        try:
+            return result
+        finally:
+            del result  # see `Lane.trace`
 
     async def observe_async(self, call: Call, original: Callable[..., Awaitable[T]], *arguments: Any) -> T:
         """The same for a coroutine function."""

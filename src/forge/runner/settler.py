@@ -46,6 +46,7 @@ class Settler:
             error = item.failure.error if item.failure else None
             if self._run.settle(item, item.verdict, error) and item.verdict is _READY:
                 ready.append(item)
+            item.failure = None  # the traceback of its error leads to frames that lead back
         return ready
 
     def _write(self, items: Sequence[Item]) -> None:

@@ -90,7 +90,10 @@ class StageStep(Step):
         # On a thread of the run, whose context is the run's.
         with usage.reported_to(UsageScope(self, items)):
             batch = self.run.executor.apply_batch(self.stage, items)
-        return self._looked_up(*self._leave(items, batch.verdicts, batch))
+        try:
+            return self._looked_up(*self._leave(items, batch.verdicts, batch))
+        finally:
+            del batch  # see `_process_alone`
 
     def _process_alone(self, items: list[Item]) -> list[Item]:
         """`_enter`, the call and `_leave` with nothing between them: for a quick stage they are what a run costs."""
@@ -103,21 +106,24 @@ class StageStep(Step):
         context = item.context.copy()
         context.run(usage.enter, UsageScope(self, items))
         verdict = context.run(self.run.executor.apply, stage, item.sample)
-        if verdict.split:
-            return self._looked_up(*self._leave(items, [verdict], verdict))
-        with lock:
-            if item.executing is not stage:
-                return []
-            self._count(verdict)
-            tally.outcomes[verdict.outcome] += 1
-            item.executing = None
-        item.step = self.index + 1
-        if verdict.outcome is _SUCCESS:
-            sample = verdict.samples[0]
-            if sample is not item.sample or sample.digest is not None:
-                item.sample = item.sample.with_data(sample.data)
-            return items
-        return items if self._routed(item, verdict, verdict.attempts) else []
+        try:
+            if verdict.split:
+                return self._looked_up(*self._leave(items, [verdict], verdict))
+            with lock:
+                if item.executing is not stage:
+                    return []
+                self._count(verdict)
+                tally.outcomes[verdict.outcome] += 1
+                item.executing = None
+            item.step = self.index + 1
+            if verdict.outcome is _SUCCESS:
+                sample = verdict.samples[0]
+                if sample is not item.sample or sample.digest is not None:
+                    item.sample = item.sample.with_data(sample.data)
+                return items
+            return items if self._routed(item, verdict, verdict.attempts) else []
+        finally:
+            del verdict  # or an error in it, whose traceback leads to this frame, would keep itself alive
 
     def _looked_up(self, onward: list[Item], derived: list[Item]) -> list[Item]:
         if derived:
@@ -240,7 +246,10 @@ class MeasurementStep(Step):
                 batch = orchestrator.measure_batch(self.measurement, items)
             return failed + self._leave(items, batch.results, batch.duration, batch.computed)
         result = self._context(items).run(orchestrator.measure, self.measurement, items[0].sample)
-        return self._leave(items, [result], result.duration, 1)
+        try:
+            return self._leave(items, [result], result.duration, 1)
+        finally:
+            del result  # see `StageStep._process_alone`
 
     async def process_async(self, items: list[Item]) -> list[Item]:
         items, failed = self._prepare(items)

@@ -146,6 +146,7 @@ def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: Ba
         record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(scope), ended, error)
         links = _to_run(run) if run.telemetry.config.trace_per_sample else []
         write_late(scope, record, [*links, *_to_earlier(item)])
+        scope.trail.clear()  # what is on it leads back here, over an error and its traceback
         return
     for link in _to_earlier(item):
         scope.span.add_link(link.context)
