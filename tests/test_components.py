@@ -145,7 +145,18 @@ TARGETS = targets(["runner", "stage", "measurement", "storage"])
 
 NOT_OBSERVED = {
     "StageExecutor": {"attempt", "attempt_async", "close"},
-    "StageQueue": {"get", "get_async", "take_waiting", "wait_for_taker", "discard", "finish", "close"},
+    "StageQueue": {
+        "put",
+        "put_async",
+        "offer",
+        "get",
+        "get_async",
+        "take_waiting",
+        "wait_for_taker",
+        "discard",
+        "finish",
+        "close",
+    },
     "MeasurementOrchestrator": {"close"},
     "SQLStorage": {
         "open",

@@ -260,7 +260,7 @@ def test_a_call_is_claimed_once() -> None:
     def look(sample: Sample) -> Sample:
         run = RUN.get()
         assert run is not None
-        scope = SampleScope(run, "x", None)
+        scope = SampleScope(run, "x")
         barrier = threading.Barrier(8)
 
         def claim() -> None:

@@ -95,7 +95,7 @@ class Item:
         self.duplicate = False
         self.enqueued_at = 0.0
         self.waited = 0.0
-        """Seconds that it waited in the queue it was last taken from."""
+        """Seconds that it waited in front of the stage that it was last taken to."""
         self.was_ready = False
         """It had been ready before this run."""
         self.spending: Spending | None = None

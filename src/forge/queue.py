@@ -59,7 +59,7 @@ class StageQueue:
         """Whether nobody looks at the samples."""
         return self._discards
 
-    def put(self, item: Item, producer: str | None = None) -> float:  # noqa: ARG002 - said to observers
+    def put(self, item: Item, producer: str | None = None) -> float:
         """Put a sample in, waiting while the queue is full; returns the seconds waited.
 
         `producer` is the name of the stage that waits, if it is one.
@@ -73,9 +73,9 @@ class StageQueue:
             started = self._now()
             while not self._try_put(item):
                 self._putters.wait()
-            return self._now() - started
+        return self._was_full(producer, self._now() - started)
 
-    async def put_async(self, item: Item, producer: str | None = None) -> float:  # noqa: ARG002 - as above
+    async def put_async(self, item: Item, producer: str | None = None) -> float:
         """The same for a task."""
         with self._lock:
             if self._try_put(item):
@@ -86,10 +86,11 @@ class StageQueue:
             await self._putters.woken(woken)
             with self._lock:
                 if self._try_put(item):
-                    return self._now() - started
+                    break
                 woken = self._putters.register()
+        return self._was_full(producer, self._now() - started)
 
-    def offer(self, item: Item, producer: str | None = None) -> float:  # noqa: ARG002 - said to observers
+    def offer(self, item: Item, producer: str | None = None) -> float:
         """`put` in a fraction of its time, where `quick` is set.
 
         A sample is laid ready behind the others, and put in if a taker waits: so it never waits while nobody is busy.
@@ -109,7 +110,10 @@ class StageQueue:
             while len(offered) >= TOGETHER:
                 self._putters.wait()
                 self._accept()
-            return self._now() - started
+        return self._was_full(producer, self._now() - started)
+
+    def blocked(self, producer: str, seconds: float) -> None:
+        """The stage `producer` waited so long until its sample was in. Does nothing: it is there to be observed."""
 
     def get(self, timeout: float | None = None) -> Item | None:
         """Take the next sample, waiting for one; None when there will be no more.
@@ -122,7 +126,8 @@ class StageQueue:
             if not self._wait_for_samples(timeout):
                 return None
             (item,) = self._take(1)
-        self.begin(item)
+        if self.stage is not None:
+            self.begin(item)
         return item
 
     async def get_async(self, timeout: float | None = None) -> Item | None:
@@ -138,7 +143,8 @@ class StageQueue:
                 self._taker_wanted.wake()
             async with asyncio.timeout(timeout):
                 await self._takers.woken(woken)
-        self.begin(item)
+        if self.stage is not None:
+            self.begin(item)
         return item
 
     def take_waiting(self, most: int, patience: float = 0.0) -> list[Item]:
@@ -164,7 +170,7 @@ class StageQueue:
             return taken + self._take(most - 1)
 
     def begin(self, item: Item) -> None:
-        """The turn of a sample that was taken has come: note how long it waited for that."""
+        """The turn of a sample that was taken has come: note how long it waited for the stage."""
         item.waited = self._now() - item.enqueued_at
 
     def wait_for_taker(self) -> None:
@@ -201,6 +207,11 @@ class StageQueue:
             self._closed = True
             for waiters in (self._takers, self._putters, self._taker_wanted):
                 waiters.wake_all()
+
+    def _was_full(self, producer: str | None, seconds: float) -> float:
+        if producer is not None:
+            self.blocked(producer, seconds)
+        return seconds
 
     # What follows is called with the lock held.
 

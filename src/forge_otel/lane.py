@@ -142,9 +142,9 @@ class Lane(ABC):
                 scope.add_step((record, started, result.duration))
                 known.tally.append(result.duration)
             else:
-                known.tally.write(result.duration, span)
+                known.tally.traced.append((result.duration, span.get_span_context()))
             if known.events:
-                self._emit(scope, context, known, error)
+                self._emit(scope, span, context, known, error)
             if span is not None:
                 said = known.record.ended
                 if spending is not None:
@@ -153,14 +153,21 @@ class Lane(ABC):
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the end of {self.operation.name}")
 
-    def _emit(self, scope: SampleScope, context: Context | None, known: Known, error: BaseException | None) -> None:
+    def _emit(
+        self,
+        scope: SampleScope,
+        span: trace.Span | None,
+        context: Context | None,
+        known: Known,
+        error: BaseException | None,
+    ) -> None:
         try:
             for event, body, attributes in known.events:
                 if a.ERROR_TYPE not in attributes or self.run.may_emit(attributes[a.ERROR_TYPE]):
                     said = {**attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
                     if error is not None:
                         said.update(exception_attributes(error))
-                    self.run.telemetry.emit(event, body, said, context)
+                    self.run.telemetry.emit(event, body, said, context, span)
         except Exception as fault:  # noqa: BLE001 - the span is to be ended
             guard.swallow(fault, f"the events of {self.operation.name}")
 

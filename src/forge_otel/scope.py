@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from .series import PATIENCE, Buffer, Tally
 from .trail import LONGEST, STEP
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
     from .batch_lane import BatchLane
@@ -47,8 +49,10 @@ class RunScope:
         "_left_out",
         "_series",
         "_spans",
+        "_spans_asked",
         "_suppressed",
         "admitted",
+        "around",
         "call",
         "chosen",
         "clock",
@@ -84,6 +88,8 @@ class RunScope:
         self.telemetry = telemetry
         self.call = call
         """The run's own span and attributes."""
+        self.around: Context | None = None
+        """What is current in the run where no sample is: known since the first sample."""
         self.identity = identity
         """What says on every span, metric and event which run it belongs to."""
         self.clock = clock
@@ -129,7 +135,8 @@ class RunScope:
         """The ids that the sampler chose, of those that have not settled."""
         self.waits: dict[str, Series] = {}
         """How long samples waited in front of a stage, by its name."""
-        self._spans = int(self.recording)
+        self._spans = itertools.count(int(self.recording))
+        self._spans_asked = 0
         self._suppressed = 0
         self._left_out: dict[tuple[str, str], Buffer] = {}
         self.lock = threading.Lock()
@@ -138,7 +145,9 @@ class RunScope:
     @property
     def spans(self) -> int:
         """How many spans of the run were recorded."""
-        return self._spans
+        with self.lock:  # a count says how far it is only by going on
+            self._spans_asked += 1
+            return next(self._spans) - self._spans_asked + 1
 
     @property
     def suppressed(self) -> int:
@@ -148,8 +157,7 @@ class RunScope:
         return self._suppressed
 
     def count_span(self) -> None:
-        with self.lock:
-            self._spans += 1
+        next(self._spans)  # which several threads may do at the same time
 
     def suppress(self, signal: str, reason: str, records: int = 1) -> None:
         """So many spans or events are left out."""
@@ -190,7 +198,7 @@ class RunScope:
     def tally(self, durations: Sequence[Series], counts: Sequence[Series], totals: Sequence[Series] = ()) -> Tally:
         """A tally that is written at the run's end at the latest."""
         tally = Tally(self.telemetry.series, durations, counts, totals)
-        self._buffers.append(tally)
+        self._buffers += [tally, tally.traced]
         return tally
 
     def may_emit(self, error_type: str) -> bool:
@@ -230,7 +238,6 @@ class SampleScope(NonRecordingSpan):
         "measurements",
         "notable",
         "notes",
-        "parent_id",
         "run",
         "sample_id",
         "settled",
@@ -244,10 +251,9 @@ class SampleScope(NonRecordingSpan):
         "why",
     )
 
-    def __init__(self, run: RunScope, sample_id: str, parent_id: str | None) -> None:
+    def __init__(self, run: RunScope, sample_id: str) -> None:
         self.run = run
         self.sample_id = sample_id
-        self.parent_id = parent_id
         self.clock = run.clock
         self.started = run.clock()
         self.span: Span | None = None

@@ -19,7 +19,7 @@ from .semconv.definitions import Instrument, Metric
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Span, SpanContext
 
 Attributes = Mapping[str, Any]
 """Attributes by name; those that are None are left out wherever they are written."""
@@ -145,9 +145,12 @@ class Series(Buffer):
         else:
             self.append(value)
 
-    def write_all(self, values: Sequence[float]) -> None:
-        """Write several values at once, past the buffer."""
-        self._write(values)
+    def write_all(self, values: Sequence[float], exemplars: Sequence[tuple[float, SpanContext]] = ()) -> None:
+        """Write several values at once, past the buffer; into a histogram also such as each belong to a span."""
+        if exemplars:
+            self._write(values, exemplars)
+        else:
+            self._write(values)
 
     def zero(self) -> bool:
         """Add nothing, once, so that the series exists before there is something to add; says whether it did."""
@@ -163,7 +166,7 @@ class Tally(Buffer):
     and others how many seconds. Any of them may be absent.
     """
 
-    __slots__ = ("_counts", "_durations", "_totals")
+    __slots__ = ("_counts", "_durations", "_totals", "traced")
 
     def __init__(
         self, table: SeriesTable, durations: Sequence[Series], counts: Sequence[Series], totals: Sequence[Series] = ()
@@ -171,25 +174,30 @@ class Tally(Buffer):
         self._durations = durations
         self._counts = counts
         self._totals = totals
-        super().__init__((*durations, *counts)[0].name, self._write_all)
+        name = (*durations, *counts)[0].name
+        super().__init__(name, self._write_all)
+        self.traced = Buffer(name, self._write_traced)
+        """Of calls that have a span, each with the span's context."""
         table.add(self)
-
-    def write(self, seconds: float, span: Span) -> None:
-        """Write what belongs to a span."""
-        for series in self._durations:
-            series.write(seconds, span)
-        self._count(1, seconds)
+        table.add(self.traced)
 
     def _write_all(self, durations: Sequence[float]) -> None:
         for series in self._durations:
             series.write_all(durations)
-        self._count(len(durations), sum(durations))
+        self._count(durations)
 
-    def _count(self, number: int, seconds: float) -> None:
+    def _write_traced(self, durations: Sequence[tuple[float, SpanContext]]) -> None:
+        for series in self._durations:
+            series.write_all((), durations)
+        self._count([seconds for seconds, _ in durations])
+
+    def _count(self, durations: Sequence[float]) -> None:
         for series in self._counts:
-            series.append(number)
-        for series in self._totals:
-            series.append(seconds)
+            series.append(len(durations))
+        if self._totals:
+            seconds = sum(durations)
+            for series in self._totals:
+                series.append(seconds)
 
 
 class SeriesTable:

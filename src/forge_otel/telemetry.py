@@ -12,6 +12,7 @@ from opentelemetry import _logs, metrics, trace
 
 from . import bulk, guard
 from ._version import __version__
+from .records import Records
 from .sampling import Sampler
 from .scope import RUN, RunScope
 from .semconv import SCHEMA_URL
@@ -33,17 +34,6 @@ if TYPE_CHECKING:
 
 SCOPE_NAME = __package__
 """The name of the tracer, the meter and the logger."""
-
-
-class _Record(_logs.LogRecord):
-    """A log record as the SDK makes it from the same arguments. Its batch processor copies each record, for which
-    `copy.copy` takes four times as long if a class does not say how.
-    """
-
-    def __copy__(self) -> _Record:
-        copy = object.__new__(_Record)
-        copy.__dict__ = self.__dict__.copy()
-        return copy
 
 
 class Telemetry:
@@ -70,7 +60,7 @@ class Telemetry:
         self._tracer_provider = tracer_provider
         self.tracer = self._get_tracer()
         self.ids = ReservedIds(self.tracer)
-        self.logger = _logs.get_logger(SCOPE_NAME, __version__, logger_provider, SCHEMA_URL)
+        self._logger = _logs.get_logger(SCOPE_NAME, __version__, logger_provider, SCHEMA_URL)
         meter = metrics.get_meter(SCOPE_NAME, __version__, meter_provider, SCHEMA_URL)
         self.series = SeriesTable(meter)
         self.state = State(config.components, self.series)
@@ -82,10 +72,19 @@ class Telemetry:
         """Whether the configuration wants this event."""
         return self.config.events == "all" or (self.config.events == "default" and event.default)
 
-    def emit(self, event: Event, body: str, attributes: Attributes, context: Context | None) -> None:
-        """Write an event; without a context, in the current one."""
+    def emit(
+        self,
+        event: Event,
+        body: str,
+        attributes: Attributes,
+        context: Context | None,
+        span: trace.Span | None = None,
+    ) -> None:
+        """Write an event; without a context, in the current one. Who knows which span is current there may say it."""
+        now = time.time_ns()
         said: dict[str, Any] = {
-            "timestamp": time.time_ns(),
+            "timestamp": now,
+            "observed_timestamp": now,
             "context": context,
             "severity_number": event.severity,
             "severity_text": event.severity.name,
@@ -93,10 +92,7 @@ class Telemetry:
             "attributes": attributes,
             "event_name": event.name,
         }
-        if self._logs_are_copied:
-            self.logger.emit(_Record(**said))
-        else:
-            self.logger.emit(**said)
+        self._records.emit(span, said)
 
     def write_zeros(self, points: Iterable[tuple[Metric, Attributes]]) -> None:
         """Let counter series begin at zero, each once, and let that be exported before anything is added to them.
@@ -143,7 +139,8 @@ class Telemetry:
 
     def _look_at_providers(self) -> None:
         """Here, and not when a stage waits for its first values to be written."""
-        self._logs_are_copied = _is_sdk(self._logger_provider or _logs.get_logger_provider())
+        provider = self._logger_provider or _logs.get_logger_provider()
+        self._records = Records(self._logger, from_sdk=_is_sdk(provider))
         if _is_sdk(self._meter_provider or metrics.get_meter_provider()):
             bulk.works()
 

@@ -20,6 +20,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
+from .span_attributes import set_attributes
 from .words import message
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from .semconv import definitions
 
 _SPAN: Final = Signal.SPAN.value
-
-_FEW: Final = 2
-"""So many attributes the SDK takes faster one by one than as a mapping."""
 
 LONGEST: Final = 64
 """How many steps of one sample are kept, the last ones; a stage may use the storage any number of times."""
@@ -86,7 +84,8 @@ class ReservedIds:
 
     def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
-        self._local = threading.local()
+        self._reserved: dict[int, dict[str, int]] = {}
+        """By thread, the ids that its next span gets."""
         self.generator: Any = getattr(self._tracer, "id_generator", None)
         if self.generator is not None:
             self._tracer.id_generator = self
@@ -108,19 +107,23 @@ class ReservedIds:
     @contextmanager
     def used(self, context: SpanContext) -> Iterator[None]:
         """Within the block, on this thread, the next span is the one that was reserved."""
-        self._local.trace_id, self._local.span_id = context.trace_id, context.span_id
+        thread = threading.get_ident()
+        self._reserved[thread] = {"trace_id": context.trace_id, "span_id": context.span_id}
         try:
             yield
         finally:
-            self._local.__dict__.clear()
+            del self._reserved[thread]
 
     def generate_span_id(self) -> int:
-        reserved = self._local.__dict__.pop("span_id", None)
-        return self.generator.generate_span_id() if reserved is None else reserved  # type: ignore[no-any-return]
+        reserved = self._take("span_id") if self._reserved else None
+        return self.generator.generate_span_id() if reserved is None else reserved
 
     def generate_trace_id(self) -> int:
-        reserved = self._local.__dict__.pop("trace_id", None)
-        return self.generator.generate_trace_id() if reserved is None else reserved  # type: ignore[no-any-return]
+        reserved = self._take("trace_id") if self._reserved else None
+        return self.generator.generate_trace_id() if reserved is None else reserved
+
+    def _take(self, which: str) -> int | None:
+        return self._reserved.get(threading.get_ident(), {}).pop(which, None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.generator, name)
@@ -222,12 +225,7 @@ def _start(
 def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int | None = None) -> None:
     """Say how it ended; now, or at a Unix time in nanoseconds."""
     try:
-        if len(ended) > _FEW:
-            span.set_attributes(given(ended))
-        else:
-            for name, value in ended.items():
-                if value is not None:
-                    span.set_attribute(name, value)
+        set_attributes(span, given(ended))
         if error is not None:
             span.set_status(Status(StatusCode.ERROR, message(error)))
     finally:

@@ -222,7 +222,8 @@ def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callab
             if result.outcome is computed and scope.spending is None:
                 duration = result.duration
                 scope.busy = None
-                scope.trail.extend((lane.record, started, duration))
+                trail = scope.trail
+                trail += lane.record, started, duration
                 if not scope.settled or scope.claim():
                     durations = lane.durations
                     durations.append(duration)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -36,24 +36,12 @@ def _waited(layer: Layer, metric: Metric, stage: str, seconds: float) -> None:
         guard.swallow(fault, f"the metric {metric.name}")
 
 
-def _put(original: Callable[..., float], layer: Layer) -> Callable[..., float]:
-    def put(self: StageQueue, item: Item, producer: str | None = None) -> float:
-        blocked = original(self, item, producer)
-        if blocked and producer is not None:
-            _waited(layer, metrics.FORGE_STAGE_BACKPRESSURE_TIME, producer, blocked)
-        return blocked
+def _blocked(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def blocked(self: StageQueue, producer: str, seconds: float) -> None:
+        original(self, producer, seconds)
+        _waited(layer, metrics.FORGE_STAGE_BACKPRESSURE_TIME, producer, seconds)
 
-    return put
-
-
-def _put_async(original: Callable[..., Awaitable[float]], layer: Layer) -> Callable[..., Awaitable[float]]:
-    async def put_async(self: StageQueue, item: Item, producer: str | None = None) -> float:
-        blocked = await original(self, item, producer)
-        if blocked and producer is not None:
-            _waited(layer, metrics.FORGE_STAGE_BACKPRESSURE_TIME, producer, blocked)
-        return blocked
-
-    return put_async
+    return blocked
 
 
 def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
@@ -81,8 +69,6 @@ def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 _MODULE = "forge.queue"
 
 TARGETS = (
-    Target(_MODULE, "StageQueue.put", _put),
-    Target(_MODULE, "StageQueue.put_async", _put_async),
-    Target(_MODULE, "StageQueue.offer", _put),
+    Target(_MODULE, "StageQueue.blocked", _blocked),
     Target(_MODULE, "StageQueue.begin", _begin),
 )

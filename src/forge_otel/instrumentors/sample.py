@@ -12,7 +12,6 @@ from opentelemetry.trace import Link
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import guard
-from ..operation import CALL
 from ..patching import Layer, Target
 from ..scope import RUN, SAMPLE, RunScope, SampleScope
 from ..semconv import attributes as a
@@ -24,7 +23,7 @@ from ..trail import Record, end_span, leave_out, start_attributes, write_late
 from .errors import error_type
 
 if TYPE_CHECKING:
-    from forge import Run, SampleOutcome, Stage
+    from forge import Run, Sample, SampleOutcome, Stage
     from forge.item import Item
 
     from ..telemetry import Telemetry
@@ -46,38 +45,32 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
     if run is None or run.ended:
         SAMPLE.set(None)
         return None
-    scope = SampleScope(run, item.sample.id, item.sample.parent)
+    sample = item.sample
+    scope = SampleScope(run, sample.id)
     SAMPLE.set(scope)
-    if CALL.get() is not None:
-        CALL.set(None)
-    try:
-        _trace(telemetry, run, scope)
-    except Exception as fault:  # noqa: BLE001 - it is counted all the same
-        guard.swallow(fault, "the span of a sample")
+    if run.recording:
+        try:
+            if not telemetry.sampler.traces(sample.id):
+                _leave_out(run, scope, _SAMPLING)
+            else:
+                _trace(telemetry, run, scope, sample)
+        except Exception as fault:  # noqa: BLE001 - it is counted all the same
+            guard.swallow(fault, "the span of a sample")
     return scope
 
 
-def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
-    if not run.recording:
+def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Sample) -> None:
+    """Start the span of a sample that the sampler has chosen, if the run's budget has room for it."""
+    run.chosen.add(sample.id)
+    if not run.span_budget.take(run.steps):
+        _leave_out(run, scope, _BUDGET)
         return
-    if not telemetry.sampler.traces(scope.sample_id):
-        scope.why = _SAMPLING
-    else:
-        run.chosen.add(scope.sample_id)
-        if run.span_budget.take(run.steps):
-            _start_span(telemetry, run, scope)
-            return
-        scope.why = _BUDGET
-    otel_context.attach(trace.set_span_in_context(scope))
-
-
-def _start_span(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None:
     alone = telemetry.config.trace_per_sample
     span = telemetry.tracer.start_span(
         spans.FORGE_SAMPLE.type,
         context=_ROOT if alone else None,
         kind=spans.FORGE_SAMPLE.kind,
-        attributes=_attributes(scope),
+        attributes=_attributes(run, sample),
         links=_to_run(run) if alone else (),
         record_exception=False,
         set_status_on_exception=False,
@@ -90,8 +83,16 @@ def _start_span(telemetry: Telemetry, run: RunScope, scope: SampleScope) -> None
         run.span_budget.correct(-run.steps)
 
 
-def _attributes(scope: SampleScope) -> dict[str, Any]:
-    said = {**scope.run.identity, a.FORGE_SAMPLE_ID: scope.sample_id, a.FORGE_SAMPLE_PARENT_ID: scope.parent_id}
+def _leave_out(run: RunScope, scope: SampleScope, why: str) -> None:
+    """Its span is not recorded, unless it turns out to be worth it; until then, the scope stands for it."""
+    scope.why = why
+    if run.around is None:
+        run.around = otel_context.get_current()  # the same for all samples, whose contexts are copies of the run's
+    otel_context.attach(trace.set_span_in_context(scope, run.around))
+
+
+def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
+    said = {**run.identity, a.FORGE_SAMPLE_ID: sample.id, a.FORGE_SAMPLE_PARENT_ID: sample.parent}
     return start_attributes(spans.FORGE_SAMPLE, said)
 
 
@@ -117,7 +118,7 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
     tally = run.settled[outcome]
     is_slow = run.is_slow is not None and run.is_slow(duration)
     if scope.span is not None:
-        tally.write(duration, scope.span)
+        tally.traced.append((duration, scope.span.get_span_context()))
         _end_spans(scope, item, outcome, error)
         return
     durations = tally.values
@@ -143,7 +144,7 @@ def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: Ba
     if scope.spending is not None:
         ended |= scope.spending.said_by(spans.FORGE_SAMPLE.type)
     if scope.span is None:
-        record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(scope), ended, error)
+        record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(run, item.sample), ended, error)
         links = _to_run(run) if run.telemetry.config.trace_per_sample else []
         write_late(scope, record, [*links, *_to_earlier(item)])
         scope.trail.clear()  # what is on it leads back here, over an error and its traceback

@@ -280,7 +280,8 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
             if verdict.outcome is success and verdict.attempts == 1 and scope.spending is None:
                 duration = verdict.duration
                 scope.busy = None
-                scope.trail.extend((lane.record, started, duration))
+                trail = scope.trail
+                trail += lane.record, started, duration
                 if not scope.settled or scope.claim():
                     durations = lane.durations
                     durations.append(duration)
