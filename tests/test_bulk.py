@@ -5,11 +5,7 @@ It uses private parts of the SDK, so the last test runs all others once more on 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +28,7 @@ from opentelemetry.trace import SpanContext
 from forge_otel import bulk
 from forge_otel.bulk import Merger
 
-from .support.needs import lacking
+from .support.oldest import run_on_oldest
 
 BOUNDARIES = (0.25, 0.5, 1, 50)
 ATTRIBUTES = {"pipeline": "p", "stage": "s"}
@@ -278,33 +274,5 @@ def test_threads_that_write_while_others_collect(aggregation: str) -> None:
     assert total["sum"] == sum(point["sum"] for point in deltas) == threads * rounds * (sum(chunk) + 0.5)
 
 
-OLDEST = ("opentelemetry-sdk==1.40.*", "opentelemetry-instrumentation==0.61b0", "wrapt", "pytest")
-
-
 def test_all_of_this_on_the_oldest_sdk() -> None:
-    if os.environ.get("FORGE_OTEL_TESTS_ON_OLDEST"):
-        pytest.skip("this is the oldest SDK")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "forge-otel-tests" / f"sdk-1.40-python-{sys.version_info.major}.{sys.version_info.minor}"
-    python = folder / "bin" / "python"
-    ready = folder / "ready"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *OLDEST]
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lacking(f"needs a package index: pip install {' '.join(OLDEST)}", why=done.stderr)
-        ready.touch()
-    root = Path(__file__).parent.parent
-    alone = ["-q", "-p", "no:cacheprovider", "--noconftest", "-c", os.devnull, "--rootdir", str(root)]
-    done = subprocess.run(
-        [str(python), "-m", "pytest", *alone, __file__],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root / "src"), "FORGE_OTEL_TESTS_ON_OLDEST": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    run_on_oldest(__file__)

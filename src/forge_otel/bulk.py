@@ -1,8 +1,9 @@
 """Many values at once into a histogram of the SDK: what its public `record` does to each of them, at a fraction of the
 cost.
 
-All use of what the SDK keeps private is in this module; docs/bulk-merge.md says why, and what it relies on. Before the
-first use `works` compares it with the public way; where anything differs, the public way is taken.
+What the SDK keeps private is used in this module, `records` and `span_attributes` alone; docs/sdk-internals.md says
+why, and what it relies on. Before the first use `works` compares it with the public way; where anything differs, the
+public way is taken.
 """
 
 from __future__ import annotations
@@ -209,7 +210,12 @@ def _merges() -> dict[type, Merge]:
 
 def works() -> bool:
     """Whether this SDK is one with which merging gives what its public `record` gives, and nobody switched it off."""
-    return os.environ.get(SWITCH, "").strip().lower() != "off" and _tested()
+    return allowed() and _tested()
+
+
+def allowed() -> bool:
+    """Whether nobody has switched off the use of what the SDK keeps private."""
+    return os.environ.get(SWITCH, "").strip().lower() != "off"
 
 
 @functools.cache

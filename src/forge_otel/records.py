@@ -1,7 +1,7 @@
 """Log records, as the SDK's `Logger.emit` makes them from the same arguments, in a fraction of its time.
 
 It copies and checks every attribute of every record. Ours are made for one record each, of names and types that it
-takes as they are; docs/bulk-merge.md says what this relies on. Before the first use `_whole` compares the records of
+takes as they are; docs/sdk-internals.md says what this relies on. Before the first use `_whole` compares the records of
 both ways; where anything differs, the SDK makes them itself.
 """
 
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry._logs import Logger, LogRecord
+
+from .bulk import allowed
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -104,7 +106,7 @@ def _allow_all(limits: Any) -> bool:
 def _whole() -> Any:
     """The class of records that the SDK takes as they are; None where it does not, or would make other ones itself."""
     try:
-        return _tested()
+        return _tested() if allowed() else None
     except Exception:
         _logger.debug("this SDK's log records are not those that are known here", exc_info=True)
         return None

@@ -1,7 +1,8 @@
 """Attributes of spans, set as the SDK's `Span.set_attributes` sets them, in a fraction of its time.
 
-It copies and checks each of them. Ours are of names and types that it takes as they are; docs/bulk-merge.md says what
-this relies on. Before the first use `_known` compares the spans of both ways; where anything differs, the SDK does it.
+It copies and checks each of them. Ours are of names and types that it takes as they are; docs/sdk-internals.md says
+what this relies on. Before the first use `_known` compares the spans of both ways; where anything differs, the SDK does
+it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import functools
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
+
+from .bulk import allowed
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -51,7 +54,7 @@ def _allow_all(limits: Any) -> bool:
 def _known() -> type | None:
     """The SDK's class of spans; None where this is not what its `set_attributes` does."""
     try:
-        return _tested()
+        return _tested() if allowed() else None
     except Exception:
         _logger.debug("this SDK's spans are not those that are known here", exc_info=True)
         return None

@@ -13,7 +13,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from .. import guard
 from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE, RunScope, SampleScope
+from ..scope import RUN, SAMPLE, Around, RunScope, SampleScope
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
@@ -87,8 +87,8 @@ def _leave_out(run: RunScope, scope: SampleScope, why: str) -> None:
     """Its span is not recorded, unless it turns out to be worth it; until then, the scope stands for it."""
     scope.why = why
     if run.around is None:
-        run.around = otel_context.get_current()  # the same for all samples, whose contexts are copies of the run's
-    otel_context.attach(trace.set_span_in_context(scope, run.around))
+        run.around = Around(scope)
+    otel_context.attach(run.around.with_span(scope))
 
 
 def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:

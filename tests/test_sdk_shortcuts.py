@@ -1,0 +1,206 @@
+"""Log records and attributes that the SDK is handed as they are: it exports what it would have made of them itself.
+
+This uses private parts of the SDK, so the last test runs all others once more on the oldest SDK that is supported.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry._logs import NoOpLogger, SeverityNumber
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits, LogRecordProcessor, ReadWriteLogRecord
+from opentelemetry.sdk._logs.export import (
+    BatchLogRecordProcessor,
+    InMemoryLogRecordExporter,
+    SimpleLogRecordProcessor,
+)
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+
+from forge_otel import records, span_attributes
+from forge_otel.records import Records
+from forge_otel.span_attributes import set_attributes
+
+from .support.oldest import run_on_oldest
+
+ATTRIBUTES: dict[str, Any] = {
+    "stage": "annotate",
+    "attempt": 3,
+    "delay": 0.5,
+    "deduplicated": True,
+    "message": "nö " * 100,
+}
+
+
+@pytest.fixture(autouse=True)
+def _they_work() -> None:
+    # The oldest SDK knows no limits for log records alone: there, they take the public way.
+    assert (records._whole() is not None) == hasattr(LogRecordLimits(), "max_log_record_attributes")
+    assert records._blank() is not None
+    assert span_attributes._known() is not None
+
+
+class Changing(LogRecordProcessor):
+    """Changes what it sees, as a user's processor may."""
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        attributes: Any = log_record.log_record.attributes
+        attributes["added"] = len(attributes)
+        attributes.pop("delay", None)
+
+    def shutdown(self) -> None:
+        pass
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return True
+
+
+class Logs:
+    """A provider with everything behind it that there usually is."""
+
+    def __init__(self, **more: Any) -> None:
+        self.exporters = [InMemoryLogRecordExporter() for _ in range(3)]  # type: ignore[no-untyped-call]
+        self.provider = LoggerProvider(Resource({"service.name": "s"}), shutdown_on_exit=False, **more)
+        self.provider.add_log_record_processor(SimpleLogRecordProcessor(self.exporters[0]))
+        self.provider.add_log_record_processor(BatchLogRecordProcessor(self.exporters[1]))
+        self.provider.add_log_record_processor(Changing())
+        self.provider.add_log_record_processor(SimpleLogRecordProcessor(self.exporters[2]))
+        self.logger: Any = self.provider.get_logger("test", "1")
+
+    def exported(self) -> list[list[dict[str, Any]]]:
+        """What each exporter got."""
+        self.provider.shutdown()
+        return [[_said(log) for log in exporter.get_finished_logs()] for exporter in self.exporters]
+
+
+def _said(log: Any) -> dict[str, Any]:
+    record = vars(log.log_record)
+    return {
+        **record,
+        "context": None,  # the batch processor takes it away
+        "attributes": dict(record["attributes"]),
+        "resource": log.resource,
+        "scope": log.instrumentation_scope,
+        "dropped": log.dropped_attributes,
+    }
+
+
+def said(context: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "timestamp": 1,
+        "observed_timestamp": 2,
+        "context": context,
+        "severity_number": SeverityNumber.WARN,
+        "severity_text": "WARN",
+        "body": "Stage failed",
+        "attributes": dict(ATTRIBUTES),
+        "event_name": "forge.stage.exception",
+        **more,
+    }
+
+
+SPAN = TracerProvider(resource=Resource({}), shutdown_on_exit=False).get_tracer("test").start_span("s")
+LIMITS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "length": {"max_log_record_attribute_length": 10},
+    "number": {"max_log_record_attributes": 40},
+}
+
+
+def logs(limits: dict[str, Any]) -> Logs:
+    if not limits:
+        return Logs()
+    try:
+        return Logs(log_record_limits=LogRecordLimits(**limits))
+    except TypeError:
+        pytest.skip("this SDK's providers have no such limits")
+
+
+@pytest.mark.parametrize("span", [SPAN, None], ids=["span", "current"])
+@pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
+def test_records(span: Any, limits: dict[str, Any]) -> None:
+    public, whole = logs(limits), logs(limits)
+    context = trace.set_span_in_context(SPAN)
+    public.logger.emit(**said(context))
+    Records(whole.logger, from_sdk=True).emit(span, said(context))
+    exported = whole.exported()
+    assert exported == public.exported()
+    assert [len(logs) for logs in exported] == [1, 1, 1]
+    assert exported[0][0]["span_id"] == SPAN.get_span_context().span_id
+
+
+def test_records_in_the_current_context() -> None:
+    public, whole = Logs(), Logs()
+    with trace.use_span(SPAN):
+        public.logger.emit(**said(None))
+        Records(whole.logger, from_sdk=True).emit(None, said(None))
+    assert whole.exported() == public.exported()
+
+
+def test_limits_that_drop_attributes_are_the_sdks_to_keep() -> None:
+    limited = logs({"max_log_record_attributes": 2})
+    with pytest.warns(Warning, match="dropped"):
+        Records(limited.logger, from_sdk=True).emit(SPAN, said(trace.set_span_in_context(SPAN)))
+    assert {log["dropped"] for log in limited.exported()[0]} == {4}  # three of ours, one for what is added
+
+
+def test_a_logger_of_somebody_else() -> None:
+    class Kept(NoOpLogger):
+        seen: dict[str, Any]
+
+        def emit(self, *arguments: Any, **keywords: Any) -> None:
+            assert not arguments
+            self.seen = keywords
+
+    logger = Kept("test")
+    Records(logger, from_sdk=False).emit(SPAN, said(trace.set_span_in_context(SPAN)))
+    assert logger.seen == said(logger.seen["context"])
+
+
+SPAN_LIMITS = {
+    "none": SpanLimits(),
+    "length": SpanLimits(max_span_attribute_length=4),
+    "number": SpanLimits(max_span_attributes=3),
+    "unlimited": SpanLimits(max_span_attributes=SpanLimits.UNSET),
+}
+
+
+@pytest.mark.parametrize("limits", SPAN_LIMITS.values(), ids=SPAN_LIMITS)
+def test_attributes_of_spans(limits: SpanLimits) -> None:
+    tracer = TracerProvider(resource=Resource({}), shutdown_on_exit=False, span_limits=limits).get_tracer("test")
+    public, put = (tracer.start_span("s", attributes={"stage": "first", "id": "1"}) for _ in range(2))
+    public.set_attributes(ATTRIBUTES)
+    set_attributes(put, ATTRIBUTES)
+    for span in (public, put):
+        span.end()
+    contents = [(dict(span.attributes), span.dropped_attributes) for span in (public, put)]  # type: ignore[attr-defined]
+    assert contents[0] == contents[1]
+    assert len(contents[0][0]) == (3 if limits.max_span_attributes == 3 else 6)
+
+
+def test_a_span_that_has_ended_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    span: Any = TracerProvider(resource=Resource({}), shutdown_on_exit=False).get_tracer("test").start_span("s")
+    span.end()
+    set_attributes(span, {"late": 1})
+    assert dict(span.attributes) == {}
+    assert "ended span" in caplog.text
+
+
+def test_a_span_that_is_not_recorded() -> None:
+    set_attributes(trace.INVALID_SPAN, {"a": 1})
+    assert not trace.INVALID_SPAN.is_recording()
+
+
+def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORGE_OTEL_BULK_MERGE", "off")
+    code = "from forge_otel import records, span_attributes; print(records._whole(), span_attributes._known())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "None None\n"
+
+
+def test_all_of_this_on_the_oldest_sdk() -> None:
+    run_on_oldest(__file__)
