@@ -80,13 +80,13 @@ def _lines(pipelines: Mapping[str, Any], top: int) -> tuple[list[str], int]:
     """Flat lines mean that a sample costs the same, however many there are."""
     rows = [row for row in pipelines["rows"] if row["pipeline"] == "four at a time"]
     sizes = sorted({row["samples"] for row in rows})
-    most = max(row["cpu"]["min"] / row["samples"] for row in rows) * 1.15
+    most = max(row["cpu"]["median"] / row["samples"] for row in rows) * 1.15
     height, head = 200, 50
     bottom = top + head + height
 
     def point(row: Mapping[str, Any]) -> tuple[float, float]:
         share = sizes.index(row["samples"]) / max(1, len(sizes) - 1)
-        return LEFT + share * (WIDTH - LEFT - RIGHT), bottom - row["cpu"]["min"] / row["samples"] / most * height
+        return LEFT + share * (WIDTH - LEFT - RIGHT), bottom - row["cpu"]["median"] / row["samples"] / most * height
 
     shapes = [_text(0, top + 20, "Processor time of one sample, µs, by the number of samples in the run", "title")]
     for value in _ticks(most):

@@ -72,7 +72,7 @@ def test_a_rate_is_a_share_of_the_ids() -> None:
     ids = [f"sample {number}" for number in range(10_000)]
     shares = {rate: sum(map(Sampler(rate).traces, ids)) for rate in (0.0, 0.01, 0.1, 0.5, 0.999, 1.0)}
     # A hash does not change, so these are exact.
-    assert shares == {0.0: 0, 0.01: 69, 0.1: 932, 0.5: 4860, 0.999: 9996, 1.0: 10_000}
+    assert shares == {0.0: 0, 0.01: 69, 0.1: 932, 0.5: 4860, 0.999: 9988, 1.0: 10_000}
 
 
 def test_whether_a_sample_is_traced_follows_no_pattern() -> None:

@@ -25,9 +25,14 @@ _logger = logging.getLogger(__package__)
 
 def set_attributes(span: Span, attributes: Mapping[str, Any]) -> None:
     """Set attributes, each a string, a number or a boolean, on a span that is ours alone."""
-    if type(span) is _known() and _put(span, attributes):
+    if _takes_as_it_is(type(span)) and _put(span, attributes):
         return
     span.set_attributes(attributes)
+
+
+@functools.lru_cache(maxsize=32)
+def _takes_as_it_is(kind: type) -> bool:
+    return kind.__module__.startswith("opentelemetry.sdk.") and kind is _known()
 
 
 def _put(span: Any, attributes: Mapping[str, Any]) -> bool:

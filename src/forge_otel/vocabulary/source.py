@@ -22,6 +22,7 @@ from .model import Place
 MAX_BYTES: Final = 1 << 20
 MAX_VALUES: Final = 100_000
 MAX_DEPTH: Final = 32
+_TOO_DEEP: Final = ("yaml/depth", f"nested more than {MAX_DEPTH} deep")
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # not every build of PyYAML has libyaml
 
@@ -251,7 +252,7 @@ class _Composer:
 
     def _check_depth(self, line: int, height: int) -> None:
         if len(self._open) + height - 1 > MAX_DEPTH:
-            raise _Unusable(line, "yaml/depth", f"nested more than {MAX_DEPTH} deep")
+            raise _Unusable(line, *_TOO_DEEP)
 
     def _find(self, line: int, rule: str, message: str) -> None:
         self.findings.append(Finding(Place(self._file, line), rule, message))
@@ -264,6 +265,8 @@ def _events(text: str) -> Iterator[yaml.Event]:
         mark = error.problem_mark or error.context_mark
         # The end of a truncated file may be told as a line behind the last one.
         line = min(mark.line if mark else 0, text.rstrip().count("\n")) + 1
+        if error.problem == "exceeded maximum nesting depth":  # the parser's own limit, which it may see before ours
+            raise _Unusable(line, *_TOO_DEEP) from None
         context = error.context and error.context_mark and f"{error.context} from line {error.context_mark.line + 1} on"
         message = ", ".join(part for part in (context, error.problem) if part)
         raise _Unusable(line, "yaml/syntax", message) from None
