@@ -41,7 +41,7 @@ def _they_work() -> None:
     # The oldest SDK knows no limits for log records alone: there, they take the public way.
     assert (records._whole() is not None) == hasattr(LogRecordLimits(), "max_log_record_attributes")
     assert records._blank() is not None
-    assert span_attributes._known() is not None
+    assert span_attributes.known() is not None
 
 
 class Changing(LogRecordProcessor):
@@ -197,7 +197,7 @@ def test_a_span_that_is_not_recorded() -> None:
 
 def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORGE_OTEL_BULK_MERGE", "off")
-    code = "from forge_otel import records, span_attributes; print(records._whole(), span_attributes._known())"
+    code = "from forge_otel import records, span_attributes; print(records._whole(), span_attributes.known())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "None None\n"
 

@@ -1,7 +1,7 @@
 """Attributes of spans, set as the SDK's `Span.set_attributes` sets them, in a fraction of its time.
 
 It copies and checks each of them. Ours are of names and types that it takes as they are; docs/sdk-internals.md says
-what this relies on. Before the first use `_known` compares the spans of both ways; where anything differs, the SDK does
+what this relies on. Before the first use `known` compares the spans of both ways; where anything differs, the SDK does
 it.
 """
 
@@ -32,7 +32,7 @@ def set_attributes(span: Span, attributes: Mapping[str, Any]) -> None:
 
 @functools.lru_cache(maxsize=32)
 def _takes_as_it_is(kind: type) -> bool:
-    return kind.__module__.startswith("opentelemetry.sdk.") and kind is _known()
+    return kind.__module__.startswith("opentelemetry.sdk.") and kind is known()
 
 
 def _put(span: Any, attributes: Mapping[str, Any]) -> bool:
@@ -56,7 +56,7 @@ def _allow_all(limits: Any) -> bool:
 
 
 @functools.cache
-def _known() -> type | None:
+def known() -> type | None:
     """The SDK's class of spans; None where this is not what its `set_attributes` does."""
     try:
         return _tested() if allowed() else None

@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from opentelemetry import _logs, metrics, trace
 
-from . import bulk, guard
+from . import bulk, guard, span_attributes
 from ._version import __version__
 from .records import Records
 from .sampling import Sampler
@@ -138,11 +138,13 @@ class Telemetry:
         return trace.get_tracer(SCOPE_NAME, __version__, self._tracer_provider, SCHEMA_URL)
 
     def _look_at_providers(self) -> None:
-        """Here, and not when a stage waits for its first values to be written."""
+        """Here, and not when a stage waits for its first values to be written, or for its first span to end."""
         provider = self._logger_provider or _logs.get_logger_provider()
         self._records = Records(self._logger, from_sdk=_is_sdk(provider))
         if _is_sdk(self._meter_provider or metrics.get_meter_provider()):
             bulk.works()
+        if _is_sdk(self._tracer_provider or trace.get_tracer_provider()):
+            span_attributes.known()
 
     def _flush(self, provider: MeterProvider) -> None:
         # An exporter that hangs must not hang the run, and force_flush alone does not promise to come back in time.
