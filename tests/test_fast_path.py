@@ -27,11 +27,12 @@ from forge import (
     stage,
 )
 from forge.executor import StageExecutor
-from forge_otel import bulk, guard
+from forge_otel import guard
 from forge_otel.series import FULL, Buffer
 
 from .support.clock import FakeClock
 from .support.runs import PATIENCE, no_thread_is_left, wait
+from .support.shortcuts import found_out_anew
 from .support.small_run import small_run
 from .support.telemetry import Histogram, Recorded, recording
 from .test_concurrency import EVERY, assert_agree, busy_pipeline
@@ -151,8 +152,7 @@ def pipeline_of(count: int, *stages: Any, **more: Any) -> Pipeline:
 
 @RATES
 @pytest.mark.parametrize("merge", ["on", "off"])
-def test_more_than_a_buffer_holds(rate: float, merge: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(bulk.SWITCH, merge)
+def test_more_than_a_buffer_holds(rate: float, merge: str) -> None:
     count = 3 * FULL + 7
     clock = FakeClock()
 
@@ -161,7 +161,7 @@ def test_more_than_a_buffer_holds(rate: float, merge: str, monkeypatch: pytest.M
         clock.advance(0.5)
         return sample
 
-    with recording(sampling_rate=rate) as recorded:
+    with found_out_anew(merge), recording(sampling_rate=rate) as recorded:
         BatchRunner(clock=clock).run(pipeline_of(count, quick)).drain()
         points = recorded.points
     at = "pipeline.name=p, stage.name=quick"

@@ -5,8 +5,6 @@ This uses private parts of the SDK, so the last test runs all others once more o
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -19,13 +17,29 @@ from opentelemetry.sdk._logs.export import (
     SimpleLogRecordProcessor,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, SpanLimits, SpanProcessor, Tracer, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    Decision,
+    ParentBased,
+    ParentBasedTraceIdRatio,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
+from opentelemetry.trace import Link, Status, StatusCode
 
-from forge_otel import records, span_attributes
-from forge_otel.records import Records
-from forge_otel.span_attributes import set_attributes
+from forge_otel.semconv import events
+from forge_otel.shortcuts import log_records
+from forge_otel.shortcuts import spans as span_shortcuts
+from forge_otel.shortcuts.log_records import Records
+from forge_otel.shortcuts.spans import Spans, describe
 
 from .support.oldest import run_on_oldest
+from .support.shortcuts import found_out_anew
 
 ATTRIBUTES: dict[str, Any] = {
     "stage": "annotate",
@@ -37,11 +51,12 @@ ATTRIBUTES: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def _they_work() -> None:
+def _they_work(monkeypatch: pytest.MonkeyPatch) -> None:
     # The oldest SDK knows no limits for log records alone: there, they take the public way.
-    assert (records._whole() is not None) == hasattr(LogRecordLimits(), "max_log_record_attributes")
-    assert records._blank() is not None
-    assert span_attributes.known() is not None
+    assert (log_records.whole() is not None) == hasattr(LogRecordLimits(), "max_log_record_attributes")
+    assert log_records._blank() is not None
+    assert span_shortcuts.known() is not None
+    monkeypatch.setattr(log_records, "time_ns", lambda: 1)
 
 
 class Changing(LogRecordProcessor):
@@ -89,17 +104,20 @@ def _said(log: Any) -> dict[str, Any]:
     }
 
 
-def said(context: Any, **more: Any) -> dict[str, Any]:
+EVENT, BODY = events.FORGE_STAGE_EXCEPTION, "Stage failed"
+
+
+def said(context: Any) -> dict[str, Any]:
+    """What `Logger.emit` is told of the event in public."""
     return {
         "timestamp": 1,
-        "observed_timestamp": 2,
+        "observed_timestamp": 1,
         "context": context,
         "severity_number": SeverityNumber.WARN,
         "severity_text": "WARN",
-        "body": "Stage failed",
+        "body": BODY,
         "attributes": dict(ATTRIBUTES),
         "event_name": "forge.stage.exception",
-        **more,
     }
 
 
@@ -126,7 +144,7 @@ def test_records(span: Any, limits: dict[str, Any]) -> None:
     public, whole = logs(limits), logs(limits)
     context = trace.set_span_in_context(SPAN)
     public.logger.emit(**said(context))
-    Records(whole.logger, from_sdk=True).emit(span, said(context))
+    Records(whole.logger, from_sdk=True).emit(EVENT, BODY, dict(ATTRIBUTES), context, span)
     exported = whole.exported()
     assert exported == public.exported()
     assert [len(logs) for logs in exported] == [1, 1, 1]
@@ -137,14 +155,24 @@ def test_records_in_the_current_context() -> None:
     public, whole = Logs(), Logs()
     with trace.use_span(SPAN):
         public.logger.emit(**said(None))
-        Records(whole.logger, from_sdk=True).emit(None, said(None))
+        Records(whole.logger, from_sdk=True).emit(EVENT, BODY, dict(ATTRIBUTES), None)
     assert whole.exported() == public.exported()
+
+
+def test_records_that_say_what_has_to_be_cleaned() -> None:
+    public, whole = Logs(), Logs()
+    unclean: dict[str, Any] = {"list": ["a", "b"], "numbers": [1, 2]}
+    public.logger.emit(**{**said(None), "attributes": dict(unclean)})
+    Records(whole.logger, from_sdk=True).emit(EVENT, BODY, dict(unclean), None)
+    exported = whole.exported()
+    assert exported == public.exported()
+    assert exported[0][0]["attributes"]["list"] == ("a", "b")
 
 
 def test_limits_that_drop_attributes_are_the_sdks_to_keep() -> None:
     limited = logs({"max_log_record_attributes": 2})
     with pytest.warns(Warning, match="dropped"):
-        Records(limited.logger, from_sdk=True).emit(SPAN, said(trace.set_span_in_context(SPAN)))
+        Records(limited.logger, from_sdk=True).emit(EVENT, BODY, dict(ATTRIBUTES), trace.set_span_in_context(SPAN))
     assert {log["dropped"] for log in limited.exported()[0]} == {4}  # three of ours, one for what is added
 
 
@@ -157,7 +185,7 @@ def test_a_logger_of_somebody_else() -> None:
             self.seen = keywords
 
     logger = Kept("test")
-    Records(logger, from_sdk=False).emit(SPAN, said(trace.set_span_in_context(SPAN)))
+    Records(logger, from_sdk=False).emit(EVENT, BODY, dict(ATTRIBUTES), trace.set_span_in_context(SPAN), SPAN)
     assert logger.seen == said(logger.seen["context"])
 
 
@@ -169,37 +197,193 @@ SPAN_LIMITS = {
 }
 
 
+def tracer(*processors: Any, **more: Any) -> Any:
+    provider = TracerProvider(resource=Resource({}), shutdown_on_exit=False, **more)
+    for processor in processors:
+        provider.add_span_processor(processor)
+    return provider.get_tracer("test")
+
+
+def contents(span: Any) -> dict[str, Any]:
+    """What a span says, but for its ids and times."""
+    return {
+        "attributes": dict(span.attributes),
+        "dropped": span.dropped_attributes,
+        "status": (span.status.status_code, span.status.description),
+        "parent": span.parent,
+        "links": len(span.links),
+        "kind": span.kind,
+        "name": span.name,
+    }
+
+
+UNCLEAN: dict[str, Any] = {"list": ["a"], "numbers": [1, 2], "stage": "annotate"}
+
+
+@pytest.mark.parametrize("said", [ATTRIBUTES, UNCLEAN], ids=["clean", "unclean"])
+@pytest.mark.parametrize("failure", [None, "failed"])
+@pytest.mark.parametrize("before", [StatusCode.UNSET, StatusCode.OK, StatusCode.ERROR])
 @pytest.mark.parametrize("limits", SPAN_LIMITS.values(), ids=SPAN_LIMITS)
-def test_attributes_of_spans(limits: SpanLimits) -> None:
-    tracer = TracerProvider(resource=Resource({}), shutdown_on_exit=False, span_limits=limits).get_tracer("test")
-    public, put = (tracer.start_span("s", attributes={"stage": "first", "id": "1"}) for _ in range(2))
-    public.set_attributes(ATTRIBUTES)
-    set_attributes(put, ATTRIBUTES)
+def test_what_a_span_says(limits: SpanLimits, before: StatusCode, failure: str | None, said: dict[str, Any]) -> None:
+    made = tracer(span_limits=limits)
+    public, put = (made.start_span("s", attributes={"stage": "first", "id": "1"}) for _ in range(2))
+    for span in (public, put):
+        span.set_status(before)
+    public.set_attributes(said)
+    if failure is not None:
+        public.set_status(Status(StatusCode.ERROR, failure))
+    describe(put, said, failure)
     for span in (public, put):
         span.end()
-    contents = [(dict(span.attributes), span.dropped_attributes) for span in (public, put)]  # type: ignore[attr-defined]
-    assert contents[0] == contents[1]
-    assert len(contents[0][0]) == (3 if limits.max_span_attributes == 3 else 6)
+    assert contents(put) == contents(public)
+    assert len(put.attributes) == (3 if limits.max_span_attributes == 3 else len(said) + 1)
 
 
 def test_a_span_that_has_ended_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    span: Any = TracerProvider(resource=Resource({}), shutdown_on_exit=False).get_tracer("test").start_span("s")
+    span = tracer().start_span("s")
     span.end()
-    set_attributes(span, {"late": 1})
+    describe(span, {"late": 1}, "failed")
     assert dict(span.attributes) == {}
+    assert span.status.status_code is StatusCode.UNSET
     assert "ended span" in caplog.text
 
 
 def test_a_span_that_is_not_recorded() -> None:
-    set_attributes(trace.INVALID_SPAN, {"a": 1})
+    describe(trace.INVALID_SPAN, {"a": 1}, "failed")
     assert not trace.INVALID_SPAN.is_recording()
 
 
-def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORGE_OTEL_BULK_MERGE", "off")
-    code = "from forge_otel import records, span_attributes; print(records._whole(), span_attributes.known())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "None None\n"
+class Looking(SpanProcessor):
+    """Looks at spans that start, as a user's processor may."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        self.seen.append(dict(span.attributes))
+        span.set_attribute("seen", True)
+
+
+class Choosing(Sampler):
+    """Looks at attributes, as a user's sampler may, and adds one."""
+
+    def should_sample(
+        self,
+        parent_context: Any,
+        trace_id: int,
+        name: str,
+        kind: Any = None,
+        attributes: Any = None,
+        *_: Any,
+        **__: Any,
+    ) -> SamplingResult:
+        if attributes and attributes.get("stage") == "annotate":
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, {**attributes, "chosen": True})
+        return SamplingResult(Decision.DROP)
+
+    def get_description(self) -> str:
+        return "Choosing"
+
+
+SAMPLERS: dict[str, tuple[Sampler, bool]] = {
+    "on": (ALWAYS_ON, True),
+    "off": (ALWAYS_OFF, True),
+    "parent": (ParentBased(ALWAYS_ON), True),
+    "ratio": (TraceIdRatioBased(1), True),
+    "ratio below a parent": (ParentBasedTraceIdRatio(1), True),
+    "own": (Choosing(), False),
+    "own below a parent": (ParentBased(Choosing()), False),
+    "own of children": (ParentBased(ALWAYS_ON, local_parent_sampled=Choosing()), False),
+}
+
+
+def started_bare(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each span that starts, whether the SDK is told no attributes."""
+    bare: list[bool] = []
+    start_span = Tracer.start_span
+
+    def noted(
+        self: Tracer, name: str, context: Any = None, kind: Any = None, attributes: Any = None, *more: Any, **rest: Any
+    ) -> Any:
+        bare.append(attributes is None)
+        return start_span(self, name, context, kind, attributes, *more, **rest)
+
+    monkeypatch.setattr(Tracer, "start_span", noted)
+    return bare
+
+
+def start_both(made: Any) -> tuple[Any, Any]:
+    """A span as the SDK starts it, and as we do."""
+    parent = trace.set_span_in_context(SPAN)
+    arguments = ("s", parent, trace.SpanKind.CLIENT, ATTRIBUTES, [Link(SPAN.get_span_context())], 5)
+    return made.start_span(*arguments), Spans(made).start(*arguments)
+
+
+@pytest.mark.parametrize(("sampler", "short"), SAMPLERS.values(), ids=SAMPLERS)
+def test_spans_start_alike_with_every_sampler(sampler: Sampler, short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = started_bare(monkeypatch)
+    public, ours = start_both(tracer(sampler=sampler))
+    assert bare == [False, short]
+    assert ours.is_recording() == public.is_recording() == (sampler is not ALWAYS_OFF)
+    if ours.is_recording():
+        assert contents(ours) == contents(public)
+        assert ours.start_time == public.start_time == 5
+
+
+@pytest.mark.parametrize("limits", SPAN_LIMITS.values(), ids=SPAN_LIMITS)
+def test_spans_start_alike_with_limits(limits: SpanLimits) -> None:
+    public, ours = start_both(tracer(span_limits=limits))
+    assert contents(ours) == contents(public)
+
+
+def test_processors_that_do_nothing_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = started_bare(monkeypatch)
+    exporters = [InMemorySpanExporter(), InMemorySpanExporter()]
+    made = tracer(SimpleSpanProcessor(exporters[0]), BatchSpanProcessor(exporters[1]))
+    public, ours = start_both(made)
+    assert bare == [False, True]
+    for span in (public, ours):
+        span.end()
+    made.span_processor.shutdown()
+    for exporter in exporters:
+        one, other = exporter.get_finished_spans()
+        assert contents(one) == contents(other)
+
+
+def test_a_processor_that_looks_sees_all() -> None:
+    looking = Looking()
+    public, ours = start_both(tracer(BatchSpanProcessor(InMemorySpanExporter()), looking))
+    assert contents(ours) == contents(public)
+    assert ours.attributes["seen"] is True
+    assert looking.seen == [ATTRIBUTES, ATTRIBUTES]
+
+
+def test_a_processor_that_is_added_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = started_bare(monkeypatch)
+    provider = TracerProvider(resource=Resource({}), shutdown_on_exit=False)
+    spans = Spans(provider.get_tracer("test"))
+    spans.start("s", None, trace.SpanKind.INTERNAL, ATTRIBUTES)
+    looking = Looking()
+    provider.add_span_processor(looking)
+    spans.start("s", None, trace.SpanKind.INTERNAL, ATTRIBUTES)
+    assert looking.seen == [ATTRIBUTES]
+    assert bare == [True, False]
+
+
+def test_processors_that_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = started_bare(monkeypatch)
+    made = tracer(active_span_processor=ConcurrentMultiSpanProcessor())
+    public, ours = start_both(made)
+    made.span_processor.shutdown()
+    assert contents(ours) == contents(public)
+    assert bare == [False, False]
+
+
+def test_they_can_be_switched_off() -> None:
+    with found_out_anew("off"):
+        assert (log_records.whole(), span_shortcuts.known()) == (None, None)
+        public, ours = start_both(tracer())
+        assert contents(ours) == contents(public)
 
 
 def test_all_of_this_on_the_oldest_sdk() -> None:

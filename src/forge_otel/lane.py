@@ -15,6 +15,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from . import guard
+from .current import with_span
 from .operation import Call, Operation
 from .semconv import attributes as a
 from .semconv.definitions import Instrument
@@ -167,7 +168,7 @@ class Lane(ABC):
                     said = {**attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
                     if error is not None:
                         said.update(exception_attributes(error))
-                    self.run.telemetry.emit(event, body, said, context, span)
+                    self.run.telemetry.records.emit(event, body, said, context, span)
         except Exception as fault:  # noqa: BLE001 - the span is to be ended
             guard.swallow(fault, f"the events of {self.operation.name}")
 
@@ -228,19 +229,14 @@ class Lane(ABC):
         scope.busy_span = None
         try:
             record, around = self.record, otel_context.get_current()
-            span = self.run.telemetry.tracer.start_span(
-                record.name,
-                around,  # otherwise the SDK looks for it again and again
-                kind=record.defined.kind,
-                attributes={**record.attributes, a.FORGE_SAMPLE_ID: scope.sample_id},
-                record_exception=False,
-                set_status_on_exception=False,
-            )
+            said = {**record.attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
+            # With the context, or the SDK looks for it again and again.
+            span = self.run.telemetry.spans.start(record.name, around, record.defined.kind, said)
             scope.busy_span = span
             if span.is_recording():
                 scope.spans += 1
                 self.run.count_span()
-            context = trace.set_span_in_context(span, around)
+            context = with_span(span, around)
             return context, otel_context.attach(context)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the span of {self.operation.name}")

@@ -320,14 +320,8 @@ class Call:
         attributes = self.attributes
         linked = self.scopes if self.operation.links_samples else ()
         links = [Link(scope.span.get_span_context()) for scope in linked if scope.span is not None]
-        self.span = self.telemetry.tracer.start_span(
-            span_name(defined, attributes),
-            kind=defined.kind,
-            attributes=start_attributes(defined, attributes),
-            links=links,
-            record_exception=False,
-            set_status_on_exception=False,
-        )
+        name, said = span_name(defined, attributes), start_attributes(defined, attributes)
+        self.span = self.telemetry.spans.start(name, None, defined.kind, said, links)
         self.context = trace.set_span_in_context(self.span)
         if self.run is not None and self.span.is_recording():
             self.run.count_span()
@@ -368,7 +362,7 @@ class Call:
             if not self._may_emit(event, more.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
                 continue
             attributes = {**self.attributes, **more, **(exception_attributes(error) if error is not None else {})}
-            self.telemetry.emit(event, body, given(attributes), self.context)
+            self.telemetry.records.emit(event, body, given(attributes), self.context)
 
     def _may_emit(self, event: Event, kind: str | None) -> bool:
         """Events of errors, as long as the run's budget for their class lasts; of those that say what spans say as

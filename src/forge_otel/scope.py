@@ -9,8 +9,6 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan
 
 from .budget import EventBudget, SpanBudget
@@ -22,6 +20,7 @@ from .series import PATIENCE, Buffer, Tally
 from .trail import LONGEST, STEP
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
     from .batch_lane import BatchLane
@@ -89,8 +88,10 @@ class RunScope:
         self.telemetry = telemetry
         self.call = call
         """The run's own span and attributes."""
-        self.around: Around | None = None
-        """Known since the first sample that is not traced."""
+        self.around: Context | None = None
+        """What is current where no sample is, whose contexts are copies of the run's; known since the first one that is
+        not traced.
+        """
         self.identity = identity
         """What says on every span, metric and event which run it belongs to."""
         self.clock = clock
@@ -220,22 +221,6 @@ class RunScope:
         lanes = (self.stages, self.measurements, self.stage_batches, self.measurement_batches, self.waits, self.writes)
         for known in lanes:
             known.clear()
-
-
-class Around:
-    """What is current in a run where no sample is: the same for all of its samples, whose contexts are copies of the
-    run's.
-    """
-
-    __slots__ = ("_key", "_values")
-
-    def __init__(self, span: Span) -> None:
-        self._values = trace.set_span_in_context(span)
-        (self._key,) = (key for key, value in self._values.items() if value is span)
-
-    def with_span(self, span: Span) -> Context:
-        """`trace.set_span_in_context`, in half of its time."""
-        return Context({**self._values, self._key: span})
 
 
 class SampleScope(NonRecordingSpan):

@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from . import guard
-from .bulk import NOWHERE, Merger
 from .cardinality import Cardinality
 from .semconv import metrics
 from .semconv.definitions import Instrument, Metric
+from .shortcuts.histograms import NOWHERE, Merger
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter

@@ -10,22 +10,23 @@ from weakref import WeakSet
 
 from opentelemetry import _logs, metrics, trace
 
-from . import bulk, guard, span_attributes
+from . import guard
 from ._version import __version__
-from .records import Records
 from .sampling import Sampler
 from .scope import RUN, RunScope
 from .semconv import SCHEMA_URL
 from .semconv import attributes as a
 from .semconv.metrics import FORGE_TELEMETRY_FAULTS
 from .series import Attributes, SeriesTable
+from .shortcuts import histograms
+from .shortcuts.log_records import Records
+from .shortcuts.spans import Spans
 from .state import State
 from .trail import ReservedIds
 from .words import qualified_name
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
-    from opentelemetry.context import Context
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
@@ -58,8 +59,7 @@ class Telemetry:
         self._logger_provider = logger_provider
         self._meter_provider = meter_provider
         self._tracer_provider = tracer_provider
-        self.tracer = self._get_tracer()
-        self.ids = ReservedIds(self.tracer)
+        self._take_tracer()
         self._logger = _logs.get_logger(SCOPE_NAME, __version__, logger_provider, SCHEMA_URL)
         meter = metrics.get_meter(SCOPE_NAME, __version__, meter_provider, SCHEMA_URL)
         self.series = SeriesTable(meter)
@@ -71,28 +71,6 @@ class Telemetry:
     def emits(self, event: Event) -> bool:
         """Whether the configuration wants this event."""
         return self.config.events == "all" or (self.config.events == "default" and event.default)
-
-    def emit(
-        self,
-        event: Event,
-        body: str,
-        attributes: Attributes,
-        context: Context | None,
-        span: trace.Span | None = None,
-    ) -> None:
-        """Write an event; without a context, in the current one. Who knows which span is current there may say it."""
-        now = time.time_ns()
-        said: dict[str, Any] = {
-            "timestamp": now,
-            "observed_timestamp": now,
-            "context": context,
-            "severity_number": event.severity,
-            "severity_text": event.severity.name,
-            "body": body,
-            "attributes": attributes,
-            "event_name": event.name,
-        }
-        self._records.emit(span, said)
 
     def write_zeros(self, points: Iterable[tuple[Metric, Attributes]]) -> None:
         """Let counter series begin at zero, each once, and let that be exported before anything is added to them.
@@ -109,9 +87,8 @@ class Telemetry:
 
     def prepare(self) -> None:
         """A run begins. Since the last one there may be global providers where there were none."""
-        if isinstance(self.tracer, trace.ProxyTracer):
-            self.tracer = self._get_tracer()
-            self.ids = ReservedIds(self.tracer)
+        if isinstance(self._tracer, trace.ProxyTracer):
+            self._take_tracer()
         self._look_at_providers()
 
     def close(self) -> None:
@@ -134,17 +111,17 @@ class Telemetry:
         self.state.close()
         self.ids.restore()
 
-    def _get_tracer(self) -> trace.Tracer:
-        return trace.get_tracer(SCOPE_NAME, __version__, self._tracer_provider, SCHEMA_URL)
+    def _take_tracer(self) -> None:
+        self._tracer = trace.get_tracer(SCOPE_NAME, __version__, self._tracer_provider, SCHEMA_URL)
+        self.ids = ReservedIds(self._tracer)
+        self.spans = Spans(self._tracer)
 
     def _look_at_providers(self) -> None:
         """Here, and not when a stage waits for its first values to be written, or for its first span to end."""
         provider = self._logger_provider or _logs.get_logger_provider()
-        self._records = Records(self._logger, from_sdk=_is_sdk(provider))
+        self.records = Records(self._logger, from_sdk=_is_sdk(provider))
         if _is_sdk(self._meter_provider or metrics.get_meter_provider()):
-            bulk.works()
-        if _is_sdk(self._tracer_provider or trace.get_tracer_provider()):
-            span_attributes.known()
+            histograms.works()
 
     def _flush(self, provider: MeterProvider) -> None:
         # An exporter that hangs must not hang the run, and force_flush alone does not promise to come back in time.

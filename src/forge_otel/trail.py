@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext
 
 from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
-from .span_attributes import set_attributes
+from .shortcuts.spans import describe
 from .words import message
 
 if TYPE_CHECKING:
@@ -214,9 +214,7 @@ def _start(
     attributes = {**record.attributes, a.FORGE_TRACE_LATE: True}
     if sample_id is not None and a.FORGE_SAMPLE_ID in record.defined.start_attributes:
         attributes[a.FORGE_SAMPLE_ID] = sample_id
-    span = run.telemetry.tracer.start_span(
-        record.name, context, record.defined.kind, attributes, links, started, record_exception=False
-    )
+    span = run.telemetry.spans.start(record.name, context, record.defined.kind, attributes, links, started)
     if span.is_recording():
         run.count_span()
     return span
@@ -225,9 +223,7 @@ def _start(
 def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int | None = None) -> None:
     """Say how it ended; now, or at a Unix time in nanoseconds."""
     try:
-        set_attributes(span, given(ended))
-        if error is not None:
-            span.set_status(Status(StatusCode.ERROR, message(error)))
+        describe(span, given(ended), message(error) if error is not None else None)
     finally:
         span.end(at)
 

@@ -12,8 +12,9 @@ from opentelemetry.trace import Link
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .. import guard
+from ..current import with_span
 from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE, Around, RunScope, SampleScope
+from ..scope import RUN, SAMPLE, RunScope, SampleScope
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
@@ -66,14 +67,12 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Samp
         _leave_out(run, scope, _BUDGET)
         return
     alone = telemetry.config.trace_per_sample
-    span = telemetry.tracer.start_span(
+    span = telemetry.spans.start(
         spans.FORGE_SAMPLE.type,
-        context=_ROOT if alone else None,
-        kind=spans.FORGE_SAMPLE.kind,
-        attributes=_attributes(run, sample),
-        links=_to_run(run) if alone else (),
-        record_exception=False,
-        set_status_on_exception=False,
+        _ROOT if alone else None,
+        spans.FORGE_SAMPLE.kind,
+        _attributes(run, sample),
+        _to_run(run) if alone else (),
     )
     otel_context.attach(trace.set_span_in_context(span))
     if span.is_recording():
@@ -87,8 +86,8 @@ def _leave_out(run: RunScope, scope: SampleScope, why: str) -> None:
     """Its span is not recorded, unless it turns out to be worth it; until then, the scope stands for it."""
     scope.why = why
     if run.around is None:
-        run.around = Around(scope)
-    otel_context.attach(run.around.with_span(scope))
+        run.around = otel_context.get_current()
+    otel_context.attach(with_span(scope, run.around))
 
 
 def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:

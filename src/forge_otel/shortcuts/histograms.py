@@ -1,17 +1,11 @@
 """Many values at once into a histogram of the SDK: what its public `record` does to each of them, at a fraction of the
 cost.
-
-What the SDK keeps private is used in this module, `records` and `span_attributes` alone; docs/sdk-internals.md says
-why, and what it relies on. Before the first use `works` compares it with the public way; where anything differs, the
-public way is taken.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
 import math
-import os
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -22,15 +16,12 @@ from weakref import WeakKeyDictionary
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, set_span_in_context
 
-SWITCH: Final = "FORGE_OTEL_BULK_MERGE"
-"""The variable that switches this off, by the value `off`."""
+from . import tested
 
 _EMPTY: Final = Context()
 NOWHERE: Final = set_span_in_context(INVALID_SPAN, _EMPTY)
 """The context of what is written later than it happened: no span is current. (For an empty context the SDK would take
 the current one.)"""
-
-_logger = logging.getLogger(__package__)
 
 Measure = Callable[[float], Any]
 """Makes the SDK's `Measurement` of a value."""
@@ -208,23 +199,10 @@ def _merges() -> dict[type, Merge]:
     }
 
 
-def works() -> bool:
-    """Whether this SDK is one with which merging gives what its public `record` gives, and nobody switched it off."""
-    return allowed() and _tested()
-
-
-def allowed() -> bool:
-    """Whether nobody has switched off the use of what the SDK keeps private."""
-    return os.environ.get(SWITCH, "").strip().lower() != "off"
-
-
-@functools.cache
-def _tested() -> bool:
-    try:
-        return all(public == merged for public, merged in _comparisons())
-    except Exception:
-        _logger.debug("this SDK's histograms are not those that are known here", exc_info=True)
-        return False
+@tested
+def works() -> bool | None:
+    """Whether this SDK is one with which merging gives what its public `record` gives."""
+    return all(public == merged for public, merged in _comparisons())
 
 
 _TEST_VALUES: Final = (0.0, 0.25, 0.0, 0.5, 4.0, 0.375, 1.0, 96.0, 0.5, 0.03125)

@@ -25,10 +25,11 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext
 
-from forge_otel import bulk
-from forge_otel.bulk import Merger
+from forge_otel.shortcuts import histograms
+from forge_otel.shortcuts.histograms import Merger
 
 from .support.oldest import run_on_oldest
+from .support.shortcuts import found_out_anew
 
 BOUNDARIES = (0.25, 0.5, 1, 50)
 ATTRIBUTES = {"pipeline": "p", "stage": "s"}
@@ -74,7 +75,7 @@ def assert_same(public: Side, merged: Side, attributes: dict[str, str] = ATTRIBU
     merger = Merger(merged.histogram, attributes, BOUNDARIES)
     for chunk in CHUNKS:
         for value in chunk:
-            public.histogram.record(value, attributes, bulk.NOWHERE)
+            public.histogram.record(value, attributes, histograms.NOWHERE)
         merger(chunk)
         for one, other in zip(public.readers, merged.readers, strict=True):
             assert points(one) == points(other)
@@ -93,7 +94,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
 
 @pytest.fixture(autouse=True)
 def _it_works() -> None:
-    assert bulk.works()
+    assert histograms.works()
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS.values(), ids=AGGREGATIONS.keys())
@@ -159,7 +160,7 @@ def test_values_that_the_sdk_refuses(caplog: pytest.LogCaptureFixture) -> None:
     public, merged = both()
     values = [1.0, -1.0, float("inf"), 2.0]  # older SDKs take what is infinite
     for value in values:
-        public.histogram.record(value, ATTRIBUTES, bulk.NOWHERE)
+        public.histogram.record(value, ATTRIBUTES, histograms.NOWHERE)
     Merger(merged.histogram, ATTRIBUTES)(values)
     assert points(public.readers[0]) == points(merged.readers[0])
     assert [record.getMessage() for record in caplog.records[: len(caplog.records) // 2]] == [
@@ -170,7 +171,7 @@ def test_values_that_the_sdk_refuses(caplog: pytest.LogCaptureFixture) -> None:
 def test_exemplars_of_those_who_want_one_of_everything() -> None:
     public, merged = both(exemplar_filter=AlwaysOnExemplarFilter())
     for value in (0.1, 0.3):
-        public.histogram.record(value, ATTRIBUTES, bulk.NOWHERE)
+        public.histogram.record(value, ATTRIBUTES, histograms.NOWHERE)
     Merger(merged.histogram, ATTRIBUTES)([0.1, 0.3])
     for side in (public, merged):
         (point,) = points(side.readers[0])["h"]
@@ -219,28 +220,22 @@ def test_it_is_merged_unless_switched_off(monkeypatch: pytest.MonkeyPatch) -> No
     assert_same(*both())
     public = len(recorded)
     assert public == sum(map(len, CHUNKS))
-    monkeypatch.setenv("FORGE_OTEL_BULK_MERGE", "off")
-    assert_same(*both())
+    with found_out_anew("off"):
+        assert_same(*both())
     assert len(recorded) == 3 * public
 
 
 @pytest.mark.parametrize("fault", ["different", "missing"])
-def test_an_sdk_with_which_it_does_not_work(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    if fault == "different":
-        monkeypatch.setattr(bulk, "_explicit", lambda *_: None)
-    else:
-        monkeypatch.delattr(Merger, "_find")
-    bulk._merges.cache_clear()
-    bulk._tested.cache_clear()
-    try:
-        assert not bulk.works()
-        recorded = one_by_one(monkeypatch)
+def test_an_sdk_with_which_it_does_not_work(fault: str) -> None:
+    with found_out_anew() as patch:
+        if fault == "different":
+            patch.setattr(histograms, "_explicit", lambda *_: None)
+        else:
+            patch.delattr(Merger, "_find")
+        assert not histograms.works()
+        recorded = one_by_one(patch)
         assert_same(*both())
         assert len(recorded) == 2 * sum(map(len, CHUNKS))
-    finally:
-        monkeypatch.undo()
-        bulk._merges.cache_clear()
-        bulk._tested.cache_clear()
 
 
 @pytest.mark.parametrize("aggregation", ["explicit", "exponential"])
@@ -257,7 +252,7 @@ def test_threads_that_write_while_others_collect(aggregation: str) -> None:
         merger = Merger(side.histogram, ATTRIBUTES)
         for _ in range(rounds):
             merger(chunk)
-            side.histogram.record(0.5, ATTRIBUTES, bulk.NOWHERE)
+            side.histogram.record(0.5, ATTRIBUTES, histograms.NOWHERE)
 
     working = [threading.Thread(target=write) for _ in range(threads)]
     for thread in working:

@@ -1,60 +1,69 @@
 """Log records, as the SDK's `Logger.emit` makes them from the same arguments, in a fraction of its time.
 
 It copies and checks every attribute of every record. Ours are made for one record each, of names and types that it
-takes as they are; docs/sdk-internals.md says what this relies on. Before the first use `_whole` compares the records of
-both ways; where anything differs, the SDK makes them itself.
+takes as they are.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry._logs import Logger, LogRecord
 
-from .bulk import allowed
+from . import PLAIN, tested
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span
+
+    from ..semconv.definitions import Event
 
 _MOST_ATTRIBUTES: Final = 32
 """No event of ours has so many."""
-
-_logger = logging.getLogger(__package__)
 
 
 class Records:
     """Writes log records to a logger."""
 
-    __slots__ = ("_from_sdk", "_limits", "_logger")
+    __slots__ = ("_from_sdk", "_limits", "_logger", "_whole")
 
     def __init__(self, logger: Logger, *, from_sdk: bool) -> None:
         """`from_sdk` says that the logger's provider is the SDK's."""
         self._logger = logger
         self._from_sdk = from_sdk
-        self._limits: Any = None
-        """Set where records are handed over whole."""
+        self._whole: Any = None
+        """The class of what the SDK is handed; None where it makes that itself."""
+        self._limits = getattr(logger, "_log_record_limits", None)
         # A logger that waits for a provider is not the SDK's, although there may be one now.
-        if from_sdk and type(logger).__module__.startswith("opentelemetry.sdk.") and _whole() is not None:
-            limits = getattr(logger, "_log_record_limits", None)
-            if _allow_all(limits):
-                self._limits = limits
+        if from_sdk and type(logger).__module__.startswith("opentelemetry.sdk.") and _allow_all(self._limits):
+            self._whole = whole()
 
-    def emit(self, span: Span | None, said: dict[str, Any]) -> None:
-        """Write the record that these arguments of `Logger.emit` describe; its attributes are nobody else's.
-
-        The span is the one that is current in its context, if that is known.
+    def emit(
+        self, event: Event, body: str, attributes: dict[str, Any], context: Context | None, span: Span | None = None
+    ) -> None:
+        """Write an event; the attributes are nobody else's. The span is the one that is current in the context, if that
+        is known; without a context, it is the current one.
         """
         logger: Any = self._logger
+        said: dict[str, Any] = {
+            "timestamp": (now := time_ns()),
+            "observed_timestamp": now,
+            "context": context,
+            "severity_number": event.severity,
+            "severity_text": event.severity._name_,  # `name` is the same, and found slowly
+            "body": body,
+            "attributes": attributes,
+            "event_name": event.name,
+        }
         if not self._from_sdk:
             logger.emit(**said)
             return
-        record = _record(span, said)
-        if self._limits is not None:
-            whole: Any = _whole()
-            record = whole(record, logger.resource, logger.instrumentation_scope, self._limits)
+        record = _record(span, said) if span is not None and context else _Record(**said)
+        if self._whole is not None and PLAIN.issuperset(map(type, attributes.values())):
+            record = self._whole(record, logger.resource, logger.instrumentation_scope, self._limits)
         logger.emit(record)
 
 
@@ -67,20 +76,16 @@ class _Record(LogRecord):
         return copy
 
 
-def _record(span: Span | None, said: dict[str, Any]) -> Any:
-    """The record. Looking for the span takes longer than all the rest."""
-    blank = _blank() if span is not None and said["context"] else None
-    if span is None or blank is None:
+def _record(span: Span, said: dict[str, Any]) -> Any:
+    """The record, for which nobody has to look for the span: that takes longer than all the rest."""
+    blank = _blank()
+    if blank is None:
         return _Record(**said)
     within = span.get_span_context()
     record = object.__new__(_Record)
-    record.__dict__ = {
-        **blank,
-        **said,
-        "trace_id": within.trace_id,
-        "span_id": within.span_id,
-        "trace_flags": within.trace_flags,
-    }
+    record.__dict__ = values = blank.copy()
+    values.update(said)
+    values["trace_id"], values["span_id"], values["trace_flags"] = within.trace_id, within.span_id, within.trace_flags
     return record
 
 
@@ -102,17 +107,9 @@ def _allow_all(limits: Any) -> bool:
     return (most is None or most >= _MOST_ATTRIBUTES) and length is None
 
 
-@functools.cache
-def _whole() -> Any:
-    """The class of records that the SDK takes as they are; None where it does not, or would make other ones itself."""
-    try:
-        return _tested() if allowed() else None
-    except Exception:
-        _logger.debug("this SDK's log records are not those that are known here", exc_info=True)
-        return None
-
-
-def _tested() -> Any:
+@tested
+def whole() -> Any:
+    """The class of records that the SDK takes as they are; None where it would make other ones itself."""
     from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - it need not be there
 

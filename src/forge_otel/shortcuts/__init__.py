@@ -1,0 +1,46 @@
+"""Short ways into the SDK: what it would make of our values, records and spans, handed to it as it is.
+
+What the SDK keeps private is used in this folder alone; docs/sdk-internals.md says why, and what it relies on. Each way
+is compared with the public one before its first use; where anything differs, the public way is taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
+SWITCH: Final = "FORGE_OTEL_BULK_MERGE"
+"""The variable that switches all of them off, by the value `off`. It is read at the first use in a process."""
+
+PLAIN: Final = frozenset({str, bool, int, float})
+"""The types of values that the SDK takes as they are."""
+
+_logger = logging.getLogger(__package__)
+
+T = TypeVar("T")
+
+
+def tested(test: Callable[[], T | None]) -> _lru_cache_wrapper[T | None]:
+    """Make of a test a function that says what it has found; None where the way is not to be taken.
+
+    That is where the test says so itself or raises, or where `SWITCH` is off. It is made once in a process.
+    """
+
+    @functools.cache
+    @functools.wraps(test)
+    def found() -> T | None:
+        if os.environ.get(SWITCH, "").strip().lower() == "off":
+            return None
+        try:
+            return test()
+        except Exception:
+            _logger.debug("this SDK is not one that is known to %s", test.__module__, exc_info=True)
+            return None
+
+    return found

@@ -1,0 +1,32 @@
+"""The short ways into the SDK, which are otherwise found out about once in a process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from forge_otel.shortcuts import SWITCH, histograms, log_records, spans
+
+
+@contextmanager
+def found_out_anew(switch: str | None = None) -> Iterator[pytest.MonkeyPatch]:
+    """Within the block they are found out about again, with the switch set; what is patched is put back at its end."""
+    with pytest.MonkeyPatch.context() as patch:
+        if switch is not None:
+            patch.setenv(SWITCH, switch)
+        _forget()
+        yield patch
+    _forget()
+
+
+def _forget() -> None:
+    for known in (
+        histograms._merges,
+        histograms.works,
+        log_records.whole,
+        spans.known,
+        spans._takes_as_it_is,
+    ):
+        known.cache_clear()
