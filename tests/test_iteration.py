@@ -532,6 +532,7 @@ if consumer == "abandoned":
         if sample.data == 20:
             break
     sys.exit()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what runs in the background with it ignored
 try:
     asyncio.run(consume_async()) if consumer == "async" else consume()
 except KeyboardInterrupt:

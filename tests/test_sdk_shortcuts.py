@@ -285,6 +285,22 @@ class Choosing(Sampler):
         return "Choosing"
 
 
+class Knowing(ParentBased):
+    """Made of the SDK's samplers, with something else at hand."""
+
+    def __init__(self) -> None:
+        super().__init__(ALWAYS_ON)
+        self.tenants = ["a"]
+
+
+class Replaced(ParentBased):
+    """Decides by a function that was put in."""
+
+    def __init__(self) -> None:
+        super().__init__(ALWAYS_ON)
+        self.should_sample = Choosing().should_sample  # type: ignore[method-assign]
+
+
 SAMPLERS: dict[str, tuple[Sampler, bool]] = {
     "on": (ALWAYS_ON, True),
     "off": (ALWAYS_OFF, True),
@@ -293,6 +309,8 @@ SAMPLERS: dict[str, tuple[Sampler, bool]] = {
     "ratio below a parent": (ParentBasedTraceIdRatio(1), True),
     "own": (Choosing(), False),
     "own below a parent": (ParentBased(Choosing()), False),
+    "own with more in it": (Knowing(), False),
+    "own function": (Replaced(), False),
     "own of children": (ParentBased(ALWAYS_ON, local_parent_sampled=Choosing()), False),
 }
 

@@ -77,7 +77,7 @@ def _is_blind(sampler: Any) -> bool:
     """Whether a sampler does not look at attributes, as far as that is known."""
     from opentelemetry.sdk.trace import sampling  # noqa: PLC0415 - it is there, since there is a sampler
 
-    decides = type(sampler).should_sample
+    decides = _function(sampler, "should_sample")
     if decides is sampling.ParentBased.should_sample:
         return all(_is_blind(asked) for asked in vars(sampler).values())
     return decides in {sampling.StaticSampler.should_sample, sampling.TraceIdRatioBased.should_sample}
@@ -90,7 +90,12 @@ def _are_blind(processor: Any) -> bool:
     if type(processor) is not SynchronousMultiSpanProcessor:
         return False
     nothing = (SpanProcessor.on_start, export.BatchSpanProcessor.on_start, export.SimpleSpanProcessor.on_start)
-    return all(type(behind).on_start in nothing for behind in processor._span_processors)
+    return all(_function(behind, "on_start") in nothing for behind in processor._span_processors)
+
+
+def _function(of: Any, method: str) -> Any:
+    """What a method calls; None where it is something else than a method."""
+    return getattr(getattr(of, method, None), "__func__", None)
 
 
 def describe(span: Span, attributes: Mapping[str, Any], failure: str | None = None) -> None:
