@@ -54,7 +54,6 @@ ATTRIBUTES: dict[str, Any] = {
 def _they_work(monkeypatch: pytest.MonkeyPatch) -> None:
     # The oldest SDK knows no limits for log records alone: there, they take the public way.
     assert (log_records.whole() is not None) == hasattr(LogRecordLimits(), "max_log_record_attributes")
-    assert log_records._blank() is not None
     assert span_shortcuts.known() is not None
     monkeypatch.setattr(log_records, "time_ns", lambda: 1)
 
@@ -138,13 +137,12 @@ def logs(limits: dict[str, Any]) -> Logs:
         pytest.skip("this SDK's providers have no such limits")
 
 
-@pytest.mark.parametrize("span", [SPAN, None], ids=["span", "current"])
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
-def test_records(span: Any, limits: dict[str, Any]) -> None:
+def test_records(limits: dict[str, Any]) -> None:
     public, whole = logs(limits), logs(limits)
     context = trace.set_span_in_context(SPAN)
     public.logger.emit(**said(context))
-    Records(whole.logger, from_sdk=True).emit(EVENT, BODY, dict(ATTRIBUTES), context, span)
+    Records(whole.logger, from_sdk=True).emit(EVENT, BODY, dict(ATTRIBUTES), context)
     exported = whole.exported()
     assert exported == public.exported()
     assert [len(logs) for logs in exported] == [1, 1, 1]
@@ -185,7 +183,7 @@ def test_a_logger_of_somebody_else() -> None:
             self.seen = keywords
 
     logger = Kept("test")
-    Records(logger, from_sdk=False).emit(EVENT, BODY, dict(ATTRIBUTES), trace.set_span_in_context(SPAN), SPAN)
+    Records(logger, from_sdk=False).emit(EVENT, BODY, dict(ATTRIBUTES), trace.set_span_in_context(SPAN))
     assert logger.seen == said(logger.seen["context"])
 
 

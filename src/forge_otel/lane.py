@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 
 from . import guard
 from .current import with_span
@@ -145,7 +144,7 @@ class Lane(ABC):
             else:
                 known.tally.traced.append((result.duration, span.get_span_context()))
             if known.events:
-                self._emit(scope, span, context, known, error)
+                self._emit(scope, context, known, error)
             if span is not None:
                 said = known.record.ended
                 if spending is not None:
@@ -154,21 +153,14 @@ class Lane(ABC):
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             guard.swallow(fault, f"the end of {self.operation.name}")
 
-    def _emit(
-        self,
-        scope: SampleScope,
-        span: trace.Span | None,
-        context: Context | None,
-        known: Known,
-        error: BaseException | None,
-    ) -> None:
+    def _emit(self, scope: SampleScope, context: Context | None, known: Known, error: BaseException | None) -> None:
         try:
             for event, body, attributes in known.events:
                 if a.ERROR_TYPE not in attributes or self.run.may_emit(attributes[a.ERROR_TYPE]):
                     said = {**attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
                     if error is not None:
                         said.update(exception_attributes(error))
-                    self.run.telemetry.records.emit(event, body, said, context, span)
+                    self.run.telemetry.records.emit(event, body, said, context)
         except Exception as fault:  # noqa: BLE001 - the span is to be ended
             guard.swallow(fault, f"the events of {self.operation.name}")
 

@@ -6,18 +6,15 @@ takes as they are.
 
 from __future__ import annotations
 
-import functools
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import trace
 from opentelemetry._logs import Logger, LogRecord
 
 from . import PLAIN, tested
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span
 
     from ..semconv.definitions import Event
 
@@ -41,12 +38,8 @@ class Records:
         if from_sdk and type(logger).__module__.startswith("opentelemetry.sdk.") and _allow_all(self._limits):
             self._whole = whole()
 
-    def emit(
-        self, event: Event, body: str, attributes: dict[str, Any], context: Context | None, span: Span | None = None
-    ) -> None:
-        """Write an event; the attributes are nobody else's. The span is the one that is current in the context, if that
-        is known; without a context, it is the current one.
-        """
+    def emit(self, event: Event, body: str, attributes: dict[str, Any], context: Context | None) -> None:
+        """Write an event, without a context in the current one. The attributes are nobody else's."""
         logger: Any = self._logger
         said: dict[str, Any] = {
             "timestamp": (now := time_ns()),
@@ -61,7 +54,7 @@ class Records:
         if not self._from_sdk:
             logger.emit(**said)
             return
-        record = _record(span, said) if span is not None and context else _Record(**said)
+        record: Any = _Record(**said)
         if self._whole is not None and PLAIN.issuperset(map(type, attributes.values())):
             record = self._whole(record, logger.resource, logger.instrumentation_scope, self._limits)
         logger.emit(record)
@@ -74,30 +67,6 @@ class _Record(LogRecord):
         copy = object.__new__(_Record)
         copy.__dict__ = self.__dict__.copy()
         return copy
-
-
-def _record(span: Span, said: dict[str, Any]) -> Any:
-    """The record, for which nobody has to look for the span: that takes longer than all the rest."""
-    blank = _blank()
-    if blank is None:
-        return _Record(**said)
-    within = span.get_span_context()
-    record = object.__new__(_Record)
-    record.__dict__ = values = blank.copy()
-    values.update(said)
-    values["trace_id"], values["span_id"], values["trace_flags"] = within.trace_id, within.span_id, within.trace_flags
-    return record
-
-
-@functools.cache
-def _blank() -> dict[str, Any] | None:
-    """What is the same in all records like ours; None where the constructor makes other ones of them."""
-    within = trace.SpanContext(1, 2, is_remote=False)
-    context = trace.set_span_in_context(trace.NonRecordingSpan(within))
-    said: dict[str, Any] = {"timestamp": 3, "observed_timestamp": 4, "context": context, "body": "a"}
-    blank = vars(_Record(context=context, observed_timestamp=0))
-    same = {**blank, **said, "trace_id": 1, "span_id": 2, "trace_flags": within.trace_flags} == vars(_Record(**said))
-    return blank if same else None
 
 
 def _allow_all(limits: Any) -> bool:
