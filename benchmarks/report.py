@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from . import plot, tables
@@ -18,8 +19,20 @@ SECTIONS = ("calls", "pipelines", "runner")
 
 
 def save(results: Mapping[str, Any]) -> None:
-    """Put the results into the file; what was not measured this time stays in it."""
-    RESULTS.write_text(json.dumps({**_saved(), **results}, indent=1, ensure_ascii=False) + "\n")
+    """Put the results into the file; what was not measured this time stays in it.
+
+    That is other sections, and longer runs of the same pipelines on the same machine with the same versions.
+    """
+    saved = _saved()
+    pipelines, before = results.get("pipelines"), saved.get("pipelines")
+    if pipelines and before and all(pipelines[about] == before[about] for about in ("machine", "versions")):
+        results = {**results, "pipelines": {**pipelines, "rows": _with_longer(pipelines["rows"], before["rows"])}}
+    RESULTS.write_text(json.dumps({**saved, **results}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _with_longer(rows: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    longest = {row["pipeline"]: row["samples"] for row in sorted(rows, key=itemgetter("samples"))}
+    return [*rows, *(row for row in before if row["samples"] > longest.get(row["pipeline"], row["samples"]))]
 
 
 def write() -> int:

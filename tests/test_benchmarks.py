@@ -230,6 +230,23 @@ def test_the_versions_of_other_environments_are_told_where_they_differ() -> None
     assert report.circumstances(results()["calls"]) == told
 
 
+@pytest.mark.parametrize(("versions", "kept"), [({"sdk": "1"}, [100_000]), ({"sdk": "2"}, [])], ids=["same", "other"])
+def test_longer_runs_stay_among_the_results(
+    versions: dict[str, str], kept: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(added: float, *sizes: int) -> dict[str, Any]:
+        rows = [{"pipeline": "p", "samples": samples, "added": added} for samples in sizes]
+        return {"machine": {"cpu": "c"}, "versions": {"sdk": "1"}, "rows": rows}
+
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
+    report.save({"pipelines": measured(0.2, 1_000, 100_000), "calls": {"rows": []}})
+    report.save({"pipelines": {**measured(0.1, 1_000, 10_000), "versions": versions}})
+    saved = json.loads(report.RESULTS.read_text())
+    rows = [(row["samples"], row["added"]) for row in saved["pipelines"]["rows"]]
+    assert rows == [(1_000, 0.1), (10_000, 0.1), *((samples, 0.2) for samples in kept)]
+    assert saved["calls"] == {"rows": []}
+
+
 def test_the_documentation_is_what_the_report_makes_of_the_results() -> None:
     saved: Mapping[str, Any] = json.loads(report.RESULTS.read_text())
     text = report.PAGE.read_text()
