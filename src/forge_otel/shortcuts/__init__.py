@@ -1,7 +1,7 @@
 """Short ways into the SDK: what it would make of our values, records and spans, handed to it as it is.
 
-They use what the SDK keeps private; docs/sdk-internals.md says why, and what they rely on. Each way is compared with the
-public one before its first use; where anything differs, the public way is taken.
+They use what the SDK keeps private; docs/sdk-internals.md says why, and what they rely on. Each way is compared with
+the public one before its first use; where anything differs, the public way is taken.
 """
 
 from __future__ import annotations
