@@ -18,7 +18,7 @@ from .semconv import SCHEMA_URL
 from .semconv import attributes as a
 from .semconv.metrics import FORGE_TELEMETRY_FAULTS
 from .series import Attributes, SeriesTable
-from .shortcuts import histograms
+from .shortcuts import histograms, is_sdk
 from .shortcuts.log_records import Records
 from .shortcuts.spans import Spans
 from .state import State
@@ -119,8 +119,8 @@ class Telemetry:
     def _look_at_providers(self) -> None:
         """Here, and not when a stage waits for its first values to be written, or for its first span to end."""
         provider = self._logger_provider or _logs.get_logger_provider()
-        self.records = Records(self._logger, from_sdk=_is_sdk(provider))
-        if _is_sdk(self._meter_provider or metrics.get_meter_provider()):
+        self.records = Records(self._logger, from_sdk=is_sdk(type(provider)))
+        if is_sdk(type(self._meter_provider or metrics.get_meter_provider())):
             histograms.works()
 
     def _flush(self, provider: MeterProvider) -> None:
@@ -140,10 +140,6 @@ class Telemetry:
         run = RUN.get()
         attributes = {**(run.identity if run else {}), a.ERROR_TYPE: qualified_name(type(fault))}
         self.series.get(FORGE_TELEMETRY_FAULTS, attributes).append(1)
-
-
-def _is_sdk(provider: object) -> bool:
-    return type(provider).__module__.startswith("opentelemetry.sdk.")
 
 
 def _all_periodic(provider: MeterProvider) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import CodeType, TracebackType
 from typing import Final
 
@@ -102,10 +101,6 @@ def _frames(raised: TracebackType) -> str:
     return found[0]
 
 
-def _qualified_name(kind: type) -> str:
+def qualified_name(kind: type) -> str:
     """`json.decoder.JSONDecodeError`; built-in classes stand without their module."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-qualified_name: Final[Callable[[type], str]] = functools.lru_cache(maxsize=256)(_qualified_name)
-"""The same, which is looked up but once: in an outage it is asked for with every error."""

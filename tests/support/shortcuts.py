@@ -13,12 +13,14 @@ from forge_otel.shortcuts import SWITCH, histograms, log_records, spans
 @contextmanager
 def found_out_anew(switch: str | None = None) -> Iterator[pytest.MonkeyPatch]:
     """Within the block they are found out about again, with the switch set; what is patched is put back at its end."""
-    with pytest.MonkeyPatch.context() as patch:
-        if switch is not None:
-            patch.setenv(SWITCH, switch)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            if switch is not None:
+                patch.setenv(SWITCH, switch)
+            _forget()
+            yield patch
+    finally:
         _forget()
-        yield patch
-    _forget()
 
 
 def _forget() -> None:

@@ -26,6 +26,11 @@ _logger = logging.getLogger(__package__)
 T = TypeVar("T")
 
 
+def is_sdk(kind: type) -> bool:
+    """Whether a class is the SDK's own; says so without importing it."""
+    return kind.__module__.startswith("opentelemetry.sdk.")
+
+
 def tested(test: Callable[[], T | None]) -> _lru_cache_wrapper[T | None]:
     """Make of a test a function that says what it has found; None where the way is not to be taken.
 

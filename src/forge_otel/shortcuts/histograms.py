@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, set_span_in_context
 
-from . import tested
+from . import is_sdk, tested
 
 _EMPTY: Final = Context()
 NOWHERE: Final = set_span_in_context(INVALID_SPAN, _EMPTY)
@@ -97,7 +97,7 @@ class Merger:
 
     def _can_merge(self, histogram: Any, chunk: Chunk) -> bool:
         """Whether the histogram is the SDK's, switched on, would take all values, and keeps none as an exemplar."""
-        if not type(histogram).__module__.startswith("opentelemetry.sdk.") or not works():
+        if not is_sdk(type(histogram)) or not works():
             return False
         if chunk.low < 0 or not math.isfinite(chunk.total):
             return False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry._logs import Logger, LogRecord
 
-from . import PLAIN, tested
+from . import PLAIN, is_sdk, tested
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -35,7 +35,7 @@ class Records:
         """The class of what the SDK is handed; None where it makes that itself."""
         self._limits = getattr(logger, "_log_record_limits", None)
         # A logger that waits for a provider is not the SDK's, although there may be one now.
-        if from_sdk and type(logger).__module__.startswith("opentelemetry.sdk.") and _allow_all(self._limits):
+        if from_sdk and is_sdk(type(logger)) and _allow_all(self._limits):
             self._whole = whole()
 
     def emit(self, event: Event, body: str, attributes: dict[str, Any], context: Context | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import Status, StatusCode
 
-from . import PLAIN, tested
+from . import PLAIN, is_sdk, tested
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -27,16 +27,14 @@ _MOST_ATTRIBUTES: Final = 64
 class Spans:
     """Starts spans."""
 
-    __slots__ = ("_looked", "_tracer")
+    __slots__ = ("_looked", "_takes_them_later", "_tracer")
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer: Any = tracer
-        self._looked: tuple[Any, bool] | None = None
-        """Who was there to look at the attributes of a span that starts, and whether they do not; None where that is
-        not known of this kind of tracer.
-        """
-        if type(tracer).__module__.startswith("opentelemetry.sdk.") and known() is not None:
-            self._looked = (), False
+        self._takes_them_later = is_sdk(type(tracer)) and known() is not None
+        """Whether attributes can be put into a span of this tracer that has started, unless somebody looks before."""
+        self._looked: tuple[Any, bool] = (), False
+        """Who was there to look at the attributes of a span that starts, and whether they do not."""
 
     def start(  # noqa: PLR0917 - those of `Tracer.start_span`, in its order
         self,
@@ -48,7 +46,7 @@ class Spans:
         start_time: int | None = None,
     ) -> Span:
         """Start a span."""
-        tracer, put = self._tracer, self._looked is not None and self._nobody_looks()
+        tracer, put = self._tracer, self._takes_them_later and self._nobody_looks()
         span: Span = tracer.start_span(
             name,
             context,
@@ -68,7 +66,7 @@ class Spans:
         sampler, processor = self._tracer.sampler, self._tracer.span_processor
         there = sampler, processor, getattr(processor, "_span_processors", None)
         looked = self._looked
-        if looked is None or looked[0] != there:  # processors can be added at any time
+        if looked[0] != there:  # processors can be added at any time
             self._looked = looked = there, _is_blind(sampler) and _are_blind(processor)
         return looked[1]
 
@@ -113,7 +111,7 @@ def describe(span: Span, attributes: Mapping[str, Any], failure: str | None = No
 
 @functools.lru_cache(maxsize=32)
 def _takes_as_it_is(kind: type) -> bool:
-    return kind.__module__.startswith("opentelemetry.sdk.") and kind is known()
+    return is_sdk(kind) and kind is known()
 
 
 def _put(span: Any, attributes: Mapping[str, Any], failure: str | None) -> bool:
@@ -148,7 +146,6 @@ def known() -> type | None:
     limits = SpanLimits(max_span_attributes=_MOST_ATTRIBUTES, max_span_attribute_length=SpanLimits.UNSET)
     tracer = TracerProvider(resource=Resource({}), shutdown_on_exit=False, span_limits=limits).get_tracer("test")
     said: dict[str, Any] = {"a": "b", "c": 1, "d": 0.5, "e": True}
-    kind = None
     for before in (StatusCode.UNSET, StatusCode.OK, StatusCode.ERROR):
         public, put = (tracer.start_span("test", attributes={"a": "a", "f": "g"}) for _ in range(2))
         for span in (public, put):
@@ -161,8 +158,7 @@ def known() -> type | None:
             span.end()
         if _put(put, {"a": "after the end"}, None) or _contents(public) != _contents(put):
             return None
-        kind = type(put)
-    return kind
+    return type(put)
 
 
 def _contents(span: Any) -> tuple[Any, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from grafana_foundation_sdk.builders import table
+
 from ....semconv import attributes as a
 from ....semconv import events as e
 from ....semconv import metrics as m
@@ -198,6 +200,36 @@ def _runs(registry: Registry) -> Section:
         )
         for at, name in ((0.5, "median"), (0.95, "p95"))
     ]
+    return Section(
+        "Runs",
+        [
+            bars(
+                "Runs that ended",
+                "How many runs ended, by outcome. From their events, so that runs of a moment count as well.",
+                [counted(stopped, a.FORGE_RUN_OUTCOME)],
+                none="No run ended",
+                outcomes=ForgeRunOutcome,
+                source=LOKI,
+            ),
+            lines(
+                "Duration of each run",
+                "How long the runs took that ended then, the longest of each pipeline. From their events.",
+                SECONDS,
+                [greatest(summaries, a.FORGE_SUMMARY_DURATION, a.FORGE_PIPELINE_NAME)],
+                source=LOKI,
+            ),
+            lines(
+                "Duration of runs",
+                "Estimated from a histogram's buckets. Exemplars lead to the traces of single runs.",
+                SECONDS,
+                durations,
+            ),
+            _table_of_runs(registry),
+        ],
+    )
+
+
+def _table_of_runs(registry: Registry) -> table.Panel:
     stages = f"/d/{uid('stages')}?var-pipeline=${{__value.raw}}&from=${{__from}}&to=${{__to}}"
     columns = [
         column(a.FORGE_PIPELINE_NAME, "Pipeline", [link("Stages of this pipeline", stages)]),
@@ -223,38 +255,12 @@ def _runs(registry: Registry) -> Section:
         column(a.VCS_REF_HEAD_REVISION, "Revision"),
         *run_columns(),
     ]
-    return Section(
+    return event_table(
         "Runs",
-        [
-            bars(
-                "Runs that ended",
-                "How many runs ended, by outcome. From their events, so that runs of a moment count as well.",
-                [counted(stopped, a.FORGE_RUN_OUTCOME)],
-                none="No run ended",
-                outcomes=ForgeRunOutcome,
-                source=LOKI,
-            ),
-            lines(
-                "Duration of each run",
-                "How long the runs took that ended then, the longest of each pipeline. From their events.",
-                SECONDS,
-                [greatest(summaries, a.FORGE_SUMMARY_DURATION, a.FORGE_PIPELINE_NAME)],
-                source=LOKI,
-            ),
-            lines(
-                "Duration of runs",
-                "Estimated from a histogram's buckets. Exemplars lead to the traces of single runs.",
-                SECONDS,
-                durations,
-            ),
-            event_table(
-                "Runs",
-                "One row for each run that ended in the time range, as its summary says. The pipeline leads to its "
-                "stages, the run to all of its events, the trace to where the time went.",
-                e.FORGE_PIPELINE_SUMMARY,
-                where=_HERE,
-                columns=columns,
-                registry=registry,
-            ),
-        ],
+        "One row for each run that ended in the time range, as its summary says. The pipeline leads to its stages, the "
+        "run to all of its events, the trace to where the time went.",
+        e.FORGE_PIPELINE_SUMMARY,
+        where=_HERE,
+        columns=columns,
+        registry=registry,
     )
