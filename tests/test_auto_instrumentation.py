@@ -212,13 +212,13 @@ CONFIGURATION = """
 file_format: "1.0"
 tracer_provider:
   processors:
-    - simple: {{exporter: {{otlp_file/development: {{output_stream: stdout}}}}}}
+    - batch: {{exporter: {{otlp_file/development: {{output_stream: stdout}}}}}}
 meter_provider:
   readers:
     - periodic: {{exporter: {{otlp_file/development: {{output_stream: stdout}}}}}}
 logger_provider:
   processors:
-    - simple: {{exporter: {{otlp_file/development: {{output_stream: stdout}}}}}}
+    - batch: {{exporter: {{otlp_file/development: {{output_stream: stdout}}}}}}
 instrumentation/development:
   python:
     forge:
