@@ -395,6 +395,13 @@ def test_processors_that_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) 
     assert bare == [False, False]
 
 
+def test_what_variables_say_about_spans_does_not_matter() -> None:
+    with found_out_anew() as patch:
+        patch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+        patch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "1")
+        assert span_shortcuts.known() is not None
+
+
 def test_they_can_be_switched_off() -> None:
     with found_out_anew("off"):
         assert (log_records.whole(), span_shortcuts.known()) == (None, None)

@@ -141,10 +141,12 @@ def known() -> type | None:
     """The SDK's class of spans; None where this is not what its own methods do."""
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - it need not be there
     from opentelemetry.sdk.trace import SpanLimits, TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
 
-    # Given here, the variables for limits count for nothing.
+    # Given here, the variables for limits and for the sampler count for nothing.
     limits = SpanLimits(max_span_attributes=_MOST_ATTRIBUTES, max_span_attribute_length=SpanLimits.UNSET)
-    tracer = TracerProvider(resource=Resource({}), shutdown_on_exit=False, span_limits=limits).get_tracer("test")
+    provider = TracerProvider(ALWAYS_ON, Resource({}), shutdown_on_exit=False, span_limits=limits)
+    tracer = provider.get_tracer("test")
     said: dict[str, Any] = {"a": "b", "c": 1, "d": 0.5, "e": True}
     for before in (StatusCode.UNSET, StatusCode.OK, StatusCode.ERROR):
         public, put = (tracer.start_span("test", attributes={"a": "a", "f": "g"}) for _ in range(2))
