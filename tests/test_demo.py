@@ -38,6 +38,7 @@ from forge_otel.demo.verdict import judge
 
 from .support import vocabulary
 from .support.needs import lacking
+from .support.otlp_files import configuration
 from .test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "code_corpus.py"
@@ -509,21 +510,6 @@ def test_postgresql(folder: Path, expected: Expected, postgresql_url: str, tmp_p
     assert not (tmp_path / "corpus.db").exists()
 
 
-# A file for each signal: on stdout, which nothing locks for all three exporters, long lines may be mixed.
-TO_FILES = """
-file_format: "1.0"
-tracer_provider:
-  processors:
-    - batch: {{exporter: {{otlp_file/development: {{output_stream: {folder}/telemetry/traces.jsonl}}}}}}
-meter_provider:
-  readers:
-    - periodic: {{exporter: {{otlp_file/development: {{output_stream: {folder}/telemetry/metrics.jsonl}}}}}}
-logger_provider:
-  processors:
-    - batch: {{exporter: {{otlp_file/development: {{output_stream: {folder}/telemetry/logs.jsonl}}}}}}
-"""
-
-
 def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
     folder: Path, first: Finished, tmp_path: Path
 ) -> None:
@@ -531,7 +517,7 @@ def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
     if program is None or not importlib.metadata.entry_points(group="opentelemetry_instrumentor", name="forge"):
         lacking("needs opentelemetry-instrument and forge-otel as a distribution: pip install -e '.[dev]'")
     (tmp_path / "telemetry").mkdir()
-    (tmp_path / "otel.yaml").write_text(TO_FILES.format(folder=tmp_path.as_uri()), encoding="utf-8")
+    variables = {"OTEL_CONFIG_FILE": str(configuration(tmp_path / "telemetry"))}
     subprocess.run(
         [program, sys.executable, EXAMPLE, "--input", folder, "--out", tmp_path],
         capture_output=True,
@@ -539,7 +525,7 @@ def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
         env={
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "OTEL_CONFIG_FILE": str(tmp_path / "otel.yaml"),
+            **variables,
         },
     )
     example = finished(tmp_path, first.document)

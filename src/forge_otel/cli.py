@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_semconv(commands)
     _add_statsd_bridge(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -190,6 +191,23 @@ def _add_statsd_bridge(commands: Any) -> None:
         "--max-requests", type=_positive, default=32, metavar="N", help="at most so many requests at once (32)"
     )
     bridge.set_defaults(command=_Command(bridge.prog, ".exporters.bridge", "run", "statsd-bridge"))
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="see what telemetry a pipeline started here would have",
+        description="Does what opentelemetry-instrument does at the start of a process, and says what came of it: "
+        "what is instrumented, the settings, what the sampler does, where traces, metrics and logs go. Run it with "
+        "the variables of your pipeline. Exit code 0, or 1 where some telemetry would not arrive.",
+    )
+    doctor.add_argument(
+        "--send",
+        action="store_true",
+        help="run a pipeline of two samples, forge-otel-doctor, and send its telemetry to where yours goes",
+    )
+    doctor.add_argument("--json", action="store_true", help="print the findings as one JSON document")
+    doctor.set_defaults(command=_Command(doctor.prog, ".doctor.command", "doctor", "auto"))
 
 
 def _positive(text: str) -> int:

@@ -37,6 +37,16 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     _telemetry: Telemetry | None = None
     _patches: Patches | None = None
 
+    @property
+    def config(self) -> ForgeConfig | None:
+        """What is recorded, and how; None where nothing is instrumented."""
+        return self._config
+
+    @property
+    def patched(self) -> int:
+        """How many functions are instrumented; those of modules that are not imported yet are not."""
+        return self._patches.placed if self._patches is not None else 0
+
     def instrumentation_dependencies(self) -> Collection[str]:
         """None: a name that pip does not know would switch us off without a word."""
         return ()

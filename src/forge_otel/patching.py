@@ -101,6 +101,11 @@ class Patches:
         """Whether there are modules that are not imported yet."""
         return bool(self._targets)
 
+    @property
+    def placed(self) -> int:
+        """How many targets are wrapped."""
+        return len(self._done)
+
     def wrap(self, name: str, module: ModuleType) -> None:
         """Wrap the targets of an imported module, all or none.
 

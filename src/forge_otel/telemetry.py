@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -142,14 +142,18 @@ class Telemetry:
         self.series.get(FORGE_TELEMETRY_FAULTS, attributes).append(1)
 
 
+def readers_of(provider: MeterProvider) -> Sequence[Any] | None:
+    """The readers of a provider. The SDK does not say publicly which it has; None where this does not find them."""
+    configuration = getattr(provider, "_sdk_config", None)  # until SDK 1.44
+    readers: Sequence[Any] | None = getattr(provider, "_metric_readers", getattr(configuration, "metric_readers", None))
+    return readers
+
+
 def _all_periodic(provider: MeterProvider) -> bool:
     """Whether all readers of a provider export by themselves; flushing one that is scraped would make its next scrape
-    repeat what it has seen.
-
-    The SDK does not say publicly which readers a provider has. Where this does not find them, nothing is flushed.
+    repeat what it has seen. Where they are not found, nothing is flushed.
     """
-    configuration = getattr(provider, "_sdk_config", None)  # until SDK 1.44
-    readers: Any = getattr(provider, "_metric_readers", None) or getattr(configuration, "metric_readers", ())
+    readers = readers_of(provider)
     if not readers:
         return False
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415 - only where it is used

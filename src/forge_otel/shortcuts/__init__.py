@@ -26,6 +26,11 @@ _logger = logging.getLogger(__package__)
 T = TypeVar("T")
 
 
+def switched_off() -> bool:
+    """Whether `SWITCH` says so."""
+    return os.environ.get(SWITCH, "").strip().lower() == "off"
+
+
 def is_sdk(kind: type) -> bool:
     """Whether a class is the SDK's own; says so without importing it."""
     return kind.__module__.startswith("opentelemetry.sdk.")
@@ -40,7 +45,7 @@ def tested(test: Callable[[], T | None]) -> _lru_cache_wrapper[T | None]:
     @functools.cache
     @functools.wraps(test)
     def found() -> T | None:
-        if os.environ.get(SWITCH, "").strip().lower() == "off":
+        if switched_off():
             return None
         try:
             return test()
