@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
+import forge
 from forge_otel.doctor.finding import Finding
 from forge_otel.doctor.sampler import examine
 
@@ -117,7 +119,7 @@ def run(*options: str, before: Sequence[str] = (), **environ: str) -> subprocess
     )
 
 
-ALL = ("ok", "forge", "all 36 functions are instrumented")
+ALL = ("ok", "forge", "all 32 functions are instrumented")
 DEFAULTS = ("ok", "settings", "the defaults")
 USUAL_SAMPLER = ("ok", "sampler", f"every run is traced; {FOLLOWS} {PARENT_BASED}")
 OTLP = {
@@ -215,6 +217,20 @@ class TestEnvironments:
         )
         assert findings[-3:] == SIGNALS  # nothing is sent
 
+    def test_another_version_of_forge(self, tmp_path: Path) -> None:
+        shutil.copytree(Path(forge.__file__).parent, tmp_path / "forge")
+        executor = tmp_path / "forge" / "executor.py"
+        executor.write_text(executor.read_text(encoding="utf-8").replace("before_retry", "on_retry"), encoding="utf-8")
+        path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+
+        code, findings, _ = doctor(**OTLP, PYTHONPATH=path)
+
+        assert code == 1
+        (level, subject, message), *others = findings
+        assert (level, subject) == ("warning", "start")
+        assert message.startswith("patching forge.executor failed; the pipeline goes on without it: ")
+        assert others[0] == ("error", "forge", "not instrumented, since it is another version: forge.executor")
+
     def test_a_process_that_is_instrumented_already(self) -> None:
         instrument = str(Path(sys.executable).parent / "opentelemetry-instrument")
         options = ["--traces_exporter", "console", "--metrics_exporter", "none", "--logs_exporter", "none"]
@@ -266,7 +282,7 @@ class TestEnvironments:
         done = run(**OTLP, OTEL_TRACES_SAMPLER="always_off")
 
         assert done.stdout.splitlines()[1:] == [
-            "ok       forge     all 36 functions are instrumented",
+            "ok       forge     all 32 functions are instrumented",
             "ok       settings  the defaults",
             "warning  sampler   of 10,000 runs none would be traced (AlwaysOffSampler)",
             *(f"{level:7}  {subject:8}  {message}" for level, subject, message in SIGNALS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from opentelemetry import context, propagate
@@ -16,7 +16,7 @@ from opentelemetry.trace import TracerProvider
 from . import guard
 from .config import FileEntries, ForgeConfig
 from .instrumentors import targets
-from .patching import Patches
+from .patching import Patches, Target
 from .telemetry import Telemetry
 
 
@@ -43,9 +43,9 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return self._config
 
     @property
-    def patched(self) -> int:
-        """How many functions are instrumented; those of modules that are not imported yet are not."""
-        return self._patches.placed if self._patches is not None else 0
+    def patched(self) -> Sequence[Target]:
+        """The functions that are instrumented; those of modules that are not imported yet are not."""
+        return self._patches.placed if self._patches is not None else ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """None: a name that pip does not know would switch us off without a word."""

@@ -102,9 +102,9 @@ class Patches:
         return bool(self._targets)
 
     @property
-    def placed(self) -> int:
-        """How many targets are wrapped."""
-        return len(self._done)
+    def placed(self) -> Sequence[Target]:
+        """The targets that are wrapped."""
+        return [patch.target for patch in self._done]
 
     def wrap(self, name: str, module: ModuleType) -> None:
         """Wrap the targets of an imported module, all or none.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from forge_otel.vocabulary import collector as own
 from forge_otel.vocabulary import prometheus
 
 from ..support.ports import free_port
-from .pipelines import Database, demo_input, finish, start_demo, start_worker
+from .pipelines import Database, demo_input, finish, start, start_demo, start_worker
 from .programs import text, wait_until
 from .services import Collector, by_label, records
 
@@ -49,6 +50,22 @@ def test_a_run_arrives_whole(stack: Stack, tmp_path: Path) -> None:
     assert len(collector.spans()) == document["telemetry"]["files"][0]["records"]
     assert len(collector.logs()) == document["telemetry"]["files"][2]["records"]
     assert collector.counter("otelcol_receiver_accepted_spans_total") == len(collector.spans())
+
+
+def test_what_the_doctor_sends_arrives(stack: Stack) -> None:
+    collector = stack.collector().run()
+
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.otlp, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    said = finish(start(["-m", "forge_otel.cli", "doctor", "--send"], **variables))
+
+    assert said.splitlines()[-1] == "ok       sent      a run of the pipeline forge-otel-doctor with 2 samples"
+    names = Counter(span["name"] for span in collector.spans())
+    assert names == {"forge.pipeline forge-otel-doctor": 1, "forge.sample": 2, "forge.stage echo": 2}
+    settled = by_label(
+        text(f"http://{collector.scraped}/metrics"), "forge_sample_settled_total", "forge_sample_outcome"
+    )
+    assert settled[("ready",)] == 2
+    assert "forge.pipeline.summary" in [record["eventName"] for record in collector.logs()]
 
 
 def test_log_records_also_go_to_standard_output(stack: Stack, tmp_path: Path) -> None:

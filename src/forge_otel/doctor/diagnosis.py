@@ -21,6 +21,7 @@ from .._version import __version__
 from ..config import ForgeConfig
 from ..instrumentor import ForgeInstrumentor
 from ..instrumentors import targets
+from ..patching import Target
 from ..shortcuts import histograms, log_records, spans
 from . import sampler
 from .finding import Finding, logged
@@ -82,9 +83,14 @@ def _strangers() -> Iterator[Finding]:
             yield Finding("error", "forge", f"{name} installs a package of the same name: {remedy}")
 
 
+def _targets(config: ForgeConfig) -> Sequence[Target]:
+    """The functions of Forge that are to be instrumented; other libraries need not be there."""
+    return [target for target in targets(config.components) if target.module.startswith("forge.")]
+
+
 def _import_forge(config: ForgeConfig | None) -> Finding | None:
     """Import everything that is instrumented, until something cannot be imported."""
-    for module in sorted({target.module for target in targets((config or ForgeConfig()).components)}):
+    for module in sorted({target.module for target in _targets(config or ForgeConfig())}):
         try:
             import_module(module)
         except Exception as fault:  # noqa: BLE001 - that is what is looked for
@@ -95,12 +101,11 @@ def _import_forge(config: ForgeConfig | None) -> Finding | None:
 def _instrumented(instrumentor: ForgeInstrumentor) -> Finding:
     config = instrumentor.config
     if config is not None:
-        wanted, placed = len(targets(config.components)), instrumentor.patched
-        if placed == wanted:
-            return Finding("ok", "forge", f"all {wanted} functions are instrumented")
-        return Finding(
-            "error", "forge", f"{placed} of {wanted} functions are instrumented: this is another version of forge"
-        )
+        wanted, patched = _targets(config), instrumentor.patched
+        lacking = sorted({target.module for target in wanted if target not in patched})
+        if lacking:
+            return Finding("error", "forge", f"not instrumented, since it is another version: {', '.join(lacking)}")
+        return Finding("ok", "forge", f"all {len(wanted)} functions are instrumented")
     disabled = [name.strip() for name in os.environ.get(_DISABLED, "").split(",")]
     if "forge" in disabled or "*" in disabled:
         return Finding("error", "forge", f"not instrumented: {_DISABLED} has {'forge' if 'forge' in disabled else '*'}")

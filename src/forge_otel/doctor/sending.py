@@ -25,7 +25,7 @@ def send(signals: Sequence[Signal]) -> list[Finding]:
     """
     found: list[Finding] = []
     with logged("sent", found):
-        result = BatchRunner().run(Pipeline(name=PIPELINE, source=["one", "two"], stages=[_nothing])).drain()
+        result = BatchRunner().run(Pipeline(name=PIPELINE, source=["one", "two"], stages=[_echo])).drain()
         threads = [
             threading.Thread(target=signal.provider.shutdown, name=signal.name, daemon=True)
             for signal in signals
@@ -46,6 +46,6 @@ def send(signals: Sequence[Signal]) -> list[Finding]:
     return [Finding("ok", "sent", f"a run of the pipeline {PIPELINE} with {result.ledger.settled} samples")]
 
 
-@stage
-def _nothing(sample: Sample) -> Sample:
+@stage(name="echo")
+def _echo(sample: Sample) -> Sample:
     return sample
