@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from .sdk_internals import SWITCH
 from .settings import Setting, boolean, check_fields, flag, number, one_of, word
-from .shortcuts import SWITCH
 
 Events = Literal["default", "all", "none"]
 Hook = Callable[..., object]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import guard
 from .cardinality import Cardinality
+from .sdk_internals.histograms import NOWHERE, Merger
 from .semconv import metrics
 from .semconv.definitions import Instrument, Metric
-from .shortcuts.histograms import NOWHERE, Merger
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter

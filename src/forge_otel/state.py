@@ -11,6 +11,7 @@ from weakref import WeakSet, WeakValueDictionary, ref
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
 from . import guard
+from .sdk_internals.providers import real
 from .semconv import attributes as a
 from .semconv import metrics
 from .semconv.definitions import Instrument, Metric
@@ -72,7 +73,7 @@ class State:
     def observed_by(self, provider: MeterProvider, meter: Meter) -> None:
         """Be what the observable instruments of this meter read, instead of any state before."""
         _observers[:] = [observer for observer in _observers if observer.provider is not None]
-        self._observers = [observer for observer in _observers if observer.provider is _real(provider)]
+        self._observers = [observer for observer in _observers if observer.provider is real(provider)]
         if not self._observers:
             self._observers = [_Observer(provider, meter)]
             _observers.extend(self._observers)
@@ -227,7 +228,7 @@ class _Observer:
     def provider(self) -> MeterProvider | None:
         """The provider, as long as somebody uses it."""
         provider = self._provider()
-        return None if provider is None else _real(provider)
+        return None if provider is None else real(provider)
 
     def _begin(self, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - what is waited for is bounded
         state = self.state
@@ -245,14 +246,6 @@ class _Observer:
 
 
 _observers: list[_Observer] = []
-
-
-def _real(provider: MeterProvider) -> MeterProvider:
-    """The provider itself. Until there is a global one, OpenTelemetry has another stand in for it, whose instruments
-    become the real one's; it does not say publicly which that is.
-    """
-    real: MeterProvider | None = getattr(provider, "_real_meter_provider", None)
-    return provider if real is None else real
 
 
 def _weakly(provider: MeterProvider) -> Callable[[], MeterProvider | None]:

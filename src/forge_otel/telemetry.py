@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from opentelemetry import _logs, metrics, trace
@@ -14,13 +14,14 @@ from . import guard
 from ._version import __version__
 from .sampling import Sampler
 from .scope import RUN, RunScope
+from .sdk_internals import histograms, is_sdk
+from .sdk_internals.log_records import Records
+from .sdk_internals.providers import readers_of
+from .sdk_internals.spans import Spans
 from .semconv import SCHEMA_URL
 from .semconv import attributes as a
 from .semconv.metrics import FORGE_TELEMETRY_FAULTS
 from .series import Attributes, SeriesTable
-from .shortcuts import histograms, is_sdk
-from .shortcuts.log_records import Records
-from .shortcuts.spans import Spans
 from .state import State
 from .trail import ReservedIds
 from .words import qualified_name
@@ -140,13 +141,6 @@ class Telemetry:
         run = RUN.get()
         attributes = {**(run.identity if run else {}), a.ERROR_TYPE: qualified_name(type(fault))}
         self.series.get(FORGE_TELEMETRY_FAULTS, attributes).append(1)
-
-
-def readers_of(provider: MeterProvider) -> Sequence[Any] | None:
-    """The readers of a provider. The SDK does not say publicly which it has; None where this does not find them."""
-    configuration = getattr(provider, "_sdk_config", None)  # until SDK 1.44
-    readers: Sequence[Any] | None = getattr(provider, "_metric_readers", getattr(configuration, "metric_readers", None))
-    return readers
 
 
 def _all_periodic(provider: MeterProvider) -> bool:

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext
 
+from .sdk_internals.spans import describe
 from .semconv import attributes as a
 from .semconv.attributes import ForgeTelemetryReason as Reason
 from .semconv.attributes import ForgeTelemetrySignal as Signal
-from .shortcuts.spans import describe
 from .words import message
 
 if TYPE_CHECKING:

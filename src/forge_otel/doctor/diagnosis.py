@@ -16,13 +16,12 @@ from typing import Final
 from opentelemetry import trace
 from opentelemetry.instrumentation.auto_instrumentation import initialize
 
-from .. import shortcuts
 from .._version import __version__
 from ..config import ForgeConfig
 from ..instrumentor import ForgeInstrumentor
 from ..instrumentors import targets
 from ..patching import Target
-from ..shortcuts import histograms, log_records, spans
+from ..sdk_internals import SWITCH, histograms, log_records, spans, switched_off
 from . import sampler
 from .finding import Finding, logged
 from .signals import Signal, examine, signals
@@ -140,8 +139,8 @@ def _sdk(there: Sequence[Signal]) -> Iterator[Finding]:
 
 def _short_ways() -> Iterator[Finding]:
     """Where this SDK is used in public only, which takes longer."""
-    if shortcuts.switched_off():
-        yield Finding("ok", "speed", f"{shortcuts.SWITCH}=off: only what the SDK has in public is used")
+    if switched_off():
+        yield Finding("ok", "speed", f"{SWITCH}=off: only what the SDK has in public is used")
         return
     ways = {"durations": histograms.works(), "spans": spans.known(), "events": log_records.whole()}
     unknown = [what for what, known in ways.items() if not known]

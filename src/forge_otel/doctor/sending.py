@@ -8,7 +8,7 @@ from typing import Final
 
 from forge import BatchRunner, Pipeline, Sample, stage
 
-from ..shortcuts import is_sdk
+from ..sdk_internals import is_sdk
 from .finding import Finding, logged
 from .signals import Signal
 

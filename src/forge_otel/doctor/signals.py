@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from opentelemetry import _logs, metrics, trace
 
-from ..shortcuts import is_sdk
-from ..telemetry import readers_of
+from ..sdk_internals import is_sdk
+from ..sdk_internals.providers import endpoint_of, exporter_of, processors_of, readers_of
 from .finding import Finding
 
 
@@ -49,7 +49,7 @@ def examine(signal: Signal) -> Finding:
         return Finding("warning", signal.name, f"no SDK is configured for it, so there are no {signal.records}")
     if not is_sdk(kind):
         return Finding("ok", signal.name, f"the provider is {kind.__module__}.{kind.__qualname__}")
-    behind = _behind(provider)
+    behind = readers_of(provider) if signal.name == "metrics" else processors_of(provider)
     if behind is None:
         return Finding("ok", signal.name, "an SDK is configured; what it sends by cannot be seen")
     if not behind:
@@ -61,33 +61,10 @@ def examine(signal: Signal) -> Finding:
     return Finding("ok", signal.name, ", ".join(map(_described, behind)))
 
 
-_PROCESSORS: Final = (
-    ("_active_span_processor", "_span_processors"),
-    ("_multi_log_record_processor", "_log_record_processors"),
-)
-_EXPORTERS: Final = (("span_exporter",), ("_exporter",), ("_batch_processor", "_exporter"))
-
-
-def _behind(provider: Any) -> Sequence[Any] | None:
-    """The processors or readers of one of the SDK's providers; None where they are not found."""
-    readers = readers_of(provider)
-    return readers if readers is not None else next(_reached(provider, _PROCESSORS), None)
-
-
 def _described(processor: Any) -> str:
     """A processor or a reader by its exporter, where it has one."""
-    sender = next(_reached(processor, _EXPORTERS), processor)
-    endpoint = getattr(sender, "_endpoint", None)
-    name = type(sender).__qualname__
-    if not isinstance(endpoint, str):
+    sender = exporter_of(processor) or processor
+    name, endpoint = type(sender).__qualname__, endpoint_of(sender)
+    if endpoint is None:
         return name
     return f"{name} to {re.sub('//[^/@]*@', '//…@', endpoint)}"  # what is before an @ may be a password
-
-
-def _reached(start: Any, paths: Sequence[Sequence[str]]) -> Iterator[Any]:
-    for path in paths:
-        reached = start
-        for name in path:
-            reached = getattr(reached, name, None)
-        if reached is not None:
-            yield reached

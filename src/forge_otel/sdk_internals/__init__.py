@@ -1,7 +1,8 @@
-"""Short ways into the SDK: what it would make of our values, records and spans, handed to it as it is.
+"""All that uses what the SDK keeps private; docs/sdk-internals.md says why, and what it relies on.
 
-They use what the SDK keeps private; docs/sdk-internals.md says why, and what they rely on. Each way is compared with
-the public one before its first use; where anything differs, the public way is taken.
+Three modules are short ways into the SDK: what it would make of our values, records and spans is handed to it as it is.
+Each way is compared with the public one before its first use; where anything differs, the public way is taken. A fourth
+looks at what providers have.
 """
 
 from __future__ import annotations

@@ -1,0 +1,56 @@
+"""What providers have and do not say publicly: where this does not find it, it is done without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from opentelemetry.metrics import MeterProvider
+
+_PROCESSORS: Final = (
+    ("_active_span_processor", "_span_processors"),
+    ("_multi_log_record_processor", "_log_record_processors"),
+)
+_EXPORTERS: Final = (("span_exporter",), ("_exporter",), ("_batch_processor", "_exporter"))
+
+
+def real(provider: MeterProvider) -> MeterProvider:
+    """The provider itself. Until there is a global one, OpenTelemetry has another stand in for it, whose instruments
+    become the real one's.
+    """
+    behind: MeterProvider | None = getattr(provider, "_real_meter_provider", None)
+    return provider if behind is None else behind
+
+
+def readers_of(provider: Any) -> Sequence[Any] | None:
+    """The readers of a meter provider; None where they are not found."""
+    configuration = getattr(provider, "_sdk_config", None)  # until SDK 1.44
+    readers: Sequence[Any] | None = getattr(provider, "_metric_readers", getattr(configuration, "metric_readers", None))
+    return readers
+
+
+def processors_of(provider: Any) -> Sequence[Any] | None:
+    """The processors of a provider of tracers or loggers; None where they are not found."""
+    return _first(provider, _PROCESSORS)
+
+
+def exporter_of(processor: Any) -> Any | None:
+    """What a processor or a reader exports by; None where it is not found, or where there is none."""
+    return _first(processor, _EXPORTERS)
+
+
+def endpoint_of(exporter: Any) -> str | None:
+    """Where an exporter of OTLP sends; None where it is not found."""
+    endpoint = getattr(exporter, "_endpoint", None)
+    return endpoint if isinstance(endpoint, str) else None
+
+
+def _first(start: Any, paths: Sequence[Sequence[str]]) -> Any | None:
+    """What the first of the paths leads to that leads to anything."""
+    for path in paths:
+        reached = start
+        for name in path:
+            reached = getattr(reached, name, None)
+        if reached is not None:
+            return reached
+    return None
