@@ -77,7 +77,7 @@ PARENT_BASED = "(ParentBased{root:AlwaysOnSampler, …)"
             f"about 0.2 % {OF_RUNS}; {FOLLOWS} (ParentBased{{root:TraceIdRatioBased{{0.002}}, …)",
         ),
         (ALWAYS_OFF, "warning", "of 10,000 runs none would be traced (AlwaysOffSampler)"),
-        (Broken(), "error", "Remote raised RuntimeError: no connection"),
+        (Broken(), "error", "Broken raised RuntimeError: no connection"),
     ],
     ids=["parent", "parent ratio", "always on", "ratio", "small ratio", "always off", "broken"],
 )
@@ -156,7 +156,7 @@ class TestEnvironments:
 
     def test_an_exporter_that_does_not_exist(self) -> None:
         message = "Requested component 'otpl' not found in entry point 'opentelemetry_traces_exporter'"
-        assert doctor(OTEL_TRACES_EXPORTER="otpl") == (
+        assert doctor("--send", OTEL_TRACES_EXPORTER="otpl") == (
             1,
             [
                 ("error", "start", f"Configuration of configurator failed: RuntimeError: {message}"),
@@ -168,7 +168,9 @@ class TestEnvironments:
         )
 
     def test_no_exporters(self) -> None:
-        code, findings, _ = doctor(**{f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")})
+        code, findings, _ = doctor(
+            "--send", **{f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
+        )
 
         assert code == 0
         assert findings[-3:] == [
@@ -179,14 +181,14 @@ class TestEnvironments:
 
     def test_an_instrumentation_that_is_disabled(self) -> None:
         said = "not instrumented: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS has forge"
-        assert doctor(**OTLP, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="logging, forge") == (
+        assert doctor("--send", **OTLP, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="logging, forge") == (
             1,
             [("error", "forge", said), USUAL_SAMPLER, *SIGNALS],
             "",
         )
 
     def test_an_sdk_that_is_disabled(self) -> None:
-        assert doctor(**OTLP, OTEL_SDK_DISABLED="true") == (
+        assert doctor("--send", **OTLP, OTEL_SDK_DISABLED="true") == (
             1,
             [ALL, DEFAULTS, ("error", "sdk", "OTEL_SDK_DISABLED=true: nothing is recorded"), *SIGNALS],
             "",
@@ -258,7 +260,7 @@ class TestEnvironments:
                 ("ok", "traces", "FileSpanExporter"),
                 ("ok", "metrics", "FileMetricExporter"),
                 ("ok", "logs", "FileLogExporter"),
-                ("ok", "sent", "a run of the pipeline forge-otel-doctor with 2 samples"),
+                ("ok", "sent", "traces, metrics, logs of a run of the pipeline forge-otel-doctor with 2 samples"),
             ],
             "",
         )

@@ -53,12 +53,13 @@ def diagnose(*, sending: bool) -> Iterator[Finding]:
     yield _versions()
     yield from (finding for finding in heard if not finding.message.startswith(_NOISE))
     yield from _strangers()
-    yield broken or _instrumented(instrumentor)
+    instrumented = broken or _instrumented(instrumentor)
+    yield instrumented
     if instrumentor.config is not None:
         yield _settings(instrumentor.config)
     yield from sdk
     yield from map(examine, there)
-    if sending and broken is None:
+    if sending and all(finding.level != "error" for finding in (instrumented, *sdk)):
         from .sending import send  # noqa: PLC0415 - it needs `forge`, which has been found whole
 
         yield from send(there)
@@ -126,7 +127,7 @@ def _settings(config: ForgeConfig) -> Finding:
 
 def _sdk(there: Sequence[Signal]) -> Iterator[Finding]:
     """What the SDK does with spans, and how fast, where it does anything."""
-    if not any(signal.goes_somewhere for signal in there):
+    if not any(signal.configured for signal in there):
         remedy = "`pip install 'forge-otel[auto]'` brings opentelemetry-distro, which does that from variables"
         known = metadata.entry_points(group=_CONFIGURATORS)
         yield Finding("error", "sdk", "none is configured" if known else f"nothing configures one: {remedy}")

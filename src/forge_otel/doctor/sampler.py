@@ -28,14 +28,14 @@ _QUESTIONS: Final = 10_000
 
 def examine(sampler: Sampler) -> Finding:
     """What the sampler does."""
-    name = textwrap.shorten(sampler.get_description().replace(",", ", "), _LONGEST_NAME, placeholder=" …")
     ids = random.Random(0)  # noqa: S311 - the same answer every time
     traces = [ids.getrandbits(128) for _ in range(_QUESTIONS)]
     try:
         runs = _recorded(sampler, FORGE_PIPELINE.type, FORGE_PIPELINE.kind, [(trace_id, None) for trace_id in traces])
         inside = _recorded(sampler, "GET", SpanKind.CLIENT, [(trace_id, _untraced(trace_id)) for trace_id in traces])
+        name = textwrap.shorten(sampler.get_description().replace(",", ", "), _LONGEST_NAME, placeholder=" …")
     except Exception as fault:  # noqa: BLE001 - it is the user's
-        return Finding("error", "sampler", f"{name} raised {type(fault).__name__}: {fault}")
+        return Finding("error", "sampler", f"{type(sampler).__qualname__} raised {type(fault).__name__}: {fault}")
     if not runs:
         return Finding("warning", "sampler", f"of {_QUESTIONS:,} runs none would be traced ({name})")
     level: Level = "ok"

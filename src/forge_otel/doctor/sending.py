@@ -8,7 +8,6 @@ from typing import Final
 
 from forge import BatchRunner, Pipeline, Sample, stage
 
-from ..sdk_internals import is_sdk
 from .finding import Finding, logged
 from .signals import Signal
 
@@ -20,17 +19,14 @@ PATIENCE: Final = 40.0
 
 
 def send(signals: Sequence[Signal]) -> list[Finding]:
-    """Run a pipeline of one stage and two samples, and shut the providers down, which sends everything; what is wrong
-    is what the exporters log.
+    """Run a pipeline of one stage and two samples, and shut the SDK's providers down, which sends everything; what is
+    wrong is what the exporters log.
     """
+    sent = [signal for signal in signals if signal.by_sdk and (signal.sent_by is None or signal.sent_by)]
     found: list[Finding] = []
     with logged("sent", found):
         result = BatchRunner().run(Pipeline(name=PIPELINE, source=["one", "two"], stages=[_echo])).drain()
-        threads = [
-            threading.Thread(target=signal.provider.shutdown, name=signal.name, daemon=True)
-            for signal in signals
-            if is_sdk(type(signal.provider))
-        ]
+        threads = [threading.Thread(target=signal.provider.shutdown, name=signal.name, daemon=True) for signal in sent]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -40,10 +36,12 @@ def send(signals: Sequence[Signal]) -> list[Finding]:
         for thread in threads
         if thread.is_alive()
     ]
-    errors = [finding for finding in found if finding.level == "error"]
-    if found:
-        return errors or found  # before an error come the warnings of each attempt
-    return [Finding("ok", "sent", f"a run of the pipeline {PIPELINE} with {result.ledger.settled} samples")]
+    if found:  # before an error come the warnings of each attempt
+        return [finding for finding in found if finding.level == "error"] or found
+    if not sent:
+        return []
+    said = ", ".join(signal.name for signal in sent)
+    return [Finding("ok", "sent", f"{said} of a run of the pipeline {PIPELINE} with {result.ledger.settled} samples")]
 
 
 @stage(name="echo")

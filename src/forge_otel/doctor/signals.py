@@ -25,9 +25,19 @@ class Signal:
     """The global one, as it is now."""
 
     @property
-    def goes_somewhere(self) -> bool:
-        """Whether the provider is the SDK's or somebody else's, and not the one that does nothing."""
-        return is_sdk(type(self.provider)) or not type(self.provider).__module__.startswith("opentelemetry.")
+    def configured(self) -> bool:
+        """Whether the provider is not the one that does nothing."""
+        return self.by_sdk or not type(self.provider).__module__.startswith("opentelemetry.")
+
+    @property
+    def by_sdk(self) -> bool:
+        """Whether the provider is the SDK's."""
+        return is_sdk(type(self.provider))
+
+    @property
+    def sent_by(self) -> Sequence[Any] | None:
+        """The processors or readers of the SDK's provider; None where they are not found."""
+        return readers_of(self.provider) if self.name == "metrics" else processors_of(self.provider)
 
 
 def signals() -> Sequence[Signal]:
@@ -44,21 +54,18 @@ def examine(signal: Signal) -> Finding:
 
     The SDK does not say publicly what a provider sends by: where this does not find it, that is said.
     """
-    provider, kind = signal.provider, type(signal.provider)
-    if not signal.goes_somewhere:
+    if not signal.configured:
         return Finding("warning", signal.name, f"no SDK is configured for it, so there are no {signal.records}")
-    if not is_sdk(kind):
+    if not signal.by_sdk:
+        kind = type(signal.provider)
         return Finding("ok", signal.name, f"the provider is {kind.__module__}.{kind.__qualname__}")
-    behind = readers_of(provider) if signal.name == "metrics" else processors_of(provider)
-    if behind is None:
+    sent_by = signal.sent_by
+    if sent_by is None:
         return Finding("ok", signal.name, "an SDK is configured; what it sends by cannot be seen")
-    if not behind:
-        return Finding(
-            "warning",
-            signal.name,
-            f"no exporter, so {signal.records} go nowhere: set OTEL_{signal.name.upper()}_EXPORTER",
-        )
-    return Finding("ok", signal.name, ", ".join(map(_described, behind)))
+    if not sent_by:
+        remedy = f"set OTEL_{signal.name.upper()}_EXPORTER"
+        return Finding("warning", signal.name, f"no exporter, so {signal.records} go nowhere: {remedy}")
+    return Finding("ok", signal.name, ", ".join(map(_described, sent_by)))
 
 
 def _described(processor: Any) -> str:
