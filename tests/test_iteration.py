@@ -533,9 +533,13 @@ if consumer == "abandoned":
             break
     sys.exit()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what runs in the background with it ignored
+# Python may look for signals a moment before one comes, and then wait: something has to wake it up again.
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
 try:
     asyncio.run(consume_async()) if consumer == "async" else consume()
 except KeyboardInterrupt:
+    signal.setitimer(signal.ITIMER_REAL, 0)
     tell(run)
     sys.exit(130)
 """
@@ -555,7 +559,10 @@ def test_ctrl_c_ends_cleanly_and_loses_no_count(kind: str, consumer: str, tmp_pa
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=PATIENCE)
+        try:
+            output, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert (process.returncode, errors) == (130, "")
     result = json.loads(output)
     assert (result["outcome"], result["error_type"]) == ("cancelled", "cancelled")
