@@ -19,6 +19,7 @@ import forge
 from forge import BatchRunner, Pipeline, Sample, Skip, SQLStorage, Stage, StreamingRunner, stage
 from forge.errors import RunCancelled
 
+from .stack.programs import wait_until
 from .support.runs import (
     PATIENCE,
     both_runners,
@@ -292,6 +293,61 @@ def test_a_stage_can_close_its_own_run(runner: Runner, is_async: bool) -> None:
     assert run.result is not None
     assert run.result.outcome == "cancelled"
     assert run.result.ledger.active == run.result.ledger.imbalance == 0
+
+
+def test_an_interrupt_is_not_kept_waiting_by_samples_that_are_ready() -> None:
+    last, interrupted = threading.Event(), threading.Event()
+
+    @stage
+    def interrupting(sample: Sample) -> Sample:
+        if sample.data == 20:
+            last.set()
+            wait(interrupted)
+            raise KeyboardInterrupt
+        return sample
+
+    run = StreamingRunner().run(Pipeline(name="p", source=samples(*range(30)), stages=[interrupting]))
+    assert next(run).data == 0
+    wait(last)
+    wait_until(lambda: run.snapshot().ledger.settled == 20, "all before it have settled")
+    assert [next(run).data for _ in range(3)] == [1, 2, 3]
+    interrupted.set()
+    wait(run.stop)
+    with pytest.raises(KeyboardInterrupt):
+        next(run)
+    assert list(run) == []
+
+
+@every_runner
+def test_several_threads_can_consume_a_run_together(runner: Runner) -> None:
+    run = runner.run(Pipeline(name="p", source=samples(*range(2000)), stages=[same]))
+    shares: list[list[int]] = [[], [], []]
+
+    def consume(share: list[int]) -> None:
+        share.extend(sample.data for sample in run)
+
+    threads = [threading.Thread(target=consume, args=(share,)) for share in shares]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(itertools.chain(*shares)) == list(range(2000))
+    assert run.result is not None
+    assert run.result.outcome == "completed"
+
+
+@every_runner
+def test_sync_and_async_iteration_go_on_from_each_other(runner: Runner) -> None:
+    run = runner.run(Pipeline(name="p", source=samples(*range(300)), stages=[same]))
+
+    async def some(count: int) -> list[int]:
+        return [(await anext(run)).data for _ in range(count)]
+
+    async def rest() -> list[int]:
+        return [sample.data async for sample in run]
+
+    out = [next(run).data, next(run).data, *asyncio.run(some(50)), next(run).data, *asyncio.run(rest())]
+    assert sorted(out) == list(range(300))
 
 
 def test_a_run_that_begins_while_it_is_closed_closes_what_it_set_up() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 from .clock import Clock, SystemClock
@@ -55,6 +55,11 @@ class StageQueue:
         return len(self._items)
 
     @property
+    def closed(self) -> bool:
+        """Whether it was ended at once."""
+        return self._closed
+
+    @property
     def discards(self) -> bool:
         """Whether nobody looks at the samples."""
         return self._discards
@@ -74,6 +79,17 @@ class StageQueue:
             while not self._try_put(item):
                 self._putters.wait()
         return self._was_full(producer, self._now() - started)
+
+    def put_all(self, items: Iterable[Item]) -> None:
+        """`put` for several, in a fraction of its time for each. Nobody is told of what this has to wait.
+
+        Raises:
+            QueueClosed: the run is over.
+        """
+        with self._lock:
+            for item in items:
+                while not self._try_put(item):
+                    self._putters.wait()
 
     async def put_async(self, item: Item, producer: str | None = None) -> float:
         """The same for a task."""
@@ -96,7 +112,8 @@ class StageQueue:
         A sample is laid ready behind the others, and put in if a taker waits: so it never waits while nobody is busy.
         Up to `TOGETHER` may lie there beyond the limit.
         """
-        item.enqueued_at = self._now()
+        if self.stage is not None:  # otherwise nobody asks how long it waits
+            item.enqueued_at = self._now()
         offered = self._offered
         offered.append(item)
         # A taker does it the other way round: it registers, and then looks at what is offered. One sees the other.
@@ -222,7 +239,8 @@ class StageQueue:
             return True
         if len(self._items) >= self.limit:
             return False
-        item.enqueued_at = self._now()
+        if self.stage is not None:  # otherwise nobody asks how long it waits
+            item.enqueued_at = self._now()
         self._items.append(item)
         if self._takers.wakes and len(self._items) >= self._wanted:
             self._takers.wake()

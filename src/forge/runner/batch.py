@@ -53,8 +53,7 @@ class SequentialDriver:
         with self._run.watch(self.output.finish):
             try:
                 while (item := self._take()) is not None:
-                    for ready in self._finish(item):
-                        self.output.put(ready)
+                    self.output.put_all(self._finish(item))
             finally:
                 self._run.close_source()
 

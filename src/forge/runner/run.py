@@ -65,6 +65,7 @@ class Run(Consumable):
         driver: Any,
         replay: Sequence[DeadLetter] | None = None,
     ) -> None:
+        super().__init__()
         self.id = str(uuid.uuid4())
         self.pipeline = pipeline
         self.runner = runner

@@ -177,8 +177,7 @@ class StreamingDriver:
                 if self._sequencer:
                     ready = self._sequencer.release(items)
                 if not self.output.discards:
-                    for item in ready:
-                        self.output.put(item)
+                    self.output.put_all(ready)
 
     def _collect(self, station: _Station) -> list[Item]:
         """The next item, or the next batch; empty at the end."""
