@@ -88,11 +88,14 @@ class Consumable(ABC):
 
     def _held(self) -> Item | None:
         """The next of those that were taken, if there is one. When the run was ended, there is none any more."""
+        taken = self._taken
+        if not taken:
+            return None
         if self._output.closed:
-            self._taken.clear()
+            taken.clear()
         try:
-            return self._taken.popleft()
-        except IndexError:
+            return taken.popleft()
+        except IndexError:  # another thread was quicker
             return None
 
     def drain(self) -> RunResult:
