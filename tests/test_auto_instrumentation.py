@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -15,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from .support.needs import lacking
+import forge
 
-INSTALL = "pip install -e '.[dev]'"
+from .support.needs import need_installed
 
 SCRIPT = """
 from forge import BatchRunner, Pipeline, Sample, stage
@@ -43,17 +42,9 @@ EVENTS = ["forge.pipeline.start", "forge.pipeline.stop", "forge.pipeline.summary
 TO_STDOUT = {f"OTEL_{signal}_EXPORTER": "otlp_json_file" for signal in ("TRACES", "METRICS", "LOGS")}
 
 
-def missing() -> list[str]:
-    distributions = ("forge-otel", "opentelemetry-distro", "opentelemetry-configuration")
-    found = {each.name for each in importlib.metadata.distributions()}
-    return [name for name in distributions if name not in found]
-
-
 @pytest.fixture(autouse=True)
 def _installed() -> None:
-    """Entry points exist only for what is installed."""
-    if missing():
-        lacking(f"needs {', '.join(missing())}: {INSTALL}")
+    need_installed("forge-otel", "opentelemetry-distro", "opentelemetry-configuration")
 
 
 @dataclass
@@ -159,6 +150,11 @@ def test_variables_count(tmp_path: Path) -> None:
     assert output.events == ["forge.stage.start", "forge.stage.stop"] * 2
 
 
+def found_first(folder: Path) -> dict[str, str]:
+    """The environment in which Python looks into this folder before all others."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
+
+
 def witness(folder: Path) -> dict[str, str]:
     """Installs something that says so when OpenTelemetry has loaded all instrumentors; returns the environment for it.
 
@@ -173,8 +169,7 @@ def witness(folder: Path) -> dict[str, str]:
     (folder / "site" / "witness.py").write_text(
         "import sys\n\ndef say():\n    print('all are loaded', file=sys.stderr)\n", encoding="utf-8"
     )
-    path = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")]))
-    return {"PYTHONPATH": path}
+    return found_first(folder / "site")
 
 
 def test_a_bad_variable_is_logged_and_harms_nobody(tmp_path: Path) -> None:
@@ -188,18 +183,17 @@ def test_a_bad_variable_is_logged_and_harms_nobody(tmp_path: Path) -> None:
     assert sorted(output.spans) == SPANS
 
 
+def another_version_of_forge(folder: Path) -> dict[str, str]:
+    """Copies Forge there, without one of the functions that we patch; returns the environment for it."""
+    shutil.copytree(Path(forge.__file__).parent, folder / "forge")
+    executor = folder / "forge" / "executor.py"
+    executor.write_text(executor.read_text(encoding="utf-8").replace("before_retry", "on_retry"), encoding="utf-8")
+    return found_first(folder)
+
+
 def test_another_version_of_forge_is_logged_and_harms_nobody(tmp_path: Path) -> None:
     """A class that we patch is not there: the module stays as it is, the others are instrumented."""
-    old = tmp_path / "old"
-    package = importlib.util.find_spec("forge")
-    assert package is not None
-    assert package.origin is not None
-    shutil.copytree(Path(package.origin).parent, old / "forge")
-    executor = old / "forge" / "executor.py"
-    executor.write_text(executor.read_text(encoding="utf-8").replace("before_retry", "on_retry"), encoding="utf-8")
-    path = os.pathsep.join(filter(None, [str(old), os.environ.get("PYTHONPATH")]))
-
-    output = instrumented(tmp_path, PYTHONPATH=path, **TO_STDOUT)
+    output = instrumented(tmp_path, **another_version_of_forge(tmp_path / "old"), **TO_STDOUT)
 
     [line] = output.log.splitlines()
     assert line.startswith("patching forge.executor failed; the pipeline goes on without it: ")

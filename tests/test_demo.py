@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
-import importlib.metadata
 import io
 import json
 import os
@@ -37,7 +36,7 @@ from forge_otel.demo.summary import show
 from forge_otel.demo.verdict import judge
 
 from .support import vocabulary
-from .support.needs import lacking
+from .support.needs import need_installed
 from .support.otlp_files import configuration
 from .test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service
 
@@ -513,11 +512,10 @@ def test_postgresql(folder: Path, expected: Expected, postgresql_url: str, tmp_p
 def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
     folder: Path, first: Finished, tmp_path: Path
 ) -> None:
+    need_installed("forge-otel", "opentelemetry-distro", "opentelemetry-configuration")
     program = shutil.which("opentelemetry-instrument", path=Path(sys.executable).parent)
-    if program is None or not importlib.metadata.entry_points(group="opentelemetry_instrumentor", name="forge"):
-        lacking("needs opentelemetry-instrument and forge-otel as a distribution: pip install -e '.[dev]'")
+    assert program is not None
     (tmp_path / "telemetry").mkdir()
-    variables = {"OTEL_CONFIG_FILE": str(configuration(tmp_path / "telemetry"))}
     subprocess.run(
         [program, sys.executable, EXAMPLE, "--input", folder, "--out", tmp_path],
         capture_output=True,
@@ -525,7 +523,7 @@ def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
         env={
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            **variables,
+            "OTEL_CONFIG_FILE": str(configuration(tmp_path / "telemetry")),
         },
     )
     example = finished(tmp_path, first.document)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,17 +21,14 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-import forge
 from forge_otel.doctor.finding import Finding
 from forge_otel.doctor.sampler import examine
 
 from .stack.services import records
-from .support.needs import lacking
+from .support.needs import need_installed
 from .support.otlp_files import configuration
 from .support.ports import free_port
-
-NEEDED = ("forge-otel", "opentelemetry-distro", "opentelemetry-configuration")
-INSTALL = "pip install -e '.[dev]'"
+from .test_auto_instrumentation import another_version_of_forge, found_first
 
 INSIDE = "spans of other libraries in a stage are recorded"
 OF_RUNS = "of runs are traced, the others not at all"
@@ -90,10 +86,7 @@ def test_samplers(sampler: Sampler, level: Any, message: str) -> None:
 
 @pytest.fixture
 def _installed() -> None:
-    """Entry points exist only for what is installed."""
-    found = {each.name for each in importlib.metadata.distributions()}
-    if missing := [name for name in NEEDED if name not in found]:
-        lacking(f"needs {', '.join(missing)}: {INSTALL}")
+    need_installed("forge-otel", "opentelemetry-distro", "opentelemetry-configuration")
 
 
 def doctor(*options: str, before: Sequence[str] = (), **environ: str) -> tuple[int, list[tuple[str, str, str]], str]:
@@ -205,9 +198,8 @@ class TestEnvironments:
         (tmp_path / "python_forge-18.6.0.dist-info").mkdir()
         (tmp_path / "python_forge-18.6.0.dist-info" / "METADATA").write_text("Name: python-forge\nVersion: 18.6.0\n")
         (tmp_path / "python_forge-18.6.0.dist-info" / "top_level.txt").write_text("forge\n")
-        path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
 
-        code, findings, _ = doctor("--send", **OTLP, PYTHONPATH=path)
+        code, findings, _ = doctor("--send", **OTLP, **found_first(tmp_path))
 
         assert code == 1
         remedy = "pip uninstall python-forge, then pip install --force-reinstall --no-deps forge-otel"
@@ -220,12 +212,7 @@ class TestEnvironments:
         assert findings[-3:] == SIGNALS  # nothing is sent
 
     def test_another_version_of_forge(self, tmp_path: Path) -> None:
-        shutil.copytree(Path(forge.__file__).parent, tmp_path / "forge")
-        executor = tmp_path / "forge" / "executor.py"
-        executor.write_text(executor.read_text(encoding="utf-8").replace("before_retry", "on_retry"), encoding="utf-8")
-        path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-
-        code, findings, _ = doctor(**OTLP, PYTHONPATH=path)
+        code, findings, _ = doctor(**OTLP, **another_version_of_forge(tmp_path))
 
         assert code == 1
         (level, subject, message), *others = findings

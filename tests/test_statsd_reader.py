@@ -22,11 +22,11 @@ from opentelemetry.sdk.resources import Resource
 from forge_otel.exporters._sockets import Sender
 from forge_otel.exporters.statsd import StatsDMetricReader, StatsDSettings
 
-from .support.needs import lacking
+from .support.needs import INSTALL, lacking
 from .support.ports import free_port
 from .support.runs import PATIENCE
 from .support.statsd import Listener, read
-from .test_auto_instrumentation import INSTALL, SCRIPT, instrumented
+from .test_auto_instrumentation import SCRIPT, instrumented
 
 
 class Telemetry:

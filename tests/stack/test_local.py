@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from forge_otel.vocabulary import collector as own
 from forge_otel.vocabulary import prometheus
 
+from ..support.needs import need_installed
 from ..support.ports import free_port
 from .pipelines import Database, demo_input, finish, start, start_demo, start_worker
 from .programs import text, wait_until
@@ -53,6 +54,7 @@ def test_a_run_arrives_whole(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_what_the_doctor_sends_arrives(stack: Stack) -> None:
+    need_installed("forge-otel", "opentelemetry-distro")
     collector = stack.collector().run()
 
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.otlp, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
