@@ -147,6 +147,7 @@ NOT_OBSERVED = {
     "StageExecutor": {"attempt", "attempt_async", "close"},
     "StageQueue": {
         "put",
+        "put_all",
         "put_async",
         "offer",
         "get",

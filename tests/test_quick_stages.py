@@ -249,7 +249,7 @@ def test_what_is_offered_waits_for_whoever_finds_the_queue_empty() -> None:
 
 def test_no_more_is_offered_than_may_lie_there() -> None:
     clock = WatchedClock(TOGETHER + 2)
-    queue = StageQueue(1, clock=clock)
+    queue = StageQueue(1, stage="s", clock=clock)
     for number in range(TOGETHER):
         assert queue.offer(item(number)) == 0.0
     assert queue.depth == 1  # the last one put in what fits
