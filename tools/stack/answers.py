@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
@@ -20,7 +20,6 @@ from tests.stack.programs import text
 from tests.stack.services import Collector, Loki, PrometheusServer
 
 SERVICE = '{service_name="forge-demo"}'
-COMPLETED = "stats.counters.forge.pipeline.completed.*.*.count"
 FAILURES = f'{SERVICE} | event_name=~"forge.pipeline.exception|forge.stage.exception|forge.dlq.enqueue"'
 
 
@@ -86,6 +85,12 @@ def runs_in(prometheus: PrometheusServer) -> float:
     return prometheus.query("sum(forge_pipeline_completed_total)").get((), 0)
 
 
+def is_in(graphite: Graphite, runs: list[dict[str, Any]]) -> bool:
+    """Whether Graphite has all executions of the runs: not all of them can be asked for in the same moment."""
+    executions = _executions(runs)
+    return sum(_executions_in(graphite, executions).values()) >= executions.total()
+
+
 def records_in(loki: Loki) -> int:
     """How many log records of the demo Loki has."""
     return sum(_counts(loki, f"sum(count_over_time({SERVICE}[1h]))", "event_name").values())
@@ -133,7 +138,7 @@ def _ask(question: Question, asked: Asked, window: int, expected: Mapping[str, f
 
 def _show_statsd(asked: Asked, console: Console) -> bool:
     executions = _executions(asked.runs)
-    found = {name: asked.graphite.total(f"stats.counters.forge.stage.executions.{name}.*.count") for name in executions}
+    found = _executions_in(asked.graphite, executions)
     console.print("[bold]StatsD[/], through the bridge, as it has arrived in Graphite\n")
     table = _table("stats.counters.forge.stage.executions.*.*.count", "Graphite", "the runs")
     for name, value in sorted(found.items()):
@@ -205,6 +210,10 @@ def _beside(form: str, value: float, expected: Mapping[str, float] | None, name:
 
 def _same(found: Mapping[str, float], expected: Mapping[str, float]) -> bool:
     return found.keys() == expected.keys() and all(math.isclose(found[name], expected[name]) for name in found)
+
+
+def _executions_in(graphite: Graphite, stages: Iterable[str]) -> dict[str, float]:
+    return {name: graphite.total(f"stats.counters.forge.stage.executions.{name}.*.count") for name in stages}
 
 
 def _executions(runs: list[dict[str, Any]], key: str = "executions") -> Counter[str]:

@@ -136,7 +136,7 @@ def _wait_for_arrival(stack: Stack, runs: list[dict[str, Any]]) -> None:
         "all runs are in Prometheus": lambda: answers.runs_in(stack.prometheus) == len(runs),
         "all log records are in Loki": lambda: answers.records_in(stack.loki) == records,
         "the Collector's own metrics were scraped": lambda: answers.taken_in(stack.prometheus) == written,
-        "all runs are in Graphite": lambda: stack.graphite.total(answers.COMPLETED) == len(runs),
+        "all runs are in Graphite": lambda: answers.is_in(stack.graphite, runs),
     }
     for what, condition in conditions.items():
         wait_until(condition, what)
