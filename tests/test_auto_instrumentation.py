@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import forge
 
 from .support.needs import need_installed
+from .support.otlp_files import configuration
 
 SCRIPT = """
 from forge import BatchRunner, Pipeline, Sample, stage
@@ -202,32 +204,17 @@ def test_another_version_of_forge_is_logged_and_harms_nobody(tmp_path: Path) -> 
     assert sorted(output.spans) == [span for span in SPANS if span != "forge.stage upper"]
 
 
-CONFIGURATION = """
-file_format: "1.0"
-tracer_provider:
-  processors:
-    - batch: {{exporter: {{otlp_file/development: {{output_stream: stdout}}}}}}
-meter_provider:
-  readers:
-    - periodic: {{exporter: {{otlp_file/development: {{output_stream: stdout}}}}}}
-logger_provider:
-  processors:
-    - batch: {{exporter: {{otlp_file/development: {{output_stream: stdout}}}}}}
-instrumentation/development:
-  python:
-    forge:
-      {entries}
-"""
-
 USUAL = ("OTEL_CONFIG_FILE is set; ignoring ", "Attempting to instrument while already instrumented")
 """What OpenTelemetry itself logs whenever there is a file: it finds the entry point as well, after the file."""
 
 
 def configured(folder: Path, *entries: str, **environ: str) -> tuple[Output, list[str]]:
     """Run the script with a declarative configuration file; returns what it printed, and what we logged."""
-    file = folder / "otel.yaml"
-    file.write_text(CONFIGURATION.format(entries="\n      ".join(entries)), encoding="utf-8")
+    file = configuration(folder, yaml.safe_load("\n".join(entries)))
     output = instrumented(folder, OTEL_CONFIG_FILE=str(file), **environ)
+    for written in sorted(folder.glob("*.jsonl")):
+        for line in written.read_text(encoding="utf-8").splitlines():
+            output.read(line)
     return output, [line for line in output.log.splitlines() if not line.startswith(USUAL)]
 
 

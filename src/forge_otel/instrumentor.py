@@ -39,7 +39,7 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     @property
     def config(self) -> ForgeConfig | None:
-        """What is recorded, and how; None where nothing is instrumented."""
+        """What is recorded, and how; in a forked process the parent's. None where nothing was instrumented."""
         return self._config
 
     @property
@@ -128,7 +128,7 @@ def instrument_worker(
             tracer_provider=tracer_provider,
             meter_provider=meter_provider,
             logger_provider=logger_provider,
-            config=config or instrumentor._config,
+            config=config or instrumentor.config,
             **settings,
         )
 
