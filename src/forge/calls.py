@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from .errors import StageStuckError, StageTimeoutError
+from .sample import Sample, unshared
 
 
 class Limits(Protocol):
@@ -21,10 +23,56 @@ class Limits(Protocol):
     def timeout(self) -> float | None: ...
 
 
-class Calls:
-    """Calls functions of stages and measurements, each call in a copy of the current context."""
+class Batch(list[Sample]):
+    """The samples of a batch as user code is handed them: copies, in a list of its own for every call.
 
-    def __init__(self) -> None:
+    User code may do with it what it likes. Whether it was put into another order is noticed, because results without an
+    id are paired with the samples in the order given, and would be in the wrong place.
+    """
+
+    __slots__ = ("_given", "_sorted")
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._given = tuple(map(unshared, samples))
+        self._sorted = False
+        super().__init__(self._given)
+
+    @property
+    def size(self) -> int:
+        """How many samples were given."""
+        return len(self._given)
+
+    @property
+    def reordered(self) -> bool:
+        """True if it was sorted or reversed, or has the samples in another order now."""
+        if self._sorted:
+            return True
+        if len(self) != len(self._given) or all(map(operator.is_, self, self._given)):
+            return False
+        return set(map(id, self)) == set(map(id, self._given))
+
+    def sort(self, **options: Any) -> None:
+        before = tuple(self)
+        super().sort(**options)
+        self._sorted = self._sorted or not all(map(operator.is_, self, before))
+
+    def reverse(self) -> None:
+        super().reverse()
+        self._sorted = self._sorted or len(self) > 1
+
+    def __reduce__(self) -> tuple[type[list[Sample]], tuple[list[Sample]]]:
+        return list, (list(self),)  # another process gets a plain list
+
+
+class Calls:
+    """Calls functions of stages and measurements, each call in a copy of the current context.
+
+    `take(stage or measurement, argument, result)` checks and copies what a function returned. It is called at once, on
+    the same thread or task: whatever runs next may change what the user has kept.
+    """
+
+    def __init__(self, take: Callable[[Any, Any, Any], Any]) -> None:
+        self._take = take
         self._slots: dict[int, _Slots] = {}
         self._lock = threading.Lock()
 
@@ -35,14 +83,14 @@ class Calls:
             StageTimeoutError: it took longer than `what.timeout`. Its thread goes on, and what it returns is dropped.
             StageStuckError: no slot came free, because calls that timed out still hold all of them.
         """
-        run = copy_context().run
+        run, take = copy_context().run, self._take
         if what.timeout is None:
-            return run(function, argument)
+            return take(what, argument, run(function, argument))
         with self._lock:
             slots = self._slots.get(id(what))
             if slots is None:
                 slots = self._slots[id(what)] = _Slots(what, what.timeout)
-        return slots.call(lambda: run(function, argument))
+        return slots.call(lambda: take(what, argument, run(function, argument)))
 
     def close(self) -> None:
         """Let the threads go that calls with a timeout ran on; those that are still busy go when they return."""
@@ -58,7 +106,7 @@ class Calls:
             StageTimeoutError: it took longer than `what.timeout`.
             Interrupted: it raised `KeyboardInterrupt` or `SystemExit`, which must not leave a task: the loop would end.
         """
-        task = asyncio.create_task(guarded(function, argument), context=copy_context())
+        task = asyncio.create_task(self._call_and_take(what, function, argument), context=copy_context())
         try:
             done, _ = await asyncio.wait({task}, timeout=what.timeout)
         except asyncio.CancelledError:
@@ -73,6 +121,9 @@ class Calls:
             return task.result()
         finally:
             del task, done  # or an exception, and this frame on its traceback, would keep each other alive
+
+    async def _call_and_take(self, what: Limits, function: Callable[[Any], Awaitable[Any]], argument: Any) -> Any:
+        return self._take(what, argument, await guarded(function, argument))
 
 
 class Interrupted(Exception):  # noqa: N818 - carries an interrupt through an event loop

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from . import usage
-from .calls import Calls, Interrupted
+from .calls import Batch, Calls, Interrupted
 from .clock import Clock, SystemClock
 from .errors import RunCancelled, StageResultError, StageStuckError
 from .item import Item
 from .results import BatchVerdict, StageOutcome, Verdict
 from .retry import CANCELLED, RetryPolicy, classify
-from .sample import Sample, Skip
+from .sample import Sample, Skip, changed, own_values, unshared
 from .stages import Stage
 
-Payload = Sample | list[Sample]
+Payload = Sample | tuple[Sample, ...]
+"""A sample, or those of a batch. What pairs them with results is this; the stage gets a list of its own."""
 
 _SUCCESS = StageOutcome.SUCCESS  # an enum's members are found slowly
 
@@ -35,7 +36,7 @@ class StageExecutor:
         self._clock = clock or SystemClock()
         self._now = self._clock.monotonic
         self._stop = stop or threading.Event()
-        self._calls = Calls()
+        self._calls = Calls(_take)
 
     def apply(self, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
         """All attempts of a sync stage on one sample.
@@ -48,22 +49,24 @@ class StageExecutor:
         """
         if self._stop.is_set():
             tried = self._try(stage, sample, started=started)
-            return _judge(stage, sample, tried, tried.result, alone=True)
+            return _judge(stage, sample, tried, tried.result)
         now = self._now
         begun = now() if started is None else started
+        measured = own_values(sample.measurements) if sample.measurements else {}
         try:
             result = self.attempt(stage, sample, 1)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
-            tried = _Tried(stage, sample, self._clock, None, begun)
+            # The attempt may have changed what it was handed, which others are not to see.
+            tried = _Tried(stage, changed(sample, measurements=measured), self._clock, None, begun)
             tried.fail(error)
-            return _judge(stage, sample, self._try_again(tried), tried.result, alone=True)
+            return _judge(stage, sample, self._try_again(tried), tried.result)
         ended = now()
         if type(result) is Sample and result.id == sample.id:  # the commonest result of the commonest call
             duration = ended - begun
             return Verdict(outcome=_SUCCESS, samples=(result,), busy=duration, duration=duration)
         tried = _Tried(stage, sample, self._clock, None, begun)
         tried.succeed(result)
-        return _judge(stage, sample, tried, result, alone=True)
+        return _judge(stage, sample, tried, result)
 
     async def apply_async(self, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
         """The same for an async stage.
@@ -72,43 +75,43 @@ class StageExecutor:
         would end the event loop.
         """
         tried = await self._try_async(stage, sample, started=started)
-        return _judge(stage, sample, tried, tried.result, alone=True)
+        return _judge(stage, sample, tried, tried.result)
 
     def apply_batch(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
         """All attempts of a sync stage on a batch; if they fail, one more for each sample alone."""
-        samples = [item.sample for item in items]
+        items = tuple(items)
+        samples = tuple(item.sample for item in items)
         whole = self._try(stage, samples)
         if not whole.repeat_alone:
-            return self._batch_verdict(stage, [(samples, whole)])
-        alone = [([item.sample], self._try(stage, [item.sample], whole)) for item in usage.one_by_one(items)]
+            return self._batch_verdict(stage, [whole])
+        alone = [self._try(stage, (item.sample,), whole) for item in usage.one_by_one(items)]
         return self._batch_verdict(stage, alone, whole)
 
     async def apply_batch_async(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
         """The same for an async stage."""
-        samples = [item.sample for item in items]
+        items = tuple(items)
+        samples = tuple(item.sample for item in items)
         whole = await self._try_async(stage, samples)
         if not whole.repeat_alone:
-            return self._batch_verdict(stage, [(samples, whole)])
-        alone = [
-            ([item.sample], await self._try_async(stage, [item.sample], whole)) for item in usage.one_by_one(items)
-        ]
+            return self._batch_verdict(stage, [whole])
+        alone = [await self._try_async(stage, (item.sample,), whole) for item in usage.one_by_one(items)]
         return self._batch_verdict(stage, alone, whole)
 
     def attempt(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - said to observers
-        """One call of a sync stage, the `attempt`-th (from 1), with a sample or the list of a batch."""
-        function: Any = stage.process_batch if stage.batch_size else stage.process
+        """One call of a sync stage, the `attempt`-th (from 1), with a sample or a list of the samples of a batch."""
+        function, argument = _call(stage, payload)
         if stage.provider is None:
-            return self._calls.call(stage, function, payload)
+            return self._calls.call(stage, function, argument)
         with usage.counting(stage.provider, function) as counted:
-            return self._calls.call(stage, counted, payload)
+            return self._calls.call(stage, counted, argument)
 
     async def attempt_async(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - as above
         """One call of an async stage."""
-        function: Any = stage.process_batch if stage.batch_size else stage.process
+        function, argument = _call(stage, payload)
         if stage.provider is None:
-            return await self._calls.call_async(stage, function, payload)
+            return await self._calls.call_async(stage, function, argument)
         with usage.counting(stage.provider, function) as counted:
-            return await self._calls.call_async(stage, counted, payload)
+            return await self._calls.call_async(stage, counted, argument)
 
     def before_retry(
         self, stage: Stage, sample: Sample | None, error: BaseException, attempt: int, delay: float
@@ -131,7 +134,7 @@ class StageExecutor:
             tried.cancel()
             return tried
         try:
-            tried.succeed(self.attempt(stage, payload, tried.number))
+            tried.succeed(self.attempt(stage, tried.handed(), tried.number))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
             tried.fail(error)
         return self._try_again(tried)
@@ -145,7 +148,7 @@ class StageExecutor:
             usage.attempt_again()
             tried.begin_again()
             try:
-                tried.succeed(self.attempt(tried.stage, tried.payload, tried.number))
+                tried.succeed(self.attempt(tried.stage, tried.handed(), tried.number))
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
                 tried.fail(error)
         return tried
@@ -160,7 +163,7 @@ class StageExecutor:
         try:
             while True:
                 try:
-                    tried.succeed(await self.attempt_async(stage, payload, tried.number))
+                    tried.succeed(await self.attempt_async(stage, tried.handed(), tried.number))
                 except Interrupted as interrupted:
                     tried.cancel(interrupted.__cause__)
                 except (Exception, asyncio.CancelledError) as error:
@@ -190,34 +193,59 @@ class StageExecutor:
         self.before_retry(tried.stage, sample, tried.error, tried.number, tried.delay)
         return True
 
-    def _batch_verdict(
-        self, stage: Stage, parts: Sequence[tuple[list[Sample], _Tried]], whole: _Tried | None = None
-    ) -> BatchVerdict:
+    def _batch_verdict(self, stage: Stage, parts: Sequence[_Tried], whole: _Tried | None = None) -> BatchVerdict:
         verdicts: list[Verdict] = []
-        for samples, tried in parts:
+        for tried in parts:
+            samples = tried.samples
             results = tried.result if tried.error is None and not tried.cancelled else [None] * len(samples)
+            ids = frozenset(sample.id for sample in samples)
             verdicts += (
-                _judge(stage, sample, tried, result, alone=False)
-                for sample, result in zip(samples, results, strict=True)
+                _judge(stage, sample, tried, result, batch=ids) for sample, result in zip(samples, results, strict=True)
             )
-        for _, tried in parts:
+        for tried in parts:
             tried.forget_error()
         if whole is not None:
             whole.forget_error()
-        first = whole or parts[0][1]
+        first = whole or parts[0]
         return BatchVerdict(
-            verdicts=verdicts,
+            verdicts=tuple(verdicts),
             attempts=first.number,
-            busy=sum(tried.busy for _, tried in parts) + (whole.busy if whole else 0.0),
+            busy=sum(tried.busy for tried in parts) + (whole.busy if whole else 0.0),
             duration=self._clock.monotonic() - first.started,
         )
 
 
-def _judge(stage: Stage, sample: Sample, tried: _Tried, result: Any, *, alone: bool) -> Verdict:
+def _call(stage: Stage, payload: Payload) -> tuple[Any, Sample | Batch]:
+    """The function of a stage that takes the payload, and what it is called with."""
+    if isinstance(payload, Sample):
+        return stage.process, payload
+    return stage.process_batch, Batch(payload)
+
+
+def _take(stage: Stage, argument: Sample | Batch, result: Any) -> Any:
+    """What a stage returned, in lists of our own: it may keep its lists, and change them later.
+
+    Raises:
+        StageResultError: it cannot be said which result of a batch belongs to which sample.
+    """
+    if not isinstance(result, list):
+        return result
+    if isinstance(argument, Batch) and argument.reordered and not all(isinstance(part, Sample) for part in result):
+        raise StageResultError(
+            f"stage {stage.name!r} put its list of samples into another order, and not all of its results have an id; "
+            "sort a copy, and return the results in the order in which the samples were given"
+        )
+    return [list(part) if isinstance(part, list) else part for part in result]
+
+
+def _judge(
+    stage: Stage, sample: Sample, tried: _Tried, result: Any, *, batch: Collection[str] | None = None
+) -> Verdict:
     """The verdict on one sample, from the state of its attempts and what the stage returned for it.
 
-    If it was not `alone` in them, they are said of the batch.
+    Where it was tried in a `batch`, which is given by the ids in it, attempts and seconds are said of the batch.
     """
+    alone = batch is None
     samples: Sequence[Sample] = ()
     error, error_type = tried.error, None
     if alone:
@@ -228,7 +256,7 @@ def _judge(stage: Stage, sample: Sample, tried: _Tried, result: Any, *, alone: b
     else:
         if error is None:
             try:
-                samples = _checked(stage, sample, result)
+                samples = _checked(stage, sample, result, batch or ())
             except StageResultError as wrong:
                 error = wrong
         if error is not None:
@@ -238,7 +266,7 @@ def _judge(stage: Stage, sample: Sample, tried: _Tried, result: Any, *, alone: b
     return Verdict(
         outcome=outcome,
         samples=samples,
-        split=outcome is StageOutcome.SUCCESS and isinstance(result, list),
+        split=outcome is StageOutcome.SUCCESS and not isinstance(result, Sample),
         skip_reason=result.reason if outcome is StageOutcome.SKIP else None,
         error=error,
         error_type=error_type,
@@ -248,14 +276,17 @@ def _judge(stage: Stage, sample: Sample, tried: _Tried, result: Any, *, alone: b
     )
 
 
-def _checked(stage: Stage, sample: Sample, result: Any) -> Sequence[Sample]:
-    """The samples in a result.
+def _checked(stage: Stage, sample: Sample, result: Any, batch: Collection[str] = ()) -> tuple[Sample, ...]:
+    """The samples in a result; `batch` has the ids of all samples that the stage was given together.
 
     Raises:
-        StageResultError: the stage returned something else than a sample of the same id, a skip or a non-empty list.
+        StageResultError: the stage returned something else than a sample of the same id, a skip or a non-empty list,
+            or a sample that belongs to another one of the batch.
     """
     if isinstance(result, Sample):
         if result.id != sample.id:
+            if result.id in batch:
+                raise _misplaced(stage, sample, f"sample {result.id!r}")
             raise StageResultError(
                 f"stage {stage.name!r} returned sample {result.id!r} for {sample.id!r}; return a list to make new ones"
             )
@@ -264,19 +295,31 @@ def _checked(stage: Stage, sample: Sample, result: Any) -> Sequence[Sample]:
         if not isinstance(result.reason, str) or not result.reason:
             raise StageResultError(f"stage {stage.name!r} returned Skip({result.reason!r}); the reason must be a word")
         return ()
-    if isinstance(result, list) and result and all(isinstance(child, Sample) for child in result):
-        for child in result:
+    children = tuple(result) if isinstance(result, list) else ()
+    if children and all(isinstance(child, Sample) for child in children):
+        for child in children:
             if not isinstance(child.id, str):
                 raise StageResultError(f"stage {stage.name!r} made a sample with id {child.id!r}; it must be a string")
-        return result
+            if child.id != sample.id and child.id in batch:
+                raise _misplaced(stage, sample, f"sample {child.id!r}")
+            if child.parent not in {sample.id, sample.parent} and child.parent in batch:
+                raise _misplaced(stage, sample, f"{child.id!r}, a child of {child.parent!r},")
+        return children
     what = type(result).__name__
-    if isinstance(result, list) and not result:
+    if isinstance(result, list) and not children:
         what = "an empty list (return Skip(reason) instead)"
     elif inspect.iscoroutine(result):
         what = "a coroutine (await it, in an async def)"
         result.close()  # or Python would complain elsewhere that nobody awaited it
     raise StageResultError(
         f"stage {stage.name!r} returned {what}; it must return a Sample, a Skip or a list of Samples"
+    )
+
+
+def _misplaced(stage: Stage, sample: Sample, found: str) -> StageResultError:
+    return StageResultError(
+        f"stage {stage.name!r} returned {found} in the place of {sample.id!r}; "
+        "it must return results in the order in which the samples were given"
     )
 
 
@@ -322,19 +365,27 @@ class _Tried:
     @property
     def repeat_alone(self) -> bool:
         """Whether a batch failed, and has more than one sample to blame."""
-        return (
-            self.error is not None and not self.cancelled and isinstance(self.payload, list) and len(self.payload) > 1
-        )
+        return self.error is not None and not self.cancelled and len(self.samples) > 1
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """What is tried together."""
+        return (self.payload,) if isinstance(self.payload, Sample) else self.payload
+
+    def handed(self) -> Payload:
+        """The payload for another attempt. Of the samples of a batch, each call makes copies itself."""
+        return unshared(self.payload) if isinstance(self.payload, Sample) else self.payload
 
     def begin_again(self) -> None:
         self.number += 1
         self.begun = self.clock.monotonic()
 
     def succeed(self, result: Any) -> None:
-        if isinstance(self.payload, list) and not (isinstance(result, list) and len(result) == len(self.payload)):
+        batch = None if isinstance(self.payload, Sample) else self.payload
+        if batch is not None and not (isinstance(result, list) and len(result) == len(batch)):
             what = f"a list of {len(result)}" if isinstance(result, list) else type(result).__name__
             raise StageResultError(
-                f"stage {self.stage.name!r} returned {what} for a batch of {len(self.payload)}; "
+                f"stage {self.stage.name!r} returned {what} for a batch of {len(batch)}; "
                 "it must return a list with one result for each sample, in order"
             )
         self.end()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from .dead_letters import DeadLetter, FailureSource
 from .sample import Sample, SampleOutcome
@@ -28,6 +29,9 @@ class Failure:
     attempts: int = 1
 
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
 class Item:
     """A sample on its way, with a context of its own.
 
@@ -47,6 +51,7 @@ class Item:
         "family",
         "heirs",
         "input_digest",
+        "measured",
         "original",
         "outcome",
         "payload",
@@ -81,6 +86,8 @@ class Item:
         self.step = 0
         """The index of the step that it goes to next."""
         self.executing: Stage | None = None
+        self.measured: Mapping[str, Any] = _NOTHING
+        """The measured values by key. The sample that user code is handed has copies of them."""
         self.values: dict[tuple[str, str], bytes] = {}
         self.value_costs: dict[tuple[str, str], Decimal] | None = None
         """What computing the values cost, in US dollars, where it cost something."""

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from . import usage
-from .calls import Calls, Interrupted
+from .calls import Batch, Calls, Interrupted
 from .clock import Clock, SystemClock
 from .errors import RunCancelled, StageResultError, StageStuckError
 from .item import Item
@@ -18,13 +18,16 @@ from .measurement import Measurement
 from .money import ZERO
 from .results import BatchMeasurementResult, MeasurementOutcome, MeasurementResult
 from .retry import CANCELLED, classify
-from .sample import Sample
+from .sample import Sample, own
+from .serializer import JSONSerializer, content_of
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
 
 logger = logging.getLogger("forge")
 
+Payload = Sample | tuple[Sample, ...]
+"""A sample, or those of a batch. What pairs them with values is this; the measurement gets a list of its own."""
 Outcome = tuple[Any, BaseException | None]
 """A value and None, or None and an error."""
 
@@ -45,10 +48,13 @@ class MeasurementOrchestrator:
         nothing_stored: bool = False,
     ) -> None:
         self._pipeline = pipeline
+        measurements = pipeline.measurements if pipeline else ()
+        # Read once: which value is whose must not depend on what a measurement does to its own settings.
+        self._versions = {id(each): (each.key, each.version) for each in measurements}
         self._storage = pipeline.storage if pipeline else None
         self._clock = clock or SystemClock()
         self._stop = stop or threading.Event()
-        self._calls = Calls()
+        self._calls = Calls(_take)
         self.nothing_stored = nothing_stored
         """Set where the storage was empty when the run began: then there is no need to look."""
         self.costs_stored = False
@@ -84,61 +90,61 @@ class MeasurementOrchestrator:
         """The values of a sync measurement for several samples. If computing them together fails, each is computed
         alone, so that one bad sample fails alone.
         """
-        samples = [item.sample for item in items]
+        samples = tuple(item.sample for item in items)
         cached = self._cached(measurement, samples)
         to_do = [item for item in items if item.sample.id not in cached]
-        missing = [item.sample for item in to_do]
         started = self._clock.monotonic()
         outcomes: list[Outcome] = []
-        if missing:
+        if to_do:
             usage.only_for(to_do)
+            missing = tuple(item.sample for item in to_do)
             together = self._compute(measurement, measurement.compute_batch, missing)
             outcomes = _each(together, len(missing))
             if _repeat_alone(together, missing):
                 outcomes = [
-                    _each(self._compute(measurement, measurement.compute_batch, [item.sample]), 1)[0]
+                    _each(self._compute(measurement, measurement.compute_batch, (item.sample,)), 1)[0]
                     for item in usage.one_by_one(to_do)
                 ]
-        return self._batch_result(samples, cached, missing, outcomes, self._clock.monotonic() - started)
+        return self._batch_result(samples, cached, outcomes, self._clock.monotonic() - started)
 
     async def measure_batch_async(self, measurement: Measurement, items: Sequence[Item]) -> BatchMeasurementResult:
         """The same for an async measurement."""
-        samples = [item.sample for item in items]
+        samples = tuple(item.sample for item in items)
         cached = await self._cached_async(measurement, samples)
         to_do = [item for item in items if item.sample.id not in cached]
-        missing = [item.sample for item in to_do]
         started = self._clock.monotonic()
         outcomes: list[Outcome] = []
-        if missing:
+        if to_do:
             usage.only_for(to_do)
+            missing = tuple(item.sample for item in to_do)
             together = await self._compute_async(measurement, measurement.compute_batch, missing)
             outcomes = _each(together, len(missing))
             if _repeat_alone(together, missing):
                 outcomes = [
-                    _each(await self._compute_async(measurement, measurement.compute_batch, [item.sample]), 1)[0]
+                    _each(await self._compute_async(measurement, measurement.compute_batch, (item.sample,)), 1)[0]
                     for item in usage.one_by_one(to_do)
                 ]
-        return self._batch_result(samples, cached, missing, outcomes, self._clock.monotonic() - started)
+        return self._batch_result(samples, cached, outcomes, self._clock.monotonic() - started)
 
     def close(self) -> None:
         """Let go of the threads that calls with a timeout were made on."""
         self._calls.close()
 
-    def _compute(self, measurement: Measurement, function: Any, argument: Any) -> Outcome:
+    def _compute(self, measurement: Measurement, function: Any, payload: Payload) -> Outcome:
         if self._stop.is_set():
             return None, RunCancelled("the run ended")
         try:
-            return _checked(measurement, argument, self._calls.call(measurement, function, argument)), None
+            return self._calls.call(measurement, function, _argument(payload)), None
         except StageStuckError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the result
             return None, error
 
-    async def _compute_async(self, measurement: Measurement, function: Any, argument: Any) -> Outcome:
+    async def _compute_async(self, measurement: Measurement, function: Any, payload: Payload) -> Outcome:
         if self._stop.is_set():
             return None, RunCancelled("the run ended")
         try:
-            return _checked(measurement, argument, await self._calls.call_async(measurement, function, argument)), None
+            return await self._calls.call_async(measurement, function, _argument(payload)), None
         except Interrupted as interrupted:
             return None, interrupted.__cause__
         except asyncio.CancelledError as error:
@@ -152,10 +158,11 @@ class MeasurementOrchestrator:
         pairs = [(sample.id, sample.digest) for sample in samples if sample.digest]
         if not pairs:
             return {}
-        found = self._storage.measured(self._pipeline.name, pairs, measurement.key, measurement.version)
+        kept = self._versions.get(id(measurement), (measurement.key, measurement.version))
+        found = self._storage.measured(self._pipeline.name, pairs, *kept)
         saved: dict[str, Decimal] = {}
         if found and self.costs_stored:
-            saved = self._storage.costs(self._pipeline.name, pairs, measurement.key, measurement.version)
+            saved = self._storage.costs(self._pipeline.name, pairs, *kept)
         cached = {}
         for sample_id, content in found.items():
             try:
@@ -164,7 +171,7 @@ class MeasurementOrchestrator:
                 logger.warning("the cached %r of sample %r cannot be read: %r", measurement.key, sample_id, error)
             else:
                 cached[sample_id] = MeasurementResult(
-                    outcome=MeasurementOutcome.CACHED, value=value, saved=saved.get(sample_id, ZERO)
+                    outcome=MeasurementOutcome.CACHED, value=own(value), saved=saved.get(sample_id, ZERO)
                 )
         return cached
 
@@ -178,7 +185,9 @@ class MeasurementOrchestrator:
         content = None
         if error is None and self._storage is not None and self._pipeline is not None:
             try:
-                content = self._pipeline.serializer.dumps(value)
+                serializer = self._pipeline.serializer
+                handed = value if type(serializer) is JSONSerializer else own(value)
+                content = content_of(serializer, handed)
             except Exception as fault:  # noqa: BLE001 - the user's serializer may raise anything
                 error = fault
         if error is not None:
@@ -190,34 +199,48 @@ class MeasurementOrchestrator:
         self,
         samples: Sequence[Sample],
         cached: dict[str, MeasurementResult],
-        missing: Sequence[Sample],
         outcomes: Sequence[Outcome],
         duration: float,
     ) -> BatchMeasurementResult:
-        computed = {
-            sample.id: self._result(outcome, duration) for sample, outcome in zip(missing, outcomes, strict=True)
-        }
-        results = [cached.get(sample.id) or computed[sample.id] for sample in samples]
+        computed = iter([self._result(outcome, duration) for outcome in outcomes])
+        results = tuple(cached.get(sample.id) or next(computed) for sample in samples)
         failed = next((result for result in results if result.error is not None), None)
         return BatchMeasurementResult(
             results=results,
-            computed=len(missing),
+            computed=len(outcomes),
             duration=duration,
             error=failed.error if failed else None,
             error_type=failed.error_type if failed else None,
         )
 
 
-def _checked(measurement: Measurement, argument: Any, value: Any) -> Any:
-    if isinstance(argument, list):
-        many = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping | Set)
-        if not many or len(value) != len(argument):
-            what = f"{len(value)} values" if many else type(value).__name__
-            raise StageResultError(
-                f"measurement {measurement.key!r} returned {what} for a batch of {len(argument)}; "
-                "it must return a list with one value for each sample, in order"
-            )
-    return value
+def _argument(payload: Payload) -> Sample | Batch:
+    """What the measurement is called with."""
+    return payload if isinstance(payload, Sample) else Batch(payload)
+
+
+def _take(measurement: Measurement, argument: Sample | Batch, value: Any) -> Any:
+    """Copies of the value, or of the values of a batch: the user may keep the originals, and change them later.
+
+    Raises:
+        StageResultError: a batch has another number of values than samples, or was put into another order.
+    """
+    if not isinstance(argument, Batch):
+        return own(value)
+    many = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping | Set)
+    values = tuple(value) if many else ()
+    if not many or len(values) != argument.size:
+        what = f"{len(values)} values" if many else type(value).__name__
+        raise StageResultError(
+            f"measurement {measurement.key!r} returned {what} for a batch of {argument.size}; "
+            "it must return a list with one value for each sample, in order"
+        )
+    if argument.reordered:
+        raise StageResultError(
+            f"measurement {measurement.key!r} put its list of samples into another order; "
+            "sort a copy, and return the values in the order in which the samples were given"
+        )
+    return tuple(own(each) for each in values)
 
 
 def _each(together: Outcome, count: int) -> list[Outcome]:

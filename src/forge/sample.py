@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,29 @@ class Sample:
 
 
 _SAME: Any = object()
+
+
+def unshared(sample: Sample) -> Sample:
+    """The same sample with measurements of its own, for user code that is handed it once more."""
+    return changed(sample, measurements=own_values(sample.measurements))
+
+
+def own_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of measured values, which a user may change in place."""
+    return {key: own(value) for key, value in values.items()}
+
+
+def own(value: Any) -> Any:
+    """A copy of a value that nobody else can change; the value itself where it is immutable or cannot be copied."""
+    if type(value) in _IMMUTABLE:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - the user's class may raise anything
+        return value
+
+
+_IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 def changed(

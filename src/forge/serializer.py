@@ -63,6 +63,21 @@ class JSONSerializer:
             raise SerializationError(f"not data that JSONSerializer wrote: {error!r}") from error
 
 
+def content_of(serializer: Serializer, data: Any) -> bytes:
+    """The bytes of data, as its own copy where the serializer returns a buffer that it may fill again.
+
+    Raises:
+        TypeError: the serializer returned something else than bytes.
+        Exception: what the serializer raised.
+    """
+    content = serializer.dumps(data)
+    if type(content) is bytes:
+        return content
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    raise TypeError(f"{type(serializer).__name__}.dumps returned {type(content).__name__}; it must return bytes")
+
+
 def digest_of(data: bytes) -> str:
     """SHA-256, in hex."""
     return hashlib.sha256(data).hexdigest()

@@ -1,8 +1,9 @@
-"""One sample at a time."""
+"""One call at a time, on one thread."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..item import Item
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class BatchRunner(Runner):
-    """Takes one sample after the other from the source to the storage, on one thread.
+    """Takes samples from the source to the storage on one thread, one call after the other.
 
-    The order of everything is fixed, which makes it the runner for tests and for looking at a fault. The samples that
-    a split makes go on together, so that stages and measurements in batches see them together.
+    The order of everything is fixed, which makes it the runner for tests and for looking at a fault. It takes one
+    sample at a time; with stages or measurements in batches, as many as the largest `batch_size`, waiting for the
+    source until it has them or ends. The samples of a split go on together.
     """
 
     name = "batch"
@@ -36,6 +38,8 @@ class SequentialDriver:
         self.queues: dict[str, StageQueue] = {}
         self._run = run
         self._steps = steps_of(run)
+        self._round = max((step.batch_size or 1 for step in self._steps), default=1)
+        """How many samples of the source are taken together."""
         self._settler = Settler(run)
         self._thread: threading.Thread | None = None
 
@@ -52,22 +56,29 @@ class SequentialDriver:
     def _work(self) -> None:
         with self._run.watch(self.output.finish):
             try:
-                while (item := self._take()) is not None:
-                    self.output.put_all(self._finish(item))
+                more = True
+                while more:
+                    self.output.wait_for_taker()
+                    items = self._take()
+                    more = len(items) == self._round
+                    self.output.put_all(self._finish(items))
             finally:
                 self._run.close_source()
 
-    def _take(self) -> Item | None:
-        self.output.wait_for_taker()
-        item = self._run.take()
-        if item is not None:
+    def _take(self) -> list[Item]:
+        """The items of the next round; fewer than there is room for at the end of the source."""
+        items: list[Item] = []
+        while len(items) < self._round and (item := self._run.take()) is not None:
             item.context.copy().run(self._run.look_up, [item])
-        return item
+            items.append(item)
+        if self._run.stop.is_set():
+            raise QueueClosed
+        return items
 
-    def _finish(self, first: Item) -> list[Item]:
-        """Take one item, and what is split from it, all the way; returns what became ready."""
+    def _finish(self, items: Sequence[Item]) -> list[Item]:
+        """Take items, and what is split from them, all the way; returns what became ready."""
         done: list[Item] = []
-        going = [first]
+        going = list(items)
         for step in self._steps:
             here: list[Item] = []
             beyond: list[Item] = []

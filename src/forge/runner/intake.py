@@ -10,7 +10,7 @@ from ..dead_letters import DeadLetter, DeadLetterQueue, FailureSource
 from ..errors import DuplicateIdError, SerializationError, SourceError
 from ..item import Item
 from ..sample import Sample, SampleOutcome, SampleStatus, made
-from ..serializer import digest_of
+from ..serializer import content_of, digest_of
 from ..stages import Stage
 from ..storage.records import SampleRecord
 from .seen import SeenIds
@@ -117,7 +117,7 @@ class Intake:
         digest: str | None = None
         if self._pipeline.storage is not None or not sample.id:
             try:
-                content = self._pipeline.serializer.dumps(sample.data)
+                content = content_of(self._pipeline.serializer, sample.data)
                 digest = digest_of(content)
                 original = content
             except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything

@@ -20,7 +20,7 @@ from ..queue import QueueClosed
 from ..results import RunOutcome
 from ..retry import classify
 from ..sample import Sample, SampleOutcome, changed
-from ..serializer import digest_of
+from ..serializer import content_of, digest_of
 from ..stages import Stage
 from . import live
 from .consumable import Consumable, outcome_of
@@ -280,7 +280,7 @@ class Run(Consumable):
         if self.pipeline.storage is None:
             return True
         try:
-            payload = self.pipeline.serializer.dumps(item.sample.data)
+            payload = content_of(self.pipeline.serializer, item.sample.data)
             digest = digest_of(payload)
         except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
             item.original = None  # not replayable: it would fail in the same way

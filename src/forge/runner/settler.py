@@ -84,8 +84,8 @@ class Settler:
             data=item.payload if ready else None,
             reason=item.skip[1] if item.skip else None,
             children=item.children,
-            values=item.values,
-            costs=item.value_costs or {},
+            values=dict(item.values),
+            costs=dict(item.value_costs or {}),
         )
 
     def _enqueue(self, item: Item) -> None:
@@ -107,8 +107,8 @@ class Settler:
             derived_by=item.derived_by,
             input_digest=item.input_digest,
             digest=sample.digest if item.values else None,
-            values=item.values,
-            costs=item.value_costs or {},
+            values=dict(item.values),
+            costs=dict(item.value_costs or {}),
         )
         try:
             self._count(item.context.copy().run(self._run.pipeline.dead_letters.enqueue, entry))

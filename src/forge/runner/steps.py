@@ -13,7 +13,7 @@ from ..dead_letters import FailureSource
 from ..item import Item
 from ..measurement import Measurement
 from ..results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
-from ..sample import SampleOutcome, SampleStatus, changed
+from ..sample import SampleOutcome, SampleStatus, changed, own_values
 from ..stages import Stage, room_for
 from ..usage import Spender, UsageScope
 
@@ -117,9 +117,8 @@ class StageStep(Step):
                 item.executing = None
             item.step = self.index + 1
             if verdict.outcome is _SUCCESS:
-                sample = verdict.samples[0]
-                if sample is not item.sample or sample.digest is not None:
-                    item.sample = item.sample.with_data(sample.data)
+                # A new one at each step, since a stage may have kept the old one, to change it later.
+                item.sample = changed(item.sample, data=verdict.samples[0].data, measurements={}, digest=None)
                 return items
             return items if self._routed(item, verdict, verdict.attempts) else []
         finally:
@@ -211,17 +210,17 @@ class StageStep(Step):
         if verdict.outcome is _SUCCESS:
             if verdict.split:
                 item.verdict = SampleOutcome.SPLIT
-            elif verdict.samples[0] is not item.sample or item.sample.digest is not None:
-                item.sample = item.sample.with_data(verdict.samples[0].data)
+            else:  # see `_process_alone`
+                item.sample = changed(item.sample, data=verdict.samples[0].data, measurements={}, digest=None)
         elif verdict.outcome is StageOutcome.CANCELLED:
             if isinstance(verdict.error, KeyboardInterrupt | SystemExit):
                 self.run.interrupt(verdict.error)
             return False  # it settles with the run's end
         elif verdict.outcome is StageOutcome.ERROR:
             assert verdict.error is not None
-            self.run.failed(item, verdict.error, FailureSource.STAGE, self.stage.name, attempts)
+            self.run.failed(item, verdict.error, FailureSource.STAGE, self.name, attempts)
         else:
-            item.skip = (self.stage.name, verdict.skip_reason or "")
+            item.skip = (self.name, verdict.skip_reason or "")
             item.verdict = SampleOutcome.SKIPPED
         return True
 
@@ -234,6 +233,7 @@ class MeasurementStep(Step):
     def __init__(self, run: Run, measurement: Measurement, index: int) -> None:
         super().__init__(run, measurement, measurement.key, index, room_for(measurement))
         self.measurement = measurement
+        self._version = measurement.version
         self._tally = run.tally.measurements[measurement.key]
 
     def process(self, items: list[Item]) -> list[Item]:
@@ -278,7 +278,7 @@ class MeasurementStep(Step):
             for result in results:
                 self._tally.outcomes[result.outcome] += 1
                 if result.saved:
-                    self.costs.save(self.measurement.key, result.saved)
+                    self.costs.save(self.name, result.saved)
             if computed and any(result.outcome is not MeasurementOutcome.CACHED for result in results):
                 self._tally.durations.add(duration)
         onward = []
@@ -290,27 +290,26 @@ class MeasurementStep(Step):
                     self.run.interrupt(result.error)
                 if self.run.stop.is_set():
                     continue
-                self.run.failed(item, result.error, FailureSource.MEASUREMENT, self.measurement.key)
+                self.run.failed(item, result.error, FailureSource.MEASUREMENT, self.name)
             else:
-                measurement = self.measurement
                 if result.content is not None:
-                    item.values[measurement.key, measurement.version] = result.content
+                    item.values[self.name, self._version] = result.content
                     if item.spending is not None:
                         self._note_cost(item)
-                measurements = {**item.sample.measurements, measurement.key: result.value}
+                item.measured = {**item.measured, self.name: result.value}
                 last = self.index + 1 == self.run.step_count
                 status = SampleStatus.MEASURED if last else item.sample.status
-                item.sample = changed(item.sample, measurements=measurements, status=status)
+                # The values are copied at each step, since a measurement may have kept the sample, to change it later.
+                item.sample = changed(item.sample, measurements=own_values(item.measured), status=status)
             onward.append(item)
         return onward
 
     def _note_cost(self, item: Item) -> None:
         """Keep with the new value what it cost: so much is saved when it is taken from the cache."""
-        measurement = self.measurement
         with self.run.lock:
-            cost = self.costs.spent_on(item, measurement.key)
+            cost = self.costs.spent_on(item, self.name)
         if cost:
-            item.value_costs = {**(item.value_costs or {}), (measurement.key, measurement.version): cost}
+            item.value_costs = {**(item.value_costs or {}), (self.name, self._version): cost}
 
 
 def steps_of(run: Run) -> list[Step]:
