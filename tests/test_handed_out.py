@@ -7,6 +7,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -329,12 +330,13 @@ def test_whatever_is_changed_in_place_every_row_is_that_of_a_plain_loop(
         storage.close()
 
 
-@pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
+@pytest.mark.parametrize("kind", [BatchRunner, StreamingRunner, partial(StreamingRunner, ordered=True)], ids=[*RUNNERS])
 @settings(max_examples=25, deadline=None)
 @given(case=cases, length=st.integers(0, 10))
 def test_whatever_is_changed_in_place_the_samples_that_come_out_are_those_of_a_plain_loop(
-    runner: BatchRunner | StreamingRunner, case: Case, length: int
+    kind: Callable[..., BatchRunner | StreamingRunner], case: Case, length: int
 ) -> None:
+    runner, again = kind(), kind(resume=False)
     source = [Sample(id=str(number), data="zyxwvutsrq"[number] * (number % 4 + 1)) for number in range(length)]
     ready = {
         key: (data, values)
@@ -344,5 +346,8 @@ def test_whatever_is_changed_in_place_the_samples_that_come_out_are_those_of_a_p
     with tempfile.TemporaryDirectory() as folder:
         storage = SQLStorage(f"sqlite:///{folder}/p.db")
         with runner.run(pipeline_of(case, source, storage)) as run:
+            assert {sample.id: (sample.data, dict(sample.measurements)) for sample in run} == ready
+        # Once more, with the values of the first run.
+        with again.run(pipeline_of(case, source, storage)) as run:
             assert {sample.id: (sample.data, dict(sample.measurements)) for sample in run} == ready
         storage.close()

@@ -117,7 +117,7 @@ class StageStep(Step):
                 item.executing = None
             item.step = self.index + 1
             if verdict.outcome is _SUCCESS:
-                # A new one at each step, since a stage may have kept the old one, to change it later.
+                # Handed out as it was, it may be changed later, which others are not to see.
                 item.sample = changed(item.sample, data=verdict.samples[0].data, measurements={}, digest=None)
                 return items
             return items if self._routed(item, verdict, verdict.attempts) else []
@@ -210,8 +210,8 @@ class StageStep(Step):
         if verdict.outcome is _SUCCESS:
             if verdict.split:
                 item.verdict = SampleOutcome.SPLIT
-            else:  # see `_process_alone`
-                item.sample = changed(item.sample, data=verdict.samples[0].data, measurements={}, digest=None)
+            elif verdict.samples[0] is not item.sample or item.sample.digest is not None:
+                item.sample = item.sample.with_data(verdict.samples[0].data)
         elif verdict.outcome is StageOutcome.CANCELLED:
             if isinstance(verdict.error, KeyboardInterrupt | SystemExit):
                 self.run.interrupt(verdict.error)
