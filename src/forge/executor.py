@@ -285,7 +285,7 @@ def _checked(stage: Stage, sample: Sample, result: Any, batch: Collection[str] =
     """
     if isinstance(result, Sample):
         if result.id != sample.id:
-            if result.id in batch:
+            if isinstance(result.id, str) and result.id in batch:
                 raise _misplaced(stage, sample, f"sample {result.id!r}")
             raise StageResultError(
                 f"stage {stage.name!r} returned sample {result.id!r} for {sample.id!r}; return a list to make new ones"
@@ -302,7 +302,8 @@ def _checked(stage: Stage, sample: Sample, result: Any, batch: Collection[str] =
                 raise StageResultError(f"stage {stage.name!r} made a sample with id {child.id!r}; it must be a string")
             if child.id != sample.id and child.id in batch:
                 raise _misplaced(stage, sample, f"sample {child.id!r}")
-            if child.parent not in {sample.id, sample.parent} and child.parent in batch:
+            strange = isinstance(child.parent, str) and child.parent not in {sample.id, sample.parent}
+            if strange and child.parent in batch:
                 raise _misplaced(stage, sample, f"{child.id!r}, a child of {child.parent!r},")
         return children
     what = type(result).__name__
