@@ -91,3 +91,23 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert (tmp_path / "search.html").exists()
     for page in sorted((ROOT / "docs").rglob("*.md")):
         assert (tmp_path / page.relative_to(ROOT / "docs")).with_suffix(".html").exists()
+
+
+def test_decision_records_have_one_form_and_are_listed() -> None:
+    folder = ROOT / "docs" / "adr"
+    row = re.compile(r"^\| \[(\d{4})\]\(([\w-]+\.md)\) \| .+ \| (\d{4}-\d{2}-\d{2}) \|$", re.MULTILINE)
+    listed = row.findall((folder / "index.md").read_text())
+    records = sorted(path.name for path in folder.glob("0*.md"))
+    assert [name for _, name, _ in listed] == records
+    for number, name, date in listed:
+        text = (folder / name).read_text()
+        assert name.startswith(number)
+        assert text.startswith(f"# {number}: ")
+        assert date in text.partition("## ")[0]
+        headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert [heading for heading in headings if heading not in ("Requirements", "Differences")] == [
+            "Context",
+            *(["Decision"] if number != "0007" else []),
+            "Alternatives",
+            "Consequences",
+        ]
