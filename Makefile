@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format generate docs bench picture up ready down stack-demo collector stack-tools clean
+.PHONY: help demo test test-fast coverage lint format hooks generate docs bench picture up ready down stack-demo collector stack-tools changelog dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ demo: $(READY) ## run a real pipeline over the standard library and read what ha
 test: $(READY) ## all tests (ARGS="-k retry")
 	$(BIN)/python -m pytest $(ARGS)
 
+test-fast: $(READY) ## the tests that take less than two seconds, without the stack, in parallel
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/stack --numprocesses auto --dist worksteal $(ARGS)
+
+coverage: $(READY) ## all tests, and the lines and branches they miss; open htmlcov/index.html
+	$(BIN)/python -m pytest --cov --cov-report term --cov-report html $(ARGS)
+
 lint: $(READY) ## lint, format and type checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,6 +37,9 @@ lint: $(READY) ## lint, format and type checks
 format: $(READY) ## write the code in its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+hooks: $(READY) ## install hooks that lint and type-check every commit
+	$(BIN)/pre-commit install
 
 generate: $(READY) ## write what follows from the registry: constants, reference, dashboards, rules
 	$(BIN)/forge-otel semconv generate
@@ -62,5 +71,11 @@ collector: ## a Collector with the components that our configurations use: its p
 stack-tools: ## the paths of all programs that the stack tests run, built first if need be (needs Go and npm)
 	@$(PYTHON) tools/stack
 
+changelog: $(READY) ## print the changes since the last release, from the fragments in changes/
+	@$(BIN)/towncrier build --draft --version unreleased
+
+dist: $(READY) ## build the source distribution and the wheel into dist/
+	$(BIN)/python -m build --no-isolation
+
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache docs/_site demo-out
+	rm -rf $(VENV) .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache demo-out dist docs/_site htmlcov

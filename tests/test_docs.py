@@ -16,8 +16,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```(\{?\w*\}?)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KNOWN = {"python", "sh", "yaml", "text", "promql", "{toctree}"}
+UNRUN = [ROOT / name for name in ("CHANGELOG.md", "RELEASING.md", "SECURITY.md", "changes/README.md")]
+"""Pages whose links are checked, too; the commands of a release run in `test_repository.py`."""
+BLOCK = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+KNOWN = {"python", "sh", "yaml", "text", "promql", "{eval-rst}", "{toctree}"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -45,9 +47,10 @@ COMMANDS = [(page, code) for page in PAGES for code in blocks(page, "sh")]
 
 @pytest.mark.parametrize(("page", "code"), COMMANDS, ids=[f"{p.name}-{i}" for i, (p, _) in enumerate(COMMANDS)])
 def test_shell_blocks(page: Path, code: str, tmp_path: Path) -> None:
-    # The tests cannot run themselves, nor install what they already run in, nor start containers; `make stack-demo` has
-    # a test of its own.
-    code = re.sub(r"^make (test|lint|up|ready|stack-demo)\b.*$", r"make -n \1 >/dev/null", code, flags=re.MULTILINE)
+    # The tests cannot run themselves, nor install what they already run in, nor hooks in this repository, nor start
+    # containers; `make stack-demo` has a test of its own.
+    left_out = "test-fast|test|coverage|lint|hooks|up|ready|stack-demo"
+    code = re.sub(rf"^make ({left_out})\b.*$", r"make -n \1 >/dev/null", code, flags=re.MULTILINE)
     code = re.sub(r"^(git clone|cd|pip install)\b.*$", "", code, flags=re.MULTILINE)
     in_checkout = "make" in code or "examples/" in code
     # A page's shell blocks use the scripts that its Python blocks show, by the name in their first line.
@@ -73,18 +76,34 @@ def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
     assert ("README.md", "sh") in kinds
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [*PAGES, *UNRUN], ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert missing == []
 
 
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "docs", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "search.html").exists()
+def test_the_site_builds_without_a_warning(site: Path) -> None:
+    assert (site / "search.html").exists()
     for page in sorted((ROOT / "docs").rglob("*.md")):
-        assert (tmp_path / page.relative_to(ROOT / "docs")).with_suffix(".html").exists()
+        assert (site / page.relative_to(ROOT / "docs")).with_suffix(".html").exists()
+
+
+def test_decision_records_have_one_form_and_are_listed() -> None:
+    folder = ROOT / "docs" / "adr"
+    row = re.compile(r"^\| \[(\d{4})\]\(([\w-]+\.md)\) \| .+ \| (\d{4}-\d{2}-\d{2}) \|$", re.MULTILINE)
+    listed = row.findall((folder / "index.md").read_text())
+    records = sorted(path.name for path in folder.glob("0*.md"))
+    assert [name for _, name, _ in listed] == records
+    for number, name, date in listed:
+        text = (folder / name).read_text()
+        assert name.startswith(number)
+        assert text.startswith(f"# {number}: ")
+        assert date in text.partition("## ")[0]
+        headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert [heading for heading in headings if heading not in ("Requirements", "Differences")] == [
+            "Context",
+            *(["Decision"] if number != "0007" else []),
+            "Alternatives",
+            "Consequences",
+        ]
