@@ -33,7 +33,7 @@ format: $(READY) ## write the code in its format
 	$(BIN)/ruff format .
 
 generate: $(READY) ## write what follows from the registry: constants, reference, dashboards, rules
-	$(BIN)/forge-otel semconv generate
+	$(BIN)/python -m tools.generate
 
 docs: $(READY) ## build the documentation's site; open docs/_site/index.html
 	$(BIN)/sphinx-build --quiet --write-all --fresh-env --fail-on-warning --keep-going docs docs/_site
