@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from forge_otel.sdk_internals import SWITCH, histograms, log_records, spans
+from forge_otel.signals.sdk import SWITCH, histograms, log_records, spans
 
 
 @contextmanager

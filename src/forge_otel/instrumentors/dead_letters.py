@@ -9,14 +9,14 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .. import guard
-from ..ending import Emission, Ending, Point
-from ..operation import Call, Operation
-from ..patching import Layer, Target
+from ..engine.ending import Emission, Ending, Point
+from ..engine.operation import Call, Operation
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics
-from ..series import Attributes
-from ..state import failed_in
+from ..signals.metrics import Attributes
+from ..signals.observables import failed_in
 
 if TYPE_CHECKING:
     from forge import DeadLetter, DeadLetterQueue, Sample
@@ -58,7 +58,7 @@ _propagator = TraceContextTextMapPropagator()
 
 def _traced(entry: DeadLetter, carrier: Mapping[str, str] | None) -> Mapping[str, str] | None:
     """The carrier with the current trace context, which is the failed sample's."""
-    with guard.protected("the carrier of a dead letter"):
+    with faults.protected("the carrier of a dead letter"):
         if is_instrumentation_enabled() and trace.get_current_span().get_span_context().is_valid:
             filled = dict(entry.carrier if carrier is None else carrier)
             _propagator.inject(filled)

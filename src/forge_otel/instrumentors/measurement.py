@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from .. import guard
-from ..batch_lane import BatchLane
-from ..ending import Emission, Ending, Point
-from ..lane import Lane
-from ..operation import Call, Operation
-from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE
+from ..engine.batch_lane import BatchLane
+from ..engine.ending import Emission, Ending, Point
+from ..engine.lane import Lane
+from ..engine.operation import Call, Operation
+from ..engine.scopes import RUN, SAMPLE
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeMeasurementOutcome as Outcome
-from ..series import FULL, Attributes
+from ..signals.metrics import FULL, Attributes
 from .errors import error_type
 from .stage import current_sample, ids_of, samples_of
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from forge.orchestrator import MeasurementOrchestrator
     from forge.results import BatchMeasurementResult, MeasurementResult
 
-    from ..scope import RunScope
+    from ..engine.scopes import RunScope
 
 
 def _start(_: MeasurementOrchestrator, measurement: Measurement, sample: Sample) -> Attributes:
@@ -232,7 +232,7 @@ def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callab
             else:
                 lane.ended(scope, result)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            guard.swallow(fault, "the end of a measurement")
+            faults.suppress(fault, "the end of a measurement")
         try:
             return result
         finally:

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import guard
-from ..batch_lane import BatchLane
-from ..ending import Emission, Ending, Point
-from ..lane import Lane
-from ..operation import CALL, Call, Operation
-from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE, SampleScope
+from ..engine.batch_lane import BatchLane
+from ..engine.ending import Emission, Ending, Point
+from ..engine.lane import Lane
+from ..engine.operation import CALL, Call, Operation
+from ..engine.scopes import RUN, SAMPLE, SampleScope
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
-from ..series import FULL, Attributes
+from ..signals.metrics import FULL, Attributes
 from .errors import error_type
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from forge.item import Item
     from forge.results import BatchVerdict, Verdict
 
-    from ..scope import RunScope
+    from ..engine.scopes import RunScope
 
 
 def current_sample(*_: Any) -> Sequence[SampleScope]:
@@ -290,7 +290,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
             else:
                 lane.ended(scope, verdict)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            guard.swallow(fault, "the end of a stage")
+            faults.suppress(fault, "the end of a stage")
         try:
             return verdict
         finally:

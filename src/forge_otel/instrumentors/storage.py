@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from .. import guard
-from ..ending import Emission, Ending, Point
-from ..operation import Call, Operation
-from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE
+from ..engine.ending import Emission, Ending, Point
+from ..engine.operation import Call, Operation
+from ..engine.scopes import RUN, SAMPLE
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStorageDirection as Direction
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from forge import ArtifactStore, DeadLetter, SampleStatus, SQLStorage
     from forge.storage import ArtifactResult, ReadResult, SampleRecord, WriteResult
 
-    from ..scope import RunScope
+    from ..engine.scopes import RunScope
     from ..semconv.definitions import Metric
-    from ..series import Series
+    from ..signals.metrics import Series
 
 
 def _operation(
@@ -173,10 +173,10 @@ class WriteLane:
         try:
             result = original(store, records)
         except BaseException as error:
-            with guard.protected(f"the end of {WRITE.name}"):
+            with faults.protected(f"the end of {WRITE.name}"):
                 self._failed(started, error, store, records)
             raise
-        with guard.protected(f"the end of {WRITE.name}"):
+        with faults.protected(f"the end of {WRITE.name}"):
             self._succeeded(started, result)
         return result
 
@@ -214,7 +214,7 @@ def _lane_of(store: SQLStorage, records: Sequence[SampleRecord]) -> WriteLane | 
 def _write(original: Callable[..., WriteResult], layer: Layer) -> Callable[..., WriteResult]:
     def write(self: SQLStorage, records: Sequence[SampleRecord]) -> WriteResult:
         lane = None
-        with guard.protected(f"the start of {WRITE.name}"):
+        with faults.protected(f"the start of {WRITE.name}"):
             lane = _lane_of(self, records)
         if lane is not None:
             return lane.call(original, self, records)

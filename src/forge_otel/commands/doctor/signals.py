@@ -9,8 +9,8 @@ from typing import Any
 
 from opentelemetry import _logs, metrics, trace
 
-from ...sdk_internals import is_sdk
-from ...sdk_internals.providers import endpoint_of, exporter_of, processors_of, readers_of
+from ...signals.sdk import is_sdk
+from ...signals.sdk.providers import endpoint_of, exporter_of, processors_of, readers_of
 from .finding import Finding
 
 

@@ -10,12 +10,12 @@ from weakref import WeakSet, WeakValueDictionary, ref
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
-from . import guard
-from .sdk_internals.providers import real
-from .semconv import attributes as a
-from .semconv import metrics
-from .semconv.definitions import Instrument, Metric
-from .series import Attributes, SeriesTable
+from ..patching import faults
+from ..semconv import attributes as a
+from ..semconv import metrics
+from ..semconv.definitions import Instrument, Metric
+from .metrics import Attributes, SeriesTable
+from .sdk.providers import real
 
 if TYPE_CHECKING:
     from forge import DeadLetterQueue, Run
@@ -233,14 +233,14 @@ class _Observer:
     def _begin(self, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - what is waited for is bounded
         state = self.state
         if state is not None:
-            with guard.protected("the beginning of a collection"):
+            with faults.protected("the beginning of a collection"):
                 state.collect()
         return []
 
     def _read(self, metric: Metric, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - nothing waits
         state = self.state
         if state is not None:
-            with guard.protected(f"the metric {metric.name}"):
+            with faults.protected(f"the metric {metric.name}"):
                 return state.read(metric)
         return []
 

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from . import guard
-from .semconv import attributes as a
-from .semconv import spans
-from .series import Attributes
-from .trail import span_name
+from ..patching import faults
+from ..semconv import attributes as a
+from ..semconv import spans
+from ..signals.metrics import Attributes
+from .deferred_spans import span_name
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from forge.usage import Usage, UsageScope
 
     from .operation import Call
-    from .scope import SampleScope
+    from .scopes import SampleScope
 
 
 class Used:
@@ -123,7 +123,7 @@ class Spending:
                 return
             names = {(seen.attempt, seen.usage.provider, model) for model in (*seen.models, None)}
             if not names & self._by_hand:
-                with guard.protected("a call that was seen"):
+                with faults.protected("a call that was seen"):
                     self.used(seen.span).add(*count(seen))
 
 

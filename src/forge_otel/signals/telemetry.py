@@ -5,36 +5,36 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from opentelemetry import _logs, metrics, trace
 
-from . import guard
-from ._version import __version__
-from .sampling import Sampler
-from .scope import RUN, RunScope
-from .sdk_internals import histograms, is_sdk
-from .sdk_internals.log_records import Records
-from .sdk_internals.providers import readers_of
-from .sdk_internals.spans import Spans
-from .semconv import SCHEMA_URL
-from .semconv import attributes as a
-from .semconv.metrics import FORGE_TELEMETRY_FAULTS
-from .series import Attributes, SeriesTable
-from .state import State
-from .trail import ReservedIds
-from .words import qualified_name
+from .._version import __version__
+from ..engine.deferred_spans import ReservedIds
+from ..engine.sampling import Sampler
+from ..engine.scopes import RUN, RunScope
+from ..patching import faults
+from ..semconv import SCHEMA_URL
+from ..semconv import attributes as a
+from ..semconv.metrics import FORGE_TELEMETRY_FAULTS
+from .exceptions import qualified_name
+from .metrics import Attributes, SeriesTable
+from .observables import State
+from .sdk import histograms, is_sdk
+from .sdk.log_records import Records
+from .sdk.providers import readers_of
+from .sdk.spans import Spans
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from .config import ForgeConfig
-    from .semconv.definitions import Event, Metric
+    from ..config.config import ForgeConfig
+    from ..semconv.definitions import Event, Metric
 
-SCOPE_NAME = __package__
+SCOPE_NAME: Final = "forge_otel"
 """The name of the tracer, the meter and the logger."""
 
 
@@ -66,7 +66,7 @@ class Telemetry:
         self.series = SeriesTable(meter)
         self.state = State(config.components, self.series)
         self.state.observed_by(meter_provider or metrics.get_meter_provider(), meter)
-        self._forget_faults = guard.on_fault(self._count_fault)
+        self._forget_faults = faults.on_fault(self._count_fault)
         self._look_at_providers()
 
     def emits(self, event: Event) -> bool:
@@ -129,7 +129,7 @@ class Telemetry:
         timeout = self.config.zero_point_timeout
 
         def flush() -> None:
-            with guard.protected("the flush of the zero points"):
+            with faults.protected("the flush of the zero points"):
                 provider.force_flush(timeout * 1000)  # type: ignore[attr-defined] # `_all_periodic` saw the SDK's
 
         thread = threading.Thread(target=flush, daemon=True, name="forge-otel-flush")

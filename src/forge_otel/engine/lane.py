@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from opentelemetry import context as otel_context
 
-from . import guard
-from .current import with_span
+from ..patching import faults
+from ..semconv import attributes as a
+from ..semconv.definitions import Instrument
+from ..signals.context import with_span
+from ..signals.exceptions import exception_attributes
+from ..signals.metrics import Attributes
+from .deferred_spans import Record, end_span, given, span_name, start_attributes
 from .operation import Call, Operation
-from .semconv import attributes as a
-from .semconv.definitions import Instrument
-from .series import Attributes
-from .trail import Record, end_span, given, span_name, start_attributes
-from .words import exception_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from forge.results import MeasurementResult, Verdict
 
-    from .scope import RunScope, SampleScope
-    from .semconv.definitions import Event
-    from .series import Series, Tally
+    from ..semconv.definitions import Event
+    from ..signals.metrics import Series, Tally
+    from .scopes import RunScope, SampleScope
 
 T = TypeVar("T")
 
@@ -151,7 +151,7 @@ class Lane(ABC):
                     said = {**said, **spending.said_by(known.record.name)}
                 end_span(span, said, error)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            guard.swallow(fault, f"the end of {self.operation.name}")
+            faults.suppress(fault, f"the end of {self.operation.name}")
 
     def _emit(self, scope: SampleScope, context: Context | None, known: Known, error: BaseException | None) -> None:
         try:
@@ -162,7 +162,7 @@ class Lane(ABC):
                         said.update(exception_attributes(error))
                     self.run.telemetry.records.emit(event, body, said, context)
         except Exception as fault:  # noqa: BLE001 - the span is to be ended
-            guard.swallow(fault, f"the events of {self.operation.name}")
+            faults.suppress(fault, f"the events of {self.operation.name}")
 
     def raised(self, scope: SampleScope, error: BaseException) -> None:
         """A call raised."""
@@ -170,7 +170,7 @@ class Lane(ABC):
             scope.spending.count_seen()
         started = scope.busy_since
         if scope.end_busy():
-            with guard.protected(f"the end of {self.operation.name}"):
+            with faults.protected(f"the end of {self.operation.name}"):
                 self.end(scope, started, None, error)
 
     def end(self, scope: SampleScope, started: float, result: Any, error: BaseException | None) -> None:
@@ -231,7 +231,7 @@ class Lane(ABC):
             context = with_span(span, around)
             return context, otel_context.attach(context)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            guard.swallow(fault, f"the span of {self.operation.name}")
+            faults.suppress(fault, f"the span of {self.operation.name}")
             return None, None
 
     def _leave(self, token: Token[Context] | None) -> None:

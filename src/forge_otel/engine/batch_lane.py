@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from . import guard
+from ..patching import faults
+from .deferred_spans import Record, span_name, start_attributes
 from .operation import CALL, Call, Operation
-from .scope import SAMPLE
-from .trail import Record, span_name, start_attributes
+from .scopes import SAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from forge.item import Item
 
-    from .scope import RunScope, SampleScope
-    from .semconv.definitions import Metric
-    from .series import Attributes, Series
+    from ..semconv.definitions import Metric
+    from ..signals.metrics import Attributes, Series
+    from .scopes import RunScope, SampleScope
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class BatchLane(ABC):
         try:
             return self._begin(*arguments)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            guard.swallow(fault, f"the start of {self.operation.name}")
+            faults.suppress(fault, f"the start of {self.operation.name}")
             return None
 
     def _begin(self, *arguments: Any) -> Call | None:
@@ -130,7 +130,7 @@ class BatchLane(ABC):
                 call.forget()
                 self._end(call, result)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            guard.swallow(fault, f"the end of {self.operation.name}")
+            faults.suppress(fault, f"the end of {self.operation.name}")
 
     def _end(self, call: Call, result: Any) -> None:
         span, size = self.operation.span, len(call.scopes)

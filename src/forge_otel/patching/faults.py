@@ -1,24 +1,24 @@
-"""Faults inside the telemetry: swallowed and counted in production, raised under test."""
+"""Faults inside the telemetry: suppressed and counted in production, raised under test."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
-from contextlib import suppress
 
 RAISE = os.environ.get("FORGE_OTEL_RAISE_FAULTS") == "1"
 """Whether faults are raised instead, which a project's own tests want."""
 
 Listener = Callable[[BaseException, str], None]
 
-_logger = logging.getLogger(__package__)
+_logger = logging.getLogger("forge_otel")
 _listeners: list[Listener] = []
 _logged: set[tuple[str, str]] = set()
 
 
 def on_fault(listener: Listener) -> Callable[[], None]:
-    """Have `listener(fault, where)` called for every fault that is swallowed; returns a function that ends it."""
+    """Have `listener(fault, where)` called for every fault that is suppressed; returns a function that ends it."""
     _listeners.append(listener)
 
     def end() -> None:
@@ -28,7 +28,7 @@ def on_fault(listener: Listener) -> Callable[[], None]:
     return end
 
 
-def swallow(fault: BaseException, where: str) -> None:
+def suppress(fault: BaseException, where: str) -> None:
     """Keep a fault of the telemetry away from the pipeline.
 
     It is logged once for each place and type of exception, with its traceback if the level is debug. `where` says what
@@ -39,10 +39,10 @@ def swallow(fault: BaseException, where: str) -> None:
     """
     if RAISE:
         raise fault
-    with suppress(Exception):  # a faulty log handler is not the pipeline's problem either
+    with contextlib.suppress(Exception):  # a faulty log handler is not the pipeline's problem either
         _log(fault, where)
     for listener in tuple(_listeners):
-        with suppress(Exception):  # telling of this fault could go on for ever
+        with contextlib.suppress(Exception):  # telling of this fault could go on for ever
             listener(fault, where)
 
 
@@ -60,7 +60,7 @@ class protected:  # noqa: N801 - used like a function
     def __exit__(self, _: object, fault: BaseException | None, __: object) -> bool:
         if not isinstance(fault, Exception):
             return False
-        swallow(fault, self._where)
+        suppress(fault, self._where)
         return True
 
 

@@ -19,23 +19,23 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Link
 
-from . import guard
+from ..patching import faults
+from ..semconv import attributes as a
+from ..semconv.attributes import ForgeTelemetryReason as Reason
+from ..semconv.attributes import ForgeTelemetrySignal as Signal
+from ..signals.exceptions import exception_attributes
+from ..signals.metrics import Attributes
+from .deferred_spans import Record, end_span, given, span_name, start_attributes, write_step
 from .ending import NOTHING, Emission, Ending, Point
-from .scope import RUN, SAMPLE, RunScope, SampleScope
-from .semconv import attributes as a
-from .semconv.attributes import ForgeTelemetryReason as Reason
-from .semconv.attributes import ForgeTelemetrySignal as Signal
-from .series import Attributes
-from .trail import Record, end_span, given, span_name, start_attributes, write_step
-from .words import exception_attributes
+from .scopes import RUN, SAMPLE, RunScope, SampleScope
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from .patching import Layer
-    from .semconv.definitions import Event, Span
-    from .spending import Spending
-    from .telemetry import Telemetry
+    from ..patching.patches import Layer
+    from ..semconv.definitions import Event, Span
+    from ..signals.telemetry import Telemetry
+    from .detected_usage import Spending
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ class Operation:
                 call.forget()
                 return None
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            guard.swallow(fault, f"the start of {self.name}")
+            faults.suppress(fault, f"the start of {self.name}")
             return None
         call.start()
         return call
@@ -210,11 +210,11 @@ class Call:
     def start(self) -> None:
         operation = self.operation
         if operation.span is not None:
-            with guard.protected(f"the span of {operation.name}"):
+            with faults.protected(f"the span of {operation.name}"):
                 if self._is_traced():
                     self._start_span(operation.span)
         if operation.announce is not None:
-            with guard.protected(f"the events of {operation.name}"):
+            with faults.protected(f"the events of {operation.name}"):
                 self._emit(operation.announce(self))
         if operation.hooks is not None:
             self._hook(f"on_{operation.hooks}_start")
@@ -239,14 +239,14 @@ class Call:
         """Make the call current until `leave`, and its span, in the same context."""
         if self.operation.span is None:
             return None
-        with guard.protected(f"the context of {self.operation.name}"):
+        with faults.protected(f"the context of {self.operation.name}"):
             attached = otel_context.attach(self.context) if self.context is not None else None
             return Tokens(attached, CALL.set(self))
         return None
 
     def leave(self, tokens: Tokens | None) -> None:
         if tokens is not None:
-            with guard.protected(f"the context of {self.operation.name}"):
+            with faults.protected(f"the context of {self.operation.name}"):
                 CALL.reset(tokens.call)
                 if tokens.context is not None:
                     otel_context.detach(tokens.context)
@@ -261,7 +261,7 @@ class Call:
             return
         self.forget()
         operation, ending = self.operation, Ending()
-        with guard.protected(f"the end of {operation.name}"):
+        with faults.protected(f"the end of {operation.name}"):
             ending = operation.end(self, result, error)
         if ending.notable:
             for scope in (*self.scopes, *(self.trails or ())):
@@ -274,11 +274,11 @@ class Call:
                 try:
                     self.write(point, said)
                 except Exception as fault:  # noqa: BLE001 - the other points are not to be lost
-                    guard.swallow(fault, f"the metric {point.metric.name}")
-            with guard.protected(f"the events of {operation.name}"):
+                    faults.suppress(fault, f"the metric {point.metric.name}")
+            with faults.protected(f"the events of {operation.name}"):
                 self._emit(ending.events)
         if operation.span is not None:
-            with guard.protected(f"the span of {operation.name}"):
+            with faults.protected(f"the span of {operation.name}"):
                 self._end_span(operation.span, ending)
 
     def forget(self) -> None:
@@ -379,7 +379,7 @@ class Call:
     def _hook(self, name: str, *result: Any) -> None:
         hook = getattr(self.telemetry.config, name)
         if hook is not None:
-            with guard.protected(f"the hook {name}"):
+            with faults.protected(f"the hook {name}"):
                 span = self.span if self.span is not None else trace.get_current_span()
                 hook(span, *self.operation.subject(*self.arguments), *result)
 

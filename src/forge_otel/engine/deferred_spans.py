@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext
 
-from .sdk_internals.spans import describe
-from .semconv import attributes as a
-from .semconv.attributes import ForgeTelemetryReason as Reason
-from .semconv.attributes import ForgeTelemetrySignal as Signal
-from .words import message
+from ..semconv import attributes as a
+from ..semconv.attributes import ForgeTelemetryReason as Reason
+from ..semconv.attributes import ForgeTelemetrySignal as Signal
+from ..signals.exceptions import message
+from ..signals.sdk.spans import describe
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
-    from .scope import RunScope, SampleScope
-    from .semconv import definitions
+    from ..semconv import definitions
+    from .scopes import RunScope, SampleScope
 
 _SPAN: Final = Signal.SPAN.value
 

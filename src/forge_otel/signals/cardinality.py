@@ -9,8 +9,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .semconv import attributes as a
-from .semconv.definitions import Metric
+from ..semconv import attributes as a
+from ..semconv.definitions import Metric
 
 OTHER: Final = "_OTHER"
 """Stands for every value beyond a limit."""
@@ -46,7 +46,7 @@ _ENUMERATED: Final = frozenset({
 })  # fmt: skip
 """Attributes with values that the vocabulary lists."""
 
-_logger = logging.getLogger(__package__)
+_logger = logging.getLogger("forge_otel")
 
 
 class Cardinality:

@@ -16,7 +16,7 @@ from . import PLAIN, is_sdk, tested
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-    from ..semconv.definitions import Event
+    from ...semconv.definitions import Event
 
 _MOST_ATTRIBUTES: Final = 32
 """No event of ours has so many."""

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from . import guard
+from ..patching import faults
+from ..semconv import metrics
+from ..semconv.definitions import Instrument, Metric
 from .cardinality import Cardinality
-from .sdk_internals.histograms import NOWHERE, Merger
-from .semconv import metrics
-from .semconv.definitions import Instrument, Metric
+from .sdk.histograms import NOWHERE, Merger
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -62,7 +62,7 @@ class Buffer:
             if count:
                 chunk = self.values[:count]
                 del self.values[:count]
-                with guard.protected(f"the metric {self.name}"):
+                with faults.protected(f"the metric {self.name}"):
                     self._write(chunk)
         finally:
             self._lock.release()

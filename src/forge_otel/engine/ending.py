@@ -8,10 +8,10 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from .series import Attributes
+from ..signals.metrics import Attributes
 
 if TYPE_CHECKING:
-    from .semconv.definitions import Event, Metric
+    from ..semconv.definitions import Event, Metric
 
 NOTHING: Final[Attributes] = MappingProxyType({})
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import CodeType, TracebackType
 from typing import Final
 
-from .semconv import attributes as a
+from ..semconv import attributes as a
 
 
 def exception_attributes(error: BaseException) -> dict[str, str]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from .sdk_internals import SWITCH
-from .settings import Setting, boolean, check_fields, flag, number, one_of, word
+from ..signals.sdk import SWITCH
+from .fields import Setting, boolean, check_fields, flag, number, one_of, word
 
 Events = Literal["default", "all", "none"]
 Hook = Callable[..., object]
@@ -20,7 +20,7 @@ _COMPONENTS: Final = ("runner", "stage", "measurement", "storage")
 
 _PREFIX = "FORGE_OTEL_"
 _OTHER_VARIABLES = ("FORGE_OTEL_RAISE_FAULTS", "FORGE_OTEL_STATSD_", SWITCH)
-_logger = logging.getLogger(__package__)
+_logger = logging.getLogger("forge_otel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import NonRecordingSpan
 
+from ..semconv import attributes as a
+from ..semconv import metrics
+from ..semconv.attributes import ForgeTelemetryReason as Reason
+from ..semconv.attributes import ForgeTelemetrySignal as Signal
+from ..signals.metrics import PATIENCE, Buffer, Tally
 from .budget import EventBudget, SpanBudget
-from .semconv import attributes as a
-from .semconv import metrics
-from .semconv.attributes import ForgeTelemetryReason as Reason
-from .semconv.attributes import ForgeTelemetrySignal as Signal
-from .series import PATIENCE, Buffer, Tally
-from .trail import LONGEST, STEP
+from .deferred_spans import LONGEST, STEP
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
+    from ..instrumentors.storage import WriteLane
+    from ..semconv.definitions import Metric
+    from ..signals.metrics import Series
+    from ..signals.telemetry import Telemetry
     from .batch_lane import BatchLane
-    from .instrumentors.storage import WriteLane
+    from .deferred_spans import Step
+    from .detected_usage import Spending
     from .lane import Lane
     from .operation import Call
-    from .semconv.definitions import Metric
-    from .series import Series
-    from .spending import Spending
-    from .telemetry import Telemetry
-    from .trail import Step
 
 RUN: ContextVar[RunScope | None] = ContextVar("forge_otel_run", default=None)
 """The run that the current work belongs to."""

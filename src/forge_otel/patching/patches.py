@@ -17,7 +17,7 @@ from typing import Any
 
 import wrapt
 
-from . import guard
+from . import faults
 
 Function = Callable[..., Any]
 
@@ -191,17 +191,17 @@ def _when_imported(name: str) -> None:
             _hooked.add(name)
         wrapt.register_post_import_hook(functools.partial(_imported, name), name)
         # Once more: an import that began before there was a hook does not see it.
-    faults: list[Exception] = []
+    raised: list[Exception] = []
     with _lock:
         for patches in tuple(_waiting):
             try:
                 patches.wrap(name, module)
             except Exception as error:  # noqa: BLE001 - neither the user's import nor `apply` is to fail
-                faults.append(error)
+                raised.append(error)
             if not patches.waits:
                 _waiting.remove(patches)
-    for fault in faults:
-        guard.swallow(fault, f"patching {name}")
+    for fault in raised:
+        faults.suppress(fault, f"patching {name}")
 
 
 def _imported(name: str, _: ModuleType) -> None:
