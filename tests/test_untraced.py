@@ -16,7 +16,7 @@ from forge.item import Item
 from forge_otel.engine.batch_lane import BatchLane
 from forge_otel.engine.deferred_spans import LONGEST
 from forge_otel.engine.scopes import RUN, RunScope, SampleScope
-from forge_otel.instrumentors.storage import WriteLane
+from forge_otel.engine.write_lane import WriteLane
 from forge_otel.signals.metrics import FULL
 
 from .support.clock import FakeClock

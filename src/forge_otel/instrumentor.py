@@ -14,6 +14,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from .config.config import FileEntries, ForgeConfig
+from .engine.scopes import current_identity
 from .instrumentors import targets
 from .patching import faults
 from .patching.patches import Patches, Target
@@ -74,6 +75,7 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         try:
             self._telemetry = Telemetry(
                 self._config,
+                identity=current_identity,
                 tracer_provider=tracer_provider,
                 meter_provider=meter_provider,
                 logger_provider=logger_provider,

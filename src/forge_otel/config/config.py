@@ -10,13 +10,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from ..signals.sdk import SWITCH
 from .fields import Setting, boolean, check_fields, flag, number, one_of, word
 
 Events = Literal["default", "all", "none"]
 Hook = Callable[..., object]
 
 _COMPONENTS: Final = ("runner", "stage", "measurement", "storage")
+
+SWITCH: Final = "FORGE_OTEL_BULK_MERGE"
+"""The variable that switches the short ways into the SDK off, by the value `off`."""
 
 _PREFIX = "FORGE_OTEL_"
 _OTHER_VARIABLES = ("FORGE_OTEL_RAISE_FAULTS", "FORGE_OTEL_STATSD_", SWITCH)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from ..patching import faults
-from .deferred_spans import Record, span_name, start_attributes
-from .operation import CALL, Call, Operation
+from ..signals.spans import span_name, start_attributes
+from .call import CALL, Call
+from .deferred_spans import Record
+from .operation import Operation
 from .scopes import SAMPLE
 
 if TYPE_CHECKING:

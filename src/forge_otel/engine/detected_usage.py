@@ -10,7 +10,7 @@ from ..patching import faults
 from ..semconv import attributes as a
 from ..semconv import spans
 from ..signals.metrics import Attributes
-from .deferred_spans import span_name
+from ..signals.spans import span_name
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from forge import Charge
     from forge.usage import Usage, UsageScope
 
-    from .operation import Call
+    from .call import Call
     from .scopes import SampleScope
 
 

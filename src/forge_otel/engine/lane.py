@@ -19,8 +19,10 @@ from ..semconv.definitions import Instrument
 from ..signals.context import with_span
 from ..signals.exceptions import exception_attributes
 from ..signals.metrics import Attributes
-from .deferred_spans import Record, end_span, given, span_name, start_attributes
-from .operation import Call, Operation
+from ..signals.spans import end_span, given, span_name, start_attributes
+from .call import Call
+from .deferred_spans import Record
+from .operation import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Sequence

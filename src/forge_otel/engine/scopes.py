@@ -16,28 +16,34 @@ from ..semconv import metrics
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
 from ..signals.metrics import PATIENCE, Buffer, Tally
-from .budget import EventBudget, SpanBudget
 from .deferred_spans import LONGEST, STEP
+from .sampling import EventBudget, Sampler, SpanBudget
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, SpanContext
 
-    from ..instrumentors.storage import WriteLane
     from ..semconv.definitions import Metric
     from ..signals.metrics import Series
     from ..signals.telemetry import Telemetry
     from .batch_lane import BatchLane
+    from .call import Call
     from .deferred_spans import Step
     from .detected_usage import Spending
     from .lane import Lane
-    from .operation import Call
+    from .write_lane import WriteLane
 
 RUN: ContextVar[RunScope | None] = ContextVar("forge_otel_run", default=None)
 """The run that the current work belongs to."""
 
 SAMPLE: ContextVar[SampleScope | None] = ContextVar("forge_otel_sample", default=None)
 """The sample that the current work belongs to; None in a batch, whose items carry theirs."""
+
+
+def current_identity() -> Mapping[str, Any]:
+    """The attributes of the run that the current work belongs to; none outside of runs."""
+    run = RUN.get()
+    return run.identity if run is not None else {}
 
 
 class RunScope:
@@ -66,6 +72,7 @@ class RunScope:
         "measurements",
         "read",
         "recording",
+        "sampler",
         "settled",
         "span_budget",
         "span_context",
@@ -115,6 +122,7 @@ class RunScope:
         """Says whether a sample that took so many seconds is slow; to be asked for each one that settles, if given."""
         self.steps = 1
         """How many spans a sample is expected to have."""
+        self.sampler = Sampler(telemetry.config.sampling_rate)
         self.span_budget = SpanBudget(telemetry.config.span_budget)
         self.event_budget = EventBudget(telemetry.config.event_budget)
         self._series: dict[tuple[str, str | None], Series] = {}
@@ -138,8 +146,7 @@ class RunScope:
         self.waits: dict[str, Series] = {}
         """How long samples waited in front of a stage, by its name."""
         self._spans = itertools.count(int(self.recording))
-        self._spans_asked = 0
-        self._suppressed = 0
+        self._spans_asked = self._suppressed = 0
         self._left_out: dict[tuple[str, str], Buffer] = {}
         self.lock = threading.Lock()
         """Of what is counted here; held for a moment."""

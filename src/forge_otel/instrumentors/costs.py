@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..engine.deferred_spans import span_name
+from ..engine.call import CALL
 from ..engine.detected_usage import Seen, amount_of, count, span_of, spending_of, who_spent
-from ..engine.operation import CALL
 from ..engine.scopes import RUN, SAMPLE, RunScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..signals.metrics import Attributes
+from ..signals.spans import span_name
 
 if TYPE_CHECKING:
     from forge import Charge, Run
     from forge.item import Item
     from forge.usage import Usage, UsageScope
 
-    from ..engine.operation import Call
+    from ..engine.call import Call
     from ..engine.scopes import SampleScope
 
 

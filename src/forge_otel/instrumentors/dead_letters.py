@@ -9,8 +9,8 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from ..engine.ending import Emission, Ending, Point
-from ..engine.operation import Call, Operation
+from ..engine.call import Call, observe
+from ..engine.operation import Emission, Ending, Operation, Point
 from ..patching import faults
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
@@ -72,14 +72,14 @@ def _enqueue(original: Callable[..., WriteResult], layer: Layer) -> Callable[...
         if telemetry is not None:
             telemetry.state.saw(self)
             carrier = _traced(entry, carrier)
-        return ENQUEUE.call(layer, original, self, entry, carrier)
+        return observe(ENQUEUE, layer, original, self, entry, carrier)
 
     return enqueue
 
 
 def _replay(original: Callable[..., Sample], layer: Layer) -> Callable[..., Sample]:
     def replay(self: DeadLetterQueue, entry: DeadLetter) -> Sample:
-        return REPLAY.call(layer, original, self, entry)
+        return observe(REPLAY, layer, original, self, entry)
 
     return replay
 
@@ -89,7 +89,7 @@ def _drop(original: Callable[..., Sequence[DeadLetter]], layer: Layer) -> Callab
         telemetry = layer.telemetry
         if telemetry is not None:
             telemetry.state.saw(self)
-        return DROP.call(layer, original, self, sample_ids)
+        return observe(DROP, layer, original, self, sample_ids)
 
     return drop
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
 
+from ..engine.call import CALL, Call, open_call
 from ..engine.detected_usage import used_in
-from ..engine.ending import Emission, Ending, Point
-from ..engine.operation import CALL, Call, Operation
+from ..engine.operation import Emission, Ending, Operation, Point
 from ..engine.scopes import RUN, SAMPLE, RunScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
@@ -21,7 +21,7 @@ from .errors import error_type
 from .measurement import MeasurementBatchLane, MeasurementLane
 from .slow import slowness
 from .stage import StageBatchLane, StageLane
-from .storage import WriteLane
+from .storage import write_lane
 from .summary import last_run, summaries
 from .zeros import zero_points
 
@@ -106,7 +106,7 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     SAMPLE.set(None)
     telemetry.prepare()
     faults_before = telemetry.faults
-    call = RUN_OPERATION.open(telemetry, run)
+    call = open_call(RUN_OPERATION, telemetry, run)
     if call is None:
         return
     identity = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUN_ID: run.id}
@@ -135,7 +135,7 @@ def _open_lanes(scope: RunScope, pipeline: Pipeline) -> None:
     if config.events == "all":
         return
     if pipeline.storage is not None and "storage" in config.components:
-        scope.writes[id(pipeline.storage)] = WriteLane(scope, pipeline.storage)
+        scope.writes[id(pipeline.storage)] = write_lane(scope, pipeline.storage)
     if config.on_stage_start is None and config.on_stage_end is None:
         for stage in pipeline.stages:
             if stage.batch_size:

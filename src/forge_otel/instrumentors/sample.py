@@ -11,7 +11,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from ..engine.deferred_spans import Record, end_span, leave_out, start_attributes, write_late
+from ..engine.deferred_spans import Record, leave_out, write_late
 from ..engine.scopes import RUN, SAMPLE, RunScope, SampleScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
@@ -21,6 +21,7 @@ from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..signals.context import with_span
 from ..signals.metrics import FULL
+from ..signals.spans import end_span, start_attributes
 from .errors import error_type
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
     SAMPLE.set(scope)
     if run.recording:
         try:
-            if not telemetry.sampler.traces(sample.id):
+            if not run.sampler.traces(sample.id):
                 _leave_out(run, scope, _SAMPLING)
             else:
                 _trace(telemetry, run, scope, sample)

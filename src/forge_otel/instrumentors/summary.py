@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..engine.detected_usage import used_in
-from ..engine.ending import Emission, Point
+from ..engine.operation import Emission, Point
 from ..semconv import attributes as a
 from ..semconv import events, metrics
 from ..semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
 from opentelemetry import _logs, metrics, trace
 
 from .._version import __version__
-from ..engine.deferred_spans import ReservedIds
-from ..engine.sampling import Sampler
-from ..engine.scopes import RUN, RunScope
 from ..patching import faults
 from ..semconv import SCHEMA_URL
 from ..semconv import attributes as a
@@ -25,6 +22,7 @@ from .sdk import histograms, is_sdk
 from .sdk.log_records import Records
 from .sdk.providers import readers_of
 from .sdk.spans import Spans
+from .spans import ReservedIds
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -38,6 +36,16 @@ SCOPE_NAME: Final = "forge_otel"
 """The name of the tracer, the meter and the logger."""
 
 
+class LiveRun(Protocol):
+    """A run that buffers values of its own."""
+
+    def close_lanes(self) -> None:
+        """Write what waits, and buffer nothing any more."""
+
+    def forget_lanes(self) -> None:
+        """Buffer nothing any more, in a forked process, where what waits is the parent's."""
+
+
 class Telemetry:
     """Where an instrumented process writes to. The providers are the user's: they are used, never configured."""
 
@@ -45,17 +53,19 @@ class Telemetry:
         self,
         config: ForgeConfig,
         *,
+        identity: Callable[[], Attributes],
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
     ) -> None:
+        """`identity` gives the attributes of the run that the current work belongs to; none outside of runs."""
         self.config = config
+        self._identity = identity
         self.clock = time.perf_counter
         """Readings in seconds, outside of runs; a run brings its own clock."""
         self.faults = 0
         """How many faults of the telemetry were swallowed."""
-        self.sampler = Sampler(config.sampling_rate)
-        self.runs: WeakSet[RunScope] = WeakSet()
+        self.runs: WeakSet[LiveRun] = WeakSet()
         """Those that go on."""
         self._logger_provider = logger_provider
         self._meter_provider = meter_provider
@@ -138,8 +148,7 @@ class Telemetry:
 
     def _count_fault(self, fault: BaseException, where: str) -> None:  # noqa: ARG002 - where it was is in the log
         self.faults += 1
-        run = RUN.get()
-        attributes = {**(run.identity if run else {}), a.ERROR_TYPE: qualified_name(type(fault))}
+        attributes = {**self._identity(), a.ERROR_TYPE: qualified_name(type(fault))}
         self.series.get(FORGE_TELEMETRY_FAULTS, attributes).append(1)
 
 

@@ -17,11 +17,11 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.auto_instrumentation import initialize
 
 from ..._version import __version__
-from ...config.config import ForgeConfig
+from ...config.config import SWITCH, ForgeConfig
 from ...instrumentor import ForgeInstrumentor
 from ...instrumentors import targets
 from ...patching.patches import Target
-from ...signals.sdk import SWITCH, histograms, log_records, spans, switched_off
+from ...signals.sdk import histograms, log_records, spans, switched_off
 from . import sampler
 from .finding import Finding, logged
 from .signals import Signal, examine, signals

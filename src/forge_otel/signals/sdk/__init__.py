@@ -13,11 +13,10 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from ...config.config import SWITCH
+
 if TYPE_CHECKING:
     from functools import _lru_cache_wrapper
-
-SWITCH: Final = "FORGE_OTEL_BULK_MERGE"
-"""The variable that switches all of them off, by the value `off`. It is read at the first use in a process."""
 
 PLAIN: Final = frozenset({str, bool, int, float})
 """The types of values that the SDK takes as they are."""
@@ -28,7 +27,7 @@ T = TypeVar("T")
 
 
 def switched_off() -> bool:
-    """Whether `SWITCH` says so."""
+    """Whether `SWITCH` switches all short ways off. Each asks at its first use in a process."""
     return os.environ.get(SWITCH, "").strip().lower() == "off"
 
 
