@@ -23,10 +23,11 @@ demo: $(READY) ## run a real pipeline over the standard library and read what ha
 test: $(READY) ## all tests (ARGS="-k retry")
 	$(BIN)/python -m pytest $(ARGS)
 
-lint: $(READY) ## lint, format and type checks
+lint: $(READY) ## lint, format, type and import checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(READY) ## write the code in its format
 	$(BIN)/ruff check --fix .
