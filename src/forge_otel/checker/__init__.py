@@ -1,1 +1,1 @@
-"""The vocabulary as a registry: reading, checking, generating from it, and verifying telemetry against it."""
+"""The vocabulary as a registry: reading and checking it, and verifying telemetry against it."""
