@@ -1,4 +1,7 @@
-"""The arrows between the folders, as `make lint` checks them: an import that leads back is found."""
+"""The folders as the architecture page shows them, and the arrows between them as `make lint` checks them.
+
+An import that leads back is found.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,3 +74,28 @@ def test_an_arrow_that_leads_back_is_found(checkout: Path, file: str, line: str,
         source.write(f"\n{line}\n")
 
     assert contracts(checkout) == {name: name != broken for name in (LAYERS, ASIDE, FORGE)}
+
+
+def test_the_architecture_page_shows_the_folders_and_files_that_there_are() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "src/forge_otel"
+    [tree] = re.findall(r"^```text\nforge_otel/\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shown = re.findall(r"^  (?:  )?(\w+)/ ", tree, re.MULTILINE)
+    files = [file for line in re.findall(r"^\| (`[^|]*`) \| .*$", page, re.MULTILINE) for file in _files(line)]
+
+    assert sorted(shown) == sorted(
+        [*(folder.parent.name for folder in package.glob("*/__init__.py")), "sdk"],
+    )
+    assert [file for file in files if not (package / file).exists()] == []
+    assert {"engine/call.py", "engine/batch_lane.py", "signals/metrics.py"} <= set(files)
+
+
+def _files(cell: str) -> Iterator[str]:
+    """The paths in a cell of a table, each file after the first in its folder; other names are left out."""
+    folder = ""
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", cell):
+        if "/" in name:
+            folder = name.rpartition("/")[0]
+            yield name
+        elif folder:
+            yield f"{folder}/{name}"
