@@ -29,10 +29,11 @@ test-fast: $(READY) ## the tests that take less than two seconds, without the st
 coverage: $(READY) ## all tests, and the lines and branches they miss; open htmlcov/index.html
 	$(BIN)/python -m pytest --cov --cov-report term --cov-report html $(ARGS)
 
-lint: $(READY) ## lint, format and type checks
+lint: $(READY) ## lint, format, type and import checks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(READY) ## write the code in its format
 	$(BIN)/ruff check --fix .
@@ -42,7 +43,7 @@ hooks: $(READY) ## install hooks that lint and type-check every commit
 	$(BIN)/pre-commit install
 
 generate: $(READY) ## write what follows from the registry: constants, reference, dashboards, rules
-	$(BIN)/forge-otel semconv generate
+	$(BIN)/python -m tools.generate
 
 docs: $(READY) ## build the documentation's site; open docs/_site/index.html
 	$(BIN)/sphinx-build --quiet --write-all --fresh-env --fail-on-warning --keep-going docs docs/_site

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from forge_otel.demo.summary import show
+from forge_otel.commands.demo.summary import show
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "forge_otel.cli", "demo", "--json", "--out", "demo-out"]
+        command = [sys.executable, "-m", "forge_otel.commands.cli", "demo", "--json", "--out", "demo-out"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     console = Console(record=True, width=96, file=StringIO(), force_terminal=True, color_system="truecolor")
     show(json.loads(done.stdout), console)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from forge_otel.demo import examples
+from forge_otel.commands.demo import examples
 
 service = examples.load("annotation_service")
 

@@ -9,9 +9,9 @@ import pytest
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, StreamingRunner, stage
 from forge.executor import StageExecutor
-from forge_otel.cardinality import SERIES, VALUES, Cardinality
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics
+from forge_otel.signals.cardinality import SERIES, VALUES, Cardinality
 
 from .support.telemetry import Recorded, recording
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage
-from forge_otel.budget import EventBudget, SpanBudget
+from forge_otel.engine.sampling import EventBudget, SpanBudget
 
 from .support.runs import both_runners, samples
 from .support.telemetry import Recorded, recording

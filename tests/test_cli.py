@@ -23,9 +23,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from forge_otel import __version__
-from forge_otel.cli import main
+from forge_otel.commands.cli import main
 
-COMMAND = [sys.executable, "-m", "forge_otel.cli"]
+COMMAND = [sys.executable, "-m", "forge_otel.commands.cli"]
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_port_in_use(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("missing", ["aiohttp", "rich.console", "opentelemetry.exporter.otlp.json.file._log_exporter"])
 def test_a_missing_extra(missing: str, folder: Path, tmp_path: Path) -> None:
-    program = f"import sys; sys.modules[{missing!r}] = None; from forge_otel.cli import main; sys.exit(main())"
+    program = f"import sys; sys.modules[{missing!r}] = None; from forge_otel.commands.cli import main; sys.exit(main())"
     process = subprocess.run(
         [sys.executable, "-c", program, "demo", "--input", folder, "--out", tmp_path / "out"],
         capture_output=True,
@@ -137,7 +137,7 @@ def test_ctrl_c_ends_the_run_and_prints_what_was_done(tmp_path: Path) -> None:
     # Shells start what runs in the background with SIGINT ignored, and that is inherited.
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from forge_otel.cli import main; sys.exit(main())"
+        "from forge_otel.commands.cli import main; sys.exit(main())"
     )
     out = tmp_path / "out"
     process = subprocess.Popen(

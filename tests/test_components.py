@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge_otel.instrumentors import targets
-from forge_otel.patching import Layer, Target
+from forge_otel.patching.patches import Layer, Target
 from forge_otel.semconv import metrics
 
 from .support.clock import FakeClock

@@ -21,7 +21,7 @@ import pytest
 import yaml
 from tools.stack import ready
 
-from forge_otel.cli import _parser
+from forge_otel.commands.cli import _parser
 
 from .support.compose import ROOT, Service, dotenv, mounts, option, project
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from forge_otel import ForgeConfig
-from forge_otel.config import FileEntries
+from forge_otel.config.config import FileEntries
 
 EVERYTHING = frozenset({"runner", "stage", "measurement", "storage"})
 

@@ -29,7 +29,7 @@ from forge import (
 )
 from forge.runner import Runner
 from forge_otel.semconv import metrics
-from forge_otel.series import SeriesTable
+from forge_otel.signals.metrics import SeriesTable
 
 from .support.clock import FakeClock
 from .support.runs import both_runners, no_thread_is_left, samples  # noqa: F401

@@ -16,13 +16,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from grafana_foundation_sdk.models import units
+from tools.generate import dashboards
+from tools.generate.dashboards.colours import OUTCOMES
 
 from forge import Prices
 from forge.usage import Usage
+from forge_otel.checker import prometheus
 from forge_otel.semconv import attributes as a
-from forge_otel.vocabulary import prometheus
-from forge_otel.vocabulary.generate import dashboards
-from forge_otel.vocabulary.generate.dashboards.colours import OUTCOMES
 
 from .support.tools import tool
 from .support.vocabulary import registry

@@ -31,9 +31,9 @@ from rich.console import Console
 
 from forge import BatchRunner, Pipeline, Prices, RunOutcome, RunResult, Sample, Skip, stage, usage
 from forge.runner.result import Ledger, StageSummary, StorageSummary
-from forge_otel.demo import examples, numbers
-from forge_otel.demo.summary import show
-from forge_otel.demo.verdict import judge
+from forge_otel.commands.demo import examples, numbers
+from forge_otel.commands.demo.summary import show
+from forge_otel.commands.demo.verdict import judge
 
 from .support import vocabulary
 from .support.needs import need_installed
@@ -177,7 +177,7 @@ class Finished:
 
 def run_demo(folder: Path, out: Path, *options: str) -> Finished:
     process = subprocess.run(
-        [sys.executable, "-m", "forge_otel.cli", "demo", "--json", "--input", folder, "--out", out, *options],
+        [sys.executable, "-m", "forge_otel.commands.cli", "demo", "--json", "--input", folder, "--out", out, *options],
         capture_output=True,
         text=True,
         check=True,
@@ -740,7 +740,7 @@ def test_a_run_of_the_demo_that_has_spent_what_it_may(tmp_path: Path) -> None:
 
 
 def test_a_pipeline_that_costs_nothing_has_no_budget(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "forge_otel.cli", "demo", "--input", str(folder), "--max-cost", "1"]
+    command = [sys.executable, "-m", "forge_otel.commands.cli", "demo", "--input", str(folder), "--max-cost", "1"]
     process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (process.returncode, process.stderr) == (
         2,

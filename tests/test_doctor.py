@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from forge_otel.doctor.finding import Finding
-from forge_otel.doctor.sampler import examine
+from forge_otel.commands.doctor.finding import Finding
+from forge_otel.commands.doctor.sampler import examine
 
 from .stack.services import records
 from .support.needs import need_installed
@@ -103,7 +103,7 @@ def run(*options: str, before: Sequence[str] = (), **environ: str) -> subprocess
     """Run it in an environment without other settings."""
     inherited = {n: v for n, v in os.environ.items() if not n.startswith(("OTEL_", "FORGE_OTEL_"))}
     return subprocess.run(
-        [*before, sys.executable, "-m", "forge_otel.cli", "doctor", *options],
+        [*before, sys.executable, "-m", "forge_otel.commands.cli", "doctor", *options],
         capture_output=True,
         text=True,
         check=False,

@@ -27,8 +27,8 @@ from forge import (
     stage,
 )
 from forge.executor import StageExecutor
-from forge_otel import guard
-from forge_otel.series import FULL, Buffer
+from forge_otel.patching import faults
+from forge_otel.signals.metrics import FULL, Buffer
 
 from .support.clock import FakeClock
 from .support.runs import PATIENCE, no_thread_is_left, wait
@@ -358,7 +358,7 @@ def test_a_fault_while_writing_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     def fail(_: list[int]) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(guard, "RAISE", False)
+    monkeypatch.setattr(faults, "RAISE", False)
     buffer = Buffer("test", fail)
     for number in range(2 * FULL):
         buffer.append(number)

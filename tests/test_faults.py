@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 
 from forge import BatchRunner, Pipeline, Sample, StreamingRunner, stage
 from forge.executor import StageExecutor
-from forge_otel import guard
+from forge_otel.patching import faults
 
 from .support.clock import FakeClock
 from .support.runs import both_runners, wait
@@ -137,13 +137,13 @@ def test_a_fault_changes_nothing(tmp_path: Path, kind: str) -> None:
         (tmp_path / name).mkdir()
     recorded, settings = with_faults(kind)
     expected = outcome_of(tmp_path / "without")
-    faults: list[BaseException] = []
-    forget = guard.on_fault(lambda fault, _: faults.append(fault))
+    suppressed: list[BaseException] = []
+    forget = faults.on_fault(lambda fault, _: suppressed.append(fault))
     with recording(recorded=recorded, raise_faults=False, events="all", **settings):
         assert outcome_of(tmp_path / "with") == expected
     forget()
     # The SDK itself takes care of exporters.
-    assert {type(fault) for fault in faults} == (set() if kind == "exporter" else {FaultError})
+    assert {type(fault) for fault in suppressed} == (set() if kind == "exporter" else {FaultError})
 
 
 @pytest.mark.parametrize("kind", ["span start", "span end", "exporter", "event", "hook"])

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from forge_otel.cli import main
-from forge_otel.vocabulary.generate import generate
+from tools.generate import generate
+from tools.generate.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 REGISTRY = Path("src/forge_otel/semconv/registry")
@@ -17,8 +16,9 @@ REGISTRY = Path("src/forge_otel/semconv/registry")
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of all that generating reads and writes."""
-    for folder in ("src/forge_otel", "docs/reference", "collector-config"):
+    for folder in ("src/forge_otel", "tools/generate", "docs/reference", "collector-config"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tools/__init__.py", tmp_path / "tools/__init__.py")
     return tmp_path
 
 
@@ -55,7 +55,7 @@ def test_check_names_what_has_drifted_and_leaves_it(checkout: Path, capsys: pyte
     rename(checkout, "forge.stage.retries", "forge.stage.repetitions")
     before = (checkout / "src/forge_otel/semconv/metrics.py").read_text()
 
-    assert main(["semconv", "generate", "--check", "--root", str(checkout)]) == 1
+    assert main(["--check", "--root", str(checkout)]) == 1
 
     assert (checkout / "src/forge_otel/semconv/metrics.py").read_text() == before
     assert "src/forge_otel/semconv/metrics.py" in capsys.readouterr().out
@@ -68,3 +68,20 @@ def test_an_edited_file_is_put_right(checkout: Path) -> None:
 
     assert generate(checkout) == ["src/forge_otel/semconv/events.py"]
     assert path.read_text() == generated
+
+
+def test_outside_of_a_checkout_nothing_is_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(tmp_path)]) == 2
+
+    said = f"tools.generate: {tmp_path} is no checkout of forge-otel: it has no {REGISTRY}\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_a_registry_with_errors_is_not_generated_from(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rename(checkout, "    brief:", "    briefs:")
+
+    assert main(["--root", str(checkout)]) == 2
+
+    said = capsys.readouterr().err
+    assert said.startswith("tools.generate: the registry has errors (")
+    assert said.endswith(f"`forge-otel semconv check {checkout / REGISTRY}` lists them\n")

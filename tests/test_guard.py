@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from forge_otel import guard
+from forge_otel.patching import faults
 
 
 @pytest.fixture(autouse=True)
 def _production(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is outside of tests, with nothing logged yet."""
-    monkeypatch.setattr(guard, "RAISE", False)
-    monkeypatch.setattr(guard, "_logged", set())
+    monkeypatch.setattr(faults, "RAISE", False)
+    monkeypatch.setattr(faults, "_logged", set())
 
 
 @pytest.fixture
 def told() -> Iterator[list[tuple[BaseException, str]]]:
     """The faults that a listener was told of."""
     told: list[tuple[BaseException, str]] = []
-    end = guard.on_fault(lambda fault, where: told.append((fault, where)))
+    end = faults.on_fault(lambda fault, where: told.append((fault, where)))
     yield told
     end()
 
@@ -30,16 +30,16 @@ def told() -> Iterator[list[tuple[BaseException, str]]]:
 def test_a_fault_is_swallowed_and_told(told: list[tuple[BaseException, str]]) -> None:
     fault = ValueError("wrong")
 
-    with guard.protected("the test"):
+    with faults.protected("the test"):
         raise fault
 
     assert told == [(fault, "the test")]
 
 
 def test_only_errors_are_swallowed(told: list[tuple[BaseException, str]]) -> None:
-    with pytest.raises(KeyboardInterrupt), guard.protected("the test"):
+    with pytest.raises(KeyboardInterrupt), faults.protected("the test"):
         raise KeyboardInterrupt
-    with guard.protected("the test"):
+    with faults.protected("the test"):
         pass
 
     assert told == []
@@ -51,7 +51,7 @@ def test_a_fault_is_logged_once_for_each_place_and_type(
     caplog.set_level(logging.INFO, logger="forge_otel")
     for where in ("here", "there"):
         for fault in (ValueError("first"), ValueError("second"), made_anew("third"), made_anew("fourth")):
-            guard.swallow(fault, where)
+            faults.suppress(fault, where)
 
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "here failed; the pipeline goes on without it: ValueError: first"),
@@ -74,7 +74,7 @@ def test_the_traceback_is_logged_at_debug_level(caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.DEBUG, logger="forge_otel")
     fault = ValueError("wrong")
 
-    with guard.protected("the test"):
+    with faults.protected("the test"):
         raise fault
 
     [record] = caplog.records
@@ -103,9 +103,9 @@ def test_swallowing_never_fails(fault: Exception, told: list[tuple[BaseException
 
     handler = BrokenHandler()
     logging.getLogger("forge_otel").addHandler(handler)
-    end = guard.on_fault(broken)
+    end = faults.on_fault(broken)
     try:
-        guard.swallow(fault, "the test")
+        faults.suppress(fault, "the test")
     finally:
         end()
         logging.getLogger("forge_otel").removeHandler(handler)
@@ -115,19 +115,19 @@ def test_swallowing_never_fails(fault: Exception, told: list[tuple[BaseException
 
 def test_a_listener_is_told_until_it_ends() -> None:
     told: list[str] = []
-    end = guard.on_fault(lambda fault, where: told.append(where))
-    guard.swallow(ValueError(), "before")
+    end = faults.on_fault(lambda fault, where: told.append(where))
+    faults.suppress(ValueError(), "before")
     end()
     end()
-    guard.swallow(ValueError(), "after")
+    faults.suppress(ValueError(), "after")
 
     assert told == ["before"]
 
 
 def test_under_test_faults_are_raised(monkeypatch: pytest.MonkeyPatch, told: list[tuple[BaseException, str]]) -> None:
-    monkeypatch.setattr(guard, "RAISE", True)
+    monkeypatch.setattr(faults, "RAISE", True)
 
-    with pytest.raises(ValueError, match="wrong"), guard.protected("the test"):
+    with pytest.raises(ValueError, match="wrong"), faults.protected("the test"):
         raise ValueError("wrong")
 
     assert told == []

@@ -16,9 +16,10 @@ from opentelemetry.sdk.trace import TracerProvider
 
 import forge_otel
 from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, stage
-from forge_otel import ForgeConfig, ForgeInstrumentor, guard
+from forge_otel import ForgeConfig, ForgeInstrumentor
 from forge_otel.instrumentors import targets
-from forge_otel.telemetry import Telemetry
+from forge_otel.patching import faults
+from forge_otel.signals.telemetry import Telemetry
 
 from .support.telemetry import Recorded
 
@@ -268,7 +269,7 @@ class BrokenProvider(TracerProvider):
 def test_a_fault_while_instrumenting_leaves_the_pipeline_as_it_was(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, providers: Providers
 ) -> None:
-    monkeypatch.setattr(guard, "RAISE", False)
+    monkeypatch.setattr(faults, "RAISE", False)
     before = patched()
 
     ForgeInstrumentor().instrument(tracer_provider=BrokenProvider(OSError("no tracer today")))
@@ -288,7 +289,7 @@ def test_a_fault_while_instrumenting_leaves_the_pipeline_as_it_was(
 def test_instrumenting_that_is_interrupted_leaves_nothing(
     error: BaseException, monkeypatch: pytest.MonkeyPatch, providers: Providers
 ) -> None:
-    monkeypatch.setattr(guard, "RAISE", True)
+    monkeypatch.setattr(faults, "RAISE", True)
     before = patched()
 
     with pytest.raises(type(error)):

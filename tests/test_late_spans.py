@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from forge import BatchRunner, Pipeline, RetryPolicy, Sample, SQLStorage, StreamingRunner, stage
 from forge_otel.instrumentors.slow import ENOUGH
-from forge_otel.telemetry import SCOPE_NAME
+from forge_otel.signals.telemetry import SCOPE_NAME
 
 from .support.clock import FakeClock
 from .support.runs import both_runners, samples

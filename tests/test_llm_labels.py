@@ -14,7 +14,7 @@ import pytest
 
 from forge import BatchRunner, SampleStatus, SQLStorage, StreamingRunner
 from forge.runner import Runner
-from forge_otel.demo import examples
+from forge_otel.commands.demo import examples
 
 from .support.runs import ledger, no_thread_is_left  # noqa: F401
 

@@ -25,8 +25,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext
 
-from forge_otel.sdk_internals import histograms
-from forge_otel.sdk_internals.histograms import Merger
+from forge_otel.signals.sdk import histograms
+from forge_otel.signals.sdk.histograms import Merger
 
 from .support.oldest import run_on_oldest
 from .support.shortcuts import found_out_anew

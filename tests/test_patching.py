@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import wrapt
 
-from forge_otel import guard
-from forge_otel.patching import Layer, Patches, Target
+from forge_otel.patching import faults
+from forge_otel.patching.patches import Layer, Patches, Target
 
 LIBRARY = '''
 class Base:
@@ -122,12 +122,12 @@ def patches() -> Iterator[Patches]:
 
 
 @pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
+def reported(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
     """Faults that were swallowed: where, and what."""
-    monkeypatch.setattr(guard, "RAISE", False)
-    faults: list[tuple[str, str]] = []
-    end = guard.on_fault(lambda fault, where: faults.append((where, str(fault))))
-    yield faults
+    monkeypatch.setattr(faults, "RAISE", False)
+    reported: list[tuple[str, str]] = []
+    end = faults.on_fault(lambda fault, where: reported.append((where, str(fault))))
+    yield reported
     end()
 
 
@@ -236,7 +236,7 @@ def test_bound_methods_pickle(library: ModuleType, patches: Patches) -> None:
 
 @pytest.mark.parametrize("path", ["Worker.gone", "Gone.work", "Worker.size", "Worker.kind", "Worker", "Outer.Inner"])
 def test_a_module_is_patched_all_or_none(
-    library: ModuleType, patches: Patches, faults: list[tuple[str, str]], path: str
+    library: ModuleType, patches: Patches, reported: list[tuple[str, str]], path: str
 ) -> None:
     before = entries(library, library.Worker, library.Base)
 
@@ -244,13 +244,13 @@ def test_a_module_is_patched_all_or_none(
 
     assert entries(library, library.Worker, library.Base) == before
     assert library.Worker("a").work(1) == ("a", 1, False)
-    [(where, what)] = faults
+    [(where, what)] = reported
     assert where == f"patching {library.__name__}"
     assert path.rpartition(".")[2] in what or "Gone" in what
 
 
 def test_a_module_that_cannot_be_patched_is_logged_in_one_line_and_leaves_the_others(
-    library: ModuleType, patches: Patches, faults: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+    library: ModuleType, patches: Patches, reported: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     telemetry = Telemetry()
 
@@ -269,7 +269,7 @@ def test_a_module_that_cannot_be_patched_is_logged_in_one_line_and_leaves_the_ot
 
 
 def test_a_wrap_that_fails_undoes_the_module(
-    library: ModuleType, patches: Patches, faults: list[tuple[str, str]]
+    library: ModuleType, patches: Patches, reported: list[tuple[str, str]]
 ) -> None:
     before = entries(library.Worker)
 
@@ -281,13 +281,13 @@ def test_a_wrap_that_fails_undoes_the_module(
     )
 
     assert entries(library.Worker) == before
-    assert faults == [(f"patching {library.__name__}", "no wrapper today")]
+    assert reported == [(f"patching {library.__name__}", "no wrapper today")]
 
 
-def test_a_builtin_type_cannot_be_patched(patches: Patches, faults: list[tuple[str, str]]) -> None:
+def test_a_builtin_type_cannot_be_patched(patches: Patches, reported: list[tuple[str, str]]) -> None:
     patches.apply(targets("builtins", "dict.get"), Telemetry())
 
-    [(where, what)] = faults
+    [(where, what)] = reported
     assert where == "patching builtins"
     assert "immutable type" in what
 
@@ -317,7 +317,7 @@ def test_an_import_after_the_removal_patches_nothing(library_name: str, patches:
 
 
 def test_a_fault_while_patching_does_not_break_the_import(
-    library_name: str, patches: Patches, faults: list[tuple[str, str]]
+    library_name: str, patches: Patches, reported: list[tuple[str, str]]
 ) -> None:
     patches.apply(targets(library_name, "Worker.work", "Worker.gone"), Telemetry())
 
@@ -325,7 +325,7 @@ def test_a_fault_while_patching_does_not_break_the_import(
 
     assert library.Worker("a").work(1) == ("a", 1, False)
     assert not hasattr(library.Worker.work, "__wrapped__")
-    assert [where for where, _ in faults] == [f"patching {library_name}"]
+    assert [where for where, _ in reported] == [f"patching {library_name}"]
 
 
 def test_an_import_that_fails_fails_as_before_and_the_next_one_is_patched(

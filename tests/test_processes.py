@@ -151,7 +151,7 @@ def test_a_module_that_a_forked_child_imports_first(tmp_path: Path) -> None:
     """The hook that the parent left behind does nothing in the child."""
     (tmp_path / "late.py").write_text("def call():\n    return 'called'\n", encoding="utf-8")
     script = """
-from forge_otel.patching import Patches, Target
+from forge_otel.patching.patches import Patches, Target
 
 def wrap(original, layer):
     def wrapper():
@@ -176,7 +176,7 @@ print(json.dumps([inside, late.call()]))
 @needs_fork
 def test_a_lock_that_another_thread_holds_does_not_stop_the_child(tmp_path: Path) -> None:
     script = """
-from forge_otel.patching import Patches, Target
+from forge_otel.patching.patches import Patches, Target
 
 parents, childs = Providers(), Providers()
 ForgeInstrumentor().instrument(**parents.arguments)

@@ -18,14 +18,14 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from tools.generate import dashboards, rules
+from tools.generate import promql as q
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, stage
+from forge_otel.checker import prometheus
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Instrument, Metric
-from forge_otel.vocabulary import prometheus
-from forge_otel.vocabulary import promql as q
-from forge_otel.vocabulary.generate import dashboards, rules
 
 from .stack.services import PrometheusServer
 from .support.prometheus import Prometheus

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from tools.generate import alerts, recordings, rules
 
 from forge import BatchRunner, Pipeline, Sample
-from forge_otel.vocabulary.generate import alerts, recordings, rules
 
 from .stack.programs import wait_until
 from .stack.services import PrometheusServer

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.sampling import Sampler as SdkSampler
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, StreamingRunner, stage
 from forge.executor import StageExecutor
-from forge_otel.sampling import Sampler
+from forge_otel.engine.sampling import Sampler
 
 from .support.clock import FakeClock
 from .support.runs import both_runners, every_runner, samples

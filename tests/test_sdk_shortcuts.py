@@ -32,11 +32,11 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import Link, Status, StatusCode
 
-from forge_otel.sdk_internals import log_records
-from forge_otel.sdk_internals import spans as span_shortcuts
-from forge_otel.sdk_internals.log_records import Records
-from forge_otel.sdk_internals.spans import Spans, describe
 from forge_otel.semconv import events
+from forge_otel.signals.sdk import log_records
+from forge_otel.signals.sdk import spans as span_shortcuts
+from forge_otel.signals.sdk.log_records import Records
+from forge_otel.signals.sdk.spans import Spans, describe
 
 from .support.oldest import run_on_oldest
 from .support.shortcuts import found_out_anew

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from forge_otel.cli import main
+from forge_otel.commands.cli import main
 
 STROKE = (
     "metrics: [{name: pump.stroke, instrument: counter, unit: '{stroke}', brief: It., stability: development, "
@@ -74,7 +74,6 @@ def test_a_file_that_cannot_be_used_hides_references_to_it(tmp_path: Path, capsy
             "verify: the registry has errors (1): `forge-otel semconv check faulty` lists them",
         ),
         (["verify", "missing"], "verify: missing: No such file or directory"),
-        (["generate", "--root", "."], "generate: . is no checkout of forge-otel: it has no src/forge_otel/semconv/reg"),
     ],
 )
 def test_what_the_commands_refuse(
@@ -96,7 +95,7 @@ def test_what_the_commands_refuse(
 
 @pytest.mark.parametrize("missing", ["yaml", "jsonschema", "ucumvert"])
 def test_a_missing_extra(missing: str) -> None:
-    program = f"import sys; sys.modules[{missing!r}] = None; from forge_otel.cli import main; sys.exit(main())"
+    program = f"import sys; sys.modules[{missing!r}] = None; from forge_otel.commands.cli import main; sys.exit(main())"
     process = subprocess.run(
         [sys.executable, "-c", program, "semconv", "check"], capture_output=True, text=True, check=False
     )
@@ -109,7 +108,7 @@ def test_a_missing_extra(missing: str) -> None:
 def test_a_reader_that_closes_the_pipe(tmp_path: Path) -> None:
     registry(tmp_path, "attributes:", *(f"  - {{key: pump.a{n}}}" for n in range(500)))
     process = subprocess.Popen(
-        [sys.executable, "-m", "forge_otel.cli", "semconv", "check", tmp_path],
+        [sys.executable, "-m", "forge_otel.commands.cli", "semconv", "check", tmp_path],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

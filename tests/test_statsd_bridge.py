@@ -78,7 +78,7 @@ def running_bridge(*options: str, **environ: str) -> Iterator[Bridge]:
 
 def start(*options: str, **environ: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "forge_otel.cli", "statsd-bridge", *(options or ("--port", "0"))],
+        [sys.executable, "-m", "forge_otel.commands.cli", "statsd-bridge", *(options or ("--port", "0"))],
         env={**os.environ, **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -319,7 +319,7 @@ def test_a_port_in_use() -> None:
 
 
 def test_a_missing_extra() -> None:
-    program = "import sys; sys.modules['aiohttp'] = None; from forge_otel.cli import main; sys.exit(main())"
+    program = "import sys; sys.modules['aiohttp'] = None; from forge_otel.commands.cli import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", program, "statsd-bridge"], capture_output=True, text=True, check=False, timeout=PATIENCE
     )

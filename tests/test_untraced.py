@@ -13,11 +13,11 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage, usage
 from forge.executor import StageExecutor
 from forge.item import Item
-from forge_otel.batch_lane import BatchLane
-from forge_otel.instrumentors.storage import WriteLane
-from forge_otel.scope import RUN, RunScope, SampleScope
-from forge_otel.series import FULL
-from forge_otel.trail import LONGEST
+from forge_otel.engine.batch_lane import BatchLane
+from forge_otel.engine.deferred_spans import LONGEST
+from forge_otel.engine.scopes import RUN, RunScope, SampleScope
+from forge_otel.engine.write_lane import WriteLane
+from forge_otel.signals.metrics import FULL
 
 from .support.clock import FakeClock
 from .support.runs import both_runners, ledger, samples

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from forge_otel.vocabulary.check import check
-from forge_otel.vocabulary.findings import RULES, NoRegistryError, RegistryError
-from forge_otel.vocabulary.load import load
+from forge_otel.checker.check import check
+from forge_otel.checker.findings import RULES, NoRegistryError, RegistryError
+from forge_otel.checker.load import load
 
 MANIFEST = "schema_url: https://example.org/schemas/1.2.3\n"
 REGISTRIES = Path(__file__).parent / "registries"

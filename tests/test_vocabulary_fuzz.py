@@ -10,9 +10,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forge_otel.vocabulary.check import check
-from forge_otel.vocabulary.findings import RULES
-from forge_otel.vocabulary.load import REGISTRY
+from forge_otel.checker.check import check
+from forge_otel.checker.findings import RULES
+from forge_otel.checker.load import REGISTRY
 
 SOURCES = {path.name: path.read_bytes() for path in sorted(REGISTRY.glob("*.yaml"))}
 SETTINGS = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

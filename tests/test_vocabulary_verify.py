@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from forge_otel.vocabulary.load import load
-from forge_otel.vocabulary.model import Registry
-from forge_otel.vocabulary.otlp_json import LIMIT
-from forge_otel.vocabulary.report import RULES, Element, Report
-from forge_otel.vocabulary.verify import verify
+from forge_otel.checker.load import load
+from forge_otel.checker.model import Registry
+from forge_otel.checker.otlp_json import LIMIT
+from forge_otel.checker.report import RULES, Element, Report
+from forge_otel.checker.verify import verify
 
 SCHEMA = "https://shop.example/telemetry/2.3.0"
 CARD = {"key": "shop.payment.method", "value": {"stringValue": "card"}}

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from forge_otel.vocabulary.load import REGISTRY
+from forge_otel.checker.load import REGISTRY
 
 WEAVER = shutil.which("weaver")
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from forge_otel.words import stacktrace
+from forge_otel.signals.exceptions import stacktrace
 
 
 def deep(levels: int, fail: Callable[[], object]) -> object:

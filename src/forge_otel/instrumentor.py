@@ -13,11 +13,12 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
-from . import guard
-from .config import FileEntries, ForgeConfig
+from .config.config import FileEntries, ForgeConfig
+from .engine.scopes import current_identity
 from .instrumentors import targets
-from .patching import Patches, Target
-from .telemetry import Telemetry
+from .patching import faults
+from .patching.patches import Patches, Target
+from .signals.telemetry import Telemetry
 
 
 class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -74,6 +75,7 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         try:
             self._telemetry = Telemetry(
                 self._config,
+                identity=current_identity,
                 tracer_provider=tracer_provider,
                 meter_provider=meter_provider,
                 logger_provider=logger_provider,
@@ -84,7 +86,7 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             if not isinstance(fault, Exception):
                 raise
             # Raised, it would take down the instrumentors of other libraries as well.
-            guard.swallow(fault, "instrumenting")
+            faults.suppress(fault, "instrumenting")
 
     def _uninstrument(self, **_: Any) -> None:
         if self._patches is not None:

@@ -77,7 +77,14 @@ class Bridge(Program):
             "STATSD_PORT": str(statsd.port),
             "FORGE_OTEL_STATSD_FLAVOR": "statsd",
         }
-        command: list[str | Path] = [sys.executable, "-m", "forge_otel.cli", "statsd-bridge", "--port", str(port)]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "forge_otel.commands.cli",
+            "statsd-bridge",
+            "--port",
+            str(port),
+        ]
         super().__init__("bridge", command, folder, variables)
 
     def run(self) -> Bridge:

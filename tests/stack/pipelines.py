@@ -92,7 +92,7 @@ def demo_input(folder: Path) -> Path:
 
 def start_demo(folder: Path, endpoint: str, *options: str, **variables: str) -> subprocess.Popen[str]:
     """`forge-otel demo`, which sends its telemetry to an OTLP endpoint, and keeps all of it in `folder/telemetry`."""
-    arguments = ["-m", "forge_otel.cli", "demo", "--otlp", endpoint, "--out", str(folder), "--json", *options]
+    arguments = ["-m", "forge_otel.commands.cli", "demo", "--otlp", endpoint, "--out", str(folder), "--json", *options]
     return start(arguments, **variables)
 
 

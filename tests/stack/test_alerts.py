@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-
-from forge_otel.vocabulary.generate import alerts
+from tools.generate import alerts
 
 from ..support.ports import free_port
 from .pipelines import finish, start_worker

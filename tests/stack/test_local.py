@@ -8,8 +8,9 @@ import urllib.request
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from forge_otel.vocabulary import collector as own
-from forge_otel.vocabulary import prometheus
+from tools.generate import collector as own
+
+from forge_otel.checker import prometheus
 
 from ..support.needs import need_installed
 from ..support.ports import free_port
@@ -58,7 +59,7 @@ def test_what_the_doctor_sends_arrives(stack: Stack) -> None:
     collector = stack.collector().run()
 
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.otlp, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
-    *_, last = finish(start(["-m", "forge_otel.cli", "doctor", "--send"], **variables)).splitlines()
+    *_, last = finish(start(["-m", "forge_otel.commands.cli", "doctor", "--send"], **variables)).splitlines()
 
     sent = "traces, metrics, logs of a run of the pipeline forge-otel-doctor with 2 samples"
     assert last == f"ok       sent      {sent}"

@@ -223,7 +223,7 @@ def test_through_the_collector_and_the_bridge(
     port = free_port()
     bridge = Program(
         "bridge",
-        [sys.executable, "-m", "forge_otel.cli", "statsd-bridge", "--port", str(port)],
+        [sys.executable, "-m", "forge_otel.commands.cli", "statsd-bridge", "--port", str(port)],
         stack.folder / "bridge",
         {"STATSD_PORT": str(etsy.port), "FORGE_OTEL_STATSD_FLAVOR": "statsd"},
     )

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from forge_otel.sdk_internals import SWITCH, histograms, log_records, spans
+from forge_otel.config.config import SWITCH
+from forge_otel.signals.sdk import histograms, log_records, spans
 
 
 @contextmanager

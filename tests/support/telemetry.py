@@ -16,8 +16,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
-from forge_otel import ForgeInstrumentor, guard
-from forge_otel.telemetry import SCOPE_NAME
+from forge_otel import ForgeInstrumentor
+from forge_otel.patching import faults
+from forge_otel.signals.telemetry import SCOPE_NAME
 
 UNVERIFIED: list[Recorded] = []
 """What was emitted since somebody last looked whether it keeps to the vocabulary."""
@@ -177,7 +178,7 @@ def recording(*, raise_faults: bool = True, recorded: Recorded | None = None, **
     A fault inside the telemetry fails the test, unless it is what the test is about.
     """
     recorded = recorded or Recorded()
-    before, guard.RAISE = guard.RAISE, raise_faults
+    before, faults.RAISE = faults.RAISE, raise_faults
     instrumentor = ForgeInstrumentor()
     instrumentor.instrument(
         tracer_provider=recorded.tracer_provider,
@@ -189,7 +190,7 @@ def recording(*, raise_faults: bool = True, recorded: Recorded | None = None, **
         yield recorded
     finally:
         instrumentor.uninstrument()
-        guard.RAISE = before
+        faults.RAISE = before
 
 
 def _event_text(event: Event) -> str:

@@ -12,10 +12,10 @@ from opentelemetry.exporter.otlp.json.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.json.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 
-from forge_otel.vocabulary.load import load
-from forge_otel.vocabulary.model import Place, Registry
-from forge_otel.vocabulary.report import Deviation, Element, Report, elements
-from forge_otel.vocabulary.verify import Verifier, verify
+from forge_otel.checker.load import load
+from forge_otel.checker.model import Place, Registry
+from forge_otel.checker.report import Deviation, Element, Report, elements
+from forge_otel.checker.verify import Verifier, verify
 
 if TYPE_CHECKING:
     from .telemetry import Recorded

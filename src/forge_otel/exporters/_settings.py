@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from ..settings import Setting, boolean, check_fields, flag, number, one_of, word
+from ..config.fields import Setting, boolean, check_fields, flag, number, one_of, word
 
 Protocol = Literal["udp", "tcp"]
 Flavor = Literal["dogstatsd", "statsd"]

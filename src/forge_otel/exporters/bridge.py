@@ -1,11 +1,10 @@
-"""`forge-otel statsd-bridge`: metrics in by OTLP/HTTP, out to StatsD. For the Collector, which has no exporter for it.
+"""The StatsD bridge: metrics in by OTLP/HTTP, out to StatsD. For the Collector, which has no exporter for it.
 
 A request is answered when its packets are sent, so nothing waits here that could be lost.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gzip
 import io
@@ -30,7 +29,6 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily
 
-from ..usage import UsageError
 from ._lines import Encoder
 from ._settings import StatsDSettings
 from ._sockets import Sender
@@ -39,6 +37,10 @@ _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
 _READ_TIMEOUT: Final = 30.0
 _STOP_TIMEOUT: Final = 5.0
+
+
+class AddressError(Exception):
+    """The address cannot be listened at; the message says why."""
 
 
 class _RefusedError(Exception):
@@ -198,36 +200,26 @@ def _from_json(body: bytes) -> ExportMetricsServiceRequest:
         raise _RefusedError(400, f"the body is no ExportMetricsServiceRequest in JSON: {error}") from None
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the command until it is told to stop.
+async def serve(settings: StatsDSettings, limits: Limits, host: str, port: int) -> None:
+    """Serve until the process is told to stop by SIGINT or SIGTERM.
 
     Raises:
-        UsageError: a variable has a wrong value, or the port cannot be opened.
+        AddressError: the port cannot be opened.
     """
-    settings, wrong = StatsDSettings.from_environment()
-    if wrong:
-        raise UsageError("; ".join(wrong))
-    asyncio.run(_serve(options, settings))
-    return 0
-
-
-async def _serve(options: argparse.Namespace, settings: StatsDSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    bridge = Bridge(settings, Limits(body=options.max_body, requests=options.max_requests))
+    bridge = Bridge(settings, limits)
     # aiohttp would unpack bodies without a limit that we could set.
     runner = web.AppRunner(bridge.application(), access_log=None, auto_decompress=False, shutdown_timeout=_STOP_TIMEOUT)
     try:
         await runner.setup()
         try:
-            await web.TCPSite(runner, options.host, options.port).start()
+            await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise UsageError(
-                f"--host {options.host} --port {options.port}: cannot be opened: {os.strerror(error.errno or 0)}"
-            ) from None
-        host, port, *_ = runner.addresses[0]
-        print(f"http://{host}:{port}/v1/metrics -> {settings.address}", flush=True)  # noqa: T201 - this is a command
+            raise AddressError(os.strerror(error.errno or 0)) from None
+        opened_host, opened_port, *_ = runner.addresses[0]
+        print(f"http://{opened_host}:{opened_port}/v1/metrics -> {settings.address}", flush=True)  # noqa: T201 - for who started it
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ..patching import Target
+from ..patching.patches import Target
 from . import costs, dead_letters, measurement, queues, runner, sample, stage, storage
 
 _COMPONENTS = {

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import guard
-from ..operation import CALL
-from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE, RunScope
+from ..engine.call import CALL
+from ..engine.detected_usage import Seen, amount_of, count, span_of, spending_of, who_spent
+from ..engine.scopes import RUN, SAMPLE, RunScope
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
-from ..series import Attributes
-from ..spending import Seen, amount_of, count, span_of, spending_of, who_spent
-from ..trail import span_name
+from ..signals.metrics import Attributes
+from ..signals.spans import span_name
 
 if TYPE_CHECKING:
     from forge import Charge, Run
     from forge.item import Item
     from forge.usage import Usage, UsageScope
 
-    from ..operation import Call
-    from ..scope import SampleScope
+    from ..engine.call import Call
+    from ..engine.scopes import SampleScope
 
 
 def _where(attempt: UsageScope) -> tuple[SampleScope | Call, str] | None:
@@ -46,7 +46,7 @@ def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
                 if where is not None:
                     spending_of(where[0]).report(self, where[1], usage)
             except Exception as fault:  # noqa: BLE001 - it is counted all the same
-                guard.swallow(fault, "the report of usage")
+                faults.suppress(fault, "the report of usage")
         original(self, usage)
 
     return record
@@ -89,7 +89,7 @@ def _stop(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         finished = getattr(self, "_finished", False)
         original(self)
         if layer.telemetry is not None and not finished:
-            with guard.protected("a call of a GenAI client"):
+            with faults.protected("a call of a GenAI client"):
                 _see(self)
 
     return stop
@@ -100,7 +100,7 @@ def _fail(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         finished = getattr(self, "_finished", False)
         original(self, error)
         if layer.telemetry is not None and not finished:
-            with guard.protected("a call of a GenAI client"):
+            with faults.protected("a call of a GenAI client"):
                 if self.input_tokens is not None:  # it was answered before it failed
                     _see(self)
 
@@ -143,7 +143,7 @@ def _spent(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
             try:
                 _book(run, item, charges)
             except Exception as fault:  # noqa: BLE001 - the run has counted it
-                guard.swallow(fault, "the costs of a sample")
+                faults.suppress(fault, "the costs of a sample")
         original(self, item, charges)
 
     return spent

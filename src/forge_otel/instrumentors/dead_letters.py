@@ -9,14 +9,14 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .. import guard
-from ..ending import Emission, Ending, Point
-from ..operation import Call, Operation
-from ..patching import Layer, Target
+from ..engine.call import Call, observe
+from ..engine.operation import Emission, Ending, Operation, Point
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics
-from ..series import Attributes
-from ..state import failed_in
+from ..signals.metrics import Attributes
+from ..signals.observables import failed_in
 
 if TYPE_CHECKING:
     from forge import DeadLetter, DeadLetterQueue, Sample
@@ -58,7 +58,7 @@ _propagator = TraceContextTextMapPropagator()
 
 def _traced(entry: DeadLetter, carrier: Mapping[str, str] | None) -> Mapping[str, str] | None:
     """The carrier with the current trace context, which is the failed sample's."""
-    with guard.protected("the carrier of a dead letter"):
+    with faults.protected("the carrier of a dead letter"):
         if is_instrumentation_enabled() and trace.get_current_span().get_span_context().is_valid:
             filled = dict(entry.carrier if carrier is None else carrier)
             _propagator.inject(filled)
@@ -72,14 +72,14 @@ def _enqueue(original: Callable[..., WriteResult], layer: Layer) -> Callable[...
         if telemetry is not None:
             telemetry.state.saw(self)
             carrier = _traced(entry, carrier)
-        return ENQUEUE.call(layer, original, self, entry, carrier)
+        return observe(ENQUEUE, layer, original, self, entry, carrier)
 
     return enqueue
 
 
 def _replay(original: Callable[..., Sample], layer: Layer) -> Callable[..., Sample]:
     def replay(self: DeadLetterQueue, entry: DeadLetter) -> Sample:
-        return REPLAY.call(layer, original, self, entry)
+        return observe(REPLAY, layer, original, self, entry)
 
     return replay
 
@@ -89,7 +89,7 @@ def _drop(original: Callable[..., Sequence[DeadLetter]], layer: Layer) -> Callab
         telemetry = layer.telemetry
         if telemetry is not None:
             telemetry.state.saw(self)
-        return DROP.call(layer, original, self, sample_ids)
+        return observe(DROP, layer, original, self, sample_ids)
 
     return drop
 

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from .. import guard
-from ..batch_lane import BatchLane
-from ..ending import Emission, Ending, Point
-from ..lane import Lane
-from ..operation import Call, Operation
-from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE
+from ..engine.batch_lane import BatchLane
+from ..engine.call import Call, observe, observe_async
+from ..engine.lane import Lane
+from ..engine.operation import Emission, Ending, Operation, Point
+from ..engine.scopes import RUN, SAMPLE
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeMeasurementOutcome as Outcome
-from ..series import FULL, Attributes
+from ..signals.metrics import FULL, Attributes
 from .errors import error_type
 from .stage import current_sample, ids_of, samples_of
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from forge.orchestrator import MeasurementOrchestrator
     from forge.results import BatchMeasurementResult, MeasurementResult
 
-    from ..scope import RunScope
+    from ..engine.scopes import RunScope
 
 
 def _start(_: MeasurementOrchestrator, measurement: Measurement, sample: Sample) -> Attributes:
@@ -204,7 +204,7 @@ def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callab
     def measure(self: MeasurementOrchestrator, measurement: Measurement, sample: Sample) -> MeasurementResult:
         scope = sample_of()
         if scope is None or scope.busy is not None or (lane := scope.measurements.get(measurement.key)) is None:
-            return MEASUREMENT.call(layer, original, self, measurement, sample)
+            return observe(MEASUREMENT, layer, original, self, measurement, sample)
         if scope.span is not None:
             return lane.trace(scope, original, self, measurement, sample)
         # From here on this is `measure_async` with `Lane.begin` and `Lane.ended` written out, like the call of a stage.
@@ -232,7 +232,7 @@ def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callab
             else:
                 lane.ended(scope, result)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            guard.swallow(fault, "the end of a measurement")
+            faults.suppress(fault, "the end of a measurement")
         try:
             return result
         finally:
@@ -249,7 +249,7 @@ def _measure_async(
     ) -> MeasurementResult:
         scope = SAMPLE.get()
         if scope is None or scope.busy is not None or (lane := scope.measurements.get(measurement.key)) is None:
-            return await MEASUREMENT.call_async(layer, original, self, measurement, sample)
+            return await observe_async(MEASUREMENT, layer, original, self, measurement, sample)
         if scope.span is not None:
             return await lane.trace_async(scope, original, self, measurement, sample)
         if not lane.begin(scope):
@@ -274,7 +274,7 @@ def _measure_batch(
         run = RUN.get()
         lane = run.measurement_batches.get(measurement.key) if run is not None else None
         if lane is None or (call := lane.begin(self, measurement, items)) is None:
-            return MEASUREMENT_BATCH.call(layer, original, self, measurement, items)
+            return observe(MEASUREMENT_BATCH, layer, original, self, measurement, items)
         return lane.observe(call, original, self, measurement, items)
 
     return measure_batch
@@ -289,7 +289,7 @@ def _measure_batch_async(
         run = RUN.get()
         lane = run.measurement_batches.get(measurement.key) if run is not None else None
         if lane is None or (call := lane.begin(self, measurement, items)) is None:
-            return await MEASUREMENT_BATCH.call_async(layer, original, self, measurement, items)
+            return await observe_async(MEASUREMENT_BATCH, layer, original, self, measurement, items)
         return await lane.observe_async(call, original, self, measurement, items)
 
     return measure_batch_async

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from .. import guard
-from ..patching import Layer, Target
-from ..scope import RUN
+from ..engine.scopes import RUN
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.definitions import Metric
-from ..series import FULL
+from ..signals.metrics import FULL
 
 if TYPE_CHECKING:
     from forge.item import Item
@@ -33,7 +33,7 @@ def _waited(layer: Layer, metric: Metric, stage: str, seconds: float) -> None:
         elif is_instrumentation_enabled():
             telemetry.series.get(metric, {a.FORGE_STAGE_NAME: stage}).append(seconds)
     except Exception as fault:  # noqa: BLE001 - the sample must go on without us
-        guard.swallow(fault, f"the metric {metric.name}")
+        faults.suppress(fault, f"the metric {metric.name}")
 
 
 def _blocked(original: Callable[..., None], layer: Layer) -> Callable[..., None]:

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
 
-from .. import guard
-from ..ending import Emission, Ending, Point
-from ..operation import CALL, Call, Operation
-from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE, RunScope
+from ..engine.call import CALL, Call, open_call
+from ..engine.detected_usage import used_in
+from ..engine.operation import Emission, Ending, Operation, Point
+from ..engine.scopes import RUN, SAMPLE, RunScope
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeRunOutcome
-from ..series import Attributes
-from ..spending import used_in
+from ..signals.metrics import Attributes
 from .errors import error_type
 from .measurement import MeasurementBatchLane, MeasurementLane
 from .slow import slowness
 from .stage import StageBatchLane, StageLane
-from .storage import WriteLane
+from .storage import write_lane
 from .summary import last_run, summaries
 from .zeros import zero_points
 
 if TYPE_CHECKING:
     from forge import Pipeline, Run, RunOutcome, RunResult, Sample
 
-    from ..telemetry import Telemetry
+    from ..signals.telemetry import Telemetry
 
 
 # The run.
@@ -106,7 +106,7 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     SAMPLE.set(None)
     telemetry.prepare()
     faults_before = telemetry.faults
-    call = RUN_OPERATION.open(telemetry, run)
+    call = open_call(RUN_OPERATION, telemetry, run)
     if call is None:
         return
     identity = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUN_ID: run.id}
@@ -115,12 +115,12 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     CALL.set(None)
     if call.context is not None:  # for good: all contexts of the run are copies of this one
         otel_context.attach(call.context)
-    with guard.protected("the lanes of a run"):
+    with faults.protected("the lanes of a run"):
         scope.is_slow = slowness(telemetry.config.slow_threshold)
         _open_lanes(scope, run.pipeline)
-    with guard.protected("the state of a run"):
+    with faults.protected("the state of a run"):
         telemetry.state.add(run)
-    with guard.protected("the zero points"):
+    with faults.protected("the zero points"):
         telemetry.write_zeros(zero_points(run, telemetry.config.components))
     call.write(Point(metrics.FORGE_PIPELINE_STARTED))
 
@@ -135,7 +135,7 @@ def _open_lanes(scope: RunScope, pipeline: Pipeline) -> None:
     if config.events == "all":
         return
     if pipeline.storage is not None and "storage" in config.components:
-        scope.writes[id(pipeline.storage)] = WriteLane(scope, pipeline.storage)
+        scope.writes[id(pipeline.storage)] = write_lane(scope, pipeline.storage)
     if config.on_stage_start is None and config.on_stage_end is None:
         for stage in pipeline.stages:
             if stage.batch_size:
@@ -154,7 +154,7 @@ def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     def begin(self: Run) -> None:
         telemetry = layer.telemetry
         if telemetry is not None:
-            with guard.protected("the start of a run"):
+            with faults.protected("the start of a run"):
                 _open_run(telemetry, self)
         original(self)
 
@@ -172,9 +172,9 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
             return scope.call.observe(original, self, outcome, error)
         finally:
             scope.ended = True
-            with guard.protected("the lanes of a run"):
+            with faults.protected("the lanes of a run"):
                 scope.close_lanes()
-            with guard.protected("the state of a run"):
+            with faults.protected("the state of a run"):
                 telemetry.state.remove(self)
 
     return end
@@ -184,7 +184,7 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
 
 
 def _failed_to_pull(run: RunScope, began: float, error: BaseException) -> None:
-    with guard.protected("reading the source"):
+    with faults.protected("reading the source"):
         run.series(metrics.FORGE_SOURCE_DURATION).append(run.clock() - began)
         run.series(metrics.FORGE_SOURCE_READS, a.ERROR_TYPE, error_type(error)).append(1)
 
@@ -204,7 +204,7 @@ def _pull(original: Callable[..., Sample | None], layer: Layer) -> Callable[...,
             try:
                 run.read.append(run.clock() - began)
             except Exception as fault:  # noqa: BLE001 - the sample must go on without us
-                guard.swallow(fault, "reading the source")
+                faults.suppress(fault, "reading the source")
         return sample
 
     return pull

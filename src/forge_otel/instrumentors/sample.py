@@ -11,23 +11,24 @@ from opentelemetry import trace
 from opentelemetry.trace import Link
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from .. import guard
-from ..current import with_span
-from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE, RunScope, SampleScope
+from ..engine.deferred_spans import Record, leave_out, write_late
+from ..engine.scopes import RUN, SAMPLE, RunScope, SampleScope
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
-from ..series import FULL
-from ..trail import Record, end_span, leave_out, start_attributes, write_late
+from ..signals.context import with_span
+from ..signals.metrics import FULL
+from ..signals.spans import end_span, start_attributes
 from .errors import error_type
 
 if TYPE_CHECKING:
     from forge import Run, Sample, SampleOutcome, Stage
     from forge.item import Item
 
-    from ..telemetry import Telemetry
+    from ..signals.telemetry import Telemetry
 
 _SAMPLING, _BUDGET = Reason.SAMPLING.value, Reason.BUDGET.value
 _FAILURES = frozenset((Outcome.DLQ.value, Outcome.FAILED.value))
@@ -51,12 +52,12 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
     SAMPLE.set(scope)
     if run.recording:
         try:
-            if not telemetry.sampler.traces(sample.id):
+            if not run.sampler.traces(sample.id):
                 _leave_out(run, scope, _SAMPLING)
             else:
                 _trace(telemetry, run, scope, sample)
         except Exception as fault:  # noqa: BLE001 - it is counted all the same
-            guard.swallow(fault, "the span of a sample")
+            faults.suppress(fault, "the span of a sample")
     return scope
 
 
@@ -187,7 +188,7 @@ def _admit(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         try:
             scope = _open(telemetry, item)
         except Exception as fault:  # noqa: BLE001 - it is to be admitted all the same
-            guard.swallow(fault, "the start of a sample")
+            faults.suppress(fault, "the start of a sample")
         try:
             original(self, item)
         except BaseException:
@@ -197,7 +198,7 @@ def _admit(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
             try:
                 scope.run.admitted.append(1)
             except Exception as fault:  # noqa: BLE001 - it is admitted
-                guard.swallow(fault, "the admission of a sample")
+                faults.suppress(fault, "the admission of a sample")
 
     return admit
 
@@ -209,14 +210,14 @@ def _derive(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
             original(self, parent, children, stage)
             return
         for child in children:
-            with guard.protected("the start of a sample"):
+            with faults.protected("the start of a sample"):
                 child.context.run(_open, telemetry, child)
         try:
             original(self, parent, children, stage)
         except BaseException:
             _refuse(children)
             raise
-        with guard.protected("the count of derived samples"):
+        with faults.protected("the count of derived samples"):
             run = parent.context.get(RUN)
             if run is not None and not run.ended:
                 run.series(metrics.FORGE_SAMPLE_DERIVED, a.FORGE_STAGE_NAME, stage.name).append(len(children))
@@ -229,7 +230,7 @@ def _refuse(items: Sequence[Item]) -> None:
     for item in items:
         scope = item.context.get(SAMPLE)
         if scope is not None and scope.span is not None:
-            with guard.protected("the end of a sample"):
+            with faults.protected("the end of a sample"):
                 scope.span.end()
 
 
@@ -241,7 +242,7 @@ def _settle(original: Callable[..., bool], layer: Layer) -> Callable[..., bool]:
             try:
                 _close(scope, item, outcome, error)
             except Exception as fault:  # noqa: BLE001 - it has settled
-                guard.swallow(fault, "the end of a sample")
+                faults.suppress(fault, "the end of a sample")
         return settled
 
     return settle

@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import guard
-from ..batch_lane import BatchLane
-from ..ending import Emission, Ending, Point
-from ..lane import Lane
-from ..operation import CALL, Call, Operation
-from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE, SampleScope
+from ..engine.batch_lane import BatchLane
+from ..engine.call import CALL, Call, observe, observe_async
+from ..engine.lane import Lane
+from ..engine.operation import Emission, Ending, Operation, Point
+from ..engine.scopes import RUN, SAMPLE, SampleScope
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
-from ..series import FULL, Attributes
+from ..signals.metrics import FULL, Attributes
 from .errors import error_type
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from forge.item import Item
     from forge.results import BatchVerdict, Verdict
 
-    from ..scope import RunScope
+    from ..engine.scopes import RunScope
 
 
 def current_sample(*_: Any) -> Sequence[SampleScope]:
@@ -262,7 +262,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
     def apply(self: StageExecutor, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
         scope = sample_of()
         if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
-            return STAGE.call(layer, original, self, stage, sample)
+            return observe(STAGE, layer, original, self, stage, sample)
         if scope.span is not None:
             return lane.trace(scope, original, self, stage, sample)
         # From here on this is `apply_async` with `Lane.begin` and `Lane.ended` written out: it is the commonest call.
@@ -290,7 +290,7 @@ def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verd
             else:
                 lane.ended(scope, verdict)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            guard.swallow(fault, "the end of a stage")
+            faults.suppress(fault, "the end of a stage")
         try:
             return verdict
         finally:
@@ -303,7 +303,7 @@ def _apply_async(original: Callable[..., Awaitable[Verdict]], layer: Layer) -> C
     async def apply_async(self: StageExecutor, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
         scope = SAMPLE.get()
         if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
-            return await STAGE.call_async(layer, original, self, stage, sample)
+            return await observe_async(STAGE, layer, original, self, stage, sample)
         if scope.span is not None:
             return await lane.trace_async(scope, original, self, stage, sample)
         if not lane.begin(scope):
@@ -325,7 +325,7 @@ def _apply_batch(original: Callable[..., BatchVerdict], layer: Layer) -> Callabl
         run = RUN.get()
         lane = run.stage_batches.get(stage.name) if run is not None else None
         if lane is None or (call := lane.begin(self, stage, items)) is None:
-            return STAGE_BATCH.call(layer, original, self, stage, items)
+            return observe(STAGE_BATCH, layer, original, self, stage, items)
         return lane.observe(call, original, self, stage, items)
 
     return apply_batch
@@ -338,7 +338,7 @@ def _apply_batch_async(
         run = RUN.get()
         lane = run.stage_batches.get(stage.name) if run is not None else None
         if lane is None or (call := lane.begin(self, stage, items)) is None:
-            return await STAGE_BATCH.call_async(layer, original, self, stage, items)
+            return await observe_async(STAGE_BATCH, layer, original, self, stage, items)
         return await lane.observe_async(call, original, self, stage, items)
 
     return apply_batch_async
@@ -380,7 +380,7 @@ def _before_retry(original: Callable[..., None], layer: Layer) -> Callable[..., 
     def before_retry(  # noqa: PLR0917 - the signature of the original
         self: StageExecutor, stage: Stage, sample: Sample | None, error: BaseException, attempt: int, delay: float
     ) -> None:
-        RETRY.call(layer, original, self, stage, sample, error, attempt, delay)
+        observe(RETRY, layer, original, self, stage, sample, error, attempt, delay)
 
     return before_retry
 

@@ -8,25 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
-from .. import guard
-from ..ending import Emission, Ending, Point
-from ..operation import Call, Operation
-from ..patching import Layer, Target
-from ..scope import RUN, SAMPLE
+from ..engine.call import Call, observe
+from ..engine.operation import Emission, Ending, Operation, Point
+from ..engine.scopes import RUN, SAMPLE
+from ..engine.write_lane import WriteLane
+from ..patching import faults
+from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStorageDirection as Direction
 from ..semconv.attributes import ForgeStorageOperation as Kind
-from ..semconv.attributes import ForgeStorageWriteResult, ForgeTelemetryReason, ForgeTelemetrySignal
+from ..semconv.attributes import ForgeStorageWriteResult
 from .errors import error_type
 
 if TYPE_CHECKING:
     from forge import ArtifactStore, DeadLetter, SampleStatus, SQLStorage
     from forge.storage import ArtifactResult, ReadResult, SampleRecord, WriteResult
 
-    from ..scope import RunScope
+    from ..engine.scopes import RunScope
     from ..semconv.definitions import Metric
-    from ..series import Series
+    from ..signals.metrics import Series
 
 
 def _operation(
@@ -146,58 +147,27 @@ UPLOAD = _operation(Kind.UPLOAD, _uploaded)
 DOWNLOAD = _operation(Kind.DOWNLOAD, _downloaded)
 
 
-class WriteLane:
-    """The writes of a run, as long as they are traced no more than their samples: there may be one for each sample."""
+def write_lane(run: RunScope, store: SQLStorage) -> WriteLane:
+    """The lane of the writes that a run makes itself."""
+    attributes = {**WRITE.start(store), **run.identity}
 
-    __slots__ = ("_attributes", "_duration", "_io", "_outcomes", "_run")
+    def series(metric: Metric, **more: str) -> Series:
+        return run.telemetry.series.get(metric, {**attributes, **more})
 
-    def __init__(self, run: RunScope, store: SQLStorage) -> None:
-        self._run = run
-        self._attributes = {**WRITE.start(store), **run.identity}
+    duration = series(metrics.FORGE_STORAGE_OPERATION_DURATION)
+    io = series(metrics.FORGE_STORAGE_IO, **{a.FORGE_STORAGE_DIRECTION: Direction.WRITE.value})
+    outcomes = {
+        result.value: series(metrics.FORGE_STORAGE_SAMPLES_WRITTEN, **{a.FORGE_STORAGE_WRITE_RESULT: result.value})
+        for result in ForgeStorageWriteResult
+    }
 
-        def series(metric: Metric, **more: str) -> Series:
-            return run.telemetry.series.get(metric, {**self._attributes, **more})
-
-        self._duration = series(metrics.FORGE_STORAGE_OPERATION_DURATION)
-        self._io = series(metrics.FORGE_STORAGE_IO, **{a.FORGE_STORAGE_DIRECTION: Direction.WRITE.value})
-        self._outcomes = {
-            result.value: series(metrics.FORGE_STORAGE_SAMPLES_WRITTEN, **{a.FORGE_STORAGE_WRITE_RESULT: result.value})
-            for result in ForgeStorageWriteResult
-        }
-
-    def call(
-        self, original: Callable[..., WriteResult], store: SQLStorage, records: Sequence[SampleRecord]
-    ) -> WriteResult:
-        """Write, and record it."""
-        started = self._run.clock()
-        try:
-            result = original(store, records)
-        except BaseException as error:
-            with guard.protected(f"the end of {WRITE.name}"):
-                self._failed(started, error, store, records)
-            raise
-        with guard.protected(f"the end of {WRITE.name}"):
-            self._succeeded(started, result)
-        return result
-
-    def _succeeded(self, started: float, result: WriteResult) -> None:
-        run = self._run
-        if run.ended:
-            return
-        self._duration.append(run.clock() - started)
-        self._io.append(result.size)
+    def count(seconds: float, result: WriteResult) -> None:
+        duration.append(seconds)
+        io.append(result.size)
         for outcome, number in Counter(result.outcomes).items():
-            self._outcomes[outcome].append(number)
-        if run.recording:
-            run.suppress(ForgeTelemetrySignal.SPAN.value, ForgeTelemetryReason.SAMPLING.value)
+            outcomes[outcome].append(number)
 
-    def _failed(self, started: float, error: BaseException, *arguments: Any) -> None:
-        run = self._run
-        call = Call(WRITE, run.telemetry, run, arguments, self._attributes)
-        call.started = started
-        if run.recording:
-            call.is_left_out(ForgeTelemetryReason.SAMPLING.value)
-        call.close(None, error)
+    return WriteLane(run, WRITE, attributes, count)
 
 
 def _lane_of(store: SQLStorage, records: Sequence[SampleRecord]) -> WriteLane | None:
@@ -214,18 +184,18 @@ def _lane_of(store: SQLStorage, records: Sequence[SampleRecord]) -> WriteLane | 
 def _write(original: Callable[..., WriteResult], layer: Layer) -> Callable[..., WriteResult]:
     def write(self: SQLStorage, records: Sequence[SampleRecord]) -> WriteResult:
         lane = None
-        with guard.protected(f"the start of {WRITE.name}"):
+        with faults.protected(f"the start of {WRITE.name}"):
             lane = _lane_of(self, records)
         if lane is not None:
             return lane.call(original, self, records)
-        return WRITE.call(layer, original, self, records)
+        return observe(WRITE, layer, original, self, records)
 
     return write
 
 
 def _read(original: Callable[..., ReadResult], layer: Layer) -> Callable[..., ReadResult]:
     def read(self: SQLStorage, pipeline: str, ids: Iterable[str]) -> ReadResult:
-        return READ.call(layer, original, self, pipeline, ids)
+        return observe(READ, layer, original, self, pipeline, ids)
 
     return read
 
@@ -239,7 +209,7 @@ def _query(original: Callable[..., ReadResult], layer: Layer) -> Callable[..., R
         parent: str | None = None,
         limit: int | None = None,
     ) -> ReadResult:
-        return QUERY.call(layer, original, self, pipeline, status=status, parent=parent, limit=limit)
+        return observe(QUERY, layer, original, self, pipeline, status=status, parent=parent, limit=limit)
 
     return query
 
@@ -248,14 +218,14 @@ def _measured(original: Callable[..., dict[str, bytes]], layer: Layer) -> Callab
     def measured(
         self: SQLStorage, pipeline: str, pairs: Iterable[tuple[str, str]], key: str, version: str
     ) -> dict[str, bytes]:
-        return LOOK_UP.call(layer, original, self, pipeline, pairs, key, version)
+        return observe(LOOK_UP, layer, original, self, pipeline, pairs, key, version)
 
     return measured
 
 
 def _delete(original: Callable[..., int], layer: Layer) -> Callable[..., int]:
     def delete(self: SQLStorage, pipeline: str, ids: Iterable[str]) -> int:
-        return DELETE.call(layer, original, self, pipeline, ids)
+        return observe(DELETE, layer, original, self, pipeline, ids)
 
     return delete
 
@@ -271,35 +241,35 @@ def _dead_letters(original: Callable[..., list[DeadLetter]], layer: Layer) -> Ca
         limit: int | None = None,
     ) -> list[DeadLetter]:
         chosen = {"ids": ids, "where": where, "error_type": error_type, "limit": limit}
-        return LIST_LETTERS.call(layer, original, self, pipeline, **chosen)
+        return observe(LIST_LETTERS, layer, original, self, pipeline, **chosen)
 
     return dead_letters
 
 
 def _drop_dead_letters(original: Callable[..., list[DeadLetter]], layer: Layer) -> Callable[..., list[DeadLetter]]:
     def drop_dead_letters(self: SQLStorage, pipeline: str, ids: Iterable[str]) -> list[DeadLetter]:
-        return DELETE.call(layer, original, self, pipeline, ids)
+        return observe(DELETE, layer, original, self, pipeline, ids)
 
     return drop_dead_letters
 
 
 def _put(original: Callable[..., ArtifactResult], layer: Layer) -> Callable[..., ArtifactResult]:
     def put(self: ArtifactStore, content: bytes) -> ArtifactResult:
-        return UPLOAD.call(layer, original, self, content)
+        return observe(UPLOAD, layer, original, self, content)
 
     return put
 
 
 def _get(original: Callable[..., ArtifactResult], layer: Layer) -> Callable[..., ArtifactResult]:
     def get(self: ArtifactStore, key: str) -> ArtifactResult:
-        return DOWNLOAD.call(layer, original, self, key)
+        return observe(DOWNLOAD, layer, original, self, key)
 
     return get
 
 
 def _delete_artifact(original: Callable[..., bool], layer: Layer) -> Callable[..., bool]:
     def delete(self: ArtifactStore, key: str) -> bool:
-        return DELETE.call(layer, original, self, key)
+        return observe(DELETE, layer, original, self, key)
 
     return delete
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..ending import Emission, Point
+from ..engine.detected_usage import used_in
+from ..engine.operation import Emission, Point
 from ..semconv import attributes as a
 from ..semconv import events, metrics
 from ..semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome
-from ..series import Attributes
-from ..spending import used_in
+from ..signals.metrics import Attributes
 
 if TYPE_CHECKING:
     from forge import RunResult

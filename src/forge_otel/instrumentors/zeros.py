@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.definitions import Metric
-from ..series import Attributes
+from ..signals.metrics import Attributes
 from .errors import error_type
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-# Generated from registry/*.yaml by `forge-otel semconv generate`. Do not edit.
+# Generated from registry/*.yaml by `make generate`. Do not edit.
 
 """The vocabulary: the name of every attribute, metric, event and span, in one place."""
 

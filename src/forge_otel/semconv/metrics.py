@@ -1,4 +1,4 @@
-# Generated from registry/*.yaml by `forge-otel semconv generate`. Do not edit.
+# Generated from registry/*.yaml by `make generate`. Do not edit.
 
 """Metrics."""
 

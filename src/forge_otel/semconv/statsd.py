@@ -1,4 +1,4 @@
-# Generated from registry/*.yaml by `forge-otel semconv generate`. Do not edit.
+# Generated from registry/*.yaml by `make generate`. Do not edit.
 
 """What metrics are called in StatsD. Those that are not here do not go there."""
 

@@ -1,0 +1,238 @@
+"""The demo's providers: OTLP JSON files always, an OTLP endpoint and a Prometheus port where asked for."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry.exporter.otlp.json.file._log_exporter import FileLogExporter
+from opentelemetry.exporter.otlp.json.file.metric_exporter import FileMetricExporter
+from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.environment_variables import (
+    OTEL_BLRP_MAX_QUEUE_SIZE,
+    OTEL_BSP_MAX_QUEUE_SIZE,
+    OTEL_METRIC_EXPORT_INTERVAL,
+    OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED,
+)
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, MetricsData, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from ...semconv.attributes import ERROR_TYPE
+from .errors import DemoError
+from .prometheus import PrometheusEndpoint
+
+QUEUE_SIZE = 65_536
+"""Spans or log records that may wait for the disk; `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_QUEUE_SIZE` go first."""
+EXPORT_INTERVAL = 5_000
+"""Milliseconds between two exports of the metrics; `OTEL_METRIC_EXPORT_INTERVAL` goes first."""
+GRPC_PORT = 4317
+"""OTLP's port for gRPC: an endpoint with it is spoken to in gRPC, any other one in HTTP with protobuf."""
+
+
+@dataclass(slots=True)
+class Sink:
+    """Where one signal goes, and what went there so far."""
+
+    signal: str
+    target: str
+    path: Path | None = None
+    exports: int = 0
+    records: int = 0
+    """Spans, metric points or log records."""
+    failures: int = 0
+    """Exports that failed; what was in them is lost."""
+
+    def watch(self, exporter: Any, size: Callable[[Any], int]) -> Any:
+        """Count what goes through an exporter from now on."""
+        export = exporter.export
+
+        def counted(batch: Any, *arguments: Any, **keywords: Any) -> Any:
+            result: Enum = export(batch, *arguments, **keywords)
+            if result.name == "SUCCESS":
+                self.exports += 1
+                self.records += size(batch)
+            else:
+                self.failures += 1
+            return result
+
+        exporter.export = counted
+        return exporter
+
+
+class Telemetry:
+    """Providers of the demo's own; the global ones are left alone. `OTEL_…` variables are honoured.
+
+    Raises:
+        DemoError: the folder cannot be written, or the endpoint is no URL.
+    """
+
+    def __init__(
+        self, folder: Path, *, endpoint: str | None = None, prometheus: PrometheusEndpoint | None = None
+    ) -> None:
+        os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
+        if endpoint is not None:
+            _check_endpoint(endpoint)
+        self.endpoint = endpoint
+        self.prometheus = prometheus
+        self.sinks: list[Sink] = []
+        self.flushed: bool | None = None
+        """Whether the last flush wrote everything in time; None before it."""
+        self.flush_duration = 0.0
+        """Seconds."""
+        self._last_metrics: MetricsData | None = None
+        exporters = [self._files(folder)]
+        if endpoint is not None:
+            exporters.append(self._otlp(endpoint))
+        self._readers: list[MetricReader] = [
+            PeriodicExportingMetricReader(
+                metrics,
+                export_interval_millis=None if OTEL_METRIC_EXPORT_INTERVAL in os.environ else EXPORT_INTERVAL,
+            )
+            for _, metrics, _ in exporters
+        ]
+        resource = _resource()
+        pulled = [prometheus.reader] if prometheus else []
+        self.meter_provider = MeterProvider([*self._readers, *pulled], resource, shutdown_on_exit=False)
+        own: dict[str, Any] = {"meter_provider": self.meter_provider}
+        self.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False, **own)
+        self.logger_provider = LoggerProvider(resource=resource, shutdown_on_exit=False, **own)
+        for spans, _, logs in exporters:
+            size = None if OTEL_BSP_MAX_QUEUE_SIZE in os.environ else QUEUE_SIZE
+            self.tracer_provider.add_span_processor(BatchSpanProcessor(spans, max_queue_size=size, **own))
+            size = None if OTEL_BLRP_MAX_QUEUE_SIZE in os.environ else QUEUE_SIZE
+            self.logger_provider.add_log_record_processor(BatchLogRecordProcessor(logs, max_queue_size=size, **own))
+
+    def finish(self, timeout: float) -> None:
+        """Flush everything and close the files and connections, in at most so many seconds.
+
+        The Prometheus port stays open. The SDK's own flush does not keep to its timeout, so it runs on a thread of
+        its own, which is left behind if it takes too long.
+        """
+
+        def work() -> None:
+            self.tracer_provider.force_flush()
+            self.logger_provider.force_flush()
+            self.tracer_provider.shutdown()
+            self.logger_provider.shutdown()
+            # Last, so that the metrics tell what became of spans and log records. The provider's own flush
+            # would also collect for Prometheus, and the next scrape would get every series twice.
+            for reader in self._readers:
+                reader.force_flush()
+                reader.shutdown()
+
+        failures = self.failures
+        begun = time.monotonic()
+        thread = threading.Thread(target=work, daemon=True, name="flush")
+        thread.start()
+        thread.join(timeout)
+        self.flush_duration = time.monotonic() - begun
+        self.flushed = not thread.is_alive() and self.failures == failures
+
+    @property
+    def failures(self) -> int:
+        """How many exports failed."""
+        return sum(sink.failures for sink in self.sinks)
+
+    def dropped(self, signal: str) -> int:
+        """How many spans (`span`) or log records (`log`) a full queue dropped, as the SDK's own metrics say."""
+        return sum(
+            int(point.value)
+            for name, point in _points(self._last_metrics)
+            if name == f"otel.sdk.processor.{signal}.processed" and point.attributes.get(ERROR_TYPE) == "queue_full"
+        )
+
+    def _files(self, folder: Path) -> tuple[Any, Any, Any]:
+        names = ("traces", "metrics", "logs")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                (folder / f"{name}.jsonl").write_bytes(b"")  # the exporters append
+            spans, metrics, logs = (
+                kind(folder / f"{name}.jsonl")
+                for kind, name in zip((FileSpanExporter, FileMetricExporter, FileLogExporter), names, strict=True)
+            )
+        except OSError as error:
+            raise DemoError(f"--out: cannot write telemetry to {folder}: {error.strerror}") from None
+        return self._watched(spans, metrics, logs, lambda name: (f"{name}.jsonl", folder / f"{name}.jsonl"))
+
+    def _otlp(self, endpoint: str) -> tuple[Any, Any, Any]:
+        exporters = _grpc(endpoint) if urlsplit(endpoint).port == GRPC_PORT else _http(endpoint)
+        return self._watched(*exporters, lambda name: (f"{name} → {endpoint}", None))
+
+    def _watched(
+        self, spans: Any, metrics: Any, logs: Any, where: Callable[[str], tuple[str, Path | None]]
+    ) -> tuple[Any, Any, Any]:
+        def sink(name: str) -> Sink:
+            self.sinks.append(Sink(name, *where(name)))
+            return self.sinks[-1]
+
+        return (
+            sink("traces").watch(spans, len),
+            sink("metrics").watch(metrics, self._remember),
+            sink("logs").watch(logs, len),
+        )
+
+    def _remember(self, data: MetricsData) -> int:
+        self._last_metrics = data
+        return sum(1 for _ in _points(data))
+
+
+def _points(data: MetricsData | None) -> Sequence[tuple[str, Any]]:
+    return [
+        (metric.name, point)
+        for resource in (data.resource_metrics if data else ())
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    ]
+
+
+def _resource() -> Resource:
+    """The environment's resource; `forge-demo` where that names no service."""
+    resource = Resource.create()
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: "forge-demo"}))
+    return resource
+
+
+def _check_endpoint(endpoint: str) -> None:
+    try:
+        parts = urlsplit(endpoint)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise DemoError(f"--otlp {endpoint}: not an endpoint; write http://host:4317 (gRPC) or http://host:4318 (HTTP)")
+
+
+def _grpc(endpoint: str) -> tuple[Any, Any, Any]:
+    from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter  # noqa: PLC0415 - slow to import
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    return OTLPSpanExporter(endpoint), OTLPMetricExporter(endpoint), OTLPLogExporter(endpoint)
+
+
+def _http(endpoint: str) -> tuple[Any, Any, Any]:
+    from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter  # noqa: PLC0415 - slow to import
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    base = endpoint.rstrip("/")
+    return (
+        OTLPSpanExporter(f"{base}/v1/traces"),
+        OTLPMetricExporter(f"{base}/v1/metrics"),
+        OTLPLogExporter(f"{base}/v1/logs"),
+    )

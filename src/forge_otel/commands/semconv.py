@@ -1,0 +1,63 @@
+"""`forge-otel semconv`."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from ..checker.check import check
+from ..checker.findings import NoRegistryError, RegistryError
+from ..checker.load import REGISTRY, load
+from ..checker.verify import verify
+from .errors import UsageError
+
+
+def check_registry(options: Namespace) -> int:
+    """Check a registry; returns the exit code: 1 where something was found.
+
+    Raises:
+        UsageError: there is no registry.
+    """
+    try:
+        report = check(_directory(options.directory))
+    except NoRegistryError as error:
+        raise UsageError(str(error)) from None
+    _print(report.to_json() if options.json else report.text())
+    return 1 if report.findings else 0
+
+
+def verify_telemetry(options: Namespace) -> int:
+    """Verify telemetry; returns the exit code: 1 where it deviates.
+
+    Raises:
+        UsageError: a file cannot be read, or the registry cannot be used.
+    """
+    try:
+        report = verify(load(_directory(options.registry)), options.files)
+    except NoRegistryError as error:
+        raise UsageError(f"--registry {error}") from None
+    except RegistryError as error:
+        raise UsageError(_refer(error, options.registry)) from None
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from None
+    _print(report.to_json() if options.json else report.text())
+    return 1 if report.findings else 0
+
+
+def _directory(given: Path | None) -> Path:
+    """The registry; ours by the shorter name, as it stands in each finding."""
+    if given is not None:
+        return given
+    return REGISTRY.relative_to(Path.cwd()) if REGISTRY.is_relative_to(Path.cwd()) else REGISTRY
+
+
+def _refer(error: RegistryError, directory: Path | None) -> str:
+    command = " ".join(["forge-otel semconv check", *([str(directory)] if directory else [])])
+    return f"the registry has errors ({len(error.findings)}): `{command}` lists them"
+
+
+def _print(said: str | dict[str, Any]) -> None:
+    text = said if isinstance(said, str) else json.dumps(said, indent=2, ensure_ascii=False)
+    print(text)  # noqa: T201 - this is a command

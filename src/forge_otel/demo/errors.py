@@ -1,9 +1,0 @@
-"""What ends the demo before its run begins."""
-
-from __future__ import annotations
-
-from ..usage import UsageError
-
-
-class DemoError(UsageError):
-    """An option of the demo is unusable."""

@@ -1,0 +1,1 @@
+"""What every observed call goes through. It knows no component: the instrumentors describe these."""

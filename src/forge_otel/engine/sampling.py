@@ -1,0 +1,83 @@
+"""Which samples are traced, and how much one run may write.
+
+Budgets are there so that neither a million samples nor a million errors fill a trace store.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Final
+from zlib import crc32
+
+_HASHES: Final = 2**32
+_GOLDEN: Final = 0x9E3779B1
+"""2³² divided by the golden ratio, made odd (Knuth, The Art of Computer Programming, vol. 3, 6.4)."""
+
+
+class Sampler:
+    """Decides by a hash of the sample's id: so the same sample is traced, or is not, on every worker, in every retry,
+    and whenever it is run again. A sample that is traced at one rate is so at every higher one.
+    """
+
+    __slots__ = ("_below",)
+
+    def __init__(self, rate: float) -> None:
+        self._below = int(rate * _HASHES)
+
+    def traces(self, sample_id: str) -> bool:
+        """Whether the sample of this id is traced."""
+        # The sum alone is linear: ids that differ in their last digit would differ in the same bits of it everywhere.
+        # Multiplied, it spreads as well as a cryptographic hash does, which takes three times as long.
+        checksum = crc32(sample_id.encode("utf-8", "surrogatepass"))
+        return checksum * _GOLDEN % _HASHES < self._below
+
+
+class SpanBudget:
+    """Spans that a run may still write; 0 means any number. A tenth of it is kept for errors, retries and slow samples.
+
+    What is asked for is granted as a whole or not at all, so that no sample is traced in part.
+    """
+
+    __slots__ = ("_lock", "_most", "_taken")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self, spans: int, *, from_reserve: bool = False) -> bool:
+        """Whether so many spans may be written."""
+        if not self._most:
+            return True
+        limit = self._most if from_reserve else self._most - self._most // 10
+        with self._lock:
+            if self._taken + spans > limit:
+                return False
+            self._taken += spans
+            return True
+
+    def correct(self, spans: int) -> None:
+        """So many spans more were written than was asked for, or fewer where it is negative."""
+        with self._lock:
+            self._taken += spans
+
+
+class EventBudget:
+    """Events that a run may still write for each class of error; 0 means any number."""
+
+    __slots__ = ("_asked", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._asked: dict[str, itertools.count[int]] = {}
+        """How often, for each class of error; each of several threads gets a number of its own."""
+
+    def take(self, error_type: str) -> bool:
+        """Whether one more event may be written."""
+        if not self._most:
+            return True
+        asked = self._asked.get(error_type)
+        if asked is None:
+            asked = self._asked.setdefault(error_type, itertools.count())
+        return next(asked) < self._most

@@ -1,0 +1,281 @@
+"""Wrapping the functions of libraries that know nothing of it, and putting everything back.
+
+What is wrapped where is remembered for the whole process, because a class can only be patched once, whoever asks.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib._bootstrap import _lock_unlock_module  # type: ignore[attr-defined]
+from types import MethodType, ModuleType
+from typing import Any
+
+import wrapt
+
+from . import faults
+
+Function = Callable[..., Any]
+
+
+class PatchError(Exception):
+    """A target cannot be wrapped."""
+
+
+class Layer:
+    """What stands between a wrapped function and its telemetry, for as long as the wrapper is in place."""
+
+    __slots__ = ("telemetry",)
+
+    def __init__(self) -> None:
+        self.telemetry: Any = None
+        """What wrappers report to; None while the layer is inert."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A function to wrap: a dotted path in a module, which need not be imported yet.
+
+    `wrap(original, layer)` returns a plain function with the original's signature, an `async def` where the original is
+    one. It is called once, and what it returns may be used again after an uninstrument and an instrument: everything
+    that can differ then belongs into `layer.telemetry`. While that is None it does nothing but call the original.
+    """
+
+    module: str
+    path: str
+    wrap: Callable[[Function, Layer], Function]
+
+
+class Patches:
+    """The patches of one instrumentor."""
+
+    def __init__(self) -> None:
+        self._telemetry: Any = None
+        self._targets: dict[str, list[Target]] = {}
+        self._done: list[_Patch] = []
+
+    def apply(self, targets: Sequence[Target], telemetry: Any) -> None:
+        """Wrap the targets: now where their module is imported, else when it will be.
+
+        The targets of one module are wrapped all or none: if one of them is not there, which means another version of
+        the library, a fault is reported and the module stays as it was. A target that another instrumentor has wrapped
+        is left to that one.
+        """
+        with _lock:
+            self._telemetry = telemetry
+            for target in targets:
+                self._targets.setdefault(target.module, []).append(target)
+            modules = tuple(self._targets)
+            if self not in _waiting:
+                _waiting.append(self)
+        for module in modules:
+            _when_imported(module)
+
+    def remove(self) -> None:
+        """Restore every class and module to what it was.
+
+        A wrapper that somebody else has wrapped meanwhile cannot be taken out: it stays, does nothing any more, and is
+        used again by the next `apply`.
+        """
+        with _lock:
+            self.forget()
+            for patch in reversed(self._done):
+                patch.layer.telemetry = None
+            removed, self._done = self._done, []
+            for patch in reversed(removed):
+                patch.remove()
+
+    def forget(self) -> None:
+        """Do nothing about modules that are not imported yet."""
+        self._telemetry = None
+        self._targets.clear()
+        if self in _waiting:
+            _waiting.remove(self)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there are modules that are not imported yet."""
+        return bool(self._targets)
+
+    @property
+    def placed(self) -> Sequence[Target]:
+        """The targets that are wrapped."""
+        return [patch.target for patch in self._done]
+
+    def wrap(self, name: str, module: ModuleType) -> None:
+        """Wrap the targets of an imported module, all or none.
+
+        Raises:
+            Exception: one of them cannot be wrapped.
+        """
+        done: list[_Patch] = []
+        try:
+            for target in self._targets.pop(name, ()):
+                patch = _place(module, target)
+                if patch is not None:
+                    done.append(patch)
+        except BaseException:
+            for patch in reversed(done):
+                patch.remove()
+            raise
+        for patch in done:
+            patch.layer.telemetry = self._telemetry
+        self._done += done
+
+
+@dataclass(slots=True)
+class _Patch:
+    """One wrapper in its place."""
+
+    target: Target
+    owner: Any
+    name: str
+    layer: Layer
+    function: Function
+    """What `wrap` returned."""
+    entry: Any
+    """What stands in the owner's `__dict__`: the function, or the class method or static method around it."""
+    before: Any
+    """What stood there; `_NOTHING` where it was inherited."""
+
+    @property
+    def in_use(self) -> bool:
+        return self.layer.telemetry is not None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether calls still get here, directly or through wrappers of others that can be looked through."""
+        current = vars(self.owner).get(self.name)
+        return current is self.entry or any(link is self.function for link in _chain(current))
+
+    def remove(self) -> None:
+        """Take the wrapper out, or leave it inert where somebody else has wrapped it."""
+        self.layer.telemetry = None
+        if vars(self.owner).get(self.name) is self.entry:
+            if self.before is _NOTHING:
+                delattr(self.owner, self.name)
+            else:
+                setattr(self.owner, self.name, self.before)
+        key = (self.target.module, self.target.path)
+        if _placed.get(key) is self and not self.in_place:
+            del _placed[key]
+
+
+_NOTHING: Any = object()
+
+_lock = threading.RLock()
+"""Never held while something is imported: the import may be another thread's, whose hook waits for this lock."""
+_placed: dict[tuple[str, str], _Patch] = {}
+"""What is wrapped, and what was left behind."""
+_waiting: list[Patches] = []
+"""Those with targets in modules that are not imported yet."""
+_hooked: set[str] = set()
+"""Modules whose import we are told of. A hook cannot be taken back, so there is one a module, not one an `apply`."""
+
+
+def _when_imported(name: str) -> None:
+    """Wrap the targets of a module: now if it is imported, else when it will be."""
+    while True:
+        # Another thread may be importing it: this waits for the end of that.
+        _lock_unlock_module(name)
+        module = sys.modules.get(name)
+        if module is not None:
+            break
+        with _lock:
+            if name in _hooked:
+                return
+            _hooked.add(name)
+        wrapt.register_post_import_hook(functools.partial(_imported, name), name)
+        # Once more: an import that began before there was a hook does not see it.
+    raised: list[Exception] = []
+    with _lock:
+        for patches in tuple(_waiting):
+            try:
+                patches.wrap(name, module)
+            except Exception as error:  # noqa: BLE001 - neither the user's import nor `apply` is to fail
+                raised.append(error)
+            if not patches.waits:
+                _waiting.remove(patches)
+    for fault in raised:
+        faults.suppress(fault, f"patching {name}")
+
+
+def _imported(name: str, _: ModuleType) -> None:
+    """The hook: called once, inside of the import."""
+    _hooked.discard(name)
+    _when_imported(name)
+
+
+def _place(module: ModuleType, target: Target) -> _Patch | None:
+    """The wrapper of a target, put in place unless it is there already; None if another instrumentor uses it."""
+    owner, name, found = wrapt.resolve_path(module, target.path)
+    key = (target.module, target.path)
+    placed = _placed.get(key)
+    if placed is not None and placed.owner is owner and placed.in_place:
+        return None if placed.in_use else placed
+    layer = Layer()
+    original, as_attribute = _function(owner, name, found)
+    function = functools.update_wrapper(target.wrap(original, layer), original)
+    before = vars(owner).get(name, _NOTHING)
+    patch = _Patch(target, owner, name, layer, function, as_attribute(function), before)
+    wrapt.apply_patch(owner, name, patch.entry)
+    _placed[key] = patch
+    return patch
+
+
+def _function(owner: Any, name: str, found: Any) -> tuple[Function, Callable[[Function], Any]]:
+    """What was found in an attribute, as a function that takes all its arguments, and what turns such a function into
+    an attribute of the same kind.
+
+    Goes through the attribute's own `__get__`: it may be somebody else's wrapper, which tells instance and arguments
+    apart by it.
+
+    Raises:
+        PatchError: it is not a function.
+    """
+    if isinstance(found, classmethod):
+
+        @functools.wraps(found.__func__)
+        def original(cls: type, *args: Any, **kwargs: Any) -> Any:
+            return found.__get__(None, cls)(*args, **kwargs)
+
+        return original, classmethod
+    function = found
+    if isinstance(owner, type):
+        function = found.__get__(None, owner) if hasattr(found, "__get__") else None
+    if callable(function) and not isinstance(found, type):
+        return function, staticmethod if isinstance(found, staticmethod) else _same
+    raise PatchError(f"{name} of {owner!r} cannot be wrapped: it is no function but {found!r}")
+
+
+def _same(function: Function) -> Function:
+    return function
+
+
+def _chain(wrapper: Any) -> Iterator[Any]:
+    """A wrapper, what it wraps, and so on."""
+    seen: list[Any] = []
+    while wrapper is not None and all(wrapper is not link for link in seen):
+        if isinstance(wrapper, MethodType):
+            wrapper = wrapper.__func__
+        yield wrapper
+        seen.append(wrapper)
+        wrapper = getattr(wrapper, "__wrapped__", None)
+
+
+def _after_fork() -> None:
+    """In a forked child the telemetry is the parent's: no layer reports to it, and no import makes one that does."""
+    global _lock  # noqa: PLW0603 - another thread may hold it, and that thread is not in the child
+    _lock = threading.RLock()
+    for patches in tuple(_waiting):
+        patches.forget()
+    for patch in _placed.values():
+        patch.layer.telemetry = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

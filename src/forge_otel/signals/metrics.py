@@ -1,0 +1,266 @@
+"""Where values are written: one object for each instrument with one set of attributes.
+
+Values are not handed to OpenTelemetry one by one, which would cost more than what they measure. They wait in buffers,
+and are written together: when a buffer is full, and at the beginning of every collection.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from ..patching import faults
+from ..semconv import metrics
+from ..semconv.definitions import Instrument, Metric
+from .cardinality import Cardinality
+from .sdk.histograms import NOWHERE, Merger
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+    from opentelemetry.trace import Span, SpanContext
+
+Attributes = Mapping[str, Any]
+"""Attributes by name; those that are None are left out wherever they are written."""
+
+FULL: Final = 2048
+"""How many values wait at the most before they are written."""
+
+PATIENCE: Final = 1.0
+"""Seconds that a collection waits at the most for a thread that is writing a buffer."""
+
+
+class Buffer:
+    """Values that wait for being written together by `write`, which gets each of them exactly once.
+
+    `list.append` is atomic, with and without the global interpreter lock, so threads append without a lock of ours.
+    """
+
+    __slots__ = ("_lock", "_write", "name", "values")
+
+    def __init__(self, name: str, write: Callable[..., None]) -> None:
+        self.values: list[Any] = []
+        """Whoever appends here itself calls `drain` when there are `FULL` of them."""
+        self.name = name
+        self._write = write
+        self._lock = threading.Lock()
+
+    def append(self, value: Any) -> None:
+        """Add a value."""
+        values = self.values
+        values.append(value)
+        if len(values) >= FULL:
+            self.drain()
+
+    def drain(self, patience: float = 0) -> None:
+        """Write what is there. If another thread is at it, wait for it so many seconds, then leave it to that one."""
+        if not self._lock.acquire(timeout=patience):
+            return
+        try:
+            count = len(self.values)
+            if count:
+                chunk = self.values[:count]
+                del self.values[:count]
+                with faults.protected(f"the metric {self.name}"):
+                    self._write(chunk)
+        finally:
+            self._lock.release()
+
+    def forget(self) -> None:
+        """In a forked process: what is here is the parent's, and so is whoever holds the lock."""
+        self.values.clear()
+        self._lock = threading.Lock()
+
+
+_MONEY: Final = frozenset({metrics.FORGE_COST_AMOUNT.name, metrics.FORGE_COST_SAVED.name})
+
+
+class _Adder:
+    """Adds to a counter."""
+
+    __slots__ = ("_attributes", "_instrument")
+
+    def __init__(self, instrument: Any, attributes: dict[str, Any]) -> None:
+        self._instrument = instrument
+        self._attributes = attributes
+
+    def __call__(self, values: Sequence[float]) -> None:
+        self._instrument.add(sum(values), self._attributes, NOWHERE)
+
+
+class _MoneyAdder(_Adder):
+    """Adds decimals to a counter, whose value stays the double that is nearest to their exact sum.
+
+    The sum is kept here. What is added to the counter is what it lacks, so that it makes up for its own rounding.
+    """
+
+    __slots__ = ("_lock", "_sum", "_written")
+
+    def __init__(self, instrument: Any, attributes: dict[str, Any]) -> None:
+        super().__init__(instrument, attributes)
+        self._sum = Decimal(0)
+        self._written = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self, values: Sequence[Any]) -> None:
+        from forge.money import total  # noqa: PLC0415 - money was spent, so it is imported
+
+        with self._lock:
+            self._sum = total((self._sum, *values))
+            lacking = float(self._sum) - self._written
+            if lacking >= 0:  # a counter that was rounded up waits until it is behind again
+                self._instrument.add(lacking, self._attributes, NOWHERE)
+                self._written += lacking
+
+
+class Series(Buffer):
+    """One instrument with one set of attributes."""
+
+    __slots__ = ("_attributes", "_set", "_zeroed", "traced")
+
+    def __init__(self, metric: Metric, instrument: Any, attributes: dict[str, Any]) -> None:
+        self._attributes = attributes
+        self._zeroed = False
+        self._set = None
+        self.traced: Buffer | None = None
+        """Of a histogram: values, each with the context of the span that it belongs to."""
+        if metric.instrument is Instrument.HISTOGRAM:
+            merger = Merger(instrument, attributes, metric.boundaries or ())
+            super().__init__(metric.name, merger)
+            self.traced = Buffer(metric.name, lambda values: merger((), values))
+        elif metric.instrument is Instrument.COUNTER:
+            adder = _MoneyAdder if metric.name in _MONEY else _Adder
+            super().__init__(metric.name, adder(instrument, attributes))
+        else:
+            super().__init__(metric.name, lambda values: instrument.set(values[-1], attributes, NOWHERE))
+            self._set = instrument.set
+
+    def write(self, value: float | Decimal, span: Span | None = None) -> None:
+        """Add to a counter, record in a histogram, set a gauge. An exemplar of a histogram may point to the span."""
+        if self._set is not None:
+            self._set(value, self._attributes, NOWHERE)
+        elif self.traced is not None and span is not None:
+            self.traced.append((value, span.get_span_context()))
+        else:
+            self.append(value)
+
+    def write_all(self, values: Sequence[float], exemplars: Sequence[tuple[float, SpanContext]] = ()) -> None:
+        """Write several values at once, past the buffer; into a histogram also such as each belong to a span."""
+        if exemplars:
+            self._write(values, exemplars)
+        else:
+            self._write(values)
+
+    def zero(self) -> bool:
+        """Add nothing, once, so that the series exists before there is something to add; says whether it did."""
+        if self._zeroed:
+            return False
+        self._zeroed = True
+        self._write([0])
+        return True
+
+
+class Tally(Buffer):
+    """Durations of what happens for every sample of a run: they go into a histogram, counters say how many there were,
+    and others how many seconds. Any of them may be absent.
+    """
+
+    __slots__ = ("_counts", "_durations", "_totals", "traced")
+
+    def __init__(
+        self, table: SeriesTable, durations: Sequence[Series], counts: Sequence[Series], totals: Sequence[Series] = ()
+    ) -> None:
+        self._durations = durations
+        self._counts = counts
+        self._totals = totals
+        name = (*durations, *counts)[0].name
+        super().__init__(name, self._write_all)
+        self.traced = Buffer(name, self._write_traced)
+        """Of calls that have a span, each with the span's context."""
+        table.add(self)
+        table.add(self.traced)
+
+    def _write_all(self, durations: Sequence[float]) -> None:
+        for series in self._durations:
+            series.write_all(durations)
+        self._count(durations)
+
+    def _write_traced(self, durations: Sequence[tuple[float, SpanContext]]) -> None:
+        for series in self._durations:
+            series.write_all((), durations)
+        self._count([seconds for seconds, _ in durations])
+
+    def _count(self, durations: Sequence[float]) -> None:
+        for series in self._counts:
+            series.append(len(durations))
+        if self._totals:
+            seconds = sum(durations)
+            for series in self._totals:
+                series.append(seconds)
+
+
+class SeriesTable:
+    """All series of a meter. Its instruments are created here, once; of the attributes given, each takes only those
+    that the vocabulary allows it, and no more different values of them than `Cardinality` does.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        self.cardinality = Cardinality()
+        self._instruments = {m.name: (m, _instrument(meter, m)) for m in metrics.ALL if not m.observable}
+        self._series: dict[tuple[Any, ...], Series] = {}
+        self._buffers: list[Buffer] = []
+
+    def get(self, metric: Metric, attributes: Attributes) -> Series:
+        """The series of a metric with these attributes."""
+        series = self._series.get(_key(metric, attributes))
+        if series is None:
+            kept = self.cardinality.limit(metric, attributes)
+            key = _key(metric, kept)
+            series = self._series.get(key)
+            if series is None:
+                made = Series(*self._instruments[metric.name], kept)
+                # Two threads may make the same one; one of them is kept.
+                series = self._series.setdefault(key, made)
+                if series is made:
+                    self._buffers += [made] if made.traced is None else [made, made.traced]
+        return series
+
+    def buffer(self, name: str, write: Callable[[list[Any]], None]) -> Buffer:
+        """A buffer of something else that becomes values of series."""
+        buffer = Buffer(name, write)
+        self.add(buffer)
+        return buffer
+
+    def add(self, buffer: Buffer) -> None:
+        """Have a buffer drained before the series are, to which it writes."""
+        self._buffers.insert(0, buffer)
+
+    def release(self, buffer: Buffer) -> None:
+        """Write what is in a buffer that nobody uses any more."""
+        buffer.drain(PATIENCE)
+        self._buffers.remove(buffer)
+
+    def drain(self) -> None:
+        """Write all that waits."""
+        for buffer in tuple(self._buffers):
+            if buffer.values:
+                buffer.drain(PATIENCE)
+
+    def forget(self) -> None:
+        """In a forked process: what waits is the parent's."""
+        for buffer in self._buffers:
+            buffer.forget()
+
+
+def _key(metric: Metric, attributes: Attributes) -> tuple[Any, ...]:
+    return (metric.name, *[attributes.get(name) for name in metric.attributes])
+
+
+def _instrument(meter: Meter, metric: Metric) -> Any:
+    described = {"name": metric.name, "unit": metric.unit, "description": metric.brief}
+    if metric.instrument is Instrument.COUNTER:
+        return meter.create_counter(**described)
+    if metric.instrument is Instrument.GAUGE:
+        return meter.create_gauge(**described)
+    return meter.create_histogram(**described, explicit_bucket_boundaries_advisory=metric.boundaries)

@@ -1,0 +1,255 @@
+"""The state of the live runs and of the dead letters, read whenever metrics are collected."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet, WeakValueDictionary, ref
+
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+
+from ..patching import faults
+from ..semconv import attributes as a
+from ..semconv import metrics
+from ..semconv.definitions import Instrument, Metric
+from .metrics import Attributes, SeriesTable
+from .sdk.providers import real
+
+if TYPE_CHECKING:
+    from forge import DeadLetterQueue, Run
+    from forge.dead_letters import DeadLetterSnapshot
+    from forge.runner import RunSnapshot
+
+_RUNNER = (
+    metrics.FORGE_PIPELINE_ACTIVE,
+    metrics.FORGE_PIPELINE_PROGRESS_TIME,
+    metrics.FORGE_PIPELINE_EXPECTED_INTERVAL,
+    metrics.FORGE_SOURCE_REMAINING,
+    metrics.FORGE_SAMPLE_ACTIVE,
+    metrics.FORGE_COST_BUDGET,
+)
+_STAGE = (
+    metrics.FORGE_STAGE_ACTIVE,
+    metrics.FORGE_STAGE_CONCURRENCY_LIMIT,
+    metrics.FORGE_STAGE_LATENCY_BUDGET,
+    metrics.FORGE_STAGE_QUEUE_DEPTH,
+    metrics.FORGE_STAGE_QUEUE_LIMIT,
+    metrics.FORGE_DLQ_DEPTH,
+    metrics.FORGE_DLQ_OLDEST_TIME,
+)
+
+Points = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
+"""By metric and attributes."""
+
+Callbacks = list[Callable[[CallbackOptions], Sequence[Observation]]]
+
+
+class State:
+    """What the observable instruments give.
+
+    Up-down counters are sums over the live runs and fall back to 0 when these end; gauges keep what they said last.
+    All instruments of one collection give one snapshot, which is taken at its beginning; what waits in buffers is
+    written then, too.
+    """
+
+    def __init__(self, components: Iterable[str], series: SeriesTable) -> None:
+        self._shown = {
+            metric.name
+            for component, group in (("runner", _RUNNER), ("stage", _STAGE))
+            if component in components
+            for metric in group
+        }
+        self._runs: WeakSet[Run] = WeakSet()
+        self._queues: WeakValueDictionary[str, DeadLetterQueue] = WeakValueDictionary()
+        self._letters: dict[str, DeadLetterSnapshot] = {}
+        self._points: Points = {}
+        self._series = series
+        self._lock = threading.Lock()
+        self._members = threading.Lock()
+        self._observers: list[_Observer] = []
+
+    def observed_by(self, provider: MeterProvider, meter: Meter) -> None:
+        """Be what the observable instruments of this meter read, instead of any state before."""
+        _observers[:] = [observer for observer in _observers if observer.provider is not None]
+        self._observers = [observer for observer in _observers if observer.provider is real(provider)]
+        if not self._observers:
+            self._observers = [_Observer(provider, meter)]
+            _observers.extend(self._observers)
+        for observer in self._observers:
+            observer.state = self
+
+    def close(self) -> None:
+        """Give nothing any more."""
+        for observer in self._observers:
+            if observer.state is self:
+                observer.state = None
+
+    def add(self, run: Run) -> None:
+        """A run begins. Its series do as well, so that they are there even if it is over before the next collection."""
+        with self._lock:
+            for metric, _, attributes in _levels(run, run.snapshot()):
+                kept = self._limit(metric, attributes)
+                self._points.setdefault(metric.name, {}).setdefault(tuple(kept.values()), (0, kept))
+        with self._members:
+            self._runs.add(run)
+        if run.pipeline.storage is not None:
+            self.saw(run.pipeline.dead_letters)
+
+    def remove(self, run: Run) -> None:
+        """A run has ended; its gauges are read for the last time."""
+        with self._members:
+            self._runs.discard(run)
+        with self._lock:
+            self._read_gauges(run, run.snapshot())
+            self._read_letters()
+
+    def saw(self, queue: DeadLetterQueue) -> None:
+        """There is a queue of dead letters; of two for the same pipeline the newer one is read."""
+        with self._members:
+            self._queues[queue.pipeline] = queue
+
+    def collect(self) -> None:
+        """A collection begins."""
+        self._series.drain()
+        with self._lock:
+            self._refresh()
+
+    def read(self, metric: Metric) -> list[Observation]:
+        """The points of one metric."""
+        if metric.name not in self._shown:
+            return []
+        with self._lock:
+            return [Observation(value, attributes) for value, attributes in self._points.get(metric.name, {}).values()]
+
+    def _refresh(self) -> None:
+        with self._members:
+            runs = list(self._runs)
+        snapshots = [(run, run.snapshot()) for run in runs]
+        for metric in (*_RUNNER, *_STAGE):
+            if metric.instrument is Instrument.UPDOWNCOUNTER:
+                known = self._points.get(metric.name, {})
+                known.update({key: (0, attributes) for key, (_, attributes) in known.items()})
+        for run, snapshot in snapshots:
+            for level in _levels(run, snapshot):
+                self._set(*level)
+        for run, snapshot in sorted(snapshots, key=lambda pair: pair[1].last_settled or 0):
+            self._read_gauges(run, snapshot)
+        self._read_letters()
+
+    def _read_gauges(self, run: Run, snapshot: RunSnapshot) -> None:
+        where = {a.FORGE_PIPELINE_NAME: run.pipeline.name}
+        if snapshot.last_settled is not None:
+            self._set(metrics.FORGE_PIPELINE_PROGRESS_TIME, snapshot.last_settled, where)
+        if run.pipeline.expected_interval is not None:
+            self._set(metrics.FORGE_PIPELINE_EXPECTED_INTERVAL, run.pipeline.expected_interval, where)
+        if run.pipeline.hourly_budget is not None:
+            self._set(metrics.FORGE_COST_BUDGET, float(run.pipeline.hourly_budget), where)
+        for stage in run.pipeline.stages:
+            if stage.latency_budget is not None:
+                at = {**where, a.FORGE_STAGE_NAME: stage.name}
+                self._set(metrics.FORGE_STAGE_LATENCY_BUDGET, stage.latency_budget, at)
+
+    def _read_letters(self) -> None:
+        with self._members:
+            queues = dict(self._queues)
+        # A queue may be gone when the process exports for the last time; what it said last still holds.
+        self._letters.update({pipeline: queue.snapshot() for pipeline, queue in queues.items()})
+        self._points.pop(metrics.FORGE_DLQ_DEPTH.name, None)
+        self._points.pop(metrics.FORGE_DLQ_OLDEST_TIME.name, None)
+        for pipeline, snapshot in self._letters.items():
+            where = {a.FORGE_PIPELINE_NAME: pipeline}
+            if snapshot.oldest is not None:
+                self._set(metrics.FORGE_DLQ_OLDEST_TIME, snapshot.oldest, where)
+            for (source, place), depth in snapshot.depth.items():
+                self._set(metrics.FORGE_DLQ_DEPTH, depth, {**where, **failed_in(source.value, place)}, summed=True)
+
+    def _limit(self, metric: Metric, attributes: Attributes) -> dict[str, Any]:
+        return self._series.cardinality.limit(metric, attributes)
+
+    def _set(self, metric: Metric, value: float, attributes: Attributes, *, summed: bool = False) -> None:
+        points = self._points.setdefault(metric.name, {})
+        kept = self._limit(metric, attributes)
+        key = tuple(kept.values())
+        if key in points and (summed or metric.instrument is Instrument.UPDOWNCOUNTER):
+            value += points[key][0]
+        points[key] = (value, kept)
+
+
+def _levels(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, Attributes]]:
+    """The up-down counters of a run."""
+    where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
+    yield metrics.FORGE_PIPELINE_ACTIVE, 1, where
+    yield metrics.FORGE_SAMPLE_ACTIVE, snapshot.ledger.active, where
+    if snapshot.source_remaining is not None:
+        yield metrics.FORGE_SOURCE_REMAINING, snapshot.source_remaining, where
+    for stage in snapshot.stages:
+        at = {**where, a.FORGE_STAGE_NAME: stage.name}
+        yield metrics.FORGE_STAGE_ACTIVE, stage.active, at
+        yield metrics.FORGE_STAGE_CONCURRENCY_LIMIT, stage.concurrency, at
+        if stage.queue_limit:
+            yield metrics.FORGE_STAGE_QUEUE_DEPTH, stage.queue_depth, at
+            yield metrics.FORGE_STAGE_QUEUE_LIMIT, stage.queue_limit, at
+
+
+def failed_in(source: str, place: str) -> Mapping[str, Any]:
+    """The attributes that say where a dead letter comes from: a stage or a measurement by its name; of a storage the
+    source says it all.
+    """
+    names = {"stage": a.FORGE_STAGE_NAME, "measurement": a.FORGE_MEASUREMENT_KEY}
+    return {names[source]: place} if source in names else {}
+
+
+class _Observer:
+    """The observable instruments of one meter provider.
+
+    A provider keeps the callbacks that it was first given for a name, and ignores those of a later instrument of the
+    same name. So they stay, and read whichever state is the current one.
+    """
+
+    def __init__(self, provider: MeterProvider, meter: Meter) -> None:
+        self.state: State | None = None
+        self._provider = _weakly(provider)
+        # Collections ask the instruments in the order in which they were made, before they look at what was written.
+        first: Callbacks = [self._begin]
+        for metric in metrics.ALL:
+            if metric.observable:
+                create = (
+                    meter.create_observable_gauge
+                    if metric.instrument is Instrument.GAUGE
+                    else meter.create_observable_up_down_counter
+                )
+                callbacks: Callbacks = [*first, partial(self._read, metric)]
+                first = []
+                create(metric.name, callbacks=callbacks, unit=metric.unit, description=metric.brief)
+
+    @property
+    def provider(self) -> MeterProvider | None:
+        """The provider, as long as somebody uses it."""
+        provider = self._provider()
+        return None if provider is None else real(provider)
+
+    def _begin(self, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - what is waited for is bounded
+        state = self.state
+        if state is not None:
+            with faults.protected("the beginning of a collection"):
+                state.collect()
+        return []
+
+    def _read(self, metric: Metric, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - nothing waits
+        state = self.state
+        if state is not None:
+            with faults.protected(f"the metric {metric.name}"):
+                return state.read(metric)
+        return []
+
+
+_observers: list[_Observer] = []
+
+
+def _weakly(provider: MeterProvider) -> Callable[[], MeterProvider | None]:
+    try:
+        return ref(provider)
+    except TypeError:  # a class with `__slots__`: one of its providers lives as long as the process
+        return lambda: provider

@@ -1,0 +1,56 @@
+"""All that uses what the SDK keeps private; docs/sdk-internals.md says why, and what it relies on.
+
+Three modules are short ways into the SDK: what it would make of our values, records and spans is handed to it as it is.
+Each way is compared with the public one before its first use; where anything differs, the public way is taken. A fourth
+looks at what providers have.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from ...config.config import SWITCH
+
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
+PLAIN: Final = frozenset({str, bool, int, float})
+"""The types of values that the SDK takes as they are."""
+
+_logger = logging.getLogger(__package__)
+
+T = TypeVar("T")
+
+
+def switched_off() -> bool:
+    """Whether `SWITCH` switches all short ways off. Each asks at its first use in a process."""
+    return os.environ.get(SWITCH, "").strip().lower() == "off"
+
+
+def is_sdk(kind: type) -> bool:
+    """Whether a class is the SDK's own; says so without importing it."""
+    return kind.__module__.startswith("opentelemetry.sdk.")
+
+
+def tested(test: Callable[[], T | None]) -> _lru_cache_wrapper[T | None]:
+    """Make of a test a function that says what it has found; None where the way is not to be taken.
+
+    That is where the test says so itself or raises, or where `SWITCH` is off. It is made once in a process.
+    """
+
+    @functools.cache
+    @functools.wraps(test)
+    def found() -> T | None:
+        if switched_off():
+            return None
+        try:
+            return test()
+        except Exception:
+            _logger.debug("this SDK is not one that is known to %s", test.__module__, exc_info=True)
+            return None
+
+    return found

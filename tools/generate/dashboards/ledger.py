@@ -1,0 +1,122 @@
+"""The part of the runs' dashboard that shows whether the numbers add up, and whether the source keeps up."""
+
+from __future__ import annotations
+
+from forge_otel.semconv import attributes as a
+from forge_otel.semconv import metrics as m
+from forge_otel.semconv.definitions import Metric
+
+from .. import promql as q
+from .. import queries
+from ..promql import Expression
+from ..queries import PIPELINE as BY_PIPELINE
+from .colours import RED
+from .layout import Section
+from .panels import COUNT, SECONDS, bars, lines
+from .tables import Column, metric_table, remarkable
+from .targets import RANGE, RATE, STEP, named, per_second, series
+from .variables import PIPELINE, chosen
+
+_HERE = chosen(PIPELINE)
+SAMPLES = "count:samples/s"
+
+
+def _kept(metric: Metric, *by: str, where: q.Where = None) -> Expression:
+    """What processes counted in all, each to its last word."""
+    return q.sum_by(q.last(q.select(metric, where or _HERE), RANGE), *by)
+
+
+def imbalance() -> Expression:
+    """Samples that entered, and have neither left nor are on their way: 0, by pipeline."""
+    admitted = _kept(m.FORGE_SAMPLE_ADMITTED, *BY_PIPELINE)
+    derived = _kept(m.FORGE_SAMPLE_DERIVED, *BY_PIPELINE) | 0 * admitted
+    left = _kept(m.FORGE_SAMPLE_SETTLED, *BY_PIPELINE) + _kept(m.FORGE_SAMPLE_ACTIVE, *BY_PIPELINE)
+    return admitted + derived - left
+
+
+def section() -> Section:
+    """What entered, what left, and what is between."""
+    entered = [
+        series(per_second(m.FORGE_SAMPLE_ADMITTED, (), _HERE), "admitted"),
+        series(per_second(m.FORGE_SAMPLE_DERIVED, (), _HERE), "derived"),
+        series(per_second(m.FORGE_SAMPLE_SETTLED, (), _HERE), "settled"),
+    ]
+    waited = [
+        series(q.quantile(at, m.FORGE_SAMPLE_DURATION, RATE, where=_HERE), name, exemplars=True)
+        for at, name in ((0.5, "median"), (0.95, "p95"), (0.99, "p99"))
+    ]
+    active = q.sum_by(q.select(m.FORGE_SAMPLE_ACTIVE, _HERE), *BY_PIPELINE)
+    columns = [
+        Column("Admitted", expression=_kept(m.FORGE_SAMPLE_ADMITTED, *BY_PIPELINE)),
+        Column("Derived", expression=_kept(m.FORGE_SAMPLE_DERIVED, *BY_PIPELINE)),
+        Column("Settled", expression=_kept(m.FORGE_SAMPLE_SETTLED, *BY_PIPELINE)),
+        Column("Active", expression=_kept(m.FORGE_SAMPLE_ACTIVE, *BY_PIPELINE)),
+        Column("Imbalance", expression=imbalance(), look=remarkable(RED)),
+    ]
+    return Section(
+        "Ledger",
+        [
+            lines(
+                "Samples that entered and left",
+                "Admitted from the source, derived by splits, and settled, a second. The first two together are as "
+                "many as the third, as long as nothing piles up.",
+                SAMPLES,
+                entered,
+            ),
+            lines(
+                "Samples in flight over time",
+                "Samples that entered and have not left. Queues are bounded, and so is this.",
+                COUNT,
+                [series(active, named(*BY_PIPELINE))],
+            ),
+            lines(
+                "Time from admission to settling",
+                "How long samples took, waits in queues included. Exemplars lead to traces.",
+                SECONDS,
+                waited,
+            ),
+            metric_table(
+                "Ledger",
+                "What all processes counted that were alive in the time range: admitted + derived = settled + active. "
+                "A process that died without an end leaves its last active samples.",
+                {a.FORGE_PIPELINE_NAME: "Pipeline"},
+                columns,
+                height=6,
+            ),
+        ],
+    )
+
+
+def source() -> Section:
+    """How fast the source is, and whether it fails."""
+    reads = per_second(m.FORGE_SOURCE_READS, BY_PIPELINE, _HERE)
+    failed = queries.grown(
+        m.FORGE_SOURCE_READS, STEP, (*BY_PIPELINE, a.ERROR_TYPE), {**_HERE, a.ERROR_TYPE: q.unequal("")}
+    )
+    return Section(
+        "Source",
+        [
+            lines(
+                "Reads", "Items asked of the source, a second.", "count:reads/s", [series(reads, named(*BY_PIPELINE))]
+            ),
+            lines(
+                "Waits for the next item, p95",
+                "How long the source let the pipeline wait. Where this is long and no stage is busy, the source is "
+                "what is slow.",
+                SECONDS,
+                [
+                    series(
+                        q.quantile(0.95, m.FORGE_SOURCE_DURATION, RATE, *BY_PIPELINE, where=_HERE),
+                        named(*BY_PIPELINE),
+                        exemplars=True,
+                    )
+                ],
+            ),
+            bars(
+                "Errors of the source",
+                "Reads that failed. One lets what was admitted finish, then the run has failed.",
+                [series(failed, named(*BY_PIPELINE, a.ERROR_TYPE))],
+                none="No errors",
+            ),
+        ],
+    )

@@ -1,0 +1,265 @@
+"""Stages: what they do, how long it takes, and which one holds the others up."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import timeseries
+from grafana_foundation_sdk.models.common import BigValueTextMode
+
+from forge_otel.checker.model import Registry
+from forge_otel.semconv import attributes as a
+from forge_otel.semconv import events as e
+from forge_otel.semconv import metrics as m
+from forge_otel.semconv.attributes import ForgeStageOutcome
+
+from .. import promql as q
+from .. import queries
+from ..queries import STAGE as BY_STAGE
+from . import queues
+from .colours import FAILURES, GREEN, ORANGE, YELLOW, thresholds
+from .layout import Page, Section
+from .panels import (
+    COUNT,
+    SECONDS,
+    SHARE,
+    areas,
+    bars,
+    distribution,
+    figure,
+    lines,
+    linked,
+    messages,
+    ranking,
+    with_budget,
+)
+from .tables import column, event_table, run_columns, share
+from .targets import RANGE, RATE, STEP, buckets, cells, events, mean, named, now, per_second, records, series
+from .variables import PIPELINE, STAGE, chosen
+
+_HERE = chosen(PIPELINE, STAGE)
+_EXECUTIONS = "count:executions/s"
+_BUSY = thresholds(GREEN, (0.8, YELLOW), (0.95, ORANGE))
+"""A stage that is always busy is no fault: it is the one to scale."""
+
+
+def page(registry: Registry) -> Page:
+    """The dashboard."""
+    return Page(
+        name="stages",
+        title="Stages",
+        description="What the stages do, how long it takes, and which one holds the others up.",
+        variables=[PIPELINE, STAGE],
+        sections=[
+            _scaling(),
+            _executions(),
+            _duration(),
+            queues.section(),
+            queues.retries(),
+            _runs(registry),
+            _batches(),
+        ],
+    )
+
+
+def _scaling() -> Section:
+    workers = q.sum_by(q.peak(q.select(m.FORGE_STAGE_CONCURRENCY_LIMIT, _HERE), RANGE), *BY_STAGE)
+    worked = queries.grown(m.FORGE_STAGE_BUSY_TIME, RANGE, BY_STAGE, _HERE) / (workers > 0)
+    return Section(
+        "The stage to scale",
+        [
+            figure(
+                "Stage to scale",
+                "Of each pipeline, the stage whose workers worked longest in the time range. All others wait for it: "
+                "give it more concurrency, or make it faster.",
+                SECONDS,
+                [now(q.top(1, worked, a.FORGE_PIPELINE_NAME), named(*BY_STAGE))],
+                span=6,
+                limits=thresholds(ORANGE),
+            )
+            .text_mode(BigValueTextMode.NAME)
+            .height(8),
+            ranking(
+                "Work per worker",
+                "How long each of a stage's workers worked in the time range, waits left out. Stages of one run have "
+                "the same time, so the order is that of their utilization, also for runs too short to see it.",
+                SECONDS,
+                cells(worked),
+            ),
+            lines(
+                "Utilization",
+                "Busy time ÷ (concurrency limit × time). The stage that stays near 100% while those behind it do not "
+                "is the one to scale.",
+                SHARE,
+                [series(queries.utilization(RATE, _HERE), named(*BY_STAGE))],
+                span=12,
+                limits=_BUSY,
+                greatest=1,
+            ).no_value("No run was long enough; see the table of the runs below"),
+        ],
+    )
+
+
+def _executions() -> Section:
+    failures = queries.grown(m.FORGE_STAGE_FAILURES, STEP, BY_STAGE, _HERE)
+    errors = queries.grown(m.FORGE_STAGE_FAILURES, STEP, (*BY_STAGE, a.ERROR_TYPE), _HERE)
+    skips = queries.grown(
+        m.FORGE_STAGE_EXECUTIONS,
+        STEP,
+        (*BY_STAGE, a.FORGE_SKIP_REASON),
+        {**_HERE, a.FORGE_STAGE_OUTCOME: ForgeStageOutcome.SKIP, a.FORGE_SKIP_REASON: q.unequal("")},
+    )
+    return Section(
+        "Executions and errors",
+        [
+            areas(
+                "Executions by outcome",
+                "Samples that the stages gave a verdict on, a second. A sample counts once in every stage it reached.",
+                _EXECUTIONS,
+                [
+                    series(
+                        per_second(m.FORGE_STAGE_EXECUTIONS, (a.FORGE_STAGE_OUTCOME,), _HERE),
+                        named(a.FORGE_STAGE_OUTCOME),
+                    )
+                ],
+                outcomes=ForgeStageOutcome,
+            ),
+            lines(
+                "Executions by stage",
+                "Samples that each stage gave a verdict on, a second.",
+                _EXECUTIONS,
+                [series(per_second(m.FORGE_STAGE_EXECUTIONS, BY_STAGE, _HERE), named(*BY_STAGE))],
+            ),
+            lines(
+                "Error ratio",
+                "Executions that failed after all attempts, among all. A stage that never failed is at 0; one that did "
+                "nothing has no value.",
+                SHARE,
+                [series(queries.error_ratio(RATE, _HERE), named(*BY_STAGE))],
+                limits=thresholds(GREEN, *FAILURES),
+            ),
+            linked(
+                bars(
+                    "Samples given up on, by stage",
+                    "How many samples each stage gave up on. A stage leads to its events.",
+                    [series(queues.with_zeros(failures), named(*BY_STAGE))],
+                    none="No stage worked",
+                ),
+                "Events of this stage",
+                a.FORGE_STAGE_NAME,
+            ),
+            bars(
+                "Samples given up on, by error",
+                "Why stages gave up: the class of the error, or the exception.",
+                [series(errors, named(*BY_STAGE, a.ERROR_TYPE))],
+                none="No errors",
+            ),
+            bars(
+                "Samples skipped, by reason",
+                "What stages left out on purpose.",
+                [series(skips, named(*BY_STAGE, a.FORGE_SKIP_REASON))],
+                none="Nothing skipped",
+            ),
+        ],
+    )
+
+
+def _duration() -> Section:
+    spread = q.sum_by(q.growth(q.select(m.FORGE_STAGE_DURATION, _HERE, part="bucket"), RATE), q.BUCKET)
+    return Section(
+        "Duration",
+        [
+            _quantile(
+                "Duration, median", "From the first attempt to the verdict, waits between attempts included.", 0.5
+            ),
+            _quantile(
+                "Duration, p95",
+                "One in twenty samples took longer. Dashed, where the stage declares one: its latency budget.",
+                0.95,
+                budget=True,
+            ),
+            _quantile("Duration, p99", "One in a hundred samples took longer.", 0.99),
+            distribution(
+                "How durations are spread",
+                "All stages that were chosen, together. The points are exemplars: they lead to traces.",
+                SECONDS,
+                buckets(spread),
+            ),
+        ],
+    )
+
+
+def _quantile(title: str, description: str, at: float, *, budget: bool = False) -> timeseries.Panel:
+    duration = q.quantile(at, m.FORGE_STAGE_DURATION, RATE, *BY_STAGE, where=_HERE)
+    targets = [series(duration, named(*BY_STAGE), exemplars=True)]
+    if not budget:
+        return lines(title, description, SECONDS, targets)
+    declared = q.max_by(q.select(m.FORGE_STAGE_LATENCY_BUDGET, _HERE), *BY_STAGE)
+    return with_budget(lines(title, description, SECONDS, [*targets, series(declared, f"{named(*BY_STAGE)} budget")]))
+
+
+def _runs(registry: Registry) -> Section:
+    columns = [
+        column(a.FORGE_PIPELINE_NAME, "Pipeline"),
+        column(a.FORGE_STAGE_NAME, "Stage"),
+        column(a.FORGE_SUMMARY_UTILIZATION, look=share(_BUSY)),
+        *(
+            column(key)
+            for key in (
+                a.FORGE_SUMMARY_EXECUTIONS,
+                a.FORGE_SUMMARY_ERRORS,
+                a.FORGE_SUMMARY_SKIPS,
+                a.FORGE_SUMMARY_RETRIES,
+                a.FORGE_SUMMARY_P50,
+                a.FORGE_SUMMARY_P95,
+                a.FORGE_SUMMARY_P99,
+                a.FORGE_SUMMARY_MAX,
+                a.FORGE_SUMMARY_BUSY,
+            )
+        ),
+        column(a.FORGE_SUMMARY_QUEUE_WAIT_P95, "Queue p95"),
+        column(a.FORGE_SUMMARY_BACKPRESSURE),
+        *run_columns(),
+    ]
+    return Section(
+        "Stages of the runs",
+        [
+            event_table(
+                "Stages of each run",
+                "One row for each stage of each run that ended in the time range, as its summary says. Percentiles and "
+                "utilization are those of the whole run.",
+                e.FORGE_STAGE_SUMMARY,
+                where=_HERE,
+                columns=columns,
+                registry=registry,
+            ),
+            messages(
+                "Samples given up on, one by one",
+                "The events of failures, each with its exception, the sample's id and its trace.",
+                [records(events(e.FORGE_STAGE_EXCEPTION, _HERE))],
+            ),
+        ],
+    )
+
+
+def _batches() -> Section:
+    batches = per_second(m.FORGE_STAGE_BATCH_SIZE, BY_STAGE, _HERE, part="count")
+    return Section(
+        "Batches",
+        [
+            lines(
+                "Samples in a batch",
+                "Mean over the batches that a stage was given. Far below its batch size, batches leave because their "
+                "wait is over: samples come too slowly for it.",
+                COUNT,
+                [series(mean(m.FORGE_STAGE_BATCH_SIZE, BY_STAGE, _HERE), named(*BY_STAGE))],
+                span=12,
+            ),
+            lines(
+                "Batches",
+                "Batches that stages were given, a second.",
+                "count:batches/s",
+                [series(batches, named(*BY_STAGE))],
+                span=12,
+            ),
+        ],
+        collapsed=True,
+    )

@@ -1,0 +1,270 @@
+"""The telemetry itself: what was lost, left out or held up on its way."""
+
+from __future__ import annotations
+
+from opentelemetry.semconv._incubating.attributes.otel_attributes import (
+    OTEL_COMPONENT_NAME,
+    OTEL_COMPONENT_TYPE,
+    OTEL_SPAN_SAMPLING_RESULT,
+)
+
+from forge_otel.checker.model import Registry
+from forge_otel.semconv import attributes as a
+from forge_otel.semconv import events as e
+from forge_otel.semconv import metrics as m
+from forge_otel.semconv.definitions import Metric
+
+from .. import collector, queries, sdk
+from .. import promql as q
+from ..promql import Expression
+from .colours import GREEN, RED, YELLOW, thresholds
+from .layout import Page, Section
+from .panels import BYTES, COUNT, SECONDS, SHARE, Panel, Target, areas, bars, figure, lines
+from .tables import column, event_table, run_columns
+from .targets import RANGE, STEP, happened, mean, named, now, per_second, series
+from .variables import PIPELINE, SERVICE, chosen
+
+_HERE = chosen(PIPELINE)
+_SERVICE = chosen(SERVICE)
+_FAILED = {**_SERVICE, a.ERROR_TYPE: q.unequal("")}
+_SIGNALS = ("spans", "points of metrics", "log records")
+_SUPPRESSED = (a.FORGE_TELEMETRY_SIGNAL, a.FORGE_TELEMETRY_REASON)
+
+
+def page(registry: Registry) -> Page:
+    """The dashboard."""
+    return Page(
+        name="telemetry",
+        title="Telemetry health",
+        description="What of the telemetry itself was lost, left out or held up: by us, by the OpenTelemetry SDK, and "
+        "by the Collector.",
+        variables=[PIPELINE, SERVICE],
+        sections=[_glance(), _ours(registry), _sdk(), _collector()],
+    )
+
+
+def _lost(metric: Metric) -> Expression:
+    """What has an error, of what the SDK counted in the time range. Where it does not count, there is nothing."""
+    return queries.grown(metric, RANGE, (), _FAILED) | 0 * queries.grown(metric, RANGE, (), _SERVICE)
+
+
+def _glance() -> Section:
+    trouble = thresholds(GREEN, (1, RED))
+    needs = "Counted where OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED is true."
+    return Section(
+        "At a glance",
+        [
+            figure(
+                "Faults",
+                "Faults inside our telemetry in the time range. They never reach the pipeline, but "
+                "something is missing from what it tells.",
+                COUNT,
+                [now(happened(m.FORGE_TELEMETRY_FAULTS, _HERE))],
+                limits=trouble,
+            ).decimals(0),
+            figure(
+                "Suppressed",
+                "Spans and events of the time range that were not recorded, by sampling or because a "
+                "run had used up its budget. Metrics count them all the same.",
+                COUNT,
+                [now(happened(m.FORGE_TELEMETRY_SUPPRESSED, _HERE))],
+            ).decimals(0),
+            figure(
+                "Spans dropped",
+                f"Spans that the SDK dropped in the time range, as a rule because its queue was full. {needs}",
+                COUNT,
+                [now(_lost(sdk.SPANS_PROCESSED))],
+                limits=trouble,
+            ).decimals(0),
+            figure(
+                "Log records dropped",
+                f"Log records that the SDK dropped in the time range. {needs}",
+                COUNT,
+                [now(_lost(sdk.LOGS_PROCESSED))],
+                limits=trouble,
+            ).decimals(0),
+            figure(
+                "Spans not exported",
+                f"Spans that an exporter could not deliver in the time range. {needs}",
+                COUNT,
+                [now(_lost(sdk.SPANS_EXPORTED))],
+                limits=trouble,
+            ).decimals(0),
+            figure(
+                "Points not exported",
+                f"Points of metrics that an exporter could not deliver in the time range. "
+                f"The next export brings their sums again. {needs}",
+                COUNT,
+                [now(_lost(sdk.POINTS_EXPORTED))],
+                limits=trouble,
+            ).decimals(0),
+        ],
+    )
+
+
+def _ours(registry: Registry) -> Section:
+    faults = queries.grown(m.FORGE_TELEMETRY_FAULTS, STEP, (a.ERROR_TYPE,), _HERE)
+    suppressed = queries.grown(m.FORGE_TELEMETRY_SUPPRESSED, STEP, _SUPPRESSED, _HERE)
+    columns = [
+        column(a.FORGE_PIPELINE_NAME, "Pipeline"),
+        column(a.FORGE_SUMMARY_SPANS),
+        column(a.FORGE_SUMMARY_SUPPRESSED),
+        column(a.FORGE_SUMMARY_FAULTS),
+        column(a.FORGE_SUMMARY_ADMITTED),
+        column(a.FORGE_SUMMARY_DURATION),
+        *run_columns(),
+    ]
+    return Section(
+        "Forge",
+        [
+            bars(
+                "Faults, by error",
+                "What went wrong inside our telemetry: a defect of it, or of a hook that it calls.",
+                [series(faults, named(a.ERROR_TYPE))],
+                none="No faults",
+                span=12,
+            ),
+            bars(
+                "Suppressed spans and events",
+                "What was not recorded, and why: its sample was not chosen, or the run had used up its budget.",
+                [series(suppressed, named(*_SUPPRESSED))],
+                none="Everything recorded",
+                span=12,
+            ),
+            event_table(
+                "Telemetry of each run",
+                "One row for each run that ended in the time range: spans that were recorded, spans and events that "
+                "were not, faults.",
+                e.FORGE_PIPELINE_SUMMARY,
+                where=_HERE,
+                columns=columns,
+                registry=registry,
+            ),
+        ],
+    )
+
+
+def _sdk() -> Section:
+    started = per_second(sdk.SPANS_STARTED, (OTEL_SPAN_SAMPLING_RESULT,), _SERVICE)
+    size, capacity = (
+        q.sum_by(q.select(metric, _SERVICE), q.JOB, OTEL_COMPONENT_NAME)
+        for metric in (sdk.SPAN_QUEUE_SIZE, sdk.SPAN_QUEUE_CAPACITY)
+    )
+    return Section(
+        "OpenTelemetry SDK",
+        [
+            areas(
+                "Spans started",
+                "Spans a second, by the sampler's decision.",
+                "count:spans/s",
+                [series(started, named(OTEL_SPAN_SAMPLING_RESULT))],
+            ),
+            lines(
+                "Span queue filled",
+                "Spans that wait to be exported, of those that may. What comes to a full queue is dropped.",
+                SHARE,
+                [series(size / (capacity > 0), named(q.JOB, OTEL_COMPONENT_NAME))],
+                limits=thresholds(GREEN, (0.5, YELLOW), (0.8, RED)),
+                greatest=1,
+            ),
+            bars(
+                "Dropped before export",
+                "Spans and log records that a processor dropped, by error.",
+                [_failures(sdk.SPANS_PROCESSED, "spans"), _failures(sdk.LOGS_PROCESSED, "log records")],
+                none="Nothing dropped",
+            ),
+            lines(
+                "Exported",
+                "Records that exporters were done with, a second.",
+                "count:records/s",
+                [
+                    series(per_second(metric, (), _SERVICE), name)
+                    for metric, name in (
+                        (sdk.SPANS_EXPORTED, "spans"),
+                        (sdk.LOGS_EXPORTED, "log records"),
+                        (sdk.POINTS_EXPORTED, "points of metrics"),
+                    )
+                ],
+                span=6,
+            ),
+            bars(
+                "Not exported",
+                "Records that an exporter could not deliver, by error.",
+                [
+                    _failures(sdk.SPANS_EXPORTED, "spans"),
+                    _failures(sdk.LOGS_EXPORTED, "log records"),
+                    _failures(sdk.POINTS_EXPORTED, "points of metrics"),
+                ],
+                none="Everything exported",
+                span=6,
+            ),
+            _sdk_duration("Duration of exports", "Mean of how long the receiver took to answer.", sdk.EXPORT_DURATION),
+            _sdk_duration(
+                "Duration of collections",
+                "Mean of how long it took to collect the metrics of a process, once an interval.",
+                sdk.COLLECTION_DURATION,
+            ),
+        ],
+    )
+
+
+def _failures(metric: Metric, what: str) -> Target:
+    grown = queries.grown(metric, STEP, (a.ERROR_TYPE,), _FAILED)
+    return series(grown, f"{what}: {named(a.ERROR_TYPE)}")
+
+
+def _sdk_duration(title: str, description: str, histogram: Metric) -> Panel:
+    # Not a quantile: the SDK's first bucket goes up to five seconds.
+    by = (q.JOB, OTEL_COMPONENT_TYPE)
+    return lines(title, description, SECONDS, [series(mean(histogram, by, _SERVICE), named(*by))], span=6)
+
+
+def _collector() -> Section:
+    size, capacity = (
+        q.sum_by(q.select(metric), q.INSTANCE, collector.EXPORTER)
+        for metric in (collector.QUEUE_SIZE, collector.QUEUE_CAPACITY)
+    )
+    return Section(
+        "Collector",
+        [
+            lines(
+                "Received",
+                "Records that the Collector's receivers took, a second.",
+                "count:records/s",
+                [series(per_second(metric), _SIGNALS[at]) for at, metric in enumerate(collector.ACCEPTED)],
+                span=6,
+            ),
+            bars(
+                "Refused and lost",
+                "Records that a receiver refused, that found a queue full, or that an exporter gave up on.",
+                [
+                    series(queries.grown(metric, STEP, ()), f"{_SIGNALS[at]} {what}")
+                    for what, metrics in (
+                        ("refused", collector.REFUSED),
+                        ("not queued", collector.ENQUEUE_FAILED),
+                        ("not sent", collector.SEND_FAILED),
+                    )
+                    for at, metric in enumerate(metrics)
+                ],
+                none="Nothing refused or lost",
+                span=6,
+            ),
+            lines(
+                "Export queue filled",
+                "What waits in each exporter's queue, of what may. It fills while a backend is away.",
+                SHARE,
+                [series(size / (capacity > 0), named(q.INSTANCE, collector.EXPORTER))],
+                limits=thresholds(GREEN, (0.5, YELLOW), (0.8, RED)),
+                span=6,
+                greatest=1,
+            ),
+            lines(
+                "Memory",
+                "Resident memory of each Collector. Beyond the limit of its memory_limiter it refuses what comes.",
+                BYTES,
+                [series(q.max_by(q.select(collector.MEMORY), q.INSTANCE), named(q.INSTANCE))],
+                span=6,
+            ),
+        ],
+        collapsed=True,
+    )

@@ -1,0 +1,31 @@
+"""Generates what is drawn with the constants, and prints the paths that changed: `python -m … ROOT`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from forge_otel.checker.load import load
+
+from . import DERIVED, REGISTRY, dashboards, reference, rules, write
+
+_GENERATORS = (reference, dashboards, rules)
+
+
+def main(root: Path) -> None:
+    """Write what differs, and remove what is not generated any more."""
+    registry = load(root / REGISTRY)
+    wanted = {path: text for generator in _GENERATORS for path, text in generator.files(registry).items()}
+    there = {
+        file.relative_to(root).as_posix()
+        for folder, suffix in DERIVED.items()
+        for file in (root / folder).glob(f"*{suffix}")
+    }
+    for path in there - wanted.keys():
+        (root / path).unlink()
+    sys.stdout.write(json.dumps([*write(root, wanted), *(there - wanted.keys())]))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

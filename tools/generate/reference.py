@@ -1,0 +1,232 @@
+"""The reference pages: one for each component, one that leads to them, and one from the names of the ADR to these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, TypeVar
+
+from forge_otel.checker import prometheus
+from forge_otel.checker.model import Attribute, Definition, Event, Metric, Reference, Registry, Span
+from forge_otel.semconv import attributes as a
+
+D = TypeVar("D", bound=Definition)
+
+FOLDER = "docs/reference"
+HEADER = "<!-- Generated from src/forge_otel/semconv/registry by `make generate`. Do not edit. -->\n"
+
+TITLES: Final = {
+    "common": "Shared by all",
+    "pipeline": "Pipelines, runs and samples",
+    "stage": "Stages",
+    "measurement": "Measurements",
+    "storage": "Storage",
+    "dlq": "Dead letters",
+    "cost": "Cost and usage",
+    "telemetry": "The telemetry itself",
+}
+
+LEVELS: Final = {
+    "required": "always",
+    "recommended": "where there is one",
+    "opt_in": "on request",
+}
+
+DEVELOPMENT: Final = "All of it is in development: names may change with the version."
+
+TRANSLATION: Final = """\
+A dot in a name becomes an underscore in Prometheus and in Loki, and there units and types of metrics become suffixes. \
+The page of each component has all three names of a metric."""
+
+ADR: Final = (
+    """\
+The ADR that asked for this telemetry was written for Elixir's `telemetry`. Each of its names became one that follows \
+OpenTelemetry's conventions; those in StatsD stayed as they were.""",
+    """\
+Durations have no attribute of their own: a span has its start and its end, and a histogram has them all. They are \
+seconds, and milliseconds in StatsD.""",
+)
+
+STATSD_TYPES: Final = {"c": "counter", "g": "gauge", "h": "histogram"}
+
+
+def files(registry: Registry) -> dict[str, str]:
+    """The pages."""
+    components = sorted(
+        registry.components, key=lambda name: list(TITLES).index(name) if name in TITLES else len(TITLES)
+    )
+    pages = {component: _component(registry, component) for component in components}
+    pages["index"] = _index(registry, components)
+    pages["adr"] = _adr(registry)
+    return {f"{FOLDER}/{name}.md": HEADER + "\n" + text for name, text in pages.items()}
+
+
+def _title(component: str) -> str:
+    return TITLES.get(component, component.capitalize())
+
+
+def _index(registry: Registry, components: Iterable[str]) -> str:
+    rows = []
+    for component in components:
+        numbers = [
+            sum(definition.component == component for definition in of_kind.values())
+            for of_kind in (registry.spans, registry.metrics, registry.events, registry.attributes)
+        ]
+        rows.append([f"[{_title(component)}]({component}.md)", *(str(number or "") for number in numbers)])
+    version = f"Version {registry.version}; schema URL `{registry.schema_url}`. {DEVELOPMENT}"
+    lines = ["# Reference", "", *_paragraphs([registry.description, version])]
+    lines += _table(["Component", "Spans", "Metrics", "Events", "Attributes"], rows)
+    return "\n".join([*lines, *_paragraphs([TRANSLATION, "From the ADR's names [to these](adr.md)."])])
+
+
+def _component(registry: Registry, component: str) -> str:
+    metrics = _own(registry.metrics.values(), component)
+    lines = [f"# {_title(component)}", ""]
+    for heading, sections in (
+        ("Spans", [_span(component, span) for span in _own(registry.spans.values(), component)]),
+        ("Metrics", [_metric(component, metric) for metric in metrics]),
+        ("Events", [_event(component, event) for event in _own(registry.events.values(), component)]),
+        ("Attributes", [_attribute(attribute) for attribute in _own(registry.attributes.values(), component)]),
+    ):
+        if sections:
+            lines += [f"## {heading}", ""]
+            lines += _summary(metrics) if heading == "Metrics" else []
+            lines += [line for section in sections for line in section]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _own(definitions: Iterable[D], component: str) -> list[D]:
+    return [definition for definition in definitions if definition.component == component]
+
+
+def _span(component: str, span: Span) -> list[str]:
+    return _section(
+        span.type,
+        span,
+        [f"Name: `{span.name}`", f"Kind: {span.kind}", *_adr_names(span)],
+        _attributes(component, span.attributes, start=True),
+    )
+
+
+def _summary(metrics: Sequence[Metric]) -> list[str]:
+    """What a reader looks for first: all names at a glance."""
+    return _table(
+        ["Metric", "Prometheus", "StatsD"],
+        [
+            [f"`{metric.name}`", f"`{prometheus.name(metric)}`", f"`{metric.statsd.name}`" if metric.statsd else "–"]
+            for metric in metrics
+        ],
+    )
+
+
+def _metric(component: str, metric: Metric) -> list[str]:
+    facts = [f"Instrument: {'observable ' if metric.observable else ''}{metric.instrument}, unit `{metric.unit}`"]
+    if metric.boundaries:
+        facts.append(f"Buckets up to: {', '.join(f'{bound:g}' for bound in metric.boundaries)}")
+    facts.append(f"Prometheus: {', '.join(f'`{series}`' for series in prometheus.series(metric))}")
+    if metric.statsd:
+        unit = f" in {metric.statsd.unit}" if metric.statsd.unit else ""
+        tags = ", ".join(f"`{tag}`" for tag in metric.statsd.tags)
+        facts.append(f"StatsD: `{metric.statsd.name}`, {STATSD_TYPES[metric.statsd.type]}{unit}, tags {tags}")
+    return _section(metric.name, metric, [*facts, *_adr_names(metric)], _attributes(component, metric.attributes))
+
+
+def _event(component: str, event: Event) -> list[str]:
+    facts = [
+        f"Severity: {event.severity}",
+        f"Emitted: {'by default' if event.default else 'with the setting `events=all` only'}",
+    ]
+    if body := event.annotations.get("body"):
+        facts.append(f"Body: `{body}`")
+    return _section(event.name, event, [*facts, *_adr_names(event)], _attributes(component, event.attributes))
+
+
+def _attribute(attribute: Attribute) -> list[str]:
+    facts = [f"Type: {attribute.type}" + (f", unit `{attribute.unit}`" if attribute.unit else "")]
+    if attribute.examples:
+        facts.append(f"Examples: {', '.join(f'`{example}`' for example in attribute.examples)}")
+    facts.append(f"On metrics: {'yes' if attribute.on_metrics else 'no'}")
+    values = _table(["Value", "Meaning"], [[f"`{member.value}`", member.brief] for member in attribute.members])
+    return _section(attribute.key, attribute, [*facts, *_adr_names(attribute)], values if attribute.members else [])
+
+
+def _section(name: str, definition: Definition, facts: Iterable[str], table: Iterable[str]) -> list[str]:
+    prose = [definition.brief, *([definition.note] if definition.note else [])]
+    if definition.deprecated:
+        prose.append(f"**Deprecated.** {definition.deprecated.get('note', '')}")
+    return [f"### `{name}`", "", *_paragraphs(prose), *(f"- {fact}" for fact in facts), "", *table]
+
+
+def _attributes(component: str, references: Sequence[Reference], *, start: bool = False) -> list[str]:
+    rows = []
+    for reference in references:
+        present = reference.condition.rstrip(".").lower() or LEVELS[reference.level]
+        if start and reference.sampling_relevant:
+            present += "; from the start"
+        rows.append([_link(component, reference.attribute), present, reference.attribute.brief])
+    return _table(["Attribute", "Present", "Meaning"], rows) if rows else []
+
+
+def _link(component: str, attribute: Attribute) -> str:
+    if attribute.upstream:
+        family = attribute.key.partition(".")[0].replace("_", "-")
+        return f"[`{attribute.key}`](https://opentelemetry.io/docs/specs/semconv/registry/attributes/{family}/)"
+    page = "" if attribute.component == component else f"{attribute.component}.md"
+    return f"[`{attribute.key}`]({page}#{_anchor(attribute.key)})"
+
+
+def _anchor(name: str) -> str:
+    """The anchor of a heading, as GitHub and the documentation's generator make it."""
+    return name.replace(".", "")
+
+
+def _adr_names(definition: Definition) -> list[str]:
+    names = definition.annotations.get("adr", ())
+    return [f"In the ADR: {', '.join(_adr_name(name) for name in names)}"] if names else []
+
+
+def _adr_name(name: str) -> str:
+    return f"`[{name}]`" if name.startswith(":") else f"`{name}`"
+
+
+def _adr(registry: Registry) -> str:
+    """From each name of the ADR to what it is called here; one name may have become several things."""
+    found: dict[str, list[str]] = {}
+    for kind, definitions in (
+        ("span", registry.spans.values()),
+        ("metric", registry.metrics.values()),
+        ("event", registry.events.values()),
+        ("attribute", registry.attributes.values()),
+    ):
+        for definition in definitions:
+            for name in definition.annotations.get("adr", ()):
+                here = f"{kind} `{_name(definition)}`"
+                if isinstance(definition, Metric):
+                    here += f", in Prometheus `{prometheus.name(definition)}`"
+                found.setdefault(name, []).append(here)
+    found.setdefault("forge.stage.error_type", []).append(f"attribute `{a.ERROR_TYPE}`")
+    lines = ["# Names in the ADR, and here", "", *_paragraphs(ADR)]
+    events = [name for name in found if name.startswith(":")]
+    metrics = [name for name in found if "_metrics_" in name]
+    others = [name for name in found if name not in events and name not in metrics]
+    for heading, names in (("Events", events), ("Metrics", metrics), ("Span names, attributes and tags", others)):
+        rows = [[_adr_name(name), ", ".join(found[name])] for name in sorted(names)]
+        lines += [f"## {heading}", "", *_table(["In the ADR", "Here"], rows)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _name(definition: Span | Metric | Event | Attribute) -> str:
+    if isinstance(definition, Attribute):
+        return definition.key
+    return definition.type if isinstance(definition, Span) else definition.name
+
+
+def _paragraphs(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield text
+        yield ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table, and a blank line after it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return [*(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines), ""]
