@@ -107,7 +107,7 @@ def test_every_variable() -> None:
             "FORGE_OTEL_SLOW_THRESHOLD": "2.5",
             "FORGE_OTEL_SPAN_BUDGET": "500",
             "FORGE_OTEL_EVENT_BUDGET": "0",
-            "FORGE_OTEL_BULK_MERGE": "off",
+            "FORGE_OTEL_SDK_FAST_PATHS": "off",
             "OTEL_SERVICE_NAME": "not ours",
             "FORGE_OTEL_RAISE_FAULTS": "0",
         }

@@ -188,8 +188,8 @@ class TestEnvironments:
         )
 
     def test_the_short_ways_are_switched_off(self) -> None:
-        _, findings, _ = doctor(**OTLP, FORGE_OTEL_BULK_MERGE="off")
-        assert ("ok", "speed", "FORGE_OTEL_BULK_MERGE=off: only what the SDK has in public is used") in findings
+        _, findings, _ = doctor(**OTLP, FORGE_OTEL_SDK_FAST_PATHS="off")
+        assert ("ok", "speed", "FORGE_OTEL_SDK_FAST_PATHS=off: only what the SDK has in public is used") in findings
 
     def test_another_package_of_the_same_name(self, tmp_path: Path) -> None:
         """`python-forge` installs a package `forge` that has nothing of ours."""

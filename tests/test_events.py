@@ -97,7 +97,7 @@ INFO forge.pipeline.summary in forge.pipeline small
   forge.summary.input_digest = '1f7f363f90f475db4b74d3101f0f34a407cda999dc29cd5fef0c5d1254799337'
   forge.summary.ready = 3
   forge.summary.skipped = 1
-  forge.summary.spans = 27
+  forge.summary.spans = 31
   forge.summary.split = 1
   forge.summary.suppressed = 0
   forge.summary.unchanged = 0

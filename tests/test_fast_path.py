@@ -28,7 +28,7 @@ from forge import (
 )
 from forge.executor import StageExecutor
 from forge_otel.patching import faults
-from forge_otel.signals.metrics import FULL, Buffer
+from forge_otel.signals.metrics import FLUSH_SIZE, Buffer
 
 from .support.clock import FakeClock
 from .support.runs import PATIENCE, no_thread_is_left, wait
@@ -87,7 +87,7 @@ def test_points_are_the_same_at_every_rate(tmp_path: Path, rate: float, more: di
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
-def test_a_lane_says_what_the_long_way_says(tmp_path: Path, rate: float) -> None:
+def test_the_fast_path_says_what_the_slow_path_says(tmp_path: Path, rate: float) -> None:
     """Of endings that come once, again and again, and too many of them to be known."""
 
     def sort_out(sample: Sample) -> Any:
@@ -153,7 +153,7 @@ def pipeline_of(count: int, *stages: Any, **more: Any) -> Pipeline:
 @RATES
 @pytest.mark.parametrize("merge", ["on", "off"])
 def test_more_than_a_buffer_holds(rate: float, merge: str) -> None:
-    count = 3 * FULL + 7
+    count = 3 * FLUSH_SIZE + 7
     clock = FakeClock()
 
     @stage
@@ -328,7 +328,7 @@ def test_a_buffer_gives_each_value_once() -> None:
         thread.join()
     buffer.drain()
     assert sorted(taken) == sorted(10_000 * thread + number for thread in range(4) for number in range(5000))
-    assert buffer.values == []
+    assert buffer.pending == []
 
 
 def test_a_buffer_does_not_wait_for_whoever_writes_it() -> None:
@@ -345,13 +345,13 @@ def test_a_buffer_does_not_wait_for_whoever_writes_it() -> None:
     thread = threading.Thread(target=buffer.drain)
     thread.start()
     wait(writing)
-    for number in range(1, 2 * FULL):
+    for number in range(1, 2 * FLUSH_SIZE):
         buffer.append(number)  # would hang here
     assert taken == [0]
     go_on.set()
     thread.join()
     buffer.drain()
-    assert taken == list(range(2 * FULL))
+    assert taken == list(range(2 * FLUSH_SIZE))
 
 
 def test_a_fault_while_writing_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,9 +360,9 @@ def test_a_fault_while_writing_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(faults, "RAISE", False)
     buffer = Buffer("test", fail)
-    for number in range(2 * FULL):
+    for number in range(2 * FLUSH_SIZE):
         buffer.append(number)
-    assert buffer.values == []
+    assert buffer.pending == []
 
 
 def test_samples_are_not_kept() -> None:

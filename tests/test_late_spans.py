@@ -72,6 +72,7 @@ def test_times_are_those_when_it_happened(tmp_path: Path) -> None:
     assert seconds(recorded.spans, "busy") == {
         "forge.sample": (0.0, 2.5625),
         "forge.stage clean": (0.25, 1.0),
+        "forge.stage tag": (1.25, 1.0),
         "forge.measurement density": (2.375, 0.125),
     }
     assert seconds(recorded.spans, "pair#b")["forge.measurement density"] == (1.125, 0.125)
@@ -185,7 +186,7 @@ def test_samples_slower_than_most() -> None:
 def test_a_traced_sample_is_not_written_twice(tmp_path: Path) -> None:
     with recording(sampling_rate=1.0, slow_threshold=0.0) as recorded:
         small_run(tmp_path, FakeClock()).drain()
-    assert len(recorded.spans) == 27
+    assert len(recorded.spans) == 31
     assert not any("forge.trace.late" in (span.attributes or {}) for span in recorded.spans)
 
 
@@ -246,7 +247,7 @@ def test_the_tracer_gets_its_ids_from_where_it_did_before(tmp_path: Path) -> Non
         assert provider.given["user"].id_generator is provider.id_generator
     assert provider.given[SCOPE_NAME].id_generator is provider.id_generator
     ids = [span.context.span_id for span in recorded.spans if span.context]
-    assert len(set(ids)) == len(ids) == 13
+    assert len(set(ids)) == len(ids) == 15
 
 
 def test_a_tracer_that_is_not_the_sdks() -> None:

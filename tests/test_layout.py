@@ -87,7 +87,7 @@ def test_the_architecture_page_shows_the_folders_and_files_that_there_are() -> N
         [*(folder.parent.name for folder in package.glob("*/__init__.py")), "sdk"],
     )
     assert [file for file in files if not (package / file).exists()] == []
-    assert {"engine/call.py", "engine/batch_lane.py", "signals/metrics.py"} <= set(files)
+    assert {"engine/call.py", "engine/fast_path.py", "signals/metrics.py"} <= set(files)
 
 
 def _files(cell: str) -> Iterator[str]:

@@ -178,10 +178,10 @@ def test_what_was_left_out_is_counted(tmp_path: Path) -> None:
         small_run(tmp_path, FakeClock()).drain()
     written = len(none.spans)
     suppressed = none.points["forge.telemetry.suppressed"]
-    assert suppressed == {"pipeline.name=small, telemetry.reason=sampling, telemetry.signal=span": 27 - written}
+    assert suppressed == {"pipeline.name=small, telemetry.reason=sampling, telemetry.signal=span": 31 - written}
     (summary,) = (event for event in none.events if event.name == "forge.pipeline.summary")
     assert summary.attributes["forge.summary.spans"] == written
-    assert summary.attributes["forge.summary.suppressed"] == 27 - written
+    assert summary.attributes["forge.summary.suppressed"] == 31 - written
 
 
 def test_events_of_spans_are_thinned_with_them_and_those_of_errors_are_not(tmp_path: Path) -> None:

@@ -23,27 +23,31 @@ if TYPE_CHECKING:
 
 EXPECTED = """\
 forge.pipeline small | pipeline.id=PIPELINE, pipeline.name=small, run.id=RUN, run.outcome=completed, runner.name=batch
+  forge.sample | pipeline.name=small, run.id=RUN, sample.id=busy, sample.outcome=ready
+    forge.stage clean | pipeline.name=small, sample.id=busy, stage.name=clean, stage.outcome=success
+    forge.stage tag | pipeline.name=small, sample.id=busy, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
+    forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, sample.id=busy
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=plain, sample.outcome=ready
     forge.stage clean | pipeline.name=small, sample.id=plain, stage.name=clean, stage.outcome=success
       forge.storage upload file | CLIENT | artifact.deduplicated=False, artifact.key=ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73, storage.backend=file, storage.operation=upload, storage.size=7
+    forge.stage tag | pipeline.name=small, sample.id=plain, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
     forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, sample.id=plain
-  forge.sample | pipeline.name=small, run.id=RUN, sample.id=busy, sample.outcome=ready
-    forge.stage clean | pipeline.name=small, sample.id=busy, stage.name=clean, stage.outcome=success
-    forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, sample.id=busy
   forge.stage.batch tag | pipeline.name=small, stage.batch.size=2, stage.name=tag, stage.outcome=success | -> plain | -> busy
   forge.measurement.batch length | measurement.batch.size=2, measurement.key=length, measurement.outcome=computed, measurement.version=1 | -> plain | -> busy
-  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=22
-  forge.sample | pipeline.name=small, run.id=RUN, sample.id=short, sample.outcome=skipped, skip.reason=too short
-    forge.stage clean | pipeline.name=small, sample.id=short, skip.reason=too short, stage.name=clean, stage.outcome=skip
   forge.sample | error.type=ValueError, pipeline.name=small, run.id=RUN, sample.id=broken, sample.outcome=dlq | ERROR(no text in it)
     forge.stage clean | error.type=ValueError, pipeline.name=small, sample.id=broken, stage.name=clean, stage.outcome=error | ERROR(no text in it)
     forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
-  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
+  forge.sample | pipeline.name=small, run.id=RUN, sample.id=short, sample.outcome=skipped, skip.reason=too short
+    forge.stage clean | pipeline.name=small, sample.id=short, skip.reason=too short, stage.name=clean, stage.outcome=skip
+  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=22
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=pair, sample.outcome=split
     forge.stage clean | pipeline.name=small, sample.id=pair, stage.name=clean, stage.outcome=success
+  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=pair#a, sample.outcome=ready, sample.parent.id=pair
+    forge.stage tag | pipeline.name=small, sample.id=pair#a, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
     forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, sample.id=pair#a
   forge.sample | error.type=ZeroDivisionError, pipeline.name=small, run.id=RUN, sample.id=pair#b, sample.outcome=dlq, sample.parent.id=pair | ERROR(division by zero)
+    forge.stage tag | pipeline.name=small, sample.id=pair#b, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
     forge.measurement density | error.type=ZeroDivisionError, measurement.key=density, measurement.outcome=error, measurement.version=1, sample.id=pair#b | ERROR(division by zero)
     forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
   forge.stage.batch tag | pipeline.name=small, stage.batch.size=2, stage.name=tag, stage.outcome=success | -> pair#a | -> pair#b
@@ -205,11 +209,15 @@ def test_batch_in_which_some_fail_and_some_are_skipped() -> None:
 
     with recording() as recorded:
         BatchRunner().run(pipeline_of(fan_out, picky)).drain()
-    line = next(line.strip() for line in recorded.tree().splitlines() if "forge.stage.batch" in line)
-    assert line == (
-        "forge.stage.batch picky | error.type=timeout, pipeline.name=p, stage.batch.size=3, stage.name=picky, "
-        "stage.outcome=error | ERROR(took too long) | -> 1#1 | -> 1#2 | -> 1#4"
-    )
+    lines = [line.strip() for line in recorded.tree().splitlines() if "picky" in line]
+    of, batch, failed = "pipeline.name=p, sample.id=1#", "-> forge.stage.batch picky", " | ERROR(took too long)"
+    worst = "error.type=timeout, pipeline.name=p, stage.batch.size=3, stage.name=picky, stage.outcome=error"
+    assert sorted(lines) == [
+        f"forge.stage picky | error.type=timeout, {of}2, stage.name=picky, stage.outcome=error{failed} | {batch}",
+        f"forge.stage picky | {of}1, skip.reason=odd, stage.name=picky, stage.outcome=skip | {batch}",
+        f"forge.stage picky | {of}4, stage.name=picky, stage.outcome=success | {batch}",
+        f"forge.stage.batch picky | {worst}{failed} | -> 1#1 | -> 1#2 | -> 1#4",
+    ]
     assert recorded.points["forge.stage.executions"] == {
         "pipeline.name=p, stage.name=fan_out, stage.outcome=success": 1,
         "pipeline.name=p, stage.name=fan_out, stage.outcome=skip": 0,

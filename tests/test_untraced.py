@@ -13,11 +13,9 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage, usage
 from forge.executor import StageExecutor
 from forge.item import Item
-from forge_otel.engine.batch_lane import BatchLane
-from forge_otel.engine.deferred_spans import LONGEST
-from forge_otel.engine.scopes import RUN, RunScope, SampleScope
-from forge_otel.engine.write_lane import WriteLane
-from forge_otel.signals.metrics import FULL
+from forge_otel.engine.fast_path import FastPath
+from forge_otel.engine.scopes import MAX_STEPS, RUN, SAMPLE, RunScope
+from forge_otel.signals.metrics import FLUSH_SIZE
 
 from .support.clock import FakeClock
 from .support.runs import both_runners, ledger, samples
@@ -123,20 +121,20 @@ def test_a_write_that_fails_is_traced_late(
     assert (event.span, event.attributes["exception.message"]) == ("forge.pipeline p", "no space left")
 
 
-@pytest.mark.parametrize("where", ["_succeeded", "_failed"])
+@pytest.mark.parametrize(("where", "faults"), [("begin_together", 0), ("_begin_together", 4), ("_defer", 2)])
 def test_a_fault_in_a_write_harms_nobody(
-    storage: SQLStorage, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, where: str
+    storage: SQLStorage, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, where: str, faults: int
 ) -> None:
     def fault(*_: Any) -> None:
         raise RuntimeError("a fault in the telemetry")
 
     slow(monkeypatch, clock, "1")
-    monkeypatch.setattr(WriteLane, where, fault)
+    monkeypatch.setattr(FastPath, where, fault if where != "begin_together" else lambda *_: None)
     with recording(sampling_rate=0.0, raise_faults=False) as recorded:
         result = BatchRunner(clock=clock).run(Pipeline(name="p", source=samples(0, 1, 2), storage=storage)).drain()
-        faults = recorded.total("forge.telemetry.faults")
+        found = recorded.total("forge.telemetry.faults")
     assert ledger(result) == {"admitted": 3, "ready": 2, "dlq": 1}
-    assert faults == (2 if where == "_succeeded" else 1)
+    assert found == faults
 
 
 def test_another_storage_than_the_pipelines_goes_the_long_way(storage: SQLStorage, tmp_path: Path) -> None:
@@ -164,7 +162,7 @@ def test_more_samples_than_buffers_hold(runner: Runner, storage: SQLStorage, rat
         def compute(self, sample: Sample) -> int:
             return 1
 
-    count = 2 * FULL + 5
+    count = 2 * FLUSH_SIZE + 5
     with recording(sampling_rate=rate, span_budget=0) as recorded:
         pipeline = Pipeline(
             name="p", source=samples(*range(count)), stages=[plain], measurements=[Length()], storage=storage
@@ -235,13 +233,13 @@ def test_the_ids_of_a_sample_are_drawn_once() -> None:
     assert {(context.trace_id, context.span_id) for context in seen} == {(written.trace_id, written.span_id)}
 
 
-def test_a_trail_has_an_end(tmp_path: Path) -> None:
+def test_a_sample_keeps_its_last_steps(tmp_path: Path) -> None:
     """A stage may use the storage any number of times."""
     other = SQLStorage(f"sqlite:///{tmp_path / 'other.db'}")
 
     @stage
     def busy(sample: Sample) -> Sample:
-        for _ in range(LONGEST + 10):
+        for _ in range(MAX_STEPS + 10):
             other.read("q", ["x"])
         raise ValueError("this is written")
 
@@ -249,34 +247,90 @@ def test_a_trail_has_an_end(tmp_path: Path) -> None:
         BatchRunner().run(Pipeline(name="p", source=samples(0), stages=[busy])).drain()
     other.close()
     names = [span.name for span in recorded.spans]
-    assert names.count("forge.storage read sqlite") == LONGEST - 1
+    assert names.count("forge.storage read sqlite") == MAX_STEPS - 1
     assert names.count("forge.stage busy") == 1
 
 
-def test_a_call_is_claimed_once() -> None:
-    claims: list[bool] = []
+def pass_on(sample: Any) -> Any:
+    return sample
+
+
+async def pass_on_async(sample: Any) -> Any:
+    return sample
+
+
+class Constant(Measurement):
+    def compute(self, sample: Sample) -> int:
+        return 1
+
+
+class ConstantAsync(Measurement):
+    async def compute(self, sample: Sample) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "batch", "async batch", "measurement", "async measurement"])
+def test_the_cap_on_steps_holds_for_every_kind(kind: str) -> None:
+    def made(number: int) -> Any:
+        match kind:
+            case "sync":
+                return stage(name=f"s{number}")(pass_on)
+            case "async":
+                return stage(name=f"s{number}")(pass_on_async)
+            case "batch":
+                return stage(name=f"s{number}", batch_size=2)(pass_on)
+            case "async batch":
+                return stage(name=f"s{number}", batch_size=2)(pass_on_async)
+            case "measurement":
+                return Constant(key=f"m{number}")
+            case _:
+                return ConstantAsync(key=f"m{number}")
+
+    class Failing(Measurement):
+        key = "failing"
+
+        def compute(self, sample: Sample) -> int:
+            raise ValueError("this is written")
+
+    many = [made(number) for number in range(100)]
+    of_stages = "measurement" not in kind
+    with recording(sampling_rate=0.0) as recorded:
+        pipeline = Pipeline(
+            name="p",
+            source=samples(0),
+            stages=many if of_stages else [],
+            measurements=[Failing()] if of_stages else [*many, Failing()],
+        )
+        BatchRunner().run(pipeline).drain()
+    names = [span.name for span in recorded.spans]
+    assert len(names) == 2 + MAX_STEPS  # the run, the sample, and its last steps
+    assert names.count("forge.measurement failing") == 1
+
+
+def test_a_call_ends_once_whoever_ends_it() -> None:
+    """The settlement of a sample and eight returns of the same call at the same time: one of them is recorded."""
 
     @stage
     def look(sample: Sample) -> Sample:
-        run = RUN.get()
-        assert run is not None
-        scope = SampleScope(run, "x")
+        scope = SAMPLE.get()
+        assert scope is not None
+        ((path, opened),) = scope.open_calls.items()
         barrier = threading.Barrier(8)
 
-        def claim() -> None:
+        def end() -> None:
             barrier.wait()
-            claims.append(scope.claim())
+            path.raised(scope, opened, ValueError("ended"))
 
-        threads = [threading.Thread(target=claim) for _ in range(8)]
+        threads = [threading.Thread(target=end) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         return sample
 
-    with recording(sampling_rate=0.0):
+    with recording(sampling_rate=0.0) as recorded:
         BatchRunner().run(Pipeline(name="p", source=samples(0), stages=[look])).drain()
-    assert sorted(claims) == [False] * 7 + [True]
+        assert recorded.total("forge.stage.executions") == 1
 
 
 @stage
@@ -367,10 +421,13 @@ def test_a_batch_is_traced_late_with_the_first_of_its_samples() -> None:
     assert len(failed) == 2
     assert {link.context.span_id for link in late.links} < failed
     # Of ten samples two are written with what is below them; left out are eight, their calls, and the other batch.
-    assert recorded.total("forge.telemetry.suppressed") == 8 + 2 + 6 + 1
+    assert recorded.total("forge.telemetry.suppressed") == 8 + 2 + 6 + 6 + 1
 
 
-@pytest.mark.parametrize("where", ["_begin", "_end"])
+@pytest.mark.parametrize(
+    "where",
+    ["_begin_together", "_defer"],
+)
 def test_a_fault_in_a_batch_harms_nobody(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def fault(*_: Any) -> None:
         raise RuntimeError("a fault in the telemetry")
@@ -379,15 +436,15 @@ def test_a_fault_in_a_batch_harms_nobody(monkeypatch: pytest.MonkeyPatch, where:
     def batch(samples: list[Sample]) -> list[Sample]:
         return samples
 
-    monkeypatch.setattr(BatchLane, where, fault)
+    monkeypatch.setattr(FastPath, where, fault)
     with recording(sampling_rate=0.0, raise_faults=False) as recorded:
         pipeline = Pipeline(name="p", source=samples(0, 1), stages=[fan_out, batch], measurements=[Lengths()])
         result = BatchRunner().run(pipeline).drain()
-        faults = recorded.total("forge.telemetry.faults")
-        executions = recorded.total("forge.stage.executions", "stage.name=batch")
+        found = recorded.total("forge.telemetry.faults")
+        counted = recorded.total("forge.stage.executions", "stage.name=batch")
     assert ledger(result) == {"admitted": 2, "derived": 8, "split": 2, "ready": 8}
-    assert faults == 4
-    assert executions == (8 if where == "_begin" else 0)
+    assert found == 4
+    assert counted == 8
 
 
 def test_nothing_of_batches_where_it_is_suppressed() -> None:

@@ -29,7 +29,6 @@ def _forget() -> None:
         histograms._merges,
         histograms.works,
         log_records.whole,
-        spans.known,
-        spans._takes_as_it_is,
+        spans.light_spans,
     ):
         known.cache_clear()

@@ -152,7 +152,7 @@ class Recorded:
 
     def _lines(self, parent: int | None, indent: str) -> Iterator[str]:
         children = [span for span in self.spans if (span.parent.span_id if span.parent else None) == parent]
-        for span in sorted(children, key=lambda span: span.start_time or 0):
+        for span in sorted(children, key=_began):
             assert span.context is not None
             yield indent + self._line(span)
             yield from self._lines(span.context.span_id, indent + "  ")
@@ -191,6 +191,11 @@ def recording(*, raise_faults: bool = True, recorded: Recorded | None = None, **
     finally:
         instrumentor.uninstrument()
         faults.RAISE = before
+
+
+def _began(span: ReadableSpan) -> tuple[int, bool, str]:
+    """Where a span stands among others: by a fake clock many begin at the same time, samples before what they go to."""
+    return span.start_time or 0, span.name != "forge.sample", str((span.attributes or {}).get("forge.sample.id", ""))
 
 
 def _event_text(event: Event) -> str:

@@ -17,7 +17,7 @@ Hook = Callable[..., object]
 
 _COMPONENTS: Final = ("runner", "stage", "measurement", "storage")
 
-SWITCH: Final = "FORGE_OTEL_BULK_MERGE"
+SWITCH: Final = "FORGE_OTEL_SDK_FAST_PATHS"
 """The variable that switches the short ways into the SDK off, by the value `off`."""
 
 _PREFIX = "FORGE_OTEL_"

@@ -1,12 +1,11 @@
-"""One call of an operation on the slow path: from its span's start to the points and events at its end.
+"""The slow path: one call of an operation, from its span's start to the points and events at its end.
 
-What is called for every sample goes a shorter way, see `lane`. Whatever goes wrong here is suppressed; the observed
-function is called exactly once, and what it returns or raises reaches its caller as it is.
+Stages, measurements and the run's own writes go the fast path, see there. Whatever goes wrong here is suppressed; the
+observed function is called exactly once, and what it returns or raises reaches its caller as it is.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, Token
@@ -15,17 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import Link
 
 from ..patching import faults
 from ..semconv import attributes as a
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
-from ..signals.exceptions import exception_attributes
+from ..signals.exceptions import exception_attributes, message
 from ..signals.metrics import Attributes
-from ..signals.spans import end_span, given, span_name, start_attributes
-from .deferred_spans import Record, write_step
-from .operation import NOTHING, Emission, Ending, Point
+from ..signals.spans import end_span, span_name, start_attributes, without_none
+from .deferred_spans import SharedSpan, SpanTemplate, export_alone
+from .operation import NOTHING, LogEvent, MetricPoint, Result
 from .sampling import Sampler
 from .scopes import RUN, SAMPLE, RunScope, SampleScope
 
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
     from ..patching.patches import Layer
     from ..semconv.definitions import Event, Span
     from ..signals.telemetry import Telemetry
-    from .detected_usage import Spending
+    from .detected_usage import UsageAccumulator
     from .operation import Operation
 
 T = TypeVar("T")
@@ -56,26 +54,19 @@ def observe(operation: Operation, layer: Layer, original: Callable[..., T], /, *
 async def observe_async(
     operation: Operation, layer: Layer, original: Callable[..., Awaitable[T]], /, *arguments: Any, **keywords: Any
 ) -> T:
-    """The same for a coroutine function."""
+    """`observe` for a coroutine function."""
     telemetry = layer.telemetry
     call = open_call(operation, telemetry, *arguments) if telemetry is not None else None
     if call is None:
         return await original(*arguments, **keywords)
-    tokens = call.enter()
-    try:
-        result = await original(*arguments, **keywords)
-    except BaseException as error:
-        # A coroutine that nobody awaits any more is closed from wherever it is found: its context is gone.
-        call.leave(None if isinstance(error, GeneratorExit) else tokens)
-        call.close(None, error)
-        raise
-    call.leave(tokens)
-    call.close(result)
-    return result
+    return await call.observe_async(original, *arguments, **keywords)
 
 
-def open_call(operation: Operation, telemetry: Telemetry, *arguments: Any) -> Call | None:
-    """Begin: the span is started, but not made current. None where nothing is to be recorded."""
+def open_call(operation: Operation, telemetry: Telemetry, *arguments: Any, clocks: Clocks | None = None) -> Call | None:
+    """Begin a call: its span is started, but not made current. None where nothing is to be recorded.
+
+    `clocks` are by default those of the run that the call is made in.
+    """
     try:
         if not is_instrumentation_enabled():
             return None
@@ -83,13 +74,8 @@ def open_call(operation: Operation, telemetry: Telemetry, *arguments: Any) -> Ca
         if run is not None and run.ended:
             return None
         attributes = {**operation.start(*arguments), **(run.identity if run is not None else NOTHING)}
-        call = Call(operation, telemetry, run, arguments, attributes)
-        call.works_on(operation.samples(*arguments))
-        for scope in call.scopes:
-            scope.calls[call] = None
-        # In this order: either the sample's end finds the call, or the call sees that the sample has ended.
-        if any(scope.settled for scope in call.scopes):
-            call.forget()
+        call = Call(operation, telemetry, run, arguments, attributes, clocks)
+        if not call.enter_samples(operation.samples(*arguments)):
             return None
     except Exception as fault:  # noqa: BLE001 - the call must go on without us
         faults.suppress(fault, f"the start of {operation.name}")
@@ -98,35 +84,45 @@ def open_call(operation: Operation, telemetry: Telemetry, *arguments: Any) -> Ca
     return call
 
 
+class Clocks(NamedTuple):
+    """Readings in seconds, of which only differences mean something, and Unix time in nanoseconds."""
+
+    monotonic: Callable[[], float]
+    wall_ns: Callable[[], int]
+
+
 class Call:
     """One call of an operation, while it goes on."""
 
     __slots__ = (
-        "_claim",
+        "_open",
         "_sample",
-        "_why",
+        "_started_ns",
+        "_wall_ns",
         "arguments",
         "attributes",
         "clock",
         "context",
+        "deferred_in",
+        "drop_reason",
         "notes",
         "operation",
         "run",
         "scopes",
         "span",
-        "spending",
         "started",
         "telemetry",
-        "trails",
+        "usage",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - a record
         self,
         operation: Operation,
         telemetry: Telemetry,
         run: RunScope | None,
         arguments: tuple[Any, ...],
         attributes: Attributes,
+        clocks: Clocks | None = None,
     ) -> None:
         self.operation = operation
         self.telemetry = telemetry
@@ -139,51 +135,68 @@ class Call:
         """With the span current; None without a span, which means the context that is current anyway."""
         self.notes: Sequence[Any] = ()
         """What is found out on the way, for `Operation.end`."""
-        self.clock = run.clock if run is not None else telemetry.clock
+        if clocks is None:
+            clocks = Clocks(run.clock, run.wall_ns) if run is not None else Clocks(telemetry.clock, time.time_ns)
+        self.clock, self._wall_ns = clocks
         self.started = self.clock()
-        self.trails: Sequence[SampleScope] | None = None
-        """Without a span: the samples that keep what it would say; empty where it would be the run's own."""
-        self.spending: Spending | None = None
+        self._started_ns: int | None = None
+        self.deferred_in: Sequence[SampleScope] | None = None
+        """Without a span: the samples that keep the call as a step; empty where its span would be the run's own."""
+        self.drop_reason: str | None = None
+        """The reason for which there is no span, where that is ours."""
+        self.usage: UsageAccumulator | None = None
         """What API calls used that were made for the batch; of one sample, the sample knows it."""
         self._sample: SampleScope | None = None
-        """The sample that was worked on alone."""
-        self._why: str | None = None
-        """Why there is none, where we left it out."""
-        self._claim = threading.Lock()
+        """The sample that is worked on alone."""
+        self._open: dict[Call, None] = {self: None}
 
-    def works_on(self, scopes: Sequence[SampleScope]) -> None:
-        """It was begun for these samples."""
+    def enter_samples(self, scopes: Sequence[SampleScope]) -> bool:
+        """Begin for these samples. False where one of them has settled, so that the call is not to be recorded."""
         self.scopes = scopes
         if scopes and not self.operation.links_samples:
             self._sample = scopes[0]
+        for scope in scopes:
+            if not scope.open(self, self):
+                self.claim()
+                self.forget()
+                return False
+        return True
 
     @property
     def over(self) -> bool:
-        """Whether it is recorded what came of it."""
-        return self._claim.locked()
+        """True if its end is recorded."""
+        return self not in self._open
 
-    def belongs_to(self, scope: SampleScope, span: trace.Span | None) -> None:
-        """It was begun for a sample by a lane, with this span, or without one because the sample is not traced."""
+    def resume(self, scope: SampleScope, started: float, span: trace.Span | None) -> None:
+        """Take a call over from the fast path, with its start and its span, or without one for an untraced sample."""
         self._sample = scope
+        self.started = started
         if span is not None:
             self.span, self.context = span, trace.set_span_in_context(span)
-        elif scope.why is not None:
-            self.trails, self._why = (scope,), scope.why
-
-    def is_left_out(self, why: str, trails: Sequence[SampleScope] = ()) -> None:
-        """It was begun by a lane, for no sample alone, and has no span for this reason."""
-        self.trails, self._why = trails, why
+        elif scope.drop_reason is not None:
+            self.deferred_in, self.drop_reason = (scope,), scope.drop_reason
 
     def claim(self) -> bool:
-        """Whether it is the caller's to record what came of it."""
-        return self._claim.acquire(blocking=False)
+        """True if the call is the caller's to end."""
+        return self._open.pop(self, self) is None
 
     @property
     def elapsed(self) -> float:
         """Seconds since the start."""
         return self.clock() - self.started
 
+    @property
+    def started_ns(self) -> int:
+        """Unix time of the start, in nanoseconds."""
+        if self._started_ns is None:
+            if self._sample is not None:
+                self._started_ns = self._sample.at(self.started)
+            else:
+                self._started_ns = self._wall_ns() - round(self.elapsed * 1e9)
+        return self._started_ns
+
     def start(self) -> None:
+        """Start the span, if there is one, and say that the call begins."""
         operation = self.operation
         if operation.span is not None:
             with faults.protected(f"the span of {operation.name}"):
@@ -196,7 +209,7 @@ class Call:
             self._hook(f"on_{operation.hooks}_start")
 
     def observe(self, original: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
-        """Call the function inside the span, and close with what came of it."""
+        """Call the function inside the span, and end with its result."""
         tokens = self.enter()
         try:
             result = original(*arguments, **keywords)
@@ -209,7 +222,21 @@ class Call:
         try:
             return result
         finally:
-            del result  # see `Lane.trace`
+            del result  # see `fast_path`
+
+    async def observe_async(self, original: Callable[..., Awaitable[T]], *arguments: Any, **keywords: Any) -> T:
+        """`observe` for a coroutine function."""
+        tokens = self.enter()
+        try:
+            result = await original(*arguments, **keywords)
+        except BaseException as error:
+            # A coroutine that nobody awaits any more is closed from wherever it is found: its context is gone.
+            self.leave(None if isinstance(error, GeneratorExit) else tokens)
+            self.close(None, error)
+            raise
+        self.leave(tokens)
+        self.close(result)
+        return result
 
     def enter(self) -> Tokens | None:
         """Make the call current until `leave`, and its span, in the same context."""
@@ -221,6 +248,7 @@ class Call:
         return None
 
     def leave(self, tokens: Tokens | None) -> None:
+        """Put back what was current before."""
         if tokens is not None:
             with faults.protected(f"the context of {self.operation.name}"):
                 CALL.reset(tokens.call)
@@ -228,47 +256,54 @@ class Call:
                     otel_context.detach(tokens.context)
 
     def close(self, result: Any, error: BaseException | None = None) -> None:
-        """Record what came of it: for every outcome, and once, whoever comes first."""
+        """Record the end, for every outcome, and once, whoever comes first."""
         claimed = self.claim()
-        spending = self._spending
-        if spending is not None:
-            spending.count_seen()
+        usage = self._usage
+        if usage is not None:
+            usage.count_detected()
         if not claimed:
             return
         self.forget()
-        operation, ending = self.operation, Ending()
+        operation, ended = self.operation, Result()
         with faults.protected(f"the end of {operation.name}"):
-            ending = operation.end(self, result, error)
-        if ending.notable:
-            for scope in (*self.scopes, *(self.trails or ())):
-                scope.notable = True
+            ended = operation.end(self, result, error)
+        if ended.tail_kept:
+            for scope in (*self.scopes, *(self.deferred_in or ())):
+                scope.tail_kept = True
         if self.run is None or not self.run.ended:
             if operation.hooks is not None:
-                self._hook(f"on_{operation.hooks}_end", result)
-            said = {**self.attributes, **ending.attributes}
-            for point in ending.points:
+                with faults.protected(f"the result for the hook on_{operation.hooks}_end"):
+                    self._hook(
+                        f"on_{operation.hooks}_end", operation.hook_result(result) if result is not None else None
+                    )
+            attributes = {**self.attributes, **ended.attributes}
+            for point in ended.points:
                 try:
-                    self.write(point, said)
+                    self.write(point, attributes)
                 except Exception as fault:  # noqa: BLE001 - the other points are not to be lost
                     faults.suppress(fault, f"the metric {point.metric.name}")
             with faults.protected(f"the events of {operation.name}"):
-                self._emit(ending.events)
+                self._emit(ended.events)
         if operation.span is not None:
             with faults.protected(f"the span of {operation.name}"):
-                self._end_span(operation.span, ending)
+                self._end_span(operation.span, ended, result)
 
     def forget(self) -> None:
-        """The samples need not end it."""
+        """Let the samples settle without ending it."""
         for scope in self.scopes:
-            scope.calls.pop(self, None)
+            scope.open_calls.pop(self, None)
 
-    def write(self, point: Point, said: Attributes | None = None) -> None:
-        """Write a value, as a part of this call, with what was said at its start or until its end."""
-        attributes = {**(said or self.attributes), **point.attributes}
+    def write(self, point: MetricPoint, attributes: Attributes | None = None) -> None:
+        """Write a value, as a part of this call, with its attributes at the start or those given."""
+        attributes = {**(attributes or self.attributes), **point.attributes}
         self.telemetry.series.get(point.metric, attributes).write(point.value, self.span)
 
+    def is_suppressed(self, reason: str, scopes: Sequence[SampleScope] = ()) -> None:
+        """Have no span for this reason; these samples keep it as a step."""
+        self.deferred_in, self.drop_reason = scopes, reason
+
     def _is_traced(self) -> bool:
-        """Whether there is a span: as the samples have it; without one, as their ids and the run's budget have it."""
+        """Decide whether there is a span: as the samples have it; without one, as their ids and the run's budget do."""
         run = self.run
         scope = SAMPLE.get()
         scopes = self.scopes or ((scope,) if scope is not None else ())
@@ -277,88 +312,140 @@ class Call:
                 if scope.span is not None:
                     scope.spans += 1
                     return True
-            left_out = [scope for scope in scopes if scope.why is not None]
-            if left_out:
-                self.trails, self._why = left_out, left_out[0].why
+            dropped = [scope for scope in scopes if scope.drop_reason is not None]
+            if dropped:
+                self.is_suppressed(dropped[0].drop_reason or "", dropped)
             return False
         if run is not None and not run.recording:
             return False
-        ids = list(filter(None, self.operation.about(*self.arguments)))
+        ids = list(filter(None, self.operation.sample_ids(*self.arguments)))
         sampler = run.sampler if run is not None else Sampler(self.telemetry.config.sampling_rate)
         if ids and not any(map(sampler.traces, ids)):
-            self._why = Reason.SAMPLING.value
+            self.drop_reason = Reason.SAMPLING.value
         elif run is not None and not run.span_budget.take(1):
-            self._why = Reason.BUDGET.value
-        if self._why is not None and run is not None:
-            self.trails = ()
-        return self._why is None
+            self.drop_reason = Reason.BUDGET.value
+        if self.drop_reason is not None and run is not None:
+            self.deferred_in = ()
+        return self.drop_reason is None
 
     def _start_span(self, defined: Span) -> None:
-        attributes = self.attributes
+        attributes, spans = self.attributes, self.telemetry.spans
         linked = self.scopes if self.operation.links_samples else ()
-        links = [Link(scope.span.get_span_context()) for scope in linked if scope.span is not None]
-        name, said = span_name(defined, attributes), start_attributes(defined, attributes)
-        self.span = self.telemetry.spans.start(name, None, defined.kind, said, links)
+        links = [spans.link(scope.span.get_span_context()) for scope in linked if scope.span is not None]
+        name, begun = span_name(defined, attributes), start_attributes(defined, attributes)
+        self.span = spans.start(name, None, defined.kind, begun, links, self.started_ns)
         self.context = trace.set_span_in_context(self.span)
         if self.run is not None and self.span.is_recording():
             self.run.count_span()
 
-    def _end_span(self, defined: Span, ending: Ending) -> None:
-        """Without one, keep what it would say, for the samples to decide; where there are none, decide."""
-        ended, spending = ending.attributes, self._spending
-        if spending is not None:
-            ended = {**ended, **spending.said_by(span_name(defined, self.attributes))}
+    def _end_span(self, defined: Span, ended: Result, result: Any) -> None:
+        """End the span; without one, let the samples keep it as a step, or decide where there are none."""
+        attributes, usage = ended.attributes, self._usage
+        if usage is not None:
+            attributes = {**attributes, **usage.attributes_of(span_name(defined, self.attributes))}
+        duration = self.elapsed
+        shared = SharedSpan(len(self.scopes)) if self.operation.links_samples else None
         if self.span is not None:
-            end_span(self.span, ended, ending.error)
+            end_span(self.span, attributes, ended.error, self.started_ns + round(duration * 1e9))
+            if shared is not None:
+                shared.context = self.span.get_span_context()
+        elif self.deferred_in is not None and self.run is not None:
+            alone = not self.deferred_in
+            if alone and (ended.error is None or not self.run.span_budget.take(1, from_reserve=True)):
+                self.run.suppress(Signal.SPAN.value, self.drop_reason or Reason.SAMPLING.value)
+                return
+            begun = start_attributes(defined, self.attributes)
+            failure = message(ended.error) if ended.error is not None else None
+            template = SpanTemplate(defined, span_name(defined, begun), begun, attributes, failure)
+            if alone:
+                ends = self.started_ns + round(duration * 1e9)
+                export_alone(self.run, template, otel_context.get_current(), self.started_ns, ends)
+            if shared is not None:
+                shared = SharedSpan(len(self.deferred_in))
+                template = shared.defer(template)
+            for scope in self.deferred_in:
+                scope.in_batches = scope.in_batches or shared is not None
+                scope.add_step(template, self.started, duration)
+        if shared is not None and self.operation.each is not None and result is not None:
+            self._write_each(self.operation.each, result, shared, duration)
+
+    def _write_each(self, each: Operation, batch: Any, shared: SharedSpan, duration: float) -> None:
+        """Give each sample of a batch a span of its own, linked to that of the batch."""
+        results = self.operation.each_result(batch)
+        if self.run is None or each.span is None or len(results) != len(self.scopes):
             return
-        if self.trails is None or self.run is None:
-            return
-        alone = not self.trails
-        if alone and (ending.error is None or not self.run.span_budget.take(1, from_reserve=True)):
-            self.run.suppress(Signal.SPAN.value, self._why or Reason.SAMPLING.value)
-            return
-        start = start_attributes(defined, self.attributes)
-        samples = len(self.trails) if self.operation.links_samples else 0
-        record = Record(defined, span_name(defined, start), start, ended, ending.error, samples)
-        step = (record, self.started, self.elapsed)
-        if alone:
-            write_step(self.run, step, time.time_ns())
-        for scope in self.trails:
-            scope.add_step(step)
+        templates: dict[Any, SpanTemplate] = {}
+        for scope, result in zip(self.scopes, results, strict=True):
+            if scope.span is None and scope.drop_reason is None:
+                continue
+            key = each.cache_key(result)
+            template = templates.get(key) if result.error is None else None
+            if template is None:
+                begun = start_attributes(each.span, self.attributes)
+                ended = each.end(Call(each, self.telemetry, self.run, self.arguments, self.attributes), result, None)
+                failure = message(ended.error) if ended.error is not None else None
+                name = span_name(each.span, self.attributes)
+                template = templates[key] = SpanTemplate(each.span, name, begun, ended.attributes, failure, shared)
+            if scope.span is None:
+                scope.in_batches = True
+                scope.add_step(template, self.started, duration)
+            else:
+                self._export_part(scope, template, duration)
+
+    def _export_part(self, scope: SampleScope, template: SpanTemplate, duration: float) -> None:
+        assert scope.span is not None
+        assert self.run is not None
+        spans, started = self.telemetry.spans, scope.at(self.started)
+        parent = scope.span.get_span_context()
+        batch = template.shared.context if template.shared is not None else None
+        _, recorded = spans.export(
+            template.name,
+            spans.reserve(parent),
+            parent,
+            template.defined.kind,
+            {**template.attributes, a.FORGE_SAMPLE_ID: scope.sample_id, **template.ended},
+            [spans.link(batch)] if batch is not None else (),
+            template.failure,
+            started,
+            started + round(duration * 1e9),
+        )
+        if recorded:
+            scope.spans += 1
+            self.run.count_span()
 
     @property
-    def _spending(self) -> Spending | None:
+    def _usage(self) -> UsageAccumulator | None:
         if not self.operation.spends:
             return None
-        return self.spending if self._sample is None else self._sample.spending
+        return self.usage if self._sample is None else self._sample.usage
 
-    def _emit(self, emissions: Sequence[Emission]) -> None:
-        for event, body, more, error in emissions:
+    def _emit(self, emitted: Sequence[LogEvent]) -> None:
+        for event, body, extra, error in emitted:
             if not self.telemetry.emits(event):
                 continue
-            if not self._may_emit(event, more.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
+            if not self._may_emit(event, extra.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
                 continue
-            attributes = {**self.attributes, **more, **(exception_attributes(error) if error is not None else {})}
-            self.telemetry.records.emit(event, body, given(attributes), self.context)
+            attributes = {**self.attributes, **extra, **(exception_attributes(error) if error is not None else {})}
+            self.telemetry.records.emit(event, body, without_none(attributes), self.context)
 
     def _may_emit(self, event: Event, kind: str | None) -> bool:
-        """Events of errors, as long as the run's budget for their class lasts; of those that say what spans say as
-        well, the ones of samples that are traced.
+        """True for events of errors, as long as the run's budget for their class lasts; of those that say what spans
+        say as well, for the ones of samples that are traced.
         """
         if self.run is None:
             return True
         if event.default:
             return kind is None or self.run.may_emit(kind)
-        if self._why is not None:
-            self.run.suppress(Signal.EVENT.value, self._why)
-        return self._why is None
+        if self.drop_reason is not None:
+            self.run.suppress(Signal.EVENT.value, self.drop_reason)
+        return self.drop_reason is None
 
     def _hook(self, name: str, *result: Any) -> None:
         hook = getattr(self.telemetry.config, name)
         if hook is not None:
             with faults.protected(f"the hook {name}"):
                 span = self.span if self.span is not None else trace.get_current_span()
-                hook(span, *self.operation.subject(*self.arguments), *result)
+                hook(span, *self.operation.hook_arguments(*self.arguments), *result)
 
 
 class Tokens(NamedTuple):

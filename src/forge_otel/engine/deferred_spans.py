@@ -1,41 +1,39 @@
-"""Spans that are written after the fact: of samples that were not traced and turned out to be worth it.
+"""Deferred spans: steps of samples that are not traced, exported when a sample turns out to matter.
 
-A sample that is not traced keeps a trail, one step for each operation on it. When it settles it is dropped, or written
-as spans with the times, parents, attributes and status that they would have had.
+A sample that is not traced keeps a step for each operation on it. When it settles they are dropped, or exported as
+spans with the times, parents, attributes and status that they would have had.
 """
 
 from __future__ import annotations
 
-import itertools
-import time
+import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import trace
-from opentelemetry.trace import Link
+from opentelemetry.trace import SpanContext
 
 from ..semconv import attributes as a
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
-from ..signals.spans import end_span
+from ..signals.spans import without_none
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span
+    from opentelemetry.trace import Link
 
     from ..semconv import definitions
     from .scopes import RunScope, SampleScope
 
 _SPAN: Final = Signal.SPAN.value
+_BUDGET: Final = Reason.BUDGET.value
+_LATE: Final[Mapping[str, Any]] = {a.FORGE_TRACE_LATE: True}
 
-LONGEST: Final = 64
-"""How many steps of one sample are kept, the last ones; a stage may use the storage any number of times."""
 
+class SpanTemplate:
+    """All that a span says but for its times and its sample; shared by the spans of many calls."""
 
-class Record:
-    """What a span says, but for its times."""
-
-    __slots__ = ("attributes", "defined", "ended", "error", "name", "samples", "settled", "written")
+    __slots__ = ("attributes", "defined", "ended", "failure", "name", "shared")
 
     def __init__(  # noqa: PLR0917 - a record
         self,
@@ -43,121 +41,155 @@ class Record:
         name: str,
         attributes: Mapping[str, Any],
         ended: Mapping[str, Any],
-        error: BaseException | None = None,
-        samples: int = 0,
+        failure: str | None = None,
+        shared: SharedSpan | None = None,
     ) -> None:
         self.defined = defined
         self.name = name
         self.attributes = attributes
         """Those that it starts with; the sample's id need not be among them."""
-        self.ended = ended
-        self.error = error
-        self.samples = samples
-        """Of a batch, how many samples have it on their trail; else 0."""
-        self.settled = itertools.count(1)
-        """Counts those that have settled."""
-        self.written = False
+        self.ended = without_none(ended)
+        self.failure = failure
+        """The message of the error, where the call failed."""
+        self.shared = shared
+        """The span of the batch: itself, or the one that it links to."""
 
-    def failed(self, error: BaseException) -> Record:
-        """The same of a call that failed."""
-        return Record(self.defined, self.name, self.attributes, self.ended, error)
+    def varied(self, *, failure: str | None, shared: SharedSpan | None) -> SpanTemplate:
+        """The same of a call that failed with this message, or as a part of this batch."""
+        return SpanTemplate(self.defined, self.name, self.attributes, self.ended, failure, shared)
 
 
-Step = tuple[Record, float, float]
-"""What was done, when it began by the run's clock, and the seconds that it took."""
+class SharedSpan:
+    """The span of a batch: a step of several samples, exported and counted once."""
 
-STEP: Final = 3
-"""How many places a step takes on a trail. As tuples, steps would cost more than what they measure: the garbage
-collector looks at each of them.
-"""
+    __slots__ = ("_left", "_lock", "_template", "context")
+
+    def __init__(self, samples: int, context: SpanContext | None = None) -> None:
+        self.context = context
+        """That of the span, once there is one."""
+        self._template: SpanTemplate | None = None
+        self._left = samples
+        self._lock = threading.Lock()
+
+    def defer(self, template: SpanTemplate) -> SpanTemplate:
+        """Keep what the span would say, as a step of each of the samples."""
+        self._template = template.varied(failure=template.failure, shared=self)
+        return self._template
+
+    def is_step(self, template: SpanTemplate) -> bool:
+        """True for the batch's own step."""
+        return template is self._template
+
+    def reserve(self, run: RunScope) -> SpanContext | None:
+        """The context of the span if it is the caller's to export; None if another sample has exported it."""
+        with self._lock:
+            if self.context is not None:
+                return None
+            self.context = run.telemetry.spans.reserve(run.span_context)
+            return self.context
+
+    def leave(self) -> bool:
+        """A sample settles without it: True for the last one, if no other has exported it."""
+        with self._lock:
+            self._left -= 1
+            return self._left == 0 and self.context is None
 
 
-def write_late(scope: SampleScope, record: Record, links: Sequence[Link]) -> None:
-    """A sample that was not traced settles, and is worth it: write its spans, if the run's budget allows it. The record
-    is that of its own span.
+class Step(NamedTuple):
+    """One operation on a sample: what its span would say, its start by the run's clock, and its duration in seconds."""
+
+    template: SpanTemplate
+    started: float
+    duration: float
+
+
+def export_deferred(scope: SampleScope, template: SpanTemplate, links: Sequence[Link]) -> None:
+    """Export the spans of a sample that settles and was not traced, if the run's budget allows it.
+
+    The template is that of its own span.
     """
-    trail = tuple(scope.trail)  # a call that was abandoned may come back meanwhile
-    steps = [step for step in zip(*(trail[part::STEP] for part in range(STEP)), strict=True) if not step[0].written]
+    # Only those of batches that no other sample has exported.
+    steps = [step for step in scope.steps() if not _is_exported(step.template)]
     if scope.run.span_budget.take(1 + len(steps), from_reserve=True):
-        _write_sample(scope, steps, record, links)
+        _export_sample(scope, steps, template, links)
     else:
-        leave_out(scope, Reason.BUDGET.value)
+        count_suppressed(scope, _BUDGET)
 
 
-def leave_out(scope: SampleScope, why: str) -> None:
-    """A sample that was not traced settles: count the spans that it would have. That of a batch is counted with the
-    last of its samples, unless it was written with another one.
+def count_suppressed(scope: SampleScope, reason: str) -> None:
+    """Count the spans that a sample that settles would have had.
+
+    A batch span is counted once, when its last sample settles, unless another sample has already exported it.
     """
-    left_out = 1 + len(scope.trail) // STEP
-    if scope.shares_steps:
-        for record in scope.trail[::STEP]:
-            if record.samples and (record.written or next(record.settled) != record.samples):
-                left_out -= 1
-    scope.run.suppress(_SPAN, why, left_out)
+    suppressed = 1 + scope.step_count
+    if scope.in_batches:
+        for template, _, _ in scope.steps():
+            shared = template.shared
+            if shared is not None and shared.is_step(template) and not shared.leave():
+                suppressed -= 1
+    scope.run.suppress(_SPAN, reason, suppressed)
 
 
-def _write_sample(scope: SampleScope, steps: Sequence[Step], record: Record, links: Sequence[Link]) -> None:
-    run, settled = scope.run, scope.clock()
-    context = scope.get_span_context()
-    began = time.time_ns() - round((settled - scope.started) * 1e9)
+def _is_exported(template: SpanTemplate) -> bool:
+    shared = template.shared
+    return shared is not None and shared.is_step(template) and shared.context is not None
 
-    def at(reading: float) -> int:
-        return began + round((reading - scope.started) * 1e9)
 
-    above = run.call.context
-    if run.span_context is None or context.trace_id != run.span_context.trace_id:  # a trace of its own
-        above = trace.set_span_in_context(trace.INVALID_SPAN)
-    with run.telemetry.ids.used(context):
-        span = _start(run, record, above, at(scope.started), links=links)
-    inside = [trace.set_span_in_context(span)] * len(steps)
+def _export_sample(scope: SampleScope, steps: Sequence[Step], template: SpanTemplate, links: Sequence[Link]) -> None:
+    run = scope.run
+    own = scope.get_span_context()
+    above = run.span_context
+    if above is None or own.trace_id != above.trace_id:  # a trace of its own
+        above = None
+    settled = scope.clock()
+    own = run.export(template, own, above, links, scope.at(scope.started), scope.at(settled))
+    contexts = [own] * len(steps)
+    # The batches first: others link to them.
+    for done, started, duration in steps:
+        if done.shared is not None and done.shared.is_step(done):
+            context = done.shared.reserve(run)
+            if context is not None:
+                linked = [run.telemetry.spans.link(own)]
+                run.export(done, context, run.span_context, linked, scope.at(started), scope.at(started + duration))
     for index in reversed(range(len(steps))):
         done, started, duration = steps[index]
+        if done.shared is not None and done.shared.is_step(done):
+            continue
         parent = _parent(steps, index)
-        if done.samples:
-            done.written = True
-            child = _start(run, done, run.call.context, at(started), links=[Link(context)])
-        else:
-            child = _start(
-                run, done, inside[index if parent is None else parent], at(started), sample_id=scope.sample_id
-            )
-        inside[index] = trace.set_span_in_context(child)
-        ended = done.ended
-        if scope.spending is not None and not done.samples:
-            ended = {**ended, **scope.spending.said_by(done.name)}
-        end_span(child, ended, done.error, at(started + duration))
-    end_span(span, record.ended, record.error, at(settled))
+        usage = scope.usage.attributes_of(done.name) if scope.usage is not None else {}
+        batch = done.shared.context if done.shared is not None else None
+        contexts[index] = run.export(
+            done,
+            run.telemetry.spans.reserve(own),
+            own if parent is None else contexts[parent],
+            [run.telemetry.spans.link(batch)] if batch is not None else (),
+            scope.at(started),
+            scope.at(started + duration),
+            scope.sample_id,
+            usage,
+        )
 
 
-def write_step(run: RunScope, step: Step, ended: int) -> None:
-    """Write the span of what belongs to no sample, and was not traced; `ended` is a Unix time in nanoseconds."""
-    record, _, duration = step
-    span = _start(run, record, None, ended - round(duration * 1e9))
-    end_span(span, record.ended, record.error, ended)
+def export_alone(run: RunScope, template: SpanTemplate, context: Context, started: int, ended: int) -> None:
+    """Export the span of what belongs to no sample, and was not traced; times are Unix times in nanoseconds."""
+    parent = trace.get_current_span(context).get_span_context()
+    run.export(template, run.telemetry.spans.reserve(parent), parent, (), started, ended)
+
+
+def late_attributes(template: SpanTemplate, sample_id: str | None, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """All attributes of a span that is exported after the fact."""
+    if sample_id is not None and a.FORGE_SAMPLE_ID in template.defined.start_attributes:
+        return {**template.attributes, a.FORGE_SAMPLE_ID: sample_id, **_LATE, **template.ended, **without_none(extra)}
+    return {**template.attributes, **_LATE, **template.ended, **without_none(extra)}
 
 
 def _parent(steps: Sequence[Step], index: int) -> int | None:
-    """The step within which another one began; it ended later, so it comes behind on the trail."""
-    began = steps[index][1]
+    """The step within which another one began; it ended later, so it comes behind."""
+    began = steps[index].started
     for later in range(index + 1, len(steps)):
-        _, started, duration = steps[later]
+        template, started, duration = steps[later]
+        if template.shared is not None and template.shared.is_step(template):
+            continue
         if started < began <= started + duration:
             return later
     return None
-
-
-def _start(
-    run: RunScope,
-    record: Record,
-    context: Context | None,
-    started: int,
-    *,
-    links: Sequence[Link] = (),
-    sample_id: str | None = None,
-) -> Span:
-    attributes = {**record.attributes, a.FORGE_TRACE_LATE: True}
-    if sample_id is not None and a.FORGE_SAMPLE_ID in record.defined.start_attributes:
-        attributes[a.FORGE_SAMPLE_ID] = sample_id
-    span = run.telemetry.spans.start(record.name, context, record.defined.kind, attributes, links, started)
-    if span.is_recording():
-        run.count_span()
-    return span

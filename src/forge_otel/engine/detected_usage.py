@@ -1,4 +1,4 @@
-"""What API calls used: summed up for spans, and held back where it was seen instead of reported by hand."""
+"""Usage of API calls: summed up for spans, and held back where it was detected instead of reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .scopes import SampleScope
 
 
-class Used:
+class UsageTotal:
     """A sum that grows; threads may add to it at once."""
 
     __slots__ = ("_amount", "_calls", "_input_tokens", "_lock", "_output_tokens")
@@ -32,14 +32,14 @@ class Used:
         self._amount: Decimal | None = None
         self._lock = threading.Lock()
 
-    def add(self, more: Usage | Charge, amount: Decimal | None) -> None:
+    def add(self, usage: Usage | Charge, amount: Decimal | None) -> None:
         """Add what was used, and what it cost; None where no price is known."""
         from forge.money import MONEY  # noqa: PLC0415 - usage was reported, so it is imported
 
         with self._lock:
-            self._calls += more.calls
-            self._input_tokens += more.input_tokens
-            self._output_tokens += more.output_tokens
+            self._calls += usage.calls
+            self._input_tokens += usage.input_tokens
+            self._output_tokens += usage.output_tokens
             if amount is not None:
                 self._amount = amount if self._amount is None else MONEY.add(self._amount, amount)
 
@@ -59,15 +59,15 @@ def amount_of(charge: Charge) -> Decimal | None:
     return charge.amount if charge.amount or charge.calls > charge.unpriced else None
 
 
-def used_in(charges: Iterable[Charge]) -> Attributes:
+def usage_attributes(charges: Iterable[Charge]) -> Attributes:
     """What a span says about these charges together."""
-    used = Used()
+    used = UsageTotal()
     for charge in charges:
         used.add(charge, amount_of(charge))
     return used.attributes()
 
 
-class Seen(NamedTuple):
+class DetectedCall(NamedTuple):
     """A call of an API that an instrumentation of its client saw."""
 
     attempt: UsageScope
@@ -81,7 +81,7 @@ class Seen(NamedTuple):
     """Whether it is known what it used."""
 
 
-class Spending:
+class UsageAccumulator:
     """What API calls used that were made for a sample or a batch.
 
     Calls that are seen are held back until the stage or the measurement comes back. In one attempt, what is reported by
@@ -89,45 +89,45 @@ class Spending:
     is over, which is later than it is seen.
     """
 
-    __slots__ = ("_by_hand", "_seen", "_used")
+    __slots__ = ("_detected", "_reported", "_used")
 
     def __init__(self) -> None:
-        self._used: dict[str, Used] = {}
-        self._seen: list[Seen] = []
-        self._by_hand: set[tuple[Any, ...]] = set()
+        self._used: dict[str, UsageTotal] = {}
+        self._detected: list[DetectedCall] = []
+        self._reported: set[tuple[Any, ...]] = set()
 
-    def used(self, span: str) -> Used:
+    def total(self, span: str) -> UsageTotal:
         """The sum that the span of this name says."""
-        return self._used.get(span) or self._used.setdefault(span, Used())
+        return self._used.get(span) or self._used.setdefault(span, UsageTotal())
 
-    def said_by(self, span: str) -> Attributes:
+    def attributes_of(self, span: str) -> Attributes:
         """What the span of this name says; nothing where nothing was used."""
         used = self._used.get(span)
         return used.attributes() if used is not None else {}
 
     def report(self, attempt: UsageScope, span: str, usage: Usage) -> None:
         """Something was reported by hand."""
-        self._by_hand.add((attempt, usage.provider, usage.model))
-        self.used(span).add(usage, usage.amount)
+        self._reported.add((attempt, usage.provider, usage.model))
+        self.total(span).add(usage, usage.amount)
 
-    def see(self, seen: Seen) -> None:
+    def record_detected(self, call: DetectedCall) -> None:
         """Hold a call back."""
-        self._seen.append(seen)
+        self._detected.append(call)
 
-    def count_seen(self) -> None:
+    def count_detected(self) -> None:
         """Count the calls that were seen, and not reported by hand; each of them once."""
-        while self._seen:
+        while self._detected:
             try:
-                seen = self._seen.pop(0)
+                seen = self._detected.pop(0)
             except IndexError:  # another thread has taken the last one
                 return
             names = {(seen.attempt, seen.usage.provider, model) for model in (*seen.models, None)}
-            if not names & self._by_hand:
+            if not names & self._reported:
                 with faults.protected("a call that was seen"):
-                    self.used(seen.span).add(*count(seen))
+                    self.total(seen.span).add(*count(seen))
 
 
-def count(seen: Seen) -> tuple[Usage, Decimal | None]:
+def count(seen: DetectedCall) -> tuple[Usage, Decimal | None]:
     """Let the run count a call; returns what it used, and its price."""
     costs = seen.attempt.origin.costs
     usage = costs.priced(seen.usage) if seen.priceable else seen.usage
@@ -135,12 +135,12 @@ def count(seen: Seen) -> tuple[Usage, Decimal | None]:
     return usage, usage.amount
 
 
-def spending_of(owner: SampleScope | Call) -> Spending:
+def usage_of(owner: SampleScope | Call) -> UsageAccumulator:
     """What was spent on a sample or a batch; begun here where it is the first."""
-    if owner.spending is None:
+    if owner.usage is None:
         with _lock:
-            owner.spending = owner.spending or Spending()
-    return owner.spending
+            owner.usage = owner.usage or UsageAccumulator()
+    return owner.usage
 
 
 _lock: Final = threading.Lock()
@@ -151,7 +151,7 @@ _SPANS: Final = {
 }
 
 
-def who_spent(kind: str, name: str) -> dict[str, str]:
+def spender_attributes(kind: str, name: str) -> dict[str, str]:
     """The stage or the measurement as an attribute."""
     return {_SPANS[kind][1]: name}
 
@@ -159,4 +159,4 @@ def who_spent(kind: str, name: str) -> dict[str, str]:
 def span_of(attempt: UsageScope) -> str:
     """The name of the span of the stage or the measurement, where it works on one sample."""
     kind = attempt.kind.value
-    return span_name(_SPANS[kind][0], who_spent(kind, attempt.name))
+    return span_name(_SPANS[kind][0], spender_attributes(kind, attempt.name))

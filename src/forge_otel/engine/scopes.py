@@ -1,13 +1,17 @@
-"""What the telemetry keeps about a run and about each sample, carried by their contexts."""
+"""The state of a run and of each of its samples, carried by their contexts.
+
+A scope owns the layout of deferred steps, and the one protocol by which a call is ended exactly once: an open call
+stands in a dict, and whoever takes it out ends it, be it the call itself or the settlement of its sample.
+"""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import NonRecordingSpan
 
@@ -15,29 +19,36 @@ from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
-from ..signals.metrics import PATIENCE, Buffer, Tally
-from .deferred_spans import LONGEST, STEP
+from ..signals.metrics import LOCK_TIMEOUT, BoundInstruments, Buffer
+from .deferred_spans import Step, late_attributes
 from .sampling import EventBudget, Sampler, SpanBudget
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, SpanContext
+    from opentelemetry.trace import Link, Span, SpanContext
 
     from ..semconv.definitions import Metric
     from ..signals.metrics import Series
     from ..signals.telemetry import Telemetry
-    from .batch_lane import BatchLane
     from .call import Call
-    from .deferred_spans import Step
-    from .detected_usage import Spending
-    from .lane import Lane
-    from .write_lane import WriteLane
+    from .deferred_spans import SpanTemplate
+    from .detected_usage import UsageAccumulator
+    from .fast_path import FastPath
 
 RUN: ContextVar[RunScope | None] = ContextVar("forge_otel_run", default=None)
 """The run that the current work belongs to."""
 
 SAMPLE: ContextVar[SampleScope | None] = ContextVar("forge_otel_sample", default=None)
 """The sample that the current work belongs to; None in a batch, whose items carry theirs."""
+
+MAX_STEPS: Final = 64
+"""Deferred steps kept for one sample, the last ones: a stage may use the storage any number of times."""
+
+_STEP: Final = 3
+"""Places that a step takes in a scope's list. As tuples, steps would cost more than what they measure: the garbage
+collector looks at each of them.
+"""
+_MAX_PLACES: Final = MAX_STEPS * _STEP
 
 
 def current_identity() -> Mapping[str, Any]:
@@ -52,15 +63,14 @@ class RunScope:
     __slots__ = (
         "__weakref__",
         "_buffers",
-        "_left_out",
         "_series",
         "_spans",
         "_spans_asked",
         "_suppressed",
+        "_suppressed_buffers",
         "admitted",
-        "around",
+        "base_context",
         "call",
-        "chosen",
         "clock",
         "ended",
         "event_budget",
@@ -68,41 +78,40 @@ class RunScope:
         "identity",
         "is_slow",
         "lock",
-        "measurement_batches",
-        "measurements",
+        "paths",
         "read",
         "recording",
+        "sampled_ids",
         "sampler",
         "settled",
         "span_budget",
         "span_context",
-        "stage_batches",
-        "stages",
         "steps",
         "telemetry",
         "waits",
-        "writes",
+        "wall_ns",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - a record
         self,
         telemetry: Telemetry,
         call: Call,
         identity: Mapping[str, Any],
         clock: Callable[[], float],
+        wall_ns: Callable[[], int],
         faults_before: int,
     ) -> None:
         self.telemetry = telemetry
         self.call = call
         """The run's own span and attributes."""
-        self.around: Context | None = None
-        """What is current where no sample is, whose contexts are copies of the run's; known since the first one that is
-        not traced.
-        """
+        self.base_context: Context | None = None
+        """The run's OpenTelemetry context, cached when the first untraced sample is admitted."""
         self.identity = identity
         """What says on every span, metric and event which run it belongs to."""
         self.clock = clock
         """Readings in seconds; the run's own, so that durations agree with the run's record."""
+        self.wall_ns = wall_ns
+        """Unix time in nanoseconds, by the same clock."""
         self.recording = call.span is not None and call.span.is_recording()
         """Whether its trace is recorded: if the run's span is not, nothing of the run is."""
         self.span_context = call.span.get_span_context() if call.span is not None else None
@@ -110,14 +119,8 @@ class RunScope:
         """The run has given its account: what an abandoned thread still brings is not recorded."""
         self.faults_before = faults_before
         """How many faults of the telemetry there had been when the run began."""
-        self.stages: dict[str, Lane] = {}
-        """What is known about the run's stages beforehand, by name."""
-        self.measurements: dict[str, Lane] = {}
-        """The same for the measurements, by key."""
-        self.stage_batches: dict[str, BatchLane] = {}
-        """The same for stages that take batches."""
-        self.measurement_batches: dict[str, BatchLane] = {}
-        """The same for measurements that do."""
+        self.paths: dict[int, FastPath] = {}
+        """The fast path of each stage, measurement and storage of the run, by the `id` of that."""
         self.is_slow: Callable[[float], bool] | None = None
         """Says whether a sample that took so many seconds is slow; to be asked for each one that settles, if given."""
         self.steps = 1
@@ -129,25 +132,23 @@ class RunScope:
         self._buffers: list[Buffer] = []
         self.admitted = self.series(metrics.FORGE_SAMPLE_ADMITTED)
         """Counts the samples that were admitted."""
-        self.read = self.tally([self.series(metrics.FORGE_SOURCE_DURATION)], [self.series(metrics.FORGE_SOURCE_READS)])
+        self.read = self.bind([self.series(metrics.FORGE_SOURCE_DURATION)], [self.series(metrics.FORGE_SOURCE_READS)])
         """Of the samples that were read, how long that took."""
-        self.settled: Mapping[str, Tally] = {
-            outcome.value: self.tally(
+        self.settled: Mapping[str, BoundInstruments] = {
+            outcome.value: self.bind(
                 [self.series(metrics.FORGE_SAMPLE_DURATION, a.FORGE_SAMPLE_OUTCOME, outcome.value)],
                 [self.series(metrics.FORGE_SAMPLE_SETTLED, a.FORGE_SAMPLE_OUTCOME, outcome.value)],
             )
             for outcome in a.ForgeSampleOutcome
         }
         """Of the samples that have settled, how long they took, by outcome."""
-        self.writes: dict[int, WriteLane] = {}
-        """What is known beforehand about what is stored, by the `id` of the storage."""
-        self.chosen: set[str] = set()
-        """The ids that the sampler chose, of those that have not settled."""
+        self.sampled_ids: set[str] = set()
+        """The ids that the sampler chose, of the samples that have not settled."""
         self.waits: dict[str, Series] = {}
         """How long samples waited in front of a stage, by its name."""
         self._spans = itertools.count(int(self.recording))
         self._spans_asked = self._suppressed = 0
-        self._left_out: dict[tuple[str, str], Buffer] = {}
+        self._suppressed_buffers: dict[tuple[str, str], Buffer] = {}
         self.lock = threading.Lock()
         """Of what is counted here; held for a moment."""
 
@@ -161,8 +162,8 @@ class RunScope:
     @property
     def suppressed(self) -> int:
         """How many spans and events of the run were left out by sampling and budgets."""
-        for buffer in tuple(self._left_out.values()):
-            buffer.drain(PATIENCE)
+        for buffer in tuple(self._suppressed_buffers.values()):
+            buffer.drain(LOCK_TIMEOUT)
         return self._suppressed
 
     def count_span(self) -> None:
@@ -170,24 +171,24 @@ class RunScope:
 
     def suppress(self, signal: str, reason: str, records: int = 1) -> None:
         """So many spans or events are left out."""
-        buffer = self._left_out.get((signal, reason))
+        buffer = self._suppressed_buffers.get((signal, reason))
         if buffer is None:
             with self.lock:
-                buffer = self._left_out.get((signal, reason))
+                buffer = self._suppressed_buffers.get((signal, reason))
                 if buffer is None:
-                    buffer = self._left_out[signal, reason] = self._buffer_of_left_out(signal, reason)
+                    buffer = self._suppressed_buffers[signal, reason] = self._suppressed_buffer(signal, reason)
         buffer.append(records)
         if self.ended:  # nobody else will look
             buffer.drain()
 
-    def _buffer_of_left_out(self, signal: str, reason: str) -> Buffer:
+    def _suppressed_buffer(self, signal: str, reason: str) -> Buffer:
         said = {a.FORGE_TELEMETRY_SIGNAL: signal, a.FORGE_TELEMETRY_REASON: reason}
         table = self.telemetry.series
         series = table.get(metrics.FORGE_TELEMETRY_SUPPRESSED, {**self.identity, **said})
-        self._buffers.append(table.buffer(series.name, partial(self._count_left_out, series)))
+        self._buffers.append(table.buffer(series.name, partial(self._count_suppressed, series)))
         return self._buffers[-1]
 
-    def _count_left_out(self, series: Series, records: Sequence[int]) -> None:
+    def _count_suppressed(self, series: Series, records: Sequence[int]) -> None:
         total = sum(records)
         with self.lock:
             self._suppressed += total
@@ -204,11 +205,13 @@ class RunScope:
             self._series[key] = series
         return series
 
-    def tally(self, durations: Sequence[Series], counts: Sequence[Series], totals: Sequence[Series] = ()) -> Tally:
-        """A tally that is written at the run's end at the latest."""
-        tally = Tally(self.telemetry.series, durations, counts, totals)
-        self._buffers += [tally, tally.traced]
-        return tally
+    def bind(
+        self, durations: Sequence[Series], counts: Sequence[Series], totals: Sequence[Series] = ()
+    ) -> BoundInstruments:
+        """Bind instruments, to be written at the run's end at the latest."""
+        bound = BoundInstruments(self.telemetry.series, durations, counts, totals)
+        self._buffers += [bound, bound.traced]
+        return bound
 
     def may_emit(self, error_type: str) -> bool:
         """Whether the budget allows one more event about an error of this class; else it is counted as left out."""
@@ -217,47 +220,62 @@ class RunScope:
         self.suppress(Signal.EVENT.value, Reason.BUDGET.value)
         return False
 
-    def close_lanes(self) -> None:
-        """Send every call the long way, which sees that the run has ended, or that nobody is listening any more."""
-        self.forget_lanes()
+    def export(  # noqa: PLR0917 - what a span is made of
+        self,
+        template: SpanTemplate,
+        context: SpanContext,
+        parent: SpanContext | None,
+        links: Sequence[Link],
+        started: int,
+        ended: int,
+        sample_id: str | None = None,
+        extra: Mapping[str, Any] = {},
+    ) -> SpanContext:
+        """Export a deferred span; times are Unix times in nanoseconds. Returns its context."""
+        attributes = late_attributes(template, sample_id, extra)
+        exported, recorded = self.telemetry.spans.export(
+            template.name, context, parent, template.defined.kind, attributes, links, template.failure, started, ended
+        )
+        if recorded:
+            self.count_span()
+        return exported
+
+    def close(self) -> None:
+        """Send every call the slow path, which sees that the run has ended, and write what is buffered."""
+        self.forget()
         while self._buffers:
             self.telemetry.series.release(self._buffers.pop())
 
-    def forget_lanes(self) -> None:
-        """The same without a look at what has come by them."""
-        lanes = (self.stages, self.measurements, self.stage_batches, self.measurement_batches, self.waits, self.writes)
-        for known in lanes:
-            known.clear()
+    def forget(self) -> None:
+        """Send every call the slow path, without a look at what is buffered."""
+        self.paths.clear()
+        self.waits.clear()
 
 
 class SampleScope(NonRecordingSpan):
     """One sample, from its admission until it settles.
 
-    Where it is not traced, it is itself what stands for its span, which may be written later and is not recorded: other
+    Where it is not traced, it stands for its own span, which may be exported later and is not recorded: other
     instrumentations do not record either, and logs refer to it.
     """
 
     __slots__ = (
-        "_claimed",
-        "busy",
-        "busy_since",
-        "busy_span",
-        "calls",
+        "_began_ns",
+        "_steps",
         "clock",
-        "measurements",
-        "notable",
+        "drop_reason",
+        "in_batches",
         "notes",
+        "open_calls",
+        "paths",
         "run",
         "sample_id",
         "settled",
-        "shares_steps",
         "span",
         "spans",
-        "spending",
-        "stages",
         "started",
-        "trail",
-        "why",
+        "tail_kept",
+        "usage",
     )
 
     def __init__(self, run: RunScope, sample_id: str) -> None:
@@ -268,42 +286,36 @@ class SampleScope(NonRecordingSpan):
         self.span: Span | None = None
         """Its span, where it is traced."""
         self.spans = 0
-        """How many spans it has."""
-        self.why: str | None = None
-        """Why it is not traced, where we left it out."""
-        self.trail: list[Any] = []
-        """What was done, where it is not traced: steps, one behind the other."""
-        self.shares_steps = False
-        """Steps on its trail are on those of others as well: it was in batches."""
-        self.notable = False
-        """It was retried: that is worth a trace."""
+        """Spans that it has."""
+        self.drop_reason: str | None = None
+        """The reason for which it is not traced, where that is ours."""
+        self.in_batches = False
+        """True if some of its steps are those of others as well."""
+        self.tail_kept = False
+        """True if it was retried, which is worth a trace."""
         self.notes: Sequence[Any] = ()
-        """What is found out in a call that goes by a lane, such as retries."""
-        self.stages: Mapping[str, Lane] = run.stages
-        self.measurements: Mapping[str, Lane] = run.measurements
-        """The lanes that its calls go by."""
-        self.busy: Lane | None = None
-        """The lane by which a call goes on. One can; others then go the long way."""
-        self.busy_since = 0.0
-        self.busy_span: Span | None = None
-        """The call's span, where the sample is traced."""
-        self._claimed = False
-        self.calls: dict[Call, None] = {}
-        """Other operations on this sample that have not come back; in the order in which they began."""
+        """What is found out during a call on the fast path, such as retries."""
+        self.paths: Mapping[int, FastPath] = run.paths
+        self.open_calls: dict[Any, Any] = {}
+        """Calls on this sample that have not come back, in the order in which they began: a `Call`, or a `FastPath`
+        with the reading at its start and its span.
+        """
         self.settled = False
         """It is settling: what begins now is not recorded."""
-        self.spending: Spending | None = None
+        self.usage: UsageAccumulator | None = None
         """What API calls used; None as long as there are none."""
+        self._steps: list[Any] = []
+        self._began_ns: int | None = None
 
     def get_span_context(self) -> SpanContext:
-        """The ids of the span that may be written later. They are drawn when somebody asks for them, which of most
+        """The ids of the span that may be exported later. They are drawn when somebody asks for them, which of most
         samples nobody does.
         """
         context = self.__dict__.get("_context")
         if context is None:  # the first of several threads that ask decides
             telemetry = self.run.telemetry
             parent = None if telemetry.config.trace_per_sample else self.run.span_context
-            context = self.__dict__.setdefault("_context", telemetry.ids.reserve(parent))
+            context = self.__dict__.setdefault("_context", telemetry.spans.reserve(parent))
         return context  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
@@ -311,28 +323,47 @@ class SampleScope(NonRecordingSpan):
 
     @property
     def over(self) -> bool:
-        """Whether nothing is held back for it any more."""
+        """True if nothing is held back for it any more."""
         return self.settled
 
-    def add_step(self, step: Step) -> None:
-        """Put a step on the trail, and take the first off if it is too long."""
-        if step[0].samples:
-            self.shares_steps = True
-        self.trail.extend(step)
-        if len(self.trail) > LONGEST * STEP:
-            del self.trail[:STEP]
+    def at(self, reading: float) -> int:
+        """The Unix time in nanoseconds of a reading of the run's clock.
 
-    def claim(self) -> bool:
-        """Whether the call that goes on is the caller's to end: the call itself ends, or the sample settles meanwhile.
-
-        Only where both happen in the same moment they have to ask. The call takes itself out of `busy` before it looks
-        at `settled`, and the settling sample sets `settled` before it looks at `busy`: so one of them sees the other.
+        All times of a sample come from one look at the wall clock, which may be set meanwhile.
         """
-        with self.run.lock:
-            unclaimed, self._claimed = not self._claimed, True
-        return unclaimed
+        began = self._began_ns
+        if began is None:
+            began = self._began_ns = self.run.wall_ns() - round((self.clock() - self.started) * 1e9)
+        return began + round((reading - self.started) * 1e9)
 
-    def end_busy(self) -> bool:
-        """The call that went on by a lane has come back; says whether it is to be recorded."""
-        self.busy = None
-        return not self.settled or self.claim()
+    def open(self, call: Any, value: Any) -> bool:
+        """A call begins. False where the sample has settled, so that it is not to be recorded.
+
+        In this order: either the settlement finds the call, or the call sees that the sample has settled.
+        """
+        self.open_calls[call] = value
+        if not self.settled:
+            return True
+        self.open_calls.pop(call, None)
+        return False
+
+    def add_step(self, template: SpanTemplate, started: float, duration: float) -> None:
+        """Keep a step, and drop the first one if there are too many."""
+        steps = self._steps
+        steps += template, started, duration
+        if len(steps) > _MAX_PLACES:
+            del steps[:_STEP]
+
+    @property
+    def step_count(self) -> int:
+        """Steps that are kept."""
+        return len(self._steps) // _STEP
+
+    def steps(self) -> Iterator[Step]:
+        """The steps that are kept, in the order in which they ended."""
+        steps = tuple(self._steps)  # a call that was abandoned may come back meanwhile
+        return itertools.starmap(Step, zip(steps[::_STEP], steps[1::_STEP], steps[2::_STEP], strict=False))
+
+    def drop_steps(self) -> None:
+        """Keep no steps any longer."""
+        self._steps.clear()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..engine.call import CALL
-from ..engine.detected_usage import Seen, amount_of, count, span_of, spending_of, who_spent
+from ..engine.detected_usage import DetectedCall, amount_of, count, span_of, spender_attributes, usage_of
 from ..engine.scopes import RUN, SAMPLE, RunScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
@@ -44,7 +44,7 @@ def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
             try:
                 where = _where(self)
                 if where is not None:
-                    spending_of(where[0]).report(self, where[1], usage)
+                    usage_of(where[0]).report(self, where[1], usage)
             except Exception as fault:  # noqa: BLE001 - it is counted all the same
                 faults.suppress(fault, "the report of usage")
         original(self, usage)
@@ -52,10 +52,10 @@ def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     return record
 
 
-# Seen.
+# DetectedCall.
 
 
-def _see(invocation: Any) -> None:
+def _detect(invocation: Any) -> None:
     """A call of a GenAI client is over."""
     from forge.usage import Usage, current  # noqa: PLC0415 - imported when there is a run, and only then needed
 
@@ -74,14 +74,14 @@ def _see(invocation: Any) -> None:
     )
     models = frozenset((asked, invocation.response_model_name))
     owner, span = _where(attempt) or (None, "")
-    seen = Seen(attempt, span, usage, models, sent is not None or received is not None)
+    detected = DetectedCall(attempt, span, usage, models, sent is not None or received is not None)
     if owner is None:
-        count(seen)
+        count(detected)
         return
-    spending = spending_of(owner)
-    spending.see(seen)
+    accumulator = usage_of(owner)
+    accumulator.record_detected(detected)
     if owner.over:  # nobody else will
-        spending.count_seen()
+        accumulator.count_detected()
 
 
 def _stop(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
@@ -90,7 +90,7 @@ def _stop(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         original(self)
         if layer.telemetry is not None and not finished:
             with faults.protected("a call of a GenAI client"):
-                _see(self)
+                _detect(self)
 
     return stop
 
@@ -102,7 +102,7 @@ def _fail(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         if layer.telemetry is not None and not finished:
             with faults.protected("a call of a GenAI client"):
                 if self.input_tokens is not None:  # it was answered before it failed
-                    _see(self)
+                    _detect(self)
 
     return fail
 
@@ -115,10 +115,10 @@ def _book(run: RunScope, item: Item, charges: Sequence[Charge]) -> None:
     scope = item.context.get(SAMPLE)
     for charge in charges:
         if scope is not None:
-            spending_of(scope).used(spans.FORGE_SAMPLE.type).add(charge, amount_of(charge))
+            usage_of(scope).total(spans.FORGE_SAMPLE.type).add(charge, amount_of(charge))
         said: Attributes = {
             **run.identity,
-            **who_spent(charge.kind.value, charge.name),
+            **spender_attributes(charge.kind.value, charge.name),
             a.GEN_AI_PROVIDER_NAME: charge.provider,
             a.GEN_AI_REQUEST_MODEL: charge.model,
             a.FORGE_COST_USE: charge.use.value,

@@ -10,7 +10,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..engine.call import Call, observe
-from ..engine.operation import Emission, Ending, Operation, Point
+from ..engine.operation import LogEvent, MetricPoint, Operation, Result
 from ..patching import faults
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
@@ -33,20 +33,20 @@ def _letter(entry: DeadLetter) -> Attributes:
     }
 
 
-def _enqueue_end(call: Call, _: WriteResult | None, error: BaseException | None) -> Ending:
+def _enqueue_end(call: Call, _: WriteResult | None, error: BaseException | None) -> Result:
     if error is not None:
-        return Ending()
+        return Result()
     entry: DeadLetter = call.arguments[1]
     body = f"Dead letter: {entry.sample_id}, {entry.error_type}, {entry.source.value} {entry.where}"
-    return Ending(points=[Point(metrics.FORGE_DLQ_ENQUEUED)], events=[Emission(events.FORGE_DLQ_ENQUEUE, body)])
+    return Result(points=[MetricPoint(metrics.FORGE_DLQ_ENQUEUED)], events=[LogEvent(events.FORGE_DLQ_ENQUEUE, body)])
 
 
-def _replay_end(_: Call, __: Sample | None, error: BaseException | None) -> Ending:
-    return Ending() if error is not None else Ending(points=[Point(metrics.FORGE_DLQ_REPLAYED)])
+def _replay_end(_: Call, __: Sample | None, error: BaseException | None) -> Result:
+    return Result() if error is not None else Result(points=[MetricPoint(metrics.FORGE_DLQ_REPLAYED)])
 
 
-def _drop_end(_: Call, dropped: Sequence[DeadLetter] | None, __: BaseException | None) -> Ending:
-    return Ending(points=[Point(metrics.FORGE_DLQ_DROPPED, 1, _letter(entry)) for entry in dropped or ()])
+def _drop_end(_: Call, dropped: Sequence[DeadLetter] | None, __: BaseException | None) -> Result:
+    return Result(points=[MetricPoint(metrics.FORGE_DLQ_DROPPED, 1, _letter(entry)) for entry in dropped or ()])
 
 
 ENQUEUE = Operation(name="a dead letter", start=lambda _, entry, __: _letter(entry), end=_enqueue_end)

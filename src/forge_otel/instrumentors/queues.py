@@ -13,7 +13,7 @@ from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.definitions import Metric
-from ..signals.metrics import FULL
+from ..signals.metrics import FLUSH_SIZE
 
 if TYPE_CHECKING:
     from forge.item import Item
@@ -56,9 +56,9 @@ def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         series = run.waits.get(stage) if run is not None else None
         if series is not None:
             # `Series.append` written out: there is one for every sample and stage.
-            values = series.values
+            values = series.pending
             values.append(item.waited)
-            if len(values) >= FULL:
+            if len(values) >= FLUSH_SIZE:
                 series.drain()
         else:
             _waited(layer, metrics.FORGE_STAGE_QUEUE_DURATION, stage, item.waited)

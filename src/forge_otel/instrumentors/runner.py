@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
 
-from ..engine.call import CALL, Call, open_call
-from ..engine.detected_usage import used_in
-from ..engine.operation import Emission, Ending, Operation, Point
+from ..engine.call import CALL, Call, Clocks, open_call
+from ..engine.detected_usage import usage_attributes
+from ..engine.operation import LogEvent, MetricPoint, Operation, Result
 from ..engine.scopes import RUN, SAMPLE, RunScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
@@ -17,11 +19,9 @@ from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeRunOutcome
 from ..signals.metrics import Attributes
+from . import measurement, stage, storage
 from .errors import error_type
-from .measurement import MeasurementBatchLane, MeasurementLane
 from .slow import slowness
-from .stage import StageBatchLane, StageLane
-from .storage import write_lane
 from .summary import last_run, summaries
 from .zeros import zero_points
 
@@ -43,11 +43,11 @@ def _start_run(run: Run) -> Attributes:
     }
 
 
-def _announce_run(call: Call) -> Sequence[Emission]:
-    return [Emission(events.FORGE_PIPELINE_START, f"Run started: {call.arguments[0].pipeline.name}")]
+def _announce_run(call: Call) -> Sequence[LogEvent]:
+    return [LogEvent(events.FORGE_PIPELINE_START, f"Run started: {call.arguments[0].pipeline.name}")]
 
 
-def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) -> Ending:
+def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) -> Result:
     run: Run = call.arguments[0]
     raised: BaseException | None = fault or call.notes[0]
     if _is_orderly(raised):
@@ -59,12 +59,12 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
     emissions = []
     if outcome == ForgeRunOutcome.FAILED:
         body = f"Run failed: {run.pipeline.name}, {kind}"
-        emissions.append(Emission(events.FORGE_PIPELINE_EXCEPTION, body, {a.ERROR_TYPE: kind}, raised))
+        emissions.append(LogEvent(events.FORGE_PIPELINE_EXCEPTION, body, {a.ERROR_TYPE: kind}, raised))
     body = f"Run {outcome}: {run.pipeline.name}, after {duration:.3g} s"
-    emissions.append(Emission(events.FORGE_PIPELINE_STOP, body, said))
+    emissions.append(LogEvent(events.FORGE_PIPELINE_STOP, body, said))
     points = [
-        Point(metrics.FORGE_PIPELINE_COMPLETED),
-        Point(metrics.FORGE_PIPELINE_DURATION, duration),
+        MetricPoint(metrics.FORGE_PIPELINE_COMPLETED),
+        MetricPoint(metrics.FORGE_PIPELINE_DURATION, duration),
     ]
     if result is not None:
         scope = run.context.get(RUN)
@@ -76,8 +76,8 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
         }
         emissions += summaries(result, {**said, **counted})
         points += last_run(result)
-        said = {**said, **used_in(result.cost.charges)}
-    return Ending(attributes=said, error=raised, points=points, events=emissions)
+        said = {**said, **usage_attributes(result.cost.charges)}
+    return Result(attributes=said, error=raised, points=points, events=emissions)
 
 
 def _is_orderly(reason: BaseException | None) -> bool:
@@ -94,7 +94,8 @@ RUN_OPERATION = Operation(
     announce=_announce_run,
     end=_end_run,
     hooks="run",
-    subject=lambda run: (run,),
+    hook_arguments=lambda run: (run,),
+    hook_result=copy.deepcopy,
 )
 
 
@@ -106,48 +107,49 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     SAMPLE.set(None)
     telemetry.prepare()
     faults_before = telemetry.faults
-    call = open_call(RUN_OPERATION, telemetry, run)
+    clocks = Clocks(run.clock.monotonic, _wall_ns(run))
+    call = open_call(RUN_OPERATION, telemetry, run, clocks=clocks)
     if call is None:
         return
     identity = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUN_ID: run.id}
-    scope = RunScope(telemetry, call, identity, run.clock.monotonic, faults_before)
+    scope = RunScope(telemetry, call, identity, *clocks, faults_before)
     RUN.set(scope)
     CALL.set(None)
     if call.context is not None:  # for good: all contexts of the run are copies of this one
         otel_context.attach(call.context)
-    with faults.protected("the lanes of a run"):
+    with faults.protected("the fast paths of a run"):
         scope.is_slow = slowness(telemetry.config.slow_threshold)
-        _open_lanes(scope, run.pipeline)
+        _open_paths(scope, run.pipeline)
     with faults.protected("the state of a run"):
         telemetry.state.add(run)
     with faults.protected("the zero points"):
         telemetry.write_zeros(zero_points(run, telemetry.config.components))
-    call.write(Point(metrics.FORGE_PIPELINE_STARTED))
+    call.write(MetricPoint(metrics.FORGE_PIPELINE_STARTED))
 
 
-def _open_lanes(scope: RunScope, pipeline: Pipeline) -> None:
-    """Prepare for what will be called for every sample, except where users want to hear of every call."""
+def _open_paths(scope: RunScope, pipeline: Pipeline) -> None:
+    """Compile what will be called for every sample, except where users want to hear of every call."""
     config = scope.telemetry.config
     scope.steps = 1 + len(pipeline.stages) + len(pipeline.measurements)
     scope.telemetry.runs.add(scope)
-    for stage in pipeline.stages:
-        scope.waits[stage.name] = scope.series(metrics.FORGE_STAGE_QUEUE_DURATION, a.FORGE_STAGE_NAME, stage.name)
+    for each in pipeline.stages:
+        scope.waits[each.name] = scope.series(metrics.FORGE_STAGE_QUEUE_DURATION, a.FORGE_STAGE_NAME, each.name)
     if config.events == "all":
         return
     if pipeline.storage is not None and "storage" in config.components:
-        scope.writes[id(pipeline.storage)] = write_lane(scope, pipeline.storage)
+        scope.paths[id(pipeline.storage)] = storage.fast_path(scope, pipeline.storage)
     if config.on_stage_start is None and config.on_stage_end is None:
-        for stage in pipeline.stages:
-            if stage.batch_size:
-                scope.stage_batches[stage.name] = StageBatchLane(scope, stage)
-            else:
-                scope.stages[stage.name] = StageLane(scope, stage)
+        for each in pipeline.stages:
+            scope.paths[id(each)] = stage.fast_path(scope, each)
     if config.on_measurement_start is None and config.on_measurement_end is None:
-        for measurement in pipeline.measurements:
-            if measurement.batch_size:
-                scope.measurement_batches[measurement.key] = MeasurementBatchLane(scope, measurement)
-            else:
-                scope.measurements[measurement.key] = MeasurementLane(scope, measurement)
+        for measured in pipeline.measurements:
+            scope.paths[id(measured)] = measurement.fast_path(scope, measured)
+
+
+def _wall_ns(run: Run) -> Callable[[], int]:
+    """Unix time in nanoseconds, by the run's clock."""
+    now = run.clock.time
+    return time.time_ns if now is time.time else lambda: round(now() * 1e9)
 
 
 def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
@@ -172,8 +174,8 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
             return scope.call.observe(original, self, outcome, error)
         finally:
             scope.ended = True
-            with faults.protected("the lanes of a run"):
-                scope.close_lanes()
+            with faults.protected("the fast paths of a run"):
+                scope.close()
             with faults.protected("the state of a run"):
                 telemetry.state.remove(self)
 

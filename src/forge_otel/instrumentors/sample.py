@@ -11,7 +11,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Link
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from ..engine.deferred_spans import Record, leave_out, write_late
+from ..engine.deferred_spans import SpanTemplate, count_suppressed, export_deferred
+from ..engine.fast_path import FastPath
 from ..engine.scopes import RUN, SAMPLE, RunScope, SampleScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
@@ -20,7 +21,8 @@ from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..signals.context import with_span
-from ..signals.metrics import FULL
+from ..signals.exceptions import message
+from ..signals.metrics import FLUSH_SIZE
 from ..signals.spans import end_span, start_attributes
 from .errors import error_type
 
@@ -53,7 +55,7 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
     if run.recording:
         try:
             if not run.sampler.traces(sample.id):
-                _leave_out(run, scope, _SAMPLING)
+                _suppress(run, scope, _SAMPLING)
             else:
                 _trace(telemetry, run, scope, sample)
         except Exception as fault:  # noqa: BLE001 - it is counted all the same
@@ -63,9 +65,9 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
 
 def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Sample) -> None:
     """Start the span of a sample that the sampler has chosen, if the run's budget has room for it."""
-    run.chosen.add(sample.id)
+    run.sampled_ids.add(sample.id)
     if not run.span_budget.take(run.steps):
-        _leave_out(run, scope, _BUDGET)
+        _suppress(run, scope, _BUDGET)
         return
     alone = telemetry.config.trace_per_sample
     span = telemetry.spans.start(
@@ -74,6 +76,7 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Samp
         spans.FORGE_SAMPLE.kind,
         _attributes(run, sample),
         _to_run(run) if alone else (),
+        scope.at(scope.started),
     )
     otel_context.attach(trace.set_span_in_context(span))
     if span.is_recording():
@@ -83,12 +86,12 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Samp
         run.span_budget.correct(-run.steps)
 
 
-def _leave_out(run: RunScope, scope: SampleScope, why: str) -> None:
+def _suppress(run: RunScope, scope: SampleScope, reason: str) -> None:
     """Its span is not recorded, unless it turns out to be worth it; until then, the scope stands for it."""
-    scope.why = why
-    if run.around is None:
-        run.around = otel_context.get_current()
-    otel_context.attach(with_span(scope, run.around))
+    scope.drop_reason = reason
+    if run.base_context is None:
+        run.base_context = otel_context.get_current()
+    otel_context.attach(with_span(scope, run.base_context))
 
 
 def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
 
 
 def _to_run(run: RunScope) -> list[Link]:
-    return [Link(run.span_context)] if run.span_context is not None else []
+    return [run.telemetry.spans.link(run.span_context)] if run.span_context is not None else []
 
 
 # Out.
@@ -106,30 +109,30 @@ def _to_run(run: RunScope) -> list[Link]:
 def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
     run = scope.run
     scope.settled = True
-    if run.chosen:
-        run.chosen.discard(scope.sample_id)
-    if scope.spending is not None:
-        scope.spending.count_seen()
-    if scope.busy is not None or scope.calls:
+    if run.sampled_ids:
+        run.sampled_ids.discard(scope.sample_id)
+    if scope.usage is not None:
+        scope.usage.count_detected()
+    if scope.open_calls:
         _abandon(scope, error or asyncio.CancelledError())
     if run.ended:
         return
     duration = scope.clock() - scope.started
-    tally = run.settled[outcome]
+    instruments = run.settled[outcome]
     is_slow = run.is_slow is not None and run.is_slow(duration)
     if scope.span is not None:
-        tally.traced.append((duration, scope.span.get_span_context()))
+        instruments.traced.append((duration, scope.span.get_span_context()))
         _end_spans(scope, item, outcome, error)
         return
-    durations = tally.values
+    durations = instruments.pending
     durations.append(duration)
-    if len(durations) >= FULL:
-        tally.drain()
-    if scope.why is not None:
-        if is_slow or scope.notable or outcome in _FAILURES:
+    if len(durations) >= FLUSH_SIZE:
+        instruments.drain()
+    if scope.drop_reason is not None:
+        if is_slow or scope.tail_kept or outcome in _FAILURES:
             _end_spans(scope, item, outcome, error)
         else:
-            leave_out(scope, scope.why)
+            count_suppressed(scope, scope.drop_reason)
 
 
 def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
@@ -141,37 +144,41 @@ def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: Ba
         a.FORGE_SKIP_REASON: item.skip[1] if item.skip else None,
         a.ERROR_TYPE: kind,
     }
-    if scope.spending is not None:
-        ended |= scope.spending.said_by(spans.FORGE_SAMPLE.type)
+    if scope.usage is not None:
+        ended |= scope.usage.attributes_of(spans.FORGE_SAMPLE.type)
     if scope.span is None:
-        record = Record(spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(run, item.sample), ended, error)
+        failure = message(error) if error is not None else None
+        template = SpanTemplate(
+            spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(run, item.sample), ended, failure
+        )
         links = _to_run(run) if run.telemetry.config.trace_per_sample else []
-        write_late(scope, record, [*links, *_to_earlier(item)])
-        scope.trail.clear()  # what is on it leads back here, over an error and its traceback
+        export_deferred(scope, template, [*links, *_to_earlier(run, item)])
+        scope.drop_steps()
         return
-    for link in _to_earlier(item):
+    for link in _to_earlier(run, item):
         scope.span.add_link(link.context)
-    end_span(scope.span, ended, error)
+    end_span(scope.span, ended, error, scope.at(scope.clock()))
     run.span_budget.correct(scope.spans - run.steps)
 
 
 def _abandon(scope: SampleScope, error: BaseException) -> None:
     """End the calls that were abandoned on a thread that cannot be stopped: what they still bring comes too late."""
-    lane = scope.busy
-    if lane is not None and scope.claim():
-        lane.end(scope, scope.busy_since, None, error)
-    for call in tuple(scope.calls):
-        call.close(None, error)
+    for call, opened in tuple(scope.open_calls.items()):
+        if isinstance(call, FastPath):
+            if scope.open_calls.pop(call, None) is not None:
+                call.abandon(scope, opened, error)
+        else:
+            call.close(None, error)
 
 
-def _to_earlier(item: Item) -> list[Link]:
+def _to_earlier(run: RunScope, item: Item) -> list[Link]:
     """Where the sample had failed before, the link to the trace of that. Which sample has is often known only after its
     admission, so it is made at the end.
     """
     if item.dead_letter is None or not item.dead_letter.carrier:
         return []
     earlier = trace.get_current_span(_propagator.extract(item.dead_letter.carrier)).get_span_context()
-    return [Link(earlier)] if earlier.is_valid else []
+    return [run.telemetry.spans.link(earlier)] if earlier.is_valid else []
 
 
 # The seams.

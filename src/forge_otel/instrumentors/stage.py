@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..engine.batch_lane import BatchLane
-from ..engine.call import CALL, Call, observe, observe_async
-from ..engine.lane import Lane
-from ..engine.operation import Emission, Ending, Operation, Point
-from ..engine.scopes import RUN, SAMPLE, SampleScope
-from ..patching import faults
+from ..engine.call import CALL, Call, observe
+from ..engine.fast_path import FastPath, observed
+from ..engine.operation import LogEvent, MetricPoint, Operation, Result
+from ..engine.scopes import SAMPLE, SampleScope
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
-from ..signals.metrics import FULL, Attributes
+from ..signals.metrics import Attributes
 from .errors import error_type
 
 if TYPE_CHECKING:
@@ -37,6 +37,12 @@ def current_sample(*_: Any) -> Sequence[SampleScope]:
 def samples_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[SampleScope]:
     """The samples of a batch."""
     return [scope for item in items if (scope := item.context.get(SAMPLE)) is not None]
+
+
+def own_sample(sample: Sample) -> Sample:
+    """A sample that a hook may change in place."""
+    own: Sample = dataclasses.replace(sample, measurements=copy.deepcopy(dict(sample.measurements)))
+    return own
 
 
 def ids_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[str]:
@@ -63,32 +69,32 @@ def _start_batch(_: StageExecutor, stage: Stage, items: Sequence[Item]) -> Attri
     }
 
 
-def _announce(call: Call) -> Sequence[Emission]:
+def _announce(call: Call) -> Sequence[LogEvent]:
     stage: Stage = call.arguments[1]
-    return [Emission(events.FORGE_STAGE_START, f"Stage started: {stage.name}")]
+    return [LogEvent(events.FORGE_STAGE_START, f"Stage started: {stage.name}")]
 
 
-def _end(call: Call, verdict: Verdict | None, error: BaseException | None) -> Ending:
+def _end(call: Call, verdict: Verdict | None, error: BaseException | None) -> Result:
     stage: Stage = call.arguments[1]
     if verdict is None:
         return _no_verdict(call, 1, error)
     said = _said(verdict)
     points = [
-        Point(metrics.FORGE_STAGE_EXECUTIONS),
-        Point(metrics.FORGE_STAGE_DURATION, verdict.duration),
-        Point(metrics.FORGE_STAGE_BUSY_TIME, verdict.busy),
+        MetricPoint(metrics.FORGE_STAGE_EXECUTIONS),
+        MetricPoint(metrics.FORGE_STAGE_DURATION, verdict.duration),
+        MetricPoint(metrics.FORGE_STAGE_BUSY_TIME, verdict.busy),
         *_retries(call, verdict.attempts),
     ]
     emissions = []
     if verdict.outcome.value == ForgeStageOutcome.ERROR:
-        points.append(Point(metrics.FORGE_STAGE_FAILURES))
+        points.append(MetricPoint(metrics.FORGE_STAGE_FAILURES))
         emissions.append(_failed(stage, verdict, verdict.attempts))
-    emissions.append(Emission(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, {verdict.outcome.value}", said))
-    notable = verdict.attempts > 1
-    return Ending(attributes=said, error=verdict.error, points=points, events=emissions, notable=notable)
+    emissions.append(LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, {verdict.outcome.value}", said))
+    tail_kept = verdict.attempts > 1
+    return Result(attributes=said, error=verdict.error, points=points, events=emissions, tail_kept=tail_kept)
 
 
-def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | None) -> Ending:
+def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | None) -> Result:
     stage, items = call.arguments[1:]
     if batch is None:
         return _no_verdict(call, len(items), error)
@@ -102,24 +108,26 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
         if verdict.outcome.value == ForgeStageOutcome.ERROR
     ]
     kinds = Counter(verdict.error_type for _, verdict in failures)
-    return Ending(
+    return Result(
         attributes=said,
         error=worst.error if worst is not None else None,
         points=[
             *(
-                Point(metrics.FORGE_STAGE_EXECUTIONS, n, {a.FORGE_STAGE_OUTCOME: outcome, a.FORGE_SKIP_REASON: reason})
+                MetricPoint(
+                    metrics.FORGE_STAGE_EXECUTIONS, n, {a.FORGE_STAGE_OUTCOME: outcome, a.FORGE_SKIP_REASON: reason}
+                )
                 for (outcome, reason), n in executions.items()
             ),
-            *(Point(metrics.FORGE_STAGE_FAILURES, n, {a.ERROR_TYPE: kind}) for kind, n in kinds.items()),
-            Point(metrics.FORGE_STAGE_DURATION, batch.duration),
-            Point(metrics.FORGE_STAGE_BUSY_TIME, batch.busy),
-            Point(metrics.FORGE_STAGE_BATCH_SIZE, len(items)),
+            *(MetricPoint(metrics.FORGE_STAGE_FAILURES, n, {a.ERROR_TYPE: kind}) for kind, n in kinds.items()),
+            MetricPoint(metrics.FORGE_STAGE_DURATION, batch.duration),
+            MetricPoint(metrics.FORGE_STAGE_BUSY_TIME, batch.busy),
+            MetricPoint(metrics.FORGE_STAGE_BATCH_SIZE, len(items)),
             *_retries(call, batch.attempts),
         ],
-        notable=batch.attempts > 1,
+        tail_kept=batch.attempts > 1,
         events=[
             *(_failed(stage, verdict, batch.attempts, item.sample.id) for item, verdict in failures),
-            Emission(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, batch of {len(items)}", said),
+            LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, batch of {len(items)}", said),
         ],
     )
 
@@ -133,7 +141,7 @@ _WORST_FIRST: tuple[str, ...] = (
 """A batch is a skip only if all of it was skipped."""
 
 
-def _no_verdict(call: Call, samples: int, error: BaseException | None) -> Ending:
+def _no_verdict(call: Call, samples: int, error: BaseException | None) -> Result:
     """The run ended first: by what was raised here, or while this went on. The run counts such executions, and nothing
     else about them.
     """
@@ -142,14 +150,14 @@ def _no_verdict(call: Call, samples: int, error: BaseException | None) -> Ending
         a.ERROR_TYPE: error_type(error) if error is not None else None,
     }
     stage: Stage = call.arguments[1]
-    return Ending(
+    return Result(
         attributes=said,
         error=error,
         points=[
-            Point(metrics.FORGE_STAGE_EXECUTIONS, samples),
-            Point(metrics.FORGE_STAGE_DURATION, call.elapsed),
+            MetricPoint(metrics.FORGE_STAGE_EXECUTIONS, samples),
+            MetricPoint(metrics.FORGE_STAGE_DURATION, call.elapsed),
         ],
-        events=[Emission(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, cancelled", said)],
+        events=[LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, cancelled", said)],
     )
 
 
@@ -161,10 +169,10 @@ def _said(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _failed(stage: Stage, verdict: Verdict, attempts: int, sample_id: str | None = None) -> Emission:
+def _failed(stage: Stage, verdict: Verdict, attempts: int, sample_id: str | None = None) -> LogEvent:
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     said = {a.ERROR_TYPE: verdict.error_type}
-    return Emission(
+    return LogEvent(
         events.FORGE_STAGE_EXCEPTION,
         f"Stage failed: {stage.name}, {verdict.error_type}, after {tries}",
         said if sample_id is None else {**said, a.FORGE_SAMPLE_ID: sample_id},
@@ -172,15 +180,43 @@ def _failed(stage: Stage, verdict: Verdict, attempts: int, sample_id: str | None
     )
 
 
-def _retries(call: Call, attempts: int) -> list[Point]:
+def _retries(call: Call, attempts: int) -> list[MetricPoint]:
     """The retries that were made: the last wait may have been cut short by the run's end."""
     points = []
     for attempt, kind, delay in call.notes[: attempts - 1]:
         points += [
-            Point(metrics.FORGE_STAGE_RETRIES, 1, {a.FORGE_STAGE_ATTEMPT: attempt, a.ERROR_TYPE: kind}),
-            Point(metrics.FORGE_STAGE_RETRY_WAIT_TIME, delay, {a.ERROR_TYPE: kind}),
+            MetricPoint(metrics.FORGE_STAGE_RETRIES, 1, {a.FORGE_STAGE_ATTEMPT: attempt, a.ERROR_TYPE: kind}),
+            MetricPoint(metrics.FORGE_STAGE_RETRY_WAIT_TIME, delay, {a.ERROR_TYPE: kind}),
         ]
     return points
+
+
+def _cache_key(verdict: Verdict) -> Hashable:
+    # In a single attempt that was not cut short the stage was busy all the time.
+    if verdict.attempts > 1 or verdict.outcome.value == ForgeStageOutcome.CANCELLED:
+        return None
+    return verdict.outcome, verdict.skip_reason, verdict.error_type
+
+
+def _usual() -> Callable[[Verdict], bool]:
+    from forge.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
+
+    success = StageOutcome.SUCCESS
+    return lambda verdict: verdict.outcome is success and verdict.attempts == 1
+
+
+def _usual_batch() -> Callable[[BatchVerdict], bool]:
+    is_usual = _usual()
+    return lambda batch: batch.attempts == 1 and all(map(is_usual, batch.verdicts))
+
+
+def _batch_values(call: Call, batch: BatchVerdict) -> Sequence[float]:
+    samples = len(call.scopes)
+    return samples, batch.duration, batch.busy, samples
+
+
+def _own_batch(batch: BatchVerdict) -> BatchVerdict:
+    return dataclasses.replace(batch, verdicts=tuple(map(copy.copy, batch.verdicts)))
 
 
 STAGE = Operation(
@@ -191,8 +227,11 @@ STAGE = Operation(
     end=_end,
     samples=current_sample,
     spends=True,
-    about=lambda _, __, sample: [sample.id],
+    sample_ids=lambda _, __, sample: [sample.id],
     hooks="stage",
+    hook_arguments=lambda _, stage, sample: (stage, own_sample(sample)),
+    hook_result=copy.copy,
+    cache_key=_cache_key,
 )
 STAGE_BATCH = Operation(
     name="a stage's batch",
@@ -202,146 +241,27 @@ STAGE_BATCH = Operation(
     end=_end_batch,
     samples=samples_of,
     spends=True,
-    about=ids_of,
+    sample_ids=ids_of,
     links_samples=True,
     hooks="stage",
-    subject=lambda _, stage, items: (stage, [item.sample for item in items]),
+    hook_arguments=lambda _, stage, items: (stage, [own_sample(item.sample) for item in items]),
+    hook_result=_own_batch,
+    values=_batch_values,
+    each=STAGE,
+    each_result=lambda batch: batch.verdicts,
 )
 
 
-class StageLane(Lane):
-    """A stage, which usually succeeds at the first attempt."""
+def fast_path(run: RunScope, stage: Stage) -> FastPath:
+    """The fast path of a stage, which usually succeeds at the first attempt."""
+    from forge.results import BatchVerdict, StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
 
-    __slots__ = ("_cancelled",)
-
-    def __init__(self, run: RunScope, stage: Stage) -> None:
-        from forge.results import StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
-
-        self._cancelled = StageOutcome.CANCELLED
-        super().__init__(run, STAGE, stage, {a.FORGE_STAGE_NAME: stage.name}, Verdict(outcome=StageOutcome.SUCCESS))
-
-    def likeness(self, result: Verdict) -> Hashable:
-        # In a single attempt that was not cut short the stage was busy all the time.
-        if result.attempts > 1 or result.outcome is self._cancelled:
-            return None
-        return result.outcome, result.skip_reason, result.error_type
-
-
-class StageBatchLane(BatchLane):
-    """A stage that takes batches, which usually succeed at the first attempt."""
-
-    __slots__ = ("_busy", "_duration", "_executions", "_sizes", "_success")
-
-    def __init__(self, run: RunScope, stage: Stage) -> None:
-        from forge.results import StageOutcome  # noqa: PLC0415 - there is a run, so it is imported
-
-        self._success = StageOutcome.SUCCESS
-        start, usual = {a.FORGE_STAGE_NAME: stage.name}, {a.FORGE_STAGE_OUTCOME: self._success.value}
-        super().__init__(run, STAGE_BATCH, start, usual, a.FORGE_STAGE_BATCH_SIZE)
-        self._executions = self.series(metrics.FORGE_STAGE_EXECUTIONS)
-        self._duration = self.series(metrics.FORGE_STAGE_DURATION)
-        self._busy = self.series(metrics.FORGE_STAGE_BUSY_TIME)
-        self._sizes = self.series(metrics.FORGE_STAGE_BATCH_SIZE)
-
-    def is_usual(self, result: BatchVerdict) -> bool:
-        success = self._success
-        return result.attempts == 1 and all(verdict.outcome is success for verdict in result.verdicts)
-
-    def count(self, size: int, result: BatchVerdict) -> None:
-        self._executions.append(size)
-        self._duration.append(result.duration)
-        self._busy.append(result.busy)
-        self._sizes.append(size)
-
-
-def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verdict]:
-    from forge.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
-
-    success, sample_of, full = StageOutcome.SUCCESS, SAMPLE.get, FULL  # what is local is found faster
-
-    def apply(self: StageExecutor, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
-        scope = sample_of()
-        if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
-            return observe(STAGE, layer, original, self, stage, sample)
-        if scope.span is not None:
-            return lane.trace(scope, original, self, stage, sample)
-        # From here on this is `apply_async` with `Lane.begin` and `Lane.ended` written out: it is the commonest call.
-        scope.busy = lane
-        scope.busy_since = started = scope.clock()
-        if scope.settled:
-            scope.busy = None
-            return original(self, stage, sample)
-        try:
-            verdict = original(self, stage, sample, started)
-        except BaseException as error:
-            lane.raised(scope, error)
-            raise
-        try:
-            if verdict.outcome is success and verdict.attempts == 1 and scope.spending is None:
-                duration = verdict.duration
-                scope.busy = None
-                trail = scope.trail
-                trail += lane.record, started, duration
-                if not scope.settled or scope.claim():
-                    durations = lane.durations
-                    durations.append(duration)
-                    if len(durations) >= full:
-                        lane.tally.drain()
-            else:
-                lane.ended(scope, verdict)
-        except Exception as fault:  # noqa: BLE001 - the call must go on without us
-            faults.suppress(fault, "the end of a stage")
-        try:
-            return verdict
-        finally:
-            del verdict  # see `Lane.trace`
-
-    return apply
-
-
-def _apply_async(original: Callable[..., Awaitable[Verdict]], layer: Layer) -> Callable[..., Awaitable[Verdict]]:
-    async def apply_async(self: StageExecutor, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
-        scope = SAMPLE.get()
-        if scope is None or scope.busy is not None or (lane := scope.stages.get(stage.name)) is None:
-            return await observe_async(STAGE, layer, original, self, stage, sample)
-        if scope.span is not None:
-            return await lane.trace_async(scope, original, self, stage, sample)
-        if not lane.begin(scope):
-            return await original(self, stage, sample)
-        started = scope.busy_since
-        try:
-            verdict = await original(self, stage, sample, started)
-        except BaseException as error:
-            lane.raised(scope, error)
-            raise
-        lane.ended(scope, verdict)
-        return verdict
-
-    return apply_async
-
-
-def _apply_batch(original: Callable[..., BatchVerdict], layer: Layer) -> Callable[..., BatchVerdict]:
-    def apply_batch(self: StageExecutor, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
-        run = RUN.get()
-        lane = run.stage_batches.get(stage.name) if run is not None else None
-        if lane is None or (call := lane.begin(self, stage, items)) is None:
-            return observe(STAGE_BATCH, layer, original, self, stage, items)
-        return lane.observe(call, original, self, stage, items)
-
-    return apply_batch
-
-
-def _apply_batch_async(
-    original: Callable[..., Awaitable[BatchVerdict]], layer: Layer
-) -> Callable[..., Awaitable[BatchVerdict]]:
-    async def apply_batch_async(self: StageExecutor, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
-        run = RUN.get()
-        lane = run.stage_batches.get(stage.name) if run is not None else None
-        if lane is None or (call := lane.begin(self, stage, items)) is None:
-            return await observe_async(STAGE_BATCH, layer, original, self, stage, items)
-        return await lane.observe_async(call, original, self, stage, items)
-
-    return apply_batch_async
+    start = {a.FORGE_STAGE_NAME: stage.name}
+    usual = Verdict(outcome=StageOutcome.SUCCESS)
+    if not stage.batch_size:
+        return FastPath(run, STAGE, start, (None, stage, None), usual)
+    batch = BatchVerdict(verdicts=(usual,), attempts=1, busy=0.0, duration=0.0)
+    return FastPath(run, STAGE_BATCH, start, (None, stage, [None]), batch)
 
 
 # Retries: an event at once, and counted with the verdict, as the run itself does.
@@ -357,7 +277,7 @@ def _retry_start(_: StageExecutor, stage: Stage, sample: Sample | None, *__: Any
     }
 
 
-def _retry_end(retry: Call, _: None, __: BaseException | None) -> Ending:
+def _retry_end(retry: Call, _: None, __: BaseException | None) -> Result:
     _, stage, _, error, attempt, delay = retry.arguments
     kind = error_type(error)
     # What goes by a lane is no call of its own before it has ended.
@@ -370,7 +290,7 @@ def _retry_end(retry: Call, _: None, __: BaseException | None) -> Ending:
         a.ERROR_TYPE: kind,
     }
     body = f"Stage retries: {stage.name}, {kind} in attempt {attempt}, the next one in {delay:.3g} s"
-    return Ending(events=[Emission(events.FORGE_STAGE_RETRY, body, said)])
+    return Result(events=[LogEvent(events.FORGE_STAGE_RETRY, body, said)])
 
 
 RETRY = Operation(name="a retry", start=_retry_start, end=_retry_end)
@@ -388,9 +308,9 @@ def _before_retry(original: Callable[..., None], layer: Layer) -> Callable[..., 
 _MODULE = "forge.executor"
 
 TARGETS = (
-    Target(_MODULE, "StageExecutor.apply", _apply),
-    Target(_MODULE, "StageExecutor.apply_async", _apply_async),
-    Target(_MODULE, "StageExecutor.apply_batch", _apply_batch),
-    Target(_MODULE, "StageExecutor.apply_batch_async", _apply_batch_async),
+    Target(_MODULE, "StageExecutor.apply", observed(STAGE, _usual)),
+    Target(_MODULE, "StageExecutor.apply_async", observed(STAGE, _usual)),
+    Target(_MODULE, "StageExecutor.apply_batch", observed(STAGE_BATCH, _usual_batch)),
+    Target(_MODULE, "StageExecutor.apply_batch_async", observed(STAGE_BATCH, _usual_batch)),
     Target(_MODULE, "StageExecutor.before_retry", _before_retry),
 )

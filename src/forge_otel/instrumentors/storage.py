@@ -6,19 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-
 from ..engine.call import Call, observe
-from ..engine.operation import Emission, Ending, Operation, Point
-from ..engine.scopes import RUN, SAMPLE
-from ..engine.write_lane import WriteLane
-from ..patching import faults
+from ..engine.fast_path import FastPath, observed
+from ..engine.operation import LogEvent, MetricPoint, Operation, Result
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStorageDirection as Direction
 from ..semconv.attributes import ForgeStorageOperation as Kind
-from ..semconv.attributes import ForgeStorageWriteResult
 from .errors import error_type
 
 if TYPE_CHECKING:
@@ -26,28 +21,24 @@ if TYPE_CHECKING:
     from forge.storage import ArtifactResult, ReadResult, SampleRecord, WriteResult
 
     from ..engine.scopes import RunScope
-    from ..semconv.definitions import Metric
-    from ..signals.metrics import Series
 
 
-def _operation(
-    kind: Kind, describe: Callable[[Call, Any], Ending], about: Callable[..., Sequence[str]] = lambda *_: ()
-) -> Operation:
-    """A storage operation; `describe` says what is special about its result, `about` which samples it is for."""
+def _operation(kind: Kind, describe: Callable[[Call, Any], Result], **more: Any) -> Operation:
+    """A storage operation; `describe` reads its result, `more` are further fields of the description."""
 
-    def end(call: Call, result: Any, error: BaseException | None) -> Ending:
-        duration = Point(metrics.FORGE_STORAGE_OPERATION_DURATION, call.elapsed)
+    def end(call: Call, result: Any, error: BaseException | None) -> Result:
+        duration = MetricPoint(metrics.FORGE_STORAGE_OPERATION_DURATION, call.elapsed)
         if error is None:
             ending = describe(call, result)
-            return Ending(attributes=ending.attributes, points=[duration, *ending.points], events=ending.events)
+            return Result(attributes=ending.attributes, points=[duration, *ending.points], events=ending.events)
         said = {a.ERROR_TYPE: error_type(error)}
         backend = call.attributes[a.FORGE_STORAGE_BACKEND]
         body = f"Storage failed: {kind.value} {backend}, {said[a.ERROR_TYPE]}"
-        return Ending(
+        return Result(
             attributes=said,
             error=error,
             points=[duration],
-            events=[Emission(events.FORGE_STORAGE_EXCEPTION, body, said, error)],
+            events=[LogEvent(events.FORGE_STORAGE_EXCEPTION, body, said, error)],
         )
 
     return Operation(
@@ -55,51 +46,53 @@ def _operation(
         span=spans.FORGE_STORAGE,
         start=lambda store, *_: {a.FORGE_STORAGE_BACKEND: store.backend, a.FORGE_STORAGE_OPERATION: kind.value},
         end=end,
-        about=about,
+        **more,
     )
 
 
-def _io(direction: Direction, size: int) -> Point:
-    return Point(metrics.FORGE_STORAGE_IO, size, {a.FORGE_STORAGE_DIRECTION: direction.value})
+def _io(direction: Direction, size: int) -> MetricPoint:
+    return MetricPoint(metrics.FORGE_STORAGE_IO, size, {a.FORGE_STORAGE_DIRECTION: direction.value})
 
 
-def _written(call: Call, result: WriteResult) -> Ending:
+def _written(call: Call, result: WriteResult) -> Result:
     records: Sequence[SampleRecord] = call.arguments[1]
     outcomes = Counter(result.outcomes)
     changes = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
     said = {a.FORGE_STORAGE_SIZE: result.size}
     only = {a.FORGE_SAMPLE_ID: records[0].id} if len(records) == 1 else {}
-    return Ending(
+    return Result(
         attributes=said,
         points=[
             *(
-                Point(metrics.FORGE_STORAGE_SAMPLES_WRITTEN, number, {a.FORGE_STORAGE_WRITE_RESULT: outcome.value})
+                MetricPoint(
+                    metrics.FORGE_STORAGE_SAMPLES_WRITTEN, number, {a.FORGE_STORAGE_WRITE_RESULT: outcome.value}
+                )
                 for outcome, number in outcomes.items()
             ),
             _io(Direction.WRITE, result.size),
         ],
-        events=[Emission(events.FORGE_STORAGE_SAMPLE_WRITE, f"Samples written: {changes}", {**said, **only})],
+        events=[LogEvent(events.FORGE_STORAGE_SAMPLE_WRITE, f"Samples written: {changes}", {**said, **only})],
     )
 
 
-def _found(_: Call, result: ReadResult) -> Ending:
-    return Ending(
+def _found(_: Call, result: ReadResult) -> Result:
+    return Result(
         attributes={a.FORGE_STORAGE_SIZE: result.size},
         points=[
-            Point(metrics.FORGE_STORAGE_SAMPLES_READ, len(result.samples)),
+            MetricPoint(metrics.FORGE_STORAGE_SAMPLES_READ, len(result.samples)),
             _io(Direction.READ, result.size),
         ],
     )
 
 
-def _values_found(_: Call, values: dict[str, bytes]) -> Ending:
+def _values_found(_: Call, values: dict[str, bytes]) -> Result:
     size = sum(map(len, values.values()))
-    return Ending(attributes={a.FORGE_STORAGE_SIZE: size}, points=[_io(Direction.READ, size)])
+    return Result(attributes={a.FORGE_STORAGE_SIZE: size}, points=[_io(Direction.READ, size)])
 
 
-def _letters_found(_: Call, letters: Sequence[DeadLetter]) -> Ending:
+def _letters_found(_: Call, letters: Sequence[DeadLetter]) -> Result:
     size = sum(len(letter.data or b"") for letter in letters)
-    return Ending(attributes={a.FORGE_STORAGE_SIZE: size}, points=[_io(Direction.READ, size)])
+    return Result(attributes={a.FORGE_STORAGE_SIZE: size}, points=[_io(Direction.READ, size)])
 
 
 def _artifact(result: ArtifactResult) -> dict[str, Any]:
@@ -110,34 +103,49 @@ def _artifact(result: ArtifactResult) -> dict[str, Any]:
     }
 
 
-def _uploaded(_: Call, result: ArtifactResult) -> Ending:
+def _uploaded(_: Call, result: ArtifactResult) -> Result:
     said = _artifact(result)
     how = "deduplicated" if result.deduplicated else f"{result.size} bytes"
-    return Ending(
+    return Result(
         attributes=said,
         points=[
-            Point(metrics.FORGE_STORAGE_ARTIFACTS_UPLOADED),
+            MetricPoint(metrics.FORGE_STORAGE_ARTIFACTS_UPLOADED),
             _io(Direction.WRITE, 0 if result.deduplicated else result.size),
         ],
-        events=[Emission(events.FORGE_STORAGE_ARTIFACT_UPLOAD, f"Artifact uploaded: {result.key}, {how}", said)],
+        events=[LogEvent(events.FORGE_STORAGE_ARTIFACT_UPLOAD, f"Artifact uploaded: {result.key}, {how}", said)],
     )
 
 
-def _downloaded(_: Call, result: ArtifactResult) -> Ending:
+def _downloaded(_: Call, result: ArtifactResult) -> Result:
     said = {**_artifact(result), a.FORGE_ARTIFACT_DEDUPLICATED: None}
     body = f"Artifact downloaded: {result.key}, {result.size} bytes"
-    return Ending(
+    return Result(
         attributes=said,
-        points=[Point(metrics.FORGE_STORAGE_ARTIFACTS_DOWNLOADED), _io(Direction.READ, result.size)],
-        events=[Emission(events.FORGE_STORAGE_ARTIFACT_DOWNLOAD, body, said)],
+        points=[MetricPoint(metrics.FORGE_STORAGE_ARTIFACTS_DOWNLOADED), _io(Direction.READ, result.size)],
+        events=[LogEvent(events.FORGE_STORAGE_ARTIFACT_DOWNLOAD, body, said)],
     )
 
 
-def _deleted(_: Call, __: Any) -> Ending:
-    return Ending()
+def _deleted(_: Call, __: Any) -> Result:
+    return Result()
 
 
-WRITE = _operation(Kind.WRITE, _written, lambda _, records: [record.id for record in records])
+def _has_outcomes(result: WriteResult) -> bool:
+    return bool(result.outcomes)
+
+
+def _write_values(call: Call, result: WriteResult) -> Sequence[float | None]:
+    numbers = Counter(result.outcomes)
+    return call.elapsed, *(numbers[outcome] or None for outcome in type(result.outcomes[0])), result.size
+
+
+WRITE = _operation(
+    Kind.WRITE,
+    _written,
+    sample_ids=lambda _, records: [record.id for record in records],
+    subject=lambda store, _: store,
+    values=_write_values,
+)
 READ = _operation(Kind.READ, _found)
 QUERY = _operation(Kind.QUERY, _found)
 LOOK_UP = _operation(Kind.QUERY, _values_found)
@@ -147,50 +155,12 @@ UPLOAD = _operation(Kind.UPLOAD, _uploaded)
 DOWNLOAD = _operation(Kind.DOWNLOAD, _downloaded)
 
 
-def write_lane(run: RunScope, store: SQLStorage) -> WriteLane:
-    """The lane of the writes that a run makes itself."""
-    attributes = {**WRITE.start(store), **run.identity}
+def fast_path(run: RunScope, store: SQLStorage) -> FastPath:
+    """The fast path of the writes that a run makes itself."""
+    from forge.storage import WriteOutcome, WriteResult  # noqa: PLC0415 - there is a run, so it is imported
 
-    def series(metric: Metric, **more: str) -> Series:
-        return run.telemetry.series.get(metric, {**attributes, **more})
-
-    duration = series(metrics.FORGE_STORAGE_OPERATION_DURATION)
-    io = series(metrics.FORGE_STORAGE_IO, **{a.FORGE_STORAGE_DIRECTION: Direction.WRITE.value})
-    outcomes = {
-        result.value: series(metrics.FORGE_STORAGE_SAMPLES_WRITTEN, **{a.FORGE_STORAGE_WRITE_RESULT: result.value})
-        for result in ForgeStorageWriteResult
-    }
-
-    def count(seconds: float, result: WriteResult) -> None:
-        duration.append(seconds)
-        io.append(result.size)
-        for outcome, number in Counter(result.outcomes).items():
-            outcomes[outcome].append(number)
-
-    return WriteLane(run, WRITE, attributes, count)
-
-
-def _lane_of(store: SQLStorage, records: Sequence[SampleRecord]) -> WriteLane | None:
-    """Where a write goes by that the run makes itself, if none of its samples is traced."""
-    run = RUN.get()
-    lane = run.writes.get(id(store)) if run is not None else None
-    if run is None or lane is None or SAMPLE.get() is not None or not is_instrumentation_enabled():
-        return None
-    if run.chosen and not run.chosen.isdisjoint([record.id for record in records]):
-        return None
-    return lane
-
-
-def _write(original: Callable[..., WriteResult], layer: Layer) -> Callable[..., WriteResult]:
-    def write(self: SQLStorage, records: Sequence[SampleRecord]) -> WriteResult:
-        lane = None
-        with faults.protected(f"the start of {WRITE.name}"):
-            lane = _lane_of(self, records)
-        if lane is not None:
-            return lane.call(original, self, records)
-        return observe(WRITE, layer, original, self, records)
-
-    return write
+    # With each outcome once, so that there is a series for each of them.
+    return FastPath(run, WRITE, WRITE.start(store), (store, ()), WriteResult(tuple(WriteOutcome), 0))
 
 
 def _read(original: Callable[..., ReadResult], layer: Layer) -> Callable[..., ReadResult]:
@@ -277,7 +247,7 @@ def _delete_artifact(original: Callable[..., bool], layer: Layer) -> Callable[..
 _SQL, _ARTIFACTS = "forge.storage.sql", "forge.storage.artifacts"
 
 TARGETS = (
-    Target(_SQL, "SQLStorage.write", _write),
+    Target(_SQL, "SQLStorage.write", observed(WRITE, lambda: _has_outcomes)),
     Target(_SQL, "SQLStorage.read", _read),
     Target(_SQL, "SQLStorage.query", _query),
     Target(_SQL, "SQLStorage.measured", _measured),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..engine.detected_usage import used_in
-from ..engine.operation import Emission, Point
+from ..engine.detected_usage import usage_attributes
+from ..engine.operation import LogEvent, MetricPoint
 from ..semconv import attributes as a
 from ..semconv import events, metrics
 from ..semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from forge.runner import MeasurementSummary, StageSummary
 
 
-def last_run(result: RunResult) -> Iterator[Point]:
+def last_run(result: RunResult) -> Iterator[MetricPoint]:
     """Gauges of the run that ended last."""
     ledger = result.ledger
     for outcome in ForgeSampleOutcome:
         count = getattr(ledger, outcome.value)
-        yield Point(metrics.FORGE_PIPELINE_SAMPLE_COUNT, count, {a.FORGE_SAMPLE_OUTCOME: outcome.value})
+        yield MetricPoint(metrics.FORGE_PIPELINE_SAMPLE_COUNT, count, {a.FORGE_SAMPLE_OUTCOME: outcome.value})
     # What was skipped, split or unchanged has neither succeeded nor failed.
     tried = ledger.ready + ledger.dlq + ledger.failed
     if tried:
-        yield Point(metrics.FORGE_PIPELINE_SUCCESS_RATIO, ledger.ready / tried)
+        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_RATIO, ledger.ready / tried)
     for measured in result.measurements:
         lookups = measured.cached + measured.computed + measured.errors
         if lookups:
             of = {a.FORGE_MEASUREMENT_KEY: measured.key}
-            yield Point(metrics.FORGE_MEASUREMENT_CACHE_HIT_RATIO, measured.cached / lookups, of)
-    yield Point(metrics.FORGE_PIPELINE_END_TIME, result.ended)
+            yield MetricPoint(metrics.FORGE_MEASUREMENT_CACHE_HIT_RATIO, measured.cached / lookups, of)
+    yield MetricPoint(metrics.FORGE_PIPELINE_END_TIME, result.ended)
     if result.outcome.value == ForgeRunOutcome.COMPLETED:
-        yield Point(metrics.FORGE_PIPELINE_SUCCESS_TIME, result.ended)
+        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_TIME, result.ended)
 
 
-def summaries(result: RunResult, more: Attributes) -> Iterator[Emission]:
+def summaries(result: RunResult, more: Attributes) -> Iterator[LogEvent]:
     """The summary events; `more` is what the one of the pipeline says beside what the result does."""
     ledger = result.ledger
-    yield Emission(
+    yield LogEvent(
         events.FORGE_PIPELINE_SUMMARY,
         str(result),
         {
@@ -55,7 +55,7 @@ def summaries(result: RunResult, more: Attributes) -> Iterator[Emission]:
             a.FORGE_SUMMARY_FAILED: ledger.failed,
             a.FORGE_SUMMARY_IMBALANCE: ledger.imbalance,
             a.FORGE_SUMMARY_DURATION: result.duration,
-            a.FORGE_COST_AMOUNT: used_in(result.cost.charges)[a.FORGE_COST_AMOUNT],
+            a.FORGE_COST_AMOUNT: usage_attributes(result.cost.charges)[a.FORGE_COST_AMOUNT],
             a.FORGE_SUMMARY_INPUT_DIGEST: result.input_digest,
             a.VCS_REF_HEAD_REVISION: result.revision,
         },
@@ -66,12 +66,12 @@ def summaries(result: RunResult, more: Attributes) -> Iterator[Emission]:
         yield _measurement_summary(measurement)
 
 
-def _stage_summary(stage: StageSummary) -> Emission:
+def _stage_summary(stage: StageSummary) -> LogEvent:
     body = (
         f"Stage {stage.name}: executions {stage.executions}, errors {stage.errors}, skips {stage.skips}, "
         f"retries {stage.retries}"
     )
-    return Emission(
+    return LogEvent(
         events.FORGE_STAGE_SUMMARY,
         body,
         {
@@ -89,12 +89,12 @@ def _stage_summary(stage: StageSummary) -> Emission:
     )
 
 
-def _measurement_summary(measurement: MeasurementSummary) -> Emission:
+def _measurement_summary(measurement: MeasurementSummary) -> LogEvent:
     body = (
         f"Measurement {measurement.key}: computed {measurement.computed}, cached {measurement.cached}, "
         f"errors {measurement.errors}"
     )
-    return Emission(
+    return LogEvent(
         events.FORGE_MEASUREMENT_SUMMARY,
         body,
         {

@@ -10,9 +10,10 @@ from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+"""The key under which a context holds its span."""
 
 
 def with_span(span: Span, around: Context) -> Context:
     """`trace.set_span_in_context`, which copies the context twice."""
-    return Context({**around, _KEY: span})
+    return Context({**around, SPAN_KEY: span})

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 Attributes = Mapping[str, Any]
 """Attributes by name; those that are None are left out wherever they are written."""
 
-FULL: Final = 2048
+FLUSH_SIZE: Final = 2048
 """How many values wait at the most before they are written."""
 
-PATIENCE: Final = 1.0
+LOCK_TIMEOUT: Final = 1.0
 """Seconds that a collection waits at the most for a thread that is writing a buffer."""
 
 
@@ -37,20 +37,20 @@ class Buffer:
     `list.append` is atomic, with and without the global interpreter lock, so threads append without a lock of ours.
     """
 
-    __slots__ = ("_lock", "_write", "name", "values")
+    __slots__ = ("_lock", "_write", "name", "pending")
 
     def __init__(self, name: str, write: Callable[..., None]) -> None:
-        self.values: list[Any] = []
-        """Whoever appends here itself calls `drain` when there are `FULL` of them."""
+        self.pending: list[Any] = []
+        """Whoever appends here itself calls `drain` when there are `FLUSH_SIZE` of them."""
         self.name = name
         self._write = write
         self._lock = threading.Lock()
 
     def append(self, value: Any) -> None:
         """Add a value."""
-        values = self.values
+        values = self.pending
         values.append(value)
-        if len(values) >= FULL:
+        if len(values) >= FLUSH_SIZE:
             self.drain()
 
     def drain(self, patience: float = 0) -> None:
@@ -58,10 +58,10 @@ class Buffer:
         if not self._lock.acquire(timeout=patience):
             return
         try:
-            count = len(self.values)
+            count = len(self.pending)
             if count:
-                chunk = self.values[:count]
-                del self.values[:count]
+                chunk = self.pending[:count]
+                del self.pending[:count]
                 with faults.protected(f"the metric {self.name}"):
                     self._write(chunk)
         finally:
@@ -69,7 +69,7 @@ class Buffer:
 
     def forget(self) -> None:
         """In a forked process: what is here is the parent's, and so is whoever holds the lock."""
-        self.values.clear()
+        self.pending.clear()
         self._lock = threading.Lock()
 
 
@@ -161,7 +161,7 @@ class Series(Buffer):
         return True
 
 
-class Tally(Buffer):
+class BoundInstruments(Buffer):
     """Durations of what happens for every sample of a run: they go into a histogram, counters say how many there were,
     and others how many seconds. Any of them may be absent.
     """
@@ -238,14 +238,14 @@ class SeriesTable:
 
     def release(self, buffer: Buffer) -> None:
         """Write what is in a buffer that nobody uses any more."""
-        buffer.drain(PATIENCE)
+        buffer.drain(LOCK_TIMEOUT)
         self._buffers.remove(buffer)
 
     def drain(self) -> None:
         """Write all that waits."""
         for buffer in tuple(self._buffers):
-            if buffer.values:
-                buffer.drain(PATIENCE)
+            if buffer.pending:
+                buffer.drain(LOCK_TIMEOUT)
 
     def forget(self) -> None:
         """In a forked process: what waits is the parent's."""

@@ -1,22 +1,109 @@
-"""Spans: what they are called, what they start with, how they end, and the ids of those that are written later."""
+"""Spans: started, exported after the fact, ended; their names and attributes."""
 
 from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.trace import SpanContext
+from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, SpanContext, get_current_span, set_span_in_context
 
 from .exceptions import message
-from .sdk.spans import describe
+from .sdk import PLAIN
+from .sdk.spans import LightSpans, decides
+from .sdk.spans import end_span as _end_span
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, SpanKind, Tracer
 
     from ..semconv import definitions
+
+
+class Spans:
+    """The spans of one tracer: light ones where nobody could tell the difference, else those that it starts."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._ids = ReservedIds(tracer)
+        self.light = LightSpans(tracer)
+        self.reserve = self._ids.reserve
+        self.restore = self._ids.restore
+
+    def start(  # noqa: PLR0917 - those of `Tracer.start_span`, in its order
+        self,
+        name: str,
+        context: Context | None,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        links: Sequence[Link],
+        start_time: int,
+    ) -> Span:
+        """Start a span below the one that is current in a context, by default the current one."""
+        light = self.light.current()
+        if light is not None:
+            parent = get_current_span(context).get_span_context()
+            if decides(parent) and PLAIN.issuperset(map(type, attributes.values())):
+                return light.begin(name, light.child_of(parent), parent, attributes, start_time, kind, links)  # type: ignore[no-any-return]
+        return self._tracer.start_span(
+            name,
+            context,
+            kind,
+            attributes,
+            links,
+            start_time,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+
+    def export(  # noqa: PLR0917 - what a span is made of
+        self,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        links: Sequence[Link],
+        failure: str | None,
+        start_time: int,
+        end_time: int,
+    ) -> tuple[SpanContext, bool]:
+        """Export a span that is over, with a reserved context, below a parent or as a root.
+
+        Returns its context, in which the sampler may have cleared the sampled flag, and whether it was recorded.
+        """
+        light = self.light.current()
+        if (
+            light is not None
+            and parent is not None
+            and decides(parent)
+            and PLAIN.issuperset(map(type, attributes.values()))
+        ):
+            own = SpanContext(context.trace_id, context.span_id, False, parent.trace_flags, parent.trace_state)
+            span = light.begin(name, own, parent, attributes, start_time, kind, links)
+        else:
+            above = set_span_in_context(NonRecordingSpan(parent) if parent is not None else INVALID_SPAN)
+            with self._ids.used(context):
+                span = self._tracer.start_span(
+                    name,
+                    above,
+                    kind,
+                    attributes,
+                    links,
+                    start_time,
+                    record_exception=False,
+                    set_status_on_exception=False,
+                )
+        recorded = span.is_recording()
+        _end_span(span, {}, failure, end_time)
+        return span.get_span_context(), recorded
+
+    def link(self, context: SpanContext) -> Link:
+        """A link to a span."""
+        light = self.light.current()
+        return light.link(context) if light is not None else Link(context)
 
 
 class ReservedIds:
@@ -72,16 +159,13 @@ class ReservedIds:
         return getattr(self.generator, name)
 
 
-def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int | None = None) -> None:
-    """Say how it ended; now, or at a Unix time in nanoseconds."""
-    try:
-        describe(span, given(ended), message(error) if error is not None else None)
-    finally:
-        span.end(at)
+def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int) -> None:
+    """End a span at a Unix time in nanoseconds."""
+    _end_span(span, without_none(ended), message(error) if error is not None else None, at)
 
 
-def given(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the attributes that have a value."""
+def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that have a value."""
     return {name: value for name, value in attributes.items() if value is not None}
 
 

@@ -21,8 +21,7 @@ from .observables import State
 from .sdk import histograms, is_sdk
 from .sdk.log_records import Records
 from .sdk.providers import readers_of
-from .sdk.spans import Spans
-from .spans import ReservedIds
+from .spans import Spans
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -39,10 +38,10 @@ SCOPE_NAME: Final = "forge_otel"
 class LiveRun(Protocol):
     """A run that buffers values of its own."""
 
-    def close_lanes(self) -> None:
+    def close(self) -> None:
         """Write what waits, and buffer nothing any more."""
 
-    def forget_lanes(self) -> None:
+    def forget(self) -> None:
         """Buffer nothing any more, in a forked process, where what waits is the parent's."""
 
 
@@ -105,11 +104,11 @@ class Telemetry:
     def close(self) -> None:
         """Write what waits, and stop observing and counting faults. Flushes nothing: the providers are the user's."""
         for run in tuple(self.runs):
-            run.close_lanes()
+            run.close()
         self.series.drain()
         self._forget_faults()
         self.state.close()
-        self.ids.restore()
+        self.spans.restore()
 
     def forget(self) -> None:
         """The same in a forked process, where what waits is the parent's. Takes no lock: another thread may have held
@@ -117,14 +116,13 @@ class Telemetry:
         """
         self.series.forget()
         for run in tuple(self.runs):
-            run.forget_lanes()
+            run.forget()
         self._forget_faults()
         self.state.close()
-        self.ids.restore()
+        self.spans.restore()
 
     def _take_tracer(self) -> None:
         self._tracer = trace.get_tracer(SCOPE_NAME, __version__, self._tracer_provider, SCHEMA_URL)
-        self.ids = ReservedIds(self._tracer)
         self.spans = Spans(self._tracer)
 
     def _look_at_providers(self) -> None:

@@ -143,7 +143,7 @@ def _short_ways() -> Iterator[Finding]:
     if switched_off():
         yield Finding("ok", "speed", f"{SWITCH}=off: only what the SDK has in public is used")
         return
-    ways = {"durations": histograms.works(), "spans": spans.known(), "events": log_records.whole()}
+    ways = {"durations": histograms.works(), "spans": spans.light_spans(), "events": log_records.whole()}
     unknown = [what for what, known in ways.items() if not known]
     if unknown:
         said = f"only what this SDK has in public is used for {' and '.join(unknown)}: it is not one that we know"

@@ -1,167 +1,357 @@
-"""Spans of which the attributes and the status are set in a fraction of the time that `start_span`, `set_attributes`
-and `set_status` of the SDK take.
+"""Spans that cost a fraction of the SDK's until somebody else touches them.
 
-They copy and check each attribute. Ours are of names and types that they take as they are.
+Most spans of ours are never looked at while they are open: they get a context, a few attributes of known types, and an
+end. A light span is an instance of the SDK's `Span` whose state is incomplete. Whatever reads or changes what it lacks
+completes it by the SDK's own constructor, and from then on it is a span of the SDK like any other. One that was never
+touched goes to the span processors as it is.
+
+Who must see a span start sees it: where a sampler decides by more than the parent, or a span processor does something
+when a span starts or is about to end, the tracer starts the spans.
 """
 
 from __future__ import annotations
 
-import functools
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from . import PLAIN, is_sdk, tested
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Link, Span, SpanKind, Tracer
+    from opentelemetry.trace import Span, Tracer
 
-_OK, _ERROR = StatusCode.OK, StatusCode.ERROR  # an enum's members are found slowly
+_ERROR, _INTERNAL = StatusCode.ERROR, SpanKind.INTERNAL  # an enum's members are found slowly
 
 _MOST_ATTRIBUTES: Final = 64
 """No span of ours has so many."""
 
+_new = object.__new__
+_lock = threading.Lock()
+"""Held for a moment by whoever completes or ends a light span."""
 
-class Spans:
-    """Starts spans."""
 
-    __slots__ = ("_looked", "_takes_them_later", "_tracer")
+def _renew_lock() -> None:
+    global _lock  # noqa: PLW0603 - another thread may have held it when the process was forked
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+class LightSpans:
+    """The class of light spans for one tracer, as long as nobody could tell the difference."""
+
+    __slots__ = (
+        "_behind",
+        "_config",
+        "_made",
+        "_processor",
+        "_resource",
+        "_sampler",
+        "_supported",
+        "_tracer",
+        "why_not",
+    )
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer: Any = tracer
-        self._takes_them_later = is_sdk(type(tracer)) and known() is not None
-        """Whether attributes can be put into a span of this tracer that has started, unless somebody looks before."""
-        self._looked: tuple[Any, bool] = (), False
-        """Who was there to look at the attributes of a span that starts, and whether they do not."""
+        self.why_not: str | None = None
+        """The reason for which the tracer starts the spans; None where they are light."""
+        self._sampler: Any = None
+        self._processor: Any = None
+        self._behind: Any = None
+        self._config: Any = None
+        self._resource: Any = None
+        self._made: Any = None
+        self._supported = is_sdk(type(tracer)) and light_spans() is not None
+        if self._supported:
+            self._look()
+        else:
+            self.why_not = "the tracer is not one of an SDK that is known"
 
-    def start(  # noqa: PLR0917 - those of `Tracer.start_span`, in its order
-        self,
-        name: str,
-        context: Context | None,
-        kind: SpanKind,
-        attributes: Mapping[str, Any],
-        links: Sequence[Link] = (),
-        start_time: int | None = None,
-    ) -> Span:
-        """Start a span."""
-        tracer, put = self._tracer, self._takes_them_later and self._nobody_looks()
-        span: Span = tracer.start_span(
-            name,
-            context,
-            kind,
-            None if put else attributes,
-            links,
-            start_time,
-            record_exception=False,
-            set_status_on_exception=False,
-        )
-        if put:
-            describe(span, attributes)
-        return span
+    def current(self) -> Any:
+        """The class for what the tracer's provider has now; None where the tracer must start spans.
 
-    def _nobody_looks(self) -> bool:
-        """Whether neither the sampler nor any processor would see that the attributes come a moment later."""
-        sampler, processor = self._tracer.sampler, self._tracer.span_processor
-        there = sampler, processor, getattr(processor, "_span_processors", None)
-        looked = self._looked
-        if looked[0] != there:  # processors can be added at any time
-            self._looked = looked = there, _is_blind(sampler) and _are_blind(processor)
-        return looked[1]
+        Sampler, processors and configuration of a provider may change at any time.
+        """
+        if not self._supported:
+            return None
+        tracer = self._tracer
+        processor = tracer.span_processor
+        if (
+            processor is self._processor
+            and processor._span_processors is self._behind
+            and tracer.sampler is self._sampler
+            and tracer._tracer_config is self._config
+            and tracer.resource is self._resource
+        ):
+            return self._made
+        return self._look()
+
+    def _look(self) -> Any:
+        tracer = self._tracer
+        processor = tracer.span_processor
+        made: Any = light_spans()
+        self.why_not = _why_not(tracer)
+        self._made = made(tracer) if self.why_not is None else None
+        self._sampler, self._config, self._resource = tracer.sampler, tracer._tracer_config, tracer.resource
+        self._processor, self._behind = processor, getattr(processor, "_span_processors", None)
+        return self._made
 
 
-def _is_blind(sampler: Any) -> bool:
-    """Whether a sampler does not look at attributes, as far as that is known."""
-    from opentelemetry.sdk.trace import sampling  # noqa: PLC0415 - it is there, since there is a sampler
+def decides(parent: SpanContext) -> bool:
+    """True if samplers that follow the parent take a span below this one."""
+    return parent.is_valid and not parent.is_remote and parent.trace_flags.sampled
+
+
+def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end_time: int | None = None) -> None:
+    """End a span of ours with its last attributes and, if it failed, the message of its error."""
+    kind: Any = type(span)
+    is_light = end_time is not None and getattr(kind, "is_light", False)
+    if is_light and kind.end_light(span, attributes, failure, end_time):
+        return
+    try:
+        span.set_attributes(attributes)
+        if failure is not None:
+            span.set_status(Status(_ERROR, failure))
+    finally:
+        span.end(end_time)
+
+
+def _why_not(tracer: Any) -> str | None:
+    """Why the spans of a tracer cannot be light: something would not see what it sees of the SDK's own spans."""
+    from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, _tracer_metrics  # noqa: PLC0415 - the SDK is there
+
+    if not tracer._tracer_config.is_enabled:
+        return "a tracer configurator has switched the tracer off"
+    if type(tracer._tracer_metrics) is not _tracer_metrics.NoOpTracerMetrics:
+        return "the SDK counts its own spans"
+    limits = tracer._span_limits
+    most = limits.max_span_attributes
+    if limits.max_span_attribute_length is not None or (most is not None and most < _MOST_ATTRIBUTES):
+        return "span attributes are limited"
+    if not _follows_parent(tracer.sampler):
+        return f"the sampler {type(tracer.sampler).__name__} decides on each span"
+    if type(tracer.span_processor) is not SynchronousMultiSpanProcessor:
+        return f"spans go to a {type(tracer.span_processor).__name__}"
+    for processor in tracer.span_processor._span_processors:
+        if not _sees_ends_only(processor):
+            return f"{type(processor).__name__} looks at spans that start"
+    return None
+
+
+def _follows_parent(sampler: Any) -> bool:
+    """True if a sampler takes every span below a sampled one of this process, and adds nothing to it."""
+    from opentelemetry.sdk.trace import sampling  # noqa: PLC0415 - the SDK is there
 
     decides = _function(sampler, "should_sample")
     if decides is sampling.ParentBased.should_sample:
-        return all(_is_blind(asked) for asked in vars(sampler).values())
-    return decides in {sampling.StaticSampler.should_sample, sampling.TraceIdRatioBased.should_sample}
+        return _follows_parent(sampler._local_parent_sampled)
+    return decides is sampling.StaticSampler.should_sample and sampler._decision is sampling.Decision.RECORD_AND_SAMPLE
 
 
-def _are_blind(processor: Any) -> bool:
-    """Whether the processors behind this one do nothing when a span starts, as far as that is known."""
-    from opentelemetry.sdk.trace import SpanProcessor, SynchronousMultiSpanProcessor, export  # noqa: PLC0415 - as above
+def _sees_ends_only(processor: Any) -> bool:
+    """True if a span processor does nothing before a span has ended."""
+    from opentelemetry.sdk.trace import SpanProcessor, export  # noqa: PLC0415 - the SDK is there
 
-    if type(processor) is not SynchronousMultiSpanProcessor:
-        return False
-    nothing = (SpanProcessor.on_start, export.BatchSpanProcessor.on_start, export.SimpleSpanProcessor.on_start)
-    return all(_function(behind, "on_start") in nothing for behind in processor._span_processors)
+    idle = SpanProcessor, export.BatchSpanProcessor, export.SimpleSpanProcessor
+    methods = ("on_start", "_on_ending")
+    return all(_function(processor, method) in [getattr(each, method) for each in idle] for method in methods)
 
 
 def _function(of: Any, method: str) -> Any:
-    """What a method calls; None where it is something else than a method."""
+    """The function behind a method; None where it is something else than a method."""
     return getattr(getattr(of, method, None), "__func__", None)
 
 
-def describe(span: Span, attributes: Mapping[str, Any], failure: str | None = None) -> None:
-    """Set attributes on a span that is ours alone; and what the error says, if it failed."""
-    if (
-        _takes_as_it_is(type(span))
-        and PLAIN.issuperset(map(type, attributes.values()))
-        and _put(span, attributes, failure)
-    ):
-        return
-    span.set_attributes(attributes)
-    if failure is not None:
-        span.set_status(Status(_ERROR, failure))
-
-
-@functools.lru_cache(maxsize=32)
-def _takes_as_it_is(kind: type) -> bool:
-    return is_sdk(kind) and kind is known()
-
-
-def _put(span: Any, attributes: Mapping[str, Any], failure: str | None) -> bool:
-    """Without a check; False where one is needed."""
-    if not _allow_all(span._limits):
-        return False
-    with span._lock:
-        if span._end_time is not None:
-            return False
-        held = span._attributes
-        with held._lock:
-            held._dict.update(attributes)
-        if failure is not None and span._status._status_code is not _OK:  # what says OK has the last word
-            span._status = Status(_ERROR, failure)
-    return True
-
-
-@functools.lru_cache(maxsize=8)
-def _allow_all(limits: Any) -> bool:
-    """Whether nothing of a span of ours can be beyond them."""
-    most = limits.max_span_attributes
-    return (most is None or most >= _MOST_ATTRIBUTES) and limits.max_span_attribute_length is None
-
-
 @tested
-def known() -> type | None:
-    """The SDK's class of spans; None where this is not what its own methods do."""
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - it need not be there
-    from opentelemetry.sdk.trace import SpanLimits, TracerProvider  # noqa: PLC0415
+def light_spans() -> Any:
+    """A function that makes the class of light spans for a tracer; None where its spans differ from the SDK's."""
+    from opentelemetry.sdk import trace as sdk  # noqa: PLC0415 - it need not be there
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
 
     # Given here, the variables for limits and for the sampler count for nothing.
-    limits = SpanLimits(max_span_attributes=_MOST_ATTRIBUTES, max_span_attribute_length=SpanLimits.UNSET)
-    provider = TracerProvider(ALWAYS_ON, Resource({}), shutdown_on_exit=False, span_limits=limits)
-    tracer = provider.get_tracer("test")
-    said: dict[str, Any] = {"a": "b", "c": 1, "d": 0.5, "e": True}
-    for before in (StatusCode.UNSET, StatusCode.OK, StatusCode.ERROR):
-        public, put = (tracer.start_span("test", attributes={"a": "a", "f": "g"}) for _ in range(2))
-        for span in (public, put):
-            span.set_status(before)
-        public.set_attributes(said)
-        public.set_status(Status(StatusCode.ERROR, "failed"))
-        if not _put(put, said, "failed"):
+    limits = sdk.SpanLimits(max_span_attributes=_MOST_ATTRIBUTES, max_span_attribute_length=sdk.SpanLimits.UNSET)
+    provider = sdk.TracerProvider(ALWAYS_ON, Resource({"a": "b"}), shutdown_on_exit=False, span_limits=limits)
+    seen: list[Any] = []
+
+    class Keep(sdk.SpanProcessor):
+        def on_end(self, span: Any) -> None:
+            seen.append(span)
+
+    provider.add_span_processor(Keep())
+    tracer = provider.get_tracer("test", "1", "schema")
+    if _why_not(tracer) is not None:
+        return None
+    fields = frozenset(vars(tracer.start_span("test")))
+
+    def made(tracer: Any) -> Any:
+        return _class_for(tracer, sdk._Span, fields)
+
+    light = made(tracer)
+    with tracer.start_as_current_span("parent") as above:
+        parent = above.get_span_context()
+        for attributes, failure in (({"c": 1, "d": 0.5}, None), ({"e": True}, "failed"), ({}, None)):
+            links = [light.link(parent)]
+            public = tracer.start_span("test", kind=SpanKind.CLIENT, attributes={"a": "b"}, links=links, start_time=1)
+            begun = "test", public.get_span_context(), parent, {"a": "b"}, 1, SpanKind.CLIENT, links
+            others = [light.begin(*begun) for _ in range(2)]
+            others[1].add_event("touched", {"f": "g"}, 2)
+            public.add_event("touched", {"f": "g"}, 2)
+            for span in (public, others[1], others[0]):
+                seen.clear()
+                end_span(span, attributes, failure, 3)
+                if len(seen) != 1:
+                    return None
+                if span is public:
+                    right = _contents(seen[0])
+                elif _contents(seen[0]) != (right if span is others[1] else {**right, "events": ()}):
+                    return None
+            if type(others[0]) is not light or type(others[1]) is not type(public) or vars(others[1]).keys() != fields:
+                return None
+        ours, theirs = light.child_of(parent), tracer.start_span("test").get_span_context()
+        if (ours.trace_id, *ours[2:]) != (theirs.trace_id, *theirs[2:]):
             return None
-        for span in (public, put):
-            span.end()
-        if _put(put, {"a": "after the end"}, None) or _contents(public) != _contents(put):
-            return None
-    return type(put)
+    return made
 
 
-def _contents(span: Any) -> tuple[Any, ...]:
-    return dict(span.attributes), span.dropped_attributes, span.status.status_code, span.status.description
+_READ: Final = (
+    *("name", "context", "kind", "parent", "start_time", "end_time", "resource", "instrumentation_scope"),
+    *("dropped_attributes", "dropped_events", "dropped_links"),
+)
+
+
+def _contents(span: Any) -> dict[str, Any]:
+    """All that an exporter reads of a span."""
+    found = {name: getattr(span, name) for name in _READ}
+    events = tuple((event.name, dict(event.attributes), event.timestamp) for event in span.events)
+    links = tuple((link.context, dict(link.attributes)) for link in span.links)
+    status = span.status.status_code, span.status.description
+    return {**found, "attributes": dict(span.attributes), "events": events, "links": links, "status": status}
+
+
+def _class_for(tracer: Any, whole: Any, fields: frozenset[str]) -> Any:
+    """The class of light spans for what a tracer has now; `whole` is the SDK's own, which has these fields."""
+    from opentelemetry.sdk.util import BoundedList  # noqa: PLC0415 - the SDK is there
+
+    processor, generator, limits = tracer.span_processor, tracer.id_generator, tracer._span_limits
+    draw = getattr(generator, "generator", generator).generate_span_id
+    behind, unset = processor._span_processors, Status()
+    empty: Any = ()
+    most_links = limits.max_links
+    no_attributes = BoundedAttributes(
+        limits.max_link_attributes, None, immutable=True, max_value_len=limits.max_attribute_length
+    )
+
+    class LightSpan(whole):  # type: ignore[misc]  # it is a class
+        """A span that was started, and that nobody has touched."""
+
+        is_light = True
+        _kind = _INTERNAL
+        _begun_links: Sequence[Link] = ()
+        _status = unset
+        _end_time = None
+        _resource = tracer.resource
+        _instrumentation_info = tracer.instrumentation_info
+        _instrumentation_scope = tracer._instrumentation_scope
+
+        @staticmethod
+        def child_of(parent: SpanContext) -> SpanContext:
+            """The context of a new span below a sampled one of this process."""
+            return SpanContext(parent[0], draw(), False, parent[3], parent[4])
+
+        @classmethod
+        def begin(  # noqa: PLR0917 - named arguments take longer
+            cls,
+            name: str,
+            context: SpanContext,
+            parent: SpanContext,
+            attributes: Mapping[str, Any],
+            start_time: int,
+            kind: SpanKind = _INTERNAL,
+            links: Sequence[Link] = (),
+        ) -> LightSpan:
+            """Start a span; the attributes are of plain types, the links made by `link`."""
+            span = _new(cls)
+            span._name = name
+            span._context = context
+            span._parent = parent
+            span._start_time = start_time
+            span._begun_with = attributes
+            if links:
+                span._begun_links = links
+            if kind is not _INTERNAL:
+                span._kind = kind
+            return span
+
+        @staticmethod
+        def end_light(span: LightSpan, attributes: Mapping[str, Any], failure: str | None, end_time: int) -> bool:
+            """End an untouched span; False where the SDK has to do it."""
+            if processor._span_processors is not behind or not PLAIN.issuperset(map(type, attributes.values())):
+                span._complete()
+                return False
+            with _lock:
+                if type(span) is not LightSpan or span._end_time is not None:
+                    return False
+                span._attributes = {**span._begun_with, **attributes}
+                span._events = empty
+                links = span._begun_links
+                within = most_links is None or len(links) <= most_links
+                span._links = links if within else BoundedList.from_seq(most_links, links)
+                if failure is not None:
+                    span._status = Status(_ERROR, failure)
+                span._end_time = end_time
+            for each in behind:
+                each.on_end(span)
+            return True
+
+        @staticmethod
+        def link(context: SpanContext) -> Link:
+            """A link as the SDK keeps it."""
+            return Link(context, no_attributes)
+
+        def get_span_context(self) -> SpanContext:
+            return self._context  # type: ignore[no-any-return]
+
+        def _complete(self) -> None:
+            """Make of it what the tracer would have made."""
+            with _lock:
+                if type(self) is not LightSpan:
+                    return
+                full = _new(whole)
+                whole.__init__(
+                    full,
+                    name=self._name,
+                    context=self._context,
+                    parent=self._parent,
+                    sampler=tracer.sampler,
+                    resource=tracer.resource,
+                    attributes=self.__dict__.get("_attributes", self._begun_with),
+                    links=self._begun_links,
+                    kind=self._kind,
+                    span_processor=processor,
+                    instrumentation_info=tracer.instrumentation_info,
+                    record_exception=False,
+                    set_status_on_exception=False,
+                    limits=limits,
+                    instrumentation_scope=tracer._instrumentation_scope,
+                )
+                full._start_time, full._end_time, full._status = self._start_time, self._end_time, self._status
+                for name in ("_begun_with", "_begun_links"):
+                    self.__dict__.pop(name, None)
+                self.__dict__.update(vars(full))
+                self.__class__ = whole
+
+        def __getattr__(self, name: str) -> Any:
+            # Only what is missing comes here.
+            if name not in fields:
+                raise AttributeError(f"{whole.__name__!r} object has no attribute {name!r}")
+            self._complete()
+            return getattr(self, name)
+
+    return LightSpan
