@@ -12,11 +12,11 @@ from time import process_time
 from typing import Any
 
 from forge import Pipeline, RetryPolicy, Run, Sample, Stage, stage
-from forge.executor import StageExecutor
-from forge.item import Item
-from forge.queue import StageQueue
+from forge.execution.item import Item
+from forge.execution.stage_executor import StageExecutor
 from forge.runner.base import Runner
-from forge.runner.settler import Settler
+from forge.runner.committer import Settler
+from forge.runner.queue import StageQueue
 
 RUNS = 4
 """How many runs are made each time; the fastest counts."""

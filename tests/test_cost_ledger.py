@@ -34,11 +34,10 @@ from forge import (
     stage,
     usage,
 )
-from forge.costs import Spent
+from forge.costs.usage import Spender, Spent, UsageScope
 from forge.errors import ConfigurationError
-from forge.item import Item
+from forge.execution.item import Item
 from forge.runner import Runner
-from forge.usage import Spender, UsageScope
 
 from .support.clock import FakeClock
 from .support.runs import PATIENCE, both_runners, every_runner, ledger, no_thread_is_left, samples, wait  # noqa: F401

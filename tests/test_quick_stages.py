@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge import Pipeline, Sample, StreamingRunner, stage
-from forge.item import Item
-from forge.queue import TOGETHER, QueueClosed, StageQueue
+from forge.execution.item import Item
+from forge.runner.queue import TOGETHER, QueueClosed, StageQueue
 
 from .support.clock import FakeClock
 from .support.runs import PATIENCE, ledger, no_thread_is_left, wait

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import ClassVar
 
-from ..clock import Clock, SystemClock
+from ..definition import Pipeline
 from ..errors import ConfigurationError, NotReplayableError
-from ..pipeline import Pipeline
+from ..support.clock import Clock, SystemClock
 from .driver import Driver
 from .run import Run
 

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..item import Item
-from ..queue import QueueClosed, StageQueue
+from ..execution.item import Item
 from .base import Runner
-from .settler import Settler
+from .committer import Settler
+from .queue import QueueClosed, StageQueue
 from .steps import Step, steps_of
 
 if TYPE_CHECKING:

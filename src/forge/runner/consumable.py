@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..errors import RunCancelled
-from ..queue import TOGETHER, QueueClosed
-from ..results import RunOutcome
-from ..sample import Sample
+from ..pipeline.sample import Sample
+from .queue import TOGETHER, QueueClosed
+from .result import RunOutcome
 
 if TYPE_CHECKING:
-    from ..item import Item
-    from ..queue import StageQueue
+    from ..execution.item import Item
+    from .queue import StageQueue
     from .result import RunResult
 
 

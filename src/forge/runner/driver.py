@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..queue import StageQueue
+from .queue import StageQueue
 
 
 class Driver(Protocol):

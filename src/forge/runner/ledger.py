@@ -7,22 +7,22 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..item import Item
-from ..observers import artifact_stored
-from ..prices import Prices
-from ..queue import QueueClosed
-from ..results import StageOutcome
-from ..sample import SampleOutcome, SampleStatus, changed
-from .cost_ledger import CostLedger
+from ..costs.ledger import CostLedger
+from ..costs.prices import Prices
+from ..execution.item import Item
+from ..execution.results import StageOutcome
+from ..pipeline.sample import SampleOutcome, SampleStatus, changed
+from ..storage.artifacts import artifact_stored
+from .counters import MeasurementTally, StageTally, Tally
+from .queue import QueueClosed
 from .result import RunSnapshot, StageState
-from .tally import MeasurementTally, StageTally, Tally
 
 if TYPE_CHECKING:
-    from ..clock import Clock
-    from ..costs import Charge
-    from ..pipeline import Pipeline
-    from ..queue import StageQueue
+    from ..costs.summary import Charge
+    from ..definition import Pipeline
     from ..storage import ArtifactResult
+    from ..support.clock import Clock
+    from .queue import StageQueue
     from .source import SourceReader
 
 _STATUS: dict[SampleOutcome, SampleStatus] = {

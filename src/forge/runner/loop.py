@@ -8,8 +8,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from ..calls import Interrupted, guarded
-from ..queue import QueueClosed
+from ..execution.calls import Interrupted, guarded
+from .queue import QueueClosed
 
 
 class LoopThread:

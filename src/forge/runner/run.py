@@ -10,30 +10,30 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..clock import Clock
-from ..dead_letters import DeadLetter, FailureSource
 from ..errors import BudgetReached, RunCancelled
-from ..executor import StageExecutor
-from ..item import Failure, Item
-from ..orchestrator import MeasurementOrchestrator
-from ..queue import QueueClosed
-from ..results import RunOutcome
-from ..retry import classify
-from ..sample import Sample, SampleOutcome, changed
-from ..serializer import content_of, digest_of
-from ..stages import Stage
-from . import live
+from ..execution.item import Item
+from ..execution.measurement_orchestrator import MeasurementOrchestrator
+from ..execution.stage_executor import StageExecutor
+from ..pipeline.failure import Failure, FailureSource
+from ..pipeline.retry import classify
+from ..pipeline.sample import Sample, SampleOutcome, changed
+from ..pipeline.serializer import content_of, digest_of
+from ..pipeline.stages import Stage
+from ..storage.records import DeadLetter
+from ..support.clock import Clock
+from . import active_runs
+from .admission import Intake
 from .consumable import Consumable, outcome_of
 from .driver import Driver
-from .intake import Intake
 from .ledger import RunLedger
-from .result import RunResult, RunSnapshot
+from .queue import QueueClosed
+from .record import summarise
+from .result import RunOutcome, RunResult, RunSnapshot
 from .source import SourceReader
-from .summary import summarise
 
 if TYPE_CHECKING:
-    from ..costs import Charge
-    from ..pipeline import Pipeline
+    from ..costs.summary import Charge
+    from ..definition import Pipeline
 
 logger = logging.getLogger("forge")
 
@@ -304,7 +304,7 @@ class Run(Consumable):
                 raise QueueClosed
             self._began = True
             self.started = Moment(self.clock.time(), self.clock.monotonic())
-            live.add(self)
+            active_runs.add(self)
             self.context.run(self.ledger.count_artifacts)
             try:
                 self.context.run(self.begin)
@@ -345,7 +345,7 @@ class Run(Consumable):
             finally:
                 if self.pipeline.storage is not None:
                     self.pipeline.storage.release()
-                live.remove(self)
+                active_runs.remove(self)
 
     def _cancel_the_rest(self) -> None:
         for item in self.ledger.seal():

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SourceError
-from ..sample import Sample
+from ..pipeline.sample import Sample
 from .loop import LoopThread
 
 if TYPE_CHECKING:
-    from ..pipeline import Pipeline, Source
+    from ..definition import Pipeline, Source
 
 _END = object()
 

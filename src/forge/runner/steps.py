@@ -8,14 +8,14 @@ from collections.abc import Coroutine, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from .. import usage
-from ..dead_letters import FailureSource
-from ..item import Item
-from ..measurement import Measurement
-from ..results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
-from ..sample import SampleOutcome, SampleStatus, changed, own_values
-from ..stages import Stage, room_for
-from ..usage import Spender, UsageScope
+from ..costs import usage
+from ..costs.usage import Spender, UsageScope
+from ..execution.item import Item
+from ..execution.results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
+from ..pipeline.failure import FailureSource
+from ..pipeline.measurement import Measurement
+from ..pipeline.sample import SampleOutcome, SampleStatus, changed, own_values
+from ..pipeline.stages import Stage, room_for
 
 if TYPE_CHECKING:
     from .run import Run

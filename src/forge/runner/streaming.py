@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..clock import Clock
-from ..item import Item
-from ..queue import TOGETHER, QueueClosed, StageQueue
-from ..sample import SampleOutcome
+from ..execution.item import Item
+from ..support.clock import Clock
 from .base import Runner
-from .settler import Settler
+from .committer import Settler
+from .queue import TOGETHER, QueueClosed, StageQueue
+from .sequencer import Sequencer
 from .steps import Step, steps_of
 
 if TYPE_CHECKING:
@@ -248,62 +246,3 @@ class _Station:
         if self.step.takes_together:
             return self.queue.limit + 2 * TOGETHER
         return self.queue.limit + self.step.concurrency * (self.step.batch_size or 1)
-
-
-@dataclass(slots=True)
-class Family:
-    """A sample from the source with all that was split from it."""
-
-    number: int
-    pending: int = 1
-    ready: list[Item] = field(default_factory=list)
-
-
-class Sequencer:
-    """Puts ready samples back into the order in which they were admitted.
-
-    A sample and what was split from it come out together when all of it has settled. At most `window` samples of the
-    source are under way or held back, so that memory does not grow with the input.
-    """
-
-    def __init__(self, window: int, lock: threading.Lock) -> None:
-        self._lock = lock  # the run's, which `derive` holds when a family grows
-        self._room = threading.Semaphore(window)
-        self._added = 0
-        self._next = 0
-        self._complete: dict[int, Family] = {}
-
-    def wait_for_room(self, stop: threading.Event) -> bool:
-        """Wait until another sample may be read; False when the run has ended."""
-        self._room.acquire()
-        return not stop.is_set()
-
-    def add(self, item: Item) -> None:
-        """A sample was read."""
-        item.family = Family(self._added)
-        self._added += 1
-
-    def release(self, settled: Sequence[Item]) -> list[Item]:
-        """The samples that can come out, now that these have settled."""
-        with self._lock:
-            for item in settled:
-                family = item.family
-                assert family is not None
-                family.pending -= 1
-                if item.outcome is SampleOutcome.READY:
-                    family.ready.append(item)
-                if family.pending == 0:
-                    self._complete[family.number] = family
-        released: list[Item] = []
-        families = 0
-        while (family := self._complete.pop(self._next, None)) is not None:
-            released += sorted(family.ready, key=lambda item: item.place) if len(family.ready) > 1 else family.ready
-            self._next += 1
-            families += 1
-        if families:
-            self._room.release(families)
-        return released
-
-    def close(self) -> None:
-        """Let the reader go: the run is over."""
-        self._room.release()

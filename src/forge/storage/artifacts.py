@@ -9,17 +9,21 @@ import re
 import tempfile
 import threading
 import uuid
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsspec.core import split_protocol, url_to_fs
 
 from ..errors import ArtifactCorruptError, ArtifactNotFoundError, StorageError
-from ..observers import artifact_stored
 from .records import ArtifactResult
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+artifact_stored: ContextVar[Callable[[ArtifactResult], None] | None] = ContextVar("artifact_stored", default=None)
+"""Called with the result of each `ArtifactStore.put`; set inside a run."""
 
 _ALIASES = {"local": "file", "s3a": "s3"}
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from ..dead_letters import DeadLetter, FailureSource
 from ..errors import StorageError
-from ..money import plain
-from ..sample import SampleStatus
-from .records import DeadLetterKey, SampleRecord
+from ..pipeline.failure import FailureSource
+from ..pipeline.sample import SampleStatus
+from ..support.money import plain
+from .records import DeadLetter, DeadLetterKey, SampleRecord
 
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL's text has no NUL, and half a surrogate pair has no encoding."""

@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from ..dead_letters import DeadLetter, FailureSource
 from ..errors import StorageError
-from ..sample import SampleStatus
+from ..pipeline.failure import FailureSource
+from ..pipeline.sample import SampleStatus
 from . import statements
 from .engine import Engines, backend_of, connect, is_in_memory, parse_url
-from .records import DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
+from .records import DeadLetter, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
 from .rows import (
     check,
     chunks,

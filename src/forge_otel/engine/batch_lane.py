@@ -21,7 +21,7 @@ from .scopes import SAMPLE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from forge.item import Item
+    from forge.execution.item import Item
 
     from ..semconv.definitions import Metric
     from ..signals.metrics import Attributes, Series

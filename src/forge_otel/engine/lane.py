@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.context import Context
 
-    from forge.results import MeasurementResult, Verdict
+    from forge.execution.results import MeasurementResult, Verdict
 
     from ..semconv.definitions import Event
     from ..signals.metrics import Series, Tally

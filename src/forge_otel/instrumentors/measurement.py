@@ -22,9 +22,9 @@ from .stage import current_sample, ids_of, samples_of
 
 if TYPE_CHECKING:
     from forge import Measurement, Sample
-    from forge.item import Item
-    from forge.orchestrator import MeasurementOrchestrator
-    from forge.results import BatchMeasurementResult, MeasurementResult
+    from forge.execution.item import Item
+    from forge.execution.measurement_orchestrator import MeasurementOrchestrator
+    from forge.execution.results import BatchMeasurementResult, MeasurementResult
 
     from ..engine.scopes import RunScope
 
@@ -159,7 +159,7 @@ class MeasurementLane(Lane):
     __slots__ = ()
 
     def __init__(self, run: RunScope, measurement: Measurement) -> None:
-        from forge.results import MeasurementOutcome, MeasurementResult  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.execution.results import MeasurementOutcome, MeasurementResult  # noqa: PLC0415 - there is a run, so it is imported
 
         start = {a.FORGE_MEASUREMENT_KEY: measurement.key, a.FORGE_MEASUREMENT_VERSION: measurement.version}
         super().__init__(run, MEASUREMENT, measurement, start, MeasurementResult(outcome=MeasurementOutcome.COMPUTED))
@@ -174,7 +174,7 @@ class MeasurementBatchLane(BatchLane):
     __slots__ = ("_computations", "_computed", "_duration", "_misses", "_sizes")
 
     def __init__(self, run: RunScope, measurement: Measurement) -> None:
-        from forge.results import MeasurementOutcome  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.execution.results import MeasurementOutcome  # noqa: PLC0415 - there is a run, so it is imported
 
         self._computed = MeasurementOutcome.COMPUTED
         start = {a.FORGE_MEASUREMENT_KEY: measurement.key, a.FORGE_MEASUREMENT_VERSION: measurement.version}
@@ -197,7 +197,7 @@ class MeasurementBatchLane(BatchLane):
 
 
 def _measure(original: Callable[..., MeasurementResult], layer: Layer) -> Callable[..., MeasurementResult]:
-    from forge.results import MeasurementOutcome  # noqa: PLC0415 - it is being patched, so it is imported
+    from forge.execution.results import MeasurementOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
     computed, sample_of, full = MeasurementOutcome.COMPUTED, SAMPLE.get, FULL  # what is local is found faster
 
@@ -295,7 +295,7 @@ def _measure_batch_async(
     return measure_batch_async
 
 
-_MODULE = "forge.orchestrator"
+_MODULE = "forge.execution.measurement_orchestrator"
 
 TARGETS = (
     Target(_MODULE, "MeasurementOrchestrator.measure", _measure),

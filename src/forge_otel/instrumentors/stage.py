@@ -21,9 +21,9 @@ from .errors import error_type
 
 if TYPE_CHECKING:
     from forge import Sample, Stage
-    from forge.executor import StageExecutor
-    from forge.item import Item
-    from forge.results import BatchVerdict, Verdict
+    from forge.execution.item import Item
+    from forge.execution.results import BatchVerdict, Verdict
+    from forge.execution.stage_executor import StageExecutor
 
     from ..engine.scopes import RunScope
 
@@ -215,7 +215,7 @@ class StageLane(Lane):
     __slots__ = ("_cancelled",)
 
     def __init__(self, run: RunScope, stage: Stage) -> None:
-        from forge.results import StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.execution.results import StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
 
         self._cancelled = StageOutcome.CANCELLED
         super().__init__(run, STAGE, stage, {a.FORGE_STAGE_NAME: stage.name}, Verdict(outcome=StageOutcome.SUCCESS))
@@ -233,7 +233,7 @@ class StageBatchLane(BatchLane):
     __slots__ = ("_busy", "_duration", "_executions", "_sizes", "_success")
 
     def __init__(self, run: RunScope, stage: Stage) -> None:
-        from forge.results import StageOutcome  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.execution.results import StageOutcome  # noqa: PLC0415 - there is a run, so it is imported
 
         self._success = StageOutcome.SUCCESS
         start, usual = {a.FORGE_STAGE_NAME: stage.name}, {a.FORGE_STAGE_OUTCOME: self._success.value}
@@ -255,7 +255,7 @@ class StageBatchLane(BatchLane):
 
 
 def _apply(original: Callable[..., Verdict], layer: Layer) -> Callable[..., Verdict]:
-    from forge.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
+    from forge.execution.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
     success, sample_of, full = StageOutcome.SUCCESS, SAMPLE.get, FULL  # what is local is found faster
 
@@ -385,7 +385,7 @@ def _before_retry(original: Callable[..., None], layer: Layer) -> Callable[..., 
     return before_retry
 
 
-_MODULE = "forge.executor"
+_MODULE = "forge.execution.stage_executor"
 
 TARGETS = (
     Target(_MODULE, "StageExecutor.apply", _apply),

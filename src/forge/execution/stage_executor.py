@@ -8,15 +8,15 @@ import threading
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from . import usage
+from ..costs import usage
+from ..errors import RunCancelled, StageResultError, StageStuckError
+from ..pipeline.retry import CANCELLED, RetryPolicy, classify
+from ..pipeline.sample import Sample, Skip, changed, own_values, unshared
+from ..pipeline.stages import Stage
+from ..support.clock import Clock, SystemClock
 from .calls import Batch, Calls, Interrupted
-from .clock import Clock, SystemClock
-from .errors import RunCancelled, StageResultError, StageStuckError
 from .item import Item
 from .results import BatchVerdict, StageOutcome, Verdict
-from .retry import CANCELLED, RetryPolicy, classify
-from .sample import Sample, Skip, changed, own_values, unshared
-from .stages import Stage
 
 Payload = Sample | tuple[Sample, ...]
 """A sample, or those of a batch. What pairs them with results is this; the stage gets a list of its own."""

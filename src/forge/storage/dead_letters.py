@@ -2,73 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .errors import NotReplayableError
-from .sample import Sample, SampleStatus
-from .serializer import Serializer, digest_of
+from ..errors import NotReplayableError
+from ..pipeline.failure import FailureSource
+from ..pipeline.sample import Sample, SampleStatus
+from ..pipeline.serializer import Serializer, digest_of
+from .records import DeadLetter, SampleRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from decimal import Decimal
 
-    from .storage import DeadLetterKey, SQLStorage, WriteResult
+    from .records import DeadLetterKey, WriteResult
+    from .sql import SQLStorage
 
 logger = logging.getLogger(__name__)
-
-
-class FailureSource(StrEnum):
-    """Where a sample failed."""
-
-    STAGE = "stage"
-    MEASUREMENT = "measurement"
-    STORAGE = "storage"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """One failed sample. There is at most one for a sample id: a newer failure replaces the older one."""
-
-    pipeline: str
-    sample_id: str
-    source: FailureSource
-    where: str
-    """The stage's name, the measurement's key, or the storage's backend."""
-    error_type: str
-    message: str
-    attempts: int
-    time: float
-    """Unix time of the failure."""
-    data: bytes | None
-    """The sample's data as the source gave it or the stage derived it, serialised; None if that failed."""
-    run_id: str = ""
-    pipeline_id: str = ""
-    parent: str | None = None
-    derived_by: str | None = None
-    """The stage that split this sample from its parent: a replay goes on behind it."""
-    input_digest: str | None = None
-    digest: str | None = None
-    """Of the data as it was measured: what `values` belong to."""
-    carrier: Mapping[str, str] = field(default_factory=dict)
-    """What `enqueue` was given: strings for somebody else, such as a trace context."""
-    values: Mapping[tuple[str, str], bytes] = field(default_factory=dict, compare=False)
-    """What was measured before it failed, serialised, by (key, version). Goes to the sample's cached values,
-    and is not part of the entry when that is read again."""
-    costs: Mapping[tuple[str, str], Decimal] = field(default_factory=dict, compare=False)
-    """What computing the values cost, in the same way."""
-
-    @property
-    def replayable(self) -> bool:
-        return self.data is not None
-
-    def with_carrier(self, carrier: Mapping[str, str]) -> DeadLetter:
-        return dataclasses.replace(self, carrier=dict(carrier))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +51,6 @@ class DeadLetterQueue:
 
         A carrier replaces the entry's own. Errors are those of `SQLStorage.write`.
         """
-        # The storage needs DeadLetter, so it can only be imported after this module.
-        from .storage import SampleRecord  # noqa: PLC0415
-
         if carrier is not None:
             entry = entry.with_carrier(carrier)
         record = SampleRecord(

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..dead_letters import DeadLetter, DeadLetterQueue, FailureSource
 from ..errors import DuplicateIdError, SerializationError, SourceError
-from ..item import Item
-from ..sample import Sample, SampleOutcome, SampleStatus, made
-from ..serializer import content_of, digest_of
-from ..stages import Stage
-from ..storage.records import SampleRecord
-from .seen import SeenIds
+from ..execution.item import Item
+from ..pipeline.failure import FailureSource
+from ..pipeline.sample import Sample, SampleOutcome, SampleStatus, made
+from ..pipeline.serializer import content_of, digest_of
+from ..pipeline.stages import Stage
+from ..storage.dead_letters import DeadLetterQueue
+from ..storage.records import DeadLetter, SampleRecord
+from .seen_ids import SeenIds
 
 if TYPE_CHECKING:
     from .run import Run

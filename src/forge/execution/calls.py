@@ -10,8 +10,8 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from .errors import StageStuckError, StageTimeoutError
-from .sample import Sample, unshared
+from ..errors import StageStuckError, StageTimeoutError
+from ..pipeline.sample import Sample, unshared
 
 
 class Limits(Protocol):

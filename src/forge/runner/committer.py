@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..dead_letters import DeadLetter, FailureSource
-from ..item import Item
-from ..retry import message_of
-from ..sample import SampleOutcome, SampleStatus
-from ..storage.records import SampleRecord
+from ..execution.item import Item
+from ..pipeline.failure import FailureSource
+from ..pipeline.retry import message_of
+from ..pipeline.sample import SampleOutcome, SampleStatus
+from ..storage.records import DeadLetter, SampleRecord
 
 if TYPE_CHECKING:
     from ..storage import WriteResult

@@ -7,18 +7,17 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..costs import Charge, CostSummary, Spent, Use
 from ..errors import BudgetReached
-from ..money import MONEY, ZERO, plain, total
-from ..sample import SampleOutcome
-from ..usage import Spender, Usage, UsageScope
+from ..pipeline.sample import SampleOutcome
+from ..support.money import MONEY, ZERO, plain, total
+from .summary import Charge, CostSummary, Use
+from .usage import Billable, Spender, Spent, Usage, UsageScope
 
 if TYPE_CHECKING:
-    from ..clock import Clock
-    from ..item import Item
-    from ..prices import Prices
+    from ..support.clock import Clock
+    from .prices import Prices
 
 logger = logging.getLogger("forge")
 
@@ -35,7 +34,7 @@ _USES = {
 _Entry = tuple[UsageScope, str, str | None]
 """An attempt, the provider and the model."""
 _Key = tuple[Spender, str, str, str | None, Use]
-_Late = list[tuple["Item", Charge]]
+_Late = list[tuple[Billable, Charge]]
 """What was booked at once, because its samples had settled already."""
 
 
@@ -49,7 +48,7 @@ class CostLedger:
         clock: Clock,
         lock: threading.Lock,
         max_cost: Decimal | None,
-        settled_late: Callable[[Item, Sequence[Charge]], None],
+        settled_late: Callable[[Any, Sequence[Charge]], None],
     ) -> None:
         self._prices = prices
         self._clock = clock
@@ -120,19 +119,19 @@ class CostLedger:
 
     # What follows is called with the lock held.
 
-    def hand_down(self, parent: Item, children: Sequence[Item]) -> None:
+    def hand_down(self, parent: Billable, children: Sequence[Billable]) -> None:
         """A sample was split: what was spent on it, and what will be reported late, is shared by its children."""
         parent.heirs = children
         spending, parent.spending = parent.spending, None
         for key, spent in (spending or {}).items():
             self._share(children, key, spent, [])
 
-    def settle(self, item: Item, outcome: SampleOutcome) -> Sequence[Charge]:
+    def settle(self, item: Billable, outcome: SampleOutcome) -> Sequence[Charge]:
         """Book what was spent on a sample that settles."""
         spending, item.spending = item.spending, None
         return [self._book(item, outcome, key, spent) for key, spent in (spending or {}).items()]
 
-    def spent_on(self, item: Item, measurement: str) -> Decimal:
+    def spent_on(self, item: Billable, measurement: str) -> Decimal:
         """What computing a measurement cost, without attempts that were repeated."""
         return total(
             spent.amount
@@ -167,12 +166,12 @@ class CostLedger:
             self._share(scope.items, key, _sum(usage), late)
         return late
 
-    def _share(self, items: Sequence[Item], key: _Entry, spent: Spent, late: _Late) -> None:
+    def _share(self, items: Sequence[Billable], key: _Entry, spent: Spent, late: _Late) -> None:
         for item, share in zip(items, spent.shared(len(items)), strict=True):
             if share.calls or share.input_tokens or share.output_tokens or share.amount:
                 self._put(item, key, share, late)
 
-    def _put(self, item: Item, key: _Entry, used: Usage | Spent, late: _Late) -> None:
+    def _put(self, item: Billable, key: _Entry, used: Usage | Spent, late: _Late) -> None:
         if item.heirs:
             self._share(item.heirs, key, _sum(used), late)
         elif item.outcome is not None:
@@ -185,7 +184,7 @@ class CostLedger:
                 spent = item.spending[key] = Spent()
             spent.add(used)
 
-    def _book(self, item: Item, outcome: SampleOutcome, key: _Entry, spent: Spent) -> Charge:
+    def _book(self, item: Billable, outcome: SampleOutcome, key: _Entry, spent: Spent) -> Charge:
         scope, provider, model = key
         use = Use.REPEATED if item.was_ready else Use.RETRIED if scope.repeated else _USES[outcome]
         booked = (scope.kind, scope.name, provider, model, use)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
-from ..results import MeasurementOutcome, StageOutcome
-from ..sample import SampleOutcome
-from ..sketch import Sketch
+from ..execution.results import MeasurementOutcome, StageOutcome
+from ..pipeline.sample import SampleOutcome
+from ..support.percentiles import Sketch
 from .result import Ledger, MeasurementSummary, StageSummary, StorageSummary
 
 

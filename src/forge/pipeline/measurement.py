@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, ClassVar
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 from .sample import Sample
 from .stages import check_settings, take_settings
 

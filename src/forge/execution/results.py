@@ -8,8 +8,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from .money import ZERO
-from .sample import Sample
+from ..pipeline.sample import Sample
+from ..support.money import ZERO
 
 
 class StageOutcome(StrEnum):
@@ -90,9 +90,3 @@ class BatchMeasurementResult:
     duration: float
     error: BaseException | None = None
     error_type: str | None = None
-
-
-class RunOutcome(StrEnum):
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"

@@ -13,8 +13,8 @@ from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigurationError
-from .money import MONEY, ZERO, rounded, to_money
+from ..errors import ConfigurationError
+from ..support.money import MONEY, ZERO, rounded, to_money
 
 if TYPE_CHECKING:
     from .usage import Usage

@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, overload
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 from .retry import NO_RETRY, RetryPolicy
 from .sample import Sample, Skip
 

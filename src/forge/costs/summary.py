@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from .money import MONEY, ZERO, money_shares, plain, shares, total
-from .usage import Spender, Usage, UsageScope
+from ..support.money import MONEY, ZERO, plain, total
+from .usage import Spender
 
 
 class Use(StrEnum):
@@ -26,51 +26,6 @@ class Use(StrEnum):
     """An attempt that was made again."""
     REPEATED = "repeated"
     """A sample that had been ready before this run."""
-
-
-@dataclass(slots=True)
-class Spent:
-    """A sum that grows."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    amount: Decimal = ZERO
-    unpriced: int = 0
-
-    def add(self, other: Usage | Spent) -> None:
-        self.calls += other.calls
-        self.input_tokens += other.input_tokens
-        self.cached_input_tokens += other.cached_input_tokens
-        self.output_tokens += other.output_tokens
-        if isinstance(other, Spent):
-            self.unpriced += other.unpriced
-        if other.amount:
-            self.amount = MONEY.add(self.amount, other.amount)
-        elif other.amount is None:
-            self.unpriced += other.calls
-
-    def shared(self, count: int) -> Iterator[Spent]:
-        """Shares that add up to it."""
-        if count == 1:
-            return iter((self,))
-        return (
-            Spent(*each)
-            for each in zip(
-                shares(self.calls, count),
-                shares(self.input_tokens, count),
-                shares(self.cached_input_tokens, count),
-                shares(self.output_tokens, count),
-                money_shares(self.amount, count),
-                shares(self.unpriced, count),
-                strict=True,
-            )
-        )
-
-
-Spending = dict[tuple[UsageScope, str, str | None], Spent]
-"""What was spent on a sample that has not settled, by attempt, provider and model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

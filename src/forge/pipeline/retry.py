@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import ConfigurationError, RunCancelled
+from ..errors import ConfigurationError, RunCancelled
 
 RATE_LIMIT = "rate_limit"
 SERVER_ERROR = "server_error"

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from .clock import Clock, SystemClock
+from ..support.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from .item import Item
+    from ..execution.item import Item
 
 
 TOGETHER = 32

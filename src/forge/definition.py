@@ -8,13 +8,13 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .dead_letters import DeadLetterQueue
+from .costs.prices import Prices
 from .errors import ConfigurationError
-from .measurement import Measurement, in_dependency_order
-from .money import to_money
-from .prices import Prices
-from .serializer import JSONSerializer, Serializer
-from .stages import Stage
+from .pipeline.measurement import Measurement, in_dependency_order
+from .pipeline.serializer import JSONSerializer, Serializer
+from .pipeline.stages import Stage
+from .storage.dead_letters import DeadLetterQueue
+from .support.money import to_money
 
 if TYPE_CHECKING:
     from .storage import ArtifactStore, SQLStorage

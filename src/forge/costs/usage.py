@@ -13,14 +13,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .errors import UsageError
-from .money import to_money
+from ..errors import UsageError
+from ..support.money import MONEY, ZERO, money_shares, shares, to_money
 
 if TYPE_CHECKING:
-    from .item import Item
-    from .runner.cost_ledger import CostLedger
+    from ..pipeline.sample import Sample, SampleOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +126,89 @@ class Spender(StrEnum):
     MEASUREMENT = "measurement"
 
 
+class Billable(Protocol):
+    """A sample that is under way, as far as its costs go."""
+
+    sample: Sample
+    outcome: SampleOutcome | None
+    """What it settled with."""
+    was_ready: bool
+    """It had been ready before this run."""
+    spending: Spending | None
+    """What was spent on it and is not booked yet; None as long as nothing was."""
+    heirs: Sequence[Billable]
+    """What it was split into: they share what was spent on it."""
+
+
+B = TypeVar("B", bound=Billable)
+
+
+class Account(Protocol):
+    """Where usage is booked, such as the cost ledger of a run."""
+
+    def priced(self, usage: Usage) -> Usage:
+        """The usage with its amount, if a price is known."""
+
+    def add(self, scope: UsageScope, usage: Usage) -> None:
+        """Book usage for the samples of the scope."""
+
+    def begin_call(self, scope: UsageScope, provider: str) -> None:
+        """Note that the attempt is a call of this provider's API."""
+
+    def end_call(self, scope: UsageScope) -> bool:
+        """Note that the attempt has ended; returns True if its call is still to be counted."""
+
+
 class Origin(Protocol):
     """A stage or a measurement of one run, as far as its costs go."""
 
-    costs: CostLedger
-    spender: Spender
-    name: str
+    @property
+    def costs(self) -> Account: ...
+    @property
+    def spender(self) -> Spender: ...
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(slots=True)
+class Spent:
+    """A sum that grows."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    amount: Decimal = ZERO
+    unpriced: int = 0
+
+    def add(self, other: Usage | Spent) -> None:
+        self.calls += other.calls
+        self.input_tokens += other.input_tokens
+        self.cached_input_tokens += other.cached_input_tokens
+        self.output_tokens += other.output_tokens
+        if isinstance(other, Spent):
+            self.unpriced += other.unpriced
+        if other.amount:
+            self.amount = MONEY.add(self.amount, other.amount)
+        elif other.amount is None:
+            self.unpriced += other.calls
+
+    def shared(self, count: int) -> Iterator[Spent]:
+        """Shares that add up to it."""
+        if count == 1:
+            return iter((self,))
+        return (
+            Spent(*each)
+            for each in zip(
+                shares(self.calls, count),
+                shares(self.input_tokens, count),
+                shares(self.cached_input_tokens, count),
+                shares(self.output_tokens, count),
+                money_shares(self.amount, count),
+                shares(self.unpriced, count),
+                strict=True,
+            )
+        )
 
 
 class UsageScope:
@@ -141,7 +217,7 @@ class UsageScope:
     # There is one for every call of a stage, so it holds no more than it must.
     __slots__ = ("items", "origin", "repeated")
 
-    def __init__(self, origin: Origin, items: Sequence[Item]) -> None:
+    def __init__(self, origin: Origin, items: Sequence[Billable]) -> None:
         self.origin = origin
         self.items = items
         """The samples that share what is reported."""
@@ -163,10 +239,13 @@ class UsageScope:
         """
         self.origin.costs.add(self, usage)
 
-    def again(self, items: Sequence[Item]) -> UsageScope:
+    def again(self, items: Sequence[Billable]) -> UsageScope:
         """The attempt that repeats this one."""
         return UsageScope(self.origin, items)
 
+
+Spending = dict[tuple[UsageScope, str, str | None], Spent]
+"""What was spent on a sample that has not settled, by attempt, provider and model."""
 
 _scope: ContextVar[UsageScope | None] = ContextVar("forge_usage", default=None)
 
@@ -196,14 +275,14 @@ def attempt_again() -> None:
         _scope.set(scope.again(scope.items))
 
 
-def only_for(items: Sequence[Item]) -> None:
+def only_for(items: Sequence[Billable]) -> None:
     """Only these samples of the batch share what is reported from now on."""
     scope = _scope.get()
     if scope is not None:
         _scope.set(scope.again(items))
 
 
-def one_by_one(items: Sequence[Item]) -> Iterator[Item]:
+def one_by_one(items: Sequence[B]) -> Iterator[B]:
     """The current attempt of a batch failed and is repeated with each of its samples alone."""
     scope = _scope.get()
     if scope is None:

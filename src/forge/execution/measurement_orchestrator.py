@@ -9,20 +9,20 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from . import usage
+from ..costs import usage
+from ..errors import RunCancelled, StageResultError, StageStuckError
+from ..pipeline.measurement import Measurement
+from ..pipeline.retry import CANCELLED, classify
+from ..pipeline.sample import Sample, own
+from ..pipeline.serializer import JSONSerializer, content_of
+from ..support.clock import Clock, SystemClock
+from ..support.money import ZERO
 from .calls import Batch, Calls, Interrupted
-from .clock import Clock, SystemClock
-from .errors import RunCancelled, StageResultError, StageStuckError
 from .item import Item
-from .measurement import Measurement
-from .money import ZERO
 from .results import BatchMeasurementResult, MeasurementOutcome, MeasurementResult
-from .retry import CANCELLED, classify
-from .sample import Sample, own
-from .serializer import JSONSerializer, content_of
 
 if TYPE_CHECKING:
-    from .pipeline import Pipeline
+    from ..definition import Pipeline
 
 logger = logging.getLogger("forge")
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..results import RunOutcome
-from ..retry import CANCELLED, classify, message_of
-from ..sample import SampleOutcome
-from .result import RunResult
+from ..pipeline.retry import CANCELLED, classify, message_of
+from ..pipeline.sample import SampleOutcome
+from .result import RunOutcome, RunResult
 from .revision import code_revision
 
 if TYPE_CHECKING:

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from .dead_letters import DeadLetter, FailureSource
-from .sample import Sample, SampleOutcome
+from ..pipeline.sample import Sample, SampleOutcome
 
 if TYPE_CHECKING:
-    from .costs import Spending
-    from .runner.streaming import Family
-    from .stages import Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Where and why a sample failed."""
-
-    source: FailureSource
-    where: str
-    error: BaseException
-    error_type: str
-    attempts: int = 1
+    from ..costs.usage import Billable, Spending
+    from ..pipeline.failure import Failure
+    from ..pipeline.stages import Stage
+    from ..storage.records import DeadLetter
 
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -107,5 +96,14 @@ class Item:
         """It had been ready before this run."""
         self.spending: Spending | None = None
         """What was spent on it and is not booked yet; None as long as nothing was."""
-        self.heirs: Sequence[Item] = ()
+        self.heirs: Sequence[Billable] = ()
         """What it was split into: they share what was spent on it."""
+
+
+@dataclass(slots=True)
+class Family:
+    """A sample from the source with all that was split from it."""
+
+    number: int
+    pending: int = 1
+    ready: list[Item] = field(default_factory=list)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-from .errors import SerializationError
+from ..errors import SerializationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
