@@ -13,7 +13,7 @@ from ..errors import BudgetReached
 from ..pipeline.sample import SampleOutcome
 from ..support.money import MONEY, ZERO, plain, total
 from .summary import Charge, CostSummary, Use
-from .usage import Billable, Spender, Spent, Usage, UsageScope
+from .usage import Billable, CostTotals, Spender, Usage, UsageScope
 
 if TYPE_CHECKING:
     from ..support.clock import Clock
@@ -55,7 +55,7 @@ class CostLedger:
         self._lock = lock
         self._max_cost = max_cost
         self._spent = ZERO
-        self._booked: defaultdict[_Key, Spent] = defaultdict(Spent)
+        self._booked: defaultdict[_Key, CostTotals] = defaultdict(CostTotals)
         self._saved: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
         self._unpriced: set[tuple[str, str | None]] = set()
         self._calls: dict[UsageScope, str] = {}
@@ -119,23 +119,23 @@ class CostLedger:
 
     # What follows is called with the lock held.
 
-    def hand_down(self, parent: Billable, children: Sequence[Billable]) -> None:
+    def split(self, parent: Billable, children: Sequence[Billable]) -> None:
         """A sample was split: what was spent on it, and what will be reported late, is shared by its children."""
         parent.heirs = children
-        spending, parent.spending = parent.spending, None
-        for key, spent in (spending or {}).items():
+        pending_costs, parent.pending_costs = parent.pending_costs, None
+        for key, spent in (pending_costs or {}).items():
             self._share(children, key, spent, [])
 
     def settle(self, item: Billable, outcome: SampleOutcome) -> Sequence[Charge]:
         """Book what was spent on a sample that settles."""
-        spending, item.spending = item.spending, None
-        return [self._book(item, outcome, key, spent) for key, spent in (spending or {}).items()]
+        pending_costs, item.pending_costs = item.pending_costs, None
+        return [self._book(item, outcome, key, spent) for key, spent in (pending_costs or {}).items()]
 
     def spent_on(self, item: Billable, measurement: str) -> Decimal:
         """What computing a measurement cost, without attempts that were repeated."""
         return total(
             spent.amount
-            for (scope, _, _), spent in (item.spending or {}).items()
+            for (scope, _, _), spent in (item.pending_costs or {}).items()
             if scope.kind is Spender.MEASUREMENT and scope.name == measurement and not scope.repeated
         )
 
@@ -166,25 +166,25 @@ class CostLedger:
             self._share(scope.items, key, _sum(usage), late)
         return late
 
-    def _share(self, items: Sequence[Billable], key: _Entry, spent: Spent, late: _Late) -> None:
+    def _share(self, items: Sequence[Billable], key: _Entry, spent: CostTotals, late: _Late) -> None:
         for item, share in zip(items, spent.shared(len(items)), strict=True):
             if share.calls or share.input_tokens or share.output_tokens or share.amount:
                 self._put(item, key, share, late)
 
-    def _put(self, item: Billable, key: _Entry, used: Usage | Spent, late: _Late) -> None:
+    def _put(self, item: Billable, key: _Entry, used: Usage | CostTotals, late: _Late) -> None:
         if item.heirs:
             self._share(item.heirs, key, _sum(used), late)
         elif item.outcome is not None:
             late.append((item, self._book(item, item.outcome, key, _sum(used))))
         else:
-            if item.spending is None:
-                item.spending = {}
-            spent = item.spending.get(key)
+            if item.pending_costs is None:
+                item.pending_costs = {}
+            spent = item.pending_costs.get(key)
             if spent is None:
-                spent = item.spending[key] = Spent()
+                spent = item.pending_costs[key] = CostTotals()
             spent.add(used)
 
-    def _book(self, item: Billable, outcome: SampleOutcome, key: _Entry, spent: Spent) -> Charge:
+    def _book(self, item: Billable, outcome: SampleOutcome, key: _Entry, spent: CostTotals) -> Charge:
         scope, provider, model = key
         use = Use.REPEATED if item.was_ready else Use.RETRIED if scope.repeated else _USES[outcome]
         booked = (scope.kind, scope.name, provider, model, use)
@@ -192,13 +192,13 @@ class CostLedger:
         return _charge(booked, spent)
 
 
-def _sum(used: Usage | Spent) -> Spent:
-    spent = Spent()
+def _sum(used: Usage | CostTotals) -> CostTotals:
+    spent = CostTotals()
     spent.add(used)
     return spent
 
 
-def _charge(key: _Key, spent: Spent) -> Charge:
+def _charge(key: _Key, spent: CostTotals) -> Charge:
     kind, name, provider, model, use = key
     return Charge(
         kind=kind,
@@ -215,6 +215,6 @@ def _charge(key: _Key, spent: Spent) -> Charge:
     )
 
 
-def _order(booked: tuple[_Key, Spent]) -> tuple[str, ...]:
+def _order(booked: tuple[_Key, CostTotals]) -> tuple[str, ...]:
     kind, name, provider, model, use = booked[0]
     return kind, name, provider, model or "", use

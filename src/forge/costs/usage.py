@@ -134,7 +134,7 @@ class Billable(Protocol):
     """What it settled with."""
     was_ready: bool
     """It had been ready before this run."""
-    spending: Spending | None
+    pending_costs: PendingCosts | None
     """What was spent on it and is not booked yet; None as long as nothing was."""
     heirs: Sequence[Billable]
     """What it was split into: they share what was spent on it."""
@@ -171,7 +171,7 @@ class Origin(Protocol):
 
 
 @dataclass(slots=True)
-class Spent:
+class CostTotals:
     """A sum that grows."""
 
     calls: int = 0
@@ -181,24 +181,24 @@ class Spent:
     amount: Decimal = ZERO
     unpriced: int = 0
 
-    def add(self, other: Usage | Spent) -> None:
+    def add(self, other: Usage | CostTotals) -> None:
         self.calls += other.calls
         self.input_tokens += other.input_tokens
         self.cached_input_tokens += other.cached_input_tokens
         self.output_tokens += other.output_tokens
-        if isinstance(other, Spent):
+        if isinstance(other, CostTotals):
             self.unpriced += other.unpriced
         if other.amount:
             self.amount = MONEY.add(self.amount, other.amount)
         elif other.amount is None:
             self.unpriced += other.calls
 
-    def shared(self, count: int) -> Iterator[Spent]:
+    def shared(self, count: int) -> Iterator[CostTotals]:
         """Shares that add up to it."""
         if count == 1:
             return iter((self,))
         return (
-            Spent(*each)
+            CostTotals(*each)
             for each in zip(
                 shares(self.calls, count),
                 shares(self.input_tokens, count),
@@ -244,7 +244,7 @@ class UsageScope:
         return UsageScope(self.origin, items)
 
 
-Spending = dict[tuple[UsageScope, str, str | None], Spent]
+PendingCosts = dict[tuple[UsageScope, str, str | None], CostTotals]
 """What was spent on a sample that has not settled, by attempt, provider and model."""
 
 _scope: ContextVar[UsageScope | None] = ContextVar("forge_usage", default=None)
@@ -258,7 +258,7 @@ current = _scope.get
 
 
 @contextmanager
-def reported_to(scope: UsageScope) -> Iterator[None]:
+def reporting_to(scope: UsageScope) -> Iterator[None]:
     """Report to a scope inside the block."""
     token = _scope.set(scope)
     try:
@@ -267,7 +267,7 @@ def reported_to(scope: UsageScope) -> Iterator[None]:
         _scope.reset(token)
 
 
-def attempt_again() -> None:
+def begin_retry() -> None:
     """The current attempt failed and is repeated: what is reported from now on belongs to the next one."""
     scope = _scope.get()
     if scope is not None:
@@ -275,14 +275,14 @@ def attempt_again() -> None:
         _scope.set(scope.again(scope.items))
 
 
-def only_for(items: Sequence[Billable]) -> None:
+def narrow_to(items: Sequence[Billable]) -> None:
     """Only these samples of the batch share what is reported from now on."""
     scope = _scope.get()
     if scope is not None:
         _scope.set(scope.again(items))
 
 
-def one_by_one(items: Sequence[B]) -> Iterator[B]:
+def retry_each(items: Sequence[B]) -> Iterator[B]:
     """The current attempt of a batch failed and is repeated with each of its samples alone."""
     scope = _scope.get()
     if scope is None:

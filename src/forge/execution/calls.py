@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from ..errors import StageStuckError, StageTimeoutError
-from ..pipeline.sample import Sample, unshared
+from ..pipeline.sample import Sample, with_private_values
 
 
 class Limits(Protocol):
@@ -33,7 +33,7 @@ class Batch(list[Sample]):
     __slots__ = ("_given", "_sorted")
 
     def __init__(self, samples: Sequence[Sample]) -> None:
-        self._given = tuple(map(unshared, samples))
+        self._given = tuple(map(with_private_values, samples))
         self._sorted = False
         super().__init__(self._given)
 

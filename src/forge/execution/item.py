@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..pipeline.sample import Sample, SampleOutcome
 
 if TYPE_CHECKING:
-    from ..costs.usage import Billable, Spending
+    from ..costs.usage import Billable, PendingCosts
     from ..pipeline.failure import Failure
     from ..pipeline.stages import Stage
     from ..storage.records import DeadLetter
@@ -44,10 +44,10 @@ class Item:
         "original",
         "outcome",
         "payload",
+        "pending_costs",
         "place",
         "sample",
         "skip",
-        "spending",
         "step",
         "value_costs",
         "values",
@@ -94,7 +94,7 @@ class Item:
         """Seconds that it waited in front of the stage that it was last taken to."""
         self.was_ready = False
         """It had been ready before this run."""
-        self.spending: Spending | None = None
+        self.pending_costs: PendingCosts | None = None
         """What was spent on it and is not booked yet; None as long as nothing was."""
         self.heirs: Sequence[Billable] = ()
         """What it was split into: they share what was spent on it."""

@@ -13,7 +13,7 @@ from ..costs import usage
 from ..errors import RunCancelled, StageResultError, StageStuckError
 from ..pipeline.measurement import Measurement
 from ..pipeline.retry import CANCELLED, classify
-from ..pipeline.sample import Sample, own
+from ..pipeline.sample import Sample, private_copy
 from ..pipeline.serializer import JSONSerializer, content_of
 from ..support.clock import Clock, SystemClock
 from ..support.money import ZERO
@@ -96,14 +96,14 @@ class MeasurementOrchestrator:
         started = self._clock.monotonic()
         outcomes: list[Outcome] = []
         if to_do:
-            usage.only_for(to_do)
+            usage.narrow_to(to_do)
             missing = tuple(item.sample for item in to_do)
             together = self._compute(measurement, measurement.compute_batch, missing)
             outcomes = _each(together, len(missing))
             if _repeat_alone(together, missing):
                 outcomes = [
                     _each(self._compute(measurement, measurement.compute_batch, (item.sample,)), 1)[0]
-                    for item in usage.one_by_one(to_do)
+                    for item in usage.retry_each(to_do)
                 ]
         return self._batch_result(samples, cached, outcomes, self._clock.monotonic() - started)
 
@@ -115,14 +115,14 @@ class MeasurementOrchestrator:
         started = self._clock.monotonic()
         outcomes: list[Outcome] = []
         if to_do:
-            usage.only_for(to_do)
+            usage.narrow_to(to_do)
             missing = tuple(item.sample for item in to_do)
             together = await self._compute_async(measurement, measurement.compute_batch, missing)
             outcomes = _each(together, len(missing))
             if _repeat_alone(together, missing):
                 outcomes = [
                     _each(await self._compute_async(measurement, measurement.compute_batch, (item.sample,)), 1)[0]
-                    for item in usage.one_by_one(to_do)
+                    for item in usage.retry_each(to_do)
                 ]
         return self._batch_result(samples, cached, outcomes, self._clock.monotonic() - started)
 
@@ -171,7 +171,7 @@ class MeasurementOrchestrator:
                 logger.warning("the cached %r of sample %r cannot be read: %r", measurement.key, sample_id, error)
             else:
                 cached[sample_id] = MeasurementResult(
-                    outcome=MeasurementOutcome.CACHED, value=own(value), saved=saved.get(sample_id, ZERO)
+                    outcome=MeasurementOutcome.CACHED, value=private_copy(value), saved=saved.get(sample_id, ZERO)
                 )
         return cached
 
@@ -186,7 +186,7 @@ class MeasurementOrchestrator:
         if error is None and self._storage is not None and self._pipeline is not None:
             try:
                 serializer = self._pipeline.serializer
-                handed = value if type(serializer) is JSONSerializer else own(value)
+                handed = value if type(serializer) is JSONSerializer else private_copy(value)
                 content = content_of(serializer, handed)
             except Exception as fault:  # noqa: BLE001 - the user's serializer may raise anything
                 error = fault
@@ -226,7 +226,7 @@ def _take(measurement: Measurement, argument: Sample | Batch, value: Any) -> Any
         StageResultError: a batch has another number of values than samples, or was put into another order.
     """
     if not isinstance(argument, Batch):
-        return own(value)
+        return private_copy(value)
     many = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping | Set)
     values = tuple(value) if many else ()
     if not many or len(values) != argument.size:
@@ -240,7 +240,7 @@ def _take(measurement: Measurement, argument: Sample | Batch, value: Any) -> Any
             f"measurement {measurement.key!r} put its list of samples into another order; "
             "sort a copy, and return the values in the order in which the samples were given"
         )
-    return tuple(own(each) for each in values)
+    return tuple(private_copy(each) for each in values)
 
 
 def _each(together: Outcome, count: int) -> list[Outcome]:

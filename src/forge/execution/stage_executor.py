@@ -11,7 +11,7 @@ from typing import Any
 from ..costs import usage
 from ..errors import RunCancelled, StageResultError, StageStuckError
 from ..pipeline.retry import CANCELLED, RetryPolicy, classify
-from ..pipeline.sample import Sample, Skip, changed, own_values, unshared
+from ..pipeline.sample import Sample, Skip, private_copies, replace, with_private_values
 from ..pipeline.stages import Stage
 from ..support.clock import Clock, SystemClock
 from .calls import Batch, Calls, Interrupted
@@ -52,12 +52,12 @@ class StageExecutor:
             return _judge(stage, sample, tried, tried.result)
         now = self._now
         begun = now() if started is None else started
-        measured = own_values(sample.measurements) if sample.measurements else {}
+        measured = private_copies(sample.measurements) if sample.measurements else {}
         try:
             result = self.attempt(stage, sample, 1)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
             # The attempt may have changed what it was handed, which others are not to see.
-            tried = _Tried(stage, changed(sample, measurements=measured), self._clock, None, begun)
+            tried = _Tried(stage, replace(sample, measurements=measured), self._clock, None, begun)
             tried.fail(error)
             return _judge(stage, sample, self._try_again(tried), tried.result)
         ended = now()
@@ -84,7 +84,7 @@ class StageExecutor:
         whole = self._try(stage, samples)
         if not whole.repeat_alone:
             return self._batch_verdict(stage, [whole])
-        alone = [self._try(stage, (item.sample,), whole) for item in usage.one_by_one(items)]
+        alone = [self._try(stage, (item.sample,), whole) for item in usage.retry_each(items)]
         return self._batch_verdict(stage, alone, whole)
 
     async def apply_batch_async(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
@@ -94,7 +94,7 @@ class StageExecutor:
         whole = await self._try_async(stage, samples)
         if not whole.repeat_alone:
             return self._batch_verdict(stage, [whole])
-        alone = [await self._try_async(stage, (item.sample,), whole) for item in usage.one_by_one(items)]
+        alone = [await self._try_async(stage, (item.sample,), whole) for item in usage.retry_each(items)]
         return self._batch_verdict(stage, alone, whole)
 
     def attempt(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - said to observers
@@ -145,7 +145,7 @@ class StageExecutor:
             if not self._announced(tried) or self._clock.wait(self._stop, tried.delay):
                 tried.cancel()
                 break
-            usage.attempt_again()
+            usage.begin_retry()
             tried.begin_again()
             try:
                 tried.succeed(self.attempt(tried.stage, tried.handed(), tried.number))
@@ -176,7 +176,7 @@ class StageExecutor:
                     tried.cancel()
                     return tried
                 await self._clock.wait_async(tried.delay)
-                usage.attempt_again()
+                usage.begin_retry()
                 tried.begin_again()
         except asyncio.CancelledError:
             # Only the end of the run cancels the task that this runs in.
@@ -286,7 +286,7 @@ def _checked(stage: Stage, sample: Sample, result: Any, batch: Collection[str] =
     if isinstance(result, Sample):
         if result.id != sample.id:
             if isinstance(result.id, str) and result.id in batch:
-                raise _misplaced(stage, sample, f"sample {result.id!r}")
+                raise _misplaced_error(stage, sample, f"sample {result.id!r}")
             raise StageResultError(
                 f"stage {stage.name!r} returned sample {result.id!r} for {sample.id!r}; return a list to make new ones"
             )
@@ -301,10 +301,10 @@ def _checked(stage: Stage, sample: Sample, result: Any, batch: Collection[str] =
             if not isinstance(child.id, str):
                 raise StageResultError(f"stage {stage.name!r} made a sample with id {child.id!r}; it must be a string")
             if child.id != sample.id and child.id in batch:
-                raise _misplaced(stage, sample, f"sample {child.id!r}")
+                raise _misplaced_error(stage, sample, f"sample {child.id!r}")
             strange = isinstance(child.parent, str) and child.parent not in {sample.id, sample.parent}
             if strange and child.parent in batch:
-                raise _misplaced(stage, sample, f"{child.id!r}, a child of {child.parent!r},")
+                raise _misplaced_error(stage, sample, f"{child.id!r}, a child of {child.parent!r},")
         return children
     what = type(result).__name__
     if isinstance(result, list) and not children:
@@ -317,7 +317,7 @@ def _checked(stage: Stage, sample: Sample, result: Any, batch: Collection[str] =
     )
 
 
-def _misplaced(stage: Stage, sample: Sample, found: str) -> StageResultError:
+def _misplaced_error(stage: Stage, sample: Sample, found: str) -> StageResultError:
     return StageResultError(
         f"stage {stage.name!r} returned {found} in the place of {sample.id!r}; "
         "it must return results in the order in which the samples were given"
@@ -375,7 +375,7 @@ class _Tried:
 
     def handed(self) -> Payload:
         """The payload for another attempt. Of the samples of a batch, each call makes copies itself."""
-        return unshared(self.payload) if isinstance(self.payload, Sample) else self.payload
+        return with_private_values(self.payload) if isinstance(self.payload, Sample) else self.payload
 
     def begin_again(self) -> None:
         self.number += 1

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ..errors import ConfigurationError
 from .sample import Sample
-from .stages import check_settings, take_settings
+from .stages import apply_settings, check_settings
 
 
 class Measurement:
@@ -46,7 +46,7 @@ class Measurement:
         Raises:
             ConfigurationError: for an unknown setting or a value out of range, naming it.
         """
-        take_settings(self, settings)
+        apply_settings(self, settings)
         what = f"measurement {type(self).__name__}"
         for name in ("key", "version"):
             value = getattr(self, name)

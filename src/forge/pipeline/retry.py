@@ -76,10 +76,10 @@ def classify(error: BaseException) -> str:
         return NETWORK_ERROR
     if isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS:
         return NETWORK_ERROR
-    return qualified_name(type(error))
+    return _class_name(type(error))
 
 
-def qualified_name(kind: type) -> str:
+def _class_name(kind: type) -> str:
     """`json.decoder.JSONDecodeError`; built-in classes stand without their module."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
@@ -89,7 +89,7 @@ def message_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception as fault:  # noqa: BLE001 - somebody else's code
-        return f"{qualified_name(type(error))}, whose message could not be read: {type(fault).__name__}"
+        return f"{_class_name(type(error))}, whose message could not be read: {type(fault).__name__}"
 
 
 def http_status(error: BaseException) -> int | None:

@@ -65,7 +65,7 @@ class Sample:
 
     def with_data(self, data: Any) -> Sample:
         """The same sample with other data: what most stages return."""
-        return changed(self, data=data, digest=None)
+        return replace(self, data=data, digest=None)
 
     def child(self, key: str, data: Any) -> Sample:
         """A sample split off from this one.
@@ -79,17 +79,17 @@ class Sample:
 _SAME: Any = object()
 
 
-def unshared(sample: Sample) -> Sample:
+def with_private_values(sample: Sample) -> Sample:
     """The same sample with measurements of its own, for user code that is handed it once more."""
-    return changed(sample, measurements=own_values(sample.measurements))
+    return replace(sample, measurements=private_copies(sample.measurements))
 
 
-def own_values(values: Mapping[str, Any]) -> dict[str, Any]:
+def private_copies(values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of measured values, which a user may change in place."""
-    return {key: own(value) for key, value in values.items()}
+    return {key: private_copy(value) for key, value in values.items()}
 
 
-def own(value: Any) -> Any:
+def private_copy(value: Any) -> Any:
     """A copy of a value that nobody else can change; the value itself where it is immutable or cannot be copied."""
     if type(value) in _IMMUTABLE:
         return value
@@ -102,7 +102,7 @@ def own(value: Any) -> Any:
 _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None)})
 
 
-def changed(
+def replace(
     sample: Sample,
     *,
     data: Any = _SAME,
@@ -112,7 +112,7 @@ def changed(
     digest: str | None = _SAME,
 ) -> Sample:
     """`dataclasses.replace` in a third of its time: what that finds out at each call is known here."""
-    return made(
+    return make_sample(
         sample.data if data is _SAME else data,
         sample.id,
         sample.pipeline,
@@ -130,7 +130,7 @@ class _Draft:
     __slots__ = Sample.__slots__
 
 
-def made(  # noqa: PLR0917 - named arguments take longer
+def make_sample(  # noqa: PLR0917 - named arguments take longer
     data: Any,
     id: str,  # noqa: A002 - the field's name
     pipeline: str,

@@ -65,7 +65,7 @@ class Stage:
         Raises:
             ConfigurationError: for an unknown setting or a value out of range, naming it.
         """
-        take_settings(self, settings)
+        apply_settings(self, settings)
         if not self.name:
             self.name = type(self).__name__
         self._check()
@@ -91,7 +91,7 @@ class Stage:
     @property
     def queue_limit(self) -> int:
         """How many samples may wait in front of the stage."""
-        return self.queue_size or room_for(self)
+        return self.queue_size or default_queue_limit(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
@@ -116,7 +116,7 @@ class Stage:
             )
 
 
-def take_settings(thing: Any, settings: Mapping[str, Any]) -> None:
+def apply_settings(thing: Any, settings: Mapping[str, Any]) -> None:
     """Set the settings given to a stage or a measurement.
 
     Raises:
@@ -130,7 +130,7 @@ def take_settings(thing: Any, settings: Mapping[str, Any]) -> None:
         setattr(thing, key, value)
 
 
-def room_for(thing: Any) -> int:
+def default_queue_limit(thing: Any) -> int:
     """How many samples may wait in front of a stage or a measurement that says nothing itself: every slot's, twice."""
     slots: int = thing.concurrency * (thing.batch_size or 1)
     return max(16, 2 * slots)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import DuplicateIdError, SerializationError, SourceError
 from ..execution.item import Item
 from ..pipeline.failure import FailureSource
-from ..pipeline.sample import Sample, SampleOutcome, SampleStatus, made
+from ..pipeline.sample import Sample, SampleOutcome, SampleStatus, make_sample
 from ..pipeline.serializer import content_of, digest_of
 from ..pipeline.stages import Stage
 from ..storage.dead_letters import DeadLetterQueue
@@ -39,7 +39,7 @@ class Replayed:
             yield self._queue.replay(entry)
 
 
-class Intake:
+class Admission:
     """Makes the items of one run. Without `resume` nothing counts as finished."""
 
     def __init__(self, run: Run, *, resume: bool, replay: Sequence[DeadLetter] | None) -> None:
@@ -91,7 +91,7 @@ class Intake:
         for item in items:
             if item.duplicate:
                 error = DuplicateIdError(f"sample id {item.sample.id!r} came twice in this run; the first one is kept")
-                self._run.failed(item, error, FailureSource.STAGE, item.derived_by or "source")
+                self._run.fail_item(item, error, FailureSource.STAGE, item.derived_by or "source")
                 item.verdict = SampleOutcome.FAILED
             elif item.dead_letter is not None:
                 self._go_on_behind(item, item.dead_letter.derived_by)
@@ -125,7 +125,7 @@ class Intake:
                 if not isinstance(error, SerializationError):
                     logger.warning("the serializer failed on the data of sample %r: %r", sample.id, error)
         item = Item(
-            made(
+            make_sample(
                 sample.data,
                 sample.id or self._id_from(digest),
                 self._pipeline.name,
@@ -156,7 +156,7 @@ class Intake:
             item.step = names.index(stage) + 1
         else:
             error = SourceError(f"the stage {stage!r}, behind which it goes on, is not in the pipeline")
-            self._run.failed(item, error, FailureSource.STAGE, stage)
+            self._run.fail_item(item, error, FailureSource.STAGE, stage)
 
     def _finished(self, record: SampleRecord, input_digest: str | None) -> bool:
         """Whether an earlier run left nothing to do: not for the sample, nor for any of those split from it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..execution.item import Item
 from .base import Runner
-from .committer import Settler
+from .committer import Committer
 from .queue import QueueClosed, StageQueue
 from .steps import Step, steps_of
 
@@ -38,9 +38,9 @@ class SequentialDriver:
         self.queues: dict[str, StageQueue] = {}
         self._run = run
         self._steps = steps_of(run)
-        self._round = max((step.batch_size or 1 for step in self._steps), default=1)
+        self._round_size = max((step.batch_size or 1 for step in self._steps), default=1)
         """How many samples of the source are taken together."""
-        self._settler = Settler(run)
+        self._committer = Committer(run)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -54,13 +54,13 @@ class SequentialDriver:
             self._thread.join(timeout)
 
     def _work(self) -> None:
-        with self._run.watch(self.output.finish):
+        with self._run.supervise(self.output.finish):
             try:
                 more = True
                 while more:
                     self.output.wait_for_taker()
                     items = self._take()
-                    more = len(items) == self._round
+                    more = len(items) == self._round_size
                     self.output.put_all(self._finish(items))
             finally:
                 self._run.close_source()
@@ -68,7 +68,7 @@ class SequentialDriver:
     def _take(self) -> list[Item]:
         """The items of the next round; fewer than there is room for at the end of the source."""
         items: list[Item] = []
-        while len(items) < self._round and (item := self._run.take()) is not None:
+        while len(items) < self._round_size and (item := self._run.take()) is not None:
             item.context.copy().run(self._run.look_up, [item])
             items.append(item)
         if self._run.stop.is_set():
@@ -90,7 +90,7 @@ class SequentialDriver:
                 if self._run.stop.is_set():
                     raise QueueClosed
             going = beyond
-        return self._settler.settle(done + going)
+        return self._committer.settle(done + going)
 
     def _process(self, step: Step, items: list[Item]) -> list[Item]:
         if step.is_async:

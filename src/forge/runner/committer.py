@@ -23,7 +23,7 @@ _STORED = (SampleOutcome.READY, SampleOutcome.SKIPPED, SampleOutcome.SPLIT)
 _READY = SampleOutcome.READY  # an enum's members are found slowly
 
 
-class Settler:
+class Committer:
     """Stores and settles items that are through; one thread at a time."""
 
     def __init__(self, run: Run) -> None:
@@ -58,7 +58,7 @@ class Settler:
             written = self._storage.write([self._record(item) for item in items])
         except Exception as error:  # noqa: BLE001 - it becomes the failure of the samples
             if len(items) == 1:
-                self._run.failed(items[0], error, FailureSource.STORAGE, self._storage.backend)
+                self._run.fail_item(items[0], error, FailureSource.STORAGE, self._storage.backend)
                 return
             for item in items:
                 self._write([item])
@@ -118,7 +118,7 @@ class Settler:
 
     def _count(self, written: WriteResult) -> None:
         with self._run.lock:
-            counts = self._run.tally.storage
+            counts = self._run.counters.storage
             for outcome in written.outcomes:
                 counts[outcome.value] += 1
             counts["bytes_written"] += written.size

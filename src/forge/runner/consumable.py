@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import RunCancelled
 from ..pipeline.sample import Sample
-from .queue import TOGETHER, QueueClosed
+from .queue import MAX_MICRO_BATCH, QueueClosed
 from .result import RunOutcome
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Consumable(ABC):
             with self._taking:
                 item = self._held()  # another thread may have taken some meanwhile
                 if item is None:
-                    self._taken.extend(self._output.take_waiting(TOGETHER))
+                    self._taken.extend(self._output.take_waiting(MAX_MICRO_BATCH))
                     item = self._held()
         return item
 

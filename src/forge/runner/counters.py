@@ -12,7 +12,7 @@ from .result import Ledger, MeasurementSummary, StageSummary, StorageSummary
 
 
 @dataclass(slots=True)
-class StageTally:
+class StageCounters:
     """The counts of one stage while the run goes on."""
 
     name: str
@@ -47,7 +47,7 @@ class StageTally:
 
 
 @dataclass(slots=True)
-class MeasurementTally:
+class MeasurementCounters:
     """The counts of one measurement while the run goes on."""
 
     key: str
@@ -67,11 +67,11 @@ class MeasurementTally:
 
 
 @dataclass(slots=True)
-class Tally:
+class RunCounters:
     """Everything that a run counts. The run's lock guards it."""
 
-    stages: dict[str, StageTally]
-    measurements: dict[str, MeasurementTally]
+    stages: dict[str, StageCounters]
+    measurements: dict[str, MeasurementCounters]
     admitted: int = 0
     derived: int = 0
     active: int = 0

@@ -11,9 +11,9 @@ from ..costs.ledger import CostLedger
 from ..costs.prices import Prices
 from ..execution.item import Item
 from ..execution.results import StageOutcome
-from ..pipeline.sample import SampleOutcome, SampleStatus, changed
+from ..pipeline.sample import SampleOutcome, SampleStatus, replace
 from ..storage.artifacts import artifact_stored
-from .counters import MeasurementTally, StageTally, Tally
+from .counters import MeasurementCounters, RunCounters, StageCounters
 from .queue import QueueClosed
 from .result import RunSnapshot, StageState
 
@@ -41,9 +41,9 @@ class RunLedger:
         self, pipeline: Pipeline, clock: Clock, settled_late: Callable[[Item, Sequence[Charge]], None]
     ) -> None:
         self.lock = threading.Lock()
-        self.tally = Tally(
-            stages={stage.name: StageTally(stage.name, stage.concurrency) for stage in pipeline.stages},
-            measurements={m.key: MeasurementTally(m.key, m.version) for m in pipeline.measurements},
+        self.counters = RunCounters(
+            stages={stage.name: StageCounters(stage.name, stage.concurrency) for stage in pipeline.stages},
+            measurements={m.key: MeasurementCounters(m.key, m.version) for m in pipeline.measurements},
         )
         """The counts; to be touched only under `lock`."""
         self.costs = CostLedger(
@@ -72,7 +72,7 @@ class RunLedger:
         """
         with self.lock:
             self._enter(item)
-            self.tally.admitted += 1
+            self.counters.admitted += 1
             self._ids.update(item.sample.id.encode("utf-8", "surrogatepass") + b"\n")
 
     def derive(self, children: Sequence[Item]) -> None:
@@ -82,7 +82,7 @@ class RunLedger:
                 self._enter(child)
                 if child.family is not None:
                     child.family.pending += 1
-            self.tally.derived += len(children)
+            self.counters.derived += len(children)
 
     def settle(self, item: Item, outcome: SampleOutcome) -> Sequence[Charge] | None:
         """A sample leaves; returns what was spent on it, None where it had left already."""
@@ -92,19 +92,19 @@ class RunLedger:
             item.outcome = outcome
             if outcome is not _UNCHANGED:
                 reason = item.failure.error_type if item.failure and outcome is SampleOutcome.DLQ else None
-                item.sample = changed(item.sample, status=_STATUS[outcome], dlq_reason=reason)
+                item.sample = replace(item.sample, status=_STATUS[outcome], dlq_reason=reason)
             self._active.pop(item, None)
-            tally = self.tally
-            tally.active -= 1
-            tally.outcomes[outcome] += 1
-            tally.last_settled = self._clock.time()
+            counters = self.counters
+            counters.active -= 1
+            counters.outcomes[outcome] += 1
+            counters.last_settled = self._clock.time()
             if outcome is _SKIPPED and item.skip:
-                tally.skips[item.skip] += 1
+                counters.skips[item.skip] += 1
             if item.failure:
                 failure = item.failure
-                counts = tally.dead_letters if outcome is SampleOutcome.DLQ else tally.failures
+                counts = counters.dead_letters if outcome is SampleOutcome.DLQ else counters.failures
                 counts[failure.source.value, failure.where, failure.error_type] += 1
-            return self.costs.settle(item, outcome) if item.spending is not None else ()
+            return self.costs.settle(item, outcome) if item.pending_costs is not None else ()
 
     def seal(self) -> list[Item]:
         """The run ends: nothing enters any more, and what was executed counts as cancelled. Returns who is left."""
@@ -113,9 +113,9 @@ class RunLedger:
             rest = list(self._active)
             for item in rest:
                 if item.executing is not None:
-                    tally = self.tally.stages[item.executing.name]
-                    tally.active = 0
-                    tally.outcomes[StageOutcome.CANCELLED] += 1
+                    counters = self.counters.stages[item.executing.name]
+                    counters.active = 0
+                    counters.outcomes[StageOutcome.CANCELLED] += 1
                     item.executing = None
         return rest
 
@@ -127,21 +127,21 @@ class RunLedger:
         """Counts and states at this moment, consistent with each other."""
         with self.lock:
             return RunSnapshot(
-                ledger=self.tally.ledger(),
-                last_settled=self.tally.last_settled,
-                source_remaining=source.remaining(self.tally.admitted),
+                ledger=self.counters.ledger(),
+                last_settled=self.counters.last_settled,
+                source_remaining=source.remaining(self.counters.admitted),
                 stages=[
                     StageState(
-                        name=tally.name,
-                        executions=sum(tally.outcomes.values()),
-                        errors=tally.outcomes[StageOutcome.ERROR],
-                        retries=tally.retries,
-                        active=tally.active,
-                        concurrency=tally.concurrency,
-                        queue_depth=queues[tally.name].depth if tally.name in queues else 0,
-                        queue_limit=queues[tally.name].limit if tally.name in queues else 0,
+                        name=counters.name,
+                        executions=sum(counters.outcomes.values()),
+                        errors=counters.outcomes[StageOutcome.ERROR],
+                        retries=counters.retries,
+                        active=counters.active,
+                        concurrency=counters.concurrency,
+                        queue_depth=queues[counters.name].depth if counters.name in queues else 0,
+                        queue_limit=queues[counters.name].limit if counters.name in queues else 0,
                     )
-                    for tally in self.tally.stages.values()
+                    for counters in self.counters.stages.values()
                 ],
             )
 
@@ -149,11 +149,11 @@ class RunLedger:
         if self._sealed:
             raise QueueClosed  # a thread that was abandoned comes too late
         self._active[item] = None
-        self.tally.active += 1
+        self.counters.active += 1
 
     def _artifact_stored(self, artifact: ArtifactResult) -> None:
         with self.lock:
-            counts = self.tally.storage
+            counts = self.counters.storage
             counts["artifacts_uploaded"] += 1
             if artifact.deduplicated:
                 counts["artifacts_deduplicated"] += 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..execution.item import Item
 
 
-TOGETHER = 32
+MAX_MICRO_BATCH = 32
 """How many samples are handed over together at the most, where that is quicker than what is done with them."""
 
 
@@ -35,14 +35,14 @@ class StageQueue:
         self.stage = stage
         self._now = (clock or SystemClock()).monotonic
         self._items: deque[Item] = deque()
-        self._offered: deque[Item] = deque()
+        self._unlocked: deque[Item] = deque()
         """What is laid ready, behind the others. It is added to without the lock, and taken from with it."""
         self._lock = threading.Lock()
         self._takers = _Waiters(self._lock)
         self._putters = _Waiters(self._lock)
         self._taker_wanted = _Waiters(self._lock)
-        self.quick = False
-        """Set by whoever takes from it while that takes together what waits, so that `offer` serves."""
+        self.micro_batching = False
+        """Set by whoever takes from it while that takes together what waits, so that `enqueue_unlocked` serves."""
         self._wanted = 1
         """How many samples there must be before a taker is woken."""
         self._discards = False
@@ -106,27 +106,27 @@ class StageQueue:
                 woken = self._putters.register()
         return self._was_full(producer, self._now() - started)
 
-    def offer(self, item: Item, producer: str | None = None) -> float:
-        """`put` in a fraction of its time, where `quick` is set.
+    def enqueue_unlocked(self, item: Item, producer: str | None = None) -> float:
+        """`put` in a fraction of its time, where `micro_batching` is set.
 
         A sample is laid ready behind the others, and put in if a taker waits: so it never waits while nobody is busy.
-        Up to `TOGETHER` may lie there beyond the limit.
+        Up to `MAX_MICRO_BATCH` may lie there beyond the limit.
         """
         if self.stage is not None:  # otherwise nobody asks how long it waits
             item.enqueued_at = self._now()
-        offered = self._offered
-        offered.append(item)
+        unlocked = self._unlocked
+        unlocked.append(item)
         # A taker does it the other way round: it registers, and then looks at what is offered. One sees the other.
-        if not self._takers.wakes and len(offered) < TOGETHER:
+        if not self._takers.wakes and len(unlocked) < MAX_MICRO_BATCH:
             return 0.0
         with self._lock:
-            self._accept()
-            if len(offered) < TOGETHER:
+            self._collect_unlocked()
+            if len(unlocked) < MAX_MICRO_BATCH:
                 return 0.0
             started = self._now()
-            while len(offered) >= TOGETHER:
+            while len(unlocked) >= MAX_MICRO_BATCH:
                 self._putters.wait()
-                self._accept()
+                self._collect_unlocked()
         return self._was_full(producer, self._now() - started)
 
     def blocked(self, producer: str, seconds: float) -> None:
@@ -156,7 +156,7 @@ class StageQueue:
                     break
                 if self._at_end():
                     return None
-                woken = self._takers.register(self._offered)
+                woken = self._takers.register(self._unlocked)
                 self._taker_wanted.wake()
             async with asyncio.timeout(timeout):
                 await self._takers.woken(woken)
@@ -246,19 +246,19 @@ class StageQueue:
             self._takers.wake()
         return True
 
-    def _accept(self) -> None:
+    def _collect_unlocked(self) -> None:
         """Put in what was offered, as far as there is room."""
         if self._closed:
             raise QueueClosed
-        items, offered = self._items, self._offered
-        while offered and len(items) < self.limit:
-            items.append(offered.popleft())
+        items, unlocked = self._items, self._unlocked
+        while unlocked and len(items) < self.limit:
+            items.append(unlocked.popleft())
             if self._takers.wakes and len(items) >= self._wanted:
                 self._takers.wake()
 
     def _has_samples(self) -> bool:
         """Whether there is something to take."""
-        return bool(self._items or self._offered)
+        return bool(self._items or self._unlocked)
 
     def _wait_for_samples(self, timeout: float | None = None) -> bool:
         """Wait until there is something to take; False when there will be no more. TimeoutError as for `get`."""
@@ -266,20 +266,20 @@ class StageQueue:
             if self._at_end():
                 return False
             self._taker_wanted.wake()
-            if not self._takers.wait(timeout, self._offered):
+            if not self._takers.wait(timeout, self._unlocked):
                 raise TimeoutError
         return True
 
     def _take(self, most: int) -> list[Item]:
         if self._closed:
             raise QueueClosed
-        items, offered = self._items, self._offered
+        items, unlocked = self._items, self._unlocked
         taken = [items.popleft() for _ in range(min(most, len(items)))]
-        if offered:
-            taken += [offered.popleft() for _ in range(min(most - len(taken), len(offered)))]
-            self._accept()
+        if unlocked:
+            taken += [unlocked.popleft() for _ in range(min(most - len(taken), len(unlocked)))]
+            self._collect_unlocked()
         # Whoever waits to put is woken when half of it is free. Woken at once, it would wait again after every sample.
-        if self._putters.wakes and len(items) <= self.limit // 2 and len(offered) <= TOGETHER // 2:
+        if self._putters.wakes and len(items) <= self.limit // 2 and len(unlocked) <= MAX_MICRO_BATCH // 2:
             for _ in taken:
                 self._putters.wake()
         return taken

@@ -6,10 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..costs.summary import CostSummary
+from ..pipeline.retry import CANCELLED, classify, message_of
 from ..pipeline.sample import SampleOutcome
+from .revision import code_revision
+
+if TYPE_CHECKING:
+    from .run import Run
 
 
 class RunOutcome(StrEnum):
@@ -189,3 +194,35 @@ class RunSnapshot:
     """Unix time when a sample last settled."""
     source_remaining: int | None
     """Samples of the source that were not admitted yet; None where its size is not known, 0 when it has ended."""
+
+
+def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> RunResult:
+    """Return the result of a run that has just ended."""
+    ended, duration = run.clock.time(), run.clock.monotonic() - run.started.monotonic
+    pipeline, ledger = run.pipeline, run.ledger
+    revision = code_revision()
+    with ledger.lock:
+        counters = ledger.counters
+        return RunResult(
+            run_id=run.id,
+            pipeline=pipeline.name,
+            pipeline_id=pipeline.id,
+            definition=pipeline.definition,
+            runner=run.runner,
+            outcome=outcome,
+            error_type=classify(error) if error else (CANCELLED if outcome is RunOutcome.CANCELLED else None),
+            error=message_of(error) if error else None,
+            started=run.started.time,
+            ended=ended,
+            duration=duration,
+            ledger=counters.ledger(),
+            stages=[stage.summary(duration) for stage in counters.stages.values()],
+            measurements=[measurement.summary() for measurement in counters.measurements.values()],
+            storage=counters.storage_summary(),
+            dead_letters=dict(counters.dead_letters),
+            failures=dict(counters.failures),
+            skips=dict(counters.skips),
+            cost=ledger.costs.summary(counters.outcomes[SampleOutcome.READY]),
+            input_digest=ledger.input_digest,
+            revision=revision,
+        )

@@ -16,19 +16,18 @@ from ..execution.measurement_orchestrator import MeasurementOrchestrator
 from ..execution.stage_executor import StageExecutor
 from ..pipeline.failure import Failure, FailureSource
 from ..pipeline.retry import classify
-from ..pipeline.sample import Sample, SampleOutcome, changed
+from ..pipeline.sample import Sample, SampleOutcome, replace
 from ..pipeline.serializer import content_of, digest_of
 from ..pipeline.stages import Stage
 from ..storage.records import DeadLetter
 from ..support.clock import Clock
 from . import active_runs
-from .admission import Intake
+from .admission import Admission
 from .consumable import Consumable, outcome_of
 from .driver import Driver
 from .ledger import RunLedger
 from .queue import QueueClosed
-from .record import summarise
-from .result import RunOutcome, RunResult, RunSnapshot
+from .result import RunOutcome, RunResult, RunSnapshot, result_of
 from .source import SourceReader
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ GRACE = 0.4
 """Seconds that a run waits for its tasks, and then for its threads, when it ends; what still runs then is abandoned."""
 
 
-class Moment(NamedTuple):
+class ClockReading(NamedTuple):
     """One moment, read from both clocks."""
 
     time: float
@@ -76,19 +75,19 @@ class Run(Consumable):
         """Set when the run ends before its time."""
         self.executor = StageExecutor(clock=clock, stop=self.stop)
         self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop)
-        self._intake = Intake(self, resume=resume, replay=replay)
-        self._source = SourceReader(pipeline, self._intake.replayed if replay is not None else None)
+        self._admission = Admission(self, resume=resume, replay=replay)
+        self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None)
         self.ledger = RunLedger(pipeline, clock, settled_late=self.spent)
         self.costs = self.ledger.costs
-        self.tally = self.ledger.tally
+        self.counters = self.ledger.counters
         """To be touched only under `lock`."""
         self.lock = self.ledger.lock
         self._outcome = RunOutcome.COMPLETED
         self._reason: BaseException | None = None
         """Why the run was halted, where that is no error."""
-        self.started = Moment(0.0, 0.0)
+        self.started = ClockReading(0.0, 0.0)
         self._recorded = False
-        self._was_set_up: list[Stage] = []
+        self._set_up_stages: list[Stage] = []
         self._end_lock = threading.Lock()
         self._driver: Driver = driver(self)
         self._output = self._driver.output
@@ -116,7 +115,7 @@ class Run(Consumable):
             nothing = storage.count(self.pipeline.name) == 0
             self.orchestrator.nothing_stored = nothing
             self.orchestrator.costs_stored = not nothing and storage.has_costs(self.pipeline.name)
-            self._intake.reads_storage = not nothing
+            self._admission.reads_storage = not nothing
             self.pipeline.dead_letters.refresh()
         if self.pipeline.artifacts is not None:
             self.pipeline.artifacts.open()
@@ -126,7 +125,7 @@ class Run(Consumable):
             except Exception as error:
                 error.add_note(f"raised by setup() of {stage!r}, so the run has ended")
                 raise
-            self._was_set_up.append(stage)
+            self._set_up_stages.append(stage)
 
     def pull(self) -> Sample | None:
         """The source's next sample, None when there are no more.
@@ -162,7 +161,7 @@ class Run(Consumable):
 
     def end(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
         """The run is over and everything has settled: its record is completed. Returns the run's result."""
-        result = summarise(self, outcome, error)
+        result = result_of(self, outcome, error)
         if self.pipeline.storage is not None and self._recorded:
             self.pipeline.dead_letters.refresh()
             self.pipeline.storage.end_run(self.id, result.ended, result.outcome.value, result.to_dict())
@@ -192,26 +191,26 @@ class Run(Consumable):
         if self.pipeline.max_cost is not None and (reached := self.costs.budget_reached) is not None:
             self.halt(reached)
             return None
-        item = self._intake.item(sample)
+        item = self._admission.item(sample)
         item.context.run(self.admit, item)
         return item
 
     def split(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
         """Derive the children of a sample; `look_up` says which of them are left to do."""
-        children = self._intake.children(parent, samples, stage)
+        children = self._admission.children(parent, samples, stage)
         self.derive(parent, children, stage)
         with self.lock:
-            self.costs.hand_down(parent, children)
+            self.costs.split(parent, children)
         return children
 
     def look_up(self, items: Sequence[Item]) -> None:
         """Set the `verdict` of new items for which nothing is to be done."""
-        self._intake.look_up(items)
+        self._admission.look_up(items)
 
     @property
     def has_history(self) -> bool:
         """Whether the storage must be read to look up samples. Known once the run has begun."""
-        return self._intake.reads_storage
+        return self._admission.reads_storage
 
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
         """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
@@ -236,7 +235,7 @@ class Run(Consumable):
         self.fail(error, RunOutcome.CANCELLED)
 
     @contextmanager
-    def watch(self, done: Callable[[], None]) -> Iterator[None]:
+    def supervise(self, done: Callable[[], None]) -> Iterator[None]:
         """Around the work of a driver's thread: what it raises ends the run; without that, `done` is called."""
         try:
             yield
@@ -284,13 +283,13 @@ class Run(Consumable):
             digest = digest_of(payload)
         except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
             item.original = None  # not replayable: it would fail in the same way
-            self.failed(item, error, FailureSource.STORAGE, self.pipeline.storage.backend)
+            self.fail_item(item, error, FailureSource.STORAGE, self.pipeline.storage.backend)
             return False
         item.payload = payload
-        item.sample = changed(item.sample, digest=digest)
+        item.sample = replace(item.sample, digest=digest)
         return True
 
-    def failed(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:
+    def fail_item(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:
         """Note what a sample failed with, and what it is to settle with."""
         item.failure = Failure(source, where, error, classify(error), attempts)
         item.verdict = SampleOutcome.FAILED if self.pipeline.storage is None else SampleOutcome.DLQ
@@ -303,7 +302,7 @@ class Run(Consumable):
             if self._closed:
                 raise QueueClosed
             self._began = True
-            self.started = Moment(self.clock.time(), self.clock.monotonic())
+            self.started = ClockReading(self.clock.time(), self.clock.monotonic())
             active_runs.add(self)
             self.context.run(self.ledger.count_artifacts)
             try:
@@ -332,7 +331,7 @@ class Run(Consumable):
             self._source.loop.stop(0.1)
             self.executor.close()
             self.orchestrator.close()
-            self._intake.close()
+            self._admission.close()
             with self.lock:
                 self.costs.close()
             try:
@@ -341,7 +340,7 @@ class Run(Consumable):
                 logger.exception("the record of run %s could not be written", self.id)
                 if self._error is None:
                     self._outcome, self._error = RunOutcome.FAILED, fault
-                self.result = summarise(self, self._outcome, self._error)
+                self.result = result_of(self, self._outcome, self._error)
             finally:
                 if self.pipeline.storage is not None:
                     self.pipeline.storage.release()
@@ -352,8 +351,8 @@ class Run(Consumable):
             self.settle(item, SampleOutcome.FAILED, RunCancelled("the run ended before this sample was finished"))
 
     def _close_stages(self) -> None:
-        while self._was_set_up:
-            stage = self._was_set_up.pop()
+        while self._set_up_stages:
+            stage = self._set_up_stages.pop()
             try:
                 self.context.copy().run(self._source.loop.call, stage.close)
             except Exception as error:
