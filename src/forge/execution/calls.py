@@ -64,6 +64,10 @@ class Batch(list[Sample]):
         return list, (list(self),)  # another process gets a plain list
 
 
+Payload = Sample | tuple[Sample, ...]
+"""A sample, or those of a batch: what pairs samples with results. User code gets a `Batch` of its own."""
+
+
 class Calls:
     """Calls functions of stages and measurements, each call in a copy of the current context.
 

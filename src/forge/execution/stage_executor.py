@@ -1,101 +1,94 @@
-"""Running one stage on one sample, or on a batch: attempts, retries, verdict."""
+"""Running one stage on one sample or batch: attempts, retries, verdict."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import threading
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Generator, Sequence
+from typing import Any, TypeAlias
 
 from ..costs import usage
 from ..errors import RunCancelled, StageResultError, StageStuckError
 from ..pipeline.retry import CANCELLED, RetryPolicy, classify
 from ..pipeline.sample import Sample, Skip, private_copies, replace, with_private_values
 from ..pipeline.stages import Stage
+from ..support import sans_io
 from ..support.clock import Clock, SystemClock
-from .calls import Batch, Calls, Interrupted
+from .calls import Batch, Calls, Interrupted, Payload
 from .item import Item
 from .results import BatchVerdict, StageOutcome, Verdict
 
-Payload = Sample | tuple[Sample, ...]
-"""A sample, or those of a batch. What pairs them with results is this; the stage gets a list of its own."""
-
-_SUCCESS = StageOutcome.SUCCESS  # an enum's members are found slowly
+_SUCCESS = StageOutcome.SUCCESS  # reading an enum's member takes long
 
 
 class StageExecutor:
     """Runs stages; inside a run, one executor runs all of them.
 
-    The methods come in two colours, because a sync stage blocks a thread and an async one must not block its loop:
-    `apply`, `apply_batch` and `attempt` are for sync stages, those ending in `_async` for async ones. All of them
-    work outside of a run as well, in a test for example.
+    Sync stages block a thread and async ones must not block their loop, so there are two kinds of methods: `apply`,
+    `apply_batch` and `attempt` for sync stages, those ending in `_async` for async ones. All of them work outside of a
+    run as well, in a test for example.
     """
 
     def __init__(self, *, clock: Clock | None = None, stop: threading.Event | None = None) -> None:
         self._clock = clock or SystemClock()
         self._now = self._clock.monotonic
         self._stop = stop or threading.Event()
-        self._calls = Calls(_take)
+        self._calls = Calls(_private_result)
 
     def apply(self, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
-        """All attempts of a sync stage on one sample.
+        """Run all attempts of a sync stage on one sample.
 
-        Who has read the clock already says when it `started`, and it is not read again.
+        A caller that has read the clock already passes it as `started`, so that it is not read again.
 
         Raises:
-            StageStuckError: the stage has no slot left.
-            KeyboardInterrupt, SystemExit: the stage raised it.
+            StageStuckError: no slot of the stage is left.
+            KeyboardInterrupt, SystemExit: raised by the stage.
         """
         if self._stop.is_set():
-            tried = self._try(stage, sample, started=started)
-            return _judge(stage, sample, tried, tried.result)
+            attempts = _Attempts(stage, sample, self._clock, started=started)
+            attempts.cancel()
+            return _verdict(stage, sample, attempts, None)
         now = self._now
         begun = now() if started is None else started
         measured = private_copies(sample.measurements) if sample.measurements else {}
         try:
             result = self.attempt(stage, sample, 1)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
-            # The attempt may have changed what it was handed, which others are not to see.
-            tried = _Tried(stage, replace(sample, measurements=measured), self._clock, None, begun)
-            tried.fail(error)
-            return _judge(stage, sample, self._try_again(tried), tried.result)
+            # The attempt may have changed the sample's values in place, which later attempts must not see.
+            attempts = _Attempts(stage, replace(sample, measurements=measured), self._clock, started=begun)
+            attempts.fail(error)
+            if attempts.delay is not None:
+                sans_io.run(self._retries(attempts), self._perform)
+            return _verdict(stage, sample, attempts, attempts.result)
         ended = now()
         if type(result) is Sample and result.id == sample.id:  # the commonest result of the commonest call
             duration = ended - begun
             return Verdict(outcome=_SUCCESS, samples=(result,), busy=duration, duration=duration)
-        tried = _Tried(stage, sample, self._clock, None, begun)
-        tried.succeed(result)
-        return _judge(stage, sample, tried, result)
+        attempts = _Attempts(stage, sample, self._clock, started=begun)
+        attempts.succeed(result)
+        return _verdict(stage, sample, attempts, result)
 
     async def apply_async(self, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
-        """The same for an async stage.
+        """Run all attempts of an async stage on one sample.
 
         A `KeyboardInterrupt` or `SystemExit` of the stage is in the verdict's `error`, because raised in a task it
         would end the event loop.
         """
-        tried = await self._try_async(stage, sample, started=started)
-        return _judge(stage, sample, tried, tried.result)
+        attempts = await sans_io.run_async(self._attempts(stage, sample, started=started), self._perform_async)
+        return _verdict(stage, sample, attempts, attempts.result)
 
     def apply_batch(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
-        """All attempts of a sync stage on a batch; if they fail, one more for each sample alone."""
-        items = tuple(items)
-        samples = tuple(item.sample for item in items)
-        whole = self._try(stage, samples)
-        if not whole.repeat_alone:
-            return self._batch_verdict(stage, [whole])
-        alone = [self._try(stage, (item.sample,), whole) for item in usage.retry_each(items)]
-        return self._batch_verdict(stage, alone, whole)
+        """Run all attempts of a sync stage on a batch; if they fail, one more for each sample alone.
+
+        Raises:
+            StageStuckError, KeyboardInterrupt, SystemExit: as for `apply`.
+        """
+        return sans_io.run(self._batch_attempts(stage, items), self._perform)
 
     async def apply_batch_async(self, stage: Stage, items: Sequence[Item]) -> BatchVerdict:
-        """The same for an async stage."""
-        items = tuple(items)
-        samples = tuple(item.sample for item in items)
-        whole = await self._try_async(stage, samples)
-        if not whole.repeat_alone:
-            return self._batch_verdict(stage, [whole])
-        alone = [await self._try_async(stage, (item.sample,), whole) for item in usage.retry_each(items)]
-        return self._batch_verdict(stage, alone, whole)
+        """Run all attempts of an async stage on a batch; if they fail, one more for each sample alone."""
+        return await sans_io.run_async(self._batch_attempts(stage, items), self._perform_async)
 
     def attempt(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - said to observers
         """One call of a sync stage, the `attempt`-th (from 1), with a sample or a list of the samples of a batch."""
@@ -125,108 +118,118 @@ class StageExecutor:
         """Let go of the threads that calls with a timeout were made on."""
         self._calls.close()
 
-    def _try(
-        self, stage: Stage, payload: Payload, earlier: _Tried | None = None, started: float | None = None
-    ) -> _Tried:
-        """Attempts until one succeeds or the policy gives up; a single one where `earlier` ones failed as a batch."""
-        tried = _Tried(stage, payload, self._clock, earlier, started)
-        if self._stop.is_set():
-            tried.cancel()
-            return tried
-        try:
-            tried.succeed(self.attempt(stage, tried.handed(), tried.number))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
-            tried.fail(error)
-        return self._try_again(tried)
+    # The logic of attempts, for both kinds of stages. It yields attempts to make, and seconds to wait.
 
-    def _try_again(self, tried: _Tried) -> _Tried:
-        """The attempts that follow the first one, as long as they fail and the policy allows another."""
-        while tried.delay is not None:
-            if not self._announced(tried) or self._clock.wait(self._stop, tried.delay):
-                tried.cancel()
-                break
+    def _attempts(
+        self, stage: Stage, payload: Payload, failed_batch: _Attempts | None = None, started: float | None = None
+    ) -> _Steps[_Attempts]:
+        """Repeat a call until it succeeds or the policy gives up; make it once after a `failed_batch`."""
+        attempts = _Attempts(stage, payload, self._clock, failed_batch, started)
+        if self._stop.is_set():
+            attempts.cancel()
+            return attempts
+        yield attempts
+        if attempts.delay is not None:
+            yield from self._retries(attempts)
+        return attempts
+
+    def _retries(self, attempts: _Attempts) -> _Steps[None]:
+        """Repeat a failed call as long as it fails and the policy allows another attempt."""
+        while attempts.delay is not None:
+            if not self._announced(attempts) or (yield attempts.delay):
+                attempts.cancel()
+                return
             usage.begin_retry()
-            tried.begin_again()
-            try:
-                tried.succeed(self.attempt(tried.stage, tried.handed(), tried.number))
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
-                tried.fail(error)
-        return tried
+            attempts.begin_next()
+            yield attempts
 
-    async def _try_async(
-        self, stage: Stage, payload: Payload, earlier: _Tried | None = None, started: float | None = None
-    ) -> _Tried:
-        tried = _Tried(stage, payload, self._clock, earlier, started)
-        if self._stop.is_set():
-            tried.cancel()
-            return tried
-        try:
-            while True:
-                try:
-                    tried.succeed(await self.attempt_async(stage, tried.handed(), tried.number))
-                except Interrupted as interrupted:
-                    tried.cancel(interrupted.__cause__)
-                except (Exception, asyncio.CancelledError) as error:
-                    if self._stop.is_set() and isinstance(error, asyncio.CancelledError):
-                        raise
-                    tried.fail(error)
-                if tried.delay is None:
-                    return tried
-                if not self._announced(tried):
-                    tried.cancel()
-                    return tried
-                await self._clock.wait_async(tried.delay)
-                usage.begin_retry()
-                tried.begin_again()
-        except asyncio.CancelledError:
-            # Only the end of the run cancels the task that this runs in.
-            tried.cancel()
-            return tried
+    def _batch_attempts(self, stage: Stage, items: Sequence[Item]) -> _Steps[BatchVerdict]:
+        items = tuple(items)
+        whole = yield from self._attempts(stage, tuple(item.sample for item in items))
+        if not whole.needs_isolation:
+            return self._batch_verdict(stage, [whole])
+        alone: list[_Attempts] = []
+        for item in usage.retry_each(items):
+            alone.append((yield from self._attempts(stage, (item.sample,), whole)))
+        return self._batch_verdict(stage, alone, whole)
 
-    def _announced(self, tried: _Tried) -> bool:
-        """Say that there will be another attempt; False where the run has ended, and there will be none."""
+    def _announced(self, attempts: _Attempts) -> bool:
+        """Announce another attempt; False if the run has ended, and there will be none."""
         if self._stop.is_set():
             return False
-        sample = tried.payload if isinstance(tried.payload, Sample) else None
-        assert tried.error is not None
-        assert tried.delay is not None
-        self.before_retry(tried.stage, sample, tried.error, tried.number, tried.delay)
+        sample = attempts.payload if isinstance(attempts.payload, Sample) else None
+        assert attempts.error is not None
+        assert attempts.delay is not None
+        self.before_retry(attempts.stage, sample, attempts.error, attempts.number, attempts.delay)
         return True
 
-    def _batch_verdict(self, stage: Stage, parts: Sequence[_Tried], whole: _Tried | None = None) -> BatchVerdict:
+    def _perform(self, request: _Request) -> bool | None:
+        """Make an attempt, or wait; returns True if the run ended while waiting."""
+        if not isinstance(request, _Attempts):
+            return self._clock.wait(self._stop, request)
+        try:
+            request.succeed(self.attempt(request.stage, request.next_payload(), request.number))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
+            request.fail(error)
+        return None
+
+    async def _perform_async(self, request: _Request) -> bool | None:
+        """Make an attempt, or wait. Only the end of the run cancels the task in which this happens."""
+        if not isinstance(request, _Attempts):
+            try:
+                await self._clock.wait_async(request)
+            except asyncio.CancelledError:
+                return True
+            return False
+        try:
+            request.succeed(await self.attempt_async(request.stage, request.next_payload(), request.number))
+        except Interrupted as interrupted:
+            request.cancel(interrupted.__cause__)
+        except asyncio.CancelledError as error:
+            if self._stop.is_set():
+                request.cancel()
+            else:  # raised by the stage
+                request.fail(error)
+        except Exception as error:  # noqa: BLE001 - it becomes the verdict
+            request.fail(error)
+        return None
+
+    def _batch_verdict(self, stage: Stage, parts: Sequence[_Attempts], whole: _Attempts | None = None) -> BatchVerdict:
         verdicts: list[Verdict] = []
-        for tried in parts:
-            samples = tried.samples
-            results = tried.result if tried.error is None and not tried.cancelled else [None] * len(samples)
+        for attempts in parts:
+            samples = attempts.samples
+            failed = attempts.error is not None or attempts.cancelled
+            results = [None] * len(samples) if failed else attempts.result
             ids = frozenset(sample.id for sample in samples)
             verdicts += (
-                _judge(stage, sample, tried, result, batch=ids) for sample, result in zip(samples, results, strict=True)
+                _verdict(stage, sample, attempts, result, batch=ids)
+                for sample, result in zip(samples, results, strict=True)
             )
-        for tried in parts:
-            tried.forget_error()
+        for attempts in parts:
+            attempts.release_error()
         if whole is not None:
-            whole.forget_error()
+            whole.release_error()
         first = whole or parts[0]
         return BatchVerdict(
             verdicts=tuple(verdicts),
             attempts=first.number,
-            busy=sum(tried.busy for tried in parts) + (whole.busy if whole else 0.0),
+            busy=sum(attempts.busy for attempts in parts) + (whole.busy if whole else 0.0),
             duration=self._clock.monotonic() - first.started,
         )
 
 
 def _call(stage: Stage, payload: Payload) -> tuple[Any, Sample | Batch]:
-    """The function of a stage that takes the payload, and what it is called with."""
+    """Return the stage's function for the payload, and its argument."""
     if isinstance(payload, Sample):
         return stage.process, payload
     return stage.process_batch, Batch(payload)
 
 
-def _take(stage: Stage, argument: Sample | Batch, result: Any) -> Any:
-    """What a stage returned, in lists of our own: it may keep its lists, and change them later.
+def _private_result(stage: Stage, argument: Sample | Batch, result: Any) -> Any:
+    """Copy the lists that a stage returned: it may keep its own, and change them later.
 
     Raises:
-        StageResultError: it cannot be said which result of a batch belongs to which sample.
+        StageResultError: results of a batch cannot be assigned to its samples.
     """
     if not isinstance(result, list):
         return result
@@ -238,25 +241,25 @@ def _take(stage: Stage, argument: Sample | Batch, result: Any) -> Any:
     return [list(part) if isinstance(part, list) else part for part in result]
 
 
-def _judge(
-    stage: Stage, sample: Sample, tried: _Tried, result: Any, *, batch: Collection[str] | None = None
+def _verdict(
+    stage: Stage, sample: Sample, attempts: _Attempts, result: Any, *, batch: Collection[str] | None = None
 ) -> Verdict:
-    """The verdict on one sample, from the state of its attempts and what the stage returned for it.
+    """Return the verdict on one sample, given the stage's result for it.
 
-    Where it was tried in a `batch`, which is given by the ids in it, attempts and seconds are said of the batch.
+    `batch` has the ids of the batch that the sample was part of; attempts and seconds are then left to its verdict.
     """
     alone = batch is None
     samples: Sequence[Sample] = ()
-    error, error_type = tried.error, None
+    error, error_type = attempts.error, None
     if alone:
-        tried.forget_error()
-    if tried.cancelled:
+        attempts.release_error()
+    if attempts.cancelled:
         outcome = StageOutcome.CANCELLED
         error, error_type = error or RunCancelled("the run ended"), CANCELLED
     else:
         if error is None:
             try:
-                samples = _checked(stage, sample, result, batch or ())
+                samples = _validated(stage, sample, result, batch or ())
             except StageResultError as wrong:
                 error = wrong
         if error is not None:
@@ -270,18 +273,18 @@ def _judge(
         skip_reason=result.reason if outcome is StageOutcome.SKIP else None,
         error=error,
         error_type=error_type,
-        attempts=tried.number if alone else 1,
-        busy=tried.busy if alone else 0.0,
-        duration=tried.ended - tried.started if alone else 0.0,
+        attempts=attempts.number if alone else 1,
+        busy=attempts.busy if alone else 0.0,
+        duration=attempts.ended - attempts.started if alone else 0.0,
     )
 
 
-def _checked(stage: Stage, sample: Sample, result: Any, batch: Collection[str] = ()) -> tuple[Sample, ...]:
-    """The samples in a result; `batch` has the ids of all samples that the stage was given together.
+def _validated(stage: Stage, sample: Sample, result: Any, batch: Collection[str] = ()) -> tuple[Sample, ...]:
+    """Return the samples in a result; `batch` has the ids of the samples that the stage was given with this one.
 
     Raises:
-        StageResultError: the stage returned something else than a sample of the same id, a skip or a non-empty list,
-            or a sample that belongs to another one of the batch.
+        StageResultError: the result is neither a sample of the same id nor a skip nor a non-empty list, or belongs to
+            another sample of the batch.
     """
     if isinstance(result, Sample):
         if result.id != sample.id:
@@ -324,11 +327,10 @@ def _misplaced_error(stage: Stage, sample: Sample, found: str) -> StageResultErr
     )
 
 
-class _Tried:
-    """The attempts of one call so far."""
+class _Attempts:
+    """The attempts of one call: how many there were, and the outcome of the last one."""
 
     __slots__ = (
-        "alone_after",
         "begun",
         "busy",
         "cancelled",
@@ -336,6 +338,7 @@ class _Tried:
         "delay",
         "ended",
         "error",
+        "failed_batch",
         "number",
         "payload",
         "result",
@@ -344,44 +347,54 @@ class _Tried:
     )
 
     def __init__(
-        self, stage: Stage, payload: Payload, clock: Clock, alone_after: _Tried | None, started: float | None
+        self,
+        stage: Stage,
+        payload: Payload,
+        clock: Clock,
+        failed_batch: _Attempts | None = None,
+        started: float | None = None,
     ) -> None:
         self.stage = stage
         self.payload = payload
         self.clock = clock
-        self.alone_after = alone_after
+        self.failed_batch = failed_batch
+        """Attempts of the batch that the sample was part of; after them, one attempt is made."""
         self.number = 1
         self.started = clock.monotonic() if started is None else started
         self.begun = self.started
-        """When the last attempt began."""
+        """Start of the last attempt."""
         self.ended = self.started
-        """When it ended: as the verdict follows at once, the clock is not read again for that."""
+        """End of the last attempt. The verdict follows at once, so it needs no reading of its own."""
         self.busy = 0.0
         self.result: Any = None
         self.error: BaseException | None = None
         self.delay: float | None = None
-        """Seconds to wait before the next attempt; None when there is none."""
+        """Seconds to wait before the next attempt; None if there is none."""
         self.cancelled = False
 
     @property
-    def repeat_alone(self) -> bool:
-        """Whether a batch failed, and has more than one sample to blame."""
+    def needs_isolation(self) -> bool:
+        """True if a batch failed that has more than one sample to blame."""
         return self.error is not None and not self.cancelled and len(self.samples) > 1
 
     @property
     def samples(self) -> tuple[Sample, ...]:
-        """What is tried together."""
         return (self.payload,) if isinstance(self.payload, Sample) else self.payload
 
-    def handed(self) -> Payload:
-        """The payload for another attempt. Of the samples of a batch, each call makes copies itself."""
+    def next_payload(self) -> Payload:
+        """Return the payload for another attempt. The samples of a batch are copied for each call anyway."""
         return with_private_values(self.payload) if isinstance(self.payload, Sample) else self.payload
 
-    def begin_again(self) -> None:
+    def begin_next(self) -> None:
         self.number += 1
         self.begun = self.clock.monotonic()
 
     def succeed(self, result: Any) -> None:
+        """Note a result.
+
+        Raises:
+            StageResultError: it does not have one result for each sample of the batch.
+        """
         batch = None if isinstance(self.payload, Sample) else self.payload
         if batch is not None and not (isinstance(result, list) and len(result) == len(batch)):
             what = f"a list of {len(result)}" if isinstance(result, list) else type(result).__name__
@@ -389,17 +402,22 @@ class _Tried:
                 f"stage {self.stage.name!r} returned {what} for a batch of {len(batch)}; "
                 "it must return a list with one result for each sample, in order"
             )
-        self.end()
+        self._end()
         self.result, self.error, self.delay = result, None, None
 
     def fail(self, error: BaseException) -> None:
+        """Note an error, and ask the policy for the delay before the next attempt.
+
+        Raises:
+            StageStuckError: it is the error.
+        """
         if isinstance(error, StageStuckError):
             raise error
-        self.end()
+        self._end()
         self.error = error
         policy: RetryPolicy = self.stage.retry
         try:
-            self.delay = None if self.alone_after else policy.delay(error, self.number, self.clock.time())
+            self.delay = None if self.failed_batch else policy.delay(error, self.number, self.clock.time())
         except (KeyboardInterrupt, SystemExit) as interrupt:
             self.cancel(interrupt)
         except Exception as fault:  # noqa: BLE001 - a faulty retry_on must not end the run
@@ -410,12 +428,19 @@ class _Tried:
         self.cancelled, self.error, self.delay = True, error, None
         self.ended = self.clock.monotonic()
 
-    def forget_error(self) -> None:
-        """It is in the verdict now. Here it would keep itself alive, with the sample and all else in the frames of its
-        traceback, in which this is, until the garbage collector looks.
+    def release_error(self) -> None:
+        """Drop the error, which is in the verdict now.
+
+        It would keep itself alive, with the sample and everything else in the frames of its traceback, which refer to
+        this, until the garbage collector runs.
         """
         self.error = None
 
-    def end(self) -> None:
+    def _end(self) -> None:
         self.ended = self.clock.monotonic()
         self.busy += self.ended - self.begun
+
+
+_Request: TypeAlias = _Attempts | float
+"""An attempt to make, or seconds to wait."""
+_Steps: TypeAlias = Generator[_Request, Any, sans_io.Result]

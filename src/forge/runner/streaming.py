@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from ..execution.item import Item
+from ..support import sans_io
 from ..support.clock import Clock
 from .base import Runner
 from .committer import Committer
@@ -178,43 +180,17 @@ class StreamingDriver:
                     self.output.put_all(ready)
 
     def _collect(self, pool: StageWorkerPool) -> list[Item]:
-        """The next item, or the next batch; empty at the end."""
-        first = pool.queue.get()
-        if first is None:
-            return []
-        items = [first]
-        size = pool.step.batch_size
-        if size is None:
-            return items
-        until = time.monotonic() + pool.step.max_wait
-        while len(items) < size:
-            try:
-                item = pool.queue.get(max(0.0, until - time.monotonic()))
-            except TimeoutError:
-                break
-            if item is None:
-                break
-            items.append(item)
-        return items
+        """Take the next item, or the next batch; empty at the end."""
+        if pool.step.batch_size is None:
+            item = pool.queue.get()
+            return [item] if item is not None else []
+        return sans_io.run(pool.collect_batch(), pool.get)
 
     async def _collect_async(self, pool: StageWorkerPool) -> list[Item]:
-        first = await pool.queue.get_async()
-        if first is None:
-            return []
-        items = [first]
-        size = pool.step.batch_size
-        if size is None:
-            return items
-        until = time.monotonic() + pool.step.max_wait
-        while len(items) < size:
-            try:
-                item = await pool.queue.get_async(max(0.0, until - time.monotonic()))
-            except TimeoutError:
-                break
-            if item is None:
-                break
-            items.append(item)
-        return items
+        if pool.step.batch_size is None:
+            item = await pool.queue.get_async()
+            return [item] if item is not None else []
+        return await sans_io.run_async(pool.collect_batch(), pool.get_async)
 
     def _worker_done(self, pool: StageWorkerPool) -> None:
         with self._run.lock:
@@ -246,3 +222,34 @@ class StageWorkerPool:
         if self.step.allows_micro_batches:
             return self.queue.limit + 2 * MAX_MICRO_BATCH
         return self.queue.limit + self.step.concurrency * (self.step.batch_size or 1)
+
+    def collect_batch(self) -> Generator[float | None, Item | None, list[Item]]:
+        """Collect a batch, until it is full, its time is over, or there are no more items.
+
+        Yields the seconds for which to wait for another item (None: any time), answered with the item if one came.
+        """
+        first = yield None
+        if first is None:
+            return []
+        items = [first]
+        until = time.monotonic() + self.step.max_wait
+        while len(items) < (self.step.batch_size or 1):
+            item = yield max(0.0, until - time.monotonic())
+            if item is None:
+                break
+            items.append(item)
+        return items
+
+    def get(self, timeout: float | None) -> Item | None:
+        """Take the next item; None if none came in time, or there are no more."""
+        try:
+            return self.queue.get(timeout)
+        except TimeoutError:
+            return None
+
+    async def get_async(self, timeout: float | None) -> Item | None:
+        """Take the next item; None if none came in time, or there are no more."""
+        try:
+            return await self.queue.get_async(timeout)
+        except TimeoutError:
+            return None
