@@ -64,8 +64,11 @@ class Price:
     per: Decimal = Decimal(1)
     """The prices of tokens are for so many of them, such as 1e6."""
     input_price: Decimal | None = None
+    """US dollars for `per` input tokens that are not cached."""
     cached_input_price: Decimal | None = None
+    """US dollars for `per` cached input tokens; None: the same as `input_price`."""
     output_price: Decimal | None = None
+    """US dollars for `per` output tokens."""
     call_price: Decimal | None = None
     """For one call, whatever `per` is."""
     valid_from: datetime | None = None

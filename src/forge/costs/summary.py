@@ -33,16 +33,23 @@ class Charge:
     """What a stage or a measurement spent with one model for one use."""
 
     kind: Spender
+    """Origin of the calls: stage or measurement."""
     name: str
     """The stage's name or the measurement's key."""
     provider: str
+    """API provider."""
     model: str | None
+    """Model; None for APIs without models."""
     use: Use
+    """Purpose that the money served, known once the sample has settled."""
     calls: int
+    """Number of API calls."""
     input_tokens: int
     """The cached ones are among them."""
     cached_input_tokens: int
+    """Input tokens that the provider read from its cache."""
     output_tokens: int
+    """Tokens generated."""
     amount: Decimal
     """US dollars."""
     unpriced: int
@@ -62,22 +69,27 @@ class CostSummary:
 
     @property
     def amount(self) -> Decimal:
+        """Total amount in US dollars."""
         return total(charge.amount for charge in self.charges)
 
     @property
     def calls(self) -> int:
+        """Total number of API calls."""
         return sum(charge.calls for charge in self.charges)
 
     @property
     def input_tokens(self) -> int:
+        """Total input tokens, cached ones included."""
         return sum(charge.input_tokens for charge in self.charges)
 
     @property
     def cached_input_tokens(self) -> int:
+        """Total input tokens read from providers' caches."""
         return sum(charge.cached_input_tokens for charge in self.charges)
 
     @property
     def output_tokens(self) -> int:
+        """Total tokens generated."""
         return sum(charge.output_tokens for charge in self.charges)
 
     @property

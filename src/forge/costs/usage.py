@@ -31,12 +31,17 @@ class Usage:
     """
 
     provider: str
+    """API provider, preferably a value of OpenTelemetry's `gen_ai.provider.name`."""
     model: str | None = None
+    """Requested model; None for APIs without models."""
     input_tokens: int = 0
     """The cached ones are among them."""
     output_tokens: int = 0
+    """Tokens generated."""
     cached_input_tokens: int = 0
+    """Input tokens that the provider read from its cache."""
     calls: int = 1
+    """Number of API calls."""
     amount: Decimal | None = None
     """US dollars; None where no price is known."""
 

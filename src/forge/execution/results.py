@@ -18,9 +18,13 @@ class StageOutcome(StrEnum):
     __hash__ = str.__hash__  # an enum's own is written in Python, and there is a count for every call
 
     SUCCESS = "success"
+    """Returned one or several samples."""
     SKIP = "skip"
+    """Returned `Skip`."""
     ERROR = "error"
+    """Failed after all attempts."""
     CANCELLED = "cancelled"
+    """Abandoned because the run ended."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,11 +61,16 @@ class BatchVerdict:
 
 
 class MeasurementOutcome(StrEnum):
+    """Outcome of a measurement for one sample."""
+
     __hash__ = str.__hash__  # as above
 
     COMPUTED = "computed"
+    """Computed in this run."""
     CACHED = "cached"
+    """Read from the storage."""
     ERROR = "error"
+    """Failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

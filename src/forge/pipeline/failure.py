@@ -10,8 +10,11 @@ class FailureSource(StrEnum):
     """Where a sample failed."""
 
     STAGE = "stage"
+    """A stage raised an exception or returned an invalid result."""
     MEASUREMENT = "measurement"
+    """A measurement raised an exception or returned an invalid value."""
     STORAGE = "storage"
+    """The sample could not be serialised or written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,19 @@ class Measurement:
     """
 
     key: str = ""
+    """Name of the value in `sample.measurements` and in the storage; unique within the pipeline, required."""
     version: str = "1"
+    """Version of the computation, part of the pipeline's id: changing it computes all values again."""
     depends_on: Sequence[str] = ()
     """Keys of measurements that come first; their values are in `sample.measurements`."""
     concurrency: int = 1
+    """Maximum number of concurrent calls."""
     timeout: float | None = None
+    """Seconds for one call; a longer one fails with `StageTimeoutError`. None: unlimited."""
     batch_size: int | None = None
+    """Maximum number of samples per call of `compute_batch`; None calls `compute` for each sample."""
     max_wait: float = 0.1
+    """Seconds that a batch waits for more samples after its first."""
 
     SETTINGS: ClassVar[tuple[str, ...]] = (
         "key",
@@ -69,6 +75,7 @@ class Measurement:
 
     @property
     def is_async(self) -> bool:
+        """True if the method that computes values is a coroutine function."""
         return inspect.iscoroutinefunction(self.compute_batch if self.batch_size else self.compute)
 
     def __repr__(self) -> str:

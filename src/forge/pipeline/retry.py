@@ -176,11 +176,17 @@ class RetryPolicy:
     """
 
     max_attempts: int = 3
+    """Total number of attempts, at least 1; 1 disables retries."""
     initial_delay: float = 0.5
+    """Seconds to wait before the second attempt."""
     multiplier: float = 2.0
+    """Factor, at least 1, by which the delay grows with each further attempt."""
     max_delay: float = 30.0
+    """Upper bound of the computed delay, in seconds."""
     jitter: float = 0.5
+    """Share of the delay, 0 to 1, that is randomised."""
     max_retry_after: float = 300.0
+    """Longest `Retry-After` to honour, in seconds; the sample fails if the server asks for more."""
     retry_on: Callable[[BaseException], bool] = _transient
     """Says whether an error is worth another attempt; by default rate limits, 5xx, network errors and timeouts."""
     random: Callable[[], float] = field(default=random.random, repr=False)

@@ -36,12 +36,17 @@ class SampleOutcome(StrEnum):
     __hash__ = str.__hash__  # an enum's own is written in Python, and there is a count for every sample
 
     READY = "ready"
+    """Passed all stages and measurements, and is stored."""
     SKIPPED = "skipped"
+    """A stage returned `Skip`."""
     UNCHANGED = "unchanged"
     """An earlier run had finished it, so nothing was done."""
     SPLIT = "split"
+    """A stage returned several samples, which continue in its place."""
     DLQ = "dlq"
+    """Failed, and is stored as a dead letter."""
     FAILED = "failed"
+    """Failed without a dead letter: the pipeline has no storage, the id is a duplicate, or the run was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +58,19 @@ class Sample:
     """
 
     data: Any
+    """The content that stages transform; any type that the pipeline's serializer can store."""
     id: str = ""
+    """Identity of the sample within its pipeline, the same in every run."""
     pipeline: str = ""
+    """Name of the pipeline."""
     measurements: Mapping[str, Any] = field(default_factory=dict)
+    """Measured values by key, filled in as measurements complete."""
     status: SampleStatus = SampleStatus.PENDING
+    """Position in the pipeline."""
     dlq_reason: str | None = None
     """The class of the error, where the status is `dlq`."""
     parent: str | None = None
+    """Id of the sample that this one was split from; None for samples of the source."""
     digest: str | None = None
     """SHA-256 of the serialised data, in hex; None where it was not needed or the data cannot be serialised."""
 
@@ -165,3 +176,4 @@ class Skip:
     """
 
     reason: str
+    """Reason for skipping, counted in the record and in `forge.skip.reason`."""

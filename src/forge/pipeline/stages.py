@@ -34,6 +34,7 @@ class Stage:
     timeout: float | None = None
     """Seconds for one call; a longer one fails with `StageTimeoutError`, of class `timeout`."""
     retry: RetryPolicy = NO_RETRY
+    """Policy for repeating failed calls; by default each call has one attempt."""
     latency_budget: float | None = None
     """Seconds that an execution should stay below; declared for dashboards and alerts, nothing is enforced."""
     batch_size: int | None = None
@@ -86,6 +87,7 @@ class Stage:
 
     @property
     def is_async(self) -> bool:
+        """True if the method that processes samples is a coroutine function."""
         return inspect.iscoroutinefunction(self.process_batch if self.batch_size else self.process)
 
     @property

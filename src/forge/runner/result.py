@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 
 class RunOutcome(StrEnum):
+    """Outcome of a run."""
+
     COMPLETED = "completed"
+    """The source was exhausted and every sample has settled; single samples may have failed."""
     FAILED = "failed"
+    """An error of the source, the storage, a stage's `setup` or the consumer ended the run."""
     CANCELLED = "cancelled"
+    """Closed early, interrupted, or stopped by `max_cost`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,17 +33,27 @@ class Ledger:
     """Where the samples of a run are: `admitted + derived == settled + active` at every moment."""
 
     admitted: int = 0
+    """Samples taken from the source, or from the dead letters in a replay."""
     derived: int = 0
+    """Samples created by splitting."""
     active: int = 0
+    """Samples in flight; 0 once the run has ended."""
     ready: int = 0
+    """Samples that passed everything and are stored."""
     skipped: int = 0
+    """Samples skipped by a stage."""
     unchanged: int = 0
+    """Samples finished by an earlier run."""
     split: int = 0
+    """Samples replaced by their children."""
     dlq: int = 0
+    """Samples stored as dead letters."""
     failed: int = 0
+    """Samples that failed without a dead letter."""
 
     @property
     def settled(self) -> int:
+        """Sum of all outcomes."""
         return self.ready + self.skipped + self.unchanged + self.split + self.dlq + self.failed
 
     @property
@@ -52,26 +67,39 @@ class StageSummary:
     """One stage of one run. All times are seconds, percentiles are right within 1 %."""
 
     name: str
+    """Name of the stage."""
     executions: int
     """Samples that the stage gave a verdict on: the sum of the four outcomes."""
     successes: int
+    """Executions that returned samples."""
     skips: int
+    """Executions that returned `Skip`."""
     errors: int
+    """Executions that failed after all attempts."""
     cancelled: int
+    """Executions abandoned because the run ended."""
     retries: int
+    """Attempts after the first of each execution."""
     p50: float | None
+    """Median duration; None without executions."""
     p95: float | None
+    """95th percentile of the duration."""
     p99: float | None
+    """99th percentile of the duration."""
     max: float | None
+    """Longest duration."""
     busy: float
     """In attempts, summed over all slots."""
     utilization: float | None
     """`busy` divided by slots times the run's duration: near 1, the stage limits the run."""
     queue_wait_p95: float | None
+    """95th percentile of the time waited in the stage's queue; None for runners without queues."""
     backpressure: float
     """Blocked, because the next queue was full."""
     concurrency: int
+    """Configured number of concurrent calls."""
     batches: int
+    """Calls of `process_batch`; 0 for stages without batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +107,23 @@ class MeasurementSummary:
     """One measurement of one run; times are seconds in `compute`."""
 
     key: str
+    """Key of the measurement."""
     version: str
+    """Version of the measurement."""
     computed: int
+    """Values computed in this run."""
     cached: int
+    """Values read from the storage."""
     errors: int
+    """Samples for which the measurement failed."""
     p50: float | None
+    """Median duration; None if nothing was computed."""
     p95: float | None
+    """95th percentile of the duration."""
     p99: float | None
+    """99th percentile of the duration."""
     max: float | None
+    """Longest duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +131,19 @@ class StorageSummary:
     """What a run wrote: rows by result, artifacts, bytes of content."""
 
     inserted: int = 0
+    """Sample rows inserted."""
     updated: int = 0
+    """Sample rows updated."""
     unchanged: int = 0
+    """Sample rows that had the same content already."""
     bytes_written: int = 0
+    """Bytes of data and values written to the database."""
     artifacts_uploaded: int = 0
+    """Artifacts written to the artifact store."""
     artifacts_deduplicated: int = 0
+    """Artifacts whose content was stored already."""
     artifact_bytes_written: int = 0
+    """Bytes written to the artifact store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,21 +151,35 @@ class RunResult:
     """How a run went. The same is stored as the run's record."""
 
     run_id: str
+    """UUID of the run."""
     pipeline: str
+    """Name of the pipeline."""
     pipeline_id: str
+    """Id of the pipeline's definition."""
     definition: Mapping[str, Any]
+    """Names and versions of stages and measurements, from which the id is derived."""
     runner: str
+    """Name of the runner: `batch` or `streaming`."""
     outcome: RunOutcome
+    """Outcome of the run as a whole."""
     error_type: str | None
+    """Class of the error that ended the run, as returned by `classify`; None if there was none."""
     error: str | None
+    """Message of that error."""
     started: float
     """Unix time."""
     ended: float
+    """Unix time."""
     duration: float
+    """Seconds, from a monotonic clock."""
     ledger: Ledger
+    """Counts of samples by outcome."""
     stages: Sequence[StageSummary]
+    """One summary per stage, in pipeline order."""
     measurements: Sequence[MeasurementSummary]
+    """One summary per measurement, in order of execution."""
     storage: StorageSummary
+    """Rows, artifacts and bytes written."""
     dead_letters: Mapping[tuple[str, str, str], int]
     """How many were enqueued, by (source, stage or measurement or backend, error type)."""
     failures: Mapping[tuple[str, str, str], int]

@@ -57,23 +57,33 @@ class DeadLetter:
     """One failed sample. There is at most one for a sample id: a newer failure replaces the older one."""
 
     pipeline: str
+    """Name of the pipeline."""
     sample_id: str
+    """Id of the failed sample."""
     source: FailureSource
+    """Kind of component in which the sample failed."""
     where: str
     """The stage's name, the measurement's key, or the storage's backend."""
     error_type: str
+    """Error class, as returned by `classify`."""
     message: str
+    """Message of the exception."""
     attempts: int
+    """Number of attempts made."""
     time: float
     """Unix time of the failure."""
     data: bytes | None
     """The sample's data as the source gave it or the stage derived it, serialised; None if that failed."""
     run_id: str = ""
+    """Run in which the sample failed."""
     pipeline_id: str = ""
+    """Id of the pipeline's definition at that time."""
     parent: str | None = None
+    """Id of the sample that this one was split from."""
     derived_by: str | None = None
     """The stage that split this sample from its parent: a replay goes on behind it."""
     input_digest: str | None = None
+    """SHA-256 of the data as the source gave it, in hex."""
     digest: str | None = None
     """Of the data as it was measured: what `values` belong to."""
     carrier: Mapping[str, str] = field(default_factory=dict)
@@ -86,9 +96,11 @@ class DeadLetter:
 
     @property
     def replayable(self) -> bool:
+        """True if the data was stored, so that `Runner.replay` can process it."""
         return self.data is not None
 
     def with_carrier(self, carrier: Mapping[str, str]) -> DeadLetter:
+        """Return a copy with another carrier."""
         return dataclasses.replace(self, carrier=dict(carrier))
 
 
