@@ -1,4 +1,4 @@
-"""The costs of a run while it goes on: what was spent is kept for a sample until that settles."""
+"""The cost ledger of a run in progress: costs are kept with a sample until it settles."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _Entry = tuple[UsageScope, str, str | None]
 """An attempt, the provider and the model."""
 _Key = tuple[Spender, str, str, str | None, Use]
 _Late = list[tuple[Billable, Charge]]
-"""What was booked at once, because its samples had settled already."""
+"""Charges booked at once, because their samples had settled already."""
 
 
 class CostLedger:
-    """What one run spent. The run's lock guards it, because it belongs to what is said about a sample."""
+    """The cost ledger of one run, guarded by the run's lock: costs and outcomes of samples change together."""
 
     def __init__(
         self,
@@ -59,12 +59,12 @@ class CostLedger:
         self._saved: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
         self._unpriced: set[tuple[str, str | None]] = set()
         self._calls: dict[UsageScope, str] = {}
-        """Attempts under way that are a call of this provider, as long as nothing else says so."""
+        """Attempts in progress that count as one call of this provider, unless usage is reported in them."""
         self._closed = False
         self._settled_late = settled_late
 
     def priced(self, usage: Usage) -> Usage:
-        """The usage with its amount, if a price is known; otherwise there is one warning for each model."""
+        """Return the usage with its amount, if a price is known; log one warning for each model without a price."""
         if usage.amount is not None:
             return usage
         amount = self._prices.amount(usage, self._clock.time())
@@ -78,7 +78,7 @@ class CostLedger:
         return usage
 
     def add(self, scope: UsageScope, usage: Usage) -> None:
-        """Take up what was reported, for the samples of the scope."""
+        """Book reported usage for the samples of the scope."""
         with self._lock:
             if usage.calls and self._calls.get(scope) == usage.provider:
                 del self._calls[scope]
@@ -91,17 +91,17 @@ class CostLedger:
             self._settled_late(item, [charge])
 
     def begin_call(self, scope: UsageScope, provider: str) -> None:
-        """An attempt begins that is a call of a provider's API."""
+        """Note that the attempt counts as a call of this provider's API."""
         with self._lock:
             self._calls[scope] = provider
 
     def end_call(self, scope: UsageScope) -> bool:
-        """The attempt has ended; whether its call is still to be counted."""
+        """Note that the attempt has ended; returns True if its call is still to be counted."""
         with self._lock:
             return self._calls.pop(scope, None) is not None
 
     def count_calls(self) -> None:
-        """Count the calls that are under way when the run ends."""
+        """Count the calls in progress when the run ends."""
         with self._lock:
             calls, self._calls = self._calls, {}
         for scope, provider in calls.items():
@@ -109,7 +109,7 @@ class CostLedger:
 
     @property
     def budget_reached(self) -> BudgetReached | None:
-        """Says that there is nothing left to spend, where that is so."""
+        """The error for a budget that is used up; None while something is left, or without a budget."""
         if self._max_cost is None or self._spent < self._max_cost:
             return None
         return BudgetReached(
@@ -120,19 +120,19 @@ class CostLedger:
     # What follows is called with the lock held.
 
     def split(self, parent: Billable, children: Sequence[Billable]) -> None:
-        """A sample was split: what was spent on it, and what will be reported late, is shared by its children."""
+        """Share the costs of a split sample, and usage that is reported late, among its children."""
         parent.heirs = children
         pending_costs, parent.pending_costs = parent.pending_costs, None
         for key, spent in (pending_costs or {}).items():
             self._share(children, key, spent, [])
 
     def settle(self, item: Billable, outcome: SampleOutcome) -> Sequence[Charge]:
-        """Book what was spent on a sample that settles."""
+        """Book the costs of a sample that settles."""
         pending_costs, item.pending_costs = item.pending_costs, None
         return [self._book(item, outcome, key, spent) for key, spent in (pending_costs or {}).items()]
 
     def spent_on(self, item: Billable, measurement: str) -> Decimal:
-        """What computing a measurement cost, without attempts that were repeated."""
+        """Return the cost of computing a measurement, without attempts that were repeated."""
         return total(
             spent.amount
             for (scope, _, _), spent in (item.pending_costs or {}).items()
@@ -140,15 +140,15 @@ class CostLedger:
         )
 
     def save(self, measurement: str, amount: Decimal) -> None:
-        """A cached value made a call unnecessary that would have cost so much."""
+        """Count the cost that a cached value has saved."""
         self._saved[measurement] = MONEY.add(self._saved[measurement], amount)
 
     def close(self) -> None:
-        """The run's account is made: nothing is counted any more."""
+        """Close the ledger: usage reported later is not counted."""
         self._closed = True
 
     def summary(self, ready: int) -> CostSummary:
-        """What was booked."""
+        """Return the summary of everything booked."""
         return CostSummary(
             charges=[_charge(key, spent) for key, spent in sorted(self._booked.items(), key=_order)],
             saved=dict(sorted(self._saved.items())),

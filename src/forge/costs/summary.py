@@ -1,4 +1,4 @@
-"""What a run spent, and what on."""
+"""The costs of a run, by purpose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .usage import Spender
 
 
 class Use(StrEnum):
-    """What money was spent on. Where two fit, the one further down counts."""
+    """Purpose that money was spent on. Where two apply, the later one counts."""
 
     USEFUL = "useful"
     """A sample that became ready."""
@@ -30,7 +30,7 @@ class Use(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What a stage or a measurement spent with one model for one use."""
+    """The cost of one stage or measurement with one model for one use."""
 
     kind: Spender
     """Origin of the calls: stage or measurement."""
@@ -45,7 +45,7 @@ class Charge:
     calls: int
     """Number of API calls."""
     input_tokens: int
-    """The cached ones are among them."""
+    """Input tokens, cached ones included."""
     cached_input_tokens: int
     """Input tokens that the provider read from its cache."""
     output_tokens: int
@@ -58,14 +58,14 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostSummary:
-    """What a run spent. Amounts are US dollars, exact."""
+    """The costs of a run. Amounts are exact, in US dollars."""
 
     charges: Sequence[Charge] = field(default_factory=list)
     """One for each stage or measurement, provider, model and use."""
     saved: Mapping[str, Decimal] = field(default_factory=dict)
-    """What the cached values of each measurement would have cost; not part of the amount."""
+    """Savings through cached values, by measurement; not part of the amount."""
     ready: int = 0
-    """How many samples became ready."""
+    """Number of samples that became ready."""
 
     @property
     def amount(self) -> Decimal:
@@ -99,34 +99,34 @@ class CostSummary:
 
     @property
     def by_name(self) -> dict[tuple[Spender, str], Decimal]:
-        """The amount of each stage and measurement."""
+        """Amounts by stage and measurement."""
         return self._amounts(lambda charge: (charge.kind, charge.name))
 
     @property
     def by_model(self) -> dict[tuple[str, str | None], Decimal]:
-        """The amount of each (provider, model)."""
+        """Amounts by (provider, model)."""
         return self._amounts(lambda charge: (charge.provider, charge.model))
 
     @property
     def by_use(self) -> dict[Use, Decimal]:
-        """The amount of each use."""
+        """Amounts by use."""
         return self._amounts(lambda charge: charge.use)
 
     @property
     def per_ready_sample(self) -> Decimal | None:
-        """The whole amount divided by the samples that became ready; None where none did."""
+        """The amount divided by the number of ready samples; None without ready samples."""
         return MONEY.divide(self.amount, Decimal(self.ready)) if self.ready else None
 
     @property
     def wasted_share(self) -> float | None:
-        """The share of the amount, 0 to 1, that went to anything but samples that became ready; None without amount."""
+        """Share of the amount, 0 to 1, that was not spent on ready samples; None if nothing was spent."""
         if not self.amount:
             return None
         useful = self.by_use.get(Use.USEFUL, ZERO)
         return float(MONEY.divide(MONEY.subtract(self.amount, useful), self.amount))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data that JSON can hold; amounts are strings, to stay exact."""
+        """Return plain data for JSON, with amounts as strings to stay exact."""
         per_sample = self.per_ready_sample
         return {
             "amount": plain(self.amount),
@@ -157,7 +157,7 @@ class CostSummary:
         }
 
     def __str__(self) -> str:
-        """One line; empty where nothing was used and nothing saved."""
+        """Return one line; empty if nothing was used or saved."""
         said = []
         if self.charges:
             said.append(f"{float(self.amount):.4g} USD")

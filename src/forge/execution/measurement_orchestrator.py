@@ -87,7 +87,7 @@ class MeasurementOrchestrator:
         return await sans_io.run_async(self._measure_batch(measurement, items), self._perform_async)
 
     def close(self) -> None:
-        """Let go of the threads that calls with a timeout were made on."""
+        """End the threads that ran calls with a timeout."""
         self._calls.close()
 
     # The logic of measuring, for both kinds of measurements. It yields lookups in the storage, and computations.

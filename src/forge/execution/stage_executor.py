@@ -91,7 +91,7 @@ class StageExecutor:
         return await sans_io.run_async(self._batch_attempts(stage, items), self._perform_async)
 
     def attempt(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - said to observers
-        """One call of a sync stage, the `attempt`-th (from 1), with a sample or a list of the samples of a batch."""
+        """Call a sync stage with a sample or a batch: its attempt number `attempt`, from 1."""
         function, argument = _call(stage, payload)
         if stage.provider is None:
             return self._calls.call(stage, function, argument)
@@ -99,7 +99,7 @@ class StageExecutor:
             return self._calls.call(stage, counted, argument)
 
     async def attempt_async(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - as above
-        """One call of an async stage."""
+        """Call an async stage with a sample or a batch: its attempt number `attempt`, from 1."""
         function, argument = _call(stage, payload)
         if stage.provider is None:
             return await self._calls.call_async(stage, function, argument)
@@ -115,7 +115,7 @@ class StageExecutor:
         """
 
     def close(self) -> None:
-        """Let go of the threads that calls with a timeout were made on."""
+        """End the threads that ran calls with a timeout."""
         self._calls.close()
 
     # The logic of attempts, for both kinds of stages. It yields attempts to make, and seconds to wait.

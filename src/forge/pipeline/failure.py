@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class FailureSource(StrEnum):
-    """Where a sample failed."""
+    """Kind of component in which a sample failed."""
 
     STAGE = "stage"
     """A stage raised an exception or returned an invalid result."""
@@ -19,7 +19,7 @@ class FailureSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Where and why a sample failed."""
+    """The failure of a sample: place and error."""
 
     source: FailureSource
     where: str

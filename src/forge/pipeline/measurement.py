@@ -47,7 +47,7 @@ class Measurement:
     )
 
     def __init__(self, **settings: Any) -> None:
-        """Take the settings given; the rest keeps the class's values.
+        """Apply the given settings; others keep the values of the class.
 
         Raises:
             ConfigurationError: for an unknown setting or a value out of range, naming it.
@@ -66,11 +66,11 @@ class Measurement:
             raise ConfigurationError(f"{what} has no {method}()")
 
     def compute(self, sample: Sample) -> Any | Awaitable[Any]:
-        """The value for one sample. An exception dead-letters the sample."""
+        """Compute the value for one sample. An exception dead-letters the sample."""
         raise NotImplementedError(f"{type(self).__name__} has no compute()")
 
     def compute_batch(self, samples: Sequence[Sample]) -> Sequence[Any] | Awaitable[Sequence[Any]]:
-        """The values for several samples, in the same order."""
+        """Compute the values for several samples, in the same order."""
         raise NotImplementedError(f"{type(self).__name__} has no compute_batch()")
 
     @property
@@ -83,7 +83,7 @@ class Measurement:
 
 
 def in_dependency_order(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
-    """The measurements, each behind those it depends on, otherwise in the order given.
+    """Sort measurements so that each follows those it depends on, otherwise in the order given.
 
     Raises:
         ConfigurationError: for a key used twice, an unknown dependency, or a cycle, which it names.

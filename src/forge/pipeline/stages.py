@@ -1,4 +1,4 @@
-"""Stages: what a user writes to transform samples."""
+"""Stages, which transform samples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stage:
     version: str = "1"
     """Part of the pipeline's identity: change it when the stage's results change, and everything is redone."""
     concurrency: int = 1
-    """How many calls may run at the same time."""
+    """Maximum number of concurrent calls."""
     timeout: float | None = None
     """Seconds for one call; a longer one fails with `StageTimeoutError`, of class `timeout`."""
     retry: RetryPolicy = NO_RETRY
@@ -38,14 +38,15 @@ class Stage:
     latency_budget: float | None = None
     """Seconds that an execution should stay below; declared for dashboards and alerts, nothing is enforced."""
     batch_size: int | None = None
-    """With it, `process_batch` is called with up to so many samples."""
+    """Maximum number of samples per call of `process_batch`; None calls `process` for each sample."""
     max_wait: float = 0.1
     """Seconds that a batch waits for more samples after its first."""
     queue_size: int | None = None
-    """How many samples may wait in front of the stage; by default enough for every slot twice, and some more while a
-    call takes less time than handing a sample over."""
+    """Maximum number of samples that wait in the stage's queue; by default two per slot, at least 16, and some more
+    while calls take less time than handing a sample over."""
     provider: str | None = None
-    """Whose API it calls, once an attempt: each attempt counts as a call. Leave it out where `usage.report` is used."""
+    """Provider whose API is called once per attempt: each attempt counts as a call. Omit it if `usage.report` is used.
+    """
 
     SETTINGS: ClassVar[tuple[str, ...]] = (
         "name",
@@ -61,7 +62,7 @@ class Stage:
     )
 
     def __init__(self, **settings: Any) -> None:
-        """Take the settings given; the rest keeps the class's values.
+        """Apply the given settings; others keep the values of the class.
 
         Raises:
             ConfigurationError: for an unknown setting or a value out of range, naming it.
@@ -80,10 +81,10 @@ class Stage:
         raise NotImplementedError(f"{type(self).__name__} has no process_batch()")
 
     def setup(self) -> Any:
-        """Called once before a run's first sample; may be `async` where the stage is."""
+        """Set up the stage, once before a run's first sample; may be `async` if the stage is."""
 
     def close(self) -> Any:
-        """Called once after a run's last sample, whenever `setup` was called without an error."""
+        """Release resources, once after a run's last sample, if `setup` succeeded."""
 
     @property
     def is_async(self) -> bool:
@@ -92,7 +93,7 @@ class Stage:
 
     @property
     def queue_limit(self) -> int:
-        """How many samples may wait in front of the stage."""
+        """Maximum number of samples that wait in the stage's queue."""
         return self.queue_size or default_queue_limit(self)
 
     def __repr__(self) -> str:
@@ -119,7 +120,7 @@ class Stage:
 
 
 def apply_settings(thing: Any, settings: Mapping[str, Any]) -> None:
-    """Set the settings given to a stage or a measurement.
+    """Set the given settings of a stage or measurement.
 
     Raises:
         ConfigurationError: for one that it does not have.
@@ -133,7 +134,7 @@ def apply_settings(thing: Any, settings: Mapping[str, Any]) -> None:
 
 
 def default_queue_limit(thing: Any) -> int:
-    """How many samples may wait in front of a stage or a measurement that says nothing itself: every slot's, twice."""
+    """Return the default size of a queue: two samples per slot, at least 16."""
     slots: int = thing.concurrency * (thing.batch_size or 1)
     return max(16, 2 * slots)
 

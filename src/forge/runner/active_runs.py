@@ -1,4 +1,4 @@
-"""The runs that have begun and not ended, in this process."""
+"""The runs in progress in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _active: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
 def add(run: Run) -> None:
-    """A run begins. If the process ends before it does, it is closed: what it did is settled and recorded."""
+    """Register a run. If the process ends first, the run is closed: its samples settle, and its record is written."""
     _active.add(run)
     # What is registered last is called first: before whatever the user's code writes to is shut down.
     atexit.unregister(_end_all)

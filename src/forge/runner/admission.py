@@ -1,4 +1,4 @@
-"""Samples become items of a run, and what earlier runs have done about them is found out."""
+"""Admission of samples into a run: items are created, and results of earlier runs looked up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PENDING = SampleStatus.PENDING  # an enum's members are found slowly
 
 
 class Replayed:
-    """The samples of dead letters, as a source that says how many there are."""
+    """The samples of dead letters, as a source with a size."""
 
     def __init__(self, queue: DeadLetterQueue, entries: Sequence[DeadLetter]) -> None:
         self._queue = queue
@@ -40,7 +40,7 @@ class Replayed:
 
 
 class Admission:
-    """Makes the items of one run. Without `resume` nothing counts as finished."""
+    """Creates the items of one run. Without `resume`, nothing counts as finished."""
 
     def __init__(self, run: Run, *, resume: bool, replay: Sequence[DeadLetter] | None) -> None:
         self._run = run
@@ -50,10 +50,10 @@ class Admission:
         self._seen = SeenIds()
         self._unnamed = 0
         self.reads_storage = run.pipeline.storage is not None
-        """Unset where the storage was empty when the run began: then there is no need to look."""
+        """False if the storage was empty when the run began, so that lookups can be skipped."""
 
     def item(self, sample: Sample) -> Item:
-        """An item for what the source gave, or for a dead letter that is taken up again."""
+        """Create an item for a sample of the source, or for a dead letter that is replayed."""
         item = self._new(sample)
         entry = self._replay.get(item.sample.id) if self._replay is not None else None
         if entry is not None:
@@ -62,7 +62,7 @@ class Admission:
         return item
 
     def children(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
-        """The items for the samples that a stage made of one."""
+        """Create items for the samples that a stage derived from one."""
         children = []
         for index, sample in enumerate(samples):
             # A child made with `with_data` still has its parent's id.
@@ -78,11 +78,11 @@ class Admission:
         return children
 
     def replayed(self) -> Replayed:
-        """The dead letters that this run takes up again, in place of a source."""
+        """Return the dead letters that this run replays, as its source."""
         return Replayed(self._pipeline.dead_letters, list((self._replay or {}).values()))
 
     def look_up(self, items: Sequence[Item]) -> None:
-        """Find out where new items go on.
+        """Look up new items in the storage, and determine where each continues.
 
         Sets the `verdict` of those for which nothing is to be done, because their id came before in this run or an
         earlier run had finished them, and the `step` behind which a derived dead letter goes on.
@@ -110,7 +110,7 @@ class Admission:
                 item.was_ready = record.status is not SampleStatus.SKIPPED
 
     def close(self) -> None:
-        """Forget which ids came."""
+        """Forget the ids seen."""
         self._seen.close()
 
     def _new(self, sample: Sample) -> Item:
@@ -159,7 +159,7 @@ class Admission:
             self._run.fail_item(item, error, FailureSource.STAGE, stage)
 
     def _finished(self, record: SampleRecord, input_digest: str | None) -> bool:
-        """Whether an earlier run left nothing to do: not for the sample, nor for any of those split from it."""
+        """Return True if an earlier run finished the sample, and all samples split from it."""
         if record.pipeline_id != self._pipeline.id or (input_digest and record.input_digest != input_digest):
             return False
         if record.status is not SampleStatus.SPLIT:

@@ -1,4 +1,4 @@
-"""One call at a time, on one thread."""
+"""A runner that makes one call at a time, on one thread."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SequentialDriver:
         self._run = run
         self._steps = steps_of(run)
         self._round_size = max((step.batch_size or 1 for step in self._steps), default=1)
-        """How many samples of the source are taken together."""
+        """Number of samples of the source that are taken together."""
         self._committer = Committer(run)
         self._thread: threading.Thread | None = None
 
@@ -66,7 +66,7 @@ class SequentialDriver:
                 self._run.close_source()
 
     def _take(self) -> list[Item]:
-        """The items of the next round; fewer than there is room for at the end of the source."""
+        """Take the items of the next round; fewer at the end of the source."""
         items: list[Item] = []
         while len(items) < self._round_size and (item := self._run.take()) is not None:
             item.context.copy().run(self._run.look_up, [item])
@@ -76,7 +76,7 @@ class SequentialDriver:
         return items
 
     def _finish(self, items: Sequence[Item]) -> list[Item]:
-        """Take items, and what is split from them, all the way; returns what became ready."""
+        """Process items, and those derived from them, to the end; returns those that became ready."""
         done: list[Item] = []
         going = list(items)
         for step in self._steps:

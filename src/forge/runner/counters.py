@@ -1,4 +1,4 @@
-"""The counts of a run while it goes on."""
+"""The counters of a run in progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .result import Ledger, MeasurementSummary, StageSummary, StorageSummary
 
 @dataclass(slots=True)
 class StageCounters:
-    """The counts of one stage while the run goes on."""
+    """The counters of one stage of a run in progress."""
 
     name: str
     concurrency: int
@@ -48,7 +48,7 @@ class StageCounters:
 
 @dataclass(slots=True)
 class MeasurementCounters:
-    """The counts of one measurement while the run goes on."""
+    """The counters of one measurement of a run in progress."""
 
     key: str
     version: str
@@ -68,7 +68,7 @@ class MeasurementCounters:
 
 @dataclass(slots=True)
 class RunCounters:
-    """Everything that a run counts. The run's lock guards it."""
+    """All counters of a run, guarded by the run's lock."""
 
     stages: dict[str, StageCounters]
     measurements: dict[str, MeasurementCounters]

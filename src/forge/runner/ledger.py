@@ -1,4 +1,4 @@
-"""The ledger of a run: what has entered it, and what became of that."""
+"""The ledger of a run: counts of samples that entered it, and of their outcomes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SKIPPED, _UNCHANGED = SampleOutcome.SKIPPED, SampleOutcome.UNCHANGED  # an enum
 
 
 class RunLedger:
-    """Everything that one run counts, under one lock, so that the numbers agree with each other at every moment.
+    """All counts of a run under one lock, so that they are consistent at every moment.
 
     `settled_late` is called with what was spent on a sample that had settled before it was reported.
     """
@@ -45,7 +45,7 @@ class RunLedger:
             stages={stage.name: StageCounters(stage.name, stage.concurrency) for stage in pipeline.stages},
             measurements={m.key: MeasurementCounters(m.key, m.version) for m in pipeline.measurements},
         )
-        """The counts; to be touched only under `lock`."""
+        """The counts, guarded by `lock`."""
         self.costs = CostLedger(
             prices=pipeline.prices or Prices.from_environment(),
             clock=clock,
@@ -53,7 +53,7 @@ class RunLedger:
             max_cost=pipeline.max_cost,
             settled_late=settled_late,
         )
-        """What API calls have cost; its methods say which of them need `lock`."""
+        """The cost ledger; its methods tell which of them need `lock`."""
         self._clock = clock
         self._active: dict[Item, None] = {}  # a set that keeps the order
         self._ids = hashlib.sha256()
@@ -65,7 +65,7 @@ class RunLedger:
         return self._ids.hexdigest()
 
     def admit(self, item: Item) -> None:
-        """A sample has come from the source.
+        """Admit a sample of the source.
 
         Raises:
             QueueClosed: the ledger is sealed.
@@ -76,7 +76,7 @@ class RunLedger:
             self._ids.update(item.sample.id.encode("utf-8", "surrogatepass") + b"\n")
 
     def derive(self, children: Sequence[Item]) -> None:
-        """Samples were made of one; QueueClosed as for `admit`."""
+        """Admit samples derived from another one; QueueClosed as for `admit`."""
         with self.lock:
             for child in children:
                 self._enter(child)
@@ -85,7 +85,7 @@ class RunLedger:
             self.counters.derived += len(children)
 
     def settle(self, item: Item, outcome: SampleOutcome) -> Sequence[Charge] | None:
-        """A sample leaves; returns what was spent on it, None where it had left already."""
+        """Settle a sample; returns its charges, None if it had settled already."""
         with self.lock:
             if item.outcome is not None:
                 return None
@@ -107,7 +107,8 @@ class RunLedger:
             return self.costs.settle(item, outcome) if item.pending_costs is not None else ()
 
     def seal(self) -> list[Item]:
-        """The run ends: nothing enters any more, and what was executed counts as cancelled. Returns who is left."""
+        """Seal the ledger at the run's end: nothing enters, and executions in progress count as cancelled. Returns the
+        active items."""
         with self.lock:
             self._sealed = True
             rest = list(self._active)
@@ -120,11 +121,11 @@ class RunLedger:
         return rest
 
     def count_artifacts(self) -> None:
-        """Count what is stored as an artifact, in the current context and its copies."""
+        """Count artifacts that are stored in the current context and its copies."""
         artifact_stored.set(self._artifact_stored)
 
     def snapshot(self, queues: Mapping[str, StageQueue], source: SourceReader) -> RunSnapshot:
-        """Counts and states at this moment, consistent with each other."""
+        """Return counts and states at this moment, consistent with each other."""
         with self.lock:
             return RunSnapshot(
                 ledger=self.counters.ledger(),

@@ -27,7 +27,7 @@ class LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop.
+        """The event loop, started by the first use.
 
         Raises:
             QueueClosed: it was stopped.

@@ -1,4 +1,4 @@
-"""What is said about a run: while it goes on, and when it is over."""
+"""Results of runs: snapshots while they go on, and the result at their end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RunOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """Where the samples of a run are: `admitted + derived == settled + active` at every moment."""
+    """Counts of a run's samples: `admitted + derived == settled + active` at every moment."""
 
     admitted: int = 0
     """Samples taken from the source, or from the dead letters in a replay."""
@@ -64,12 +64,12 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSummary:
-    """One stage of one run. All times are seconds, percentiles are right within 1 %."""
+    """Summary of one stage of a run. Times are in seconds, percentiles within 1 %."""
 
     name: str
     """Name of the stage."""
     executions: int
-    """Samples that the stage gave a verdict on: the sum of the four outcomes."""
+    """Samples with a verdict of the stage: the sum of the four outcomes."""
     successes: int
     """Executions that returned samples."""
     skips: int
@@ -89,13 +89,13 @@ class StageSummary:
     max: float | None
     """Longest duration."""
     busy: float
-    """In attempts, summed over all slots."""
+    """Seconds spent in attempts, summed over all slots."""
     utilization: float | None
     """`busy` divided by slots times the run's duration: near 1, the stage limits the run."""
     queue_wait_p95: float | None
     """95th percentile of the time waited in the stage's queue; None for runners without queues."""
     backpressure: float
-    """Blocked, because the next queue was full."""
+    """Seconds blocked by a full next queue."""
     concurrency: int
     """Configured number of concurrent calls."""
     batches: int
@@ -104,7 +104,7 @@ class StageSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasurementSummary:
-    """One measurement of one run; times are seconds in `compute`."""
+    """Summary of one measurement of a run. Times are seconds in `compute`."""
 
     key: str
     """Key of the measurement."""
@@ -128,7 +128,7 @@ class MeasurementSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSummary:
-    """What a run wrote: rows by result, artifacts, bytes of content."""
+    """Totals written by a run: rows by outcome, artifacts, bytes of content."""
 
     inserted: int = 0
     """Sample rows inserted."""
@@ -148,7 +148,7 @@ class StorageSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run went. The same is stored as the run's record."""
+    """The result of a run, which is also stored as its record."""
 
     run_id: str
     """UUID of the run."""
@@ -181,20 +181,20 @@ class RunResult:
     storage: StorageSummary
     """Rows, artifacts and bytes written."""
     dead_letters: Mapping[tuple[str, str, str], int]
-    """How many were enqueued, by (source, stage or measurement or backend, error type)."""
+    """Dead letters enqueued, by (source, stage or measurement or backend, error type)."""
     failures: Mapping[tuple[str, str, str], int]
-    """How many failed without becoming a dead letter, in the same way: there is no storage, or the id came twice."""
+    """Failures without a dead letter, by the same key: there is no storage, or the id is a duplicate."""
     skips: Mapping[tuple[str, str], int]
-    """How many samples were skipped, by (stage, reason)."""
+    """Skipped samples, by (stage, reason)."""
     input_digest: str
     """SHA-256 over the ids that the source gave, in order."""
     revision: str | None
-    """The revision of the code, where it comes from a git checkout."""
+    """Revision of the code; None outside of a git checkout."""
     cost: CostSummary = field(default_factory=CostSummary)
-    """What API calls used and cost."""
+    """Usage and costs of API calls."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data that JSON can hold."""
+        """Return plain data for JSON."""
         plain = asdict(self)
         plain["cost"] = self.cost.to_dict()
         plain["ledger"] |= {"settled": self.ledger.settled, "imbalance": self.ledger.imbalance}
@@ -227,31 +227,31 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageState:
-    """One stage at one moment."""
+    """The state of one stage at one moment."""
 
     name: str
     executions: int
     errors: int
     retries: int
     active: int
-    """Calls that are going on; a batch is one."""
+    """Calls in progress; a batch is one."""
     concurrency: int
-    """How many of them there may be."""
+    """Maximum number of concurrent calls."""
     queue_depth: int
     queue_limit: int
-    """0 where the runner has no queues."""
+    """Size of the queue; 0 if the runner has no queues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSnapshot:
-    """A run at one moment, all of it read under one lock."""
+    """The state of a run at one moment, read under one lock."""
 
     ledger: Ledger
     stages: Sequence[StageState]
     last_settled: float | None
     """Unix time when a sample last settled."""
     source_remaining: int | None
-    """Samples of the source that were not admitted yet; None where its size is not known, 0 when it has ended."""
+    """Samples of the source that are not admitted yet; None if its size is unknown, 0 once it has ended."""
 
 
 def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> RunResult:

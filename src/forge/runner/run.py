@@ -1,4 +1,4 @@
-"""One execution of a pipeline: its seams, and what its driver uses."""
+"""One execution of a pipeline: the seams that observers patch, and the methods that drivers call."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GRACE = 0.4
 
 
 class ClockReading(NamedTuple):
-    """One moment, read from both clocks."""
+    """Readings of both clocks at one moment."""
 
     time: float
     monotonic: float
@@ -70,9 +70,9 @@ class Run(Consumable):
         self.runner = runner
         self.clock = clock
         self.context = copy_context()
-        """Where the run's own work happens; the contexts of its samples are copies of it."""
+        """Context of the run's own work; the contexts of its samples are copies of it."""
         self.stop = threading.Event()
-        """Set when the run ends before its time."""
+        """Set when the run ends early."""
         self.executor = StageExecutor(clock=clock, stop=self.stop)
         self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop)
         self._admission = Admission(self, resume=resume, replay=replay)
@@ -84,7 +84,7 @@ class Run(Consumable):
         self.lock = self.ledger.lock
         self._outcome = RunOutcome.COMPLETED
         self._reason: BaseException | None = None
-        """Why the run was halted, where that is no error."""
+        """Reason for halting the run that is not an error."""
         self.started = ClockReading(0.0, 0.0)
         self._recorded = False
         self._set_up_stages: list[Stage] = []
@@ -95,7 +95,7 @@ class Run(Consumable):
     # The seams: each is called once for what it names.
 
     def begin(self) -> None:
-        """The run begins: its record is written, its stages are set up.
+        """Begin the run: write its record, set up its stages.
 
         Raises:
             StorageError: the storage or the artifact store cannot be opened.
@@ -128,7 +128,7 @@ class Run(Consumable):
             self._set_up_stages.append(stage)
 
     def pull(self) -> Sample | None:
-        """The source's next sample, None when there are no more.
+        """Return the next sample of the source; None at its end.
 
         Raises:
             SourceError: an iterator was used up by an earlier run.
@@ -137,15 +137,15 @@ class Run(Consumable):
         return self._source.next()
 
     def admit(self, item: Item) -> None:
-        """A sample from the source enters the run. Called in the item's context."""
+        """Admit a sample of the source. Called in the item's context."""
         self.ledger.admit(item)
 
     def derive(self, parent: Item, children: Sequence[Item], stage: Stage) -> None:  # noqa: ARG002 - said to observers
-        """A stage made several samples of one: they enter the run, and the parent is to settle as `split`."""
+        """Admit the samples that a stage derived from one; the parent will settle as `split`."""
         self.ledger.derive(children)
 
     def settle(self, item: Item, outcome: SampleOutcome, error: BaseException | None = None) -> bool:  # noqa: ARG002
-        """A sample leaves the run; what is to be stored of it is stored. Returns False if it had left already."""
+        """Settle a sample, after it was stored. Returns False if it had settled already."""
         charges = self.ledger.settle(item, outcome)
         if charges is None:
             return False
@@ -154,13 +154,13 @@ class Run(Consumable):
         return True
 
     def spent(self, item: Item, charges: Sequence[Charge]) -> None:
-        """What was spent on a sample is booked, as it settles; once more for what is reported when it has settled.
+        """Report the costs of a sample as it settles, and again for usage that is reported later.
 
         Does nothing: it is there to be observed. The run has counted the charges already.
         """
 
     def end(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
-        """The run is over and everything has settled: its record is completed. Returns the run's result."""
+        """End the run, in which everything has settled: complete its record. Returns the run's result."""
         result = result_of(self, outcome, error)
         if self.pipeline.storage is not None and self._recorded:
             self.pipeline.dead_letters.refresh()
@@ -168,13 +168,13 @@ class Run(Consumable):
         return result
 
     def snapshot(self) -> RunSnapshot:
-        """Counts and states at this moment, consistent with each other."""
+        """Return counts and states at this moment, consistent with each other."""
         return self.ledger.snapshot(self._driver.queues, self._source)
 
     # What the drivers use.
 
     def take(self) -> Item | None:
-        """Pull and admit the next sample; None when there are no more. It is to be looked up next.
+        """Pull and admit the next sample; None at the end. It must be looked up next.
 
         An error of the source fails the run when everything else is through.
         """
@@ -196,7 +196,7 @@ class Run(Consumable):
         return item
 
     def split(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
-        """Derive the children of a sample; `look_up` says which of them are left to do."""
+        """Derive the children of a sample, which must be looked up next."""
         children = self._admission.children(parent, samples, stage)
         self.derive(parent, children, stage)
         with self.lock:
@@ -204,16 +204,16 @@ class Run(Consumable):
         return children
 
     def look_up(self, items: Sequence[Item]) -> None:
-        """Set the `verdict` of new items for which nothing is to be done."""
+        """Look up new items, and set the `verdict` of those that need no processing."""
         self._admission.look_up(items)
 
     @property
     def has_history(self) -> bool:
-        """Whether the storage must be read to look up samples. Known once the run has begun."""
+        """True if samples must be looked up in the storage. Known once the run has begun."""
         return self._admission.reads_storage
 
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
-        """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
+        """End the run with an error, which is raised in the consumer: now, or when all samples have settled."""
         interrupt = isinstance(error, KeyboardInterrupt | SystemExit)
         with self.lock:
             # The first one counts, but an interrupt is not lost behind an error.
@@ -225,18 +225,18 @@ class Run(Consumable):
             self._driver.close()
 
     def halt(self, reason: BudgetReached) -> None:
-        """The run is to end as `cancelled` when everything that was admitted is through; nothing is raised."""
+        """End the run as `cancelled` when all admitted samples have settled; nothing is raised."""
         with self.lock:
             if self._error is None and self._outcome is RunOutcome.COMPLETED:
                 self._outcome, self._reason = RunOutcome.CANCELLED, reason
 
     def interrupt(self, error: BaseException) -> None:
-        """Somebody asked the process to stop: the run ends now as `cancelled`, the error is raised in the consumer."""
+        """End the run now as `cancelled` because of an interrupt, which is raised in the consumer."""
         self.fail(error, RunOutcome.CANCELLED)
 
     @contextmanager
     def supervise(self, done: Callable[[], None]) -> Iterator[None]:
-        """Around the work of a driver's thread: what it raises ends the run; without that, `done` is called."""
+        """Supervise the work of a driver's thread: an exception ends the run, otherwise `done` is called."""
         try:
             yield
         except QueueClosed:
@@ -275,7 +275,7 @@ class Run(Consumable):
         return len(self.pipeline.stages) + len(self.pipeline.measurements)
 
     def serialise(self, item: Item) -> bool:
-        """Turn the data that the stages left into bytes, before it is measured and stored; says whether it worked."""
+        """Serialise an item's data before it is measured and stored; returns True if that succeeded."""
         if self.pipeline.storage is None:
             return True
         try:
@@ -290,7 +290,7 @@ class Run(Consumable):
         return True
 
     def fail_item(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:
-        """Note what a sample failed with, and what it is to settle with."""
+        """Note the failure of a sample, and the outcome it will settle with."""
         item.failure = Failure(source, where, error, classify(error), attempts)
         item.verdict = SampleOutcome.FAILED if self.pipeline.storage is None else SampleOutcome.DLQ
 

@@ -24,17 +24,17 @@ class Sequencer:
         self._complete: dict[int, Family] = {}
 
     def wait_for_room(self, stop: threading.Event) -> bool:
-        """Wait until another sample may be read; False when the run has ended."""
+        """Wait until another sample may be read; returns False if the run has ended."""
         self._room.acquire()
         return not stop.is_set()
 
     def add(self, item: Item) -> None:
-        """A sample was read."""
+        """Add a sample that was read."""
         item.family = Family(self._added)
         self._added += 1
 
     def release(self, settled: Sequence[Item]) -> list[Item]:
-        """The samples that can come out, now that these have settled."""
+        """Return the samples that can come out now that these have settled."""
         with self._lock:
             for item in settled:
                 family = item.family
@@ -55,5 +55,5 @@ class Sequencer:
         return released
 
     def close(self) -> None:
-        """Let the reader go: the run is over."""
+        """Release the reader, because the run is over."""
         self._room.release()

@@ -1,4 +1,4 @@
-"""The steps of a run: what happens to an item at a stage or a measurement, and where it goes then."""
+"""The steps of a run: items are processed by a stage or measurement, and routed on."""
 
 from __future__ import annotations
 
@@ -40,20 +40,21 @@ class Step(ABC):
         self.is_async: bool = what.is_async
         self.queue_limit = queue_limit
         self.stage_name: str | None = None
-        """The name of the stage; None where the step is none."""
+        """Name of the stage; None for measurements."""
         self.allows_micro_batches = False
-        """Whether it may take several samples that wait, to process one after the other, while its calls are quick."""
+        """True if it may take micro-batches: several waiting samples, processed one after the other, while its calls
+        are fast."""
 
     @property
     def busy(self) -> float:
-        """Seconds that its calls have taken so far; only stages count them."""
+        """Seconds spent in calls so far; only stages count them."""
         return 0.0
 
     def was_blocked(self, seconds: float) -> None:  # noqa: B027 - only stages count it
-        """A worker waited so long because the next queue was full."""
+        """Count the seconds that a worker waited for room in the next queue."""
 
     def _context(self, items: list[Item]) -> Context:
-        """A copy of an item's context, in which what is used is reported."""
+        """Copy an item's context, with a scope for usage."""
         context = items[0].context.copy()
         context.run(usage.enter, UsageScope(self, items))
         return context
@@ -64,7 +65,7 @@ class Step(ABC):
 
     @abstractmethod
     async def process_async(self, items: list[Item]) -> list[Item]:
-        """The same for an async step."""
+        """Take one item, or a batch, through an async step; otherwise like `process`."""
 
 
 class StageStep(Step):
@@ -96,7 +97,8 @@ class StageStep(Step):
             del batch  # see `_process_alone`
 
     def _process_alone(self, items: list[Item]) -> list[Item]:
-        """`_enter`, the call and `_leave` with nothing between them: for a quick stage they are what a run costs."""
+        """Process one item with `_enter`, the call and `_leave` written out: for fast stages they are the cost of a
+        run."""
         (item,) = items
         stage, counters, lock = self.stage, self._counters, self._lock
         with lock:
@@ -163,7 +165,7 @@ class StageStep(Step):
                 self._counters.waits.add(item.waited)
 
     def _withdraw(self, items: Sequence[Item]) -> None:
-        """The run ended before the execution had begun, so there was none."""
+        """Withdraw items whose execution had not begun when the run ended."""
         with self._lock:
             if items[0].executing is self.stage:
                 self._counters.active -= 1
@@ -198,7 +200,7 @@ class StageStep(Step):
         return onward, derived
 
     def _count(self, whole: Verdict | BatchVerdict) -> None:
-        """What there is once, be it for a sample or a batch."""
+        """Count what occurs once per sample or batch."""
         counters = self._counters
         counters.active -= 1
         counters.retries += whole.attempts - 1
@@ -206,7 +208,7 @@ class StageStep(Step):
         counters.durations.add(whole.duration)
 
     def _routed(self, item: Item, verdict: Verdict, attempts: int) -> bool:
-        """Note on an item what its stage said; False where it goes nowhere, because the run ends."""
+        """Note the verdict on an item; returns False if it goes nowhere because the run ends."""
         if verdict.outcome is _SUCCESS:
             if verdict.split:
                 item.verdict = SampleOutcome.SPLIT
@@ -264,7 +266,7 @@ class MeasurementStep(Step):
         return self._leave(items, [result], result.duration, 1)
 
     def _prepare(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
-        """What can be measured, and what cannot because its data cannot be stored."""
+        """Serialise the items; returns those that can be measured, and those whose data cannot be stored."""
         good: list[Item] = []
         bad: list[Item] = []
         for item in items:
@@ -305,7 +307,7 @@ class MeasurementStep(Step):
         return onward
 
     def _note_cost(self, item: Item) -> None:
-        """Keep with the new value what it cost: so much is saved when it is taken from the cache."""
+        """Keep the cost of a new value with it: that much is saved when it is read from the cache."""
         with self.run.lock:
             cost = self.costs.spent_on(item, self.name)
         if cost:
@@ -313,7 +315,7 @@ class MeasurementStep(Step):
 
 
 def steps_of(run: Run) -> list[Step]:
-    """The steps of a run, in order."""
+    """Return the steps of a run, in order."""
     stages: list[Step] = [StageStep(run, stage, index) for index, stage in enumerate(run.pipeline.stages)]
     offset = len(stages)
     measurements = [

@@ -1,4 +1,4 @@
-"""Many samples at a time."""
+"""A runner that processes many samples at a time."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from .run import Run
 
 LOOK_UP_BATCH = 64
-"""How many samples are looked up together at the most, where there are earlier runs to look for."""
+"""Maximum number of samples looked up together in the results of earlier runs."""
 WRITE_BATCH = 256
-"""How many samples are stored in one transaction at the most."""
+"""Maximum number of samples stored in one transaction."""
 MICRO_BATCH_CALL_SECONDS = 25e-6
-"""Seconds that a call takes on average in a quick stage: no more than handing a sample from one thread to another."""
+"""Maximum average seconds of a call in a stage that takes micro-batches: about those of a hand-over between threads."""
 MAX_CREDIT = 1000 * MICRO_BATCH_CALL_SECONDS
-"""Seconds by which quick calls may make up for a slow one in advance. Afterwards there is no limit to it: a call of a
-second makes a stage slow for the next 40 000 quick ones."""
+"""Maximum seconds by which fast calls make up for a slow one in advance. There is no limit afterwards: a call of a
+second makes a stage slow for the next 40 000 fast ones."""
 MAX_COMMIT_PAUSE = 0.05
-"""Nothing is stored for as long as the last transaction took, but at most so many seconds, unless there is enough for a
-full one. A transaction costs as much as storing ten samples: for three of them it would be the same as for thirty."""
+"""Maximum pause in seconds between transactions: as long as the last one took, unless a full one is waiting. A
+transaction costs as much as storing ten samples: for three of them it would be the same as for thirty."""
 
 
 class StreamingRunner(Runner):
@@ -136,7 +136,7 @@ class StreamingDriver:
                     pool.step.was_blocked(blocked)
 
     def _work_in_micro_batches(self, pool: StageWorkerPool) -> None:
-        """The work of a stage with a single thread: while it is quick, it takes together what waits.
+        """Work for a stage with a single thread, which takes micro-batches of waiting samples while its calls are fast.
 
         One call follows the other all the same, and the next step may have each sample as soon as it is through.
         """
@@ -200,7 +200,7 @@ class StreamingDriver:
             self._queues[pool.step.index + 1].finish()
 
     def _forward(self, item: Item, producer: str | None = None) -> float:
-        """Put a sample where it goes next; returns the seconds that this had to wait."""
+        """Forward a sample to its next queue; returns the seconds waited for room."""
         queue = self._queue_for(item)
         return queue.enqueue_unlocked(item, producer) if queue.micro_batching else queue.put(item, producer)
 
@@ -209,7 +209,7 @@ class StreamingDriver:
 
 
 class StageWorkerPool:
-    """A step, the queue in front of it, and how many workers it has left."""
+    """The workers of one step, with the queue in front of it."""
 
     def __init__(self, step: Step, clock: Clock) -> None:
         self.step = step
@@ -218,7 +218,7 @@ class StageWorkerPool:
 
     @property
     def capacity(self) -> int:
-        """How many samples can be here at the most: waiting, being processed, or on their way to the next queue."""
+        """Maximum number of samples here: waiting, being processed, or on their way to the next queue."""
         if self.step.allows_micro_batches:
             return self.queue.limit + 2 * MAX_MICRO_BATCH
         return self.queue.limit + self.step.concurrency * (self.step.batch_size or 1)

@@ -1,4 +1,4 @@
-"""Where samples, measured values, dead letters, runs and artifacts are kept."""
+"""Storage of samples, measured values, dead letters, runs and artifacts."""
 
 from .artifacts import ArtifactStore
 from .records import ArtifactResult, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult

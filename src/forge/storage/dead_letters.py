@@ -1,4 +1,4 @@
-"""The dead-letter queue: samples that failed, with what is needed to look at them and to run them again."""
+"""The dead-letter queue: failed samples, with all that is needed to inspect and replay them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSnapshot:
-    """How many dead letters a pipeline has."""
+    """Counts of a pipeline's dead letters."""
 
     depth: Mapping[tuple[FailureSource, str], int] = field(default_factory=lambda: MappingProxyType({}))
-    """By (source, where). A place that was emptied stays, with 0."""
+    """Numbers by (source, where). Places that were emptied stay, with 0."""
     oldest: float | None = None
     """Unix time of the oldest entry."""
 
@@ -75,15 +75,15 @@ class DeadLetterQueue:
     def list(
         self, *, where: str | None = None, error_type: str | None = None, limit: int | None = None
     ) -> list[DeadLetter]:
-        """The entries, the oldest first; if asked, only those of one place or one class of error."""
+        """Return the entries, the oldest first; optionally only those of one place or class of error."""
         return self.storage.dead_letters(self.pipeline, where=where, error_type=error_type, limit=limit)
 
     def get(self, sample_id: str) -> DeadLetter | None:
-        """The entry of a sample, if it has one."""
+        """Return the entry of a sample, if it has one."""
         return next(iter(self.storage.dead_letters(self.pipeline, ids=[sample_id])), None)
 
     def replay(self, entry: DeadLetter) -> Sample:
-        """Take an entry up again: its sample, with the data as the source gave it or the stage derived it.
+        """Return an entry's sample for a replay, with the data as the source gave it or the stage derived it.
 
         The entry stays until the sample's success is stored.
 
@@ -109,7 +109,7 @@ class DeadLetterQueue:
         )
 
     def drop(self, sample_ids: Iterable[str]) -> Sequence[DeadLetter]:
-        """Give entries up: they are removed and returned.
+        """Remove entries, and return them.
 
         Their samples keep the status `dlq`, so the next run tries them again.
         """
@@ -124,7 +124,7 @@ class DeadLetterQueue:
             self._count(removed=entries)
 
     def snapshot(self) -> DeadLetterSnapshot:
-        """The numbers of the last `refresh`, and what was changed here since; never waits, never reads."""
+        """Return the numbers of the last `refresh`, with changes made here since; never waits, never reads."""
         return self._snapshot
 
     def refresh(self) -> DeadLetterSnapshot:

@@ -11,7 +11,7 @@ _LOG_GAMMA = math.log(_GAMMA)
 _SMALLEST = 1e-9
 _NEAR_ZERO = math.floor(math.log(_SMALLEST) / _LOG_GAMMA) - 1
 _BUFFER_SIZE = 256
-"""Values that are put into their buckets together, which takes a third of the time."""
+"""Number of values put into their buckets at once, which takes a third of the time."""
 
 
 class Sketch:
@@ -51,7 +51,7 @@ class Sketch:
             self._flush()
 
     def quantile(self, q: float) -> float | None:
-        """The value at rank `q` (0 to 1), None without values; the smallest and largest are exact."""
+        """Return the value at rank `q` (0 to 1), None without values; minimum and maximum are exact."""
         self._flush()
         if not self._count:
             return None
