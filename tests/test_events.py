@@ -73,14 +73,14 @@ INFO forge.dlq.enqueue in forge.sample
   forge.run.id = 'RUN'
   forge.sample.id = 'pair#b'
 INFO forge.pipeline.stop in forge.pipeline small
-  Run completed: small, after 5.69 s
+  Run completed: small, after 4.62 s
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
   forge.run.outcome = 'completed'
   forge.runner.name = 'batch'
 INFO forge.pipeline.summary in forge.pipeline small
-  small: completed in 5.69 s; 5 admitted, 2 derived: 3 ready, 1 skipped, 1 split, 2 dlq; \
+  small: completed in 4.62 s; 5 admitted, 2 derived: 3 ready, 1 skipped, 1 split, 2 dlq; \
 1 × ValueError in clean; 1 × ZeroDivisionError in density
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
@@ -90,14 +90,14 @@ INFO forge.pipeline.summary in forge.pipeline small
   forge.summary.admitted = 5
   forge.summary.derived = 2
   forge.summary.dlq = 2
-  forge.summary.duration = 5.6875
+  forge.summary.duration = 4.625
   forge.summary.failed = 0
   forge.summary.faults = 0
   forge.summary.imbalance = 0
   forge.summary.input_digest = '1f7f363f90f475db4b74d3101f0f34a407cda999dc29cd5fef0c5d1254799337'
   forge.summary.ready = 3
   forge.summary.skipped = 1
-  forge.summary.spans = 30
+  forge.summary.spans = 27
   forge.summary.split = 1
   forge.summary.suppressed = 0
   forge.summary.unchanged = 0
@@ -119,7 +119,7 @@ INFO forge.stage.summary in forge.pipeline small
   forge.summary.queue_wait_p95 = 0.0
   forge.summary.retries = 1
   forge.summary.skips = 1
-  forge.summary.utilization = 0.26373626373626374
+  forge.summary.utilization = 0.32432432432432434
 INFO forge.stage.summary in forge.pipeline small
   Stage tag: executions 4, errors 0, skips 0, retries 0
   forge.pipeline.id = 'PIPELINE'
@@ -128,7 +128,7 @@ INFO forge.stage.summary in forge.pipeline small
   forge.runner.name = 'batch'
   forge.stage.name = 'tag'
   forge.summary.backpressure = 0.0
-  forge.summary.busy = 3.0
+  forge.summary.busy = 2.0
   forge.summary.errors = 0
   forge.summary.executions = 4
   forge.summary.max = 1.0
@@ -138,7 +138,7 @@ INFO forge.stage.summary in forge.pipeline small
   forge.summary.queue_wait_p95 = 0.0
   forge.summary.retries = 0
   forge.summary.skips = 0
-  forge.summary.utilization = 0.5274725274725275
+  forge.summary.utilization = 0.43243243243243246
 INFO forge.measurement.summary in forge.pipeline small
   Measurement density: computed 3, cached 0, errors 1
   forge.measurement.key = 'density'
@@ -187,12 +187,12 @@ def test_all_adds_one_for_each_start_and_end(tmp_path: Path) -> None:
         small_run(tmp_path, FakeClock()).drain()
     counts = Counter(event.name for event in recorded.events if event.severity == "DEBUG")
     assert counts == {
-        "forge.stage.start": 8,  # five samples in `clean`, three batches in `tag`
-        "forge.stage.stop": 8,
-        "forge.measurement.start": 7,  # four samples in `density`, three batches in `length`
+        "forge.stage.start": 7,  # five samples in `clean`, two batches in `tag`
+        "forge.stage.stop": 7,
+        "forge.measurement.start": 6,  # four samples in `density`, two batches in `length`
         "forge.measurement.stop": 4,
-        "forge.measurement.batch_complete": 3,
-        "forge.storage.sample_write": 6,
+        "forge.measurement.batch_complete": 2,
+        "forge.storage.sample_write": 5,  # one in each round of two samples, and two dead letters
         "forge.storage.artifact_upload": 1,
     }
 

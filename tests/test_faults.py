@@ -162,9 +162,9 @@ def test_faults_are_counted(tmp_path: Path) -> None:
         run = small_run(tmp_path, FakeClock())
         run.drain()
     text = "error.type=tests.test_faults.FaultError, pipeline.name=small"
-    assert recorded.points["forge.telemetry.faults"] == {text: 8}  # five samples, three batches
+    assert recorded.points["forge.telemetry.faults"] == {text: 7}  # five samples, two batches
     (summary,) = (event for event in recorded.events if event.name == "forge.pipeline.summary")
-    assert summary.attributes["forge.summary.faults"] == 8
+    assert summary.attributes["forge.summary.faults"] == 7
 
 
 def test_hooks_get_the_span_and_what_it_is_about(tmp_path: Path) -> None:

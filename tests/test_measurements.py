@@ -351,7 +351,7 @@ def test_without_a_pipeline_nothing_is_cached() -> None:
     assert (result.outcome, result.value, result.content) == (MeasurementOutcome.COMPUTED, 1, None)
     wrong = measurement_of(lambda batch: None, False, batch_size=2)
     failed = orchestrator.measure_batch(wrong, [])
-    assert failed.results == []
+    assert failed.results == ()
 
 
 @both_runners

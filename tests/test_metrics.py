@@ -49,13 +49,13 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "error.type=ZeroDivisionError, dlq.source=measurement, measurement.key=density, pipeline.name=small": 1,
     },
     "forge.dlq.oldest.time": {
-        "pipeline.name=small": 1700000004.125,
+        "pipeline.name=small": 1700000003.0625,
     },
     "forge.measurement.batch.duration": {
-        "measurement.key=length, pipeline.name=small": Histogram(3, 0.1875, 0.0625, 0.0625),
+        "measurement.key=length, pipeline.name=small": Histogram(2, 0.125, 0.0625, 0.0625),
     },
     "forge.measurement.batch.size": {
-        "measurement.key=length, pipeline.name=small": Histogram(3, 3, 1, 1),
+        "measurement.key=length, pipeline.name=small": Histogram(2, 3, 1, 2),
     },
     "forge.measurement.cache.hit_ratio": {
         "measurement.key=density, pipeline.name=small": 0.0,
@@ -90,16 +90,16 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, run.outcome=failed, runner.name=batch": 0,
     },
     "forge.pipeline.duration": {
-        "pipeline.name=small, run.outcome=completed, runner.name=batch": Histogram(1, 5.6875, 5.6875, 5.6875),
+        "pipeline.name=small, run.outcome=completed, runner.name=batch": Histogram(1, 4.625, 4.625, 4.625),
     },
     "forge.pipeline.end.time": {
-        "pipeline.name=small": 1700000005.6875,
+        "pipeline.name=small": 1700000004.625,
     },
     "forge.pipeline.expected_interval": {
         "pipeline.name=small": 3600.0,
     },
     "forge.pipeline.progress.time": {
-        "pipeline.name=small": 1700000005.6875,
+        "pipeline.name=small": 1700000004.625,
     },
     "forge.pipeline.sample_count": {
         "pipeline.name=small, sample.outcome=dlq": 2,
@@ -113,7 +113,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, runner.name=batch": 1,
     },
     "forge.pipeline.success.time": {
-        "pipeline.name=small": 1700000005.6875,
+        "pipeline.name=small": 1700000004.625,
     },
     "forge.pipeline.success_ratio": {
         "pipeline.name=small": 0.6,
@@ -129,9 +129,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, stage.name=tag": 0,
     },
     "forge.sample.duration": {
-        "pipeline.name=small, sample.outcome=dlq": Histogram(2, 1.5625, 0.25, 1.3125),
-        "pipeline.name=small, sample.outcome=ready": Histogram(3, 4.9375, 1.3125, 2.1875),
-        "pipeline.name=small, sample.outcome=skipped": Histogram(1, 0.25, 0.25, 0.25),
+        "pipeline.name=small, sample.outcome=dlq": Histogram(2, 1.8125, 0.5, 1.3125),
+        "pipeline.name=small, sample.outcome=ready": Histogram(3, 6.4375, 1.3125, 2.5625),
+        "pipeline.name=small, sample.outcome=skipped": Histogram(1, 0.5, 0.5, 0.5),
         "pipeline.name=small, sample.outcome=split": Histogram(1, 1.5625, 1.5625, 1.5625),
     },
     "forge.sample.settled": {
@@ -157,11 +157,11 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, stage.name=tag": 0,
     },
     "forge.stage.batch.size": {
-        "pipeline.name=small, stage.name=tag": Histogram(3, 4, 1, 2),
+        "pipeline.name=small, stage.name=tag": Histogram(2, 4, 2, 2),
     },
     "forge.stage.busy.time": {
         "pipeline.name=small, stage.name=clean": 1.5,
-        "pipeline.name=small, stage.name=tag": 3.0,
+        "pipeline.name=small, stage.name=tag": 2.0,
     },
     "forge.stage.concurrency_limit": {
         "pipeline.name=small, stage.name=clean": 0,
@@ -173,7 +173,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         ),
         "pipeline.name=small, stage.name=clean, stage.outcome=skip": Histogram(1, 0.25, 0.25, 0.25),
         "pipeline.name=small, stage.name=clean, stage.outcome=success": Histogram(3, 1.5, 0.25, 1.0),
-        "pipeline.name=small, stage.name=tag, stage.outcome=success": Histogram(3, 3.0, 1.0, 1.0),
+        "pipeline.name=small, stage.name=tag, stage.outcome=success": Histogram(2, 2.0, 1.0, 1.0),
     },
     "forge.stage.executions": {
         "pipeline.name=small, skip.reason=too short, stage.name=clean, stage.outcome=skip": 1,
@@ -213,7 +213,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     },
     "forge.storage.operation.duration": {
         "pipeline.name=small, storage.backend=file, storage.operation=upload": Histogram(1, 0.0, 0.0, 0.0),
-        "pipeline.name=small, storage.backend=sqlite, storage.operation=write": Histogram(6, 0.0, 0.0, 0.0),
+        "pipeline.name=small, storage.backend=sqlite, storage.operation=write": Histogram(5, 0.0, 0.0, 0.0),
     },
     "forge.storage.samples.read": {
         "pipeline.name=small, storage.backend=sqlite": 0,

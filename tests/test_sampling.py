@@ -178,10 +178,10 @@ def test_what_was_left_out_is_counted(tmp_path: Path) -> None:
         small_run(tmp_path, FakeClock()).drain()
     written = len(none.spans)
     suppressed = none.points["forge.telemetry.suppressed"]
-    assert suppressed == {"pipeline.name=small, telemetry.reason=sampling, telemetry.signal=span": 30 - written}
+    assert suppressed == {"pipeline.name=small, telemetry.reason=sampling, telemetry.signal=span": 27 - written}
     (summary,) = (event for event in none.events if event.name == "forge.pipeline.summary")
     assert summary.attributes["forge.summary.spans"] == written
-    assert summary.attributes["forge.summary.suppressed"] == 30 - written
+    assert summary.attributes["forge.summary.suppressed"] == 27 - written
 
 
 def test_events_of_spans_are_thinned_with_them_and_those_of_errors_are_not(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_events_of_spans_are_thinned_with_them_and_those_of_errors_are_not(tmp_p
     names = Counter(event.name for event in recorded.events)
     assert names["forge.stage.start"] == names["forge.measurement.stop"] == names["forge.storage.sample_write"] == 0
     assert (names["forge.stage.exception"], names["forge.stage.retry"], names["forge.dlq.enqueue"]) == (1, 1, 2)
-    assert recorded.total("forge.telemetry.suppressed", "telemetry.signal=event", "telemetry.reason=sampling") == 37
+    assert recorded.total("forge.telemetry.suppressed", "telemetry.signal=event", "telemetry.reason=sampling") == 32
 
 
 def test_hooks_are_called_for_every_sample() -> None:

@@ -27,21 +27,18 @@ forge.pipeline small | pipeline.id=PIPELINE, pipeline.name=small, run.id=RUN, ru
     forge.stage clean | pipeline.name=small, sample.id=plain, stage.name=clean, stage.outcome=success
       forge.storage upload file | CLIENT | artifact.deduplicated=False, artifact.key=ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73, storage.backend=file, storage.operation=upload, storage.size=7
     forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, sample.id=plain
-  forge.stage.batch tag | pipeline.name=small, stage.batch.size=1, stage.name=tag, stage.outcome=success | -> plain
-  forge.measurement.batch length | measurement.batch.size=1, measurement.key=length, measurement.outcome=computed, measurement.version=1 | -> plain
-  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=11
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=busy, sample.outcome=ready
     forge.stage clean | pipeline.name=small, sample.id=busy, stage.name=clean, stage.outcome=success
     forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, sample.id=busy
-  forge.stage.batch tag | pipeline.name=small, stage.batch.size=1, stage.name=tag, stage.outcome=success | -> busy
-  forge.measurement.batch length | measurement.batch.size=1, measurement.key=length, measurement.outcome=computed, measurement.version=1 | -> busy
-  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=11
+  forge.stage.batch tag | pipeline.name=small, stage.batch.size=2, stage.name=tag, stage.outcome=success | -> plain | -> busy
+  forge.measurement.batch length | measurement.batch.size=2, measurement.key=length, measurement.outcome=computed, measurement.version=1 | -> plain | -> busy
+  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=22
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=short, sample.outcome=skipped, skip.reason=too short
     forge.stage clean | pipeline.name=small, sample.id=short, skip.reason=too short, stage.name=clean, stage.outcome=skip
-  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
   forge.sample | error.type=ValueError, pipeline.name=small, run.id=RUN, sample.id=broken, sample.outcome=dlq | ERROR(no text in it)
     forge.stage clean | error.type=ValueError, pipeline.name=small, sample.id=broken, stage.name=clean, stage.outcome=error | ERROR(no text in it)
     forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
+  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=pair, sample.outcome=split
     forge.stage clean | pipeline.name=small, sample.id=pair, stage.name=clean, stage.outcome=success
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=pair#a, sample.outcome=ready, sample.parent.id=pair
