@@ -17,8 +17,8 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Status, StatusCode, TracerProvider
 from wrapt import wrap_function_wrapper
 
-from forge.executor import StageExecutor
-from forge.results import Verdict
+from forge.execution.results import Verdict
+from forge.execution.stage_executor import StageExecutor
 
 
 def instrument(tracer_provider: TracerProvider, meter_provider: MeterProvider) -> None:
@@ -57,7 +57,7 @@ def instrument(tracer_provider: TracerProvider, meter_provider: MeterProvider) -
             busy.add(verdict.busy, known)
         return verdict
 
-    wrap_function_wrapper("forge.executor", "StageExecutor.apply", apply)
+    wrap_function_wrapper("forge.execution.stage_executor", "StageExecutor.apply", apply)
 
 
 def uninstrument() -> None:

@@ -12,11 +12,11 @@ from time import process_time
 from typing import Any
 
 from forge import Pipeline, RetryPolicy, Run, Sample, Stage, stage
-from forge.executor import StageExecutor
-from forge.item import Item
-from forge.queue import StageQueue
+from forge.execution.item import Item
+from forge.execution.stage_executor import StageExecutor
 from forge.runner.base import Runner
-from forge.runner.settler import Settler
+from forge.runner.committer import Committer
+from forge.runner.queue import StageQueue
 
 RUNS = 4
 """How many runs are made each time; the fastest counts."""
@@ -93,11 +93,11 @@ class _Driver:
             self._thread.join(timeout)
 
     def _drive(self) -> None:
-        with self._run.watch(self.output.finish):
-            samples, settler = iter(self._run.take, None), Settler(self._run)
+        with self._run.supervise(self.output.finish):
+            samples, committer = iter(self._run.take, None), Committer(self._run)
             while items := list(islice(samples, self._together)):
                 self._work(self._run.executor, items)
-                settler.settle(items)
+                committer.settle(items)
             self._run.close_source()
 
 

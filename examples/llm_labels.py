@@ -29,7 +29,7 @@ from forge import (
     classify,
     stage,
 )
-from forge.retry import TRANSIENT
+from forge.pipeline.retry import TRANSIENT
 
 CHAT_MODEL = "gpt-4o-mini"
 EMBEDDING_MODEL = "text-embedding-3-small"

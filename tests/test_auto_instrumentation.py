@@ -188,7 +188,7 @@ def test_a_bad_variable_is_logged_and_harms_nobody(tmp_path: Path) -> None:
 def another_version_of_forge(folder: Path) -> dict[str, str]:
     """Copies Forge there, without one of the functions that we patch; returns the environment for it."""
     shutil.copytree(Path(forge.__file__).parent, folder / "forge")
-    executor = folder / "forge" / "executor.py"
+    executor = folder / "forge" / "execution" / "stage_executor.py"
     executor.write_text(executor.read_text(encoding="utf-8").replace("before_retry", "on_retry"), encoding="utf-8")
     return found_first(folder)
 
@@ -198,7 +198,7 @@ def test_another_version_of_forge_is_logged_and_harms_nobody(tmp_path: Path) -> 
     output = instrumented(tmp_path, **another_version_of_forge(tmp_path / "old"), **TO_STDOUT)
 
     [line] = output.log.splitlines()
-    assert line.startswith("patching forge.executor failed; the pipeline goes on without it: ")
+    assert line.startswith("patching forge.execution.stage_executor failed; the pipeline goes on without it: ")
     assert "before_retry" in line
     assert output.printed == ["['A', 'B']"]
     assert sorted(output.spans) == [span for span in SPANS if span != "forge.stage upper"]

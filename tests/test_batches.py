@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from forge import BatchRunner, Measurement, Pipeline, Run, Sample, Skip, SQLStorage, Stage
-from forge.calls import Batch
+from forge.execution.calls import Batch
 
 from .support.runs import every_runner, ledger, no_thread_is_left, samples  # noqa: F401
 

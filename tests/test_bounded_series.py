@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, StreamingRunner, stage
-from forge.executor import StageExecutor
+from forge.execution.stage_executor import StageExecutor
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics
 from forge_otel.signals.cardinality import SERIES, VALUES, Cardinality

@@ -149,7 +149,7 @@ NOT_OBSERVED = {
         "put",
         "put_all",
         "put_async",
-        "offer",
+        "enqueue_unlocked",
         "get",
         "get_async",
         "take_waiting",

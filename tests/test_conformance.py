@@ -12,8 +12,8 @@ import pytest
 from opentelemetry.metrics import Meter, MeterProvider
 
 from forge import BatchRunner, Pipeline, RetryPolicy, Sample, stage
-from forge.executor import StageExecutor
-from forge.item import Item
+from forge.execution.item import Item
+from forge.execution.stage_executor import StageExecutor
 from forge_otel import ForgeInstrumentor
 
 from .support.telemetry import Recorded, recording

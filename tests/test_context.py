@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge import Measurement, Pipeline, RetryPolicy, Run, Sample, SQLStorage, Stage, stage
-from forge.executor import StageExecutor
-from forge.orchestrator import MeasurementOrchestrator
+from forge.execution.measurement_orchestrator import MeasurementOrchestrator
+from forge.execution.stage_executor import StageExecutor
 
 from .support.runs import both_runners, every_runner, no_thread_is_left, samples  # noqa: F401
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from pathlib import Path
 
-    from forge.item import Item
+    from forge.execution.item import Item
     from forge.runner import Runner
     from forge.storage import SampleRecord, WriteResult
 

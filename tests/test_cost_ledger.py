@@ -34,11 +34,10 @@ from forge import (
     stage,
     usage,
 )
-from forge.costs import Spent
+from forge.costs.usage import CostTotals, Spender, UsageScope
 from forge.errors import ConfigurationError
-from forge.item import Item
+from forge.execution.item import Item
 from forge.runner import Runner
-from forge.usage import Spender, UsageScope
 
 from .support.clock import FakeClock
 from .support.runs import PATIENCE, both_runners, every_runner, ledger, no_thread_is_left, samples, wait  # noqa: F401
@@ -551,13 +550,13 @@ def test_only_live_samples_take_memory() -> None:
     run = StreamingRunner().run(pipeline(samples(*range(200)), work, split))
     result = run.drain()
     alive = [thing for thing in _kept() if not any(thing is other for other in before)]
-    assert [thing for thing in alive if not isinstance(thing, Spent)] == []
+    assert [thing for thing in alive if not isinstance(thing, CostTotals)] == []
     assert len(alive) == 3 == len(result.cost.charges)
 
 
 def _kept() -> list[Any]:
     gc.collect()
-    return [thing for thing in gc.get_objects() if isinstance(thing, Spent | UsageScope | Item)]
+    return [thing for thing in gc.get_objects() if isinstance(thing, CostTotals | UsageScope | Item)]
 
 
 # The provider of a stage

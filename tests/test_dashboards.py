@@ -20,7 +20,7 @@ from tools.generate import dashboards
 from tools.generate.dashboards.colours import OUTCOMES
 
 from forge import Prices
-from forge.usage import Usage
+from forge.costs.usage import Usage
 from forge_otel.checker import prometheus
 from forge_otel.semconv import attributes as a
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge.dead_letters import DeadLetter, DeadLetterQueue, DeadLetterSnapshot, FailureSource
 from forge.errors import NotReplayableError
-from forge.sample import Sample, SampleStatus
-from forge.serializer import JSONSerializer, digest_of
+from forge.pipeline.failure import FailureSource
+from forge.pipeline.sample import Sample, SampleStatus
+from forge.pipeline.serializer import JSONSerializer, digest_of
 from forge.storage import SampleRecord, SQLStorage, WriteOutcome, WriteResult
+from forge.storage.dead_letters import DeadLetterQueue, DeadLetterSnapshot
+from forge.storage.records import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -207,7 +207,7 @@ class TestEnvironments:
         assert findings[1] == (
             "error",
             "forge",
-            "importing forge.dead_letters failed: ModuleNotFoundError: No module named 'forge.dead_letters'",
+            "importing forge.costs.usage failed: ModuleNotFoundError: No module named 'forge.costs'",
         )
         assert findings[-3:] == SIGNALS  # nothing is sent
 
@@ -217,8 +217,9 @@ class TestEnvironments:
         assert code == 1
         (level, subject, message), *others = findings
         assert (level, subject) == ("warning", "start")
-        assert message.startswith("patching forge.executor failed; the pipeline goes on without it: ")
-        assert others[0] == ("error", "forge", "not instrumented, since it is another version: forge.executor")
+        module = "forge.execution.stage_executor"
+        assert message.startswith(f"patching {module} failed; the pipeline goes on without it: ")
+        assert others[0] == ("error", "forge", f"not instrumented, since it is another version: {module}")
 
     def test_a_process_that_is_instrumented_already(self) -> None:
         instrument = str(Path(sys.executable).parent / "opentelemetry-instrument")

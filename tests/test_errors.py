@@ -19,13 +19,13 @@ import pytest
 
 from forge import JSONSerializer, Measurement, Pipeline, Run, Sample, SQLStorage, StreamingRunner, classify, stage
 from forge.errors import DuplicateIdError, RunCancelled, SourceError, StageTimeoutError, StorageError
-from forge.retry import http_status, retry_after
+from forge.pipeline.retry import http_status, retry_after
 
 from .support.http import CLIENTS, running_server
 from .support.runs import both_runners, every_runner, ledger, no_thread_is_left, rows, samples  # noqa: F401
 
 if TYPE_CHECKING:
-    from forge.item import Item
+    from forge.execution.item import Item
     from forge.runner import Runner
 
 sync_and_async = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])

@@ -26,7 +26,7 @@ from forge import (
     StreamingRunner,
     stage,
 )
-from forge.executor import StageExecutor
+from forge.execution.stage_executor import StageExecutor
 from forge_otel.patching import faults
 from forge_otel.signals.metrics import FLUSH_SIZE, Buffer
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from forge.item import Item
+    from forge.execution.item import Item
 
 __all__ = ["no_thread_is_left"]
 

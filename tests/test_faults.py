@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
 from forge import BatchRunner, Pipeline, Sample, StreamingRunner, stage
-from forge.executor import StageExecutor
+from forge.execution.stage_executor import StageExecutor
 from forge_otel.patching import faults
 
 from .support.clock import FakeClock

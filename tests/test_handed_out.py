@@ -27,7 +27,7 @@ from forge import (
     Stage,
     StreamingRunner,
 )
-from forge.stages import StageResult
+from forge.pipeline.stages import StageResult
 
 from .support.runs import RUNNERS, every_runner, no_thread_is_left, samples  # noqa: F401
 

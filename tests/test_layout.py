@@ -19,7 +19,9 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = "forge_otel: no folder knows those above it"
 ASIDE = "forge_otel: exporters and checker know names and settings only"
+FORGE_LAYERS = "forge: no folder knows those above it"
 FORGE = "forge knows nothing of telemetry"
+CONTRACTS = (LAYERS, ASIDE, FORGE_LAYERS, FORGE)
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def contracts(checkout: Path) -> dict[str, bool]:
 
 
 def test_no_arrow_leads_back(checkout: Path) -> None:
-    assert contracts(checkout) == {LAYERS: True, ASIDE: True, FORGE: True}
+    assert contracts(checkout) == dict.fromkeys(CONTRACTS, True)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +64,19 @@ def test_no_arrow_leads_back(checkout: Path) -> None:
         ("forge_otel/instrumentor.py", "from .exporters.statsd import StatsDMetricReader", LAYERS),
         ("forge_otel/exporters/statsd.py", "from ..signals.metrics import Series", ASIDE),
         ("forge_otel/checker/check.py", "from ..patching.patches import Target", ASIDE),
-        ("forge/sample.py", "import opentelemetry.trace", FORGE),
+        ("forge/pipeline/sample.py", "import opentelemetry.trace", FORGE),
         ("forge/runner/run.py", "from forge_otel.semconv import attributes", FORGE),
         ("forge_otel/new/__init__.py", "", LAYERS),
+        ("forge/support/clock.py", "from ..pipeline.sample import Sample", FORGE_LAYERS),
+        ("forge/pipeline/failure.py", "from ..support.clock import Clock", FORGE_LAYERS),
+        ("forge/pipeline/stages.py", "if TYPE_CHECKING:\n    from ..definition import Pipeline", FORGE_LAYERS),
+        ("forge/costs/usage.py", "if TYPE_CHECKING:\n    from ..execution.item import Item", FORGE_LAYERS),
+        ("forge/costs/prices.py", "from ..storage.sql import SQLStorage", FORGE_LAYERS),
+        ("forge/storage/artifacts.py", "from ..costs.usage import report", FORGE_LAYERS),
+        ("forge/definition.py", "def late() -> None:\n    from .execution.item import Item", FORGE_LAYERS),
+        ("forge/execution/item.py", "if TYPE_CHECKING:\n    from ..runner.run import Run", FORGE_LAYERS),
+        ("forge/errors.py", "from .support.clock import Clock", FORGE_LAYERS),
+        ("forge/new/__init__.py", "", FORGE_LAYERS),
     ],
 )
 def test_an_arrow_that_leads_back_is_found(checkout: Path, file: str, line: str, broken: str) -> None:
@@ -73,21 +85,31 @@ def test_an_arrow_that_leads_back_is_found(checkout: Path, file: str, line: str,
     with path.open("a", encoding="utf-8") as source:
         source.write(f"\n{line}\n")
 
-    assert contracts(checkout) == {name: name != broken for name in (LAYERS, ASIDE, FORGE)}
+    assert contracts(checkout) == {name: name != broken for name in CONTRACTS}
 
 
-def test_the_architecture_page_shows_the_folders_and_files_that_there_are() -> None:
-    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    package = ROOT / "src/forge_otel"
-    [tree] = re.findall(r"^```text\nforge_otel/\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("name", ["forge", "forge_otel"])
+def test_the_architecture_page_shows_the_folders_that_there_are(name: str) -> None:
+    package = ROOT / "src" / name
+    [tree] = re.findall(rf"^```text\n{name}/\n(.*?)^```$", _page(), re.MULTILINE | re.DOTALL)
     shown = re.findall(r"^  (?:  )?(\w+)/ ", tree, re.MULTILINE)
-    files = [file for line in re.findall(r"^\| (`[^|]*`) \| .*$", page, re.MULTILINE) for file in _files(line)]
+    modules = re.findall(r"\b(\w+\.py)\b", tree)
 
-    assert sorted(shown) == sorted(
-        [*(folder.parent.name for folder in package.glob("*/__init__.py")), "sdk"],
-    )
-    assert [file for file in files if not (package / file).exists()] == []
-    assert {"engine/call.py", "engine/fast_path.py", "signals/metrics.py"} <= set(files)
+    folders = [folder.parent.name for folder in package.glob("*/__init__.py")]
+    assert sorted(shown) == sorted([*folders, "sdk"] if name == "forge_otel" else folders)
+    assert sorted(modules) == sorted(file.name for file in package.glob("*.py") if file.name != "_version.py")
+
+
+def test_the_architecture_page_names_files_that_there_are() -> None:
+    files = [file for line in re.findall(r"^\| (`[^|]*`) \| .*$", _page(), re.MULTILINE) for file in _files(line)]
+    src = ROOT / "src"
+
+    assert [file for file in files if not ((src / file).exists() or (src / "forge_otel" / file).exists())] == []
+    assert {"forge/execution/item.py", "engine/call.py", "engine/fast_path.py", "signals/metrics.py"} <= set(files)
+
+
+def _page() -> str:
+    return (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 
 
 def _files(cell: str) -> Iterator[str]:

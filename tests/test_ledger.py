@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from forge.item import Item
+    from forge.execution.item import Item
     from forge.runner import Runner
 
 

@@ -21,8 +21,8 @@ from forge import (
     stage,
 )
 from forge.errors import ConfigurationError, RunCancelled, StageResultError, StageTimeoutError
-from forge.item import Item
-from forge.orchestrator import MeasurementOrchestrator
+from forge.execution.item import Item
+from forge.execution.measurement_orchestrator import MeasurementOrchestrator
 
 from .support.clock import FakeClock
 from .support.runs import (

@@ -23,8 +23,8 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, StreamingRunner, stage
-from forge.item import Item
-from forge.queue import StageQueue
+from forge.execution.item import Item
+from forge.runner.queue import StageQueue
 from forge_otel.semconv import metrics
 from forge_otel.semconv.definitions import Instrument
 

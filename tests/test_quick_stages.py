@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge import Pipeline, Sample, StreamingRunner, stage
-from forge.item import Item
-from forge.queue import TOGETHER, QueueClosed, StageQueue
+from forge.execution.item import Item
+from forge.runner.queue import MAX_MICRO_BATCH, QueueClosed, StageQueue
 
 from .support.clock import FakeClock
 from .support.runs import PATIENCE, ledger, no_thread_is_left, wait
@@ -228,7 +228,7 @@ def test_what_is_offered_waits_for_whoever_finds_the_queue_empty() -> None:
     queue = StageQueue(2, stage="s", clock=clock)
     queue.put(item(0))
     for number in (1, 2, 3):
-        assert queue.offer(item(number)) == 0.0
+        assert queue.enqueue_unlocked(item(number)) == 0.0
     clock.advance(2.5)
     assert queue.depth == 1
     first = queue.get()
@@ -236,45 +236,47 @@ def test_what_is_offered_waits_for_whoever_finds_the_queue_empty() -> None:
     assert (first.sample.data, first.waited) == (0, 2.5)
     assert queue.depth == 2  # there was room for those that were offered
     clock.advance(1.0)
-    rest = queue.take_waiting(TOGETHER)
+    rest = queue.take_waiting(MAX_MICRO_BATCH)
     assert numbers(rest) == [1, 2, 3]
     clock.advance(0.5)
     queue.begin(rest[0])
     assert rest[0].waited == 4.0
-    queue.offer(item(4))
+    queue.enqueue_unlocked(item(4))
     queue.finish()
-    assert numbers(queue.take_waiting(TOGETHER)) == [4]
-    assert queue.take_waiting(TOGETHER) == []
+    assert numbers(queue.take_waiting(MAX_MICRO_BATCH)) == [4]
+    assert queue.take_waiting(MAX_MICRO_BATCH) == []
 
 
 def test_no_more_is_offered_than_may_lie_there() -> None:
-    clock = WatchedClock(TOGETHER + 2)
+    clock = WatchedClock(MAX_MICRO_BATCH + 2)
     queue = StageQueue(1, stage="s", clock=clock)
-    for number in range(TOGETHER):
-        assert queue.offer(item(number)) == 0.0
+    for number in range(MAX_MICRO_BATCH):
+        assert queue.enqueue_unlocked(item(number)) == 0.0
     assert queue.depth == 1  # the last one put in what fits
     seconds: list[float] = []
-    offering = threading.Thread(target=lambda: seconds.append(queue.offer(item(TOGETHER))), daemon=True)
+    offering = threading.Thread(
+        target=lambda: seconds.append(queue.enqueue_unlocked(item(MAX_MICRO_BATCH))), daemon=True
+    )
     offering.start()
     wait(clock.looked_at)  # it looks once more because there is no room, and holds the queue's lock until it waits
     clock.advance(2.5)
     taken: list[Item] = []
-    while len(taken) <= TOGETHER:
+    while len(taken) <= MAX_MICRO_BATCH:
         taken += queue.take_waiting(1)
     offering.join(PATIENCE)
     assert seconds == [2.5]
-    assert numbers(taken) == list(range(TOGETHER + 1))
+    assert numbers(taken) == list(range(MAX_MICRO_BATCH + 1))
 
 
 def test_a_closed_queue_ends_who_offers_too_much() -> None:
     queue = StageQueue(1)
-    for number in range(TOGETHER):
-        queue.offer(item(number))
+    for number in range(MAX_MICRO_BATCH):
+        queue.enqueue_unlocked(item(number))
     closed: list[bool] = []
 
     def offer_in_vain() -> None:
         with pytest.raises(QueueClosed):
-            queue.offer(item(TOGETHER))
+            queue.enqueue_unlocked(item(MAX_MICRO_BATCH))
         closed.append(True)
 
     thread = threading.Thread(target=offer_in_vain)
@@ -301,7 +303,7 @@ def test_nobody_waits_for_what_is_offered(is_async: bool) -> None:
     taker = threading.Thread(target=(lambda: asyncio.run(take_async())) if is_async else take)
     taker.start()
     for number in range(2000):
-        queue.offer(item(number))
+        queue.enqueue_unlocked(item(number))
         assert arrived.acquire(timeout=PATIENCE), f"sample {number} was left lying"
     queue.finish()
     taker.join(PATIENCE)

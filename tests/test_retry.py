@@ -12,8 +12,8 @@ import pytest
 
 from forge import BatchRunner, Pipeline, RetryPolicy, Run, Sample, SQLStorage, StageOutcome, StreamingRunner, stage
 from forge.errors import ConfigurationError
-from forge.executor import StageExecutor
-from forge.item import Item
+from forge.execution.item import Item
+from forge.execution.stage_executor import StageExecutor
 
 from .support.clock import START, FakeClock
 from .support.http import CLIENTS, running_server

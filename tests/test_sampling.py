@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, SamplingResul
 from opentelemetry.sdk.trace.sampling import Sampler as SdkSampler
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, StreamingRunner, stage
-from forge.executor import StageExecutor
+from forge.execution.stage_executor import StageExecutor
 from forge_otel.engine.sampling import Sampler
 
 from .support.clock import FakeClock

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 
 from forge.errors import SerializationError
-from forge.serializer import JSONSerializer, digest_of
+from forge.pipeline.serializer import JSONSerializer, digest_of
 
 SERIALIZER = JSONSerializer()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from forge.sketch import RELATIVE_ERROR, Sketch
+from forge.support.percentiles import RELATIVE_ERROR, Sketch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,17 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Run, Sample, Skip, Stage, StreamingRunner, stage
-from forge.errors import (
-    ConfigurationError,
-    RunCancelled,
-    StageResultError,
-    StageStuckError,
-    StageTimeoutError,
-)
-from forge.executor import StageExecutor
-from forge.item import Item
-from forge.queue import QueueClosed, StageQueue
-from forge.results import StageOutcome, Verdict
+from forge.errors import ConfigurationError, RunCancelled, StageResultError, StageStuckError, StageTimeoutError
+from forge.execution.item import Item
+from forge.execution.results import StageOutcome, Verdict
+from forge.execution.stage_executor import StageExecutor
+from forge.runner.queue import QueueClosed, StageQueue
 
 from .support.clock import FakeClock
 from .support.runs import (

@@ -17,10 +17,11 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from forge.dead_letters import DeadLetter, FailureSource
 from forge.errors import ConfigurationError, StorageError
-from forge.sample import SampleStatus
+from forge.pipeline.failure import FailureSource
+from forge.pipeline.sample import SampleStatus
 from forge.storage import DeadLetterKey, RunRow, SampleRecord, SQLStorage, WriteOutcome, WriteResult
+from forge.storage.records import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +110,7 @@ def test_a_pickled_storage_opens_its_own_connections(storage: SQLStorage) -> Non
 def test_a_forked_process_opens_its_own_connections(storage_url: str) -> None:
     program = """
 import os, sys
-from forge.sample import SampleStatus
+from forge.pipeline.sample import SampleStatus
 from forge.storage import SampleRecord, SQLStorage
 
 storage = SQLStorage(sys.argv[1])
@@ -596,7 +597,7 @@ def _die_in_a_write(url: str) -> None:
     program = """
 import os, sys
 from sqlalchemy import Engine, event
-from forge.sample import SampleStatus
+from forge.pipeline.sample import SampleStatus
 from forge.storage import SampleRecord, SQLStorage
 
 @event.listens_for(Engine, "before_cursor_execute")

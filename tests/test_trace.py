@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from forge import BatchRunner, Pipeline, Sample, Skip, SQLStorage, StreamingRunner, stage
-from forge.executor import StageExecutor
+from forge.execution.stage_executor import StageExecutor
 from forge_otel import __version__
 
 from .support.clock import FakeClock

@@ -11,8 +11,8 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage, usage
-from forge.executor import StageExecutor
-from forge.item import Item
+from forge.execution.item import Item
+from forge.execution.stage_executor import StageExecutor
 from forge_otel.engine.fast_path import FastPath
 from forge_otel.engine.scopes import MAX_STEPS, RUN, SAMPLE, RunScope
 from forge_otel.signals.metrics import FLUSH_SIZE

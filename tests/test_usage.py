@@ -26,11 +26,11 @@ from forge import (
     stage,
     usage,
 )
+from forge.costs.usage import Spender, UsageScope
 from forge.errors import ConfigurationError, UsageError
-from forge.money import money_shares, shares
 from forge.runner import Runner
 from forge.runner import run as runs
-from forge.usage import Spender, UsageScope
+from forge.support.money import money_shares, shares
 
 from .support.runs import both_runners, no_thread_is_left, samples  # noqa: F401
 

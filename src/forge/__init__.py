@@ -1,19 +1,22 @@
 """Data pipelines for machine learning: a source, stages, measurements, storage, dead letters."""
 
-from . import usage
-from .costs import Charge, CostSummary, Use
-from .dead_letters import DeadLetter, DeadLetterQueue, FailureSource
-from .measurement import Measurement
-from .pipeline import Pipeline
-from .prices import Price, Prices
-from .results import MeasurementOutcome, RunOutcome, StageOutcome
-from .retry import RetryPolicy, classify
+from .costs import usage
+from .costs.prices import Price, Prices
+from .costs.summary import Charge, CostSummary, Use
+from .costs.usage import Usage
+from .definition import Pipeline
+from .execution.results import MeasurementOutcome, StageOutcome
+from .pipeline.failure import FailureSource
+from .pipeline.measurement import Measurement
+from .pipeline.retry import RetryPolicy, classify
+from .pipeline.sample import Sample, SampleOutcome, SampleStatus, Skip
+from .pipeline.serializer import JSONSerializer
+from .pipeline.stages import Stage, stage
 from .runner import BatchRunner, Run, RunResult, StreamingRunner
-from .sample import Sample, SampleOutcome, SampleStatus, Skip
-from .serializer import JSONSerializer
-from .stages import Stage, stage
+from .runner.result import RunOutcome
 from .storage import ArtifactStore, SQLStorage
-from .usage import Usage
+from .storage.dead_letters import DeadLetterQueue
+from .storage.records import DeadLetter
 
 __all__ = [
     "ArtifactStore",

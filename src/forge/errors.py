@@ -1,4 +1,4 @@
-"""Every error that `forge` itself raises; all but the configuration errors end up on a sample or a run."""
+"""The errors that `forge` raises. All but configuration errors belong to a sample or a run."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class StorageError(ForgeError, RuntimeError):
 
 
 class RunCancelled(ForgeError):  # noqa: N818 - the field says cancelled, and nothing went wrong
-    """The run ended before this sample was finished; what in-flight samples settle with."""
+    """The run ended before this sample was finished; samples in flight settle with it."""
 
 
 class NotReplayableError(ForgeError, ValueError):
-    """A dead letter cannot be taken up again: its data was not stored, or cannot be read any more."""
+    """A dead letter cannot be replayed: its data was not stored, or can no longer be read."""
 
 
 class ArtifactNotFoundError(ForgeError, LookupError):
@@ -52,11 +52,11 @@ class ArtifactNotFoundError(ForgeError, LookupError):
 
 
 class ArtifactCorruptError(StorageError):
-    """An artifact's content is not what its key says."""
+    """The content of an artifact does not match its key."""
 
 
 class UsageError(ForgeError, ValueError):
-    """The usage that was reported makes no sense."""
+    """Reported usage is invalid: negative, contradictory or without a provider."""
 
 
 class BudgetReached(RunCancelled):

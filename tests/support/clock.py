@@ -10,7 +10,7 @@ START = 1_700_000_000.0
 
 
 class FakeClock:
-    """Implements `forge.clock.Clock`. Time passes only by `advance`, and by the waits between attempts."""
+    """Implements `forge.support.clock.Clock`. Time passes only by `advance`, and by the waits between attempts."""
 
     def __init__(self) -> None:
         self._passed = 0.0

@@ -2,15 +2,7 @@
 
 from .base import Runner
 from .batch import BatchRunner
-from .result import (
-    Ledger,
-    MeasurementSummary,
-    RunResult,
-    RunSnapshot,
-    StageState,
-    StageSummary,
-    StorageSummary,
-)
+from .result import Ledger, MeasurementSummary, RunResult, RunSnapshot, StageState, StageSummary, StorageSummary
 from .run import Run
 from .streaming import StreamingRunner
 

@@ -1,4 +1,4 @@
-"""What the runners have in common."""
+"""The base class of runners."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import ClassVar
 
-from ..clock import Clock, SystemClock
+from ..definition import Pipeline
 from ..errors import ConfigurationError, NotReplayableError
-from ..pipeline import Pipeline
+from ..support.clock import Clock, SystemClock
 from .driver import Driver
 from .run import Run
 
@@ -28,10 +28,10 @@ class Runner(ABC):
 
     @abstractmethod
     def driver(self, run: Run) -> Driver:
-        """What moves the samples of a run."""
+        """Create the driver that moves the samples of a run."""
 
     def run(self, pipeline: Pipeline) -> Run:
-        """A run of the pipeline, which begins when it is iterated or drained.
+        """Create a run of the pipeline, which begins when it is iterated or drained.
 
         Raises:
             ConfigurationError: it is no pipeline, or the file of prices that `FORGE_PRICES` names is faulty.
@@ -41,8 +41,8 @@ class Runner(ABC):
         return Run(pipeline, runner=self.name, clock=self._clock, resume=self._resume, driver=self.driver)
 
     def replay(self, pipeline: Pipeline, sample_ids: Collection[str] | None = None) -> Run:
-        """A run that takes the pipeline's dead letters through it again instead of its source: all that can be
-        replayed, or those named. A sample that succeeds loses its dead letter; one that fails again gets a new one.
+        """Create a run that processes the pipeline's dead letters instead of its source: all replayable ones, or those
+        named. A sample that succeeds loses its dead letter; one that fails again gets a new one.
 
         Raises:
             ConfigurationError: the pipeline has no storage, or one of the ids has no dead letter.

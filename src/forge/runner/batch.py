@@ -1,4 +1,4 @@
-"""One call at a time, on one thread."""
+"""A runner that makes one call at a time, on one thread."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..item import Item
-from ..queue import QueueClosed, StageQueue
+from ..execution.item import Item
 from .base import Runner
-from .settler import Settler
+from .committer import Committer
+from .queue import QueueClosed, StageQueue
 from .steps import Step, steps_of
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ class SequentialDriver:
         self.queues: dict[str, StageQueue] = {}
         self._run = run
         self._steps = steps_of(run)
-        self._round = max((step.batch_size or 1 for step in self._steps), default=1)
-        """How many samples of the source are taken together."""
-        self._settler = Settler(run)
+        self._round_size = max((step.batch_size or 1 for step in self._steps), default=1)
+        """Number of samples of the source that are taken together."""
+        self._committer = Committer(run)
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -54,21 +54,21 @@ class SequentialDriver:
             self._thread.join(timeout)
 
     def _work(self) -> None:
-        with self._run.watch(self.output.finish):
+        with self._run.supervise(self.output.finish):
             try:
                 more = True
                 while more:
                     self.output.wait_for_taker()
                     items = self._take()
-                    more = len(items) == self._round
+                    more = len(items) == self._round_size
                     self.output.put_all(self._finish(items))
             finally:
                 self._run.close_source()
 
     def _take(self) -> list[Item]:
-        """The items of the next round; fewer than there is room for at the end of the source."""
+        """Take the items of the next round; fewer at the end of the source."""
         items: list[Item] = []
-        while len(items) < self._round and (item := self._run.take()) is not None:
+        while len(items) < self._round_size and (item := self._run.take()) is not None:
             item.context.copy().run(self._run.look_up, [item])
             items.append(item)
         if self._run.stop.is_set():
@@ -76,7 +76,7 @@ class SequentialDriver:
         return items
 
     def _finish(self, items: Sequence[Item]) -> list[Item]:
-        """Take items, and what is split from them, all the way; returns what became ready."""
+        """Process items, and those derived from them, to the end; returns those that became ready."""
         done: list[Item] = []
         going = list(items)
         for step in self._steps:
@@ -90,7 +90,7 @@ class SequentialDriver:
                 if self._run.stop.is_set():
                     raise QueueClosed
             going = beyond
-        return self._settler.settle(done + going)
+        return self._committer.settle(done + going)
 
     def _process(self, step: Step, items: list[Item]) -> list[Item]:
         if step.is_async:

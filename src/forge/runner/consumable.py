@@ -1,4 +1,4 @@
-"""How a user consumes a run: by iterating it, in a `with` block, with or without an event loop of their own."""
+"""Consumption of a run: iteration, `with` blocks and `drain`, with and without an event loop of the user's."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..errors import RunCancelled
-from ..queue import TOGETHER, QueueClosed
-from ..results import RunOutcome
-from ..sample import Sample
+from ..pipeline.sample import Sample
+from .queue import MAX_MICRO_BATCH, QueueClosed
+from .result import RunOutcome
 
 if TYPE_CHECKING:
-    from ..item import Item
-    from ..queue import StageQueue
+    from ..execution.item import Item
+    from .queue import StageQueue
     from .result import RunResult
 
 
 class Consumable(ABC):
-    """The iterator that a user holds; drives the run underneath and ends it exactly once."""
+    """The iterator over a run's ready samples, which starts the run and ends it exactly once."""
 
     result: RunResult | None = None
-    """How the run went; None until it has ended."""
+    """Result of the run; None until it has ended."""
     _output: StageQueue
     _began = False
     _closed = False
@@ -33,13 +33,13 @@ class Consumable(ABC):
 
     def __init__(self) -> None:
         self._taken: deque[Item] = deque()
-        """What has been taken from the output, and is handed out next."""
+        """Items taken from the output, which are returned next."""
         self._taking = threading.Lock()
-        """Held while it is added to: several threads may iterate."""
+        """Held while items are added: several threads may iterate."""
 
     @abstractmethod
     def _start(self) -> None:
-        """Begin, unless it was begun.
+        """Begin the run, unless it has begun.
 
         Raises:
             QueueClosed: it was closed before it began.
@@ -47,7 +47,7 @@ class Consumable(ABC):
 
     @abstractmethod
     def _finish(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
-        """End, unless it was ended or never began."""
+        """End the run, unless it has ended or never began."""
 
     def __iter__(self) -> Iterator[Sample]:
         return self
@@ -72,7 +72,7 @@ class Consumable(ABC):
         raise StopIteration
 
     def _next(self) -> Item | None:
-        """The next item; None at the end. Those that are ready are taken together, which is quicker.
+        """Return the next item; None at the end. Items that are ready are taken together, which is faster.
 
         Raises:
             QueueClosed: the run was ended.
@@ -82,12 +82,12 @@ class Consumable(ABC):
             with self._taking:
                 item = self._held()  # another thread may have taken some meanwhile
                 if item is None:
-                    self._taken.extend(self._output.take_waiting(TOGETHER))
+                    self._taken.extend(self._output.take_waiting(MAX_MICRO_BATCH))
                     item = self._held()
         return item
 
     def _held(self) -> Item | None:
-        """The next of those that were taken, if there is one. When the run was ended, there is none any more."""
+        """Return the next item of those taken; None if there is none, or the run was ended."""
         taken = self._taken
         if not taken:
             return None
@@ -99,7 +99,7 @@ class Consumable(ABC):
             return None
 
     def drain(self) -> RunResult:
-        """Run to the end without looking at the samples.
+        """Run to the end, discarding the samples.
 
         Raises:
             RunCancelled: the run was closed before it began.
@@ -152,7 +152,7 @@ class Consumable(ABC):
         raise StopAsyncIteration
 
     async def adrain(self) -> RunResult:
-        """`drain` for a caller that has an event loop to keep free."""
+        """Run to the end, discarding the samples, without blocking the caller's event loop."""
         self._output.discard()
         async for _ in self:
             pass
@@ -173,5 +173,5 @@ class Consumable(ABC):
 
 
 def outcome_of(error: BaseException) -> RunOutcome:
-    """An exception of the consumer fails the run; a wish to stop cancels it."""
+    """Return the run's outcome for an exception of the consumer: errors fail it, interrupts cancel it."""
     return RunOutcome.FAILED if isinstance(error, Exception) else RunOutcome.CANCELLED

@@ -1,19 +1,19 @@
-"""What a run expects of whatever moves its samples."""
+"""The protocol between a run and the driver that moves its samples."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from ..queue import StageQueue
+from .queue import StageQueue
 
 
 class Driver(Protocol):
-    """What moves the samples of a run: the difference between one runner and another."""
+    """Moves the samples of a run; each runner has its own driver."""
 
     output: StageQueue
-    """Where ready samples come out."""
+    """Queue of ready samples."""
     queues: dict[str, StageQueue]
-    """The queues in front of the stages, by name."""
+    """Queues of the stages, by name of the stage."""
 
     def start(self) -> None:
         """Start the threads."""

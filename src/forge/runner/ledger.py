@@ -1,4 +1,4 @@
-"""The ledger of a run: what has entered it, and what became of that."""
+"""The ledger of a run: counts of samples that entered it, and of their outcomes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..item import Item
-from ..observers import artifact_stored
-from ..prices import Prices
-from ..queue import QueueClosed
-from ..results import StageOutcome
-from ..sample import SampleOutcome, SampleStatus, changed
-from .cost_ledger import CostLedger
+from ..costs.ledger import CostLedger
+from ..costs.prices import Prices
+from ..execution.item import Item
+from ..execution.results import StageOutcome
+from ..pipeline.sample import SampleOutcome, SampleStatus, replace
+from ..storage.artifacts import artifact_stored
+from .counters import MeasurementCounters, RunCounters, StageCounters
+from .queue import QueueClosed
 from .result import RunSnapshot, StageState
-from .tally import MeasurementTally, StageTally, Tally
 
 if TYPE_CHECKING:
-    from ..clock import Clock
-    from ..costs import Charge
-    from ..pipeline import Pipeline
-    from ..queue import StageQueue
+    from ..costs.summary import Charge
+    from ..definition import Pipeline
     from ..storage import ArtifactResult
+    from ..support.clock import Clock
+    from .queue import StageQueue
     from .source import SourceReader
 
 _STATUS: dict[SampleOutcome, SampleStatus] = {
@@ -32,7 +32,7 @@ _SKIPPED, _UNCHANGED = SampleOutcome.SKIPPED, SampleOutcome.UNCHANGED  # an enum
 
 
 class RunLedger:
-    """Everything that one run counts, under one lock, so that the numbers agree with each other at every moment.
+    """All counts of a run under one lock, so that they are consistent at every moment.
 
     `settled_late` is called with what was spent on a sample that had settled before it was reported.
     """
@@ -41,11 +41,11 @@ class RunLedger:
         self, pipeline: Pipeline, clock: Clock, settled_late: Callable[[Item, Sequence[Charge]], None]
     ) -> None:
         self.lock = threading.Lock()
-        self.tally = Tally(
-            stages={stage.name: StageTally(stage.name, stage.concurrency) for stage in pipeline.stages},
-            measurements={m.key: MeasurementTally(m.key, m.version) for m in pipeline.measurements},
+        self.counters = RunCounters(
+            stages={stage.name: StageCounters(stage.name, stage.concurrency) for stage in pipeline.stages},
+            measurements={m.key: MeasurementCounters(m.key, m.version) for m in pipeline.measurements},
         )
-        """The counts; to be touched only under `lock`."""
+        """The counts, guarded by `lock`."""
         self.costs = CostLedger(
             prices=pipeline.prices or Prices.from_environment(),
             clock=clock,
@@ -53,7 +53,7 @@ class RunLedger:
             max_cost=pipeline.max_cost,
             settled_late=settled_late,
         )
-        """What API calls have cost; its methods say which of them need `lock`."""
+        """The cost ledger; its methods tell which of them need `lock`."""
         self._clock = clock
         self._active: dict[Item, None] = {}  # a set that keeps the order
         self._ids = hashlib.sha256()
@@ -65,83 +65,84 @@ class RunLedger:
         return self._ids.hexdigest()
 
     def admit(self, item: Item) -> None:
-        """A sample has come from the source.
+        """Admit a sample of the source.
 
         Raises:
             QueueClosed: the ledger is sealed.
         """
         with self.lock:
             self._enter(item)
-            self.tally.admitted += 1
+            self.counters.admitted += 1
             self._ids.update(item.sample.id.encode("utf-8", "surrogatepass") + b"\n")
 
     def derive(self, children: Sequence[Item]) -> None:
-        """Samples were made of one; QueueClosed as for `admit`."""
+        """Admit samples derived from another one; QueueClosed as for `admit`."""
         with self.lock:
             for child in children:
                 self._enter(child)
                 if child.family is not None:
                     child.family.pending += 1
-            self.tally.derived += len(children)
+            self.counters.derived += len(children)
 
     def settle(self, item: Item, outcome: SampleOutcome) -> Sequence[Charge] | None:
-        """A sample leaves; returns what was spent on it, None where it had left already."""
+        """Settle a sample; returns its charges, None if it had settled already."""
         with self.lock:
             if item.outcome is not None:
                 return None
             item.outcome = outcome
             if outcome is not _UNCHANGED:
                 reason = item.failure.error_type if item.failure and outcome is SampleOutcome.DLQ else None
-                item.sample = changed(item.sample, status=_STATUS[outcome], dlq_reason=reason)
+                item.sample = replace(item.sample, status=_STATUS[outcome], dlq_reason=reason)
             self._active.pop(item, None)
-            tally = self.tally
-            tally.active -= 1
-            tally.outcomes[outcome] += 1
-            tally.last_settled = self._clock.time()
+            counters = self.counters
+            counters.active -= 1
+            counters.outcomes[outcome] += 1
+            counters.last_settled = self._clock.time()
             if outcome is _SKIPPED and item.skip:
-                tally.skips[item.skip] += 1
+                counters.skips[item.skip] += 1
             if item.failure:
                 failure = item.failure
-                counts = tally.dead_letters if outcome is SampleOutcome.DLQ else tally.failures
+                counts = counters.dead_letters if outcome is SampleOutcome.DLQ else counters.failures
                 counts[failure.source.value, failure.where, failure.error_type] += 1
-            return self.costs.settle(item, outcome) if item.spending is not None else ()
+            return self.costs.settle(item, outcome) if item.pending_costs is not None else ()
 
     def seal(self) -> list[Item]:
-        """The run ends: nothing enters any more, and what was executed counts as cancelled. Returns who is left."""
+        """Seal the ledger at the run's end: nothing enters, and executions in progress count as cancelled. Returns the
+        active items."""
         with self.lock:
             self._sealed = True
             rest = list(self._active)
             for item in rest:
                 if item.executing is not None:
-                    tally = self.tally.stages[item.executing.name]
-                    tally.active = 0
-                    tally.outcomes[StageOutcome.CANCELLED] += 1
+                    counters = self.counters.stages[item.executing.name]
+                    counters.active = 0
+                    counters.outcomes[StageOutcome.CANCELLED] += 1
                     item.executing = None
         return rest
 
     def count_artifacts(self) -> None:
-        """Count what is stored as an artifact, in the current context and its copies."""
+        """Count artifacts that are stored in the current context and its copies."""
         artifact_stored.set(self._artifact_stored)
 
     def snapshot(self, queues: Mapping[str, StageQueue], source: SourceReader) -> RunSnapshot:
-        """Counts and states at this moment, consistent with each other."""
+        """Return counts and states at this moment, consistent with each other."""
         with self.lock:
             return RunSnapshot(
-                ledger=self.tally.ledger(),
-                last_settled=self.tally.last_settled,
-                source_remaining=source.remaining(self.tally.admitted),
+                ledger=self.counters.ledger(),
+                last_settled=self.counters.last_settled,
+                source_remaining=source.remaining(self.counters.admitted),
                 stages=[
                     StageState(
-                        name=tally.name,
-                        executions=sum(tally.outcomes.values()),
-                        errors=tally.outcomes[StageOutcome.ERROR],
-                        retries=tally.retries,
-                        active=tally.active,
-                        concurrency=tally.concurrency,
-                        queue_depth=queues[tally.name].depth if tally.name in queues else 0,
-                        queue_limit=queues[tally.name].limit if tally.name in queues else 0,
+                        name=counters.name,
+                        executions=sum(counters.outcomes.values()),
+                        errors=counters.outcomes[StageOutcome.ERROR],
+                        retries=counters.retries,
+                        active=counters.active,
+                        concurrency=counters.concurrency,
+                        queue_depth=queues[counters.name].depth if counters.name in queues else 0,
+                        queue_limit=queues[counters.name].limit if counters.name in queues else 0,
                     )
-                    for tally in self.tally.stages.values()
+                    for counters in self.counters.stages.values()
                 ],
             )
 
@@ -149,11 +150,11 @@ class RunLedger:
         if self._sealed:
             raise QueueClosed  # a thread that was abandoned comes too late
         self._active[item] = None
-        self.tally.active += 1
+        self.counters.active += 1
 
     def _artifact_stored(self, artifact: ArtifactResult) -> None:
         with self.lock:
-            counts = self.tally.storage
+            counts = self.counters.storage
             counts["artifacts_uploaded"] += 1
             if artifact.deduplicated:
                 counts["artifacts_deduplicated"] += 1

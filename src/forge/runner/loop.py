@@ -8,8 +8,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from ..calls import Interrupted, guarded
-from ..queue import QueueClosed
+from ..execution.calls import Interrupted, guarded
+from .queue import QueueClosed
 
 
 class LoopThread:
@@ -27,7 +27,7 @@ class LoopThread:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop.
+        """The event loop, started by the first use.
 
         Raises:
             QueueClosed: it was stopped.

@@ -1,33 +1,59 @@
-"""What is said about a run: while it goes on, and when it is over."""
+"""Results of runs: snapshots while they go on, and the result at their end."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-from ..costs import CostSummary
-from ..results import RunOutcome
-from ..sample import SampleOutcome
+from ..costs.summary import CostSummary
+from ..pipeline.retry import CANCELLED, classify, message_of
+from ..pipeline.sample import SampleOutcome
+from .revision import code_revision
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class RunOutcome(StrEnum):
+    """Outcome of a run."""
+
+    COMPLETED = "completed"
+    """The source was exhausted and every sample has settled; single samples may have failed."""
+    FAILED = "failed"
+    """An error of the source, the storage, a stage's `setup` or the consumer ended the run."""
+    CANCELLED = "cancelled"
+    """Closed early, interrupted, or stopped by `max_cost`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """Where the samples of a run are: `admitted + derived == settled + active` at every moment."""
+    """Counts of a run's samples: `admitted + derived == settled + active` at every moment."""
 
     admitted: int = 0
+    """Samples taken from the source, or from the dead letters in a replay."""
     derived: int = 0
+    """Samples created by splitting."""
     active: int = 0
+    """Samples in flight; 0 once the run has ended."""
     ready: int = 0
+    """Samples that passed everything and are stored."""
     skipped: int = 0
+    """Samples skipped by a stage."""
     unchanged: int = 0
+    """Samples finished by an earlier run."""
     split: int = 0
+    """Samples replaced by their children."""
     dlq: int = 0
+    """Samples stored as dead letters."""
     failed: int = 0
+    """Samples that failed without a dead letter."""
 
     @property
     def settled(self) -> int:
+        """Sum of all outcomes."""
         return self.ready + self.skipped + self.unchanged + self.split + self.dlq + self.failed
 
     @property
@@ -38,94 +64,137 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSummary:
-    """One stage of one run. All times are seconds, percentiles are right within 1 %."""
+    """Summary of one stage of a run. Times are in seconds, percentiles within 1 %."""
 
     name: str
+    """Name of the stage."""
     executions: int
-    """Samples that the stage gave a verdict on: the sum of the four outcomes."""
+    """Samples with a verdict of the stage: the sum of the four outcomes."""
     successes: int
+    """Executions that returned samples."""
     skips: int
+    """Executions that returned `Skip`."""
     errors: int
+    """Executions that failed after all attempts."""
     cancelled: int
+    """Executions abandoned because the run ended."""
     retries: int
+    """Attempts after the first of each execution."""
     p50: float | None
+    """Median duration; None without executions."""
     p95: float | None
+    """95th percentile of the duration."""
     p99: float | None
+    """99th percentile of the duration."""
     max: float | None
+    """Longest duration."""
     busy: float
-    """In attempts, summed over all slots."""
+    """Seconds spent in attempts, summed over all slots."""
     utilization: float | None
     """`busy` divided by slots times the run's duration: near 1, the stage limits the run."""
     queue_wait_p95: float | None
+    """95th percentile of the time waited in the stage's queue; None for runners without queues."""
     backpressure: float
-    """Blocked, because the next queue was full."""
+    """Seconds blocked by a full next queue."""
     concurrency: int
+    """Configured number of concurrent calls."""
     batches: int
+    """Calls of `process_batch`; 0 for stages without batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasurementSummary:
-    """One measurement of one run; times are seconds in `compute`."""
+    """Summary of one measurement of a run. Times are seconds in `compute`."""
 
     key: str
+    """Key of the measurement."""
     version: str
+    """Version of the measurement."""
     computed: int
+    """Values computed in this run."""
     cached: int
+    """Values read from the storage."""
     errors: int
+    """Samples for which the measurement failed."""
     p50: float | None
+    """Median duration; None if nothing was computed."""
     p95: float | None
+    """95th percentile of the duration."""
     p99: float | None
+    """99th percentile of the duration."""
     max: float | None
+    """Longest duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSummary:
-    """What a run wrote: rows by result, artifacts, bytes of content."""
+    """Totals written by a run: rows by outcome, artifacts, bytes of content."""
 
     inserted: int = 0
+    """Sample rows inserted."""
     updated: int = 0
+    """Sample rows updated."""
     unchanged: int = 0
+    """Sample rows that had the same content already."""
     bytes_written: int = 0
+    """Bytes of data and values written to the database."""
     artifacts_uploaded: int = 0
+    """Artifacts written to the artifact store."""
     artifacts_deduplicated: int = 0
+    """Artifacts whose content was stored already."""
     artifact_bytes_written: int = 0
+    """Bytes written to the artifact store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run went. The same is stored as the run's record."""
+    """The result of a run, which is also stored as its record."""
 
     run_id: str
+    """UUID of the run."""
     pipeline: str
+    """Name of the pipeline."""
     pipeline_id: str
+    """Id of the pipeline's definition."""
     definition: Mapping[str, Any]
+    """Names and versions of stages and measurements, from which the id is derived."""
     runner: str
+    """Name of the runner: `batch` or `streaming`."""
     outcome: RunOutcome
+    """Outcome of the run as a whole."""
     error_type: str | None
+    """Class of the error that ended the run, as returned by `classify`; None if there was none."""
     error: str | None
+    """Message of that error."""
     started: float
     """Unix time."""
     ended: float
+    """Unix time."""
     duration: float
+    """Seconds, from a monotonic clock."""
     ledger: Ledger
+    """Counts of samples by outcome."""
     stages: Sequence[StageSummary]
+    """One summary per stage, in pipeline order."""
     measurements: Sequence[MeasurementSummary]
+    """One summary per measurement, in order of execution."""
     storage: StorageSummary
+    """Rows, artifacts and bytes written."""
     dead_letters: Mapping[tuple[str, str, str], int]
-    """How many were enqueued, by (source, stage or measurement or backend, error type)."""
+    """Dead letters enqueued, by (source, stage or measurement or backend, error type)."""
     failures: Mapping[tuple[str, str, str], int]
-    """How many failed without becoming a dead letter, in the same way: there is no storage, or the id came twice."""
+    """Failures without a dead letter, by the same key: there is no storage, or the id is a duplicate."""
     skips: Mapping[tuple[str, str], int]
-    """How many samples were skipped, by (stage, reason)."""
+    """Skipped samples, by (stage, reason)."""
     input_digest: str
     """SHA-256 over the ids that the source gave, in order."""
     revision: str | None
-    """The revision of the code, where it comes from a git checkout."""
+    """Revision of the code; None outside of a git checkout."""
     cost: CostSummary = field(default_factory=CostSummary)
-    """What API calls used and cost."""
+    """Usage and costs of API calls."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data that JSON can hold."""
+        """Return plain data for JSON."""
         plain = asdict(self)
         plain["cost"] = self.cost.to_dict()
         plain["ledger"] |= {"settled": self.ledger.settled, "imbalance": self.ledger.imbalance}
@@ -158,28 +227,60 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageState:
-    """One stage at one moment."""
+    """The state of one stage at one moment."""
 
     name: str
     executions: int
     errors: int
     retries: int
     active: int
-    """Calls that are going on; a batch is one."""
+    """Calls in progress; a batch is one."""
     concurrency: int
-    """How many of them there may be."""
+    """Maximum number of concurrent calls."""
     queue_depth: int
     queue_limit: int
-    """0 where the runner has no queues."""
+    """Size of the queue; 0 if the runner has no queues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSnapshot:
-    """A run at one moment, all of it read under one lock."""
+    """The state of a run at one moment, read under one lock."""
 
     ledger: Ledger
     stages: Sequence[StageState]
     last_settled: float | None
     """Unix time when a sample last settled."""
     source_remaining: int | None
-    """Samples of the source that were not admitted yet; None where its size is not known, 0 when it has ended."""
+    """Samples of the source that are not admitted yet; None if its size is unknown, 0 once it has ended."""
+
+
+def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> RunResult:
+    """Return the result of a run that has just ended."""
+    ended, duration = run.clock.time(), run.clock.monotonic() - run.started.monotonic
+    pipeline, ledger = run.pipeline, run.ledger
+    revision = code_revision()
+    with ledger.lock:
+        counters = ledger.counters
+        return RunResult(
+            run_id=run.id,
+            pipeline=pipeline.name,
+            pipeline_id=pipeline.id,
+            definition=pipeline.definition,
+            runner=run.runner,
+            outcome=outcome,
+            error_type=classify(error) if error else (CANCELLED if outcome is RunOutcome.CANCELLED else None),
+            error=message_of(error) if error else None,
+            started=run.started.time,
+            ended=ended,
+            duration=duration,
+            ledger=counters.ledger(),
+            stages=[stage.summary(duration) for stage in counters.stages.values()],
+            measurements=[measurement.summary() for measurement in counters.measurements.values()],
+            storage=counters.storage_summary(),
+            dead_letters=dict(counters.dead_letters),
+            failures=dict(counters.failures),
+            skips=dict(counters.skips),
+            cost=ledger.costs.summary(counters.outcomes[SampleOutcome.READY]),
+            input_digest=ledger.input_digest,
+            revision=revision,
+        )

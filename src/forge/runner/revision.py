@@ -1,4 +1,4 @@
-"""Which code ran."""
+"""The revision of the code that runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @functools.cache
 def code_revision() -> str | None:
-    """The commit that the main script was checked out from, None where it is in no git checkout."""
+    """Return the commit of the main script's git checkout; None if there is none."""
     git = shutil.which("git")
     if git is None:
         return None

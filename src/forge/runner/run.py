@@ -1,4 +1,4 @@
-"""One execution of a pipeline: its seams, and what its driver uses."""
+"""One execution of a pipeline: the seams that observers patch, and the methods that drivers call."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..clock import Clock
-from ..dead_letters import DeadLetter, FailureSource
 from ..errors import BudgetReached, RunCancelled
-from ..executor import StageExecutor
-from ..item import Failure, Item
-from ..orchestrator import MeasurementOrchestrator
-from ..queue import QueueClosed
-from ..results import RunOutcome
-from ..retry import classify
-from ..sample import Sample, SampleOutcome, changed
-from ..serializer import content_of, digest_of
-from ..stages import Stage
-from . import live
+from ..execution.item import Item
+from ..execution.measurement_orchestrator import MeasurementOrchestrator
+from ..execution.stage_executor import StageExecutor
+from ..pipeline.failure import Failure, FailureSource
+from ..pipeline.retry import classify
+from ..pipeline.sample import Sample, SampleOutcome, replace
+from ..pipeline.serializer import content_of, digest_of
+from ..pipeline.stages import Stage
+from ..storage.records import DeadLetter
+from ..support.clock import Clock
+from . import active_runs
+from .admission import Admission
 from .consumable import Consumable, outcome_of
 from .driver import Driver
-from .intake import Intake
 from .ledger import RunLedger
-from .result import RunResult, RunSnapshot
+from .queue import QueueClosed
+from .result import RunOutcome, RunResult, RunSnapshot, result_of
 from .source import SourceReader
-from .summary import summarise
 
 if TYPE_CHECKING:
-    from ..costs import Charge
-    from ..pipeline import Pipeline
+    from ..costs.summary import Charge
+    from ..definition import Pipeline
 
 logger = logging.getLogger("forge")
 
@@ -41,8 +40,8 @@ GRACE = 0.4
 """Seconds that a run waits for its tasks, and then for its threads, when it ends; what still runs then is abandoned."""
 
 
-class Moment(NamedTuple):
-    """One moment, read from both clocks."""
+class ClockReading(NamedTuple):
+    """Readings of both clocks at one moment."""
 
     time: float
     monotonic: float
@@ -71,24 +70,24 @@ class Run(Consumable):
         self.runner = runner
         self.clock = clock
         self.context = copy_context()
-        """Where the run's own work happens; the contexts of its samples are copies of it."""
+        """Context of the run's own work; the contexts of its samples are copies of it."""
         self.stop = threading.Event()
-        """Set when the run ends before its time."""
+        """Set when the run ends early."""
         self.executor = StageExecutor(clock=clock, stop=self.stop)
         self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop)
-        self._intake = Intake(self, resume=resume, replay=replay)
-        self._source = SourceReader(pipeline, self._intake.replayed if replay is not None else None)
+        self._admission = Admission(self, resume=resume, replay=replay)
+        self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None)
         self.ledger = RunLedger(pipeline, clock, settled_late=self.spent)
         self.costs = self.ledger.costs
-        self.tally = self.ledger.tally
+        self.counters = self.ledger.counters
         """To be touched only under `lock`."""
         self.lock = self.ledger.lock
         self._outcome = RunOutcome.COMPLETED
         self._reason: BaseException | None = None
-        """Why the run was halted, where that is no error."""
-        self.started = Moment(0.0, 0.0)
+        """Reason for halting the run that is not an error."""
+        self.started = ClockReading(0.0, 0.0)
         self._recorded = False
-        self._was_set_up: list[Stage] = []
+        self._set_up_stages: list[Stage] = []
         self._end_lock = threading.Lock()
         self._driver: Driver = driver(self)
         self._output = self._driver.output
@@ -96,7 +95,7 @@ class Run(Consumable):
     # The seams: each is called once for what it names.
 
     def begin(self) -> None:
-        """The run begins: its record is written, its stages are set up.
+        """Begin the run: write its record, set up its stages.
 
         Raises:
             StorageError: the storage or the artifact store cannot be opened.
@@ -116,7 +115,7 @@ class Run(Consumable):
             nothing = storage.count(self.pipeline.name) == 0
             self.orchestrator.nothing_stored = nothing
             self.orchestrator.costs_stored = not nothing and storage.has_costs(self.pipeline.name)
-            self._intake.reads_storage = not nothing
+            self._admission.reads_storage = not nothing
             self.pipeline.dead_letters.refresh()
         if self.pipeline.artifacts is not None:
             self.pipeline.artifacts.open()
@@ -126,10 +125,10 @@ class Run(Consumable):
             except Exception as error:
                 error.add_note(f"raised by setup() of {stage!r}, so the run has ended")
                 raise
-            self._was_set_up.append(stage)
+            self._set_up_stages.append(stage)
 
     def pull(self) -> Sample | None:
-        """The source's next sample, None when there are no more.
+        """Return the next sample of the source; None at its end.
 
         Raises:
             SourceError: an iterator was used up by an earlier run.
@@ -138,15 +137,15 @@ class Run(Consumable):
         return self._source.next()
 
     def admit(self, item: Item) -> None:
-        """A sample from the source enters the run. Called in the item's context."""
+        """Admit a sample of the source. Called in the item's context."""
         self.ledger.admit(item)
 
     def derive(self, parent: Item, children: Sequence[Item], stage: Stage) -> None:  # noqa: ARG002 - said to observers
-        """A stage made several samples of one: they enter the run, and the parent is to settle as `split`."""
+        """Admit the samples that a stage derived from one; the parent will settle as `split`."""
         self.ledger.derive(children)
 
     def settle(self, item: Item, outcome: SampleOutcome, error: BaseException | None = None) -> bool:  # noqa: ARG002
-        """A sample leaves the run; what is to be stored of it is stored. Returns False if it had left already."""
+        """Settle a sample, after it was stored. Returns False if it had settled already."""
         charges = self.ledger.settle(item, outcome)
         if charges is None:
             return False
@@ -155,27 +154,27 @@ class Run(Consumable):
         return True
 
     def spent(self, item: Item, charges: Sequence[Charge]) -> None:
-        """What was spent on a sample is booked, as it settles; once more for what is reported when it has settled.
+        """Report the costs of a sample as it settles, and again for usage that is reported later.
 
         Does nothing: it is there to be observed. The run has counted the charges already.
         """
 
     def end(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
-        """The run is over and everything has settled: its record is completed. Returns the run's result."""
-        result = summarise(self, outcome, error)
+        """End the run, in which everything has settled: complete its record. Returns the run's result."""
+        result = result_of(self, outcome, error)
         if self.pipeline.storage is not None and self._recorded:
             self.pipeline.dead_letters.refresh()
             self.pipeline.storage.end_run(self.id, result.ended, result.outcome.value, result.to_dict())
         return result
 
     def snapshot(self) -> RunSnapshot:
-        """Counts and states at this moment, consistent with each other."""
+        """Return counts and states at this moment, consistent with each other."""
         return self.ledger.snapshot(self._driver.queues, self._source)
 
     # What the drivers use.
 
     def take(self) -> Item | None:
-        """Pull and admit the next sample; None when there are no more. It is to be looked up next.
+        """Pull and admit the next sample; None at the end. It must be looked up next.
 
         An error of the source fails the run when everything else is through.
         """
@@ -192,29 +191,29 @@ class Run(Consumable):
         if self.pipeline.max_cost is not None and (reached := self.costs.budget_reached) is not None:
             self.halt(reached)
             return None
-        item = self._intake.item(sample)
+        item = self._admission.item(sample)
         item.context.run(self.admit, item)
         return item
 
     def split(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
-        """Derive the children of a sample; `look_up` says which of them are left to do."""
-        children = self._intake.children(parent, samples, stage)
+        """Derive the children of a sample, which must be looked up next."""
+        children = self._admission.children(parent, samples, stage)
         self.derive(parent, children, stage)
         with self.lock:
-            self.costs.hand_down(parent, children)
+            self.costs.split(parent, children)
         return children
 
     def look_up(self, items: Sequence[Item]) -> None:
-        """Set the `verdict` of new items for which nothing is to be done."""
-        self._intake.look_up(items)
+        """Look up new items, and set the `verdict` of those that need no processing."""
+        self._admission.look_up(items)
 
     @property
     def has_history(self) -> bool:
-        """Whether the storage must be read to look up samples. Known once the run has begun."""
-        return self._intake.reads_storage
+        """True if samples must be looked up in the storage. Known once the run has begun."""
+        return self._admission.reads_storage
 
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
-        """The run is to end with this error, which is raised in the consumer: now, or when all samples are through."""
+        """End the run with an error, which is raised in the consumer: now, or when all samples have settled."""
         interrupt = isinstance(error, KeyboardInterrupt | SystemExit)
         with self.lock:
             # The first one counts, but an interrupt is not lost behind an error.
@@ -226,18 +225,18 @@ class Run(Consumable):
             self._driver.close()
 
     def halt(self, reason: BudgetReached) -> None:
-        """The run is to end as `cancelled` when everything that was admitted is through; nothing is raised."""
+        """End the run as `cancelled` when all admitted samples have settled; nothing is raised."""
         with self.lock:
             if self._error is None and self._outcome is RunOutcome.COMPLETED:
                 self._outcome, self._reason = RunOutcome.CANCELLED, reason
 
     def interrupt(self, error: BaseException) -> None:
-        """Somebody asked the process to stop: the run ends now as `cancelled`, the error is raised in the consumer."""
+        """End the run now as `cancelled` because of an interrupt, which is raised in the consumer."""
         self.fail(error, RunOutcome.CANCELLED)
 
     @contextmanager
-    def watch(self, done: Callable[[], None]) -> Iterator[None]:
-        """Around the work of a driver's thread: what it raises ends the run; without that, `done` is called."""
+    def supervise(self, done: Callable[[], None]) -> Iterator[None]:
+        """Supervise the work of a driver's thread: an exception ends the run, otherwise `done` is called."""
         try:
             yield
         except QueueClosed:
@@ -276,7 +275,7 @@ class Run(Consumable):
         return len(self.pipeline.stages) + len(self.pipeline.measurements)
 
     def serialise(self, item: Item) -> bool:
-        """Turn the data that the stages left into bytes, before it is measured and stored; says whether it worked."""
+        """Serialise an item's data before it is measured and stored; returns True if that succeeded."""
         if self.pipeline.storage is None:
             return True
         try:
@@ -284,14 +283,14 @@ class Run(Consumable):
             digest = digest_of(payload)
         except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
             item.original = None  # not replayable: it would fail in the same way
-            self.failed(item, error, FailureSource.STORAGE, self.pipeline.storage.backend)
+            self.fail_item(item, error, FailureSource.STORAGE, self.pipeline.storage.backend)
             return False
         item.payload = payload
-        item.sample = changed(item.sample, digest=digest)
+        item.sample = replace(item.sample, digest=digest)
         return True
 
-    def failed(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:
-        """Note what a sample failed with, and what it is to settle with."""
+    def fail_item(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:
+        """Note the failure of a sample, and the outcome it will settle with."""
         item.failure = Failure(source, where, error, classify(error), attempts)
         item.verdict = SampleOutcome.FAILED if self.pipeline.storage is None else SampleOutcome.DLQ
 
@@ -303,8 +302,8 @@ class Run(Consumable):
             if self._closed:
                 raise QueueClosed
             self._began = True
-            self.started = Moment(self.clock.time(), self.clock.monotonic())
-            live.add(self)
+            self.started = ClockReading(self.clock.time(), self.clock.monotonic())
+            active_runs.add(self)
             self.context.run(self.ledger.count_artifacts)
             try:
                 self.context.run(self.begin)
@@ -332,7 +331,7 @@ class Run(Consumable):
             self._source.loop.stop(0.1)
             self.executor.close()
             self.orchestrator.close()
-            self._intake.close()
+            self._admission.close()
             with self.lock:
                 self.costs.close()
             try:
@@ -341,19 +340,19 @@ class Run(Consumable):
                 logger.exception("the record of run %s could not be written", self.id)
                 if self._error is None:
                     self._outcome, self._error = RunOutcome.FAILED, fault
-                self.result = summarise(self, self._outcome, self._error)
+                self.result = result_of(self, self._outcome, self._error)
             finally:
                 if self.pipeline.storage is not None:
                     self.pipeline.storage.release()
-                live.remove(self)
+                active_runs.remove(self)
 
     def _cancel_the_rest(self) -> None:
         for item in self.ledger.seal():
             self.settle(item, SampleOutcome.FAILED, RunCancelled("the run ended before this sample was finished"))
 
     def _close_stages(self) -> None:
-        while self._was_set_up:
-            stage = self._was_set_up.pop()
+        while self._set_up_stages:
+            stage = self._set_up_stages.pop()
             try:
                 self.context.copy().run(self._source.loop.call, stage.close)
             except Exception as error:

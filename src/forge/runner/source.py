@@ -1,4 +1,4 @@
-"""Reading the source of a pipeline, whatever it is."""
+"""Reading the source of a pipeline, sync or async."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SourceError
-from ..sample import Sample
+from ..pipeline.sample import Sample
 from .loop import LoopThread
 
 if TYPE_CHECKING:
-    from ..pipeline import Pipeline, Source
+    from ..definition import Pipeline, Source
 
 _END = object()
 
@@ -28,7 +28,7 @@ class SourceReader:
         self._ended = False
 
     def remaining(self, read: int) -> int | None:
-        """How many samples there are to come when so many were read; None where the source does not say its size.
+        """Return the number of samples left after `read` ones; None if the source does not have a size.
 
         Never negative, though its `len()` may be wrong, and 0 at its end. Never waits; may be called on any thread.
         """
@@ -37,7 +37,7 @@ class SourceReader:
         return 0 if self._ended else max(0, self._size - read)
 
     def next(self) -> Sample | None:
-        """The next sample, None at the end.
+        """Return the next sample; None at the end.
 
         Raises:
             SourceError: the source is an iterator that an earlier run used up, or nothing that can be iterated, or
@@ -91,7 +91,7 @@ class SourceReader:
 
 
 def _size(given: Any) -> int | None:
-    """The length that a source says it has, if it has one: nothing depends on it but forecasts."""
+    """Return the length of a source, if it has one. Only forecasts depend on it."""
     try:
         return len(given)
     except Exception:  # noqa: BLE001 - the user's `__len__` may raise anything

@@ -1,4 +1,4 @@
-"""The steps of a run: what happens to an item at a stage or a measurement, and where it goes then."""
+"""The steps of a run: items are processed by a stage or measurement, and routed on."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Coroutine, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from .. import usage
-from ..dead_letters import FailureSource
-from ..item import Item
-from ..measurement import Measurement
-from ..results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
-from ..sample import SampleOutcome, SampleStatus, changed, own_values
-from ..stages import Stage, room_for
-from ..usage import Spender, UsageScope
+from ..costs import usage
+from ..costs.usage import Spender, UsageScope
+from ..execution.item import Item
+from ..execution.results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
+from ..pipeline.failure import FailureSource
+from ..pipeline.measurement import Measurement
+from ..pipeline.sample import SampleOutcome, SampleStatus, private_copies, replace
+from ..pipeline.stages import Stage, default_queue_limit
 
 if TYPE_CHECKING:
     from .run import Run
@@ -40,20 +40,21 @@ class Step(ABC):
         self.is_async: bool = what.is_async
         self.queue_limit = queue_limit
         self.stage_name: str | None = None
-        """The name of the stage; None where the step is none."""
-        self.takes_together = False
-        """Whether it may take several samples that wait, to process one after the other, while its calls are quick."""
+        """Name of the stage; None for measurements."""
+        self.allows_micro_batches = False
+        """True if it may take micro-batches: several waiting samples, processed one after the other, while its calls
+        are fast."""
 
     @property
     def busy(self) -> float:
-        """Seconds that its calls have taken so far; only stages count them."""
+        """Seconds spent in calls so far; only stages count them."""
         return 0.0
 
     def was_blocked(self, seconds: float) -> None:  # noqa: B027 - only stages count it
-        """A worker waited so long because the next queue was full."""
+        """Count the seconds that a worker waited for room in the next queue."""
 
     def _context(self, items: list[Item]) -> Context:
-        """A copy of an item's context, in which what is used is reported."""
+        """Copy an item's context, with a scope for usage."""
         context = items[0].context.copy()
         context.run(usage.enter, UsageScope(self, items))
         return context
@@ -64,7 +65,7 @@ class Step(ABC):
 
     @abstractmethod
     async def process_async(self, items: list[Item]) -> list[Item]:
-        """The same for an async step."""
+        """Take one item, or a batch, through an async step; otherwise like `process`."""
 
 
 class StageStep(Step):
@@ -77,10 +78,10 @@ class StageStep(Step):
         self.stage = stage
         self.stage_name = stage.name
         # Another thread of the stage would have to wait for what this one has taken; and who sets a limit means it.
-        self.takes_together = (
+        self.allows_micro_batches = (
             stage.concurrency == 1 and stage.batch_size is None and stage.queue_size is None and not self.is_async
         )
-        self._tally = run.tally.stages[stage.name]
+        self._counters = run.counters.stages[stage.name]
         self._lock = run.lock
 
     def process(self, items: list[Item]) -> list[Item]:
@@ -88,7 +89,7 @@ class StageStep(Step):
             return self._process_alone(items)
         self._enter(items)
         # On a thread of the run, whose context is the run's.
-        with usage.reported_to(UsageScope(self, items)):
+        with usage.reporting_to(UsageScope(self, items)):
             batch = self.run.executor.apply_batch(self.stage, items)
         try:
             return self._looked_up(*self._leave(items, batch.verdicts, batch))
@@ -96,13 +97,14 @@ class StageStep(Step):
             del batch  # see `_process_alone`
 
     def _process_alone(self, items: list[Item]) -> list[Item]:
-        """`_enter`, the call and `_leave` with nothing between them: for a quick stage they are what a run costs."""
+        """Process one item with `_enter`, the call and `_leave` written out: for fast stages they are the cost of a
+        run."""
         (item,) = items
-        stage, tally, lock = self.stage, self._tally, self._lock
+        stage, counters, lock = self.stage, self._counters, self._lock
         with lock:
-            tally.active += 1
+            counters.active += 1
             item.executing = stage
-            tally.waits.add(item.waited)
+            counters.waits.add(item.waited)
         context = item.context.copy()
         context.run(usage.enter, UsageScope(self, items))
         verdict = context.run(self.run.executor.apply, stage, item.sample)
@@ -113,12 +115,12 @@ class StageStep(Step):
                 if item.executing is not stage:
                     return []
                 self._count(verdict)
-                tally.outcomes[verdict.outcome] += 1
+                counters.outcomes[verdict.outcome] += 1
                 item.executing = None
             item.step = self.index + 1
             if verdict.outcome is _SUCCESS:
                 # Handed out as it was, it may be changed later, which others are not to see.
-                item.sample = changed(item.sample, data=verdict.samples[0].data, measurements={}, digest=None)
+                item.sample = replace(item.sample, data=verdict.samples[0].data, measurements={}, digest=None)
                 return items
             return items if self._routed(item, verdict, verdict.attempts) else []
         finally:
@@ -133,7 +135,7 @@ class StageStep(Step):
         self._enter(items)
         executor = self.run.executor
         if self.batch_size:
-            with usage.reported_to(UsageScope(self, items)):
+            with usage.reporting_to(UsageScope(self, items)):
                 batch = await executor.apply_batch_async(self.stage, items)
             onward, derived = self._leave(items, batch.verdicts, batch)
         else:
@@ -149,24 +151,24 @@ class StageStep(Step):
 
     @property
     def busy(self) -> float:
-        return self._tally.busy
+        return self._counters.busy
 
     def was_blocked(self, seconds: float) -> None:
         with self._lock:
-            self._tally.backpressure += seconds
+            self._counters.backpressure += seconds
 
     def _enter(self, items: Sequence[Item]) -> None:
         with self._lock:
-            self._tally.active += 1
+            self._counters.active += 1
             for item in items:
                 item.executing = self.stage
-                self._tally.waits.add(item.waited)
+                self._counters.waits.add(item.waited)
 
     def _withdraw(self, items: Sequence[Item]) -> None:
-        """The run ended before the execution had begun, so there was none."""
+        """Withdraw items whose execution had not begun when the run ended."""
         with self._lock:
             if items[0].executing is self.stage:
-                self._tally.active -= 1
+                self._counters.active -= 1
                 for item in items:
                     item.executing = None
 
@@ -182,9 +184,9 @@ class StageStep(Step):
             if items[0].executing is not self.stage:  # and so are the others of a batch
                 return [], []  # counted as cancelled when the run ended
             self._count(whole)
-            self._tally.batches += 1 if self.batch_size else 0
+            self._counters.batches += 1 if self.batch_size else 0
             for item, verdict in pairs:
-                self._tally.outcomes[verdict.outcome] += 1
+                self._counters.outcomes[verdict.outcome] += 1
                 item.executing = None
         onward: list[Item] = []
         derived: list[Item] = []
@@ -198,15 +200,15 @@ class StageStep(Step):
         return onward, derived
 
     def _count(self, whole: Verdict | BatchVerdict) -> None:
-        """What there is once, be it for a sample or a batch."""
-        tally = self._tally
-        tally.active -= 1
-        tally.retries += whole.attempts - 1
-        tally.busy += whole.busy
-        tally.durations.add(whole.duration)
+        """Count what occurs once per sample or batch."""
+        counters = self._counters
+        counters.active -= 1
+        counters.retries += whole.attempts - 1
+        counters.busy += whole.busy
+        counters.durations.add(whole.duration)
 
     def _routed(self, item: Item, verdict: Verdict, attempts: int) -> bool:
-        """Note on an item what its stage said; False where it goes nowhere, because the run ends."""
+        """Note the verdict on an item; returns False if it goes nowhere because the run ends."""
         if verdict.outcome is _SUCCESS:
             if verdict.split:
                 item.verdict = SampleOutcome.SPLIT
@@ -218,7 +220,7 @@ class StageStep(Step):
             return False  # it settles with the run's end
         elif verdict.outcome is StageOutcome.ERROR:
             assert verdict.error is not None
-            self.run.failed(item, verdict.error, FailureSource.STAGE, self.name, attempts)
+            self.run.fail_item(item, verdict.error, FailureSource.STAGE, self.name, attempts)
         else:
             item.skip = (self.name, verdict.skip_reason or "")
             item.verdict = SampleOutcome.SKIPPED
@@ -231,10 +233,10 @@ class MeasurementStep(Step):
     spender = Spender.MEASUREMENT
 
     def __init__(self, run: Run, measurement: Measurement, index: int) -> None:
-        super().__init__(run, measurement, measurement.key, index, room_for(measurement))
+        super().__init__(run, measurement, measurement.key, index, default_queue_limit(measurement))
         self.measurement = measurement
         self._version = measurement.version
-        self._tally = run.tally.measurements[measurement.key]
+        self._counters = run.counters.measurements[measurement.key]
 
     def process(self, items: list[Item]) -> list[Item]:
         items, failed = self._prepare(items)
@@ -242,7 +244,7 @@ class MeasurementStep(Step):
         if not items:
             return failed
         if self.batch_size:
-            with usage.reported_to(UsageScope(self, items)):
+            with usage.reporting_to(UsageScope(self, items)):
                 batch = orchestrator.measure_batch(self.measurement, items)
             return failed + self._leave(items, batch.results, batch.duration, batch.computed)
         result = self._context(items).run(orchestrator.measure, self.measurement, items[0].sample)
@@ -257,14 +259,14 @@ class MeasurementStep(Step):
         if not items:
             return failed
         if self.batch_size:
-            with usage.reported_to(UsageScope(self, items)):
+            with usage.reporting_to(UsageScope(self, items)):
                 batch = await orchestrator.measure_batch_async(self.measurement, items)
             return failed + self._leave(items, batch.results, batch.duration, batch.computed)
         result = await in_context(self._context(items), orchestrator.measure_async(self.measurement, items[0].sample))
         return self._leave(items, [result], result.duration, 1)
 
     def _prepare(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
-        """What can be measured, and what cannot because its data cannot be stored."""
+        """Serialise the items; returns those that can be measured, and those whose data cannot be stored."""
         good: list[Item] = []
         bad: list[Item] = []
         for item in items:
@@ -276,11 +278,11 @@ class MeasurementStep(Step):
     ) -> list[Item]:
         with self.run.lock:
             for result in results:
-                self._tally.outcomes[result.outcome] += 1
+                self._counters.outcomes[result.outcome] += 1
                 if result.saved:
                     self.costs.save(self.name, result.saved)
             if computed and any(result.outcome is not MeasurementOutcome.CACHED for result in results):
-                self._tally.durations.add(duration)
+                self._counters.durations.add(duration)
         onward = []
         for item, result in zip(items, results, strict=True):
             item.step = self.index + 1
@@ -290,22 +292,22 @@ class MeasurementStep(Step):
                     self.run.interrupt(result.error)
                 if self.run.stop.is_set():
                     continue
-                self.run.failed(item, result.error, FailureSource.MEASUREMENT, self.name)
+                self.run.fail_item(item, result.error, FailureSource.MEASUREMENT, self.name)
             else:
                 if result.content is not None:
                     item.values[self.name, self._version] = result.content
-                    if item.spending is not None:
+                    if item.pending_costs is not None:
                         self._note_cost(item)
                 item.measured = {**item.measured, self.name: result.value}
                 last = self.index + 1 == self.run.step_count
                 status = SampleStatus.MEASURED if last else item.sample.status
                 # The values are copied at each step, since a measurement may have kept the sample, to change it later.
-                item.sample = changed(item.sample, measurements=own_values(item.measured), status=status)
+                item.sample = replace(item.sample, measurements=private_copies(item.measured), status=status)
             onward.append(item)
         return onward
 
     def _note_cost(self, item: Item) -> None:
-        """Keep with the new value what it cost: so much is saved when it is taken from the cache."""
+        """Keep the cost of a new value with it: that much is saved when it is read from the cache."""
         with self.run.lock:
             cost = self.costs.spent_on(item, self.name)
         if cost:
@@ -313,7 +315,7 @@ class MeasurementStep(Step):
 
 
 def steps_of(run: Run) -> list[Step]:
-    """The steps of a run, in order."""
+    """Return the steps of a run, in order."""
     stages: list[Step] = [StageStep(run, stage, index) for index, stage in enumerate(run.pipeline.stages)]
     offset = len(stages)
     measurements = [

@@ -1,36 +1,36 @@
-"""Many samples at a time."""
+"""A runner that processes many samples at a time."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from ..clock import Clock
-from ..item import Item
-from ..queue import TOGETHER, QueueClosed, StageQueue
-from ..sample import SampleOutcome
+from ..execution.item import Item
+from ..support import sans_io
+from ..support.clock import Clock
 from .base import Runner
-from .settler import Settler
+from .committer import Committer
+from .queue import MAX_MICRO_BATCH, QueueClosed, StageQueue
+from .sequencer import Sequencer
 from .steps import Step, steps_of
 
 if TYPE_CHECKING:
     from .run import Run
 
 LOOK_UP_BATCH = 64
-"""How many samples are looked up together at the most, where there are earlier runs to look for."""
+"""Maximum number of samples looked up together in the results of earlier runs."""
 WRITE_BATCH = 256
-"""How many samples are stored in one transaction at the most."""
-QUICK = 25e-6
-"""Seconds that a call takes on average in a quick stage: no more than handing a sample from one thread to another."""
-MOST_CREDIT = 1000 * QUICK
-"""Seconds by which quick calls may make up for a slow one in advance. Afterwards there is no limit to it: a call of a
-second makes a stage slow for the next 40 000 quick ones."""
-LONGEST_PAUSE = 0.05
-"""Nothing is stored for as long as the last transaction took, but at most so many seconds, unless there is enough for a
-full one. A transaction costs as much as storing ten samples: for three of them it would be the same as for thirty."""
+"""Maximum number of samples stored in one transaction."""
+MICRO_BATCH_CALL_SECONDS = 25e-6
+"""Maximum average seconds of a call in a stage that takes micro-batches: about those of a hand-over between threads."""
+MAX_CREDIT = 1000 * MICRO_BATCH_CALL_SECONDS
+"""Maximum seconds by which fast calls make up for a slow one in advance. There is no limit afterwards: a call of a
+second makes a stage slow for the next 40 000 fast ones."""
+MAX_COMMIT_PAUSE = 0.05
+"""Maximum pause in seconds between transactions: as long as the last one took, unless a full one is waiting. A
+transaction costs as much as storing ten samples: for three of them it would be the same as for thirty."""
 
 
 class StreamingRunner(Runner):
@@ -59,14 +59,14 @@ class StreamingDriver:
 
     def __init__(self, run: Run, *, ordered: bool) -> None:
         self._run = run
-        self._settler = Settler(run)
-        self._stations = [_Station(step, run.clock) for step in steps_of(run)]
+        self._committer = Committer(run)
+        self._pools = [StageWorkerPool(step, run.clock) for step in steps_of(run)]
         self._arrived = StageQueue(LOOK_UP_BATCH, clock=run.clock)
         self._finished = StageQueue(WRITE_BATCH, clock=run.clock)
         self.output = StageQueue(WRITE_BATCH, clock=run.clock)
-        self._queues = [*(station.queue for station in self._stations), self._finished]
-        self.queues = {s.step.stage_name: s.queue for s in self._stations if s.step.stage_name is not None}
-        capacity = sum(station.capacity for station in self._stations)
+        self._queues = [*(pool.queue for pool in self._pools), self._finished]
+        self.queues = {s.step.stage_name: s.queue for s in self._pools if s.step.stage_name is not None}
+        capacity = sum(pool.capacity for pool in self._pools)
         self._sequencer = Sequencer(capacity + WRITE_BATCH, run.lock) if ordered else None
         self._threads: list[threading.Thread] = []
 
@@ -76,12 +76,12 @@ class StreamingDriver:
         if run.has_history:
             self._threads.append(run.thread(self._look_up, "forge-look-up"))
         self._threads.append(run.thread(self._settle, "forge-settle"))
-        for station in self._stations:
-            for number in range(station.step.concurrency):
-                if station.step.is_async:
-                    run.context.copy().run(run.spawn, self._work_async(station))
+        for pool in self._pools:
+            for number in range(pool.step.concurrency):
+                if pool.step.is_async:
+                    run.context.copy().run(run.spawn, self._work_async(pool))
                 else:
-                    self._threads.append(run.thread(self._work, f"forge-{station.step.index}-{number}", station))
+                    self._threads.append(run.thread(self._work, f"forge-{pool.step.index}-{number}", pool))
 
     def close(self) -> None:
         for queue in (self._arrived, *self._queues, self.output):
@@ -98,7 +98,7 @@ class StreamingDriver:
 
     def _read(self) -> None:
         look_up_later = self._run.has_history
-        with self._run.watch(self._arrived.finish if look_up_later else self._queues[0].finish):
+        with self._run.supervise(self._arrived.finish if look_up_later else self._queues[0].finish):
             try:
                 while not self._run.stop.is_set():
                     if self._sequencer and not self._sequencer.wait_for_room(self._run.stop):
@@ -113,129 +113,103 @@ class StreamingDriver:
                     else:
                         if item.duplicate or item.dead_letter is not None:
                             self._run.look_up([item])
-                        self._hand_on(item)
+                        self._forward(item)
             finally:
                 self._run.close_source()
 
     def _look_up(self) -> None:
-        with self._run.watch(self._queues[0].finish):
+        with self._run.supervise(self._queues[0].finish):
             while items := self._arrived.take_waiting(LOOK_UP_BATCH):
                 self._run.look_up(items)
                 for item in items:
-                    self._hand_on(item)
+                    self._forward(item)
 
-    def _work(self, station: _Station) -> None:
-        with self._run.watch(lambda: self._worker_done(station)):
-            if station.step.takes_together:
-                self._work_together(station)
-            while items := self._collect(station):
+    def _work(self, pool: StageWorkerPool) -> None:
+        with self._run.supervise(lambda: self._worker_done(pool)):
+            if pool.step.allows_micro_batches:
+                self._work_in_micro_batches(pool)
+            while items := self._collect(pool):
                 blocked = 0.0
-                for item in station.step.process(items):
-                    blocked += self._hand_on(item, station.step.stage_name)
+                for item in pool.step.process(items):
+                    blocked += self._forward(item, pool.step.stage_name)
                 if blocked:
-                    station.step.was_blocked(blocked)
+                    pool.step.was_blocked(blocked)
 
-    def _work_together(self, station: _Station) -> None:
-        """The work of a stage with a single thread: while it is quick, it takes together what waits.
+    def _work_in_micro_batches(self, pool: StageWorkerPool) -> None:
+        """Work for a stage with a single thread, which takes micro-batches of waiting samples while its calls are fast.
 
         One call follows the other all the same, and the next step may have each sample as soon as it is through.
         """
-        step, queue, stopped = station.step, station.queue, self._run.stop.is_set
+        step, queue, stopped = pool.step, pool.queue, self._run.stop.is_set
         busy, credit = step.busy, 0.0
-        while items := queue.take_waiting(TOGETHER if queue.quick else 1):
+        while items := queue.take_waiting(MAX_MICRO_BATCH if queue.micro_batching else 1):
             blocked = 0.0
             for item in items:
                 if stopped():
                     raise QueueClosed  # it has not begun, and settles with the run's end
                 queue.begin(item)
                 for done in step.process([item]):
-                    blocked += self._hand_on(done, step.stage_name)
+                    blocked += self._forward(done, step.stage_name)
             if blocked:
                 step.was_blocked(blocked)
             spent, busy = step.busy - busy, step.busy
-            credit = min(credit + QUICK * len(items) - spent, MOST_CREDIT)
-            queue.quick = credit > 0
+            credit = min(credit + MICRO_BATCH_CALL_SECONDS * len(items) - spent, MAX_CREDIT)
+            queue.micro_batching = credit > 0
 
-    async def _work_async(self, station: _Station) -> None:
-        with self._run.watch(lambda: self._worker_done(station)):
-            while items := await self._collect_async(station):
+    async def _work_async(self, pool: StageWorkerPool) -> None:
+        with self._run.supervise(lambda: self._worker_done(pool)):
+            while items := await self._collect_async(pool):
                 blocked = 0.0
-                for item in await station.step.process_async(items):
-                    blocked += await self._queue_for(item).put_async(item, station.step.stage_name)
+                for item in await pool.step.process_async(items):
+                    blocked += await self._queue_for(item).put_async(item, pool.step.stage_name)
                 if blocked:
-                    station.step.was_blocked(blocked)
+                    pool.step.was_blocked(blocked)
 
     def _settle(self) -> None:
         now = self._run.clock.monotonic
-        with self._run.watch(self.output.finish):
+        with self._run.supervise(self.output.finish):
             rested = now()
             while items := self._finished.take_waiting(WRITE_BATCH, rested - now()):
                 started = now()
-                ready = self._settler.settle(items)
+                ready = self._committer.settle(items)
                 ended = now()
-                rested = ended + min(ended - started, LONGEST_PAUSE)
+                rested = ended + min(ended - started, MAX_COMMIT_PAUSE)
                 if self._sequencer:
                     ready = self._sequencer.release(items)
                 if not self.output.discards:
                     self.output.put_all(ready)
 
-    def _collect(self, station: _Station) -> list[Item]:
-        """The next item, or the next batch; empty at the end."""
-        first = station.queue.get()
-        if first is None:
-            return []
-        items = [first]
-        size = station.step.batch_size
-        if size is None:
-            return items
-        until = time.monotonic() + station.step.max_wait
-        while len(items) < size:
-            try:
-                item = station.queue.get(max(0.0, until - time.monotonic()))
-            except TimeoutError:
-                break
-            if item is None:
-                break
-            items.append(item)
-        return items
+    def _collect(self, pool: StageWorkerPool) -> list[Item]:
+        """Take the next item, or the next batch; empty at the end."""
+        if pool.step.batch_size is None:
+            item = pool.queue.get()
+            return [item] if item is not None else []
+        return sans_io.run(pool.collect_batch(), pool.get)
 
-    async def _collect_async(self, station: _Station) -> list[Item]:
-        first = await station.queue.get_async()
-        if first is None:
-            return []
-        items = [first]
-        size = station.step.batch_size
-        if size is None:
-            return items
-        until = time.monotonic() + station.step.max_wait
-        while len(items) < size:
-            try:
-                item = await station.queue.get_async(max(0.0, until - time.monotonic()))
-            except TimeoutError:
-                break
-            if item is None:
-                break
-            items.append(item)
-        return items
+    async def _collect_async(self, pool: StageWorkerPool) -> list[Item]:
+        if pool.step.batch_size is None:
+            item = await pool.queue.get_async()
+            return [item] if item is not None else []
+        return await sans_io.run_async(pool.collect_batch(), pool.get_async)
 
-    def _worker_done(self, station: _Station) -> None:
+    def _worker_done(self, pool: StageWorkerPool) -> None:
         with self._run.lock:
-            station.workers -= 1
-            last = station.workers == 0
+            pool.workers -= 1
+            last = pool.workers == 0
         if last:
-            self._queues[station.step.index + 1].finish()
+            self._queues[pool.step.index + 1].finish()
 
-    def _hand_on(self, item: Item, producer: str | None = None) -> float:
-        """Put a sample where it goes next; returns the seconds that this had to wait."""
+    def _forward(self, item: Item, producer: str | None = None) -> float:
+        """Forward a sample to its next queue; returns the seconds waited for room."""
         queue = self._queue_for(item)
-        return queue.offer(item, producer) if queue.quick else queue.put(item, producer)
+        return queue.enqueue_unlocked(item, producer) if queue.micro_batching else queue.put(item, producer)
 
     def _queue_for(self, item: Item) -> StageQueue:
         return self._queues[item.step] if item.verdict is None else self._finished
 
 
-class _Station:
-    """A step, the queue in front of it, and how many workers it has left."""
+class StageWorkerPool:
+    """The workers of one step, with the queue in front of it."""
 
     def __init__(self, step: Step, clock: Clock) -> None:
         self.step = step
@@ -244,66 +218,38 @@ class _Station:
 
     @property
     def capacity(self) -> int:
-        """How many samples can be here at the most: waiting, being processed, or on their way to the next queue."""
-        if self.step.takes_together:
-            return self.queue.limit + 2 * TOGETHER
+        """Maximum number of samples here: waiting, being processed, or on their way to the next queue."""
+        if self.step.allows_micro_batches:
+            return self.queue.limit + 2 * MAX_MICRO_BATCH
         return self.queue.limit + self.step.concurrency * (self.step.batch_size or 1)
 
+    def collect_batch(self) -> Generator[float | None, Item | None, list[Item]]:
+        """Collect a batch, until it is full, its time is over, or there are no more items.
 
-@dataclass(slots=True)
-class Family:
-    """A sample from the source with all that was split from it."""
+        Yields the seconds for which to wait for another item (None: any time), answered with the item if one came.
+        """
+        first = yield None
+        if first is None:
+            return []
+        items = [first]
+        until = time.monotonic() + self.step.max_wait
+        while len(items) < (self.step.batch_size or 1):
+            item = yield max(0.0, until - time.monotonic())
+            if item is None:
+                break
+            items.append(item)
+        return items
 
-    number: int
-    pending: int = 1
-    ready: list[Item] = field(default_factory=list)
+    def get(self, timeout: float | None) -> Item | None:
+        """Take the next item; None if none came in time, or there are no more."""
+        try:
+            return self.queue.get(timeout)
+        except TimeoutError:
+            return None
 
-
-class Sequencer:
-    """Puts ready samples back into the order in which they were admitted.
-
-    A sample and what was split from it come out together when all of it has settled. At most `window` samples of the
-    source are under way or held back, so that memory does not grow with the input.
-    """
-
-    def __init__(self, window: int, lock: threading.Lock) -> None:
-        self._lock = lock  # the run's, which `derive` holds when a family grows
-        self._room = threading.Semaphore(window)
-        self._added = 0
-        self._next = 0
-        self._complete: dict[int, Family] = {}
-
-    def wait_for_room(self, stop: threading.Event) -> bool:
-        """Wait until another sample may be read; False when the run has ended."""
-        self._room.acquire()
-        return not stop.is_set()
-
-    def add(self, item: Item) -> None:
-        """A sample was read."""
-        item.family = Family(self._added)
-        self._added += 1
-
-    def release(self, settled: Sequence[Item]) -> list[Item]:
-        """The samples that can come out, now that these have settled."""
-        with self._lock:
-            for item in settled:
-                family = item.family
-                assert family is not None
-                family.pending -= 1
-                if item.outcome is SampleOutcome.READY:
-                    family.ready.append(item)
-                if family.pending == 0:
-                    self._complete[family.number] = family
-        released: list[Item] = []
-        families = 0
-        while (family := self._complete.pop(self._next, None)) is not None:
-            released += sorted(family.ready, key=lambda item: item.place) if len(family.ready) > 1 else family.ready
-            self._next += 1
-            families += 1
-        if families:
-            self._room.release(families)
-        return released
-
-    def close(self) -> None:
-        """Let the reader go: the run is over."""
-        self._room.release()
+    async def get_async(self, timeout: float | None) -> Item | None:
+        """Take the next item; None if none came in time, or there are no more."""
+        try:
+            return await self.queue.get_async(timeout)
+        except TimeoutError:
+            return None

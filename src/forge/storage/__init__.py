@@ -1,15 +1,7 @@
-"""Where samples, measured values, dead letters, runs and artifacts are kept."""
+"""Storage of samples, measured values, dead letters, runs and artifacts."""
 
 from .artifacts import ArtifactStore
-from .records import (
-    ArtifactResult,
-    DeadLetterKey,
-    ReadResult,
-    RunRow,
-    SampleRecord,
-    WriteOutcome,
-    WriteResult,
-)
+from .records import ArtifactResult, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
 from .sql import SQLStorage
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Artifacts: content kept under its own digest, in a folder or in an object store."""
+"""Artifacts: content-addressed storage in a folder or an object store."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ import re
 import tempfile
 import threading
 import uuid
+from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fsspec.core import split_protocol, url_to_fs
 
 from ..errors import ArtifactCorruptError, ArtifactNotFoundError, StorageError
-from ..observers import artifact_stored
 from .records import ArtifactResult
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+artifact_stored: ContextVar[Callable[[ArtifactResult], None] | None] = ContextVar("artifact_stored", default=None)
+"""Called with the result of each `ArtifactStore.put`; set inside a run."""
+
 _ALIASES = {"local": "file", "s3a": "s3"}
 
 
 class ArtifactStore:
-    """Content in a folder (`artifacts`, `file:///…`), in S3 (`s3://bucket/prefix`) or in memory (`memory://name`).
+    """A store for artifacts in a folder (`artifacts`, `file:///…`), in S3 (`s3://bucket/prefix`) or in memory
+    (`memory://name`).
 
     Every artifact lies under the SHA-256 of its content, so the same content is stored once. It appears as a
     whole or not at all, however many processes write. Nothing is opened before the first use; all methods may
@@ -45,7 +50,7 @@ class ArtifactStore:
         return _ALIASES.get(protocol, protocol)
 
     def open(self) -> None:
-        """Make sure that the store can be used; a missing folder is created. Every other method does it too.
+        """Check that the store can be used, and create a missing folder. Every other method does it too.
 
         Raises:
             StorageError: for an unknown protocol, a missing package, a folder that cannot be written, or a
@@ -71,7 +76,7 @@ class ArtifactStore:
         return result
 
     def get(self, key: str) -> ArtifactResult:
-        """The content kept under a key.
+        """Read the content stored under a key.
 
         Raises:
             ArtifactNotFoundError: if there is none.
@@ -88,12 +93,12 @@ class ArtifactStore:
         return ArtifactResult(key, len(content), content=content)
 
     def exists(self, key: str) -> bool:
-        """Whether there is something under a key; ValueError as for `get`."""
+        """Return True if there is an artifact under a key; ValueError as for `get`."""
         fs, root = self._open()
         return _size(fs, _path(root, key)) is not None
 
     def delete(self, key: str) -> bool:
-        """Remove an artifact; says whether it was there. ValueError as for `get`."""
+        """Remove an artifact; returns True if it was there. ValueError as for `get`."""
         fs, root = self._open()
         path = _path(root, key)
         if _size(fs, path) is None:
@@ -160,7 +165,8 @@ def _size(fs: AbstractFileSystem, path: str) -> int | None:
 
 
 def _write_file(path: Path, content: bytes, *, replace: bool) -> bool:
-    """Through a temporary file beside it, so that nobody ever sees a part. False where somebody else was faster."""
+    """Write a file through a temporary one beside it, so that nobody sees a part; returns False if another writer was
+    faster."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:

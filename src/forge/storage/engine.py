@@ -39,7 +39,7 @@ class Engines(NamedTuple):
 
 
 def parse_url(url: str) -> URL:
-    """A database URL.
+    """Parse a database URL.
 
     Raises:
         ConfigurationError: it is none, or names another kind of database.
@@ -63,7 +63,7 @@ def backend_of(url: URL) -> str:
 
 
 def is_in_memory(url: URL) -> bool:
-    """Whether the database is gone when its connection is closed."""
+    """Return True if the database is lost when its connection is closed."""
     return backend_of(url) == "sqlite" and url.database in (None, "", ":memory:")
 
 
@@ -131,7 +131,8 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Of several processes that open a new file at once, one can do it; SQLite tells the others without waiting."""
+    """Switch to write-ahead logging. If several processes open a new file at once, SQLite lets one succeed and the
+    others fail without waiting."""
     deadline = time.monotonic() + _LOCK_TIMEOUT
     while True:
         try:

@@ -1,7 +1,8 @@
-"""What goes into the storage and what comes back."""
+"""Records that are written to the storage and read from it."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from decimal import Decimal
 
-    from ..dead_letters import DeadLetter, FailureSource
-    from ..sample import SampleStatus
+    from ..pipeline.failure import FailureSource
+    from ..pipeline.sample import SampleStatus
 
 
 class WriteOutcome(StrEnum):
-    """What a write did to a row."""
+    """Outcome of a write for one row."""
 
     INSERTED = "inserted"
     UPDATED = "updated"
@@ -25,7 +26,7 @@ class WriteOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRecord:
-    """A sample as it is stored, keyed by (pipeline, id)."""
+    """A stored sample, keyed by (pipeline, id)."""
 
     pipeline: str
     id: str
@@ -34,26 +35,78 @@ class SampleRecord:
     run_id: str = ""
     parent: str | None = None
     input_digest: str | None = None
-    """Of the data as the source gave it: a later run with the same one need not repeat the work."""
+    """SHA-256 of the data as the source gave it; a later run skips samples with the same one."""
     digest: str | None = None
-    """Of the data as it was measured: what cached measurements belong to."""
+    """SHA-256 of the data as it was measured, to which cached measurements belong."""
     data: bytes | None = None
     reason: str | None = None
-    """Why it was skipped, or what it failed with."""
+    """Reason for skipping, or class of the error."""
     children: tuple[str, ...] = ()
-    """The ids that a split made."""
+    """Ids of the samples it was split into."""
     values: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
     """Measured values, serialised, by (key, version). When written: the newly computed ones, to be kept for
     `digest`. When read: for each key the newest one kept for `digest`."""
     costs: Mapping[tuple[str, str], Decimal] = field(default_factory=dict)
-    """What computing the values cost, in US dollars, by (key, version). Written, but not read with the sample."""
+    """Costs of computing the values, in US dollars, by (key, version). Written, but not read with the sample."""
     dead_letter: DeadLetter | None = None
     """Written in the same transaction; a record without one removes the dead letter that its id had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """One failed sample. There is at most one for a sample id: a newer failure replaces the older one."""
+
+    pipeline: str
+    """Name of the pipeline."""
+    sample_id: str
+    """Id of the failed sample."""
+    source: FailureSource
+    """Kind of component in which the sample failed."""
+    where: str
+    """The stage's name, the measurement's key, or the storage's backend."""
+    error_type: str
+    """Error class, as returned by `classify`."""
+    message: str
+    """Message of the exception."""
+    attempts: int
+    """Number of attempts made."""
+    time: float
+    """Unix time of the failure."""
+    data: bytes | None
+    """The sample's data as the source gave it or the stage derived it, serialised; None if that failed."""
+    run_id: str = ""
+    """Run in which the sample failed."""
+    pipeline_id: str = ""
+    """Id of the pipeline's definition at that time."""
+    parent: str | None = None
+    """Id of the sample that this one was split from."""
+    derived_by: str | None = None
+    """Stage that derived this sample from its parent; a replay continues behind it."""
+    input_digest: str | None = None
+    """SHA-256 of the data as the source gave it, in hex."""
+    digest: str | None = None
+    """SHA-256 of the data as it was measured, to which `values` belong."""
+    carrier: Mapping[str, str] = field(default_factory=dict)
+    """Strings for observers, kept unread, such as a trace context."""
+    values: Mapping[tuple[str, str], bytes] = field(default_factory=dict, compare=False)
+    """Values measured before the failure, serialised, by (key, version). Goes to the sample's cached values, and is not
+    part of the entry when that is read again."""
+    costs: Mapping[tuple[str, str], Decimal] = field(default_factory=dict, compare=False)
+    """Costs of computing the values, by the same key."""
+
+    @property
+    def replayable(self) -> bool:
+        """True if the data was stored, so that `Runner.replay` can process it."""
+        return self.data is not None
+
+    def with_carrier(self, carrier: Mapping[str, str]) -> DeadLetter:
+        """Return a copy with another carrier."""
+        return dataclasses.replace(self, carrier=dict(carrier))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterKey:
-    """What a dead letter is counted by."""
+    """The properties by which dead letters are counted."""
 
     pipeline: str
     sample_id: str
@@ -64,17 +117,17 @@ class DeadLetterKey:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What became of each record, in order, and how many bytes of data and values were written."""
+    """Result of a write: the outcome of each record, in order, and the bytes of data and values written."""
 
     outcomes: tuple[WriteOutcome, ...]
     size: int
     superseded: tuple[DeadLetterKey, ...] = ()
-    """The dead letters that the records' ids had before: removed or replaced by this write."""
+    """Earlier dead letters of the same ids, removed or replaced by this write."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """The samples that were found, by id where `query` found them, and the bytes of their data and values."""
+    """Result of a read: the samples found, sorted by id for `query`, and the bytes of their data and values."""
 
     samples: tuple[SampleRecord, ...]
     size: int
@@ -82,7 +135,7 @@ class ReadResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRow:
-    """A run as it is stored. One without an end is still going on, or died."""
+    """A stored run. Without an end, it is still in progress, or its process died."""
 
     id: str
     pipeline: str
@@ -105,4 +158,4 @@ class ArtifactResult:
     deduplicated: bool = False
     """The content was there already, so nothing was written."""
     content: bytes | None = None
-    """What `get` read; None from `put`."""
+    """Content read by `get`; None from `put`."""

@@ -1,4 +1,4 @@
-"""Records as rows of the tables, and back."""
+"""Conversion of records to rows of the tables, and back."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from ..dead_letters import DeadLetter, FailureSource
 from ..errors import StorageError
-from ..money import plain
-from ..sample import SampleStatus
-from .records import DeadLetterKey, SampleRecord
+from ..pipeline.failure import FailureSource
+from ..pipeline.sample import SampleStatus
+from ..support.money import plain
+from .records import DeadLetter, DeadLetterKey, SampleRecord
 
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 """PostgreSQL's text has no NUL, and half a surrogate pair has no encoding."""
@@ -24,19 +24,19 @@ _CHUNK = 1000
 
 
 def is_storable(text: str) -> bool:
-    """Whether a database can hold it as an id."""
+    """Return True if a database can store the text as an id."""
     return _NOT_STORABLE.search(text) is None
 
 
 def chunks(ids: Iterable[str]) -> Iterator[list[str]]:
-    """Distinct ids, in order, some at a time; without those that cannot be stored, and so are not there."""
+    """Yield distinct ids, sorted, in chunks; ids that cannot be stored are left out, as they cannot be there."""
     ordered = sorted(sample_id for sample_id in set(ids) if is_storable(sample_id))
     for start in range(0, len(ordered), _CHUNK):
         yield ordered[start : start + _CHUNK]
 
 
 def _storable(text: str) -> str:
-    """What people read, with escapes for what no database text can hold."""
+    """Escape characters that no database text can hold."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -89,7 +89,7 @@ def sample_of(row: Row[Any], values: Mapping[str, tuple[str, bytes]], entry: Dea
 
 
 def value_rows(records: Iterable[SampleRecord], now: float) -> list[dict[str, Any]]:
-    """One for each measured value; `now` is the Unix time."""
+    """Return a row for each measured value; `now` is the Unix time."""
     return [
         {
             "pipeline": record.pipeline,

@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from ..dead_letters import DeadLetter, FailureSource
 from ..errors import StorageError
-from ..sample import SampleStatus
+from ..pipeline.failure import FailureSource
+from ..pipeline.sample import SampleStatus
 from . import statements
 from .engine import Engines, backend_of, connect, is_in_memory, parse_url
-from .records import DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
+from .records import DeadLetter, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
 from .rows import (
     check,
     chunks,
@@ -33,7 +33,7 @@ from .schema import costs, dead_letters, measurements, runs, samples
 
 
 class SQLStorage:
-    """What pipelines store, in SQLite (`sqlite:///corpus.db`) or PostgreSQL (`postgresql://user@host/database`).
+    """The storage of pipelines in SQLite (`sqlite:///corpus.db`) or PostgreSQL (`postgresql://user@host/database`).
 
     Nothing is opened before the first use. All methods may be called from several threads, and several
     processes may share one database. Errors of the database itself are raised as SQLAlchemy's; a method that
@@ -110,7 +110,7 @@ class SQLStorage:
         return WriteResult(tuple(outcomes), size, superseded)
 
     def read(self, pipeline: str, ids: Iterable[str]) -> ReadResult:
-        """The samples that there are among these ids."""
+        """Read the samples with these ids, as far as they exist."""
         with self._open().read.begin() as connection:
             rows = [
                 row
@@ -127,7 +127,7 @@ class SQLStorage:
         parent: str | None = None,
         limit: int | None = None,
     ) -> ReadResult:
-        """The samples with this status and parent, ordered by id."""
+        """Read the samples with this status and parent, sorted by id."""
         conditions = [samples.c.pipeline == pipeline]
         if status is not None:
             conditions.append(samples.c.status == SampleStatus(status).value)
@@ -138,7 +138,7 @@ class SQLStorage:
             return _load(connection, pipeline, rows.all())
 
     def measured(self, pipeline: str, pairs: Iterable[tuple[str, str]], key: str, version: str) -> dict[str, bytes]:
-        """The values kept for these pairs of a sample id and its data's digest, by sample id."""
+        """Return cached values for pairs of sample id and digest of its data, by sample id."""
         wanted = dict(pairs)
         found: dict[str, bytes] = {}
         with self._open().read.begin() as connection:
@@ -152,7 +152,7 @@ class SQLStorage:
         return found
 
     def costs(self, pipeline: str, pairs: Iterable[tuple[str, str]], key: str, version: str) -> dict[str, Decimal]:
-        """What computing those of the kept values cost, in US dollars, by sample id, that cost something."""
+        """Return the costs of computing cached values, in US dollars, by sample id; free values are left out."""
         wanted = dict(pairs)
         found: dict[str, Decimal] = {}
         with self._open().read.begin() as connection:
@@ -165,13 +165,13 @@ class SQLStorage:
         return found
 
     def has_costs(self, pipeline: str) -> bool:
-        """Whether there is any value that cost something."""
+        """Return True if any value had a cost."""
         chosen = select(costs.c.key).where(costs.c.pipeline == pipeline).limit(1)
         with self._open().read.begin() as connection:
             return connection.execute(chosen).first() is not None
 
     def delete(self, pipeline: str, ids: Iterable[str]) -> int:
-        """Remove samples with their values and dead letters; says how many samples there were."""
+        """Remove samples with their values and dead letters; returns the number of samples removed."""
         count = 0
         with self._open().write.begin() as connection:
             for chunk in chunks(ids):
@@ -182,7 +182,7 @@ class SQLStorage:
         return count
 
     def count(self, pipeline: str) -> int:
-        """How many samples are stored."""
+        """Return the number of stored samples."""
         with self._open().read.begin() as connection:
             return connection.execute(
                 select(func.count()).select_from(samples).where(samples.c.pipeline == pipeline)
@@ -197,7 +197,7 @@ class SQLStorage:
         error_type: str | None = None,
         limit: int | None = None,
     ) -> list[DeadLetter]:
-        """The dead letters of these ids, this place and this error, the oldest first."""
+        """Return the dead letters with these ids, this place and this error, the oldest first."""
         conditions = [dead_letters.c.pipeline == pipeline]
         if where is not None:
             conditions.append(dead_letters.c.place == where)
@@ -216,7 +216,7 @@ class SQLStorage:
         return sorted(found, key=_age)[:limit]
 
     def drop_dead_letters(self, pipeline: str, ids: Iterable[str]) -> list[DeadLetter]:
-        """Remove dead letters; gives back those that there were, the oldest first. The samples' rows stay."""
+        """Remove dead letters; returns those removed, the oldest first. The samples' rows stay."""
         dropped: list[DeadLetter] = []
         with self._open().write.begin() as connection:
             for chunk in chunks(ids):
@@ -228,7 +228,7 @@ class SQLStorage:
         return sorted(dropped, key=_age)
 
     def dead_letter_state(self, pipeline: str) -> tuple[dict[tuple[FailureSource, str], int], float | None]:
-        """How many dead letters there are by (source, where), and the oldest one's Unix time."""
+        """Return the number of dead letters by (source, where), and the Unix time of the oldest."""
         counted = (
             select(dead_letters.c.source, dead_letters.c.place, func.count(), func.min(dead_letters.c.time))
             .where(dead_letters.c.pipeline == pipeline)
@@ -242,7 +242,7 @@ class SQLStorage:
     def begin_run(
         self, run_id: str, pipeline: str, pipeline_id: str, started: float, record: Mapping[str, Any]
     ) -> None:
-        """Store that a run has begun, at this Unix time; `record` is what JSON can hold."""
+        """Store the start of a run, at this Unix time; `record` is plain data for JSON."""
         row = {
             "id": run_id,
             "pipeline": pipeline,
@@ -254,7 +254,7 @@ class SQLStorage:
             connection.execute(insert(runs), row)
 
     def end_run(self, run_id: str, ended: float, outcome: str, record: Mapping[str, Any]) -> None:
-        """Store how and when (Unix time) a run has ended; `record` replaces the one from its begin.
+        """Store the end of a run: its Unix time and outcome; `record` replaces the one from its start.
 
         Raises:
             StorageError: if there is no such run.
@@ -266,7 +266,7 @@ class SQLStorage:
                 raise StorageError(f"run {run_id!r} cannot be ended: it is not stored, so it never began here")
 
     def runs(self, pipeline: str | None = None, limit: int | None = None) -> list[RunRow]:
-        """The runs of one pipeline, or of all, the newest first."""
+        """Return the runs of one pipeline, or of all, the newest first."""
         chosen = select(runs).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(limit)
         if pipeline is not None:
             chosen = chosen.where(runs.c.pipeline == pipeline)
@@ -293,7 +293,10 @@ class SQLStorage:
             return engines
 
     def _own(self) -> Engines | None:
-        """What this process opened. What a fork handed down is kept aside: closing it would disturb the parent."""
+        """Return the engines that this process opened.
+
+        Those inherited through a fork are kept aside: closing them would disturb the parent.
+        """
         if self._engines is not None and self._engines.pid != os.getpid():
             self._inherited, self._engines = self._engines, None
         return self._engines
@@ -301,7 +304,7 @@ class SQLStorage:
     def _new_and_old(
         self, connection: Connection, records: Sequence[SampleRecord]
     ) -> tuple[Sequence[SampleRecord], Sequence[SampleRecord]]:
-        """Those that are not stored, until this transaction ends, and those that may be."""
+        """Split records into those that are not stored, until this transaction ends, and those that may be."""
         if self.backend != "sqlite":
             return [], records  # another writer may store one of them until this one does
         known = {
@@ -318,7 +321,7 @@ class SQLStorage:
     def _write_samples(
         self, connection: Connection, new: Sequence[SampleRecord], old: Sequence[SampleRecord]
     ) -> dict[tuple[str, str], int]:
-        """The new revisions of the rows that were inserted or updated."""
+        """Write rows of samples; returns the new revisions of those inserted or updated."""
         if new:
             connection.execute(statements.NEW_SAMPLES, [sample_row(record) for record in new])
         revisions = {(record.pipeline, record.id): 1 for record in new}
@@ -328,7 +331,7 @@ class SQLStorage:
         return revisions
 
     def _write_values(self, connection: Connection, new: Sequence[SampleRecord], old: Sequence[SampleRecord]) -> int:
-        """The bytes of the values that were not there yet."""
+        """Write measured values; returns the bytes of those that were not there yet."""
         now = time.time()
         size = 0
         if rows := value_rows(new, now):
@@ -344,7 +347,7 @@ class SQLStorage:
             connection.execute(statements.upserts(self.backend).costs, rows)
 
     def _write_dead_letters(self, connection: Connection, records: Sequence[SampleRecord]) -> tuple[DeadLetterKey, ...]:
-        """The dead letters that were there before."""
+        """Write and remove dead letters; returns those that were there before."""
         superseded = []
         settled = {(record.pipeline, record.id) for record in records if record.dead_letter is None}
         for pipeline, ids in _by_pipeline(records):
@@ -367,7 +370,7 @@ def _by_pipeline(records: Sequence[SampleRecord]) -> Iterator[tuple[str, list[st
 
 
 def _lock_rows(connection: Connection, pipeline: str, ids: Sequence[str]) -> Sequence[str]:
-    """Keep other writers away from these samples until the transaction ends; gives the ids that there are."""
+    """Lock the rows of these samples until the transaction ends; returns the ids that exist."""
     return (
         connection.execute(
             select(samples.c.id)

@@ -18,10 +18,10 @@ _PIPELINE: BindParameter[str] = bindparam("pipeline")
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
 
 _CONTENT = ("status", "pipeline_id", "parent", "input_digest", "digest", "data", "reason", "children")
-"""A row that is equal in these is unchanged."""
+"""Columns that are compared: rows equal in them are unchanged."""
 
 IDS = select(samples.c.id).where(samples.c.pipeline == _PIPELINE, samples.c.id.in_(_IDS))
-"""Those of the ids that are there."""
+"""Existing ids among the given ones."""
 
 SAMPLES = select(samples).where(samples.c.pipeline == _PIPELINE, samples.c.id.in_(_IDS))
 
@@ -54,7 +54,7 @@ COSTS = select(costs.c.sample_id, costs.c.digest, costs.c.amount).where(
     costs.c.key == bindparam("key"),
     costs.c.version == bindparam("version"),
 )
-"""What the kept values of one measurement cost."""
+"""Costs of the cached values of one measurement."""
 
 _its_letters = and_(dead_letters.c.pipeline == _PIPELINE, dead_letters.c.sample_id.in_(_IDS))
 
@@ -76,7 +76,7 @@ NEW_VALUES = insert(measurements).prefix_with("OR IGNORE", dialect="sqlite")
 
 
 class Upserts(NamedTuple):
-    """How rows are written, each with the parameters of one row or many."""
+    """Statements that write rows, each with the parameters of one row or many."""
 
     samples: Executable
     """Gives the key and the new revision of each row that was inserted or updated."""
@@ -89,7 +89,7 @@ class Upserts(NamedTuple):
 
 @functools.cache
 def upserts(backend: str) -> Upserts:
-    """The statements for `sqlite` or `postgresql`."""
+    """Return the statements for `sqlite` or `postgresql`."""
 
     def insert_into(table: Table) -> postgresql.Insert | sqlite.Insert:
         return postgresql.insert(table) if backend == "postgresql" else sqlite.insert(table)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .._version import __version__
-from .errors import UsageError
+from .errors import CommandError
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = command.run(options)
         sys.stdout.flush()
-    except UsageError as error:
+    except CommandError as error:
         return _complain(command, str(error))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("forge", "forge_otel"):

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class UsageError(Exception):
+class CommandError(Exception):
     """Something that the user can put right: the message is one line that says what and how."""

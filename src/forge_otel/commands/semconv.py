@@ -11,19 +11,19 @@ from ..checker.check import check
 from ..checker.findings import NoRegistryError, RegistryError
 from ..checker.load import REGISTRY, load
 from ..checker.verify import verify
-from .errors import UsageError
+from .errors import CommandError
 
 
 def check_registry(options: Namespace) -> int:
     """Check a registry; returns the exit code: 1 where something was found.
 
     Raises:
-        UsageError: there is no registry.
+        CommandError: there is no registry.
     """
     try:
         report = check(_directory(options.directory))
     except NoRegistryError as error:
-        raise UsageError(str(error)) from None
+        raise CommandError(str(error)) from None
     _print(report.to_json() if options.json else report.text())
     return 1 if report.findings else 0
 
@@ -32,16 +32,16 @@ def verify_telemetry(options: Namespace) -> int:
     """Verify telemetry; returns the exit code: 1 where it deviates.
 
     Raises:
-        UsageError: a file cannot be read, or the registry cannot be used.
+        CommandError: a file cannot be read, or the registry cannot be used.
     """
     try:
         report = verify(load(_directory(options.registry)), options.files)
     except NoRegistryError as error:
-        raise UsageError(f"--registry {error}") from None
+        raise CommandError(f"--registry {error}") from None
     except RegistryError as error:
-        raise UsageError(_refer(error, options.registry)) from None
+        raise CommandError(_refer(error, options.registry)) from None
     except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}") from None
+        raise CommandError(f"{error.filename}: {error.strerror}") from None
     _print(report.to_json() if options.json else report.text())
     return 1 if report.findings else 0
 

@@ -7,21 +7,21 @@ from argparse import Namespace
 
 from ..exporters.bridge import AddressError, Limits, serve
 from ..exporters.statsd import StatsDSettings
-from .errors import UsageError
+from .errors import CommandError
 
 
 def run(options: Namespace) -> int:
     """Run the bridge until it is told to stop; returns the exit code.
 
     Raises:
-        UsageError: a variable has a wrong value, or the port cannot be opened.
+        CommandError: a variable has a wrong value, or the port cannot be opened.
     """
     settings, wrong = StatsDSettings.from_environment()
     if wrong:
-        raise UsageError("; ".join(wrong))
+        raise CommandError("; ".join(wrong))
     limits = Limits(body=options.max_body, requests=options.max_requests)
     try:
         asyncio.run(serve(settings, limits, options.host, options.port))
     except AddressError as error:
-        raise UsageError(f"--host {options.host} --port {options.port}: cannot be opened: {error}") from None
+        raise CommandError(f"--host {options.host} --port {options.port}: cannot be opened: {error}") from None
     return 0

@@ -67,11 +67,17 @@ class ForgeConfig:
     """How long, in seconds, the first pull from the source waits at most until the zeros are exported."""
 
     on_run_start: Hook | None = None
+    """Called with `span, run` when a run starts."""
     on_run_end: Hook | None = None
+    """Called with `span, run, result` when a run ends; `result` is the `RunResult`."""
     on_stage_start: Hook | None = None
+    """Called with `span, stage, sample` before a stage; a list of samples for a batch."""
     on_stage_end: Hook | None = None
+    """Called with `span, stage, sample, verdict` after a stage; `verdict` is None if there was none."""
     on_measurement_start: Hook | None = None
+    """Called with `span, measurement, sample` before a measurement; a list of samples for a batch."""
     on_measurement_end: Hook | None = None
+    """Called with `span, measurement, sample, result` after a measurement."""
 
     def __post_init__(self) -> None:
         check_fields(self, _SETTINGS)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from forge import Charge
-    from forge.usage import Usage, UsageScope
+    from forge.costs.usage import Usage, UsageScope
 
     from .call import Call
     from .scopes import SampleScope
@@ -34,7 +34,7 @@ class UsageTotal:
 
     def add(self, usage: Usage | Charge, amount: Decimal | None) -> None:
         """Add what was used, and what it cost; None where no price is known."""
-        from forge.money import MONEY  # noqa: PLC0415 - usage was reported, so it is imported
+        from forge.support.money import MONEY  # noqa: PLC0415 - usage was reported, so it is imported
 
         with self._lock:
             self._calls += usage.calls

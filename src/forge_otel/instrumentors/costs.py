@@ -17,8 +17,8 @@ from ..signals.spans import span_name
 
 if TYPE_CHECKING:
     from forge import Charge, Run
-    from forge.item import Item
-    from forge.usage import Usage, UsageScope
+    from forge.costs.usage import Usage, UsageScope
+    from forge.execution.item import Item
 
     from ..engine.call import Call
     from ..engine.scopes import SampleScope
@@ -57,7 +57,7 @@ def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 
 def _detect(invocation: Any) -> None:
     """A call of a GenAI client is over."""
-    from forge.usage import Usage, current  # noqa: PLC0415 - imported when there is a run, and only then needed
+    from forge.costs.usage import Usage, current  # noqa: PLC0415 - imported when there is a run, and only then needed
 
     attempt = current()
     if attempt is None or not getattr(invocation, "_start_span", True):  # what wraps this call is seen as well
@@ -153,7 +153,7 @@ _GENAI = "opentelemetry.util.genai.invocation"
 """What GenAI instrumentations are built on."""
 
 TARGETS = (
-    Target("forge.usage", "UsageScope.record", _record),
+    Target("forge.costs.usage", "UsageScope.record", _record),
     Target("forge.runner.run", "Run.spent", _spent),
     # Not a span processor, which sees nothing below a span that is not sampled.
     Target(_GENAI, "InferenceInvocation.stop", _stop),

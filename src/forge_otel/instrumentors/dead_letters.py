@@ -94,7 +94,7 @@ def _drop(original: Callable[..., Sequence[DeadLetter]], layer: Layer) -> Callab
     return drop
 
 
-_MODULE = "forge.dead_letters"
+_MODULE = "forge.storage.dead_letters"
 
 TARGETS = (
     Target(_MODULE, "DeadLetterQueue.enqueue", _enqueue),

@@ -21,9 +21,9 @@ from .stage import current_sample, ids_of, own_sample, samples_of
 
 if TYPE_CHECKING:
     from forge import Measurement, Sample
-    from forge.item import Item
-    from forge.orchestrator import MeasurementOrchestrator
-    from forge.results import BatchMeasurementResult, MeasurementResult
+    from forge.execution.item import Item
+    from forge.execution.measurement_orchestrator import MeasurementOrchestrator
+    from forge.execution.results import BatchMeasurementResult, MeasurementResult
 
     from ..engine.scopes import RunScope
 
@@ -127,7 +127,7 @@ def _failed(measurement: Measurement, result: MeasurementResult, sample_id: str 
 
 
 def _usual() -> Callable[[MeasurementResult], bool]:
-    from forge.results import MeasurementOutcome  # noqa: PLC0415 - it is being patched, so it is imported
+    from forge.execution.results import MeasurementOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
     computed = MeasurementOutcome.COMPUTED
     return lambda result: result.outcome is computed
@@ -184,7 +184,7 @@ MEASUREMENT_BATCH = Operation(
 
 def fast_path(run: RunScope, measurement: Measurement) -> FastPath:
     """The fast path of a measurement, which usually is computed."""
-    from forge.results import (  # noqa: PLC0415 - there is a run, so it is imported
+    from forge.execution.results import (  # noqa: PLC0415 - there is a run, so it is imported
         BatchMeasurementResult,
         MeasurementOutcome,
         MeasurementResult,
@@ -198,7 +198,7 @@ def fast_path(run: RunScope, measurement: Measurement) -> FastPath:
     return FastPath(run, MEASUREMENT_BATCH, start, (None, measurement, [None]), batch)
 
 
-_MODULE = "forge.orchestrator"
+_MODULE = "forge.execution.measurement_orchestrator"
 
 TARGETS = (
     Target(_MODULE, "MeasurementOrchestrator.measure", observed(MEASUREMENT, _usual)),

@@ -16,8 +16,8 @@ from ..semconv.definitions import Metric
 from ..signals.metrics import FLUSH_SIZE
 
 if TYPE_CHECKING:
-    from forge.item import Item
-    from forge.queue import StageQueue
+    from forge.execution.item import Item
+    from forge.runner.queue import StageQueue
 
 
 def _waited(layer: Layer, metric: Metric, stage: str, seconds: float) -> None:
@@ -66,7 +66,7 @@ def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     return begin
 
 
-_MODULE = "forge.queue"
+_MODULE = "forge.runner.queue"
 
 TARGETS = (
     Target(_MODULE, "StageQueue.blocked", _blocked),

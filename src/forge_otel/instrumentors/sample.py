@@ -28,7 +28,7 @@ from .errors import error_type
 
 if TYPE_CHECKING:
     from forge import Run, Sample, SampleOutcome, Stage
-    from forge.item import Item
+    from forge.execution.item import Item
 
     from ..signals.telemetry import Telemetry
 

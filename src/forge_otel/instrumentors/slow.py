@@ -28,7 +28,7 @@ class _SlowerThanMost:
     """Compares with the 99th percentile of those before."""
 
     def __init__(self) -> None:
-        from forge.sketch import Sketch  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.support.percentiles import Sketch  # noqa: PLC0415 - there is a run, so it is imported
 
         self._sketch = Sketch()
         self._threshold: float | None = None

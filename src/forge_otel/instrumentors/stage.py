@@ -21,9 +21,9 @@ from .errors import error_type
 
 if TYPE_CHECKING:
     from forge import Sample, Stage
-    from forge.executor import StageExecutor
-    from forge.item import Item
-    from forge.results import BatchVerdict, Verdict
+    from forge.execution.item import Item
+    from forge.execution.results import BatchVerdict, Verdict
+    from forge.execution.stage_executor import StageExecutor
 
     from ..engine.scopes import RunScope
 
@@ -199,7 +199,7 @@ def _cache_key(verdict: Verdict) -> Hashable:
 
 
 def _usual() -> Callable[[Verdict], bool]:
-    from forge.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
+    from forge.execution.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
     success = StageOutcome.SUCCESS
     return lambda verdict: verdict.outcome is success and verdict.attempts == 1
@@ -254,7 +254,7 @@ STAGE_BATCH = Operation(
 
 def fast_path(run: RunScope, stage: Stage) -> FastPath:
     """The fast path of a stage, which usually succeeds at the first attempt."""
-    from forge.results import BatchVerdict, StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
+    from forge.execution.results import BatchVerdict, StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
 
     start = {a.FORGE_STAGE_NAME: stage.name}
     usual = Verdict(outcome=StageOutcome.SUCCESS)
@@ -305,7 +305,7 @@ def _before_retry(original: Callable[..., None], layer: Layer) -> Callable[..., 
     return before_retry
 
 
-_MODULE = "forge.executor"
+_MODULE = "forge.execution.stage_executor"
 
 TARGETS = (
     Target(_MODULE, "StageExecutor.apply", observed(STAGE, _usual)),

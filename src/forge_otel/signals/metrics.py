@@ -104,7 +104,7 @@ class _MoneyAdder(_Adder):
         self._lock = threading.Lock()
 
     def __call__(self, values: Sequence[Any]) -> None:
-        from forge.money import total  # noqa: PLC0415 - money was spent, so it is imported
+        from forge.support.money import total  # noqa: PLC0415 - money was spent, so it is imported
 
         with self._lock:
             self._sum = total((self._sum, *values))

@@ -19,8 +19,8 @@ from .sdk.providers import real
 
 if TYPE_CHECKING:
     from forge import DeadLetterQueue, Run
-    from forge.dead_letters import DeadLetterSnapshot
     from forge.runner import RunSnapshot
+    from forge.storage.dead_letters import DeadLetterSnapshot
 
 _RUNNER = (
     metrics.FORGE_PIPELINE_ACTIVE,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..errors import UsageError
+from ..errors import CommandError
 
 
-class DemoError(UsageError):
+class DemoError(CommandError):
     """An option of the demo is unusable."""

@@ -10,8 +10,8 @@ _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_GAMMA = math.log(_GAMMA)
 _SMALLEST = 1e-9
 _NEAR_ZERO = math.floor(math.log(_SMALLEST) / _LOG_GAMMA) - 1
-_TOGETHER = 256
-"""Values that are put into their buckets together, which takes a third of the time."""
+_BUFFER_SIZE = 256
+"""Number of values put into their buckets at once, which takes a third of the time."""
 
 
 class Sketch:
@@ -21,38 +21,38 @@ class Sketch:
     which only the used ones take memory.
     """
 
-    __slots__ = ("_buckets", "_count", "_maximum", "_minimum", "_recent")
+    __slots__ = ("_buckets", "_buffer", "_count", "_maximum", "_minimum")
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
         self._count = 0
         self._minimum = math.inf
         self._maximum = 0.0
-        self._recent: list[float] = []
+        self._buffer: list[float] = []
 
     @property
     def count(self) -> int:
-        return self._count + len(self._recent)
+        return self._count + len(self._buffer)
 
     @property
     def minimum(self) -> float:
-        self._put_away()
+        self._flush()
         return self._minimum
 
     @property
     def maximum(self) -> float:
-        self._put_away()
+        self._flush()
         return self._maximum
 
     def add(self, value: float) -> None:
         """Add a value that is not negative."""
-        self._recent.append(value)
-        if len(self._recent) == _TOGETHER:
-            self._put_away()
+        self._buffer.append(value)
+        if len(self._buffer) == _BUFFER_SIZE:
+            self._flush()
 
     def quantile(self, q: float) -> float | None:
-        """The value at rank `q` (0 to 1), None without values; the smallest and largest are exact."""
-        self._put_away()
+        """Return the value at rank `q` (0 to 1), None without values; minimum and maximum are exact."""
+        self._flush()
         if not self._count:
             return None
         rank = q * (self._count - 1)
@@ -68,14 +68,14 @@ class Sketch:
                 return min(max(middle, self._minimum), self._maximum)
         return self._maximum
 
-    def _put_away(self) -> None:
-        if not self._recent:
+    def _flush(self) -> None:
+        if not self._buffer:
             return
         log, ceil = math.log, math.ceil
         self._buckets.update(
-            [ceil(log(value) / _LOG_GAMMA) if value > _SMALLEST else _NEAR_ZERO for value in self._recent]
+            [ceil(log(value) / _LOG_GAMMA) if value > _SMALLEST else _NEAR_ZERO for value in self._buffer]
         )
-        self._count += len(self._recent)
-        self._minimum = min(self._minimum, *self._recent)
-        self._maximum = max(self._maximum, *self._recent)
-        self._recent.clear()
+        self._count += len(self._buffer)
+        self._minimum = min(self._minimum, *self._buffer)
+        self._maximum = max(self._maximum, *self._buffer)
+        self._buffer.clear()

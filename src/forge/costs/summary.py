@@ -1,20 +1,20 @@
-"""What a run spent, and what on."""
+"""The costs of a run, by purpose."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from .money import MONEY, ZERO, money_shares, plain, shares, total
-from .usage import Spender, Usage, UsageScope
+from ..support.money import MONEY, ZERO, plain, total
+from .usage import Spender
 
 
 class Use(StrEnum):
-    """What money was spent on. Where two fit, the one further down counts."""
+    """Purpose that money was spent on. Where two apply, the later one counts."""
 
     USEFUL = "useful"
     """A sample that became ready."""
@@ -28,66 +28,28 @@ class Use(StrEnum):
     """A sample that had been ready before this run."""
 
 
-@dataclass(slots=True)
-class Spent:
-    """A sum that grows."""
-
-    calls: int = 0
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-    amount: Decimal = ZERO
-    unpriced: int = 0
-
-    def add(self, other: Usage | Spent) -> None:
-        self.calls += other.calls
-        self.input_tokens += other.input_tokens
-        self.cached_input_tokens += other.cached_input_tokens
-        self.output_tokens += other.output_tokens
-        if isinstance(other, Spent):
-            self.unpriced += other.unpriced
-        if other.amount:
-            self.amount = MONEY.add(self.amount, other.amount)
-        elif other.amount is None:
-            self.unpriced += other.calls
-
-    def shared(self, count: int) -> Iterator[Spent]:
-        """Shares that add up to it."""
-        if count == 1:
-            return iter((self,))
-        return (
-            Spent(*each)
-            for each in zip(
-                shares(self.calls, count),
-                shares(self.input_tokens, count),
-                shares(self.cached_input_tokens, count),
-                shares(self.output_tokens, count),
-                money_shares(self.amount, count),
-                shares(self.unpriced, count),
-                strict=True,
-            )
-        )
-
-
-Spending = dict[tuple[UsageScope, str, str | None], Spent]
-"""What was spent on a sample that has not settled, by attempt, provider and model."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """What a stage or a measurement spent with one model for one use."""
+    """The cost of one stage or measurement with one model for one use."""
 
     kind: Spender
+    """Origin of the calls: stage or measurement."""
     name: str
     """The stage's name or the measurement's key."""
     provider: str
+    """API provider."""
     model: str | None
+    """Model; None for APIs without models."""
     use: Use
+    """Purpose that the money served, known once the sample has settled."""
     calls: int
+    """Number of API calls."""
     input_tokens: int
-    """The cached ones are among them."""
+    """Input tokens, cached ones included."""
     cached_input_tokens: int
+    """Input tokens that the provider read from its cache."""
     output_tokens: int
+    """Tokens generated."""
     amount: Decimal
     """US dollars."""
     unpriced: int
@@ -96,33 +58,38 @@ class Charge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostSummary:
-    """What a run spent. Amounts are US dollars, exact."""
+    """The costs of a run. Amounts are exact, in US dollars."""
 
     charges: Sequence[Charge] = field(default_factory=list)
     """One for each stage or measurement, provider, model and use."""
     saved: Mapping[str, Decimal] = field(default_factory=dict)
-    """What the cached values of each measurement would have cost; not part of the amount."""
+    """Savings through cached values, by measurement; not part of the amount."""
     ready: int = 0
-    """How many samples became ready."""
+    """Number of samples that became ready."""
 
     @property
     def amount(self) -> Decimal:
+        """Total amount in US dollars."""
         return total(charge.amount for charge in self.charges)
 
     @property
     def calls(self) -> int:
+        """Total number of API calls."""
         return sum(charge.calls for charge in self.charges)
 
     @property
     def input_tokens(self) -> int:
+        """Total input tokens, cached ones included."""
         return sum(charge.input_tokens for charge in self.charges)
 
     @property
     def cached_input_tokens(self) -> int:
+        """Total input tokens read from providers' caches."""
         return sum(charge.cached_input_tokens for charge in self.charges)
 
     @property
     def output_tokens(self) -> int:
+        """Total tokens generated."""
         return sum(charge.output_tokens for charge in self.charges)
 
     @property
@@ -132,34 +99,34 @@ class CostSummary:
 
     @property
     def by_name(self) -> dict[tuple[Spender, str], Decimal]:
-        """The amount of each stage and measurement."""
+        """Amounts by stage and measurement."""
         return self._amounts(lambda charge: (charge.kind, charge.name))
 
     @property
     def by_model(self) -> dict[tuple[str, str | None], Decimal]:
-        """The amount of each (provider, model)."""
+        """Amounts by (provider, model)."""
         return self._amounts(lambda charge: (charge.provider, charge.model))
 
     @property
     def by_use(self) -> dict[Use, Decimal]:
-        """The amount of each use."""
+        """Amounts by use."""
         return self._amounts(lambda charge: charge.use)
 
     @property
     def per_ready_sample(self) -> Decimal | None:
-        """The whole amount divided by the samples that became ready; None where none did."""
+        """The amount divided by the number of ready samples; None without ready samples."""
         return MONEY.divide(self.amount, Decimal(self.ready)) if self.ready else None
 
     @property
     def wasted_share(self) -> float | None:
-        """The share of the amount, 0 to 1, that went to anything but samples that became ready; None without amount."""
+        """Share of the amount, 0 to 1, that was not spent on ready samples; None if nothing was spent."""
         if not self.amount:
             return None
         useful = self.by_use.get(Use.USEFUL, ZERO)
         return float(MONEY.divide(MONEY.subtract(self.amount, useful), self.amount))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data that JSON can hold; amounts are strings, to stay exact."""
+        """Return plain data for JSON, with amounts as strings to stay exact."""
         per_sample = self.per_ready_sample
         return {
             "amount": plain(self.amount),
@@ -190,7 +157,7 @@ class CostSummary:
         }
 
     def __str__(self) -> str:
-        """One line; empty where nothing was used and nothing saved."""
+        """Return one line; empty if nothing was used or saved."""
         said = []
         if self.charges:
             said.append(f"{float(self.amount):.4g} USD")

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from .clock import Clock, SystemClock
+from ..support.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from .item import Item
+    from ..execution.item import Item
 
 
-TOGETHER = 32
-"""How many samples are handed over together at the most, where that is quicker than what is done with them."""
+MAX_MICRO_BATCH = 32
+"""Maximum number of samples handed over together, to a stage whose calls take less time than a hand-over."""
 
 
 class QueueClosed(Exception):  # noqa: N818 - a signal between a run's threads, never seen outside
@@ -23,7 +23,7 @@ class QueueClosed(Exception):  # noqa: N818 - a signal between a run's threads, 
 
 
 class StageQueue:
-    """Samples on their way from one step to the next, at most `limit` of them.
+    """A bounded queue between two steps, for at most `limit` samples.
 
     Threads use `put` and `get`, tasks on an event loop `put_async` and `get_async`; any mix of them may wait on either
     side. Whoever has found it full goes on when half of it is free. `stage` is the name of the stage that takes from
@@ -35,33 +35,33 @@ class StageQueue:
         self.stage = stage
         self._now = (clock or SystemClock()).monotonic
         self._items: deque[Item] = deque()
-        self._offered: deque[Item] = deque()
-        """What is laid ready, behind the others. It is added to without the lock, and taken from with it."""
+        self._unlocked: deque[Item] = deque()
+        """Samples enqueued without the lock, behind the others; they are taken with it."""
         self._lock = threading.Lock()
         self._takers = _Waiters(self._lock)
         self._putters = _Waiters(self._lock)
         self._taker_wanted = _Waiters(self._lock)
-        self.quick = False
-        """Set by whoever takes from it while that takes together what waits, so that `offer` serves."""
+        self.micro_batching = False
+        """Set by the worker while it takes micro-batches, so that producers call `enqueue_unlocked`."""
         self._wanted = 1
-        """How many samples there must be before a taker is woken."""
+        """Number of samples for which a waiting consumer is woken."""
         self._discards = False
         self._finished = False
         self._closed = False
 
     @property
     def depth(self) -> int:
-        """How many samples wait."""
+        """Number of waiting samples."""
         return len(self._items)
 
     @property
     def closed(self) -> bool:
-        """Whether it was ended at once."""
+        """True if the queue was closed."""
         return self._closed
 
     @property
     def discards(self) -> bool:
-        """Whether nobody looks at the samples."""
+        """True if samples are discarded, because nobody looks at them."""
         return self._discards
 
     def put(self, item: Item, producer: str | None = None) -> float:
@@ -81,7 +81,7 @@ class StageQueue:
         return self._was_full(producer, self._now() - started)
 
     def put_all(self, items: Iterable[Item]) -> None:
-        """`put` for several, in a fraction of its time for each. Nobody is told of what this has to wait.
+        """Put several samples in, in a fraction of the time of `put`. Waiting is not reported to observers.
 
         Raises:
             QueueClosed: the run is over.
@@ -92,7 +92,7 @@ class StageQueue:
                     self._putters.wait()
 
     async def put_async(self, item: Item, producer: str | None = None) -> float:
-        """The same for a task."""
+        """Put a sample in, waiting in this task; otherwise like `put`."""
         with self._lock:
             if self._try_put(item):
                 return 0.0
@@ -106,31 +106,31 @@ class StageQueue:
                 woken = self._putters.register()
         return self._was_full(producer, self._now() - started)
 
-    def offer(self, item: Item, producer: str | None = None) -> float:
-        """`put` in a fraction of its time, where `quick` is set.
+    def enqueue_unlocked(self, item: Item, producer: str | None = None) -> float:
+        """Enqueue a sample without the lock, in a fraction of the time of `put`; only while `micro_batching` is set.
 
-        A sample is laid ready behind the others, and put in if a taker waits: so it never waits while nobody is busy.
-        Up to `TOGETHER` may lie there beyond the limit.
+        It is placed behind the others, and put in at once if a consumer waits, so it never waits for an idle one. Up to
+        `MAX_MICRO_BATCH` samples may wait there beyond the limit.
         """
         if self.stage is not None:  # otherwise nobody asks how long it waits
             item.enqueued_at = self._now()
-        offered = self._offered
-        offered.append(item)
-        # A taker does it the other way round: it registers, and then looks at what is offered. One sees the other.
-        if not self._takers.wakes and len(offered) < TOGETHER:
+        unlocked = self._unlocked
+        unlocked.append(item)
+        # A consumer does the opposite: it registers, and then looks at what was enqueued. One of them sees the other.
+        if not self._takers.wakes and len(unlocked) < MAX_MICRO_BATCH:
             return 0.0
         with self._lock:
-            self._accept()
-            if len(offered) < TOGETHER:
+            self._collect_unlocked()
+            if len(unlocked) < MAX_MICRO_BATCH:
                 return 0.0
             started = self._now()
-            while len(offered) >= TOGETHER:
+            while len(unlocked) >= MAX_MICRO_BATCH:
                 self._putters.wait()
-                self._accept()
+                self._collect_unlocked()
         return self._was_full(producer, self._now() - started)
 
     def blocked(self, producer: str, seconds: float) -> None:
-        """The stage `producer` waited so long until its sample was in. Does nothing: it is there to be observed."""
+        """Report the seconds that the stage `producer` waited for room. Does nothing: it is there to be observed."""
 
     def get(self, timeout: float | None = None) -> Item | None:
         """Take the next sample, waiting for one; None when there will be no more.
@@ -148,7 +148,7 @@ class StageQueue:
         return item
 
     async def get_async(self, timeout: float | None = None) -> Item | None:
-        """The same for a task."""
+        """Take the next sample, waiting in this task; otherwise like `get`."""
         while True:
             with self._lock:
                 if self._has_samples():
@@ -156,7 +156,7 @@ class StageQueue:
                     break
                 if self._at_end():
                     return None
-                woken = self._takers.register(self._offered)
+                woken = self._takers.register(self._unlocked)
                 self._taker_wanted.wake()
             async with asyncio.timeout(timeout):
                 await self._takers.woken(woken)
@@ -187,11 +187,11 @@ class StageQueue:
             return taken + self._take(most - 1)
 
     def begin(self, item: Item) -> None:
-        """The turn of a sample that was taken has come: note how long it waited for the stage."""
+        """Begin processing a taken sample: note how long it waited for the stage."""
         item.waited = self._now() - item.enqueued_at
 
     def wait_for_taker(self) -> None:
-        """Wait until somebody waits for a sample, and none is there.
+        """Wait until a consumer waits for a sample, and none is there.
 
         Raises:
             QueueClosed: the run is over.
@@ -205,7 +205,7 @@ class StageQueue:
                 self._taker_wanted.wait()
 
     def discard(self) -> None:
-        """Nobody looks at the samples: what is inside, and what will be put, is dropped. Takers wait for the end."""
+        """Discard all samples, now and later. Consumers wait for the end."""
         with self._lock:
             self._discards = True
             self._items.clear()
@@ -213,13 +213,13 @@ class StageQueue:
             self._taker_wanted.wake_all()
 
     def finish(self) -> None:
-        """Nothing more will be put: takers get None once the queue is empty."""
+        """End the input: consumers get None once the queue is empty."""
         with self._lock:
             self._finished = True
             self._takers.wake_all()
 
     def close(self) -> None:
-        """End it at once: whoever waits or comes gets `QueueClosed`; what was inside stays inside."""
+        """Close the queue at once: producers and consumers get `QueueClosed`, and its samples stay in it."""
         with self._lock:
             self._closed = True
             for waiters in (self._takers, self._putters, self._taker_wanted):
@@ -246,46 +246,46 @@ class StageQueue:
             self._takers.wake()
         return True
 
-    def _accept(self) -> None:
-        """Put in what was offered, as far as there is room."""
+    def _collect_unlocked(self) -> None:
+        """Move samples that were enqueued unlocked into the queue, as far as there is room."""
         if self._closed:
             raise QueueClosed
-        items, offered = self._items, self._offered
-        while offered and len(items) < self.limit:
-            items.append(offered.popleft())
+        items, unlocked = self._items, self._unlocked
+        while unlocked and len(items) < self.limit:
+            items.append(unlocked.popleft())
             if self._takers.wakes and len(items) >= self._wanted:
                 self._takers.wake()
 
     def _has_samples(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._items or self._offered)
+        """Return True if there is a sample to take."""
+        return bool(self._items or self._unlocked)
 
     def _wait_for_samples(self, timeout: float | None = None) -> bool:
-        """Wait until there is something to take; False when there will be no more. TimeoutError as for `get`."""
+        """Wait for a sample; returns False if there will be no more. TimeoutError as for `get`."""
         while not self._has_samples():
             if self._at_end():
                 return False
             self._taker_wanted.wake()
-            if not self._takers.wait(timeout, self._offered):
+            if not self._takers.wait(timeout, self._unlocked):
                 raise TimeoutError
         return True
 
     def _take(self, most: int) -> list[Item]:
         if self._closed:
             raise QueueClosed
-        items, offered = self._items, self._offered
+        items, unlocked = self._items, self._unlocked
         taken = [items.popleft() for _ in range(min(most, len(items)))]
-        if offered:
-            taken += [offered.popleft() for _ in range(min(most - len(taken), len(offered)))]
-            self._accept()
+        if unlocked:
+            taken += [unlocked.popleft() for _ in range(min(most - len(taken), len(unlocked)))]
+            self._collect_unlocked()
         # Whoever waits to put is woken when half of it is free. Woken at once, it would wait again after every sample.
-        if self._putters.wakes and len(items) <= self.limit // 2 and len(offered) <= TOGETHER // 2:
+        if self._putters.wakes and len(items) <= self.limit // 2 and len(unlocked) <= MAX_MICRO_BATCH // 2:
             for _ in taken:
                 self._putters.wake()
         return taken
 
     def _at_end(self) -> bool:
-        """Whether nothing more will be put; QueueClosed where nothing more is taken either."""
+        """Return True if the input has ended. QueueClosed if the queue is closed."""
         if self._closed:
             raise QueueClosed
         return self._finished
@@ -304,7 +304,7 @@ class _Waiters:
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
         self.wakes: deque[Callable[[], None]] = deque()
-        """What wakes each of them. To be looked at before `wake` where it is called for every sample."""
+        """Functions that wake each of them. Check it before `wake` on hot paths."""
 
     def wait(self, timeout: float | None = None, unless: Collection[Item] = ()) -> bool:
         """Let go of the queue's lock, wait in this thread, and take the lock again; False where nobody woke it.
@@ -364,7 +364,7 @@ class _Waiters:
 
 
 class _Woken:
-    """A task's wake-up call."""
+    """The wake-up of a task."""
 
     __slots__ = ("future",)
 

@@ -1,4 +1,4 @@
-"""What API calls used: reported inside stages and measurements, kept for the sample they were made for.
+"""Usage of API calls, reported inside stages and measurements and kept for the sample it was caused by.
 
 from forge import usage
 
@@ -13,33 +13,37 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .errors import UsageError
-from .money import to_money
+from ..errors import UsageError
+from ..support.money import MONEY, ZERO, money_shares, shares, to_money
 
 if TYPE_CHECKING:
-    from .item import Item
-    from .runner.cost_ledger import CostLedger
+    from ..pipeline.sample import Sample, SampleOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What one call of an API used, or several together.
+    """The usage of one API call, or of several together.
 
     Raises:
         UsageError: no provider, numbers that are none, negative, or that contradict each other.
     """
 
     provider: str
+    """API provider, preferably a value of OpenTelemetry's `gen_ai.provider.name`."""
     model: str | None = None
+    """Requested model; None for APIs without models."""
     input_tokens: int = 0
-    """The cached ones are among them."""
+    """Tokens sent, cached ones included."""
     output_tokens: int = 0
+    """Tokens generated."""
     cached_input_tokens: int = 0
+    """Input tokens that the provider read from its cache."""
     calls: int = 1
+    """Number of API calls."""
     amount: Decimal | None = None
-    """US dollars; None where no price is known."""
+    """US dollars; None if no price is known."""
 
     def __post_init__(self) -> None:
         numbers = (self.input_tokens, self.output_tokens, self.cached_input_tokens, self.calls)
@@ -63,7 +67,7 @@ class Usage:
             object.__setattr__(self, "amount", amount)
 
     def with_amount(self, amount: Decimal) -> Usage:
-        """The same usage, priced."""
+        """Return the same usage with an amount."""
         # A third of the time that `dataclasses.replace` takes.
         return Usage(
             provider=self.provider,
@@ -92,7 +96,7 @@ def report(
     calls: int = 1,
     amount: Decimal | float | None = None,
 ) -> None:
-    """Say what API calls used; it goes to the sample that is being processed.
+    """Report the usage of API calls for the sample that is being processed.
 
     Called inside a stage or a measurement, sync or async, also from threads and tasks that its context reaches
     (`asyncio.to_thread` and tasks take it along; a thread of your own needs `contextvars.copy_context().run`). In a
@@ -121,32 +125,109 @@ def report(
 
 
 class Spender(StrEnum):
-    """What makes API calls."""
+    """Kind of component that makes API calls."""
 
     STAGE = "stage"
     MEASUREMENT = "measurement"
 
 
-class Origin(Protocol):
-    """A stage or a measurement of one run, as far as its costs go."""
+class Billable(Protocol):
+    """A sample in flight, as seen by the cost ledger."""
 
-    costs: CostLedger
-    spender: Spender
-    name: str
+    sample: Sample
+    outcome: SampleOutcome | None
+    """Outcome it settled with; None while it is in flight."""
+    was_ready: bool
+    """True if it had been ready before this run."""
+    pending_costs: PendingCosts | None
+    """Costs that are not booked yet; None if there are none."""
+    heirs: Sequence[Billable]
+    """Samples it was split into, which share its costs."""
+
+
+B = TypeVar("B", bound=Billable)
+
+
+class Account(Protocol):
+    """A ledger that books usage, such as the cost ledger of a run."""
+
+    def priced(self, usage: Usage) -> Usage:
+        """Return the usage with its amount, if a price is known."""
+
+    def add(self, scope: UsageScope, usage: Usage) -> None:
+        """Book usage for the samples of the scope."""
+
+    def begin_call(self, scope: UsageScope, provider: str) -> None:
+        """Note that the attempt is a call of this provider's API."""
+
+    def end_call(self, scope: UsageScope) -> bool:
+        """Note that the attempt has ended; returns True if its call is still to be counted."""
+
+
+class Origin(Protocol):
+    """A stage or a measurement of one run, as seen by the cost ledger."""
+
+    @property
+    def costs(self) -> Account: ...
+    @property
+    def spender(self) -> Spender: ...
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(slots=True)
+class CostTotals:
+    """Running totals of usage and cost."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    amount: Decimal = ZERO
+    unpriced: int = 0
+
+    def add(self, other: Usage | CostTotals) -> None:
+        self.calls += other.calls
+        self.input_tokens += other.input_tokens
+        self.cached_input_tokens += other.cached_input_tokens
+        self.output_tokens += other.output_tokens
+        if isinstance(other, CostTotals):
+            self.unpriced += other.unpriced
+        if other.amount:
+            self.amount = MONEY.add(self.amount, other.amount)
+        elif other.amount is None:
+            self.unpriced += other.calls
+
+    def shared(self, count: int) -> Iterator[CostTotals]:
+        """Split the totals into shares that add up exactly."""
+        if count == 1:
+            return iter((self,))
+        return (
+            CostTotals(*each)
+            for each in zip(
+                shares(self.calls, count),
+                shares(self.input_tokens, count),
+                shares(self.cached_input_tokens, count),
+                shares(self.output_tokens, count),
+                money_shares(self.amount, count),
+                shares(self.unpriced, count),
+                strict=True,
+            )
+        )
 
 
 class UsageScope:
-    """One attempt of a stage or a measurement, on one sample or a batch: where usage is reported to."""
+    """One attempt of a stage or measurement on one sample or batch, which receives reported usage."""
 
     # There is one for every call of a stage, so it holds no more than it must.
     __slots__ = ("items", "origin", "repeated")
 
-    def __init__(self, origin: Origin, items: Sequence[Item]) -> None:
+    def __init__(self, origin: Origin, items: Sequence[Billable]) -> None:
         self.origin = origin
         self.items = items
-        """The samples that share what is reported."""
+        """Samples that share the reported usage."""
         self.repeated = False
-        """There was another attempt, so what was spent in this one was spent in vain."""
+        """True if another attempt followed, so that the costs of this one were spent in vain."""
 
     @property
     def kind(self) -> Spender:
@@ -158,29 +239,30 @@ class UsageScope:
         return self.origin.name
 
     def record(self, usage: Usage) -> None:
-        """Take up what was used. Called once for each report, in the context of whoever reported it; `usage.amount` is
-        set where a price is known.
-        """
+        """Book usage. Called once per report, in the reporter's context; `usage.amount` is set if a price is known."""
         self.origin.costs.add(self, usage)
 
-    def again(self, items: Sequence[Item]) -> UsageScope:
-        """The attempt that repeats this one."""
+    def again(self, items: Sequence[Billable]) -> UsageScope:
+        """Return the scope of the attempt that repeats this one."""
         return UsageScope(self.origin, items)
 
+
+PendingCosts = dict[tuple[UsageScope, str, str | None], CostTotals]
+"""Costs of a sample that has not settled, by attempt, provider and model."""
 
 _scope: ContextVar[UsageScope | None] = ContextVar("forge_usage", default=None)
 
 enter = _scope.set
-"""Report to this scope in the current context from now on."""
+"""Enter a scope: from now on, usage in the current context is reported to it."""
 
 
 current = _scope.get
-"""The scope that usage is reported to here; None outside of stages and measurements."""
+"""Return the scope that usage is reported to; None outside of stages and measurements."""
 
 
 @contextmanager
-def reported_to(scope: UsageScope) -> Iterator[None]:
-    """Report to a scope inside the block."""
+def reporting_to(scope: UsageScope) -> Iterator[None]:
+    """Report usage to a scope inside the block."""
     token = _scope.set(scope)
     try:
         yield
@@ -188,23 +270,23 @@ def reported_to(scope: UsageScope) -> Iterator[None]:
         _scope.reset(token)
 
 
-def attempt_again() -> None:
-    """The current attempt failed and is repeated: what is reported from now on belongs to the next one."""
+def begin_retry() -> None:
+    """Begin the next attempt after a failed one: it receives the usage reported from now on."""
     scope = _scope.get()
     if scope is not None:
         scope.repeated = True
         _scope.set(scope.again(scope.items))
 
 
-def only_for(items: Sequence[Item]) -> None:
-    """Only these samples of the batch share what is reported from now on."""
+def narrow_to(items: Sequence[Billable]) -> None:
+    """Narrow the scope: only these samples of the batch share the usage reported from now on."""
     scope = _scope.get()
     if scope is not None:
         _scope.set(scope.again(items))
 
 
-def one_by_one(items: Sequence[Item]) -> Iterator[Item]:
-    """The current attempt of a batch failed and is repeated with each of its samples alone."""
+def retry_each(items: Sequence[B]) -> Iterator[B]:
+    """Yield the samples of a failed batch to repeat them alone, each in a scope of its own."""
     scope = _scope.get()
     if scope is None:
         yield from items
@@ -217,8 +299,9 @@ def one_by_one(items: Sequence[Item]) -> Iterator[Item]:
 
 @contextmanager
 def counting(provider: str, function: Callable[[Any], Any]) -> Iterator[Callable[[Any], Any]]:
-    """Around an attempt that calls the function, sync or async: it is one call of the provider's API, unless calls of
-    it are reported by hand before the attempt ends.
+    """Count an attempt as one call of the provider's API, unless usage of it is reported before the attempt ends.
+
+    Yields the function to call in place of the given one, sync or async.
     """
     scope = _scope.get()
     if scope is None:

@@ -1,82 +1,34 @@
-"""The dead-letter queue: samples that failed, with what is needed to look at them and to run them again."""
+"""The dead-letter queue: failed samples, with all that is needed to inspect and replay them."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .errors import NotReplayableError
-from .sample import Sample, SampleStatus
-from .serializer import Serializer, digest_of
+from ..errors import NotReplayableError
+from ..pipeline.failure import FailureSource
+from ..pipeline.sample import Sample, SampleStatus
+from ..pipeline.serializer import Serializer, digest_of
+from .records import DeadLetter, SampleRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from decimal import Decimal
 
-    from .storage import DeadLetterKey, SQLStorage, WriteResult
+    from .records import DeadLetterKey, WriteResult
+    from .sql import SQLStorage
 
 logger = logging.getLogger(__name__)
 
 
-class FailureSource(StrEnum):
-    """Where a sample failed."""
-
-    STAGE = "stage"
-    MEASUREMENT = "measurement"
-    STORAGE = "storage"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """One failed sample. There is at most one for a sample id: a newer failure replaces the older one."""
-
-    pipeline: str
-    sample_id: str
-    source: FailureSource
-    where: str
-    """The stage's name, the measurement's key, or the storage's backend."""
-    error_type: str
-    message: str
-    attempts: int
-    time: float
-    """Unix time of the failure."""
-    data: bytes | None
-    """The sample's data as the source gave it or the stage derived it, serialised; None if that failed."""
-    run_id: str = ""
-    pipeline_id: str = ""
-    parent: str | None = None
-    derived_by: str | None = None
-    """The stage that split this sample from its parent: a replay goes on behind it."""
-    input_digest: str | None = None
-    digest: str | None = None
-    """Of the data as it was measured: what `values` belong to."""
-    carrier: Mapping[str, str] = field(default_factory=dict)
-    """What `enqueue` was given: strings for somebody else, such as a trace context."""
-    values: Mapping[tuple[str, str], bytes] = field(default_factory=dict, compare=False)
-    """What was measured before it failed, serialised, by (key, version). Goes to the sample's cached values,
-    and is not part of the entry when that is read again."""
-    costs: Mapping[tuple[str, str], Decimal] = field(default_factory=dict, compare=False)
-    """What computing the values cost, in the same way."""
-
-    @property
-    def replayable(self) -> bool:
-        return self.data is not None
-
-    def with_carrier(self, carrier: Mapping[str, str]) -> DeadLetter:
-        return dataclasses.replace(self, carrier=dict(carrier))
-
-
 @dataclass(frozen=True, slots=True)
 class DeadLetterSnapshot:
-    """How many dead letters a pipeline has."""
+    """Counts of a pipeline's dead letters."""
 
     depth: Mapping[tuple[FailureSource, str], int] = field(default_factory=lambda: MappingProxyType({}))
-    """By (source, where). A place that was emptied stays, with 0."""
+    """Numbers by (source, where). Places that were emptied stay, with 0."""
     oldest: float | None = None
     """Unix time of the oldest entry."""
 
@@ -99,9 +51,6 @@ class DeadLetterQueue:
 
         A carrier replaces the entry's own. Errors are those of `SQLStorage.write`.
         """
-        # The storage needs DeadLetter, so it can only be imported after this module.
-        from .storage import SampleRecord  # noqa: PLC0415
-
         if carrier is not None:
             entry = entry.with_carrier(carrier)
         record = SampleRecord(
@@ -126,15 +75,15 @@ class DeadLetterQueue:
     def list(
         self, *, where: str | None = None, error_type: str | None = None, limit: int | None = None
     ) -> list[DeadLetter]:
-        """The entries, the oldest first; if asked, only those of one place or one class of error."""
+        """Return the entries, the oldest first; optionally only those of one place or class of error."""
         return self.storage.dead_letters(self.pipeline, where=where, error_type=error_type, limit=limit)
 
     def get(self, sample_id: str) -> DeadLetter | None:
-        """The entry of a sample, if it has one."""
+        """Return the entry of a sample, if it has one."""
         return next(iter(self.storage.dead_letters(self.pipeline, ids=[sample_id])), None)
 
     def replay(self, entry: DeadLetter) -> Sample:
-        """Take an entry up again: its sample, with the data as the source gave it or the stage derived it.
+        """Return an entry's sample for a replay, with the data as the source gave it or the stage derived it.
 
         The entry stays until the sample's success is stored.
 
@@ -160,7 +109,7 @@ class DeadLetterQueue:
         )
 
     def drop(self, sample_ids: Iterable[str]) -> Sequence[DeadLetter]:
-        """Give entries up: they are removed and returned.
+        """Remove entries, and return them.
 
         Their samples keep the status `dlq`, so the next run tries them again.
         """
@@ -175,7 +124,7 @@ class DeadLetterQueue:
             self._count(removed=entries)
 
     def snapshot(self) -> DeadLetterSnapshot:
-        """The numbers of the last `refresh`, and what was changed here since; never waits, never reads."""
+        """Return the numbers of the last `refresh`, with changes made here since; never waits, never reads."""
         return self._snapshot
 
     def refresh(self) -> DeadLetterSnapshot:

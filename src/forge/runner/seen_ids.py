@@ -1,4 +1,4 @@
-"""Which sample ids a run has seen."""
+"""The sample ids that a run has seen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ IN_MEMORY = 100_000
 
 
 class SeenIds:
-    """A set of ids that does not fill the memory: what is more than `IN_MEMORY` goes to a temporary file."""
+    """A set of ids with bounded memory: beyond `IN_MEMORY`, ids go to a temporary file."""
 
     def __init__(self, in_memory: int = IN_MEMORY) -> None:
         self._lock = threading.Lock()
@@ -18,7 +18,7 @@ class SeenIds:
         self._file: sqlite3.Connection | None = None
 
     def add(self, sample_id: str) -> bool:
-        """Add an id; says whether it is new."""
+        """Add an id; returns True if it is new."""
         with self._lock:
             if sample_id in self._ids:
                 return False
@@ -35,7 +35,7 @@ class SeenIds:
             return self._file.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 1
 
     def close(self) -> None:
-        """Forget all of them."""
+        """Forget all ids."""
         with self._lock:
             self._ids.clear()
             if self._file is not None:

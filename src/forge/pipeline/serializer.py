@@ -1,4 +1,4 @@
-"""How data becomes bytes, for storage and for digests."""
+"""Serialisation of data, for storage and digests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
-from .errors import SerializationError
+from ..errors import SerializationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 _TAG = "$type"
 _VALUE = "value"
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-"""What JSON has itself."""
+"""Types that JSON has itself."""
 _STRINGS = frozenset({str})
 _write = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 class Serializer(Protocol):
-    """What `Pipeline(serializer=)` takes. Equal data must give equal bytes."""
+    """Protocol of `Pipeline(serializer=)`. Equal data must give equal bytes."""
 
     def dumps(self, data: Any) -> bytes:
         """Raises: SerializationError."""
@@ -39,7 +39,7 @@ class JSONSerializer:
     """
 
     def dumps(self, data: Any) -> bytes:
-        """UTF-8 JSON with sorted keys.
+        """Return UTF-8 JSON with sorted keys.
 
         Raises:
             SerializationError: naming the type that has no representation, and where it stands.
@@ -52,7 +52,7 @@ class JSONSerializer:
             raise SerializationError(f"data cannot be written as JSON: {error}") from error
 
     def loads(self, data: bytes) -> Any:
-        """What `dumps` was given.
+        """Return the data that `dumps` was given.
 
         Raises:
             SerializationError: for bytes that `dumps` did not write.
@@ -64,7 +64,7 @@ class JSONSerializer:
 
 
 def content_of(serializer: Serializer, data: Any) -> bytes:
-    """The bytes of data, as its own copy where the serializer returns a buffer that it may fill again.
+    """Serialise data to bytes, copied if the serializer returns a buffer that it may reuse.
 
     Raises:
         TypeError: the serializer returned something else than bytes.
@@ -79,7 +79,7 @@ def content_of(serializer: Serializer, data: Any) -> bytes:
 
 
 def digest_of(data: bytes) -> str:
-    """SHA-256, in hex."""
+    """Return the SHA-256, in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -119,7 +119,7 @@ def _encode(value: Any, path: str) -> Any:
 
 
 def _canonical(encoded: Any) -> str:
-    """An order for what has none of its own, so that equal data gives equal bytes."""
+    """Sort key for data without an order of its own, so that equal data gives equal bytes."""
     return json.dumps(encoded, sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""The description of a pipeline; nothing here runs."""
+"""Pipelines: their parts, prices and storage under one name. Nothing here runs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .dead_letters import DeadLetterQueue
+from .costs.prices import Prices
 from .errors import ConfigurationError
-from .measurement import Measurement, in_dependency_order
-from .money import to_money
-from .prices import Prices
-from .serializer import JSONSerializer, Serializer
-from .stages import Stage
+from .pipeline.measurement import Measurement, in_dependency_order
+from .pipeline.serializer import JSONSerializer, Serializer
+from .pipeline.stages import Stage
+from .storage.dead_letters import DeadLetterQueue
+from .support.money import to_money
 
 if TYPE_CHECKING:
     from .storage import ArtifactStore, SQLStorage
@@ -101,7 +101,7 @@ class Pipeline:
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What the id is a hash of."""
+        """Names and versions of stages and measurements, from which the id is derived."""
         return {
             "name": self.name,
             "stages": [[stage.name, stage.version] for stage in self.stages],
@@ -120,7 +120,7 @@ class Pipeline:
         return self._dead_letters
 
     def claim_source(self) -> bool:
-        """For a source that can be read once: whether this is the first run to ask."""
+        """Claim a source that can be read once; returns True for the first run only."""
         first = not self._source_claimed
         self._source_claimed = True
         return first
@@ -152,7 +152,7 @@ def _budget(what: str, given: Decimal | float | None) -> Decimal | None:
 
 
 def _hint(part: Any) -> str:
-    """What to do about something that is in the place of a stage or a measurement."""
+    """Return a hint about a part that is neither a stage nor a measurement."""
     if isinstance(part, type) and issubclass(part, Stage | Measurement):
         return " (make an instance of it)"
     return " (decorate it with @stage)" if callable(part) else ""

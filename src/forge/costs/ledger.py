@@ -1,4 +1,4 @@
-"""The costs of a run while it goes on: what was spent is kept for a sample until that settles."""
+"""The cost ledger of a run in progress: costs are kept with a sample until it settles."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..costs import Charge, CostSummary, Spent, Use
 from ..errors import BudgetReached
-from ..money import MONEY, ZERO, plain, total
-from ..sample import SampleOutcome
-from ..usage import Spender, Usage, UsageScope
+from ..pipeline.sample import SampleOutcome
+from ..support.money import MONEY, ZERO, plain, total
+from .summary import Charge, CostSummary, Use
+from .usage import Billable, CostTotals, Spender, Usage, UsageScope
 
 if TYPE_CHECKING:
-    from ..clock import Clock
-    from ..item import Item
-    from ..prices import Prices
+    from ..support.clock import Clock
+    from .prices import Prices
 
 logger = logging.getLogger("forge")
 
@@ -35,12 +34,12 @@ _USES = {
 _Entry = tuple[UsageScope, str, str | None]
 """An attempt, the provider and the model."""
 _Key = tuple[Spender, str, str, str | None, Use]
-_Late = list[tuple["Item", Charge]]
-"""What was booked at once, because its samples had settled already."""
+_Late = list[tuple[Billable, Charge]]
+"""Charges booked at once, because their samples had settled already."""
 
 
 class CostLedger:
-    """What one run spent. The run's lock guards it, because it belongs to what is said about a sample."""
+    """The cost ledger of one run, guarded by the run's lock: costs and outcomes of samples change together."""
 
     def __init__(
         self,
@@ -49,23 +48,23 @@ class CostLedger:
         clock: Clock,
         lock: threading.Lock,
         max_cost: Decimal | None,
-        settled_late: Callable[[Item, Sequence[Charge]], None],
+        settled_late: Callable[[Any, Sequence[Charge]], None],
     ) -> None:
         self._prices = prices
         self._clock = clock
         self._lock = lock
         self._max_cost = max_cost
         self._spent = ZERO
-        self._booked: defaultdict[_Key, Spent] = defaultdict(Spent)
+        self._booked: defaultdict[_Key, CostTotals] = defaultdict(CostTotals)
         self._saved: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
         self._unpriced: set[tuple[str, str | None]] = set()
         self._calls: dict[UsageScope, str] = {}
-        """Attempts under way that are a call of this provider, as long as nothing else says so."""
+        """Attempts in progress that count as one call of this provider, unless usage is reported in them."""
         self._closed = False
         self._settled_late = settled_late
 
     def priced(self, usage: Usage) -> Usage:
-        """The usage with its amount, if a price is known; otherwise there is one warning for each model."""
+        """Return the usage with its amount, if a price is known; log one warning for each model without a price."""
         if usage.amount is not None:
             return usage
         amount = self._prices.amount(usage, self._clock.time())
@@ -79,7 +78,7 @@ class CostLedger:
         return usage
 
     def add(self, scope: UsageScope, usage: Usage) -> None:
-        """Take up what was reported, for the samples of the scope."""
+        """Book reported usage for the samples of the scope."""
         with self._lock:
             if usage.calls and self._calls.get(scope) == usage.provider:
                 del self._calls[scope]
@@ -92,17 +91,17 @@ class CostLedger:
             self._settled_late(item, [charge])
 
     def begin_call(self, scope: UsageScope, provider: str) -> None:
-        """An attempt begins that is a call of a provider's API."""
+        """Note that the attempt counts as a call of this provider's API."""
         with self._lock:
             self._calls[scope] = provider
 
     def end_call(self, scope: UsageScope) -> bool:
-        """The attempt has ended; whether its call is still to be counted."""
+        """Note that the attempt has ended; returns True if its call is still to be counted."""
         with self._lock:
             return self._calls.pop(scope, None) is not None
 
     def count_calls(self) -> None:
-        """Count the calls that are under way when the run ends."""
+        """Count the calls in progress when the run ends."""
         with self._lock:
             calls, self._calls = self._calls, {}
         for scope, provider in calls.items():
@@ -110,7 +109,7 @@ class CostLedger:
 
     @property
     def budget_reached(self) -> BudgetReached | None:
-        """Says that there is nothing left to spend, where that is so."""
+        """The error for a budget that is used up; None while something is left, or without a budget."""
         if self._max_cost is None or self._spent < self._max_cost:
             return None
         return BudgetReached(
@@ -120,36 +119,36 @@ class CostLedger:
 
     # What follows is called with the lock held.
 
-    def hand_down(self, parent: Item, children: Sequence[Item]) -> None:
-        """A sample was split: what was spent on it, and what will be reported late, is shared by its children."""
+    def split(self, parent: Billable, children: Sequence[Billable]) -> None:
+        """Share the costs of a split sample, and usage that is reported late, among its children."""
         parent.heirs = children
-        spending, parent.spending = parent.spending, None
-        for key, spent in (spending or {}).items():
+        pending_costs, parent.pending_costs = parent.pending_costs, None
+        for key, spent in (pending_costs or {}).items():
             self._share(children, key, spent, [])
 
-    def settle(self, item: Item, outcome: SampleOutcome) -> Sequence[Charge]:
-        """Book what was spent on a sample that settles."""
-        spending, item.spending = item.spending, None
-        return [self._book(item, outcome, key, spent) for key, spent in (spending or {}).items()]
+    def settle(self, item: Billable, outcome: SampleOutcome) -> Sequence[Charge]:
+        """Book the costs of a sample that settles."""
+        pending_costs, item.pending_costs = item.pending_costs, None
+        return [self._book(item, outcome, key, spent) for key, spent in (pending_costs or {}).items()]
 
-    def spent_on(self, item: Item, measurement: str) -> Decimal:
-        """What computing a measurement cost, without attempts that were repeated."""
+    def spent_on(self, item: Billable, measurement: str) -> Decimal:
+        """Return the cost of computing a measurement, without attempts that were repeated."""
         return total(
             spent.amount
-            for (scope, _, _), spent in (item.spending or {}).items()
+            for (scope, _, _), spent in (item.pending_costs or {}).items()
             if scope.kind is Spender.MEASUREMENT and scope.name == measurement and not scope.repeated
         )
 
     def save(self, measurement: str, amount: Decimal) -> None:
-        """A cached value made a call unnecessary that would have cost so much."""
+        """Count the cost that a cached value has saved."""
         self._saved[measurement] = MONEY.add(self._saved[measurement], amount)
 
     def close(self) -> None:
-        """The run's account is made: nothing is counted any more."""
+        """Close the ledger: usage reported later is not counted."""
         self._closed = True
 
     def summary(self, ready: int) -> CostSummary:
-        """What was booked."""
+        """Return the summary of everything booked."""
         return CostSummary(
             charges=[_charge(key, spent) for key, spent in sorted(self._booked.items(), key=_order)],
             saved=dict(sorted(self._saved.items())),
@@ -167,25 +166,25 @@ class CostLedger:
             self._share(scope.items, key, _sum(usage), late)
         return late
 
-    def _share(self, items: Sequence[Item], key: _Entry, spent: Spent, late: _Late) -> None:
+    def _share(self, items: Sequence[Billable], key: _Entry, spent: CostTotals, late: _Late) -> None:
         for item, share in zip(items, spent.shared(len(items)), strict=True):
             if share.calls or share.input_tokens or share.output_tokens or share.amount:
                 self._put(item, key, share, late)
 
-    def _put(self, item: Item, key: _Entry, used: Usage | Spent, late: _Late) -> None:
+    def _put(self, item: Billable, key: _Entry, used: Usage | CostTotals, late: _Late) -> None:
         if item.heirs:
             self._share(item.heirs, key, _sum(used), late)
         elif item.outcome is not None:
             late.append((item, self._book(item, item.outcome, key, _sum(used))))
         else:
-            if item.spending is None:
-                item.spending = {}
-            spent = item.spending.get(key)
+            if item.pending_costs is None:
+                item.pending_costs = {}
+            spent = item.pending_costs.get(key)
             if spent is None:
-                spent = item.spending[key] = Spent()
+                spent = item.pending_costs[key] = CostTotals()
             spent.add(used)
 
-    def _book(self, item: Item, outcome: SampleOutcome, key: _Entry, spent: Spent) -> Charge:
+    def _book(self, item: Billable, outcome: SampleOutcome, key: _Entry, spent: CostTotals) -> Charge:
         scope, provider, model = key
         use = Use.REPEATED if item.was_ready else Use.RETRIED if scope.repeated else _USES[outcome]
         booked = (scope.kind, scope.name, provider, model, use)
@@ -193,13 +192,13 @@ class CostLedger:
         return _charge(booked, spent)
 
 
-def _sum(used: Usage | Spent) -> Spent:
-    spent = Spent()
+def _sum(used: Usage | CostTotals) -> CostTotals:
+    spent = CostTotals()
     spent.add(used)
     return spent
 
 
-def _charge(key: _Key, spent: Spent) -> Charge:
+def _charge(key: _Key, spent: CostTotals) -> Charge:
     kind, name, provider, model, use = key
     return Charge(
         kind=kind,
@@ -216,6 +215,6 @@ def _charge(key: _Key, spent: Spent) -> Charge:
     )
 
 
-def _order(booked: tuple[_Key, Spent]) -> tuple[str, ...]:
+def _order(booked: tuple[_Key, CostTotals]) -> tuple[str, ...]:
     kind, name, provider, model, use = booked[0]
     return kind, name, provider, model or "", use

@@ -1,4 +1,4 @@
-"""Time as the pipelines see it, so that a test can bring its own."""
+"""Clocks, so that a test can bring its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Clock(Protocol):
         """A reading that never goes back; only differences mean something."""
 
     def wait(self, stop: threading.Event, seconds: float) -> bool:
-        """Wait, at most until `stop` is set; says whether it is set."""
+        """Wait, at most until `stop` is set; returns True if it is set."""
 
     async def wait_async(self, seconds: float) -> None:
         """Wait on the event loop; ended early by cancelling the task."""

@@ -1,4 +1,4 @@
-"""What API calls cost: a table of one's own first, then the public prices that `genai-prices` knows."""
+"""Prices of API calls: the user's own table first, then the public prices of `genai-prices`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigurationError
-from .money import MONEY, ZERO, rounded, to_money
+from ..errors import ConfigurationError
+from ..support.money import MONEY, ZERO, rounded, to_money
 
 if TYPE_CHECKING:
     from .usage import Usage
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("forge")
 
 VARIABLE = "FORGE_PRICES"
-"""Names the file with the table of one's own."""
+"""Environment variable with the path of the user's own table."""
 
 _KEYS = {
     "provider": "provider",
@@ -35,7 +35,7 @@ _KEYS = {
     "from": "valid_from",
     "until": "valid_until",
 }
-"""The keys of an entry in a file, and what they are called here."""
+"""Keys of an entry in a file, and the attributes of `Price` that they set."""
 
 _PUBLIC_NAMES = {
     "azure.ai.inference": "azure",
@@ -43,15 +43,15 @@ _PUBLIC_NAMES = {
     "gcp.gen_ai": "google",
     "x_ai": "x-ai",
 }
-"""What `genai-prices` calls the values of `gen_ai.provider.name` that it does not take as they are, or for another."""
+"""Names in `genai-prices` for values of `gen_ai.provider.name` that it does not know, or takes for another provider."""
 
 _PRICES = ("input_price", "cached_input_price", "output_price", "call_price")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What the calls of one model cost, in US dollars. What has no price of its own costs nothing, except that cached
-    input costs what input does.
+    """The price of one model's calls, in US dollars. Parts without a price are free, except that cached input costs the
+    same as input.
 
     Raises:
         ConfigurationError: for numbers or times that make no sense.
@@ -62,12 +62,15 @@ class Price:
     model: str = "*"
     """A name, or a pattern such as `gpt-4o*`; `*` fits calls without a model as well."""
     per: Decimal = Decimal(1)
-    """The prices of tokens are for so many of them, such as 1e6."""
+    """Number of tokens that the token prices are for, such as 1e6."""
     input_price: Decimal | None = None
+    """US dollars for `per` input tokens that are not cached."""
     cached_input_price: Decimal | None = None
+    """US dollars for `per` cached input tokens; None: the same as `input_price`."""
     output_price: Decimal | None = None
+    """US dollars for `per` output tokens."""
     call_price: Decimal | None = None
-    """For one call, whatever `per` is."""
+    """US dollars for one call, whatever `per` is."""
     valid_from: datetime | None = None
     """The first moment at which the price holds; without a time zone, in UTC."""
     valid_until: datetime | None = None
@@ -100,19 +103,19 @@ class Price:
             raise ConfigurationError(f"price of {self.provider}: it ends before it begins")
 
     def fits(self, provider: str, model: str | None) -> bool:
-        """Whether it is a price of this model, at whatever time."""
+        """Return True if the price applies to this model, at any time."""
         return fnmatch.fnmatchcase(provider.lower(), self.provider) and fnmatch.fnmatchcase(
             (model or "").lower(), self.model
         )
 
     def holds(self, when: float) -> bool:
-        """Whether it is the price at this Unix time."""
+        """Return True if the price applies at this Unix time."""
         return (self.valid_from is None or self.valid_from.timestamp() <= when) and (
             self.valid_until is None or when < self.valid_until.timestamp()
         )
 
     def amount(self, usage: Usage) -> Decimal:
-        """What the usage costs."""
+        """Return the cost of the usage."""
         cached_price = self.input_price if self.cached_input_price is None else self.cached_input_price
         tokens = ZERO
         for price, number in (
@@ -129,7 +132,7 @@ class Price:
 
 
 class Prices:
-    """A table of prices, of which the first entry that fits a call counts.
+    """A table of prices. The first entry that fits a call counts.
 
     Calls that none fits are looked up in `genai-prices`, if that is installed (`pip install "forge-otel[cost]"`) and
     `public` is not False: with the prices that came with it, of the time of the call. The network is not used.
@@ -154,7 +157,7 @@ class Prices:
 
     @classmethod
     def from_environment(cls) -> Prices:
-        """The table that `FORGE_PRICES` names; an empty one if that is not set.
+        """Return the table that `FORGE_PRICES` names; an empty one if it is not set.
 
         Raises:
             ConfigurationError: as `load`.
@@ -163,7 +166,7 @@ class Prices:
         return cls.load(path) if path else cls()
 
     def amount(self, usage: Usage, when: float) -> Decimal | None:
-        """What the usage of calls made at `when` (Unix time) costs in US dollars; None where no price is known."""
+        """Return the cost in US dollars of calls made at `when` (Unix time); None if no price is known."""
         key = (usage.provider, usage.model)
         fitting = self._fitting.get(key)
         if fitting is None:

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, ClassVar
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 from .sample import Sample
-from .stages import check_settings, take_settings
+from .stages import apply_settings, check_settings
 
 
 class Measurement:
@@ -22,13 +22,19 @@ class Measurement:
     """
 
     key: str = ""
+    """Name of the value in `sample.measurements` and in the storage; unique within the pipeline, required."""
     version: str = "1"
+    """Version of the computation, part of the pipeline's id: changing it computes all values again."""
     depends_on: Sequence[str] = ()
     """Keys of measurements that come first; their values are in `sample.measurements`."""
     concurrency: int = 1
+    """Maximum number of concurrent calls."""
     timeout: float | None = None
+    """Seconds for one call; a longer one fails with `StageTimeoutError`. None: unlimited."""
     batch_size: int | None = None
+    """Maximum number of samples per call of `compute_batch`; None calls `compute` for each sample."""
     max_wait: float = 0.1
+    """Seconds that a batch waits for more samples after its first."""
 
     SETTINGS: ClassVar[tuple[str, ...]] = (
         "key",
@@ -41,12 +47,12 @@ class Measurement:
     )
 
     def __init__(self, **settings: Any) -> None:
-        """Take the settings given; the rest keeps the class's values.
+        """Apply the given settings; others keep the values of the class.
 
         Raises:
             ConfigurationError: for an unknown setting or a value out of range, naming it.
         """
-        take_settings(self, settings)
+        apply_settings(self, settings)
         what = f"measurement {type(self).__name__}"
         for name in ("key", "version"):
             value = getattr(self, name)
@@ -60,15 +66,16 @@ class Measurement:
             raise ConfigurationError(f"{what} has no {method}()")
 
     def compute(self, sample: Sample) -> Any | Awaitable[Any]:
-        """The value for one sample. An exception dead-letters the sample."""
+        """Compute the value for one sample. An exception dead-letters the sample."""
         raise NotImplementedError(f"{type(self).__name__} has no compute()")
 
     def compute_batch(self, samples: Sequence[Sample]) -> Sequence[Any] | Awaitable[Sequence[Any]]:
-        """The values for several samples, in the same order."""
+        """Compute the values for several samples, in the same order."""
         raise NotImplementedError(f"{type(self).__name__} has no compute_batch()")
 
     @property
     def is_async(self) -> bool:
+        """True if the method that computes values is a coroutine function."""
         return inspect.iscoroutinefunction(self.compute_batch if self.batch_size else self.compute)
 
     def __repr__(self) -> str:
@@ -76,7 +83,7 @@ class Measurement:
 
 
 def in_dependency_order(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
-    """The measurements, each behind those it depends on, otherwise in the order given.
+    """Sort measurements so that each follows those it depends on, otherwise in the order given.
 
     Raises:
         ConfigurationError: for a key used twice, an unknown dependency, or a cycle, which it names.

@@ -1,39 +1,28 @@
-"""A sample inside a run: the sample itself, and what the run knows about it."""
+"""Items: samples inside a run, with the run's knowledge about them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from .dead_letters import DeadLetter, FailureSource
-from .sample import Sample, SampleOutcome
+from ..pipeline.sample import Sample, SampleOutcome
 
 if TYPE_CHECKING:
-    from .costs import Spending
-    from .runner.streaming import Family
-    from .stages import Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Where and why a sample failed."""
-
-    source: FailureSource
-    where: str
-    error: BaseException
-    error_type: str
-    attempts: int = 1
+    from ..costs.usage import Billable, PendingCosts
+    from ..pipeline.failure import Failure
+    from ..pipeline.stages import Stage
+    from ..storage.records import DeadLetter
 
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Item:
-    """A sample on its way, with a context of its own.
+    """A sample in flight, with a context of its own.
 
     The context carries what belongs to this sample (a trace, for one) over threads and tasks. It is entered only by
     `Run.admit`; everything else runs in copies of it, because a context cannot be entered twice.
@@ -55,10 +44,10 @@ class Item:
         "original",
         "outcome",
         "payload",
+        "pending_costs",
         "place",
         "sample",
         "skip",
-        "spending",
         "step",
         "value_costs",
         "values",
@@ -71,41 +60,50 @@ class Item:
         self.sample = sample
         self.context = context
         self.original: bytes | None = None
-        """The data as it came, serialised: what a dead letter keeps."""
+        """Serialised data as it entered the run, kept for a dead letter."""
         self.input_digest: str | None = None
         self.payload: bytes | None = None
-        """The data as it is to be stored."""
+        """Serialised data to be stored."""
         self.dead_letter: DeadLetter | None = None
-        """The dead letter of an earlier run that this item takes up again."""
+        """Dead letter of an earlier run that is replayed."""
         self.derived_by: str | None = None
-        """The stage that split it off; None where it came from the source."""
+        """Stage that derived it; None for samples of the source."""
         self.place: tuple[int, ...] = ()
-        """Its place among those split from the same sample of the source."""
+        """Position among the samples derived from the same sample of the source."""
         self.family: Family | None = None
-        """All that came from the same sample of the source, where the order is kept."""
+        """Sample of the source with everything derived from it; None in runs that are not ordered."""
         self.step = 0
-        """The index of the step that it goes to next."""
+        """Index of the next step."""
         self.executing: Stage | None = None
         self.measured: Mapping[str, Any] = _NOTHING
         """The measured values by key. The sample that user code is handed has copies of them."""
         self.values: dict[tuple[str, str], bytes] = {}
         self.value_costs: dict[tuple[str, str], Decimal] | None = None
-        """What computing the values cost, in US dollars, where it cost something."""
+        """Costs of computing the values, in US dollars; None if there were none."""
         self.children: tuple[str, ...] = ()
         self.skip: tuple[str, str] | None = None
-        """The stage that skipped it, and the reason."""
+        """Stage that skipped it, and the reason."""
         self.failure: Failure | None = None
         self.verdict: SampleOutcome | None = None
-        """What it is to settle with, once that is stored."""
+        """Outcome it will settle with, once that is stored."""
         self.outcome: SampleOutcome | None = None
-        """What it settled with."""
+        """Outcome it settled with; None while it is in flight."""
         self.duplicate = False
         self.enqueued_at = 0.0
         self.waited = 0.0
-        """Seconds that it waited in front of the stage that it was last taken to."""
+        """Seconds waited in the queue of the last stage."""
         self.was_ready = False
-        """It had been ready before this run."""
-        self.spending: Spending | None = None
-        """What was spent on it and is not booked yet; None as long as nothing was."""
-        self.heirs: Sequence[Item] = ()
-        """What it was split into: they share what was spent on it."""
+        """True if it had been ready before this run."""
+        self.pending_costs: PendingCosts | None = None
+        """Costs that are not booked yet; None if there are none."""
+        self.heirs: Sequence[Billable] = ()
+        """Items it was split into, which share its costs."""
+
+
+@dataclass(slots=True)
+class Family:
+    """A sample of the source with everything derived from it."""
+
+    number: int
+    pending: int = 1
+    ready: list[Item] = field(default_factory=list)

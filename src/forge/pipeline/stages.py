@@ -1,4 +1,4 @@
-"""Stages: what a user writes to transform samples."""
+"""Stages, which transform samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, overload
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 from .retry import NO_RETRY, RetryPolicy
 from .sample import Sample, Skip
 
@@ -30,21 +30,23 @@ class Stage:
     version: str = "1"
     """Part of the pipeline's identity: change it when the stage's results change, and everything is redone."""
     concurrency: int = 1
-    """How many calls may run at the same time."""
+    """Maximum number of concurrent calls."""
     timeout: float | None = None
     """Seconds for one call; a longer one fails with `StageTimeoutError`, of class `timeout`."""
     retry: RetryPolicy = NO_RETRY
+    """Policy for repeating failed calls; by default each call has one attempt."""
     latency_budget: float | None = None
     """Seconds that an execution should stay below; declared for dashboards and alerts, nothing is enforced."""
     batch_size: int | None = None
-    """With it, `process_batch` is called with up to so many samples."""
+    """Maximum number of samples per call of `process_batch`; None calls `process` for each sample."""
     max_wait: float = 0.1
     """Seconds that a batch waits for more samples after its first."""
     queue_size: int | None = None
-    """How many samples may wait in front of the stage; by default enough for every slot twice, and some more while a
-    call takes less time than handing a sample over."""
+    """Maximum number of samples that wait in the stage's queue; by default two per slot, at least 16, and some more
+    while calls take less time than handing a sample over."""
     provider: str | None = None
-    """Whose API it calls, once an attempt: each attempt counts as a call. Leave it out where `usage.report` is used."""
+    """Provider whose API is called once per attempt: each attempt counts as a call. Omit it if `usage.report` is used.
+    """
 
     SETTINGS: ClassVar[tuple[str, ...]] = (
         "name",
@@ -60,12 +62,12 @@ class Stage:
     )
 
     def __init__(self, **settings: Any) -> None:
-        """Take the settings given; the rest keeps the class's values.
+        """Apply the given settings; others keep the values of the class.
 
         Raises:
             ConfigurationError: for an unknown setting or a value out of range, naming it.
         """
-        take_settings(self, settings)
+        apply_settings(self, settings)
         if not self.name:
             self.name = type(self).__name__
         self._check()
@@ -79,19 +81,20 @@ class Stage:
         raise NotImplementedError(f"{type(self).__name__} has no process_batch()")
 
     def setup(self) -> Any:
-        """Called once before a run's first sample; may be `async` where the stage is."""
+        """Set up the stage, once before a run's first sample; may be `async` if the stage is."""
 
     def close(self) -> Any:
-        """Called once after a run's last sample, whenever `setup` was called without an error."""
+        """Release resources, once after a run's last sample, if `setup` succeeded."""
 
     @property
     def is_async(self) -> bool:
+        """True if the method that processes samples is a coroutine function."""
         return inspect.iscoroutinefunction(self.process_batch if self.batch_size else self.process)
 
     @property
     def queue_limit(self) -> int:
-        """How many samples may wait in front of the stage."""
-        return self.queue_size or room_for(self)
+        """Maximum number of samples that wait in the stage's queue."""
+        return self.queue_size or default_queue_limit(self)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r})"
@@ -116,8 +119,8 @@ class Stage:
             )
 
 
-def take_settings(thing: Any, settings: Mapping[str, Any]) -> None:
-    """Set the settings given to a stage or a measurement.
+def apply_settings(thing: Any, settings: Mapping[str, Any]) -> None:
+    """Set the given settings of a stage or measurement.
 
     Raises:
         ConfigurationError: for one that it does not have.
@@ -130,8 +133,8 @@ def take_settings(thing: Any, settings: Mapping[str, Any]) -> None:
         setattr(thing, key, value)
 
 
-def room_for(thing: Any) -> int:
-    """How many samples may wait in front of a stage or a measurement that says nothing itself: every slot's, twice."""
+def default_queue_limit(thing: Any) -> int:
+    """Return the default size of a queue: two samples per slot, at least 16."""
     slots: int = thing.concurrency * (thing.batch_size or 1)
     return max(16, 2 * slots)
 

@@ -1,4 +1,4 @@
-"""The end of the line: samples are stored, and settle once that is committed."""
+"""The last step of a run: samples are stored, and settle once that is committed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..dead_letters import DeadLetter, FailureSource
-from ..item import Item
-from ..retry import message_of
-from ..sample import SampleOutcome, SampleStatus
-from ..storage.records import SampleRecord
+from ..execution.item import Item
+from ..pipeline.failure import FailureSource
+from ..pipeline.retry import message_of
+from ..pipeline.sample import SampleOutcome, SampleStatus
+from ..storage.records import DeadLetter, SampleRecord
 
 if TYPE_CHECKING:
     from ..storage import WriteResult
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("forge")
 
 _STORED = (SampleOutcome.READY, SampleOutcome.SKIPPED, SampleOutcome.SPLIT)
-"""The outcomes of which the sample's row says all; a dead letter has one of its own."""
+"""Outcomes that are stored in the sample's row alone; a dead letter has a row of its own."""
 _READY = SampleOutcome.READY  # an enum's members are found slowly
 
 
-class Settler:
-    """Stores and settles items that are through; one thread at a time."""
+class Committer:
+    """Stores and settles processed items; used by one thread at a time."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._storage = run.pipeline.storage
 
     def settle(self, items: Sequence[Item]) -> list[Item]:
-        """Write what is to be written, in one transaction, and settle; returns the items that became ready."""
+        """Store items in one transaction, and settle them; returns those that became ready."""
         for item in items:
             if item.verdict is None and (item.payload is not None or self._run.serialise(item)):
                 item.verdict = _READY
@@ -50,7 +50,7 @@ class Settler:
         return ready
 
     def _write(self, items: Sequence[Item]) -> None:
-        """Write together; if that fails, one by one, so that only what cannot be written fails."""
+        """Write items together; if that fails, one by one, so that only those fail that cannot be written."""
         if not items:
             return
         assert self._storage is not None
@@ -58,7 +58,7 @@ class Settler:
             written = self._storage.write([self._record(item) for item in items])
         except Exception as error:  # noqa: BLE001 - it becomes the failure of the samples
             if len(items) == 1:
-                self._run.failed(items[0], error, FailureSource.STORAGE, self._storage.backend)
+                self._run.fail_item(items[0], error, FailureSource.STORAGE, self._storage.backend)
                 return
             for item in items:
                 self._write([item])
@@ -68,7 +68,7 @@ class Settler:
             self._run.pipeline.dead_letters.settled(*written.superseded)
 
     def _record(self, item: Item) -> SampleRecord:
-        """What is stored of a sample that is to settle with `item.verdict`."""
+        """Return the record of an item that will settle with `item.verdict`."""
         assert item.verdict is not None
         sample = item.sample
         ready = item.verdict is _READY
@@ -118,7 +118,7 @@ class Settler:
 
     def _count(self, written: WriteResult) -> None:
         with self._run.lock:
-            counts = self._run.tally.storage
+            counts = self._run.counters.storage
             for outcome in written.outcomes:
                 counts[outcome.value] += 1
             counts["bytes_written"] += written.size

@@ -1,4 +1,4 @@
-"""The runs that have begun and not ended, in this process."""
+"""The runs in progress in this process."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .run import Run
 
-_live: weakref.WeakSet[Run] = weakref.WeakSet()
+_active: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
 def add(run: Run) -> None:
-    """A run begins. If the process ends before it does, it is closed: what it did is settled and recorded."""
-    _live.add(run)
+    """Register a run. If the process ends first, the run is closed: its samples settle, and its record is written."""
+    _active.add(run)
     # What is registered last is called first: before whatever the user's code writes to is shut down.
     atexit.unregister(_end_all)
     atexit.register(_end_all)
 
 
-remove = _live.discard
+remove = _active.discard
 
 
 def _end_all() -> None:
-    for run in list(_live):
+    for run in list(_active):
         run.close()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_live.clear)  # they are the parent's
+    os.register_at_fork(after_in_child=_active.clear)  # they are the parent's

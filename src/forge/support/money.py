@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 
 MONEY = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[DivisionByZero, InvalidOperation, Overflow])
-"""What money is computed with, whatever decimal context the calling thread has: sums below 10⁴² dollars are exact."""
+"""Decimal context for money, whatever the calling thread's is: sums below 10⁴² dollars are exact."""
 
 PLACES = 18
-"""What is finer than an attodollar is rounded; the finest price of a token there is has eleven places."""
+"""Decimal places: amounts are rounded to attodollars; the finest known price of a token has eleven places."""
 _FINEST = Decimal(1).scaleb(-PLACES)
 _MOST = Decimal(10) ** 15
 
@@ -17,7 +17,7 @@ ZERO = Decimal(0)
 
 
 def to_money(value: object) -> Decimal:
-    """A number as an amount of money; a float is taken as it is written, so 0.1 is a tenth.
+    """Convert a number to an amount of money; a float is taken as written, so 0.1 is a tenth.
 
     Raises:
         ValueError: it is no number, negative, not finite or beyond all measure.
@@ -31,14 +31,14 @@ def to_money(value: object) -> Decimal:
 
 
 def rounded(amount: Decimal) -> Decimal:
-    """The amount with no more places than money has here."""
+    """Round an amount to `PLACES`."""
     exponent = amount.as_tuple().exponent
     assert isinstance(exponent, int)  # it is finite
     return amount if exponent >= -PLACES else amount.quantize(_FINEST, context=MONEY)
 
 
 def total(amounts: Iterable[Decimal]) -> Decimal:
-    """The exact sum."""
+    """Return the exact sum."""
     added = ZERO
     for amount in amounts:
         added = MONEY.add(added, amount)
@@ -46,17 +46,17 @@ def total(amounts: Iterable[Decimal]) -> Decimal:
 
 
 def shares(number: int, count: int) -> list[int]:
-    """A whole number in `count` equal shares that add up: by the largest remainder, the first ones get one more."""
+    """Split a whole number into `count` equal shares that add up; the first ones get one more."""
     share, rest = divmod(number, count)
     return [share + 1] * rest + [share] * (count - rest)
 
 
 def money_shares(amount: Decimal, count: int) -> list[Decimal]:
-    """The same for money, shared to the last of its places."""
+    """Split an amount into `count` equal shares that add up, to the last of its places."""
     units = int(amount.scaleb(PLACES, context=MONEY))
     return [Decimal(share).scaleb(-PLACES, context=MONEY).normalize(MONEY) for share in shares(units, count)]
 
 
 def plain(amount: Decimal) -> str:
-    """An amount without exponent and without zeros at its end."""
+    """Format an amount without exponent and trailing zeros."""
     return f"{amount.normalize(MONEY):f}"

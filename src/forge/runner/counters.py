@@ -1,19 +1,19 @@
-"""The counts of a run while it goes on."""
+"""The counters of a run in progress."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
-from ..results import MeasurementOutcome, StageOutcome
-from ..sample import SampleOutcome
-from ..sketch import Sketch
+from ..execution.results import MeasurementOutcome, StageOutcome
+from ..pipeline.sample import SampleOutcome
+from ..support.percentiles import Sketch
 from .result import Ledger, MeasurementSummary, StageSummary, StorageSummary
 
 
 @dataclass(slots=True)
-class StageTally:
-    """The counts of one stage while the run goes on."""
+class StageCounters:
+    """The counters of one stage of a run in progress."""
 
     name: str
     concurrency: int
@@ -47,8 +47,8 @@ class StageTally:
 
 
 @dataclass(slots=True)
-class MeasurementTally:
-    """The counts of one measurement while the run goes on."""
+class MeasurementCounters:
+    """The counters of one measurement of a run in progress."""
 
     key: str
     version: str
@@ -67,11 +67,11 @@ class MeasurementTally:
 
 
 @dataclass(slots=True)
-class Tally:
-    """Everything that a run counts. The run's lock guards it."""
+class RunCounters:
+    """All counters of a run, guarded by the run's lock."""
 
-    stages: dict[str, StageTally]
-    measurements: dict[str, MeasurementTally]
+    stages: dict[str, StageCounters]
+    measurements: dict[str, MeasurementCounters]
     admitted: int = 0
     derived: int = 0
     active: int = 0

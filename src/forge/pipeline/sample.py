@@ -1,4 +1,4 @@
-"""What travels through a pipeline."""
+"""Samples: the data that pipelines process."""
 
 from __future__ import annotations
 
@@ -12,63 +12,74 @@ if TYPE_CHECKING:
 
 
 class SampleStatus(StrEnum):
-    """Where a sample stands; stored with it."""
+    """Position of a sample in the pipeline, stored with it."""
 
     PENDING = "pending"
-    """Not through its stages yet."""
+    """Not yet processed by all stages."""
     MEASURED = "measured"
-    """Through its stages and measurements, not stored yet."""
+    """Processed by all stages and measurements, not yet stored."""
     READY = "ready"
-    """Through everything, and stored."""
+    """Processed and stored."""
     SKIPPED = "skipped"
     """A stage returned `Skip`."""
     SPLIT = "split"
-    """A stage made several samples of it."""
+    """A stage returned several samples, which continue in its place."""
     DLQ = "dlq"
-    """It failed and lies in the dead letters."""
+    """Failed, and is stored as a dead letter."""
     FAILED = "failed"
-    """It failed and is stored nowhere."""
+    """Failed without a dead letter."""
 
 
 class SampleOutcome(StrEnum):
-    """How a sample left a run: each sample settles with exactly one of these."""
+    """Outcome of a sample in a run; each sample settles with exactly one."""
 
     __hash__ = str.__hash__  # an enum's own is written in Python, and there is a count for every sample
 
     READY = "ready"
+    """Passed all stages and measurements, and is stored."""
     SKIPPED = "skipped"
+    """A stage returned `Skip`."""
     UNCHANGED = "unchanged"
-    """An earlier run had finished it, so nothing was done."""
+    """Finished by an earlier run, so nothing was done."""
     SPLIT = "split"
+    """A stage returned several samples, which continue in its place."""
     DLQ = "dlq"
+    """Failed, and is stored as a dead letter."""
     FAILED = "failed"
+    """Failed without a dead letter: the pipeline has no storage, the id is a duplicate, or the run was cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One piece of data on its way through a pipeline. Frozen: a stage returns a new one.
+    """One unit of data in a pipeline. Frozen: a stage returns a new one.
 
     A source gives `data` and, if it knows one, an `id` by which a later run recognises the sample;
     without one the id is derived from the content. All other fields are filled in by the run.
     """
 
     data: Any
+    """The content that stages transform; any type that the pipeline's serializer can store."""
     id: str = ""
+    """Identity of the sample within its pipeline, the same in every run."""
     pipeline: str = ""
+    """Name of the pipeline."""
     measurements: Mapping[str, Any] = field(default_factory=dict)
+    """Measured values by key, filled in as measurements complete."""
     status: SampleStatus = SampleStatus.PENDING
+    """Position in the pipeline."""
     dlq_reason: str | None = None
-    """The class of the error, where the status is `dlq`."""
+    """Class of the error, if the status is `dlq`."""
     parent: str | None = None
+    """Id of the sample that this one was split from; None for samples of the source."""
     digest: str | None = None
-    """SHA-256 of the serialised data, in hex; None where it was not needed or the data cannot be serialised."""
+    """SHA-256 of the serialised data, in hex; None if it was not needed or the data cannot be serialised."""
 
     def with_data(self, data: Any) -> Sample:
-        """The same sample with other data: what most stages return."""
-        return changed(self, data=data, digest=None)
+        """Return the same sample with other data, as most stages do."""
+        return replace(self, data=data, digest=None)
 
     def child(self, key: str, data: Any) -> Sample:
-        """A sample split off from this one.
+        """Return a sample that is split off from this one.
 
         `key` tells the children of one parent apart; the child's id is `{parent id}#{key}`, so a key that is
         the same in the next run makes the child recognisable there.
@@ -79,18 +90,18 @@ class Sample:
 _SAME: Any = object()
 
 
-def unshared(sample: Sample) -> Sample:
-    """The same sample with measurements of its own, for user code that is handed it once more."""
-    return changed(sample, measurements=own_values(sample.measurements))
+def with_private_values(sample: Sample) -> Sample:
+    """Copy a sample with its measured values, for another call of user code."""
+    return replace(sample, measurements=private_copies(sample.measurements))
 
 
-def own_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of measured values, which a user may change in place."""
-    return {key: own(value) for key, value in values.items()}
+def private_copies(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy measured values, which user code may change in place."""
+    return {key: private_copy(value) for key, value in values.items()}
 
 
-def own(value: Any) -> Any:
-    """A copy of a value that nobody else can change; the value itself where it is immutable or cannot be copied."""
+def private_copy(value: Any) -> Any:
+    """Copy a value, so that nobody else can change it; immutable ones and those that cannot be copied are returned."""
     if type(value) in _IMMUTABLE:
         return value
     try:
@@ -102,7 +113,7 @@ def own(value: Any) -> Any:
 _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None)})
 
 
-def changed(
+def replace(
     sample: Sample,
     *,
     data: Any = _SAME,
@@ -111,8 +122,9 @@ def changed(
     dlq_reason: str | None = _SAME,
     digest: str | None = _SAME,
 ) -> Sample:
-    """`dataclasses.replace` in a third of its time: what that finds out at each call is known here."""
-    return made(
+    """Return a copy with other fields, in a third of the time of `dataclasses.replace`, which inspects the class each
+    time."""
+    return make_sample(
         sample.data if data is _SAME else data,
         sample.id,
         sample.pipeline,
@@ -125,12 +137,12 @@ def changed(
 
 
 class _Draft:
-    """A sample as long as it is not frozen."""
+    """A sample that is not frozen yet."""
 
     __slots__ = Sample.__slots__
 
 
-def made(  # noqa: PLR0917 - named arguments take longer
+def make_sample(  # noqa: PLR0917 - named arguments take longer
     data: Any,
     id: str,  # noqa: A002 - the field's name
     pipeline: str,
@@ -140,7 +152,7 @@ def made(  # noqa: PLR0917 - named arguments take longer
     parent: str | None,
     digest: str | None,
 ) -> Sample:
-    """`Sample(…)` in a third of its time: in a frozen dataclass, each field is set by a call of its own.
+    """Create a sample in a third of the time of `Sample(…)`: a frozen dataclass sets each field by a call of its own.
 
     It is filled in as an object of a class with the same slots, and given its own class at the end.
     """
@@ -159,9 +171,10 @@ def made(  # noqa: PLR0917 - named arguments take longer
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """What a stage returns for a sample that should not go on, and is no failure.
+    """Result of a stage for a sample that is dropped without being a failure.
 
     `reason` is counted, so keep it to a few fixed words (`duplicate`, `too short`), without ids or values.
     """
 
     reason: str
+    """Reason for skipping, counted in the record and in `forge.skip.reason`."""

@@ -1,4 +1,4 @@
-"""Samples become items of a run, and what earlier runs have done about them is found out."""
+"""Admission of samples into a run: items are created, and results of earlier runs looked up."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..dead_letters import DeadLetter, DeadLetterQueue, FailureSource
 from ..errors import DuplicateIdError, SerializationError, SourceError
-from ..item import Item
-from ..sample import Sample, SampleOutcome, SampleStatus, made
-from ..serializer import content_of, digest_of
-from ..stages import Stage
-from ..storage.records import SampleRecord
-from .seen import SeenIds
+from ..execution.item import Item
+from ..pipeline.failure import FailureSource
+from ..pipeline.sample import Sample, SampleOutcome, SampleStatus, make_sample
+from ..pipeline.serializer import content_of, digest_of
+from ..pipeline.stages import Stage
+from ..storage.dead_letters import DeadLetterQueue
+from ..storage.records import DeadLetter, SampleRecord
+from .seen_ids import SeenIds
 
 if TYPE_CHECKING:
     from .run import Run
@@ -24,7 +25,7 @@ _PENDING = SampleStatus.PENDING  # an enum's members are found slowly
 
 
 class Replayed:
-    """The samples of dead letters, as a source that says how many there are."""
+    """The samples of dead letters, as a source with a size."""
 
     def __init__(self, queue: DeadLetterQueue, entries: Sequence[DeadLetter]) -> None:
         self._queue = queue
@@ -38,8 +39,8 @@ class Replayed:
             yield self._queue.replay(entry)
 
 
-class Intake:
-    """Makes the items of one run. Without `resume` nothing counts as finished."""
+class Admission:
+    """Creates the items of one run. Without `resume`, nothing counts as finished."""
 
     def __init__(self, run: Run, *, resume: bool, replay: Sequence[DeadLetter] | None) -> None:
         self._run = run
@@ -49,10 +50,10 @@ class Intake:
         self._seen = SeenIds()
         self._unnamed = 0
         self.reads_storage = run.pipeline.storage is not None
-        """Unset where the storage was empty when the run began: then there is no need to look."""
+        """False if the storage was empty when the run began, so that lookups can be skipped."""
 
     def item(self, sample: Sample) -> Item:
-        """An item for what the source gave, or for a dead letter that is taken up again."""
+        """Create an item for a sample of the source, or for a dead letter that is replayed."""
         item = self._new(sample)
         entry = self._replay.get(item.sample.id) if self._replay is not None else None
         if entry is not None:
@@ -61,7 +62,7 @@ class Intake:
         return item
 
     def children(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
-        """The items for the samples that a stage made of one."""
+        """Create items for the samples that a stage derived from one."""
         children = []
         for index, sample in enumerate(samples):
             # A child made with `with_data` still has its parent's id.
@@ -77,11 +78,11 @@ class Intake:
         return children
 
     def replayed(self) -> Replayed:
-        """The dead letters that this run takes up again, in place of a source."""
+        """Return the dead letters that this run replays, as its source."""
         return Replayed(self._pipeline.dead_letters, list((self._replay or {}).values()))
 
     def look_up(self, items: Sequence[Item]) -> None:
-        """Find out where new items go on.
+        """Look up new items in the storage, and determine where each continues.
 
         Sets the `verdict` of those for which nothing is to be done, because their id came before in this run or an
         earlier run had finished them, and the `step` behind which a derived dead letter goes on.
@@ -90,7 +91,7 @@ class Intake:
         for item in items:
             if item.duplicate:
                 error = DuplicateIdError(f"sample id {item.sample.id!r} came twice in this run; the first one is kept")
-                self._run.failed(item, error, FailureSource.STAGE, item.derived_by or "source")
+                self._run.fail_item(item, error, FailureSource.STAGE, item.derived_by or "source")
                 item.verdict = SampleOutcome.FAILED
             elif item.dead_letter is not None:
                 self._go_on_behind(item, item.dead_letter.derived_by)
@@ -109,7 +110,7 @@ class Intake:
                 item.was_ready = record.status is not SampleStatus.SKIPPED
 
     def close(self) -> None:
-        """Forget which ids came."""
+        """Forget the ids seen."""
         self._seen.close()
 
     def _new(self, sample: Sample) -> Item:
@@ -124,7 +125,7 @@ class Intake:
                 if not isinstance(error, SerializationError):
                     logger.warning("the serializer failed on the data of sample %r: %r", sample.id, error)
         item = Item(
-            made(
+            make_sample(
                 sample.data,
                 sample.id or self._id_from(digest),
                 self._pipeline.name,
@@ -155,10 +156,10 @@ class Intake:
             item.step = names.index(stage) + 1
         else:
             error = SourceError(f"the stage {stage!r}, behind which it goes on, is not in the pipeline")
-            self._run.failed(item, error, FailureSource.STAGE, stage)
+            self._run.fail_item(item, error, FailureSource.STAGE, stage)
 
     def _finished(self, record: SampleRecord, input_digest: str | None) -> bool:
-        """Whether an earlier run left nothing to do: not for the sample, nor for any of those split from it."""
+        """Return True if an earlier run finished the sample, and all samples split from it."""
         if record.pipeline_id != self._pipeline.id or (input_digest and record.input_digest != input_digest):
             return False
         if record.status is not SampleStatus.SPLIT:

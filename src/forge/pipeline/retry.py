@@ -1,4 +1,4 @@
-"""Which errors are tried again, when, and what kind of error it was.
+"""Retry policies, and classes of errors.
 
 The classes are few on purpose: they stand on metrics. Exceptions of HTTP clients are recognised by their status
 attribute and by the names of their classes, so that none of those libraries has to be imported.
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import ConfigurationError, RunCancelled
+from ..errors import ConfigurationError, RunCancelled
 
 RATE_LIMIT = "rate_limit"
 SERVER_ERROR = "server_error"
@@ -27,7 +27,7 @@ TIMEOUT = "timeout"
 CANCELLED = "cancelled"
 
 TRANSIENT = frozenset({RATE_LIMIT, SERVER_ERROR, NETWORK_ERROR, TIMEOUT})
-"""The classes of errors that may be gone when tried again."""
+"""Classes of errors that may not occur again in another attempt."""
 
 _TIMEOUT_CLASSES = {
     ("requests", "Timeout"),
@@ -57,7 +57,7 @@ _NETWORK_ERRNOS = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHO
 
 
 def classify(error: BaseException) -> str:
-    """The class of an error: one of the constants above, or the qualified name of the exception's class.
+    """Return the class of an error: one of the constants above, or the qualified name of the exception's class.
 
     A status decides first (429, 5xx, other 4xx), then timeouts, then what failed below HTTP. Never the message.
     """
@@ -76,24 +76,24 @@ def classify(error: BaseException) -> str:
         return NETWORK_ERROR
     if isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS:
         return NETWORK_ERROR
-    return qualified_name(type(error))
+    return _class_name(type(error))
 
 
-def qualified_name(kind: type) -> str:
-    """`json.decoder.JSONDecodeError`; built-in classes stand without their module."""
+def _class_name(kind: type) -> str:
+    """Return a qualified name such as `json.decoder.JSONDecodeError`; built-in classes have no module."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def message_of(error: BaseException) -> str:
-    """What the error says. Whatever the exception's own `__str__` does, there is an answer."""
+    """Return the message of an error, even if its `__str__` fails."""
     try:
         return str(error)
     except Exception as fault:  # noqa: BLE001 - somebody else's code
-        return f"{qualified_name(type(error))}, whose message could not be read: {type(fault).__name__}"
+        return f"{_class_name(type(error))}, whose message could not be read: {type(fault).__name__}"
 
 
 def http_status(error: BaseException) -> int | None:
-    """The HTTP error status that an exception carries, if any."""
+    """Return the HTTP error status of an exception, if it has one."""
     response = _attribute(error, "response")
     if isinstance(response, Mapping):  # botocore
         metadata = response.get("ResponseMetadata")
@@ -109,7 +109,7 @@ def http_status(error: BaseException) -> int | None:
 
 
 def retry_after(error: BaseException, now: float | None = None) -> float | None:
-    """Seconds the server asked to wait (RFC 9110 `Retry-After`: seconds or a date), or None."""
+    """Return the seconds that the server asked to wait (RFC 9110 `Retry-After`: seconds or a date), or None."""
     response = _attribute(error, "response")
     if isinstance(response, Mapping):
         metadata = response.get("ResponseMetadata")
@@ -142,7 +142,7 @@ def _header(headers: Any, name: str) -> str | None:
 
 
 def _attribute(owner: Any, name: str) -> Any:
-    """An attribute, None where there is none, or where it is a property that raises."""
+    """Return an attribute; None if there is none, or it is a property that raises."""
     try:
         return getattr(owner, name, None)
     except Exception:  # noqa: BLE001 - somebody else's code
@@ -150,7 +150,7 @@ def _attribute(owner: Any, name: str) -> Any:
 
 
 def _names(thing: Any) -> set[tuple[str, str]]:
-    """The names of a thing's class and its base classes, with the packages they are from."""
+    """Return the names of an object's class and base classes, with their packages."""
     return {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(thing).__mro__}
 
 
@@ -165,7 +165,7 @@ def _transient(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and when a failed call is tried again.
+    """The number of attempts of a failing call, and the delays between them.
 
     The wait before attempt n + 1 is `initial_delay * multiplier ** (n - 1)`, at most `max_delay`, of which a random
     share of `jitter` (0 to 1) is taken away so that many workers do not come back together. A `Retry-After` of the
@@ -176,15 +176,21 @@ class RetryPolicy:
     """
 
     max_attempts: int = 3
+    """Total number of attempts, at least 1; 1 disables retries."""
     initial_delay: float = 0.5
+    """Seconds to wait before the second attempt."""
     multiplier: float = 2.0
+    """Factor, at least 1, by which the delay grows with each further attempt."""
     max_delay: float = 30.0
+    """Upper bound of the computed delay, in seconds."""
     jitter: float = 0.5
+    """Share of the delay, 0 to 1, that is randomised."""
     max_retry_after: float = 300.0
+    """Longest `Retry-After` to honour, in seconds; the sample fails if the server asks for more."""
     retry_on: Callable[[BaseException], bool] = _transient
-    """Says whether an error is worth another attempt; by default rate limits, 5xx, network errors and timeouts."""
+    """Returns True for errors worth another attempt; by default rate limits, 5xx, network errors and timeouts."""
     random: Callable[[], float] = field(default=random.random, repr=False)
-    """Where the jitter comes from: numbers from 0 to 1."""
+    """Source of the jitter: random numbers from 0 to 1."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
@@ -202,7 +208,7 @@ class RetryPolicy:
             raise ConfigurationError(f"RetryPolicy(multiplier={self.multiplier}): must be at least 1")
 
     def delay(self, error: BaseException, attempt: int, now: float | None = None) -> float | None:
-        """Seconds to wait after the failed attempt number `attempt` (from 1), or None to give up.
+        """Return the seconds to wait after the failed attempt number `attempt` (from 1), or None to give up.
 
         `now` is the Unix time with which a `Retry-After` date is compared, by default the machine's.
         """

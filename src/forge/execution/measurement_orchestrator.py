@@ -1,33 +1,32 @@
-"""Computing measurements, unless the same was computed before."""
+"""Computing measurements that are not cached."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence, Set
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from . import usage
-from .calls import Batch, Calls, Interrupted
-from .clock import Clock, SystemClock
-from .errors import RunCancelled, StageResultError, StageStuckError
+from ..costs import usage
+from ..errors import RunCancelled, StageResultError, StageStuckError
+from ..pipeline.measurement import Measurement
+from ..pipeline.retry import CANCELLED, classify
+from ..pipeline.sample import Sample, private_copy
+from ..pipeline.serializer import JSONSerializer, content_of
+from ..support import sans_io
+from ..support.clock import Clock, SystemClock
+from ..support.money import ZERO
+from .calls import Batch, Calls, Interrupted, Payload
 from .item import Item
-from .measurement import Measurement
-from .money import ZERO
 from .results import BatchMeasurementResult, MeasurementOutcome, MeasurementResult
-from .retry import CANCELLED, classify
-from .sample import Sample, own
-from .serializer import JSONSerializer, content_of
 
 if TYPE_CHECKING:
-    from .pipeline import Pipeline
+    from ..definition import Pipeline
 
 logger = logging.getLogger("forge")
 
-Payload = Sample | tuple[Sample, ...]
-"""A sample, or those of a batch. What pairs them with values is this; the measurement gets a list of its own."""
 Outcome = tuple[Any, BaseException | None]
 """A value and None, or None and an error."""
 
@@ -49,90 +48,90 @@ class MeasurementOrchestrator:
     ) -> None:
         self._pipeline = pipeline
         measurements = pipeline.measurements if pipeline else ()
-        # Read once: which value is whose must not depend on what a measurement does to its own settings.
+        # Read once: a measurement may change its own settings, which must not change the keys of its values.
         self._versions = {id(each): (each.key, each.version) for each in measurements}
         self._storage = pipeline.storage if pipeline else None
         self._clock = clock or SystemClock()
         self._stop = stop or threading.Event()
-        self._calls = Calls(_take)
+        self._calls = Calls(_private_values)
         self.nothing_stored = nothing_stored
-        """Set where the storage was empty when the run began: then there is no need to look."""
+        """True if the storage was empty when the run began, so that lookups can be skipped."""
         self.costs_stored = False
-        """Set where the storage knows what computing some of its values cost."""
+        """True if the storage has costs of cached values."""
 
     def measure(self, measurement: Measurement, sample: Sample) -> MeasurementResult:
-        """The value of a sync measurement for one sample, cached or computed.
+        """Return the value of a sync measurement for one sample, cached or computed.
 
         Raises:
             StageStuckError: the measurement has a timeout, and no slot left.
-            KeyboardInterrupt, SystemExit: the measurement raised it.
+            KeyboardInterrupt, SystemExit: raised by the measurement.
         """
-        cached = self._cached(measurement, [sample])
-        if sample.id in cached:
-            return cached[sample.id]
-        started = self._clock.monotonic()
-        outcome = self._compute(measurement, measurement.compute, sample)
-        try:
-            return self._result(outcome, self._clock.monotonic() - started)
-        finally:
-            del outcome  # or an error in it, whose traceback leads to this frame, would keep itself alive
+        return sans_io.run(self._measure(measurement, sample), self._perform)
 
     async def measure_async(self, measurement: Measurement, sample: Sample) -> MeasurementResult:
-        """The same for an async measurement; an interrupt is in the result's `error`."""
-        cached = await self._cached_async(measurement, [sample])
-        if sample.id in cached:
-            return cached[sample.id]
-        started = self._clock.monotonic()
-        outcome = await self._compute_async(measurement, measurement.compute, sample)
-        return self._result(outcome, self._clock.monotonic() - started)
+        """Return the value of an async measurement for one sample; an interrupt is in the result's `error`."""
+        return await sans_io.run_async(self._measure(measurement, sample), self._perform_async)
 
     def measure_batch(self, measurement: Measurement, items: Sequence[Item]) -> BatchMeasurementResult:
-        """The values of a sync measurement for several samples. If computing them together fails, each is computed
-        alone, so that one bad sample fails alone.
+        """Return the values of a sync measurement for several samples.
+
+        If computing them together fails, each is computed alone, so that one bad sample fails alone.
+
+        Raises:
+            StageStuckError, KeyboardInterrupt, SystemExit: as for `measure`.
         """
-        samples = tuple(item.sample for item in items)
-        cached = self._cached(measurement, samples)
-        to_do = [item for item in items if item.sample.id not in cached]
-        started = self._clock.monotonic()
-        outcomes: list[Outcome] = []
-        if to_do:
-            usage.only_for(to_do)
-            missing = tuple(item.sample for item in to_do)
-            together = self._compute(measurement, measurement.compute_batch, missing)
-            outcomes = _each(together, len(missing))
-            if _repeat_alone(together, missing):
-                outcomes = [
-                    _each(self._compute(measurement, measurement.compute_batch, (item.sample,)), 1)[0]
-                    for item in usage.one_by_one(to_do)
-                ]
-        return self._batch_result(samples, cached, outcomes, self._clock.monotonic() - started)
+        return sans_io.run(self._measure_batch(measurement, items), self._perform)
 
     async def measure_batch_async(self, measurement: Measurement, items: Sequence[Item]) -> BatchMeasurementResult:
-        """The same for an async measurement."""
-        samples = tuple(item.sample for item in items)
-        cached = await self._cached_async(measurement, samples)
-        to_do = [item for item in items if item.sample.id not in cached]
-        started = self._clock.monotonic()
-        outcomes: list[Outcome] = []
-        if to_do:
-            usage.only_for(to_do)
-            missing = tuple(item.sample for item in to_do)
-            together = await self._compute_async(measurement, measurement.compute_batch, missing)
-            outcomes = _each(together, len(missing))
-            if _repeat_alone(together, missing):
-                outcomes = [
-                    _each(await self._compute_async(measurement, measurement.compute_batch, (item.sample,)), 1)[0]
-                    for item in usage.one_by_one(to_do)
-                ]
-        return self._batch_result(samples, cached, outcomes, self._clock.monotonic() - started)
+        """Return the values of an async measurement for several samples, computed alone if that fails together."""
+        return await sans_io.run_async(self._measure_batch(measurement, items), self._perform_async)
 
     def close(self) -> None:
-        """Let go of the threads that calls with a timeout were made on."""
+        """End the threads that ran calls with a timeout."""
         self._calls.close()
 
-    def _compute(self, measurement: Measurement, function: Any, payload: Payload) -> Outcome:
+    # The logic of measuring, for both kinds of measurements. It yields lookups in the storage, and computations.
+
+    def _measure(self, measurement: Measurement, sample: Sample) -> _Steps[MeasurementResult]:
+        if self._is_cacheable(sample):
+            cached = yield _Lookup(measurement, (sample,))
+            if sample.id in cached:
+                result: MeasurementResult = cached[sample.id]
+                return result
+        started = self._clock.monotonic()
+        outcome = yield measurement, measurement.compute, sample
+        return self._result(outcome, self._clock.monotonic() - started)
+
+    def _measure_batch(self, measurement: Measurement, items: Sequence[Item]) -> _Steps[BatchMeasurementResult]:
+        samples = tuple(item.sample for item in items)
+        cacheable = tuple(filter(self._is_cacheable, samples))
+        cached: Mapping[str, MeasurementResult] = (yield _Lookup(measurement, cacheable)) if cacheable else {}
+        missing = [item for item in items if item.sample.id not in cached]
+        started = self._clock.monotonic()
+        outcomes: list[Outcome] = []
+        if missing:
+            usage.narrow_to(missing)
+            compute = measurement.compute_batch
+            values, error = yield measurement, compute, tuple(item.sample for item in missing)
+            if error is None:
+                outcomes = [(value, None) for value in values]
+            elif len(missing) == 1 or not isinstance(error, Exception) or classify(error) == CANCELLED:
+                outcomes = [(None, error)] * len(missing)
+            else:
+                for item in usage.retry_each(missing):
+                    values, error = yield measurement, compute, (item.sample,)
+                    outcomes.append((None, error) if error is not None else (values[0], None))
+        return self._batch_result(samples, cached, outcomes, self._clock.monotonic() - started)
+
+    def _is_cacheable(self, sample: Sample) -> bool:
+        return self._storage is not None and not self.nothing_stored and bool(sample.digest)
+
+    def _perform(self, request: _Request) -> Mapping[str, MeasurementResult] | Outcome:
+        if isinstance(request, _Lookup):
+            return self._cached(*request)
         if self._stop.is_set():
             return None, RunCancelled("the run ended")
+        measurement, function, payload = request
         try:
             return self._calls.call(measurement, function, _argument(payload)), None
         except StageStuckError:
@@ -140,9 +139,12 @@ class MeasurementOrchestrator:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the result
             return None, error
 
-    async def _compute_async(self, measurement: Measurement, function: Any, payload: Payload) -> Outcome:
+    async def _perform_async(self, request: _Request) -> Mapping[str, MeasurementResult] | Outcome:
+        if isinstance(request, _Lookup):
+            return await asyncio.to_thread(self._cached, *request)
         if self._stop.is_set():
             return None, RunCancelled("the run ended")
+        measurement, function, payload = request
         try:
             return await self._calls.call_async(measurement, function, _argument(payload)), None
         except Interrupted as interrupted:
@@ -153,11 +155,9 @@ class MeasurementOrchestrator:
             return None, error
 
     def _cached(self, measurement: Measurement, samples: Sequence[Sample]) -> dict[str, MeasurementResult]:
-        if self._storage is None or self._pipeline is None or self.nothing_stored:
-            return {}
+        assert self._storage is not None
+        assert self._pipeline is not None
         pairs = [(sample.id, sample.digest) for sample in samples if sample.digest]
-        if not pairs:
-            return {}
         kept = self._versions.get(id(measurement), (measurement.key, measurement.version))
         found = self._storage.measured(self._pipeline.name, pairs, *kept)
         saved: dict[str, Decimal] = {}
@@ -171,14 +171,9 @@ class MeasurementOrchestrator:
                 logger.warning("the cached %r of sample %r cannot be read: %r", measurement.key, sample_id, error)
             else:
                 cached[sample_id] = MeasurementResult(
-                    outcome=MeasurementOutcome.CACHED, value=own(value), saved=saved.get(sample_id, ZERO)
+                    outcome=MeasurementOutcome.CACHED, value=private_copy(value), saved=saved.get(sample_id, ZERO)
                 )
         return cached
-
-    async def _cached_async(self, measurement: Measurement, samples: Sequence[Sample]) -> dict[str, MeasurementResult]:
-        if self._storage is None or self.nothing_stored:
-            return {}
-        return await asyncio.to_thread(self._cached, measurement, samples)
 
     def _result(self, outcome: Outcome, duration: float) -> MeasurementResult:
         value, error = outcome
@@ -186,7 +181,7 @@ class MeasurementOrchestrator:
         if error is None and self._storage is not None and self._pipeline is not None:
             try:
                 serializer = self._pipeline.serializer
-                handed = value if type(serializer) is JSONSerializer else own(value)
+                handed = value if type(serializer) is JSONSerializer else private_copy(value)
                 content = content_of(serializer, handed)
             except Exception as fault:  # noqa: BLE001 - the user's serializer may raise anything
                 error = fault
@@ -198,7 +193,7 @@ class MeasurementOrchestrator:
     def _batch_result(
         self,
         samples: Sequence[Sample],
-        cached: dict[str, MeasurementResult],
+        cached: Mapping[str, MeasurementResult],
         outcomes: Sequence[Outcome],
         duration: float,
     ) -> BatchMeasurementResult:
@@ -214,19 +209,32 @@ class MeasurementOrchestrator:
         )
 
 
+class _Lookup(NamedTuple):
+    """Values to look up in the storage; answered with those found, by sample id."""
+
+    measurement: Measurement
+    samples: Sequence[Sample]
+
+
+_Computation: TypeAlias = tuple[Measurement, Callable[[Any], Any], Payload]
+"""A measurement's function to call with a payload; answered with its outcome."""
+_Request: TypeAlias = _Lookup | _Computation
+_Steps: TypeAlias = Generator[_Request, Any, sans_io.Result]
+
+
 def _argument(payload: Payload) -> Sample | Batch:
-    """What the measurement is called with."""
+    """Return the argument of the measurement's function."""
     return payload if isinstance(payload, Sample) else Batch(payload)
 
 
-def _take(measurement: Measurement, argument: Sample | Batch, value: Any) -> Any:
-    """Copies of the value, or of the values of a batch: the user may keep the originals, and change them later.
+def _private_values(measurement: Measurement, argument: Sample | Batch, value: Any) -> Any:
+    """Copy the value, or the values of a batch: user code may keep the originals, and change them later.
 
     Raises:
         StageResultError: a batch has another number of values than samples, or was put into another order.
     """
     if not isinstance(argument, Batch):
-        return own(value)
+        return private_copy(value)
     many = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping | Set)
     values = tuple(value) if many else ()
     if not many or len(values) != argument.size:
@@ -240,14 +248,4 @@ def _take(measurement: Measurement, argument: Sample | Batch, value: Any) -> Any
             f"measurement {measurement.key!r} put its list of samples into another order; "
             "sort a copy, and return the values in the order in which the samples were given"
         )
-    return tuple(own(each) for each in values)
-
-
-def _each(together: Outcome, count: int) -> list[Outcome]:
-    values, error = together
-    return [(None, error)] * count if error is not None else [(value, None) for value in values]
-
-
-def _repeat_alone(together: Outcome, samples: Sequence[Sample]) -> bool:
-    error = together[1]
-    return error is not None and len(samples) > 1 and isinstance(error, Exception) and classify(error) != CANCELLED
+    return tuple(private_copy(each) for each in values)

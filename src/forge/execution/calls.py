@@ -1,4 +1,4 @@
-"""Calling the user's code: in a context of its own, and no longer than its timeout."""
+"""Calls of user code, each in a context of its own and within its timeout."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from .errors import StageStuckError, StageTimeoutError
-from .sample import Sample, unshared
+from ..errors import StageStuckError, StageTimeoutError
+from ..pipeline.sample import Sample, with_private_values
 
 
 class Limits(Protocol):
-    """What a stage and a measurement have in common here."""
+    """Limits on the calls of a stage or measurement."""
 
     @property
     def concurrency(self) -> int: ...
@@ -33,13 +33,13 @@ class Batch(list[Sample]):
     __slots__ = ("_given", "_sorted")
 
     def __init__(self, samples: Sequence[Sample]) -> None:
-        self._given = tuple(map(unshared, samples))
+        self._given = tuple(map(with_private_values, samples))
         self._sorted = False
         super().__init__(self._given)
 
     @property
     def size(self) -> int:
-        """How many samples were given."""
+        """Number of samples given."""
         return len(self._given)
 
     @property
@@ -62,6 +62,10 @@ class Batch(list[Sample]):
 
     def __reduce__(self) -> tuple[type[list[Sample]], tuple[list[Sample]]]:
         return list, (list(self),)  # another process gets a plain list
+
+
+Payload = Sample | tuple[Sample, ...]
+"""A sample, or those of a batch: what pairs samples with results. User code gets a `Batch` of its own."""
 
 
 class Calls:
@@ -93,7 +97,7 @@ class Calls:
         return slots.call(lambda: take(what, argument, run(function, argument)))
 
     def close(self) -> None:
-        """Let the threads go that calls with a timeout ran on; those that are still busy go when they return."""
+        """End the threads that ran calls with a timeout; busy ones end when their call returns."""
         with self._lock:
             for slots in self._slots.values():
                 slots.close()
@@ -139,13 +143,13 @@ async def guarded(function: Callable[..., Awaitable[Any]], *arguments: Any) -> A
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Look at an abandoned task's exception, so that asyncio does not complain that nobody did."""
+    """Retrieve an abandoned task's exception, so that asyncio does not log that nobody did."""
     if not task.cancelled():
         task.exception()
 
 
 class _Slots:
-    """The calls of one sync function with a timeout: `concurrency` slots, each held until its call has returned.
+    """Calls of one sync function with a timeout: `concurrency` slots, each held until its call has returned.
 
     The threads are daemons, unlike those of `concurrent.futures`: a call that never returns must not keep the
     process from ending.

@@ -1,4 +1,4 @@
-"""What the seams of a run return: everything that an observer from outside needs to know."""
+"""Results of the seams: all that an observer needs to know."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from .money import ZERO
-from .sample import Sample
+from ..pipeline.sample import Sample
+from ..support.money import ZERO
 
 
 class StageOutcome(StrEnum):
-    """How an execution of a stage ended, for one sample."""
+    """Outcome of a stage's execution for one sample."""
 
     __hash__ = str.__hash__  # an enum's own is written in Python, and there is a count for every call
 
     SUCCESS = "success"
+    """Returned one or several samples."""
     SKIP = "skip"
+    """Returned `Skip`."""
     ERROR = "error"
+    """Failed after all attempts."""
     CANCELLED = "cancelled"
+    """Abandoned because the run ended."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Verdict:
-    """What a stage said about one sample, after all attempts."""
+    """Result of a stage for one sample, after all attempts."""
 
     # Not frozen, because there is one for every call of a stage, and a frozen one takes four times as long to make.
 
@@ -45,7 +49,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchVerdict:
-    """The verdicts of a batch, one for each sample in order, and what the batch as a whole took.
+    """Results of a stage for a batch: one verdict per sample, in order, and the attempts and seconds of the batch.
 
     Attempts and seconds stand here once; the verdicts inside carry none of their own.
     """
@@ -57,16 +61,21 @@ class BatchVerdict:
 
 
 class MeasurementOutcome(StrEnum):
+    """Outcome of a measurement for one sample."""
+
     __hash__ = str.__hash__  # as above
 
     COMPUTED = "computed"
+    """Computed in this run."""
     CACHED = "cached"
+    """Read from the storage."""
     ERROR = "error"
+    """Failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasurementResult:
-    """What a measurement gave for one sample."""
+    """Result of a measurement for one sample."""
 
     outcome: MeasurementOutcome
     value: Any = None
@@ -82,17 +91,11 @@ class MeasurementResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchMeasurementResult:
-    """The results of a batch, one for each sample in order. Only what was not cached was computed."""
+    """Results of a measurement for a batch, one per sample, in order. Only what was not cached was computed."""
 
     results: Sequence[MeasurementResult]
     computed: int
-    """How many samples `compute_batch` was given."""
+    """Number of samples passed to `compute_batch`."""
     duration: float
     error: BaseException | None = None
     error_type: str | None = None
-
-
-class RunOutcome(StrEnum):
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"

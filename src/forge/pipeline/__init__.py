@@ -1,0 +1,1 @@
+"""The parts of a pipeline that users write and configure. Nothing here runs."""
