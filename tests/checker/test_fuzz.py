@@ -93,6 +93,7 @@ def replaced(value: object, path: list[int], new: object) -> object:
     return {key: replaced(one, path[1:], new) if n == step else one for n, (key, one) in enumerate(value.items())}
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(
     name=st.sampled_from(["common.yaml", "dlq.yaml", "manifest.yaml", "telemetry.yaml"]),

@@ -133,6 +133,7 @@ def test_summary_and_lines_where_there_is_no_terminal(folder: Path, tmp_path: Pa
     assert "\x1b" not in process.stdout + process.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_and_prints_what_was_done(tmp_path: Path) -> None:
     # Shells start what runs in the background with SIGINT ignored, and that is inherited.
     program = (
@@ -265,6 +266,7 @@ def test_an_otlp_endpoint_gets_what_the_files_get(folder: Path, tmp_path: Path, 
     assert telemetry["flushed"] is True
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_does_not_answer_is_told(folder: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"

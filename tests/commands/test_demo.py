@@ -469,6 +469,7 @@ def test_people_read_what_failed_when_the_run_was_stopped(first: Finished) -> No
     assert "failed: in flight when the run was stopped; the next start does them again" in text.getvalue().splitlines()
 
 
+@pytest.mark.slow
 def test_after_a_kill_a_second_start_completes_what_an_undisturbed_run_leaves(
     folder: Path, content: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -502,12 +503,14 @@ def test_after_a_kill_a_second_start_completes_what_an_undisturbed_run_leaves(
     assert ended == [(None,), ("completed",)]
 
 
+@pytest.mark.slow
 def test_postgresql(folder: Path, expected: Expected, postgresql_url: str, tmp_path: Path) -> None:
     document = run_demo(folder, tmp_path, "--storage", postgresql_url).document
     assert outcomes(document) == expected.outcomes
     assert not (tmp_path / "corpus.db").exists()
 
 
+@pytest.mark.slow
 def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
     folder: Path, first: Finished, tmp_path: Path
 ) -> None:
@@ -702,6 +705,7 @@ def test_nothing_is_said_about_costs_where_there_are_none(first: Finished) -> No
     assert "USD" not in text.getvalue()
 
 
+@pytest.mark.slow
 def test_the_pipeline_that_asks_a_language_model(tmp_path: Path) -> None:
     folder = tmp_path / "modules"
     folder.mkdir()
@@ -723,6 +727,7 @@ def test_the_pipeline_that_asks_a_language_model(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "labels.db").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_the_demo_that_has_spent_what_it_may(tmp_path: Path) -> None:
     folder = tmp_path / "modules"
     folder.mkdir()

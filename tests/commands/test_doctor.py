@@ -130,6 +130,7 @@ NO_SIGNALS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 class TestEnvironments:
     def test_everything_is_well(self) -> None:

@@ -112,6 +112,7 @@ def said_by_spans(recorded: Recorded, *types: str) -> tuple[int, int, int]:
     return calls, sent, received
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize("rate", [1.0, 0.01])
 def test_all_agree_with_the_server_to_the_token(

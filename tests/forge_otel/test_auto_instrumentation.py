@@ -19,6 +19,8 @@ import forge
 from tests.support.needs import need_installed
 from tests.support.otlp_files import configuration
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 from forge import BatchRunner, Pipeline, Sample, stage
 

@@ -83,6 +83,7 @@ def documented(site: Path) -> set[str]:
     return {line.split()[0] for line in lines if line.split()[1].startswith("py:")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTED)
 def test_everything_exported_is_in_the_reference(name: str, documented: set[str]) -> None:
     thing = EXPORTED[name]

@@ -45,6 +45,7 @@ def test_python_blocks(page: Path, tmp_path: Path) -> None:
 COMMANDS = [(page, code) for page in PAGES for code in blocks(page, "sh")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "code"), COMMANDS, ids=[f"{p.name}-{i}" for i, (p, _) in enumerate(COMMANDS)])
 def test_shell_blocks(page: Path, code: str, tmp_path: Path) -> None:
     # The tests cannot run themselves, nor install what they already run in, nor hooks in this repository, nor start
@@ -83,6 +84,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(site: Path) -> None:
     assert (site / "search.html").exists()
     for page in sorted((ROOT / "docs").rglob("*.md")):

@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 NUMBERS = ("plain", "instrumented", "added")
 
 
+@pytest.mark.slow
 def test_a_quick_measurement_has_all_rows() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "calls", "--quick", "--json"],
@@ -54,6 +55,7 @@ def test_a_quick_measurement_has_all_rows() -> None:
     assert all(len(row) == len(table.columns) for table in shown for row in table.rows)
 
 
+@pytest.mark.slow
 def test_a_quick_measurement_of_the_runners_has_all_rows() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "runner", "--quick", "--json"],

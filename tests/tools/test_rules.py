@@ -26,6 +26,8 @@ from tools.generate import alerts, recordings, rules
 
 ROOT = Path(__file__).parents[2]
 TESTS = sorted((ROOT / "collector-config/prometheus/tests").glob("*.yaml"))
+SLOW = ("pipeline-overdue", "pipeline-overdue-daily")
+"""Tests of so many hours that promtool takes seconds for them."""
 RUNBOOKS = ROOT / "docs/runbooks"
 
 both_versions = pytest.mark.parametrize("version", ["promtool", "promtool-2.42"])
@@ -56,7 +58,9 @@ def test_rules_are_valid(version: str, folder: Path) -> None:
 
 
 @both_versions
-@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.stem)
+@pytest.mark.parametrize(
+    "test", [pytest.param(t, id=t.stem, marks=[pytest.mark.slow] if t.stem in SLOW else []) for t in TESTS]
+)
 def test_rules_do_what_they_should(version: str, test: Path, folder: Path) -> None:
     promtool(version, "test", "rules", folder / "tests" / test.name)
 

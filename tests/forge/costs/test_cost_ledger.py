@@ -533,6 +533,7 @@ def test_what_is_reported_after_the_run_has_ended_is_only_logged(caplog: pytest.
     assert booked(run.result) == {("held", "failed"): (1, CENT)}
 
 
+@pytest.mark.slow
 def test_only_live_samples_take_memory() -> None:
     """Nothing of what was reported stays but the sums."""
 

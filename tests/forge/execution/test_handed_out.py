@@ -298,6 +298,7 @@ cases = st.builds(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
 @settings(max_examples=40, deadline=None)
 @given(case=cases, length=st.integers(0, 10))

@@ -198,6 +198,7 @@ def _put_all(url: str, start: Any) -> None:
         assert store.get(result.key).content == str(number).encode() * 1000
 
 
+@pytest.mark.slow
 def test_processes_that_store_the_same_content(tmp_path: Path) -> None:
     """Each reads back what it stored or found: a file that is seen is complete."""
     context = multiprocessing.get_context("spawn")

@@ -627,6 +627,7 @@ def _write_as(url: str, name: str, start: Any, answers: Any) -> None:
     storage.close()
 
 
+@pytest.mark.slow
 def test_processes_that_write_the_same_ids(storage_url: str) -> None:
     """Neither the tables, which nobody has made yet, nor the rows get in their way."""
     context = multiprocessing.get_context("spawn")

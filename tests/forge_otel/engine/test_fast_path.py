@@ -84,6 +84,7 @@ def test_points_are_the_same_at_every_rate(tmp_path: Path, rate: float, more: di
     assert points[0] == points[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_a_lane_says_what_the_long_way_says(tmp_path: Path, rate: float) -> None:
     """Of endings that come once, again and again, and too many of them to be known."""
@@ -380,12 +381,15 @@ def test_samples_are_not_kept() -> None:
         for number in range(100):
             yield Sample(id=str(number), data=Data())
 
+    gc.collect()
+    gc.freeze()  # what other tests have left takes time, and has no samples
     with recording(sampling_rate=0.0):
         run = BatchRunner().run(Pipeline(name="p", source=source, stages=[plain, stage(name="again")(lambda s: s)]))
         while (sample := next(run, None)) is not None:
             del sample
             gc.collect()
             assert alive <= 2
+    gc.unfreeze()
     assert alive == 0
 
 

@@ -321,6 +321,7 @@ def test_more_values_than_lines_are_allowed(flavor: str) -> None:
     assert values_of(found) == sorted(values)
 
 
+@pytest.mark.slow
 def test_a_request_with_many_histograms_does_not_become_a_thousand_times_as_many_lines() -> None:
     points = [measured([1.0], [2.0], {"of": number}) for number in range(2000)]
     for point in points:

@@ -83,6 +83,8 @@ def test_artifact_that_a_stage_reads(tmp_path: Path) -> None:
 @pytest.mark.last
 def test_everything_in_the_vocabulary_was_emitted(request: pytest.FixtureRequest) -> None:
     session, options = request.session, request.config.option
+    if hasattr(request.config, "workerinput"):
+        pytest.skip("each worker of pytest-xdist sees a part of what is emitted")
     ran = {item.path for item in session.items}
     partial = options.keyword or options.markexpr or options.deselect or getattr(options, "lf", False)
     tests = Path(__file__).parents[2]

@@ -19,6 +19,7 @@ def series(recorded: Recorded) -> int:
     return sum(map(len, recorded.points.values()))
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_samples_have_the_series_of_a_hundred() -> None:
     @stage
     def plain(sample: Sample) -> Sample | Skip:
