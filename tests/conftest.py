@@ -1,21 +1,21 @@
-"""Fixtures that more than one test file uses."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .support import postgresql, vocabulary
-from .support.needs import lacking
-from .support.telemetry import UNVERIFIED
+from tests.support import postgresql, vocabulary
+from tests.support.needs import lacking
+from tests.support.runs import PATIENCE
+from tests.support.telemetry import UNVERIFIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,6 +53,16 @@ def _telemetry_keeps_to_the_vocabulary() -> Iterator[None]:
         assert not found, "\n".join(map(str, found))
 
 
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    """Fails a test whose runs leave threads behind."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), f"{thread.name} is still there"
+
+
 @pytest.fixture(scope="session")
 def _postgresql_server() -> Iterator[postgresql.Server]:
     if not postgresql.is_installed():
@@ -75,14 +85,3 @@ def storage_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'forge.db'}"
     url: str = request.getfixturevalue("postgresql_url")
     return url
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documentation's site, built without a warning."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going", "docs", str(folder)]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    return folder

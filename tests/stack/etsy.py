@@ -8,8 +8,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from ..support.ports import free_port
-from ..support.tools import tool
+from tests.support.ports import free_port
+from tests.support.tools import tool
+
 from .programs import PATIENCE, Program, wait_until
 
 BACKEND = """

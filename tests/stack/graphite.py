@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tests.support.ports import free_port
+from tests.support.tools import tool
 from tools.stack.ready import Service
 
-from ..support.ports import free_port
-from ..support.tools import tool
 from .programs import Program, answers, text
 from .services import CONFIGURATIONS
 

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..support.ports import free_port
-from ..support.prometheus import Prometheus
-from ..support.tools import tool
+from tests.support.ports import free_port
+from tests.support.prometheus import Prometheus
+from tests.support.tools import tool
+
 from .programs import Program, answers, text
 
 CONFIGURATIONS = Path(__file__).parents[2] / "collector-config"

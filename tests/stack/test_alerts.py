@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+from tests.support.ports import free_port
 from tools.generate import alerts
 
-from ..support.ports import free_port
 from .pipelines import finish, start_worker
 from .programs import wait_until
 from .services import CONFIGURATIONS

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from ..support.needs import lacking
-from ..support.tools import tool
+from tests.support.needs import lacking
+from tests.support.tools import tool
+
 from .pipelines import finish, start_worker
 from .services import CONFIGURATIONS
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ..support.ports import free_port
+from tests.support.ports import free_port
+
 from .pipelines import finish, start_worker
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ import urllib.request
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from forge_otel.checker import prometheus
+from tests.support.needs import need_installed
+from tests.support.ports import free_port
 from tools.generate import collector as own
 
-from forge_otel.checker import prometheus
-
-from ..support.needs import need_installed
-from ..support.ports import free_port
 from .pipelines import Database, demo_input, finish, start, start_demo, start_worker
 from .programs import text, wait_until
 from .services import Collector, by_label, records

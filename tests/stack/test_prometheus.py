@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tools.generate import promql as q
-from tools.generate import queries
 
 from forge_otel.checker import prometheus
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
+from tools.generate import promql as q
+from tools.generate import queries
 
 from .pipelines import Database, demo_input, finish, start_demo, start_worker
 from .programs import text, wait_until

@@ -7,10 +7,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from tests.support.compose import ROOT
+from tests.support.tools import tool
 from tools.stack import answers
-
-from ..support.compose import ROOT
-from ..support.tools import tool
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,9 +18,9 @@ from opentelemetry.sdk.resources import Resource
 
 from forge_otel.exporters._sockets import Sender
 from forge_otel.exporters.statsd import StatsDMetricReader, StatsDSettings
+from tests.support.ports import free_port
+from tests.support.tools import tool
 
-from ..support.ports import free_port
-from ..support.tools import tool
 from .conftest import Stack
 from .etsy import Etsy
 from .programs import Program, answers, wait_until

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -38,11 +39,14 @@ def _python() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "forge-otel-tests" / f"sdk-1.40-python-{sys.version_info.major}.{sys.version_info.minor}"
     python, ready = folder / "bin" / "python", folder / "ready"
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", *OLDEST]
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lacking(f"needs a package index: pip install {' '.join(OLDEST)}", why=done.stderr)
-        ready.touch()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else may be making it
+        if not ready.exists():
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            install = [str(python), "-m", "pip", "install", "--quiet", *OLDEST]
+            done = subprocess.run(install, capture_output=True, text=True, check=False)
+            if done.returncode:
+                lacking(f"needs a package index: pip install {' '.join(OLDEST)}", why=done.stderr)
+            ready.touch()
     return python

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import promql_parser as ast
-from tools.generate import collector, recordings, sdk
 
 from forge_otel.checker import prometheus
+from tools.generate import collector, recordings, sdk
 
 from .vocabulary import registry
 

@@ -1,4 +1,4 @@
-"""What the tests of pipelines share: the runners, short ways to look at a run, a check that no thread is left."""
+"""What the tests of pipelines share: the runners, short ways to look at a run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import pytest
 from forge import BatchRunner, RunResult, Sample, SampleStatus, SQLStorage, StreamingRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from forge import Run
 
 RUNNERS = {
@@ -29,16 +27,6 @@ both_runners = pytest.mark.parametrize("runner", [RUNNERS["batch"], RUNNERS["str
 
 PATIENCE = 30
 """Seconds after which a wait that should have ended long ago fails the test instead of hanging it."""
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    """Fails a test whose runs leave threads behind; to be imported where it should watch."""
-    before = set(threading.enumerate())
-    yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), f"{thread.name} is still there"
 
 
 def samples(*data: Any) -> list[Sample]:

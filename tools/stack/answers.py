@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
+
 from tests.stack.graphite import Graphite
 from tests.stack.programs import text
 from tests.stack.services import Collector, Loki, PrometheusServer

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+
 from tests.stack.graphite import Bridge, Graphite, StatsD
 from tests.stack.pipelines import finish, start_demo
 from tests.stack.programs import wait_until

@@ -1,0 +1,294 @@
+"""Usage that is reported goes to the sample that is being processed, and is shared exactly where there are several."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import threading
+from collections.abc import Callable, Sequence
+from decimal import Context, Decimal, getcontext, setcontext
+from typing import Any
+
+import pytest
+
+from forge import (
+    BatchRunner,
+    Charge,
+    Measurement,
+    Pipeline,
+    Prices,
+    RunResult,
+    Sample,
+    Stage,
+    Usage,
+    Use,
+    stage,
+    usage,
+)
+from forge.costs.usage import Spender, UsageScope
+from forge.errors import ConfigurationError, UsageError
+from forge.runner import Runner
+from forge.runner import run as runs
+from forge.support.money import money_shares, shares
+from tests.support.runs import both_runners, samples
+
+
+def drain(runner: Runner, *stages: Stage, measurements: Sequence[Measurement] = (), count: int = 1) -> RunResult:
+    pipeline = Pipeline(
+        name="p",
+        source=samples(*range(count)),
+        stages=stages,
+        measurements=measurements,
+        prices=Prices(public=False),
+    )
+    return runner.run(pipeline).drain()
+
+
+def report(**changes: Any) -> None:
+    usage.report(**{"provider": "openai", "model": "m", "amount": Decimal("0.10"), **changes})
+
+
+def test_outside_of_a_pipeline_it_does_nothing() -> None:
+    report(input_tokens=10)
+
+
+@both_runners
+def test_everything_that_was_said_is_in_the_result(runner: Runner) -> None:
+    @stage
+    def label(sample: Sample) -> Sample:
+        report(input_tokens=100, cached_input_tokens=40, output_tokens=7, calls=2, amount=Decimal("0.000123"))
+        return sample
+
+    [charge] = drain(runner, label, count=3).cost.charges
+    assert charge == Charge(
+        kind=Spender.STAGE,
+        name="label",
+        provider="openai",
+        model="m",
+        use=Use.USEFUL,
+        calls=6,
+        input_tokens=300,
+        cached_input_tokens=120,
+        output_tokens=21,
+        amount=Decimal("0.000369"),
+        unpriced=0,
+    )
+
+
+def in_a_thread_with_the_context(function: Callable[[], None]) -> None:
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(function,))
+    thread.start()
+    thread.join()
+
+
+@both_runners
+def test_it_is_reached_from_wherever_the_context_reaches(runner: Runner) -> None:
+    @stage
+    def sync(sample: Sample) -> Sample:
+        report()
+        in_a_thread_with_the_context(report)
+        return sample
+
+    @stage(timeout=60)
+    def sync_with_a_timeout(sample: Sample) -> Sample:
+        report()
+        return sample
+
+    @stage
+    async def asynchronous(sample: Sample) -> Sample:
+        report()
+        await asyncio.to_thread(report)
+        await asyncio.gather(*(asyncio.create_task(later()) for _ in range(3)))
+        return sample
+
+    async def later() -> None:
+        await asyncio.sleep(0)
+        report()
+
+    class Sync(Measurement):
+        key = "sync"
+
+        def compute(self, sample: Sample) -> int:
+            report()
+            return 1
+
+    class Async(Measurement):
+        key = "async"
+
+        async def compute(self, sample: Sample) -> int:
+            report()
+            await asyncio.to_thread(report)
+            return 1
+
+    result = drain(runner, sync, sync_with_a_timeout, asynchronous, measurements=[Sync(), Async()], count=2)
+    assert {(charge.kind.value, charge.name): charge.calls for charge in result.cost.charges} == {
+        ("stage", "sync"): 4,
+        ("stage", "sync_with_a_timeout"): 2,
+        ("stage", "asynchronous"): 10,
+        ("measurement", "sync"): 2,
+        ("measurement", "async"): 4,
+    }
+    assert result.cost.amount == Decimal("2.20")
+
+
+@both_runners
+def test_the_source_and_the_setup_of_a_stage_are_nobodys_sample(runner: Runner) -> None:
+    class Quiet(Stage):
+        def setup(self) -> None:
+            report()
+
+        def process(self, sample: Sample) -> Sample:
+            return sample
+
+        def close(self) -> None:
+            report()
+
+    def source() -> Any:
+        report()
+        yield 1
+        report()
+
+    result = runner.run(Pipeline(name="p", source=source, stages=[Quiet()])).drain()
+    assert result.cost.charges == []
+    assert str(result).endswith("1 ready")
+
+
+class Taken:
+    """What reached the seam: the sample ids of each scope, with what was used."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.records: list[tuple[str, list[str], Usage]] = []
+        self.booked: dict[str, list[Charge]] = {}
+        record, spent = UsageScope.record, runs.Run.spent
+
+        def recorded(scope: UsageScope, used: Usage) -> None:
+            self.records.append((scope.name, [item.sample.id for item in scope.items], used))
+            record(scope, used)
+
+        def booked(run: Any, item: Any, charges: Sequence[Charge]) -> None:
+            self.booked.setdefault(item.sample.id, []).extend(charges)
+            spent(run, item, charges)
+
+        monkeypatch.setattr(UsageScope, "record", recorded)
+        monkeypatch.setattr(runs.Run, "spent", booked)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_batch_shares_in_whole_numbers_that_add_up(monkeypatch: pytest.MonkeyPatch, asynchronous: bool) -> None:
+    taken = Taken(monkeypatch)
+
+    def used() -> None:
+        report(input_tokens=100, cached_input_tokens=50, output_tokens=2, amount=Decimal("0.10"))
+
+    @stage(batch_size=3)
+    def together(batch: list[Sample]) -> list[Sample]:
+        used()
+        return batch
+
+    @stage(batch_size=3, name="together")
+    async def together_async(batch: list[Sample]) -> list[Sample]:
+        used()
+        return batch
+
+    @stage(name="split")
+    def split(sample: Sample) -> list[Sample]:
+        return [sample.child(str(number), number) for number in range(3)]
+
+    result = drain(BatchRunner(), split, together_async if asynchronous else together)
+    [(name, ids, said)] = taken.records
+    assert (name, ids, said.input_tokens) == ("together", ["0#0", "0#1", "0#2"], 100)
+    shared = [charge for [charge] in taken.booked.values()]
+    assert [charge.calls for charge in shared] == [1, 0, 0]
+    assert [charge.input_tokens for charge in shared] == [34, 33, 33]
+    assert [charge.cached_input_tokens for charge in shared] == [17, 17, 16]
+    assert [charge.output_tokens for charge in shared] == [1, 1, 0]
+    third = Decimal("0.033333333333333333")
+    assert [charge.amount for charge in shared] == [third + Decimal("1e-18"), third, third]
+    assert (result.cost.calls, result.cost.input_tokens, result.cost.amount) == (1, 100, Decimal("0.10"))
+
+
+@pytest.mark.parametrize(("number", "count"), [(0, 3), (1, 3), (7, 3), (10, 1), (2, 7), (10**30, 7)])
+def test_shares_differ_by_one_at_the_most(number: int, count: int) -> None:
+    shared = shares(number, count)
+    assert (len(shared), sum(shared)) == (count, number)
+    assert max(shared) - min(shared) <= 1
+    money = money_shares(Decimal(number).scaleb(-9), count)
+    assert sum(money) == Decimal(number).scaleb(-9)
+
+
+@both_runners
+def test_each_attempt_of_a_stage_with_a_provider_is_a_call(runner: Runner) -> None:
+    class Ocr(Stage):
+        provider = "ocr-service"
+        attempts = 0
+
+        def process(self, sample: Sample) -> Sample:
+            self.attempts += 1
+            return sample
+
+    @stage(provider="label-service", batch_size=2)
+    async def label(batch: list[Sample]) -> list[Sample]:
+        return batch
+
+    ocr = Ocr()
+    result = drain(runner, ocr, label, count=4)
+    calls = {charge.provider: (charge.model, charge.calls, charge.unpriced) for charge in result.cost.charges}
+    assert calls["ocr-service"] == (None, 4, 4) == (None, ocr.attempts, ocr.attempts)
+    assert calls["label-service"] == (None, 2, 2)  # one for each batch
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"provider": ""}, "provider must be a string that is not empty, not ''"),
+        ({"provider": None}, "provider must be a string that is not empty, not None"),
+        ({"model": ""}, "model must be a string that is not empty, or None, not ''"),
+        ({"input_tokens": -1}, "input_tokens must be a whole number and not negative, not -1"),
+        ({"output_tokens": 1.0}, "output_tokens must be a whole number and not negative, not 1.0"),
+        ({"calls": True}, "calls must be a whole number and not negative, not True"),
+        ({"cached_input_tokens": "1"}, "cached_input_tokens must be a whole number and not negative, not '1'"),
+        (
+            {"input_tokens": 5, "cached_input_tokens": 6},
+            "6 cached_input_tokens of 5 input_tokens; input_tokens includes the cached ones",
+        ),
+        ({"amount": math.nan}, "amount must be a number of US dollars that is finite and not negative, not nan"),
+        (
+            {"amount": Decimal("Infinity")},
+            "amount must be a number of US dollars that is finite and not negative, not Decimal('Infinity')",
+        ),
+        ({"amount": -0.01}, "amount must be a number of US dollars that is finite and not negative, not -0.01"),
+        ({"amount": "1"}, "amount must be a number of US dollars, not '1'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        report(**wrong)
+    assert str(caught.value) == f"usage: {message}"
+
+
+def test_a_float_is_taken_as_it_is_written_and_no_finer_than_an_attodollar() -> None:
+    assert Usage(provider="p", amount=0.1).amount == Decimal("0.1")  # type: ignore[arg-type]
+    assert Usage(provider="p", amount=3).amount == 3  # type: ignore[arg-type]
+    assert Usage(provider="p", amount=Decimal("1.5e-18")).amount == Decimal("2e-18")
+
+
+def test_the_decimal_context_of_the_calling_thread_does_not_matter() -> None:
+    @stage
+    def label(sample: Sample) -> Sample:
+        before = getcontext()
+        setcontext(Context(prec=2))
+        try:
+            report(amount=Decimal("123.456789"))
+            report(amount=Decimal("0.000001"))
+        finally:
+            setcontext(before)
+        return sample
+
+    assert drain(BatchRunner(), label).cost.amount == Decimal("123.456790")
+
+
+@pytest.mark.parametrize("provider", ["", 3])
+def test_the_provider_of_a_stage_is_a_name(provider: Any) -> None:
+    with pytest.raises(ConfigurationError, match="provider must be a string that is not empty, not"):
+        stage(provider=provider)(lambda sample: sample)

@@ -1,0 +1,169 @@
+"""However different the data is, the series of the metrics are few, and never so many that the SDK takes attributes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, StreamingRunner, stage
+from forge.execution.stage_executor import StageExecutor
+from forge_otel.semconv import attributes as a
+from forge_otel.semconv import metrics
+from forge_otel.signals.cardinality import SERIES, VALUES, Cardinality
+from tests.support.telemetry import Recorded, recording
+
+
+def series(recorded: Recorded) -> int:
+    return sum(map(len, recorded.points.values()))
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_samples_have_the_series_of_a_hundred() -> None:
+    @stage
+    def plain(sample: Sample) -> Sample | Skip:
+        if sample.data % 10 == 3:
+            raise ValueError(sample.id)
+        return Skip("seven") if sample.data % 10 == 7 else sample
+
+    counts = []
+    for count in (100, 100_000):
+        source = (Sample(id=f"id {number}", data=number) for number in range(count))
+        with recording(sampling_rate=0.0, span_budget=100, event_budget=10) as recorded:
+            result = StreamingRunner().run(Pipeline(name="p", source=source, stages=[plain])).drain()
+        assert result.ledger.settled == count
+        assert recorded.total("forge.stage.executions", "stage.name=plain") == count
+        counts.append(series(recorded))
+        assert len(recorded.spans) <= 102
+    # The budgets of the larger run were used up, which is a series for spans, and one for events.
+    assert counts[1] <= counts[0] + 2
+
+
+def with_errors(number: int) -> Any:
+    kinds = [type(f"Error{index}", (Exception,), {"__module__": "m"}) for index in range(number)]
+
+    @stage
+    def broken(sample: Sample) -> Sample:
+        raise kinds[sample.data]
+
+    return broken
+
+
+def test_classes_of_errors(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="forge_otel")
+    source = [Sample(id=str(number), data=number) for number in range(100)]
+    with recording() as recorded:
+        BatchRunner().run(Pipeline(name="p", source=source, stages=[with_errors(100)])).drain()
+    failures = recorded.points["forge.stage.failures"]
+    kinds = {text.split(",")[0]: count for text, count in failures.items()}
+    # The six that the vocabulary names have their places among the thirty.
+    assert kinds == {**{f"error.type=m.Error{number}": 1 for number in range(24)}, "error.type=_OTHER": 76}
+    assert sum(failures.values()) == 100
+    spans = {(span.attributes or {}).get("error.type") for span in recorded.spans if span.name == "forge.stage broken"}
+    events = {e.attributes["error.type"] for e in recorded.events if e.name == "forge.stage.exception"}
+    assert spans == events == {f"m.Error{number}" for number in range(100)}
+    assert caplog.messages == [
+        "more than 30 values of error.type on metrics: there 'm.Error24' and all others are _OTHER"
+    ]
+
+
+def test_a_class_that_the_vocabulary_names_is_never_another() -> None:
+    @stage
+    def late(sample: Sample) -> Sample:
+        raise TimeoutError
+
+    source = [Sample(id=str(number), data=number) for number in range(100)]
+    with recording() as recorded:
+        BatchRunner().run(Pipeline(name="p", source=source, stages=[with_errors(100)])).drain()
+        BatchRunner().run(Pipeline(name="p", source=source[:1], stages=[late])).drain()
+    assert recorded.total("forge.stage.failures", "error.type=timeout") == 1
+
+
+def test_reasons_to_skip() -> None:
+    @stage
+    def skip(sample: Sample) -> Skip:
+        return Skip(f"reason {sample.data}")
+
+    source = [Sample(id=str(number), data=number) for number in range(100)]
+    with recording(sampling_rate=0.0) as recorded:
+        BatchRunner().run(Pipeline(name="p", source=source, stages=[skip])).drain()
+    executions = {text: count for text, count in recorded.points["forge.stage.executions"].items() if count}
+    assert len(executions) == 31
+    assert recorded.total("forge.stage.executions", "skip.reason=_OTHER") == 70
+
+
+def test_stages_and_measurements() -> None:
+    stages = [stage(name=f"stage {number}")(lambda sample: sample) for number in range(60)]
+
+    def measurement(number: int) -> Measurement:
+        class One(Measurement):
+            key = f"key {number}"
+
+            def compute(self, sample: Sample) -> int:
+                return 1
+
+        return One()
+
+    pipeline = Pipeline(
+        name="p",
+        source=[Sample(id="1", data=1)],
+        stages=stages,
+        measurements=[measurement(number) for number in range(60)],
+    )
+    for rate in (0.0, 1.0):
+        with recording(sampling_rate=rate) as recorded:
+            BatchRunner().run(pipeline).drain()
+            active = recorded.points["forge.stage.active"]
+        assert recorded.total("forge.stage.executions", "stage.name=_OTHER", "stage.outcome=success") == 10
+        assert recorded.total("forge.stage.executions") == 60
+        assert len(recorded.points["forge.stage.duration"]) == len(active) == 51
+        assert recorded.total("forge.measurement.computations", "measurement.key=_OTHER") == 10
+
+
+def test_no_instrument_gets_to_the_limit_of_the_sdk(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="forge_otel")
+
+    @stage
+    def plain(sample: Sample) -> Sample:
+        return sample
+
+    with recording(span_budget=1) as recorded:
+        for number in range(2100):
+            StageExecutor().apply(plain, Sample(id="1", data=1, pipeline=f"pipeline {number}"))
+        points = recorded.points
+    executions = points["forge.stage.executions"]
+    assert len(executions) == SERIES + 1
+    assert executions["pipeline.name=_OTHER, stage.name=_OTHER, stage.outcome=success"] == 200
+    assert not any("overflow" in text for metric in points.values() for text in metric)
+    assert "more than 1900 series of forge.stage.executions on metrics: there all names in others are _OTHER" in (
+        caplog.messages
+    )
+    assert len(caplog.messages) == len(set(caplog.messages))
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_that_was_known_in_time_stays(name: str) -> None:
+    cardinality = Cardinality()
+    metric = next(metric for metric in metrics.ALL if name in metric.attributes)
+    first = cardinality.limit(metric, {name: "first"})
+    for number in range(100):
+        cardinality.limit(metric, {name: f"value {number}"})
+    assert cardinality.limit(metric, {name: "first"}) == first == {name: "first"}
+    assert cardinality.limit(metric, {name: "last"}) == {name: "_OTHER"}
+
+
+def test_what_is_enumerated_stays_where_series_are_too_many() -> None:
+    cardinality = Cardinality()
+    metric = metrics.FORGE_STAGE_RETRIES
+    for number in range(SERIES):
+        cardinality.limit(metric, {a.FORGE_PIPELINE_NAME: "p", a.FORGE_STAGE_ATTEMPT: number})
+    more = {a.FORGE_PIPELINE_NAME: "p", a.FORGE_STAGE_ATTEMPT: SERIES + 1}
+    assert cardinality.limit(metric, more) == {a.FORGE_PIPELINE_NAME: "_OTHER"}
+    settled = metrics.FORGE_SAMPLE_SETTLED
+    for number in range(SERIES):
+        cardinality.limit(settled, {a.FORGE_PIPELINE_NAME: str(number), a.FORGE_SAMPLE_OUTCOME: "ready"})
+    assert cardinality.limit(settled, {a.FORGE_PIPELINE_NAME: "new", a.FORGE_SAMPLE_OUTCOME: "dlq"}) == {
+        a.FORGE_PIPELINE_NAME: "_OTHER",
+        a.FORGE_SAMPLE_OUTCOME: "dlq",
+    }

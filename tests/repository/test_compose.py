@@ -1,0 +1,336 @@
+"""`docker-compose.yml`, as the Compose specification's reference implementation reads it.
+
+The tests need no container engine. So everything that one would stumble over is checked: what is mounted, who may write
+to it, which ports are open, which variables are read, who calls whom. `test_compose_programs.py` gives the mounted
+files to the programs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from forge_otel.commands.cli import _parser
+from tests.support.compose import ROOT, Service, dotenv, mounts, option, project
+from tools.stack import ready
+
+CONFIGURATIONS = ROOT / "collector-config"
+PROVISIONING = CONFIGURATIONS / "grafana" / "provisioning"
+GO_PROGRAMS = {"otelcol", "prometheus", "loki", "tempo", "grafana", "graphite"}
+
+
+@pytest.fixture(scope="module")
+def services() -> Mapping[str, Service]:
+    found: Mapping[str, Service] = project()["services"]
+    return found
+
+
+def published(service: Service) -> set[tuple[int, str]]:
+    return {(int(port["published"]), port["protocol"]) for port in service.get("ports", ())}
+
+
+def defaults(path: str, pattern: str) -> dict[str, str]:
+    """The variables that a file in collector-config reads, with their defaults."""
+    return dict(re.findall(pattern, (CONFIGURATIONS / path).read_text()))
+
+
+def listening(services: Mapping[str, Service]) -> dict[str, set[int]]:
+    """The ports that each service listens on for others, from its configuration."""
+    local = yaml.safe_load((CONFIGURATIONS / "local.yaml").read_text())
+    addresses = [
+        *(protocol["endpoint"] for protocol in local["receivers"]["otlp"]["protocols"].values()),
+        local["exporters"]["prometheus"]["endpoint"],
+        local["extensions"]["health_check"]["endpoint"],
+    ]
+    own = local["service"]["telemetry"]["metrics"]["readers"][0]["pull"]["exporter"]["prometheus"]
+    tempo = yaml.safe_load((CONFIGURATIONS / "tempo" / "tempo.yaml").read_text())
+    statsd = defaults("statsd/config.js", r"process\.env\.(\w+) \|\| \"?([\w.]+)")
+    loki = defaults("loki/loki.yaml", r"\$\{(\w+):-([\w.-]+)\}")
+    bridge = _parser().parse_args(services["statsd-bridge"]["command"])
+    return {
+        "otelcol": {*(port_of(address) for address in addresses), own["port"]},
+        "prometheus": {9090},
+        "loki": {int(loki["LOKI_PORT"])},
+        "tempo": {
+            tempo["server"]["http_listen_port"],
+            port_of(tempo["distributor"]["receivers"]["otlp"]["protocols"]["http"]["endpoint"]),
+        },
+        "grafana": {3000},
+        "statsd-bridge": {bridge.port},
+        "statsd": {int(statsd["STATSD_PORT"]), int(statsd["STATSD_ADMIN_PORT"])},
+        "graphite": {port_of(option) for option in services["graphite"]["command"] if "Addr=" in option},
+    }
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+class TestImages:
+    def test_all_are_pinned_in_the_env_file(self, services: Mapping[str, Service]) -> None:
+        pinned = {value for name, value in dotenv().items() if name.endswith("_IMAGE")}
+
+        assert {service["image"] for service in services.values() if "build" not in service} < pinned
+        assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+(-slim)?", image) for image in pinned)
+
+    def test_every_variable_of_the_env_file_is_used_and_no_other(self) -> None:
+        used = set(re.findall(r"\$\{(\w+)\}", (ROOT / "docker-compose.yml").read_text()))
+
+        assert used == set(dotenv())
+
+    def test_the_env_file_is_not_ignored(self) -> None:
+        ignored = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=ROOT, check=False)
+
+        assert ignored.returncode == 1
+
+    @pytest.mark.parametrize(
+        ("variable", "program"),
+        [
+            ("OTELCOL_IMAGE", "otelcol-forge"),
+            ("PROMETHEUS_IMAGE", "prometheus"),
+            ("LOKI_IMAGE", "loki"),
+            ("STATSD_IMAGE", "statsd"),
+            ("GRAPHITE_IMAGE", "victoria-metrics"),
+        ],
+    )
+    def test_the_versions_are_those_that_the_tests_run(self, variable: str, program: str, tmp_path: Path) -> None:
+        environment = {"FORGE_OTEL_TOOLS": str(tmp_path), "PATH": os.defpath}
+        command: list[str | Path] = [sys.executable, ROOT / "tools" / "stack", "--find", program]
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr
+
+        assert said.startswith(f"{program}-{dotenv()[variable].rpartition(':')[2].removeprefix('v')} is not here")
+
+
+class TestOurImage:
+    INSTRUCTIONS = (ROOT / "Dockerfile").read_text()
+
+    def test_what_is_copied_is_there_and_sent_to_the_builder(self) -> None:
+        copied = {
+            source
+            for line in re.findall(r"^COPY (?!--)(.+)$", self.INSTRUCTIONS, re.MULTILINE)
+            for source in line.split()[:-1]
+        }
+        let_through = set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+
+        assert copied == let_through
+        assert all((ROOT / source).exists() for source in copied)
+
+    def test_it_is_made_of_the_pinned_python_and_of_extras_that_there_are(self) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        (extras,) = re.findall(r"'/src\[(.+)\]'", self.INSTRUCTIONS)
+
+        assert f"ARG PYTHON_IMAGE={dotenv()['PYTHON_IMAGE']}\n" in self.INSTRUCTIONS
+        assert set(extras.split(",")) <= set(project["optional-dependencies"])
+        assert 'ENTRYPOINT ["forge-otel"]' in self.INSTRUCTIONS
+        assert "forge-otel" in project["scripts"]
+
+    def test_the_demo_is_a_command_that_there_is(self, services: Mapping[str, Service]) -> None:
+        (line,) = services["demo"]["command"]
+        (command,) = re.findall(r"forge-otel ([^;]+);", line)
+        options = _parser().parse_args(command.split())
+
+        assert str(options.out) in mounts(services["demo"], "volume")
+        assert urlsplit(options.otlp).hostname == "otelcol"
+        assert urlsplit(options.otlp).port == 4317
+
+
+class TestSafety:
+    def test_nobody_is_root_but_the_one_who_hands_out_the_volumes(self, services: Mapping[str, Service]) -> None:
+        assert {name for name, service in services.items() if service["user"].split(":")[0] == "0"} == {"init"}
+        assert services["init"]["cap_add"] == ["CHOWN"]
+        assert services["init"]["network_mode"] == "none"
+
+    def test_everybody_is_confined(self, services: Mapping[str, Service]) -> None:
+        for name, service in services.items():
+            assert service["read_only"], name
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+
+    def test_memory_is_limited_and_go_knows(self, services: Mapping[str, Service]) -> None:
+        limits = {name: int(service["mem_limit"]) for name, service in services.items()}
+        told = {
+            name: int(service["environment"]["GOMEMLIMIT"].removesuffix("MiB")) * 2**20
+            for name, service in services.items()
+            if "GOMEMLIMIT" in service.get("environment", {})
+        }
+
+        assert told.keys() == GO_PROGRAMS
+        assert {name for name in told if not 0.7 * limits[name] < told[name] < 0.9 * limits[name]} == set()
+
+    def test_ports_are_open_on_this_machine_only(self, services: Mapping[str, Service]) -> None:
+        ports = [port for service in services.values() for port in service.get("ports", ())]
+        numbers = [(port["published"], port["protocol"]) for port in ports]
+
+        assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+        assert len(numbers) == len(set(numbers))
+
+    def test_nothing_of_the_checkout_can_be_written(self, services: Mapping[str, Service]) -> None:
+        bound = [
+            mount for service in services.values() for mount in service.get("volumes", ()) if mount["type"] == "bind"
+        ]
+
+        assert all(mount.get("read_only") for mount in bound)
+        assert [mount["source"] for mount in bound if not Path(mount["source"]).exists()] == []
+
+
+class TestVolumes:
+    def test_each_is_of_one_service_which_is_given_it(self, services: Mapping[str, Service]) -> None:
+        handed = mounts(services["init"], "volume")
+        (script,) = [part for part in services["init"]["command"] if "chown" in part]
+        owners = {
+            handed[place]: owner
+            for owner, places in re.findall(r"chown (\S+) (.+)", script)
+            for place in places.split()
+        }
+        used = {
+            source: service["user"]
+            for name, service in services.items()
+            if name != "init"
+            for source in mounts(service, "volume").values()
+        }
+
+        assert owners == used
+        assert project()["volumes"].keys() == used.keys()
+
+    def test_who_has_one_waits_until_it_is_given(self, services: Mapping[str, Service]) -> None:
+        for name, service in services.items():
+            if name != "init":
+                assert service["depends_on"]["init"]["condition"] == "service_completed_successfully", name
+
+    def test_what_is_kept_is_kept_there(self, services: Mapping[str, Service]) -> None:
+        said = {
+            "otelcol": services["otelcol"]["environment"]["OTELCOL_DATA"],
+            "loki": services["loki"]["environment"]["LOKI_DATA"],
+            "prometheus": option(services["prometheus"]["command"], "--storage.tsdb.path"),
+            "graphite": option(services["graphite"]["command"], "-storageDataPath"),
+            "tempo": yaml.safe_load((CONFIGURATIONS / "tempo" / "tempo.yaml").read_text())["storage"]["trace"]["wal"][
+                "path"
+            ].removesuffix("/wal"),
+        }
+
+        assert {name: [place] for name, place in said.items()} == {
+            name: list(mounts(services[name], "volume")) for name in said
+        }
+
+
+class TestConnections:
+    def test_addresses_are_those_of_services_that_listen_there(self, services: Mapping[str, Service]) -> None:
+        open_ports = listening(services)
+        called = {
+            (urlsplit(value).hostname, urlsplit(value).port)
+            for service in services.values()
+            for value in service.get("environment", {}).values()
+            if value.startswith("http://")
+        }
+        for service in (services["statsd-bridge"], services["statsd"]):
+            environment = service["environment"]
+            for name in ("STATSD", "GRAPHITE"):
+                if host := environment.get(f"{name}_HOST"):
+                    default = defaults("statsd/config.js", r"process\.env\.(\w+) \|\| (\d+)")[f"{name}_PORT"]
+                    called.add((host, int(environment.get(f"{name}_PORT", default))))
+        ((target,),) = (
+            entry["targets"]
+            for entry in yaml.safe_load((CONFIGURATIONS / "prometheus" / "otelcol.targets.compose.yaml").read_text())
+        )
+        called.add((target.partition(":")[0], port_of(target)))
+
+        assert len(called) == 9
+        assert {(host, port) for host, port in called if port not in open_ports.get(str(host), ())} == set()
+
+    def test_published_ports_are_listened_on(self, services: Mapping[str, Service]) -> None:
+        open_ports = listening(services)
+
+        for name, service in services.items():
+            assert {port for port, _ in published(service)} <= open_ports.get(name, set()), name
+            assert all(str(port["target"]) == port["published"] for port in service.get("ports", ())), name
+
+    def test_services_are_reached_from_outside_their_container(self, services: Mapping[str, Service]) -> None:
+        binds = {"otelcol": "OTELCOL_BIND", "loki": "LOKI_BIND", "statsd": "STATSD_BIND"}
+
+        assert {name: services[name]["environment"][variable] for name, variable in binds.items()} == dict.fromkeys(
+            binds, "0.0.0.0"
+        )
+        assert _parser().parse_args(services["statsd-bridge"]["command"]).host == "0.0.0.0"
+
+    def test_the_collector_is_told_what_its_files_ask(self, services: Mapping[str, Service]) -> None:
+        given = services["otelcol"]["environment"].keys() - {"GOMEMLIMIT"}
+        read: dict[str, str] = {}
+        for target in mounts(services["otelcol"], "bind").values():
+            read |= defaults(Path(target).name, r"\$\{env:(\w+):-([^}]+)\}")
+
+        assert given <= read.keys()
+        assert {name for name, default in read.items() if "127.0.0.1" in default} <= given
+
+    def test_the_bridges_default_is_the_collectors(self) -> None:
+        endpoint = defaults("statsd.yaml", r"\$\{env:(\w+):-([^}]+)\}")["FORGE_STATSD_BRIDGE_ENDPOINT"]
+
+        assert urlsplit(endpoint).port == _parser().parse_args(["statsd-bridge"]).port
+
+    def test_make_ready_asks_everybody(self, services: Mapping[str, Service]) -> None:
+        asked = {service.name: int(re.findall(r":(\d+)", service.asked)[0]) for service in ready.SERVICES}
+
+        assert asked.keys() == services.keys() - {"init", "demo"}
+        for name, port in asked.items():
+            assert (port, "tcp") in published(services[name])
+        told = {int(port) for service in ready.SERVICES for port in re.findall(r"127\.0\.0\.1:(\d+)", service.use)}
+        assert told <= {port for service in services.values() for port, _ in published(service)}
+
+
+class TestGrafana:
+    @pytest.fixture
+    def sources(self, services: Mapping[str, Service]) -> Mapping[str, Any]:
+        """The data sources by uid, with the variables of the service in their places."""
+        text = (PROVISIONING / "datasources" / "stack.yaml").read_text()
+        for name, value in services["grafana"]["environment"].items():
+            text = text.replace(f"${{{name}}}", value)
+        assert re.findall(r"(?<!\$)\$\{?\w+", text) == []
+        return {source["uid"]: source for source in yaml.safe_load(text)["datasources"]}
+
+    def test_the_dashboards_data_sources_are_there(self, sources: Mapping[str, Any]) -> None:
+        used = {
+            found
+            for path in (CONFIGURATIONS / "grafana" / "dashboards").glob("*.json")
+            for found in re.findall(r'"type": "(prometheus|loki|tempo)",\s+"uid": "(\w+)"', path.read_text())
+        }
+
+        assert {("prometheus", "prometheus"), ("loki", "loki")} <= used
+        assert used <= {(source["type"], uid) for uid, source in sources.items()}
+
+    def test_a_point_leads_to_its_trace_and_a_span_to_its_log_records_and_back(
+        self, sources: Mapping[str, Any]
+    ) -> None:
+        (exemplar,) = sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+        (field,) = sources["loki"]["jsonData"]["derivedFields"]
+        to_logs = sources["tempo"]["jsonData"]["tracesToLogsV2"]
+        to_metrics = sources["tempo"]["jsonData"]["tracesToMetrics"]
+
+        assert (exemplar["name"], exemplar["datasourceUid"]) == ("trace_id", "tempo")
+        assert (field["matcherType"], field["matcherRegex"], field["datasourceUid"]) == ("label", "trace_id", "tempo")
+        assert to_logs["datasourceUid"] == "loki"
+        assert to_logs["query"] == '{$${__tags}} | trace_id="$${__trace.traceId}"'
+        assert to_metrics["datasourceUid"] == "prometheus"
+
+    def test_its_interval_is_that_at_which_pipelines_export(
+        self, services: Mapping[str, Service], sources: Mapping[str, Any]
+    ) -> None:
+        interval = int(dotenv()["METRIC_EXPORT_SECONDS"])
+
+        assert sources["prometheus"]["jsonData"]["timeInterval"] == f"{interval}s"
+        assert services["demo"]["environment"]["OTEL_METRIC_EXPORT_INTERVAL"] == str(1000 * interval)
+
+    def test_the_dashboards_are_where_it_looks(self, services: Mapping[str, Service]) -> None:
+        (provider,) = yaml.safe_load((PROVISIONING / "dashboards" / "forge.yaml").read_text())["providers"]
+        bound = mounts(services["grafana"], "bind")
+
+        assert Path(bound[provider["options"]["path"]]) == CONFIGURATIONS / "grafana" / "dashboards"
+        assert Path(bound["/etc/grafana/provisioning"]) == PROVISIONING

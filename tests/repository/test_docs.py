@@ -1,0 +1,111 @@
+"""Every code block of the README and of docs/ runs.
+
+Python blocks of a page run one after the other in one process, in an empty folder. Shell blocks run in an empty folder,
+too, with the tools of this environment on the PATH; those of `make` are run in the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+UNRUN = [ROOT / name for name in ("CHANGELOG.md", "RELEASING.md", "SECURITY.md", "changes/README.md")]
+"""Pages whose links are checked, too; the commands of a release run in `test_repository.py`."""
+BLOCK = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+KNOWN = {"python", "sh", "yaml", "text", "promql", "{eval-rst}", "{toctree}"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for kind, code in BLOCK.findall(page.read_text()) if kind == language]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "FORGE_", "MAKE"))}
+    return clean | {"PATH": path, "PYTHONWARNINGS": "error::ResourceWarning"}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_python_blocks(page: Path, tmp_path: Path) -> None:
+    script = tmp_path / "page.py"
+    script.write_text("\n\n".join(blocks(page, "python")))
+    done = subprocess.run(
+        [sys.executable, script.name], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+COMMANDS = [(page, code) for page in PAGES for code in blocks(page, "sh")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "code"), COMMANDS, ids=[f"{p.name}-{i}" for i, (p, _) in enumerate(COMMANDS)])
+def test_shell_blocks(page: Path, code: str, tmp_path: Path) -> None:
+    # The tests cannot run themselves, nor install what they already run in, nor hooks in this repository, nor start
+    # containers; `make stack-demo` has a test of its own.
+    left_out = "test-fast|test|coverage|lint|hooks|up|ready|stack-demo"
+    code = re.sub(rf"^make ({left_out})\b.*$", r"make -n \1 >/dev/null", code, flags=re.MULTILINE)
+    code = re.sub(r"^(git clone|cd|pip install)\b.*$", "", code, flags=re.MULTILINE)
+    in_checkout = "make" in code or "examples/" in code
+    # A page's shell blocks use the scripts that its Python blocks show, by the name in their first line.
+    for script in blocks(page, "python"):
+        if name := re.match(r"# (\w+\.py)\n", script):
+            (tmp_path / name.group(1)).write_text(script)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        cwd=ROOT if in_checkout else tmp_path,
+        env=environment() | {"ARGS": f"--limit 40 --out {tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
+    kinds = {(page.name, kind) for page in PAGES for kind, _ in BLOCK.findall(page.read_text())}
+    assert {(name, kind) for name, kind in kinds if kind not in KNOWN} == set()
+    assert ("README.md", "python") in kinds
+    assert ("README.md", "sh") in kinds
+
+
+@pytest.mark.parametrize("page", [*PAGES, *UNRUN], ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert missing == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(site: Path) -> None:
+    assert (site / "search.html").exists()
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        assert (site / page.relative_to(ROOT / "docs")).with_suffix(".html").exists()
+
+
+def test_decision_records_have_one_form_and_are_listed() -> None:
+    folder = ROOT / "docs" / "adr"
+    row = re.compile(r"^\| \[(\d{4})\]\(([\w-]+\.md)\) \| .+ \| (\d{4}-\d{2}-\d{2}) \|$", re.MULTILINE)
+    listed = row.findall((folder / "index.md").read_text())
+    records = sorted(path.name for path in folder.glob("0*.md"))
+    assert [name for _, name, _ in listed] == records
+    for number, name, date in listed:
+        text = (folder / name).read_text()
+        assert name.startswith(number)
+        assert text.startswith(f"# {number}: ")
+        assert date in text.partition("## ")[0]
+        headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+        assert [heading for heading in headings if heading not in ("Requirements", "Differences")] == [
+            "Context",
+            *(["Decision"] if number != "0007" else []),
+            "Alternatives",
+            "Consequences",
+        ]

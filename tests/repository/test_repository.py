@@ -1,0 +1,187 @@
+"""The files that make a repository: workflows, forms, hooks, the changelog and the release.
+
+What is hosted elsewhere is checked against its published schema; what runs here is run, in a copy of the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .test_docs import BLOCK
+
+ROOT = Path(__file__).parents[2]
+GITHUB = ROOT / ".github"
+FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+SCHEMAS = [
+    ("vendor.github-workflows", sorted((GITHUB / "workflows").glob("*.yml"))),
+    ("vendor.github-issue-forms", FORMS),
+    ("vendor.github-issue-config", [GITHUB / "ISSUE_TEMPLATE" / "config.yml"]),
+    ("vendor.dependabot", [GITHUB / "dependabot.yml"]),
+]
+"""The schemas come with check-jsonschema, so nothing is fetched."""
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def tool(name: str) -> Path:
+    """A command of the environment that the tests run in."""
+    return Path(sys.executable).with_name(name)
+
+
+def tracked() -> list[Path]:
+    """The checkout's files that git knows, or would add."""
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout
+    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def load(path: Path) -> Any:
+    return yaml.load(path.read_text(), yaml.BaseLoader)  # as text: YAML 1.1 takes the key `on` for true
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A repository with the checkout's files in one commit, and with its virtual environment."""
+    for path in tracked():
+        target = tmp_path / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+    # Linked part by part: the stamp in it is younger than pyproject.toml, so that make installs nothing.
+    environment = tmp_path / ".venv"
+    environment.mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if part.name != ".ready":
+            (environment / part.name).symlink_to(part)
+    (environment / ".ready").touch()
+    for command in (
+        ("git", "init", "--quiet", "--initial-branch", "main"),
+        ("git", "config", "user.name", "A developer"),
+        ("git", "config", "user.email", "developer@example.com"),
+        ("git", "config", "commit.gpgsign", "false"),
+        ("git", "config", "tag.gpgsign", "false"),
+        ("git", "add", "--all"),
+        ("git", "commit", "--quiet", "--message", "All of it"),
+    ):
+        assert run(*command, cwd=tmp_path).returncode == 0, command
+    return tmp_path
+
+
+@pytest.mark.parametrize(("schema", "files"), SCHEMAS, ids=[schema for schema, _ in SCHEMAS])
+def test_files_for_github_follow_their_schema(schema: str, files: list[Path]) -> None:
+    assert files
+    done = run(tool("check-jsonschema"), "--builtin-schema", schema, *files)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_workflow_that_breaks_its_schema_is_found(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yml"
+    broken.write_text("on: push\njobs:\n  check:\n    runs-on: ubuntu-latest\n    step: []\n")
+    done = run(tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", broken)
+    assert done.returncode == 1
+    assert "step" in done.stdout
+
+
+def test_the_workflow_runs_the_steps_of_ci() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    steps = re.findall(r"^((?:\.ci/|make )[\w/ -]+?) *(?:#.*)?$", script, re.MULTILINE)
+    job = load(GITHUB / "workflows" / "ci.yml")["jobs"]["check"]
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert [command for command in commands if not command.startswith("git config")] == steps
+    assert steps == [".ci/packages", "make lint", "make stack-tools", "make test"]
+    assert all(os.access(ROOT / ".ci" / name, os.X_OK) for name in ("run", "packages"))
+
+
+def test_the_workflow_runs_every_supported_version_of_python() -> None:
+    versions = load(GITHUB / "workflows" / "ci.yml")["jobs"]["check"]["strategy"]["matrix"]["python"]
+    assert versions == ["3.11", "3.12", "3.13", "3.14"]
+    assert PYPROJECT["project"]["requires-python"] == f">={versions[0]}"
+
+
+def test_dependabot_knows_every_manifest() -> None:
+    kinds = {"pyproject.toml": "pip", "Dockerfile": "docker", "go.mod": "gomod", "package.json": "npm"}
+    there = {
+        (kinds[path.name], "/" + path.parent.relative_to(ROOT).as_posix().removeprefix("."))
+        for path in tracked()
+        if path.name in kinds
+    }
+    updates = load(GITHUB / "dependabot.yml")["updates"]
+    known = {
+        (update["package-ecosystem"], folder)
+        for update in updates
+        for folder in update.get("directories", [update.get("directory")])
+    }
+    assert known == there | {("github-actions", "/")}
+
+
+def test_hooks_run_what_lint_runs() -> None:
+    done = run(tool("pre-commit"), "validate-config", ".pre-commit-config.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    hooks = [hook for repo in load(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+    assert {(hook["language"], hook["entry"].split()[0]) for hook in hooks} == {
+        ("system", ".venv/bin/ruff"),
+        ("system", ".venv/bin/mypy"),
+    }
+
+
+def test_a_hook_refuses_a_file_that_lint_refuses(copy: Path) -> None:
+    (copy / "src" / "forge" / "fresh.py").write_text('"""Fresh."""\n\nprint(undefined)\n')
+    done = run(
+        tool("pre-commit"),
+        *("run", "ruff-check", "--files", "src/forge/fresh.py"),
+        cwd=copy,
+        PRE_COMMIT_HOME=str(copy / ".pre-commit"),
+    )
+    assert done.returncode == 1
+    assert "F821 Undefined name `undefined`" in done.stdout
+
+
+def test_fragments_have_names_that_the_changelog_takes() -> None:
+    kinds = {kind["directory"] for kind in PYPROJECT["tool"]["towncrier"]["type"]}
+    for path in (ROOT / "changes").iterdir():
+        assert path.name == "README.md" or re.fullmatch(rf"(\d+|\+[\w-]+)\.({'|'.join(kinds)})\.md", path.name)
+    table = (ROOT / "changes" / "README.md").read_text()
+    assert kinds == set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+
+
+def test_fragments_are_sentences() -> None:
+    for path in (ROOT / "changes").glob("*.*.md"):
+        text = path.read_text()
+        assert re.fullmatch(r"[A-Z`][^\n]*[.]\n", text), path.name
+
+
+def test_a_release_is_built_as_the_page_says(copy: Path) -> None:
+    fragments = {path: path.read_text().strip() for path in (copy / "changes").glob("*.*.md")}
+    (copy / "changes" / "17.fixed.md").write_text("Count failed batch calls.\n")
+    (script,) = (code for kind, code in BLOCK.findall((copy / "RELEASING.md").read_text()) if kind == "sh")
+    script = re.sub(r"^make (lint|test)$", r"make -n \1 >/dev/null", script, flags=re.MULTILINE)
+    script = script.replace("VERSION=0.1.0", "VERSION=7.8.9")
+
+    done = run("bash", "-euo", "pipefail", "-c", script, cwd=copy, MAKEFLAGS="")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    changelog = (copy / "CHANGELOG.md").read_text()
+    assert re.search(r"^## 7\.8\.9 – \d{4}-\d{2}-\d{2}$", changelog, re.MULTILINE)
+    for text in [*fragments.values(), "Count failed batch calls. (#17)"]:
+        assert f"- {text}" in changelog
+    assert [path.name for path in (copy / "changes").iterdir()] == ["README.md"]
+    assert run("git", "describe", "--exact-match", cwd=copy).stdout == "v7.8.9\n"
+    assert run("git", "status", "--porcelain", cwd=copy).stdout == ""
+    assert sorted(path.name for path in (copy / "dist").iterdir()) == [
+        "forge_otel-7.8.9-py3-none-any.whl",
+        "forge_otel-7.8.9.tar.gz",
+    ]

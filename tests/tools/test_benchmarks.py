@@ -1,0 +1,256 @@
+"""The benchmarks measure what they say. How long anything takes is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from benchmarks import by_hand, plot, report, runner_worker, tables
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.measured_run import WAITING
+from benchmarks.pipelines import SIZES
+from benchmarks.runner import WAYS
+from benchmarks.scenarios import SCENARIOS
+from forge import BatchRunner, Pipeline, Sample, stage
+from forge_otel import ForgeInstrumentor
+
+ROOT = Path(__file__).parents[2]
+NUMBERS = ("plain", "instrumented", "added")
+
+
+@pytest.mark.slow
+def test_a_quick_measurement_has_all_rows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "calls", "--quick", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    calls = json.loads(done.stdout)["calls"]
+    rows = {(row["scenario"], row["contestant"]): row for row in calls["rows"]}
+    assert rows.keys() == {(name, one.name) for one in CONTESTANTS.values() for name in one.scenarios}
+    for (_, contestant), row in rows.items():
+        if CONTESTANTS[contestant].packages:
+            assert row["missing"] == "not when quick"
+            continue
+        assert all(row[kind].keys() == {"min", "median"} for kind in NUMBERS)
+        assert 0 < row["plain"]["min"] <= row["plain"]["median"]
+        assert row["instrumented"]["min"] / row["plain"]["min"] > 0
+    assert calls["machine"].keys() == {"cpu", "cores", "os", "python"}
+    assert calls["versions"]["by_hand"].keys() >= {"opentelemetry-sdk", "wrapt"}
+    shown = tables.of_calls(calls)
+    assert [len(table.rows) for table in shown] == [3, len(CONTESTANTS), 1 + 5]
+    assert all(len(row) == len(table.columns) for table in shown for row in table.rows)
+
+
+@pytest.mark.slow
+def test_a_quick_measurement_of_the_runners_has_all_rows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "runner", "--quick", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    runner = json.loads(done.stdout)["runner"]
+    assert [row["way"] for row in runner["rows"]] == [way.name for way in WAYS]
+    for way, row in zip(WAYS, runner["rows"], strict=True):
+        if way.packages:
+            assert row["missing"] == "not when quick"
+        else:
+            assert 0 < row["cpu"]["min"] <= row["cpu"]["median"]
+            assert 0 < row["seconds"]["min"] <= row["seconds"]["median"]
+    assert runner["versions"].keys() == {way.name for way in WAYS if not way.packages}
+    (table,) = tables.of_runner(runner)
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+@pytest.mark.parametrize("way", [way.name for way in WAYS if not way.packages])
+def test_all_ways_bring_all_samples_through(way: str) -> None:
+    assert runner_worker.VARIANTS[way](50) == 50
+
+
+def written(instrument: Callable[[TracerProvider, MeterProvider], None], uninstrument: Callable[[], None]) -> Any:
+    """What is written of two stage calls, one of which fails: all that does not depend on time."""
+
+    @stage
+    def halve(sample: Sample) -> Sample:
+        if sample.data % 2:
+            raise ValueError("odd")
+        return sample.with_data(sample.data // 2)
+
+    spans, metrics = InMemorySpanExporter(), InMemoryMetricReader()
+    tracers, meters = TracerProvider(shutdown_on_exit=False), MeterProvider([metrics], shutdown_on_exit=False)
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    instrument(tracers, meters)
+    try:
+        source = [Sample(id="a", data=2), Sample(id="b", data=3)]
+        BatchRunner().run(Pipeline(name="p", source=source, stages=[halve])).drain()
+    finally:
+        uninstrument()
+    stages = [span for span in spans.get_finished_spans() if span.name.startswith("forge.stage")]
+    data = metrics.get_metrics_data()
+    assert data is not None
+    return (
+        [(span.name, span.attributes, span.status.status_code, span.status.description) for span in stages],
+        {
+            (metric.name, frozenset((point.attributes or {}).items()))
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name in BY_HAND
+            for point in metric.data.data_points
+            if getattr(point, "value", 1)  # zero points are ours alone
+        },
+    )
+
+
+BY_HAND = {"forge.stage.duration", "forge.stage.executions", "forge.stage.busy.time", "forge.stage.failures"}
+
+
+def test_the_reference_writes_by_hand_what_we_write() -> None:
+    instrumentor = ForgeInstrumentor()
+    ours = written(
+        lambda tracers, meters: instrumentor.instrument(tracer_provider=tracers, meter_provider=meters),
+        instrumentor.uninstrument,
+    )
+    theirs = written(by_hand.instrument, by_hand.uninstrument)
+    assert theirs == ours
+    assert {name for name, _ in theirs[1]} == BY_HAND
+
+
+def results() -> dict[str, Any]:
+    """As a measurement leaves them, with numbers that are easily followed: everybody adds 2 µs, by hand 4 µs."""
+
+    def row(scenario: str, name: str) -> dict[str, Any]:
+        added = 4e-6 if name.startswith("by_hand") else 2e-6
+        times = {
+            kind: dict.fromkeys(("min", "median"), value) for kind, value in zip(NUMBERS, (1e-6, 0, added), strict=True)
+        }
+        return {"scenario": scenario, "contestant": name, "label": CONTESTANTS[name].label, **times}
+
+    machine = {"cpu": "a processor", "cores": 2, "os": "an OS", "python": "CPython 3.11"}
+    return {
+        "calls": {
+            "machine": machine,
+            "versions": {"untraced": {"wrapt": "2.0"}, "traceloop": {"wrapt": "1.0"}},
+            "rows": [row(scenario, one.name) for one in CONTESTANTS.values() for scenario in one.scenarios],
+        },
+        "pipelines": {
+            "machine": machine,
+            "versions": {"wrapt": "2.0"},
+            "rows": [
+                {
+                    "pipeline": pipeline,
+                    "samples": samples,
+                    "telemetry": telemetry,
+                    **{name: {"median": samples * (1 + cost) * 1e-3} for name in ("seconds", "cpu")},
+                    **{f"{name}_added": cost for name in ("seconds", "cpu")},
+                    **dict.fromkeys(("peak_memory", "bytes"), 50e6),
+                    **dict.fromkeys(("spans", "spans_dropped"), 7),
+                }
+                for pipeline, samples in [("demo", 300), *((waiting, size) for waiting in WAITING for size in SIZES)]
+                for telemetry, cost in (("off", 0), ("1 %", 0.005), ("100 %", 0.25))
+            ],
+        },
+        "runner": {
+            "machine": machine,
+            "versions": {"pool": {"forge-otel": "1.0"}, "ray": {"ray": "2.0"}},
+            "rows": [
+                {
+                    "way": way.name,
+                    "label": way.label,
+                    "cpu": {"min": cpu, "median": 2 * cpu},
+                    "seconds": {"min": 1e-3, "median": 1e-3},
+                }
+                for way in WAYS
+                for cpu in [10e-6 if way.name == "pool" else 20e-6]
+            ],
+        },
+    }
+
+
+def test_ratios() -> None:
+    calls = results()["calls"]
+    added = tables.added_by(calls)
+    assert tables.ratio(added, "call", "untraced", "by_hand_unsampled") == 0.5
+    assert tables.ratio(added, "call", "by_hand") == 1
+    assert tables.ratio(added, "retried", "untraced") is None
+    assert [tables.multiple(value) for value in (1.7, 0.4, 1 / 75, None)] == ["1.70×", "0.40×", "1/75", "–"]
+    hand, everybody, kinds = tables.of_calls(calls)
+    assert hand.rows[1] == ("traced", "4.0", "2.0", "0.50×")
+    assert everybody.rows[-1] == ("traceloop (spans only)", "2.0", "2.0", "0.50×")
+    assert kinds.rows[0] == ("(the call itself)", *["1.0"] * len(SCENARIOS))
+
+
+def test_what_could_not_be_measured_says_so() -> None:
+    calls = results()["calls"]
+    calls["rows"][-1] = {key: calls["rows"][-1][key] for key in ("scenario", "contestant", "label")} | {
+        "missing": "not installable"
+    }
+    assert tables.of_calls(calls)[1].rows[-1] == ("traceloop (spans only): not installable", "", "", "")
+
+
+def test_whole_runs() -> None:
+    demo, *synthetic = tables.of_pipelines(results()["pipelines"])
+    assert [len(table.rows) for table in synthetic] == [3 * len(SIZES)] * len(WAITING)
+    assert demo.rows[1] == ("", "1 %", "0.301", "+0.5%", "1,005", "+0.5%", "50", "50.00", "7", "7")
+    assert demo.rows[2][3] == "+25%"
+
+
+def test_shares_of_the_pools_rate() -> None:
+    runner = results()["runner"]
+    runner["rows"][-1] = {"way": "ray", "label": "Ray Data", "missing": "not installable"}
+    (table,) = tables.of_runner(runner)
+    assert table.rows[1] == ("ThreadPoolExecutor.map", "10", "20", "1.00", "1,000")
+    assert table.rows[2] == ("StreamingRunner, drained", "20", "40", "0.50", "1,000")
+    assert table.rows[-1] == ("Ray Data: not installable", "", "", "", "")
+
+
+def test_the_report_replaces_what_is_between_the_marks() -> None:
+    page = "before\n<!-- by-hand -->\nold\n<!-- end -->\nafter\n"
+    text = report.page(page, results())
+    assert text.startswith("before\n<!-- by-hand -->\n\n|  | by hand | forge_otel | ratio |\n")
+    assert text.endswith("| 0.50× |\n\n<!-- end -->\nafter\n")
+    assert report.page(text, results()) == text
+
+
+def test_the_versions_of_other_environments_are_told_where_they_differ() -> None:
+    told = "a processor, 2 cores, an OS, CPython 3.11; wrapt 2.0, wrapt (traceloop) 1.0."
+    assert report.circumstances(results()["calls"]) == told
+
+
+@pytest.mark.parametrize(("versions", "kept"), [({"sdk": "1"}, [100_000]), ({"sdk": "2"}, [])], ids=["same", "other"])
+def test_longer_runs_stay_among_the_results(
+    versions: dict[str, str], kept: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(added: float, *sizes: int) -> dict[str, Any]:
+        rows = [{"pipeline": "p", "samples": samples, "added": added} for samples in sizes]
+        return {"machine": {"cpu": "c"}, "versions": {"sdk": "1"}, "rows": rows}
+
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
+    report.save({"pipelines": measured(0.2, 1_000, 100_000), "calls": {"rows": []}})
+    report.save({"pipelines": {**measured(0.1, 1_000, 10_000), "versions": versions}})
+    saved = json.loads(report.RESULTS.read_text())
+    rows = [(row["samples"], row["added"]) for row in saved["pipelines"]["rows"]]
+    assert rows == [(1_000, 0.1), (10_000, 0.1), *((samples, 0.2) for samples in kept)]
+    assert saved["calls"] == {"rows": []}
+
+
+def test_the_documentation_is_what_the_report_makes_of_the_results() -> None:
+    saved: Mapping[str, Any] = json.loads(report.RESULTS.read_text())
+    text = report.PAGE.read_text()
+    assert report.page(text, saved) == text, "run: python -m benchmarks report"
+    assert plot.picture(saved) == report.PICTURE.read_text(), "run: python -m benchmarks report"

@@ -1,0 +1,101 @@
+"""``tools/stack``: the programs of the stack tests are found, or it is said how to get them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.tools import STACK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A folder that is all of the ``PATH``."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    return folder
+
+
+def run(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"FORGE_OTEL_TOOLS": str(tmp_path / "cache"), "PATH": str(tmp_path / "programs")} | variables
+    command = [sys.executable, str(STACK), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def script(path: Path, *lines: str) -> None:
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+
+
+def test_what_is_not_there_is_not_built_when_only_searched_for(tmp_path: Path, programs: Path) -> None:
+    found = run(tmp_path, "--find", "otelcol-forge", "statsd")
+
+    assert found.returncode == 1
+    assert found.stdout == ""
+    assert found.stderr.splitlines() == [
+        "otelcol-forge-0.158.0 is not here; build it with: python3 tools/stack otelcol-forge",
+        "statsd-0.9.0 is not here; build it with: python3 tools/stack statsd",
+    ]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_build_says_what_it_lacks(tmp_path: Path, programs: Path) -> None:
+    built = run(tmp_path, "prometheus")
+
+    assert built.returncode == 1
+    assert built.stderr == (
+        "prometheus-3.16.0 needs go, which is not on the PATH. "
+        "Install Go from https://go.dev/dl, or any older one with: apt-get install golang-go\n"
+    )
+
+
+def test_what_was_built_is_found_again(tmp_path: Path, programs: Path) -> None:
+    script(programs / "node")
+    script(
+        programs / "npm", f"PATH={os.defpath}", "mkdir -p node_modules/statsd/bin", ">node_modules/statsd/bin/statsd"
+    )
+    built = run(tmp_path, "statsd")
+    (programs / "npm").unlink()
+
+    found = run(tmp_path, "statsd")
+
+    assert (built.returncode, found.returncode) == (0, 0)
+    assert found.stdout == built.stdout
+    assert built.stdout.endswith("/node_modules/statsd/bin/statsd\n")
+
+
+def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path, programs: Path) -> None:
+    script(programs / "node")
+    script(programs / "npm", f"PATH={os.defpath}", "mkdir node_modules", "exit 3")
+
+    built = run(tmp_path, "statsd")
+
+    assert built.returncode == 1
+    assert "statsd-0.9.0 was not built: npm ci" in built.stderr
+    assert "(exit code 3)" in built.stderr
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_program_from_elsewhere_can_be_named(tmp_path: Path, programs: Path) -> None:
+    script(programs / "otelcol-contrib")
+
+    found = run(tmp_path, "--find", "otelcol-forge", FORGE_OTEL_TOOL_OTELCOL_FORGE="otelcol-contrib")
+    lost = run(tmp_path, "otelcol-forge", FORGE_OTEL_TOOL_OTELCOL_FORGE="otelcol-extra")
+
+    assert found.stdout == f"{programs / 'otelcol-contrib'}\n"
+    assert lost.returncode == 1
+    assert lost.stderr == "otelcol-forge: FORGE_OTEL_TOOL_OTELCOL_FORGE=otelcol-extra is not a program\n"
+
+
+def test_an_unknown_name_is_misuse(tmp_path: Path, programs: Path) -> None:
+    found = run(tmp_path, "--find", "grafana")
+
+    assert found.returncode == 2
+    assert "unknown: grafana; there are promtool, prometheus," in found.stderr
