@@ -39,9 +39,8 @@ from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, SQLStorage, 
 from forge_otel import ForgeInstrumentor
 from forge_otel.signals.sdk.spans import light_spans
 from forge_otel.signals.spans import Spans
-
-from .support.clock import FakeClock
-from .support.shortcuts import found_out_anew
+from tests.support.clock import FakeClock
+from tests.support.shortcuts import found_out_anew
 
 pytestmark = pytest.mark.skipif(light_spans() is None, reason="this SDK counts its spans, so it starts them itself")
 
