@@ -7,7 +7,7 @@ observed function is called exactly once, and what it returns or raises reaches 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -29,6 +29,7 @@ from .scopes import RUN, SAMPLE, RunScope, SampleScope
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.trace import Link
 
     from ..patching.patches import Layer
     from ..semconv.definitions import Event, Span
@@ -156,7 +157,7 @@ class Call:
         if scopes and not self.operation.links_samples:
             self._sample = scopes[0]
         for scope in scopes:
-            if not scope.open(self, self):
+            if not scope.enter(self):
                 self.claim()
                 self.forget()
                 return False
@@ -291,7 +292,7 @@ class Call:
     def forget(self) -> None:
         """Let the samples settle without ending it."""
         for scope in self.scopes:
-            scope.open_calls.pop(self, None)
+            scope.leave(self)
 
     def write(self, point: MetricPoint, attributes: Attributes | None = None) -> None:
         """Write a value, as a part of this call, with its attributes at the start or those given."""
@@ -344,74 +345,72 @@ class Call:
         if usage is not None:
             attributes = {**attributes, **usage.attributes_of(span_name(defined, self.attributes))}
         duration = self.elapsed
-        shared = SharedSpan(len(self.scopes)) if self.operation.links_samples else None
-        if self.span is not None:
-            end_span(self.span, attributes, ended.error, self.started_ns + round(duration * 1e9))
-            if shared is not None:
-                shared.context = self.span.get_span_context()
+        begun = start_attributes(defined, self.attributes)
+        failure = message(ended.error) if ended.error is not None else None
+        template = SpanTemplate(defined, span_name(defined, self.attributes), begun, attributes, failure)
+        if self.operation.links_samples:
+            shared = self.end_shared(template, duration)
+            if shared is not None and self.operation.each is not None and result is not None:
+                self.end_parts(self._parts(self.operation.each, result, shared))
+        elif self.span is not None:
+            end_span(self.span, template.ended, failure, self.started_ns + round(duration * 1e9))
+        elif self.deferred_in:
+            for scope in self.deferred_in:
+                scope.add_step(template, self.started, duration)
         elif self.deferred_in is not None and self.run is not None:
-            alone = not self.deferred_in
-            if alone and (ended.error is None or not self.run.span_budget.take(1, from_reserve=True)):
-                self.run.suppress(Signal.SPAN.value, self.drop_reason or Reason.SAMPLING.value)
-                return
-            begun = start_attributes(defined, self.attributes)
-            failure = message(ended.error) if ended.error is not None else None
-            template = SpanTemplate(defined, span_name(defined, begun), begun, attributes, failure)
-            if alone:
+            if ended.error is not None and self.run.span_budget.take(1, from_reserve=True):
                 ends = self.started_ns + round(duration * 1e9)
                 export_alone(self.run, template, otel_context.get_current(), self.started_ns, ends)
-            if shared is not None:
-                shared = SharedSpan(len(self.deferred_in))
-                template = shared.defer(template)
-            for scope in self.deferred_in:
-                scope.in_batches = scope.in_batches or shared is not None
-                scope.add_step(template, self.started, duration)
-        if shared is not None and self.operation.each is not None and result is not None:
-            self._write_each(self.operation.each, result, shared, duration)
-
-    def _write_each(self, each: Operation, batch: Any, shared: SharedSpan, duration: float) -> None:
-        """Give each sample of a batch a span of its own, linked to that of the batch."""
-        results = self.operation.each_result(batch)
-        if self.run is None or each.span is None or len(results) != len(self.scopes):
-            return
-        templates: dict[Any, SpanTemplate] = {}
-        for scope, result in zip(self.scopes, results, strict=True):
-            if scope.span is None and scope.drop_reason is None:
-                continue
-            key = each.cache_key(result)
-            template = templates.get(key) if result.error is None else None
-            if template is None:
-                begun = start_attributes(each.span, self.attributes)
-                ended = each.end(Call(each, self.telemetry, self.run, self.arguments, self.attributes), result, None)
-                failure = message(ended.error) if ended.error is not None else None
-                name = span_name(each.span, self.attributes)
-                template = templates[key] = SpanTemplate(each.span, name, begun, ended.attributes, failure, shared)
-            if scope.span is None:
-                scope.in_batches = True
-                scope.add_step(template, self.started, duration)
             else:
-                self._export_part(scope, template, duration)
+                self.run.suppress(Signal.SPAN.value, self.drop_reason or Reason.SAMPLING.value)
 
-    def _export_part(self, scope: SampleScope, template: SpanTemplate, duration: float) -> None:
-        assert scope.span is not None
-        assert self.run is not None
-        spans, started = self.telemetry.spans, scope.at(self.started)
-        parent = scope.span.get_span_context()
-        batch = template.shared.context if template.shared is not None else None
-        _, recorded = spans.export(
-            template.name,
-            spans.reserve(parent),
-            parent,
-            template.defined.kind,
-            {**template.attributes, a.FORGE_SAMPLE_ID: scope.sample_id, **template.ended},
-            [spans.link(batch)] if batch is not None else (),
-            template.failure,
-            started,
-            started + round(duration * 1e9),
-        )
-        if recorded:
-            scope.spans += 1
-            self.run.count_span()
+    def end_shared(self, template: SpanTemplate, duration: float) -> SharedSpan | None:
+        """End the span of a batch, or let its samples keep it as a step. None where there is neither."""
+        if self.span is not None:
+            end_span(self.span, template.ended, template.failure, self.started_ns + round(duration * 1e9))
+            return SharedSpan(len(self.scopes), self.span.get_span_context())
+        if not self.deferred_in:
+            return None
+        shared = SharedSpan(len(self.deferred_in))
+        template = shared.defer(template)
+        for scope in self.deferred_in:
+            scope.in_batches = True
+            scope.add_step(template, self.started, duration)
+        return shared
+
+    def _parts(self, each: Operation, batch: Any, shared: SharedSpan) -> Iterator[SpanTemplate]:
+        """The spans of the samples of a batch, in order, linked to that of the batch."""
+        assert each.span is not None
+        name, begun = span_name(each.span, self.attributes), start_attributes(each.span, self.attributes)
+        known: dict[Any, SpanTemplate] = {}
+        for result in self.operation.each_result(batch):
+            key = each.cache_key(result)
+            template = known.get(key) if result.error is None else None
+            if template is None:
+                described = Call(each, self.telemetry, self.run, self.arguments, self.attributes)
+                ended = each.end(described, result, None)
+                failure = message(ended.error) if ended.error is not None else None
+                template = known[key] = SpanTemplate(each.span, name, begun, ended.attributes, failure, shared)
+            yield template
+
+    def end_parts(self, parts: Iterable[SpanTemplate]) -> None:
+        """Give each sample of a batch a span of its own, or a step."""
+        run, spans, duration = self.run, self.telemetry.spans, self.elapsed
+        links: Sequence[Link] | None = None
+        for scope, part in zip(self.scopes, parts, strict=False):
+            if scope.span is not None and run is not None:
+                if links is None:
+                    context = part.shared.context if part.shared is not None else None
+                    links = [spans.link(context)] if context is not None else []
+                began, parent = scope.at(self.started), scope.span.get_span_context()
+                attributes = {**part.attributes, a.FORGE_SAMPLE_ID: scope.sample_id, **part.ended}
+                kind, ends = part.defined.kind, began + round(duration * 1e9)
+                if spans.write(part.name, parent, kind, attributes, links, part.failure, began, ends):
+                    scope.spans += 1
+                    run.count_span()
+            elif scope.drop_reason is not None:
+                scope.in_batches = True
+                scope.add_step(part, self.started, duration)
 
     @property
     def _usage(self) -> UsageAccumulator | None:

@@ -88,6 +88,8 @@ class Operation:
     """The argument for which a run has a fast path: the stage, the measurement, the storage."""
     cache_key: Callable[[Any], Hashable] = lambda _: None
     """Cache key: equal for results whose telemetry differs only in duration and error message. None: do not cache."""
+    has_attempts: bool = False
+    """True if results say how many attempts there were."""
     values: Callable[[Call, Any], Sequence[float | None]] | None = None
     """Of a batch or a write: the values of a usual result's points, in their order; None where there is no point."""
     each: Operation | None = None

@@ -26,11 +26,14 @@ class Sampler:
         self._below = int(rate * _HASHES)
 
     def traces(self, sample_id: str) -> bool:
-        """Whether the sample of this id is traced."""
+        """Return True if the sample of this id is traced."""
+        below = self._below
+        if not 0 < below < _HASHES:
+            return below > 0
         # The sum alone is linear: ids that differ in their last digit would differ in the same bits of it everywhere.
         # Multiplied, it spreads as well as a cryptographic hash does, which takes three times as long.
         checksum = crc32(sample_id.encode("utf-8", "surrogatepass"))
-        return checksum * _GOLDEN % _HASHES < self._below
+        return checksum * _GOLDEN % _HASHES < below
 
 
 class SpanBudget:

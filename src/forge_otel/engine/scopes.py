@@ -1,7 +1,9 @@
 """The state of a run and of each of its samples, carried by their contexts.
 
-A scope owns the layout of deferred steps, and the one protocol by which a call is ended exactly once: an open call
-stands in a dict, and whoever takes it out ends it, be it the call itself or the settlement of its sample.
+A scope owns the layout of deferred steps, and the one protocol by which an open call is ended exactly once, by its own
+return or by the settlement of a sample: a call enters the scope before it looks at `settled`, and leaves it before it
+looks again; the settlement sets `settled` before it looks for open calls. So one of them sees the other, and where both
+do, `claim` decides.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import NonRecordingSpan
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from .call import Call
     from .deferred_spans import SpanTemplate
     from .detected_usage import UsageAccumulator
-    from .fast_path import FastPath
+    from .fast_path import FastPath, Opened
 
 RUN: ContextVar[RunScope | None] = ContextVar("forge_otel_run", default=None)
 """The run that the current work belongs to."""
@@ -49,6 +52,9 @@ _STEP: Final = 3
 collector looks at each of them.
 """
 _MAX_PLACES: Final = MAX_STEPS * _STEP
+
+
+_NO_CALLS: Final[Mapping[Any, None]] = MappingProxyType({})
 
 
 def current_identity() -> Mapping[str, Any]:
@@ -259,53 +265,54 @@ class SampleScope(NonRecordingSpan):
     instrumentations do not record either, and logs refer to it.
     """
 
+    # There is a scope for every sample. What every call looks at has a slot, which is read in a third of the time; the
+    # defaults of the rest stand on the class.
     __slots__ = (
-        "_began_ns",
         "_steps",
         "clock",
         "drop_reason",
-        "in_batches",
-        "notes",
-        "open_calls",
+        "inside",
+        "opened",
         "paths",
         "run",
         "sample_id",
         "settled",
         "span",
-        "spans",
         "started",
-        "tail_kept",
         "usage",
     )
+
+    spans = 0
+    """Spans that it has."""
+    in_batches = False
+    """True if some of its steps are those of others as well."""
+    tail_kept = False
+    """True if it was retried, which is worth a trace."""
+    notes: Sequence[Any] = ()
+    """What is found out during a call on the fast path, such as retries."""
+    open_calls: Mapping[Call, None] = _NO_CALLS
+    """Calls on the slow path that have not come back, in the order in which they began."""
+    _began_ns: int | None = None
 
     def __init__(self, run: RunScope, sample_id: str) -> None:
         self.run = run
         self.sample_id = sample_id
-        self.clock = run.clock
-        self.started = run.clock()
+        self.clock = clock = run.clock
+        self.started = clock()
+        self.paths = run.paths
+        self._steps: list[Any] = []
         self.span: Span | None = None
         """Its span, where it is traced."""
-        self.spans = 0
-        """Spans that it has."""
         self.drop_reason: str | None = None
         """The reason for which it is not traced, where that is ours."""
-        self.in_batches = False
-        """True if some of its steps are those of others as well."""
-        self.tail_kept = False
-        """True if it was retried, which is worth a trace."""
-        self.notes: Sequence[Any] = ()
-        """What is found out during a call on the fast path, such as retries."""
-        self.paths: Mapping[int, FastPath] = run.paths
-        self.open_calls: dict[Any, Any] = {}
-        """Calls on this sample that have not come back, in the order in which they began: a `Call`, or a `FastPath`
-        with the reading at its start and its span.
-        """
+        self.inside: FastPath | None = None
+        """The fast path on which a call is open. There is one at a time; others take the slow path."""
+        self.opened: Opened = 0.0
+        """The state of that call."""
         self.settled = False
         """It is settling: what begins now is not recorded."""
         self.usage: UsageAccumulator | None = None
         """What API calls used; None as long as there are none."""
-        self._steps: list[Any] = []
-        self._began_ns: int | None = None
 
     def get_span_context(self) -> SpanContext:
         """The ids of the span that may be exported later. They are drawn when somebody asks for them, which of most
@@ -336,16 +343,40 @@ class SampleScope(NonRecordingSpan):
             began = self._began_ns = self.run.wall_ns() - round((self.clock() - self.started) * 1e9)
         return began + round((reading - self.started) * 1e9)
 
-    def open(self, call: Any, value: Any) -> bool:
-        """A call begins. False where the sample has settled, so that it is not to be recorded.
+    def enter_path(self, path: FastPath, opened: Opened) -> bool:
+        """Begin a call on the fast path. False where the sample has settled, so that it is not to be recorded."""
+        self.inside, self.opened = path, opened
+        return not (self.settled and self.leave_path())
+
+    def leave_path(self) -> bool:
+        """The call on the fast path has come back. False where the settlement has ended it."""
+        self.inside = None
+        return not self.settled or self.claim()
+
+    def claim(self) -> bool:
+        """True if the call on the fast path is the caller's to end: the call's itself, or the settlement's.
+
+        Only where both happen in the same moment they have to ask.
+        """
+        return vars(self).setdefault("_claimed_by", claimant := object()) is claimant
+
+    def enter(self, call: Call) -> bool:
+        """Begin a call on the slow path. False where the sample has settled, so that it is not to be recorded.
 
         In this order: either the settlement finds the call, or the call sees that the sample has settled.
         """
-        self.open_calls[call] = value
+        # Several threads may begin the first call at once: one of their dicts is kept.
+        calls: dict[Call, None] = vars(self).setdefault("open_calls", {})
+        calls[call] = None
         if not self.settled:
             return True
-        self.open_calls.pop(call, None)
+        calls.pop(call, None)
         return False
+
+    def leave(self, call: Call) -> None:
+        """Let the sample settle without ending a call."""
+        if self.open_calls:
+            self.open_calls.pop(call, None)  # type: ignore[attr-defined]  # it has entered, so this is a dict
 
     def add_step(self, template: SpanTemplate, started: float, duration: float) -> None:
         """Keep a step, and drop the first one if there are too many."""

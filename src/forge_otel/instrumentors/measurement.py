@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from forge import Measurement, Sample
     from forge.execution.item import Item
     from forge.execution.measurement_orchestrator import MeasurementOrchestrator
-    from forge.execution.results import BatchMeasurementResult, MeasurementResult
+    from forge.execution.results import BatchMeasurementResult, MeasurementOutcome, MeasurementResult
 
     from ..engine.scopes import RunScope
 
@@ -126,16 +126,15 @@ def _failed(measurement: Measurement, result: MeasurementResult, sample_id: str 
     )
 
 
-def _usual() -> Callable[[MeasurementResult], bool]:
+def _usual() -> MeasurementOutcome:
     from forge.execution.results import MeasurementOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
-    computed = MeasurementOutcome.COMPUTED
-    return lambda result: result.outcome is computed
+    return MeasurementOutcome.COMPUTED
 
 
 def _usual_batch() -> Callable[[BatchMeasurementResult], bool]:
-    is_usual = _usual()
-    return lambda batch: batch.computed > 0 and all(map(is_usual, batch.results))
+    computed = _usual()
+    return lambda batch: batch.computed > 0 and all(result.outcome is computed for result in batch.results)
 
 
 def _batch_values(call: Call, batch: BatchMeasurementResult) -> Sequence[float]:

@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..engine.deferred_spans import SpanTemplate, count_suppressed, export_deferred
-from ..engine.fast_path import FastPath
 from ..engine.scopes import RUN, SAMPLE, RunScope, SampleScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
@@ -20,7 +18,7 @@ from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
-from ..signals.context import with_span
+from ..signals.context import attach, get_current, with_span
 from ..signals.exceptions import message
 from ..signals.metrics import FLUSH_SIZE
 from ..signals.spans import end_span, start_attributes
@@ -78,7 +76,7 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Samp
         _to_run(run) if alone else (),
         scope.at(scope.started),
     )
-    otel_context.attach(trace.set_span_in_context(span))
+    attach(with_span(span, get_current()))
     if span.is_recording():
         scope.span, scope.spans = span, 1
         run.count_span()
@@ -90,8 +88,8 @@ def _suppress(run: RunScope, scope: SampleScope, reason: str) -> None:
     """Its span is not recorded, unless it turns out to be worth it; until then, the scope stands for it."""
     scope.drop_reason = reason
     if run.base_context is None:
-        run.base_context = otel_context.get_current()
-    otel_context.attach(with_span(scope, run.base_context))
+        run.base_context = get_current()
+    attach(with_span(scope, run.base_context))
 
 
 def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
@@ -113,7 +111,7 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
         run.sampled_ids.discard(scope.sample_id)
     if scope.usage is not None:
         scope.usage.count_detected()
-    if scope.open_calls:
+    if scope.inside is not None or scope.open_calls:
         _abandon(scope, error or asyncio.CancelledError())
     if run.ended:
         return
@@ -146,8 +144,8 @@ def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: Ba
     }
     if scope.usage is not None:
         ended |= scope.usage.attributes_of(spans.FORGE_SAMPLE.type)
+    failure = message(error) if error is not None else None
     if scope.span is None:
-        failure = message(error) if error is not None else None
         template = SpanTemplate(
             spans.FORGE_SAMPLE, spans.FORGE_SAMPLE.type, _attributes(run, item.sample), ended, failure
         )
@@ -157,18 +155,17 @@ def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: Ba
         return
     for link in _to_earlier(run, item):
         scope.span.add_link(link.context)
-    end_span(scope.span, ended, error, scope.at(scope.clock()))
+    end_span(scope.span, ended, failure, scope.at(scope.clock()))
     run.span_budget.correct(scope.spans - run.steps)
 
 
 def _abandon(scope: SampleScope, error: BaseException) -> None:
     """End the calls that were abandoned on a thread that cannot be stopped: what they still bring comes too late."""
-    for call, opened in tuple(scope.open_calls.items()):
-        if isinstance(call, FastPath):
-            if scope.open_calls.pop(call, None) is not None:
-                call.abandon(scope, opened, error)
-        else:
-            call.close(None, error)
+    path, opened = scope.inside, scope.opened
+    if path is not None and scope.claim():
+        path.abandon(scope, opened, error)
+    for call in tuple(scope.open_calls):
+        call.close(None, error)
 
 
 def _to_earlier(run: RunScope, item: Item) -> list[Link]:

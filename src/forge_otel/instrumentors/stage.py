@@ -22,7 +22,7 @@ from .errors import error_type
 if TYPE_CHECKING:
     from forge import Sample, Stage
     from forge.execution.item import Item
-    from forge.execution.results import BatchVerdict, Verdict
+    from forge.execution.results import BatchVerdict, StageOutcome, Verdict
     from forge.execution.stage_executor import StageExecutor
 
     from ..engine.scopes import RunScope
@@ -198,16 +198,15 @@ def _cache_key(verdict: Verdict) -> Hashable:
     return verdict.outcome, verdict.skip_reason, verdict.error_type
 
 
-def _usual() -> Callable[[Verdict], bool]:
+def _usual() -> StageOutcome:
     from forge.execution.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
-    success = StageOutcome.SUCCESS
-    return lambda verdict: verdict.outcome is success and verdict.attempts == 1
+    return StageOutcome.SUCCESS
 
 
 def _usual_batch() -> Callable[[BatchVerdict], bool]:
-    is_usual = _usual()
-    return lambda batch: batch.attempts == 1 and all(map(is_usual, batch.verdicts))
+    success = _usual()
+    return lambda batch: batch.attempts == 1 and all(verdict.outcome is success for verdict in batch.verdicts)
 
 
 def _batch_values(call: Call, batch: BatchVerdict) -> Sequence[float]:
@@ -232,6 +231,7 @@ STAGE = Operation(
     hook_arguments=lambda _, stage, sample: (stage, own_sample(sample)),
     hook_result=copy.copy,
     cache_key=_cache_key,
+    has_attempts=True,
 )
 STAGE_BATCH = Operation(
     name="a stage's batch",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, SpanContext, get_current_span, set_span_in_context
 
-from .exceptions import message
 from .sdk import PLAIN
 from .sdk.spans import LightSpans, decides
 from .sdk.spans import end_span as _end_span
@@ -100,6 +99,26 @@ class Spans:
         _end_span(span, {}, failure, end_time)
         return span.get_span_context(), recorded
 
+    def write(  # noqa: PLR0917 - what a span is made of
+        self,
+        name: str,
+        parent: SpanContext,
+        kind: SpanKind,
+        attributes: dict[str, Any],
+        links: Sequence[Link],
+        failure: str | None,
+        start_time: int,
+        end_time: int,
+    ) -> bool:
+        """Export a span that is over, below a parent; returns whether it was recorded."""
+        light = self.light.current()
+        if light is not None and decides(parent) and PLAIN.issuperset(map(type, attributes.values())):
+            light.write(name, light.child_of(parent), parent, attributes, start_time, kind, links, failure, end_time)
+            return True
+        return self.export(name, self.reserve(parent), parent, kind, attributes, links, failure, start_time, end_time)[
+            1
+        ]
+
     def link(self, context: SpanContext) -> Link:
         """A link to a span."""
         light = self.light.current()
@@ -159,9 +178,9 @@ class ReservedIds:
         return getattr(self.generator, name)
 
 
-def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int) -> None:
-    """End a span at a Unix time in nanoseconds."""
-    _end_span(span, without_none(ended), message(error) if error is not None else None, at)
+def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end_time: int) -> None:
+    """End a span at a Unix time in nanoseconds, with the message of its error if it failed."""
+    _end_span(span, without_none(attributes), failure, end_time)
 
 
 def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:

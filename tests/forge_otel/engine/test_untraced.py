@@ -120,7 +120,7 @@ def test_a_write_that_fails_is_traced_late(
     assert (event.span, event.attributes["exception.message"]) == ("forge.pipeline p", "no space left")
 
 
-@pytest.mark.parametrize(("where", "faults"), [("begin_together", 0), ("_begin_together", 4), ("_defer", 2)])
+@pytest.mark.parametrize(("where", "faults"), [("begin_together", 0), ("_begin_together", 4), ("_end_spans", 2)])
 def test_a_fault_in_a_write_harms_nobody(
     storage: SQLStorage, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, where: str, faults: int
 ) -> None:
@@ -313,12 +313,15 @@ def test_a_call_ends_once_whoever_ends_it() -> None:
     def look(sample: Sample) -> Sample:
         scope = SAMPLE.get()
         assert scope is not None
-        ((path, opened),) = scope.open_calls.items()
+        path = scope.inside
+        assert path is not None
+        opened, scope.settled = scope.opened, True
         barrier = threading.Barrier(8)
 
         def end() -> None:
             barrier.wait()
-            path.raised(scope, opened, ValueError("ended"))
+            if scope.claim():
+                path.abandon(scope, opened, ValueError("ended"))
 
         threads = [threading.Thread(target=end) for _ in range(8)]
         for thread in threads:
@@ -425,7 +428,7 @@ def test_a_batch_is_traced_late_with_the_first_of_its_samples() -> None:
 
 @pytest.mark.parametrize(
     "where",
-    ["_begin_together", "_defer"],
+    ["_begin_together", "_end_spans"],
 )
 def test_a_fault_in_a_batch_harms_nobody(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def fault(*_: Any) -> None:
