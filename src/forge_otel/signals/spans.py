@@ -80,7 +80,7 @@ class Spans:
             and decides(parent)
             and PLAIN.issuperset(map(type, attributes.values()))
         ):
-            own = SpanContext(context.trace_id, context.span_id, False, parent.trace_flags, parent.trace_state)
+            own = light.child_of(parent, context.span_id)
             span = light.begin(name, own, parent, attributes, start_time, kind, links)
         else:
             above = set_span_in_context(NonRecordingSpan(parent) if parent is not None else INVALID_SPAN)

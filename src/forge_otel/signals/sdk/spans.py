@@ -13,11 +13,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 
 from . import PLAIN, is_sdk, tested
 
@@ -30,13 +39,14 @@ _MOST_ATTRIBUTES: Final = 64
 """No span of ours has so many."""
 
 _new = object.__new__
-_lock = threading.Lock()
-"""Held for a moment by whoever completes or ends a light span."""
+_lock = threading.RLock()
+"""Held for a moment by whoever completes or ends a light span. It can be entered again, since the garbage collector may
+call a destructor at any time, and that may touch a span."""
 
 
 def _renew_lock() -> None:
     global _lock  # noqa: PLW0603 - another thread may have held it when the process was forked
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_renew_lock)
@@ -94,12 +104,15 @@ class LightSpans:
 
     def _look(self) -> Any:
         tracer = self._tracer
+        # Before it is decided: what changes meanwhile is seen by the next look.
         processor = tracer.span_processor
+        behind = getattr(processor, "_span_processors", None)
+        sampler, config, resource = tracer.sampler, tracer._tracer_config, tracer.resource
         made: Any = light_spans()
         self.why_not = _why_not(tracer)
         self._made = made(tracer) if self.why_not is None else None
-        self._sampler, self._config, self._resource = tracer.sampler, tracer._tracer_config, tracer.resource
-        self._processor, self._behind = processor, getattr(processor, "_span_processors", None)
+        self._sampler, self._config, self._resource = sampler, config, resource
+        self._processor, self._behind = processor, behind
         return self._made
 
 
@@ -127,6 +140,8 @@ def _why_not(tracer: Any) -> str | None:
     """Why the spans of a tracer cannot be light: something would not see what it sees of the SDK's own spans."""
     from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor, _tracer_metrics  # noqa: PLC0415 - the SDK is there
 
+    if "start_span" in vars(tracer) or not _is_of_the_sdk(type(tracer).start_span):
+        return "the tracer's start_span is patched"
     if not tracer._tracer_config.is_enabled:
         return "a tracer configurator has switched the tracer off"
     if type(tracer._tracer_metrics) is not _tracer_metrics.NoOpTracerMetrics:
@@ -164,6 +179,11 @@ def _sees_ends_only(processor: Any) -> bool:
     return all(_function(processor, method) in [getattr(each, method) for each in idle] for method in methods)
 
 
+def _is_of_the_sdk(function: Any) -> bool:
+    """True if a function is one that the SDK defines."""
+    return getattr(function, "__module__", "") == "opentelemetry.sdk.trace" and not hasattr(function, "__wrapped__")
+
+
 def _function(of: Any, method: str) -> Any:
     """The function behind a method; None where it is something else than a method."""
     return getattr(getattr(of, method, None), "__func__", None)
@@ -190,9 +210,11 @@ def light_spans() -> Any:
     if _why_not(tracer) is not None:
         return None
     fields = frozenset(vars(tracer.start_span("test")))
+    every_flag = set_span_in_context(NonRecordingSpan(SpanContext(1, 2, False, TraceFlags(0xFF))))
+    inherited = int(tracer.start_span("test", every_flag).get_span_context().trace_flags)
 
     def made(tracer: Any) -> Any:
-        return _class_for(tracer, sdk._Span, fields)
+        return _class_for(tracer, sdk._Span, fields, inherited)
 
     light = made(tracer)
     with tracer.start_as_current_span("parent") as above:
@@ -236,8 +258,11 @@ def _contents(span: Any) -> dict[str, Any]:
     return {**found, "attributes": dict(span.attributes), "events": events, "links": links, "status": status}
 
 
-def _class_for(tracer: Any, whole: Any, fields: frozenset[str]) -> Any:
-    """The class of light spans for what a tracer has now; `whole` is the SDK's own, which has these fields."""
+def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) -> Any:
+    """The class of light spans for what a tracer has now.
+
+    `whole` is the SDK's own, which has these fields; `inherited` are the trace flags that a span has from its parent.
+    """
     from opentelemetry.sdk.util import BoundedList  # noqa: PLC0415 - the SDK is there
 
     new_context: Callable[..., SpanContext] = tuple.__new__
@@ -249,6 +274,26 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str]) -> Any:
     no_attributes = BoundedAttributes(
         limits.max_link_attributes, None, immutable=True, max_value_len=limits.max_attribute_length
     )
+
+    class LightAttributes(BoundedAttributes):
+        """Attributes of a span that has ended: those of the SDK, read without a copy."""
+
+        maxlen = limits.max_span_attributes
+        max_value_len = limits.max_span_attribute_length
+        dropped = 0
+        _immutable = True
+        _dict: dict[str, Any]
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self._dict)
+
+        def items(self) -> ItemsView[str, Any]:
+            return self._dict.items()
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "_lock":
+                raise AttributeError(name)
+            return vars(self).setdefault("_lock", threading.Lock())
 
     class LightSpan(whole):  # type: ignore[misc]  # it is a class
         """A span that was started, and that nobody has touched."""
@@ -263,10 +308,14 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str]) -> Any:
         _instrumentation_scope = tracer._instrumentation_scope
 
         @staticmethod
-        def child_of(parent: SpanContext) -> SpanContext:
-            """The context of a new span below a sampled one of this process."""
+        def child_of(parent: SpanContext, span_id: int | None = None) -> SpanContext:
+            """The context of a span below a sampled one of this process, by default of a new one."""
+            flags = parent[3]
+            if flags & ~inherited:
+                flags = TraceFlags(flags & inherited)
             # Past the constructor, which takes half of a microsecond to find out whether a context is valid.
-            return new_context(SpanContext, (parent[0], draw(), False, parent[3], parent[4], True))
+            drawn = draw() if span_id is None else span_id
+            return new_context(SpanContext, (parent[0], drawn, False, flags, parent[4], True))
 
         @classmethod
         def begin(  # noqa: PLR0917 - named arguments take longer
@@ -296,18 +345,23 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str]) -> Any:
         def end_light(span: LightSpan, attributes: Mapping[str, Any], failure: str | None, end_time: int) -> bool:
             """End an untouched span; False where the SDK has to do it. The attributes are plain, as at the start."""
             if processor._span_processors is not behind:
-                span._complete()
+                complete(span)
                 return False
+            if type(span) is not LightSpan:
+                return False
+            ended = _new(LightAttributes)
+            ended._dict = {**span._begun_with, **attributes}
+            links = span._begun_links
+            if most_links is not None and len(links) > most_links:
+                links = BoundedList.from_seq(most_links, links)
+            status = Status(_ERROR, failure) if failure is not None else unset
             with _lock:
                 if type(span) is not LightSpan or span._end_time is not None:
                     return False
-                span._attributes = {**span._begun_with, **attributes}
+                span._attributes = ended
                 span._events = empty
-                links = span._begun_links
-                within = most_links is None or len(links) <= most_links
-                span._links = links if within else BoundedList.from_seq(most_links, links)
-                if failure is not None:
-                    span._status = Status(_ERROR, failure)
+                span._links = links
+                span._status = status
                 span._end_time = end_time
             for each in behind:
                 each.on_end(span)
@@ -328,15 +382,8 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str]) -> Any:
         ) -> None:
             """Export a span that is over; what it is made of is as for `begin`."""
             span = cls.begin(name, context, parent, attributes, start_time, kind, links)
-            span._attributes = attributes
-            span._events = empty
-            within = most_links is None or len(links) <= most_links
-            span._links = links if within else BoundedList.from_seq(most_links, links)
-            if failure is not None:
-                span._status = Status(_ERROR, failure)
-            span._end_time = end_time
-            for each in processor._span_processors:
-                each.on_end(span)
+            if not cls.end_light(span, {}, failure, end_time):
+                span.end(end_time)
 
         @staticmethod
         def link(context: SpanContext) -> Link:
@@ -346,40 +393,44 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str]) -> Any:
         def get_span_context(self) -> SpanContext:
             return self._context  # type: ignore[no-any-return]
 
-        def _complete(self) -> None:
-            """Make of it what the tracer would have made."""
-            with _lock:
-                if type(self) is not LightSpan:
-                    return
-                full = _new(whole)
-                whole.__init__(
-                    full,
-                    name=self._name,
-                    context=self._context,
-                    parent=self._parent,
-                    sampler=tracer.sampler,
-                    resource=tracer.resource,
-                    attributes=self.__dict__.get("_attributes", self._begun_with),
-                    links=self._begun_links,
-                    kind=self._kind,
-                    span_processor=processor,
-                    instrumentation_info=tracer.instrumentation_info,
-                    record_exception=False,
-                    set_status_on_exception=False,
-                    limits=limits,
-                    instrumentation_scope=tracer._instrumentation_scope,
-                )
-                full._start_time, full._end_time, full._status = self._start_time, self._end_time, self._status
-                for name in ("_begun_with", "_begun_links"):
-                    self.__dict__.pop(name, None)
-                self.__dict__.update(vars(full))
-                self.__class__ = whole
-
         def __getattr__(self, name: str) -> Any:
             # Only what is missing comes here.
             if name not in fields:
                 raise AttributeError(f"{whole.__name__!r} object has no attribute {name!r}")
-            self._complete()
+            complete(self)
             return getattr(self, name)
+
+    def complete(span: Any) -> None:
+        """Make of a span what the tracer would have made.
+
+        Until all of it is there nothing is changed: its making may be interrupted, and may touch this very span.
+        """
+        made = vars(span)
+        full = _new(whole)
+        whole.__init__(
+            full,
+            name=span._name,
+            context=span._context,
+            parent=span._parent,
+            sampler=tracer.sampler,
+            resource=tracer.resource,
+            attributes=made.get("_begun_with"),
+            links=made.get("_begun_links", ()),
+            kind=span._kind,
+            span_processor=processor,
+            instrumentation_info=tracer.instrumentation_info,
+            record_exception=False,
+            set_status_on_exception=False,
+            limits=limits,
+            instrumentation_scope=tracer._instrumentation_scope,
+        )
+        with _lock:
+            if type(span) is not LightSpan:
+                return
+            for name, value in vars(full).items():
+                made.setdefault(name, value)  # what is there stays, such as all of a span that has ended
+            span.__class__ = whole
+            made.pop("_begun_with", None)
+            made.pop("_begun_links", None)
 
     return LightSpan
