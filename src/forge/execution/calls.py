@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import operator
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, SupportsIndex
 
 from ..errors import StageStuckError, StageTimeoutError
 from ..pipeline.sample import Sample, with_private_values
@@ -30,11 +30,14 @@ class Batch(list[Sample]):
     id are paired with the samples in the order given, and would be in the wrong place.
     """
 
-    __slots__ = ("_given", "_sorted")
+    __slots__ = ("_given", "_places", "_popped", "_reordered")
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._given = tuple(map(with_private_values, samples))
-        self._sorted = False
+        self._places = {sample.id: place for place, sample in enumerate(self._given)}
+        self._popped = 0
+        """Samples that were taken out from elsewhere than the front."""
+        self._reordered = False
         super().__init__(self._given)
 
     @property
@@ -44,24 +47,55 @@ class Batch(list[Sample]):
 
     @property
     def reordered(self) -> bool:
-        """True if it was sorted or reversed, or has the samples in another order now."""
-        if self._sorted:
-            return True
-        if len(self) != len(self._given) or all(map(operator.is_, self, self._given)):
-            return False
-        return set(map(id, self)) == set(map(id, self._given))
+        """True if the samples were in another order at any time, or were taken out in another one."""
+        if not self._reordered and (len(self) != len(self._given) or not all(map(operator.is_, self, self._given))):
+            self._look()
+        return self._reordered
 
     def sort(self, **options: Any) -> None:
-        before = tuple(self)
         super().sort(**options)
-        self._sorted = self._sorted or not all(map(operator.is_, self, before))
+        self._look()
 
     def reverse(self) -> None:
         super().reverse()
-        self._sorted = self._sorted or len(self) > 1
+        self._look()
+
+    def insert(self, index: SupportsIndex, item: Sample) -> None:
+        super().insert(index, item)
+        self._look()
+
+    def append(self, item: Sample) -> None:
+        super().append(item)
+        self._look()
+
+    def extend(self, items: Iterable[Sample]) -> None:
+        super().extend(items)
+        self._look()
+
+    def __setitem__(self, index: Any, item: Any) -> None:
+        super().__setitem__(index, item)
+        self._look()
+
+    def __iadd__(self, items: Iterable[Sample]) -> Self:  # type: ignore[misc]  # `+` makes a plain list
+        self.extend(items)
+        return self
+
+    def pop(self, index: SupportsIndex = -1) -> Sample:
+        front = len(self) < 2 or operator.index(index) in {0, -len(self)}
+        item = super().pop(index)
+        self._popped += not front
+        # One may be left out; whoever takes several from behind has them in another order.
+        self._reordered = self._reordered or self._popped > 1
+        return item
 
     def __reduce__(self) -> tuple[type[list[Sample]], tuple[list[Sample]]]:
         return list, (list(self),)  # another process gets a plain list
+
+    def _look(self) -> None:
+        """Notice whether samples stand in another order than the one given; whatever else is in the list."""
+        if not self._reordered:
+            places = [self._places[item.id] for item in self if isinstance(item, Sample) and item.id in self._places]
+            self._reordered = any(map(operator.gt, places, places[1:]))
 
 
 Payload = Sample | tuple[Sample, ...]

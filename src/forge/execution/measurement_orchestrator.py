@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence, Set
@@ -227,15 +228,22 @@ def _argument(payload: Payload) -> Sample | Batch:
     return payload if isinstance(payload, Sample) else Batch(payload)
 
 
+_NOT_MANY = (str, bytes, bytearray, memoryview, Mapping, Set)
+"""Collections that are one value, or have no order."""
+
+
 def _private_values(measurement: Measurement, argument: Sample | Batch, value: Any) -> Any:
     """Copy the value, or the values of a batch: user code may keep the originals, and change them later.
 
     Raises:
         StageResultError: a batch has another number of values than samples, or was put into another order.
     """
+    if inspect.iscoroutine(value):
+        value.close()  # or Python would complain elsewhere that nobody awaited it
+        raise StageResultError(f"measurement {measurement.key!r} returned a coroutine (await it, in an async def)")
     if not isinstance(argument, Batch):
         return private_copy(value)
-    many = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping | Set)
+    many = isinstance(value, Collection) and not isinstance(value, _NOT_MANY)
     values = tuple(value) if many else ()
     if not many or len(values) != argument.size:
         what = f"{len(values)} values" if many else type(value).__name__

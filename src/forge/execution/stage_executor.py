@@ -232,6 +232,11 @@ def _private_result(stage: Stage, argument: Sample | Batch, result: Any) -> Any:
         StageResultError: results of a batch cannot be assigned to its samples.
     """
     if not isinstance(result, list):
+        if isinstance(argument, Batch) and inspect.iscoroutine(result):
+            result.close()  # or Python would complain elsewhere that nobody awaited it
+            raise StageResultError(
+                f"stage {stage.name!r} returned a coroutine for its batch (await it, in an async def)"
+            )
         return result
     if isinstance(argument, Batch) and argument.reordered and not all(isinstance(part, Sample) for part in result):
         raise StageResultError(
@@ -309,15 +314,22 @@ def _validated(stage: Stage, sample: Sample, result: Any, batch: Collection[str]
             if strange and child.parent in batch:
                 raise _misplaced_error(stage, sample, f"{child.id!r}, a child of {child.parent!r},")
         return children
-    what = type(result).__name__
-    if isinstance(result, list) and not children:
-        what = "an empty list (return Skip(reason) instead)"
-    elif inspect.iscoroutine(result):
-        what = "a coroutine (await it, in an async def)"
-        result.close()  # or Python would complain elsewhere that nobody awaited it
     raise StageResultError(
-        f"stage {stage.name!r} returned {what}; it must return a Sample, a Skip or a list of Samples"
+        f"stage {stage.name!r} returned {_described(result)}; it must return a Sample, a Skip or a list of Samples"
     )
+
+
+def _described(result: Any) -> str:
+    """Describe a result that is none."""
+    if inspect.iscoroutine(result):
+        result.close()  # or Python would complain elsewhere that nobody awaited it
+        return "a coroutine (await it, in an async def)"
+    if not isinstance(result, list):
+        return type(result).__name__
+    for place, member in enumerate(result):
+        if not isinstance(member, Sample):
+            return f"a list with {type(member).__name__} at index {place}"
+    return "an empty list (return Skip(reason) instead)"
 
 
 def _misplaced_error(stage: Stage, sample: Sample, found: str) -> StageResultError:

@@ -338,6 +338,8 @@ class Call:
         self.context = trace.set_span_in_context(self.span)
         if self.run is not None and self.span.is_recording():
             self.run.count_span()
+        if self.over and self.span.is_recording():  # a sample has settled meanwhile, and may not have seen the span
+            end_span(self.span, {}, None, self.started_ns)
 
     def _end_span(self, defined: Span, ended: Result, result: Any) -> None:
         """End the span; without one, let the samples keep it as a step, or decide where there are none."""
@@ -374,7 +376,6 @@ class Call:
         shared = SharedSpan(len(self.deferred_in))
         template = shared.defer(template)
         for scope in self.deferred_in:
-            scope.in_batches = True
             scope.add_step(template, self.started, duration)
         return shared
 
@@ -409,7 +410,6 @@ class Call:
                     scope.spans += 1
                     run.count_span()
             elif scope.drop_reason is not None:
-                scope.in_batches = True
                 scope.add_step(part, self.started, duration)
 
     @property

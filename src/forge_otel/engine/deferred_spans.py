@@ -112,6 +112,8 @@ def export_deferred(scope: SampleScope, template: SpanTemplate, links: Sequence[
     steps = [step for step in scope.steps() if not _is_exported(step.template)]
     if scope.run.span_budget.take(1 + len(steps), from_reserve=True):
         _export_sample(scope, steps, template, links)
+        if scope.dropped_steps:
+            scope.run.suppress(_SPAN, scope.drop_reason or _BUDGET, scope.dropped_steps)
     else:
         count_suppressed(scope, _BUDGET)
 
@@ -121,12 +123,11 @@ def count_suppressed(scope: SampleScope, reason: str) -> None:
 
     A batch span is counted once, when its last sample settles, unless another sample has already exported it.
     """
-    suppressed = 1 + scope.step_count
-    if scope.in_batches:
-        for template, _, _ in scope.steps():
-            shared = template.shared
-            if shared is not None and shared.is_step(template) and not shared.leave():
-                suppressed -= 1
+    suppressed = 1 + scope.dropped_steps
+    for template, _, _ in scope.steps():
+        shared = template.shared
+        if shared is None or not shared.is_step(template) or shared.leave():
+            suppressed += 1
     scope.run.suppress(_SPAN, reason, suppressed)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import INVALID_SPAN, TraceFlags
 
 from ..patching import faults
 from ..semconv import attributes as a
@@ -133,10 +134,15 @@ class FastPath:
 
         Returns the reading at its start where it has no span after all.
         """
+        if scope.settled:
+            return None
         opened = self._start_span(scope, started)
         if scope.enter_path(self, opened):
             return opened
         self.leave(opened)
+        if type(opened) is tuple:  # it has started, so it ends
+            with faults.protected(f"the span of {self.operation.name}"):
+                end_span(opened[1], {}, None, scope.at(started))
         return None
 
     def leave(self, opened: Opened) -> None:
@@ -212,10 +218,10 @@ class FastPath:
         try:
             around, spans = get_current(), self.run.telemetry.spans
             attributes = {**self.begun, a.FORGE_SAMPLE_ID: scope.sample_id}
-            above: Any = around.get(SPAN_KEY)
-            light, usual = spans.light.current(), above is scope.span and self._plain
+            above: Any = around.get(SPAN_KEY, INVALID_SPAN)
+            light, parent = spans.light.current(), above.get_span_context()
+            usual = above is scope.span and self._plain and parent[3] & TraceFlags.SAMPLED
             if light is not None and usual and type(scope.sample_id) is str:
-                parent = above.get_span_context()
                 span: Any = light.begin(self.name, light.child_of(parent), parent, attributes, scope.at(started))
             else:
                 span = spans.start(self.name, around, self.kind, attributes, (), scope.at(started))

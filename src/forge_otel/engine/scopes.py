@@ -284,10 +284,10 @@ class SampleScope(NonRecordingSpan):
 
     spans = 0
     """Spans that it has."""
-    in_batches = False
-    """True if some of its steps are those of others as well."""
     tail_kept = False
     """True if it was retried, which is worth a trace."""
+    dropped_steps = 0
+    """Steps that were dropped because there were too many."""
     notes: Sequence[Any] = ()
     """What is found out during a call on the fast path, such as retries."""
     open_calls: Mapping[Call, None] = _NO_CALLS
@@ -324,6 +324,9 @@ class SampleScope(NonRecordingSpan):
             parent = None if telemetry.config.trace_per_sample else self.run.span_context
             context = self.__dict__.setdefault("_context", telemetry.spans.reserve(parent))
         return context  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[type[NonRecordingSpan], tuple[SpanContext]]:
+        return NonRecordingSpan, (self.get_span_context(),)  # copies and other processes get its ids
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.sample_id!r})"
@@ -383,12 +386,14 @@ class SampleScope(NonRecordingSpan):
         steps = self._steps
         steps += template, started, duration
         if len(steps) > _MAX_PLACES:
-            del steps[:_STEP]
+            self._drop_first()
 
-    @property
-    def step_count(self) -> int:
-        """Steps that are kept."""
-        return len(self._steps) // _STEP
+    def _drop_first(self) -> None:
+        template = self._steps[0]
+        del self._steps[:_STEP]
+        # That of a batch is counted by the last of its samples.
+        if template.shared is None or not template.shared.is_step(template) or template.shared.leave():
+            self.dropped_steps += 1
 
     def steps(self) -> Iterator[Step]:
         """The steps that are kept, in the order in which they ended."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -143,7 +142,9 @@ def _batch_values(call: Call, batch: BatchMeasurementResult) -> Sequence[float]:
 
 
 def _own(result: MeasurementResult) -> MeasurementResult:
-    return dataclasses.replace(result, value=copy.deepcopy(result.value))
+    from forge.pipeline.sample import private_copy  # noqa: PLC0415 - there is a result, so it is imported
+
+    return dataclasses.replace(result, value=private_copy(result.value))
 
 
 def _own_batch(batch: BatchMeasurementResult) -> BatchMeasurementResult:

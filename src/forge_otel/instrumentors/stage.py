@@ -40,9 +40,10 @@ def samples_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[SampleScope]:
 
 
 def own_sample(sample: Sample) -> Sample:
-    """A sample that a hook may change in place."""
-    own: Sample = dataclasses.replace(sample, measurements=copy.deepcopy(dict(sample.measurements)))
-    return own
+    """Return a copy of a sample that a hook may change in place."""
+    from forge.pipeline.sample import with_private_values  # noqa: PLC0415 - there is a sample, so it is imported
+
+    return with_private_values(sample)
 
 
 def ids_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[str]:

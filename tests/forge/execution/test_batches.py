@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -159,39 +160,101 @@ def test_values_for_a_list_that_was_sorted_are_not_mixed_up(runner: Any) -> None
         assert {sample.data: sample.measurements["length"] for sample in run} == {"aaa": 3, "b": 1, "cc": 2}
 
 
-def as_given(batch: Batch) -> None:
-    batch.sort(key=lambda sample: sample.data)
-
-
-def popped(batch: Batch) -> None:
-    batch.pop()
-
-
-def exchanged(batch: Batch) -> None:
-    batch[0], batch[1] = batch[1], batch[0]
-
-
-def sorted_and_emptied(batch: Batch) -> None:
+def sorted_by_data(batch: Batch) -> Batch:
     batch.sort(key=lambda sample: sample.data, reverse=True)
-    batch.clear()
+    return batch
 
 
-@pytest.mark.parametrize(
-    ("change", "reordered"),
-    [
-        (as_given, False),
-        (popped, False),
-        (Batch.clear, False),
-        (Batch.reverse, True),
-        (exchanged, True),
-        (sorted_and_emptied, True),
-    ],
-)
-def test_a_batch_knows_whether_it_was_reordered(change: Callable[[Batch], Any], reordered: bool) -> None:
-    batch = Batch(samples("a", "b", "c"))
+def shuffled(batch: Batch) -> Batch:
+    random.Random(1).shuffle(batch)
+    return batch
+
+
+def reversed_copies(batch: Batch) -> Batch:
+    batch[:] = [sample.with_data(1) for sample in batch[::-1]]
+    return batch
+
+
+CHANGES: dict[str, tuple[bool, Callable[[Batch], Any]]] = {
+    "sorted as given": (False, lambda batch: batch.sort(key=lambda sample: sample.data)),
+    "one left out": (False, lambda batch: batch.pop()),
+    "taken from the front": (False, lambda batch: [batch.pop(0) for _ in range(4)]),
+    "cleared": (False, Batch.clear),
+    "deleted": (False, lambda batch: batch.__delitem__(slice(1, 3))),
+    "removed": (False, lambda batch: batch.remove(batch[1])),
+    "each replaced": (False, lambda batch: batch.__setitem__(slice(None), [s.with_data("x") for s in batch])),
+    "one replaced": (False, lambda batch: batch.__setitem__(1, batch[1].with_data("x"))),
+    "added to": (False, lambda batch: batch.append("odd")),  # type: ignore[arg-type]
+    "sorted": (True, lambda batch: batch.sort(key=lambda sample: sample.data, reverse=True)),
+    "sorted and cleared": (True, lambda batch: sorted_by_data(batch).clear()),
+    "reversed": (True, Batch.reverse),
+    "exchanged": (True, lambda batch: batch.__setitem__(slice(0, 2), [batch[1], batch[0]])),
+    "shuffled and emptied": (True, lambda batch: shuffled(batch).clear()),
+    "sorted copies": (True, lambda batch: reversed_copies(batch).pop(0)),
+    "rotated": (True, lambda batch: batch.append(batch.pop(0))),
+    "inserted": (True, lambda batch: batch.insert(0, batch.pop(2))),
+    "extended": (True, lambda batch: batch.extend([batch.pop(0)])),
+    "added in place": (True, lambda batch: batch.__iadd__([batch.pop(0)])),
+    "taken from behind": (True, lambda batch: [batch.pop() for _ in range(4)]),
+    "heap": (True, list.reverse),  # as C code does it, past our methods
+}
+
+
+@pytest.mark.parametrize(("reordered", "change"), CHANGES.values(), ids=CHANGES)
+def test_a_batch_knows_whether_it_was_reordered(reordered: bool, change: Callable[[Batch], Any]) -> None:
+    batch = Batch(samples("a", "b", "c", "d"))
     change(batch)
     assert batch.reordered is reordered
-    assert batch.size == 3
+    assert batch.size == 4
+
+
+@every_runner
+def test_samples_taken_from_behind_do_not_exchange_their_values(runner: Any) -> None:
+    class Length(Measurement):
+        key = "length"
+        batch_size = 4
+        max_wait = 30
+
+        def compute_batch(self, samples: Any) -> list[int]:
+            values = []
+            while samples:
+                values.append(len(samples.pop().data))
+            return values
+
+    with runner.run(Pipeline(name="p", source=samples("aaa", "b", "cc"), measurements=[Length()])) as run:
+        assert {sample.data: sample.measurements["length"] for sample in run} == {"aaa": 3, "b": 1, "cc": 2}
+
+
+async def forgotten(_: Any) -> list[Any]:
+    return []
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "member": ([[Sample(data=1, id="x"), 5]], "returned a list with int at index 1; it must return a Sample, a Skip"),
+    "coroutine": (None, "returned a coroutine for its batch (await it, in an async def)"),
+}
+
+
+@pytest.mark.parametrize(("result", "message"), WRONG.values(), ids=WRONG)
+def test_results_that_are_none_say_why(result: Any, message: str) -> None:
+    storage = SQLStorage("sqlite://")
+    stage = batch_stage(lambda batch: forgotten(batch) if result is None else result * len(batch))
+    run_with(BatchRunner(), stage, storage=storage)
+    assert all(message in text for text in messages(storage).values())
+    assert len(messages(storage)) == 3
+
+
+def test_a_value_that_is_a_coroutine_is_an_error() -> None:
+    class Forgot(Measurement):
+        key = "forgot"
+
+        def compute(self, sample: Sample) -> Any:
+            return forgotten(sample)
+
+    run = BatchRunner().run(Pipeline(name="p", source=samples("a"), measurements=[Forgot()]))
+    run.drain()
+    assert run.result is not None
+    assert run.result.failures == {("measurement", "forgot", "forge.errors.StageResultError"): 1}
 
 
 def test_another_process_gets_a_plain_list() -> None:

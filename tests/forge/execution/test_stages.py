@@ -88,7 +88,7 @@ def test_a_forgotten_await_is_named(runner: Runner, monkeypatch: pytest.MonkeyPa
         ("text", "stage 'tested' returned str; it must return a Sample, a Skip or a list of Samples"),
         ([], EMPTY),
         ((Sample(data=1),), "stage 'tested' returned tuple; it must return a Sample, a Skip or a list of Samples"),
-        ([1], "stage 'tested' returned list; it must return a Sample, a Skip or a list of Samples"),
+        ([1], "stage 'tested' returned a list with int at index 0; it must return a Sample, a Skip or a list of Samples"),  # noqa: E501
         (Sample(id="other", data=1),
          "stage 'tested' returned sample 'other' for '0'; return a list to make new ones"),
         (Skip(""), "stage 'tested' returned Skip(''); the reason must be a word"),
