@@ -7,7 +7,8 @@ usage.report(provider="openai", model="gpt-4o-mini", input_tokens=812, output_to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -121,7 +122,36 @@ def report(
     )
     scope = _scope.get()
     if scope is not None:
-        scope.record(scope.origin.costs.priced(used))
+        book(scope, used)
+
+
+def book(
+    attempt: UsageScope,
+    usage: Usage,
+    *,
+    detected: bool = False,
+    models: Iterable[str | None] = (),
+    known: bool = True,
+) -> bool:
+    """Book the usage of API calls for an attempt; returns whether it was booked.
+
+    `report` is the shorthand for the current attempt, which `current` returns. The amount is looked up in the price
+    tables where the usage has none; calls of which it is not `known` what they used are counted, and unpriced.
+
+    Mark calls as `detected` that an instrumentation of the API's client saw, and nobody reported. Where usage of the
+    same provider and model was reported in the attempt, it is that of the same calls, and nothing is booked. `models`
+    are further names under which the model may have been reported. Book what was detected when the attempt has come
+    back, since most clients are asked for their usage after the call.
+    """
+    if detected:
+        names = {(usage.provider, name) for name in (usage.model, *models, None)}
+        if not names.isdisjoint(attempt.reported):
+            return False
+    else:
+        with _lock:  # several threads may report in one attempt
+            attempt.reported = {*attempt.reported, (usage.provider, usage.model)}
+    attempt.record(attempt.origin.costs.priced(usage) if known else usage)
+    return True
 
 
 class Spender(StrEnum):
@@ -220,7 +250,7 @@ class UsageScope:
     """One attempt of a stage or measurement on one sample or batch, which receives reported usage."""
 
     # There is one for every call of a stage, so it holds no more than it must.
-    __slots__ = ("items", "origin", "repeated")
+    __slots__ = ("items", "origin", "repeated", "reported")
 
     def __init__(self, origin: Origin, items: Sequence[Billable]) -> None:
         self.origin = origin
@@ -228,6 +258,8 @@ class UsageScope:
         """Samples that share the reported usage."""
         self.repeated = False
         """True if another attempt followed, so that the costs of this one were spent in vain."""
+        self.reported: Set[tuple[str, str | None]] = _NOTHING
+        """Providers and models of the usage that was reported."""
 
     @property
     def kind(self) -> Spender:
@@ -247,6 +279,10 @@ class UsageScope:
         return UsageScope(self.origin, items)
 
 
+_lock = threading.Lock()
+
+_NOTHING: Set[tuple[str, str | None]] = frozenset()
+
 PendingCosts = dict[tuple[UsageScope, str, str | None], CostTotals]
 """Costs of a sample that has not settled, by attempt, provider and model."""
 
@@ -256,8 +292,9 @@ enter = _scope.set
 """Enter a scope: from now on, usage in the current context is reported to it."""
 
 
-current = _scope.get
-"""Return the scope that usage is reported to; None outside of stages and measurements."""
+def current() -> UsageScope | None:
+    """Return the attempt that usage is reported to here; None outside of stages and measurements."""
+    return _scope.get()
 
 
 @contextmanager

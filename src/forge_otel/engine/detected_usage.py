@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..patching import faults
 from ..semconv import attributes as a
@@ -72,67 +73,65 @@ class DetectedCall(NamedTuple):
 
     attempt: UsageScope
     span: str
-    """The name of the span that says what it used."""
+    """The name of the span that its usage is added to."""
     usage: Usage
     """Without its amount."""
     models: frozenset[str | None]
     """The names of its model: the one that was asked for, the one that answered."""
-    priceable: bool
-    """Whether it is known what it used."""
+    known: bool
+    """True if it is known what it used."""
 
 
 class UsageAccumulator:
-    """What API calls used that were made for a sample or a batch.
+    """Usage of the API calls made for a sample or a batch, summed up for spans.
 
-    Calls that are seen are held back until the stage or the measurement comes back. In one attempt, what is reported by
-    hand for a provider and a model takes the place of what is seen: most clients are asked what they used when the call
-    is over, which is later than it is seen.
+    Detected calls are held back until the stage or the measurement comes back. `forge` then decides whether they are
+    booked: in one attempt, usage reported for a provider and a model takes the place of what was detected.
     """
 
-    __slots__ = ("_detected", "_reported", "_used")
+    __slots__ = ("_detected", "_totals")
 
     def __init__(self) -> None:
-        self._used: dict[str, UsageTotal] = {}
+        self._totals: dict[str, UsageTotal] = {}
         self._detected: list[DetectedCall] = []
-        self._reported: set[tuple[Any, ...]] = set()
 
     def total(self, span: str) -> UsageTotal:
-        """The sum that the span of this name says."""
-        return self._used.get(span) or self._used.setdefault(span, UsageTotal())
+        """The sum for the span of this name."""
+        return self._totals.get(span) or self._totals.setdefault(span, UsageTotal())
 
     def attributes_of(self, span: str) -> Attributes:
-        """What the span of this name says; nothing where nothing was used."""
-        used = self._used.get(span)
-        return used.attributes() if used is not None else {}
-
-    def report(self, attempt: UsageScope, span: str, usage: Usage) -> None:
-        """Something was reported by hand."""
-        self._reported.add((attempt, usage.provider, usage.model))
-        self.total(span).add(usage, usage.amount)
+        """The attributes of the span of this name; none where nothing was used."""
+        total = self._totals.get(span)
+        return total.attributes() if total is not None else {}
 
     def record_detected(self, call: DetectedCall) -> None:
         """Hold a call back."""
         self._detected.append(call)
 
     def count_detected(self) -> None:
-        """Count the calls that were seen, and not reported by hand; each of them once."""
+        """Have `forge` book the calls that were held back, each once."""
         while self._detected:
             try:
-                seen = self._detected.pop(0)
+                call = self._detected.pop(0)
             except IndexError:  # another thread has taken the last one
                 return
-            names = {(seen.attempt, seen.usage.provider, model) for model in (*seen.models, None)}
-            if not names & self._reported:
-                with faults.protected("a call that was seen"):
-                    self.total(seen.span).add(*count(seen))
+            with faults.protected("a detected call"):
+                token = BOOKED_FOR.set((self, call.span))
+                try:
+                    book(call)
+                finally:
+                    BOOKED_FOR.reset(token)
 
 
-def count(seen: DetectedCall) -> tuple[Usage, Decimal | None]:
-    """Let the run count a call; returns what it used, and its price."""
-    costs = seen.attempt.origin.costs
-    usage = costs.priced(seen.usage) if seen.priceable else seen.usage
-    costs.add(seen.attempt, usage)
-    return usage, usage.amount
+BOOKED_FOR: ContextVar[tuple[UsageAccumulator, str] | None] = ContextVar("forge_otel_booked_for", default=None)
+"""Where usage that is being booked is added to, whatever is current: the accumulator, and the name of the span."""
+
+
+def book(call: DetectedCall) -> None:
+    """Have `forge` book a call, unless its usage was reported."""
+    from forge.costs import usage  # noqa: PLC0415 - there is an attempt, so it is imported
+
+    usage.book(call.attempt, call.usage, detected=True, models=call.models, known=call.known)
 
 
 def usage_of(owner: SampleScope | Call) -> UsageAccumulator:

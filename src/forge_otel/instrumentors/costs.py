@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..engine.call import CALL
-from ..engine.detected_usage import DetectedCall, amount_of, count, span_of, spender_attributes, usage_of
+from ..engine.detected_usage import BOOKED_FOR, DetectedCall, amount_of, book, span_of, spender_attributes, usage_of
 from ..engine.scopes import RUN, SAMPLE, RunScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _where(attempt: UsageScope) -> tuple[SampleScope | Call, str] | None:
-    """What is going on here, a sample or a batch, and the name of the span of the stage or the measurement."""
+    """Return the sample or the batch that is current, and the name of the span of its stage or measurement."""
     scope = SAMPLE.get()
     if scope is not None:
         return scope, span_of(attempt)
@@ -35,7 +35,7 @@ def _where(attempt: UsageScope) -> tuple[SampleScope | Call, str] | None:
     return call, span_name(call.operation.span, call.attributes)
 
 
-# By hand.
+# Booked.
 
 
 def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
@@ -43,16 +43,18 @@ def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         if layer.telemetry is not None:
             try:
                 where = _where(self)
-                if where is not None:
-                    usage_of(where[0]).report(self, where[1], usage)
-            except Exception as fault:  # noqa: BLE001 - it is counted all the same
-                faults.suppress(fault, "the report of usage")
+                booked_for = BOOKED_FOR.get() or (where and (usage_of(where[0]), where[1]))
+                if booked_for is not None:
+                    accumulator, span = booked_for
+                    accumulator.total(span).add(usage, usage.amount)
+            except Exception as fault:  # noqa: BLE001 - it is booked all the same
+                faults.suppress(fault, "the usage of a call")
         original(self, usage)
 
     return record
 
 
-# DetectedCall.
+# Detected.
 
 
 def _detect(invocation: Any) -> None:
@@ -76,7 +78,7 @@ def _detect(invocation: Any) -> None:
     owner, span = _where(attempt) or (None, "")
     detected = DetectedCall(attempt, span, usage, models, sent is not None or received is not None)
     if owner is None:
-        count(detected)
+        book(detected)
         return
     accumulator = usage_of(owner)
     accumulator.record_detected(detected)

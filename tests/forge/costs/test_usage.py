@@ -7,6 +7,7 @@ import contextvars
 import math
 import threading
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from decimal import Context, Decimal, getcontext, setcontext
 from typing import Any
 
@@ -18,6 +19,7 @@ from forge import (
     Measurement,
     Pipeline,
     Prices,
+    RetryPolicy,
     RunResult,
     Sample,
     Stage,
@@ -292,3 +294,124 @@ def test_the_decimal_context_of_the_calling_thread_does_not_matter() -> None:
 def test_the_provider_of_a_stage_is_a_name(provider: Any) -> None:
     with pytest.raises(ConfigurationError, match="provider must be a string that is not empty, not"):
         stage(provider=provider)(lambda sample: sample)
+
+
+# What an instrumentation of a client detects.
+
+
+def seen(model: str = "m", **more: Any) -> None:
+    """What is done when an instrumentation has seen a call: it is held back, and booked when the attempt is over."""
+    attempt = usage.current()
+    assert attempt is not None
+    HELD.append((attempt, Usage(provider="x", model=model, **more)))
+
+
+HELD: list[tuple[UsageScope, Usage]] = []
+
+
+def book_held() -> list[bool]:
+    """The attempts have come back."""
+    held = [*HELD]
+    HELD.clear()
+    return [usage.book(attempt, used, detected=True) for attempt, used in held]
+
+
+def calls_of(result: RunResult) -> int:
+    return sum(charge.calls for charge in result.cost.charges)
+
+
+@both_runners
+def test_a_call_that_is_reported_and_detected_is_counted_once(runner: Runner) -> None:
+    booked: list[bool] = []
+
+    @stage
+    def call(sample: Sample) -> Sample:
+        seen(input_tokens=5)
+        usage.report(provider="x", model="m", input_tokens=7)
+        seen("other", input_tokens=1)
+        return sample
+
+    @stage
+    def after(sample: Sample) -> Sample:
+        booked.extend(book_held())
+        return sample
+
+    result = drain(runner, call, after)
+    assert booked == [False, True]
+    assert calls_of(result) == 2
+    assert sum(charge.input_tokens for charge in result.cost.charges) == 8
+
+
+@both_runners
+def test_a_report_replaces_what_was_detected_in_its_own_attempt_only(runner: Runner) -> None:
+    tried: list[str] = []
+    booked: list[bool] = []
+
+    @stage(retry=RetryPolicy(max_attempts=2, initial_delay=0, jitter=0))
+    def call(sample: Sample) -> Sample:
+        tried.append(sample.id)
+        seen(input_tokens=5)
+        if len(tried) == 1:
+            raise TimeoutError
+        usage.report(provider="x", model="m", input_tokens=7)
+        return sample
+
+    @stage
+    def after(sample: Sample) -> Sample:
+        booked.extend(book_held())
+        return sample
+
+    result = drain(runner, call, after)
+    assert booked == [True, False]
+    assert {charge.use.value: charge.input_tokens for charge in result.cost.charges} == {"retried": 5, "useful": 7}
+
+
+@both_runners
+def test_what_is_detected_in_a_batch_is_shared(runner: Runner) -> None:
+    @stage(batch_size=2, max_wait=30)
+    def call(samples: list[Sample]) -> list[Sample]:
+        seen(input_tokens=5)
+        return samples
+
+    @stage
+    def after(sample: Sample) -> Sample:
+        book_held()
+        return sample
+
+    result = drain(runner, call, after, count=2)
+    assert calls_of(result) == 1
+    assert sum(charge.input_tokens for charge in result.cost.charges) == 5
+
+
+@both_runners
+def test_what_threads_of_an_attempt_report_replaces_what_was_detected(runner: Runner) -> None:
+    booked: list[bool] = []
+
+    @stage
+    def call(sample: Sample) -> Sample:
+        barrier = threading.Barrier(8)
+
+        def report(number: int) -> None:
+            barrier.wait()
+            usage.report(provider="x", model=f"m{number}")
+
+        contexts = [copy_context() for _ in range(8)]
+        threads = [
+            threading.Thread(target=context.run, args=(report, number)) for number, context in enumerate(contexts)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for number in range(9):
+            seen(f"m{number}")
+        return sample
+
+    @stage
+    def after(sample: Sample) -> Sample:
+        booked.extend(book_held())
+        return sample
+
+    result = drain(runner, call, after)
+    assert booked == [False] * 8 + [True]
+    assert calls_of(result) == 9

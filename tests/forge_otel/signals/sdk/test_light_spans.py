@@ -420,12 +420,12 @@ def test_every_sampler_decides_as_ever(sampler: Sampler, why: str | None) -> Non
 def test_a_processor_that_looks_sees_all(processor: type[SpanProcessor], why: str) -> None:
     exporter = Exporter()
     looking: Any = processor()
-    batching: Any = BatchSpanProcessor(InMemorySpanExporter())
+    batching = BatchSpanProcessor(InMemorySpanExporter())
     theirs, ours, spans = started(batching, looking, SimpleSpanProcessor(exporter))
     for span in (theirs, ours):
         span.end(8)
-    batching.shutdown()
     one, other = exporter.said()
+    batching.shutdown()
     assert one == other
     assert len(looking.seen) == (3 if processor is Looking else 2)  # the parent starts as well
     assert spans.light.why_not is not None
