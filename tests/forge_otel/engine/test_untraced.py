@@ -152,6 +152,7 @@ def test_another_storage_than_the_pipelines_goes_the_long_way(storage: SQLStorag
     assert durations[f"{of}, storage.operation=write"].count == 4
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize("rate", [0.0, 0.25])
 def test_more_samples_than_buffers_hold(runner: Runner, storage: SQLStorage, rate: float) -> None:
