@@ -76,7 +76,7 @@ class Batch(list[Sample]):
         super().__setitem__(index, item)
         self._look()
 
-    def __iadd__(self, items: Iterable[Sample]) -> Self:  # type: ignore[misc]  # `+` makes a plain list
+    def __iadd__(self, items: Iterable[Sample]) -> Self:  # type: ignore[misc, override]  # `+` makes a plain list
         self.extend(items)
         return self
 
