@@ -425,7 +425,7 @@ def test_a_processor_that_looks_sees_all(processor: type[SpanProcessor], why: st
     for span in (theirs, ours):
         span.end(8)
     one, other = exporter.said()
-    batching.shutdown()  # type: ignore[no-untyped-call]
+    batching.shutdown()
     assert one == other
     assert len(looking.seen) == (3 if processor is Looking else 2)  # the parent starts as well
     assert spans.light.why_not is not None
