@@ -27,7 +27,7 @@ from opentelemetry.trace import SpanContext
 
 from forge_otel.signals.sdk import histograms
 from forge_otel.signals.sdk.histograms import Merger
-from tests.support.oldest import run_on_oldest
+from tests.support.sdk_versions import on_other_sdks, run_on
 from tests.support.shortcuts import found_out_anew
 
 BOUNDARIES = (0.25, 0.5, 1, 50)
@@ -268,5 +268,7 @@ def test_threads_that_write_while_others_collect(aggregation: str) -> None:
     assert total["sum"] == sum(point["sum"] for point in deltas) == threads * rounds * (sum(chunk) + 0.5)
 
 
-def test_all_of_this_on_the_oldest_sdk() -> None:
-    run_on_oldest(__file__)
+@pytest.mark.slow
+@on_other_sdks
+def test_all_of_this_on_other_sdks(sdk: str) -> None:
+    run_on(sdk, __file__)

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from forge_otel.semconv import events
 from forge_otel.signals.sdk import log_records, spans
 from forge_otel.signals.sdk.log_records import Records
-from tests.support.oldest import run_on_oldest
+from tests.support.sdk_versions import on_other_sdks, run_on
 from tests.support.shortcuts import found_out_anew
 
 ATTRIBUTES: dict[str, Any] = {
@@ -175,5 +175,7 @@ def test_they_can_be_switched_off() -> None:
         assert (log_records.whole(), spans.light_spans()) == (None, None)
 
 
-def test_all_of_this_on_the_oldest_sdk() -> None:
-    run_on_oldest(__file__)
+@pytest.mark.slow
+@on_other_sdks
+def test_all_of_this_on_other_sdks(sdk: str) -> None:
+    run_on(sdk, __file__)
