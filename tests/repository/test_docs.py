@@ -19,7 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 UNRUN = [ROOT / name for name in ("CHANGELOG.md", "RELEASING.md", "SECURITY.md", "changes/README.md")]
 """Pages whose links are checked, too; the commands of a release run in `test_repository.py`."""
 BLOCK = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KNOWN = {"python", "sh", "yaml", "text", "promql", "{eval-rst}", "{toctree}"}
+KNOWN = {"diff", "python", "sh", "yaml", "text", "promql", "{eval-rst}", "{toctree}"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
