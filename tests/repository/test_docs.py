@@ -19,7 +19,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 UNRUN = [ROOT / name for name in ("CHANGELOG.md", "RELEASING.md", "SECURITY.md", "changes/README.md")]
 """Pages whose links are checked, too; the commands of a release run in `test_repository.py`."""
 BLOCK = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KNOWN = {"python", "sh", "yaml", "text", "promql", "{eval-rst}", "{toctree}"}
+KNOWN = {"diff", "python", "sh", "yaml", "text", "promql", "{eval-rst}", "{toctree}"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -79,9 +79,18 @@ def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
 
 @pytest.mark.parametrize("page", [*PAGES, *UNRUN], ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
-    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
-    assert missing == []
+    links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text())
+    targets = [(page.parent / target if target else page, anchor) for target, anchor in links if "://" not in target]
+    assert [str(target) for target, _ in targets if not target.exists()] == []
+    pages = [(target, anchor) for target, anchor in targets if anchor and target.suffix == ".md"]
+    assert [f"{target.name}#{anchor}" for target, anchor in pages if anchor not in anchors(target)] == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    text = BLOCK.sub("", page.read_text())
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.slow

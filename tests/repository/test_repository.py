@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from .checkout import ROOT, run, tool, tracked
 from .test_docs import BLOCK
 
-ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
 FORMS = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -33,52 +30,8 @@ SCHEMAS = [
 """The schemas come with check-jsonschema, so nothing is fetched."""
 
 
-def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=300
-    )
-
-
-def tool(name: str) -> Path:
-    """A command of the environment that the tests run in."""
-    return Path(sys.executable).with_name(name)
-
-
-def tracked() -> list[Path]:
-    """The checkout's files that git knows, or would add."""
-    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout
-    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
-
-
 def load(path: Path) -> Any:
     return yaml.load(path.read_text(), yaml.BaseLoader)  # as text: YAML 1.1 takes the key `on` for true
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A repository with the checkout's files in one commit, and with its virtual environment."""
-    for path in tracked():
-        target = tmp_path / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target)
-    # Linked part by part: the stamp in it is younger than pyproject.toml, so that make installs nothing.
-    environment = tmp_path / ".venv"
-    environment.mkdir()
-    for part in Path(sys.prefix).iterdir():
-        if part.name != ".ready":
-            (environment / part.name).symlink_to(part)
-    (environment / ".ready").touch()
-    for command in (
-        ("git", "init", "--quiet", "--initial-branch", "main"),
-        ("git", "config", "user.name", "A developer"),
-        ("git", "config", "user.email", "developer@example.com"),
-        ("git", "config", "commit.gpgsign", "false"),
-        ("git", "config", "tag.gpgsign", "false"),
-        ("git", "add", "--all"),
-        ("git", "commit", "--quiet", "--message", "All of it"),
-    ):
-        assert run(*command, cwd=tmp_path).returncode == 0, command
-    return tmp_path
 
 
 @pytest.mark.parametrize(("schema", "files"), SCHEMAS, ids=[schema for schema, _ in SCHEMAS])
