@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
+
+from .sdk.contexts import attach, detach, get_current
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
+
+__all__ = ["SPAN_KEY", "attach", "detach", "get_current", "with_span"]
 
 SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 """The key under which a context holds its span."""
 
 
 def with_span(span: Span, around: Context) -> Context:
-    """`trace.set_span_in_context`, which copies the context twice."""
+    """Return a context with a span current; `trace.set_span_in_context` copies the context twice."""
     return Context({**around, SPAN_KEY: span})
-
-
-def _functions() -> tuple[Callable[[], Context], Callable[[Context], Any], Callable[[Any], None]]:
-    """`get_current`, `attach` and `detach` of the API, past the layers between them and the context variable."""
-    runtime = otel_context._RUNTIME_CONTEXT
-    variable = getattr(runtime, "_current_context", None)
-    if type(runtime) is not ContextVarsRuntimeContext or type(variable) is not ContextVar:
-        return otel_context.get_current, otel_context.attach, otel_context.detach
-    token = variable.set(probe := Context())
-    try:
-        if otel_context.get_current() is not probe:
-            return otel_context.get_current, otel_context.attach, otel_context.detach
-    finally:
-        variable.reset(token)
-    return variable.get, variable.set, variable.reset
-
-
-get_current, attach, detach = _functions()
-"""Return the current context; make one current, which returns a token; put back what was current before it.
-
-`detach` raises a `ValueError` in another context than that of `attach`, which the API would log.
-"""
