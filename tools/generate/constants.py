@@ -147,7 +147,7 @@ from .definitions import Instrument, Metric
         if metric.observable:
             arguments.append("observable=True")
         if metric.boundaries:
-            arguments.append(f"boundaries=({', '.join(f'{bound:g}' for bound in metric.boundaries)})")
+            arguments.append(f"boundaries=({', '.join(f'{bound!r}' for bound in metric.boundaries)})")
         elsewhere = f"In Prometheus `{prometheus.name(metric)}`"
         if metric.statsd:
             elsewhere += f", in StatsD `{metric.statsd.name}`"
