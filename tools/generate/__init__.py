@@ -28,6 +28,8 @@ DERIVED = {
     "docs/reference": ".md",
 }
 """The folders where all files with this suffix are generated."""
+PAGE = "docs/configuration.md"
+"""The page with a table of the settings."""
 
 
 class GenerateError(Exception):
@@ -55,7 +57,8 @@ def generate(root: Path, *, check: bool = False) -> list[str]:
             for part in (*SOURCES, *DERIVED):
                 if (root / part).is_dir():
                     shutil.copytree(root / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-            shutil.copy(root / "tools/__init__.py", copy / "tools/__init__.py")
+            for file in ("tools/__init__.py", PAGE):
+                shutil.copy(root / file, copy / file)
             return generate(copy)
     wanted = constants.files(load(root / REGISTRY))
     names = renamed(root / constants.FOLDER, wanted)

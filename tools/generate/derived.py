@@ -8,7 +8,7 @@ from pathlib import Path
 
 from forge_otel.checker.load import load
 
-from . import DERIVED, REGISTRY, dashboards, reference, rules, write
+from . import DERIVED, REGISTRY, dashboards, reference, rules, settings, write
 
 _GENERATORS = (reference, dashboards, rules)
 
@@ -17,6 +17,7 @@ def main(root: Path) -> None:
     """Write what differs, and remove what is not generated any more."""
     registry = load(root / REGISTRY)
     wanted = {path: text for generator in _GENERATORS for path, text in generator.files(registry).items()}
+    wanted |= settings.files(root)
     there = {
         file.relative_to(root).as_posix()
         for folder, suffix in DERIVED.items()

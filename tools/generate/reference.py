@@ -74,7 +74,7 @@ def _index(registry: Registry, components: Iterable[str]) -> str:
         rows.append([f"[{_title(component)}]({component}.md)", *(str(number or "") for number in numbers)])
     version = f"Version {registry.version}; schema URL `{registry.schema_url}`. {DEVELOPMENT}"
     lines = ["# Reference", "", *_paragraphs([registry.description, version])]
-    lines += _table(["Component", "Spans", "Metrics", "Events", "Attributes"], rows)
+    lines += table(["Component", "Spans", "Metrics", "Events", "Attributes"], rows)
     return "\n".join([*lines, *_paragraphs([TRANSLATION, "From the ADR's names [to these](adr.md)."])])
 
 
@@ -109,7 +109,7 @@ def _span(component: str, span: Span) -> list[str]:
 
 def _summary(metrics: Sequence[Metric]) -> list[str]:
     """What a reader looks for first: all names at a glance."""
-    return _table(
+    return table(
         ["Metric", "Prometheus", "StatsD"],
         [
             [f"`{metric.name}`", f"`{prometheus.name(metric)}`", f"`{metric.statsd.name}`" if metric.statsd else "–"]
@@ -145,15 +145,15 @@ def _attribute(attribute: Attribute) -> list[str]:
     if attribute.examples:
         facts.append(f"Examples: {', '.join(f'`{example}`' for example in attribute.examples)}")
     facts.append(f"On metrics: {'yes' if attribute.on_metrics else 'no'}")
-    values = _table(["Value", "Meaning"], [[f"`{member.value}`", member.brief] for member in attribute.members])
+    values = table(["Value", "Meaning"], [[f"`{member.value}`", member.brief] for member in attribute.members])
     return _section(attribute.key, attribute, [*facts, *_adr_names(attribute)], values if attribute.members else [])
 
 
-def _section(name: str, definition: Definition, facts: Iterable[str], table: Iterable[str]) -> list[str]:
+def _section(name: str, definition: Definition, facts: Iterable[str], rows: Iterable[str]) -> list[str]:
     prose = [definition.brief, *([definition.note] if definition.note else [])]
     if definition.deprecated:
         prose.append(f"**Deprecated.** {definition.deprecated.get('note', '')}")
-    return [f"### `{name}`", "", *_paragraphs(prose), *(f"- {fact}" for fact in facts), "", *table]
+    return [f"### `{name}`", "", *_paragraphs(prose), *(f"- {fact}" for fact in facts), "", *rows]
 
 
 def _attributes(component: str, references: Sequence[Reference], *, start: bool = False) -> list[str]:
@@ -163,7 +163,7 @@ def _attributes(component: str, references: Sequence[Reference], *, start: bool 
         if start and reference.sampling_relevant:
             present += "; from the start"
         rows.append([_link(component, reference.attribute), present, reference.attribute.brief])
-    return _table(["Attribute", "Present", "Meaning"], rows) if rows else []
+    return table(["Attribute", "Present", "Meaning"], rows) if rows else []
 
 
 def _link(component: str, attribute: Attribute) -> str:
@@ -210,7 +210,7 @@ def _adr(registry: Registry) -> str:
     others = [name for name in found if name not in events and name not in metrics]
     for heading, names in (("Events", events), ("Metrics", metrics), ("Span names, attributes and tags", others)):
         rows = [[_adr_name(name), ", ".join(found[name])] for name in sorted(names)]
-        lines += [f"## {heading}", "", *_table(["In the ADR", "Here"], rows)]
+        lines += [f"## {heading}", "", *table(["In the ADR", "Here"], rows)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -226,7 +226,7 @@ def _paragraphs(texts: Iterable[str]) -> Iterator[str]:
         yield ""
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A table, and a blank line after it."""
     lines = [head, ["---"] * len(head), *rows]
     return [*(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines), ""]
