@@ -13,7 +13,7 @@ RULES: Final[Mapping[str, str]] = {
     "file/unreadable": "A file can be read: it is a regular file, and there is permission.",
     "file/size": "A file has at most 1 MiB, and at most 100 000 values with every alias written out.",
     "file/encoding": "A file is UTF-8 without control characters.",
-    "yaml/syntax": "A file is YAML 1.2.",
+    "yaml/syntax": "A file is YAML 1.2, and defines an anchor once.",
     "yaml/document": "A file holds exactly one document, a mapping.",
     "yaml/key": "Keys are strings, and stand once in a mapping. There are no merge keys (`<<`).",
     "yaml/tag": "There are no tags (`!!python/object` and the like).",

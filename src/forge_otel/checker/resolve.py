@@ -10,8 +10,7 @@ from typing import Any, Final
 from . import upstream
 from .findings import Finding, shown
 from .model import Attribute, Event, Member, Metric, Place, Reference, Registry, Span
-from .source import Document
-from .structure import DocumentPath
+from .source import Document, DocumentPath
 
 NAMES: Final = {"attributes": "key", "attribute_groups": "id", "spans": "type", "metrics": "name", "events": "name"}
 """The sections of a file, and what the name of a definition is called in each."""

@@ -11,10 +11,7 @@ from typing import Any, Final, Literal
 from jsonschema import Draft202012Validator, ValidationError
 
 from .findings import Finding, shown
-from .source import Document, kind
-
-DocumentPath = tuple[str | int, ...]
-"""The keys and indices that lead to a value."""
+from .source import Document, DocumentPath, kind
 
 FILE_FORMAT: Final = ("file_format",)
 """The path of what a file was written for."""
