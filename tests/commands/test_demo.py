@@ -32,7 +32,7 @@ from rich.console import Console
 from forge import BatchRunner, Pipeline, Prices, RunOutcome, RunResult, Sample, Skip, stage, usage
 from forge.runner.result import Ledger, StageSummary, StorageSummary
 from forge_otel.commands.demo import examples, numbers
-from forge_otel.commands.demo.summary import show
+from forge_otel.commands.demo.run_report import show
 from forge_otel.commands.demo.verdict import judge
 from tests.examples.test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service
 from tests.support import vocabulary
@@ -554,7 +554,7 @@ def test_the_example_knows_nothing_of_telemetry() -> None:
 
 
 def test_a_limit_takes_files_from_the_whole_folder(folder: Path) -> None:
-    corpus = examples.load("code_corpus")
+    corpus = examples.load_example("code_corpus")
     everything = corpus.python_files(folder)
     assert everything == sorted(folder.rglob("*.py"))
     assert corpus.python_files(folder, 3) == [everything[index * len(everything) // 3] for index in range(3)]

@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from forge_otel.commands.doctor.finding import Finding
-from forge_otel.commands.doctor.sampler import examine
+from forge_otel.commands.doctor.diagnostic import Diagnostic
+from forge_otel.commands.doctor.sampler import check_sampler
 from tests.forge_otel.test_auto_instrumentation import another_version_of_forge, found_first
 from tests.stack.services import records
 from tests.support.needs import need_installed
@@ -77,7 +77,7 @@ PARENT_BASED = "(ParentBased{root:AlwaysOnSampler, …)"
     ids=["parent", "parent ratio", "always on", "ratio", "small ratio", "always off", "broken"],
 )
 def test_samplers(sampler: Sampler, level: Any, message: str) -> None:
-    assert examine(sampler) == Finding(level, "sampler", message)
+    assert check_sampler(sampler) == Diagnostic(level, "sampler", message)
 
 
 # Environments.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Final, Literal
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome, ForgeStageOutcome
@@ -41,7 +41,7 @@ class Alert:
 
 
 def _label(key: str) -> str:
-    return f"{{{{ $labels.{prometheus.label(key)} }}}}"
+    return f"{{{{ $labels.{prometheus_names.label(key)} }}}}"
 
 
 RATIO: Final = "{{ $value | humanizePercentage }}"
@@ -52,7 +52,7 @@ _PIPELINE: Final = _label(a.FORGE_PIPELINE_NAME)
 _STAGE: Final = _label(a.FORGE_STAGE_NAME)
 _ERROR: Final = _label(a.ERROR_TYPE)
 _PROVIDER: Final = _label(a.GEN_AI_PROVIDER_NAME)
-_MODEL: Final = f"{{{{ with $labels.{prometheus.label(a.GEN_AI_REQUEST_MODEL)} }}}} {{{{ . }}}}{{{{ end }}}}"
+_MODEL: Final = f"{{{{ with $labels.{prometheus_names.label(a.GEN_AI_REQUEST_MODEL)} }}}} {{{{ . }}}}{{{{ end }}}}"
 """With a space before it; nothing where a service has no models."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Attribute, Definition, Event, Metric, Registry, Span
 
 FOLDER = "src/forge_otel/semconv"
@@ -148,7 +148,7 @@ from .definitions import Instrument, Metric
             arguments.append("observable=True")
         if metric.boundaries:
             arguments.append(f"boundaries=({', '.join(f'{bound:g}' for bound in metric.boundaries)})")
-        elsewhere = f"In Prometheus `{prometheus.name(metric)}`"
+        elsewhere = f"In Prometheus `{prometheus_names.name(metric)}`"
         if metric.statsd:
             elsewhere += f", in StatsD `{metric.statsd.name}`"
         text += f"\n{constant(metric.name)}: Final = Metric({', '.join(arguments)})\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from forge_otel.checker.load import load
 
-from . import DERIVED, REGISTRY, dashboards, reference, rules, settings, write
+from . import DERIVED, REGISTRY, dashboards, prometheus_rules, reference, settings, write
 
-_GENERATORS = (reference, dashboards, rules)
+_GENERATORS = (reference, dashboards, prometheus_rules)
 
 
 def main(root: Path) -> None:

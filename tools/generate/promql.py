@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Instrument, Metric
@@ -150,7 +150,7 @@ def select(metric: Metric, where: Where = None, *, part: Part | None = None) -> 
         if key not in (*metric.attributes, *TARGET):
             raise ValueError(f"{metric.name} has no attribute {key}; it has {', '.join(metric.attributes)}")
     matchers = ",".join(_matcher(key, said) for key, said in (where or {}).items())
-    name = prometheus.name(metric) + (f"_{part}" if part else "")
+    name = prometheus_names.name(metric) + (f"_{part}" if part else "")
     averaged = metric.name if metric.instrument == Instrument.GAUGE and metric.unit == "1" else None
     return Selector(f"{name}{{{matchers}}}" if matchers else name, ratio_gauge=averaged, metric=metric)
 
@@ -296,7 +296,7 @@ def _matcher(key: str, said: str | Matcher) -> str:
     matcher = said if isinstance(said, Matcher) else None
     value = str(said.value if isinstance(said, Matcher) else said)
     quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'{prometheus.label(key)}{matcher.operator if matcher else "="}"{quoted}"'
+    return f'{prometheus_names.label(key)}{matcher.operator if matcher else "="}"{quoted}"'
 
 
 def _only(where: Where, metric: Metric) -> Mapping[str, str | Matcher]:
@@ -334,7 +334,7 @@ def _aggregate(function: str, vector: Expression, keys: tuple[str, ...]) -> Expr
 
 
 def _labels(keys: Iterable[str]) -> str:
-    return ", ".join(prometheus.label(key) for key in keys)
+    return ", ".join(prometheus_names.label(key) for key in keys)
 
 
 def _called(function: str, *arguments: Expression) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Metric
 
@@ -29,7 +29,7 @@ class Recording:
     @property
     def name(self) -> str:
         """The name of the recorded series."""
-        return f"{self.level}:{prometheus.name(self.metric).removesuffix('_total')}:{self.operation}"
+        return f"{self.level}:{prometheus_names.name(self.metric).removesuffix('_total')}:{self.operation}"
 
     @property
     def series(self) -> Selector:

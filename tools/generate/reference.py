@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Attribute, Definition, Event, Metric, Reference, Registry, Span
 from forge_otel.semconv import attributes as a
 
@@ -112,7 +112,11 @@ def _summary(metrics: Sequence[Metric]) -> list[str]:
     return table(
         ["Metric", "Prometheus", "StatsD"],
         [
-            [f"`{metric.name}`", f"`{prometheus.name(metric)}`", f"`{metric.statsd.name}`" if metric.statsd else "–"]
+            [
+                f"`{metric.name}`",
+                f"`{prometheus_names.name(metric)}`",
+                f"`{metric.statsd.name}`" if metric.statsd else "–",
+            ]
             for metric in metrics
         ],
     )
@@ -122,7 +126,7 @@ def _metric(component: str, metric: Metric) -> list[str]:
     facts = [f"Instrument: {'observable ' if metric.observable else ''}{metric.instrument}, unit `{metric.unit}`"]
     if metric.boundaries:
         facts.append(f"Buckets up to: {', '.join(f'{bound:g}' for bound in metric.boundaries)}")
-    facts.append(f"Prometheus: {', '.join(f'`{series}`' for series in prometheus.series(metric))}")
+    facts.append(f"Prometheus: {', '.join(f'`{series}`' for series in prometheus_names.series(metric))}")
     if metric.statsd:
         unit = f" in {metric.statsd.unit}" if metric.statsd.unit else ""
         tags = ", ".join(f"`{tag}`" for tag in metric.statsd.tags)
@@ -201,7 +205,7 @@ def _adr(registry: Registry) -> str:
             for name in definition.annotations.get("adr", ()):
                 here = f"{kind} `{_name(definition)}`"
                 if isinstance(definition, Metric):
-                    here += f", in Prometheus `{prometheus.name(definition)}`"
+                    here += f", in Prometheus `{prometheus_names.name(definition)}`"
                 found.setdefault(name, []).append(here)
     found.setdefault("forge.stage.error_type", []).append(f"attribute `{a.ERROR_TYPE}`")
     lines = ["# Names in the ADR, and here", "", *_paragraphs(ADR)]

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .findings import Finding
-from .load import REGISTRY, examine
+from .load import REGISTRY, try_load
 from .model import Registry
 from .rules import ALL
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CheckReport:
     """What was found in a registry."""
 
     findings: tuple[Finding, ...]
@@ -55,14 +55,14 @@ class Report:
         return {kind: len(getattr(self.registry, kind)) for kind in kinds}
 
 
-def check(directory: Path = REGISTRY) -> Report:
+def check(directory: Path = REGISTRY) -> CheckReport:
     """Check a registry: its files, their structure, its references and the rules in `RULES`.
 
     Raises:
         NoRegistryError: there is no such directory, or no manifest in it.
     """
-    reading = examine(directory)
+    reading = try_load(directory)
     findings = set(reading.findings)
     if reading.registry is not None:
         findings.update(finding for rule in ALL for finding in rule(reading.registry))
-    return Report(tuple(sorted(findings)), reading.files, reading.registry)
+    return CheckReport(tuple(sorted(findings)), reading.files, reading.registry)

@@ -22,7 +22,7 @@ MAX_FILES: Final = 1000
 
 
 @dataclass(slots=True)
-class Reading:
+class LoadResult:
     """What was read of a directory."""
 
     registry: Registry | None = None
@@ -38,19 +38,19 @@ def load(directory: Path = REGISTRY) -> Registry:
         NoRegistryError: there is no such directory, or no manifest in it.
         RegistryError: files, their structure or their references are wrong; it tells everything that is.
     """
-    reading = examine(directory)
+    reading = try_load(directory)
     if reading.registry is None or reading.findings:
         raise RegistryError(directory, reading.findings)
     return reading.registry
 
 
-def examine(directory: Path) -> Reading:
+def try_load(directory: Path) -> LoadResult:
     """Read as much of a registry as there is, and say what is wrong with it.
 
     Raises:
         NoRegistryError: there is no such directory, or no manifest in it.
     """
-    reading = Reading()
+    reading = LoadResult()
     documents: list[Document] = []
     for file in _files(directory):
         document, findings = read(file)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Level = Literal["required", "conditionally_required", "recommended", "opt_in"]
+RequirementLevel = Literal["required", "conditionally_required", "recommended", "opt_in"]
 Annotations = Mapping[str, Any]
 """What stands under `annotations: {forge: …}`: what Weaver has no word for."""
 
@@ -86,7 +86,7 @@ class Reference:
     """An attribute where a span, a metric or an event has it."""
 
     attribute: Attribute
-    level: Level = "recommended"
+    level: RequirementLevel = "recommended"
     condition: str = ""
     """When it is required, where that depends."""
     sampling_relevant: bool = False
@@ -149,8 +149,8 @@ class Metric(Signal):
     @property
     def statsd(self) -> StatsD | None:
         """What it is called in StatsD; None where it does not go there."""
-        said = self.annotations.get("statsd")
-        return None if said is None else StatsD(said["name"], said["type"], said["tags"], said.get("unit"))
+        statsd = self.annotations.get("statsd")
+        return None if statsd is None else StatsD(statsd["name"], statsd["type"], statsd["tags"], statsd.get("unit"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

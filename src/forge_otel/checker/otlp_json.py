@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from .model import Place
 
-LIMIT = 64 * 1024 * 1024
+MAX_REQUEST_SIZE = 64 * 1024 * 1024
 """Bytes that a request has at most. Those that exporters send have up to a few million."""
 
 Json = Mapping[str, Any]
@@ -81,9 +81,9 @@ def requests(path: Path) -> Iterator[Line]:
 def _requests(path: Path, file: _File) -> Iterator[Line]:
     lines = _lines(file)
     head = deque((Place(path, number), text) for number, text in islice(lines, 2))
-    if _goes_on(head):
+    if _is_multiline(head):
         (place, first), (_, second) = head
-        yield _parsed(place, first + second + file.read(LIMIT))
+        yield _parsed(place, first + second + file.read(MAX_REQUEST_SIZE))
         return
     while head:
         yield _parsed(*head.popleft())
@@ -91,7 +91,7 @@ def _requests(path: Path, file: _File) -> Iterator[Line]:
         yield _parsed(Place(path, number), text)
 
 
-def _goes_on(head: Sequence[tuple[Place, bytes]]) -> bool:
+def _is_multiline(head: Sequence[tuple[Place, bytes]]) -> bool:
     """Whether a request goes over many lines: the first one ends with an open bracket, and the second one is no request
     either."""
     return (
@@ -102,17 +102,17 @@ def _goes_on(head: Sequence[tuple[Place, bytes]]) -> bool:
 def _lines(file: _File) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, and their numbers; of one that is too long the beginning."""
     number = 0
-    while text := file.readline(LIMIT + 1):
+    while text := file.readline(MAX_REQUEST_SIZE + 1):
         number += 1
         if text.strip():
             yield number, text
-        while len(text) > LIMIT and not text.endswith(b"\n"):
-            text = file.readline(LIMIT + 1)
+        while len(text) > MAX_REQUEST_SIZE and not text.endswith(b"\n"):
+            text = file.readline(MAX_REQUEST_SIZE + 1)
 
 
 def _parsed(place: Place, text: bytes) -> Line:
-    if len(text) > LIMIT:
-        return Line(place, problem=f"is longer than {LIMIT >> 20} MiB")
+    if len(text) > MAX_REQUEST_SIZE:
+        return Line(place, problem=f"is longer than {MAX_REQUEST_SIZE >> 20} MiB")
     try:
         return Line(place, json.loads(text.decode().rstrip()))
     except json.JSONDecodeError as error:
@@ -177,28 +177,28 @@ def attributes(parent: Json) -> dict[str, Value]:
     return {text(one, "key"): _value(object_(one, "value")) for one in objects(parent, "attributes")}
 
 
-def _value(said: Json) -> Value:
-    if said.get("arrayValue") is None:
-        return _scalar(said)
-    elements = [_scalar(one) for one in objects(object_(said, "arrayValue"), "values")]
+def _value(encoded: Json) -> Value:
+    if encoded.get("arrayValue") is None:
+        return _scalar(encoded)
+    elements = [_scalar(one) for one in objects(object_(encoded, "arrayValue"), "values")]
     types = {element.type for element in elements}
     if len(types) > 1:
         return Value("mixed[]")
     return Value("".join(types) + "[]", [element.value for element in elements])
 
 
-def _scalar(said: Json) -> Value:
+def _scalar(encoded: Json) -> Value:
     # At most one of these is written.
-    if said.get("stringValue") is not None:
-        return Value("string", text(said, "stringValue"))
-    if (found := said.get("intValue")) is not None:
+    if encoded.get("stringValue") is not None:
+        return Value("string", text(encoded, "stringValue"))
+    if (found := encoded.get("intValue")) is not None:
         return Value("int", _int64(found))
-    if (found := said.get("doubleValue")) is not None:
+    if (found := encoded.get("doubleValue")) is not None:
         return Value("double", _double(found))
-    if said.get("boolValue") is not None:
-        return Value("boolean", flag(said, "boolValue"))
+    if encoded.get("boolValue") is not None:
+        return Value("boolean", flag(encoded, "boolValue"))
     kinds = {"kvlistValue": "map", "bytesValue": "bytes", "arrayValue": "array"}
-    return Value(next((kind for key, kind in kinds.items() if said.get(key) is not None), "empty"))
+    return Value(next((kind for key, kind in kinds.items() if encoded.get(key) is not None), "empty"))
 
 
 def _int64(found: object) -> int:

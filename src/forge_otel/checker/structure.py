@@ -37,18 +37,18 @@ def faults(document: Document, schema: Literal["definition", "manifest"]) -> dic
 
     Of a file that was written for something else, only that: what is wrong with the rest says nothing.
     """
-    given = document.data.get("file_format")
-    if schema == "definition" and given != "definition/2":
-        message = f"file_format: expected 'definition/2', found {shown(given) if given else 'nothing'}"
+    file_format = document.data.get("file_format")
+    if schema == "definition" and file_format != "definition/2":
+        message = f"file_format: expected 'definition/2', found {shown(file_format) if file_format else 'nothing'}"
         return {FILE_FORMAT: [Finding(document.place("file_format"), "structure", message)]}
-    found: dict[DocumentPath, list[Finding]] = {}
+    findings: dict[DocumentPath, list[Finding]] = {}
     for error in _validator(schema).iter_errors(document.data):
         path: DocumentPath = tuple(error.absolute_path)
         for place, message in _messages(error, path):
-            finding = Finding(document.place(*place), "structure", f"{_spoken(path)}{message}")
-            if finding not in found.setdefault(path, []):
-                found[path].append(finding)
-    return found
+            finding = Finding(document.place(*place), "structure", f"{_described(path)}{message}")
+            if finding not in findings.setdefault(path, []):
+                findings[path].append(finding)
+    return findings
 
 
 @cache
@@ -83,7 +83,7 @@ def _messages(error: ValidationError, path: DocumentPath) -> Iterator[tuple[Docu
             yield path, _LIMITS.get(str(keyword), f"{keyword} is not {shown(expected)}")
 
 
-def _spoken(path: DocumentPath) -> str:
+def _described(path: DocumentPath) -> str:
     """The fields on the way to a value: `metrics[3].unit: `."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return f"{text.lstrip('.')}: " if text else ""

@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanKind
 from . import otlp_json as otlp
 from .model import Attribute, Place, Registry, Span
 from .otlp_json import Json, MalformedError, Value
-from .report import Collector, Element, Report, SubjectKind, signals
+from .verification import DeviationCollector, Element, SubjectKind, VerificationReport, signals
 
 OVERFLOW = "otel.metric.overflow"
 """Stands on the point that takes what exceeds an instrument's cardinality limit, in place of all other attributes; so
@@ -34,7 +34,7 @@ SEVERITIES = {severity.value: severity.name for severity in SeverityNumber}
 """The names of severities, by OTLP's numbers."""
 
 
-def verify(registry: Registry, files: Iterable[Path]) -> Report:
+def verify(registry: Registry, files: Iterable[Path]) -> VerificationReport:
     """Verify the telemetry in files.
 
     They hold OTLP/JSON of any signal: an export request in each line, or a single one over many lines; compressed with
@@ -58,7 +58,7 @@ def verify(registry: Registry, files: Iterable[Path]) -> Report:
 class _Subject:
     """What is being verified."""
 
-    collector: Collector
+    collector: DeviationCollector
     place: Place
     signal: SubjectKind
     name: str
@@ -78,13 +78,13 @@ class Verifier:
         self._schema = registry.schema_url.rpartition("/")[0]
         self._spans = _SpanNames(registry.spans.values())
         self._attributes = _Attributes(registry)
-        self._deviations = Collector()
+        self._deviations = DeviationCollector()
         self._records = Counter(spans=0, points=0, events=0, others=0)
 
-    def report(self) -> Report:
+    def report(self) -> VerificationReport:
         """What was found so far."""
         seen = frozenset(self._attributes.seen)
-        return Report(self._deviations.all, self._deviations.omitted, dict(self._records), seen)
+        return VerificationReport(self._deviations.all, self._deviations.omitted, dict(self._records), seen)
 
     def unreadable(self, place: Place, problem: str, detail: str = "") -> None:
         """Note that something is not OTLP/JSON."""

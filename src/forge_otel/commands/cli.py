@@ -51,11 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = command.run(options)
         sys.stdout.flush()
     except CommandError as error:
-        return _complain(command, str(error))
+        return _report_error(command, str(error))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("forge", "forge_otel"):
             raise
-        return _complain(command, f"{error.name} is not installed: pip install 'forge-otel[{command.extra}]'")
+        return _report_error(command, f"{error.name} is not installed: pip install 'forge-otel[{command.extra}]'")
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _complain(command: _Command, message: str) -> int:
+def _report_error(command: _Command, message: str) -> int:
     print(f"{command.name}: {message}", file=sys.stderr)  # noqa: T201 - this is a command
     return USAGE_ERROR
 

@@ -58,17 +58,17 @@ class Distribution:
         total, low, high = (None if value is None else scale(value) for value in (self.sum, self.min, self.max))
         return Distribution(buckets, self.count, total, low, high)
 
-    def values(self, most: int) -> Iterator[Weighted]:
-        """About `most` values, at least one for each bucket, in ascending order in each; all, if there are no more.
+    def values(self, limit: int) -> Iterator[Weighted]:
+        """About `limit` values, at least one for each bucket, in ascending order in each; all, if there are no more.
 
         Without a sum, they lie around the middle of their buckets.
         """
         low = sum(bucket.lower * bucket.weight for bucket in self.buckets)
-        room = sum((bucket.upper - bucket.lower) * bucket.weight for bucket in self.buckets)
+        width = sum((bucket.upper - bucket.lower) * bucket.weight for bucket in self.buckets)
         center = 0.5
-        if self.sum is not None and math.isfinite(low) and 0 < room < math.inf:
-            center = min(max((self.sum - low) / room, 0.0), 1.0)
-        share = min(1.0, most / max(self.count, 1))
+        if self.sum is not None and math.isfinite(low) and 0 < width < math.inf:
+            center = min(max((self.sum - low) / width, 0.0), 1.0)
+        share = min(1.0, limit / max(self.count, 1))
         for lower, upper, weight in self.buckets:
             for middle, part in _parts(weight, max(1, round(weight * share))):
                 # As far on both sides of the center as the bucket is wide on one, so that it stays the mean.
@@ -116,8 +116,8 @@ def explicit(point: HistogramDataPoint) -> Distribution:
         raise ValueError(f"{len(weights)} buckets with {len(bounds)} bounds between them")
     if not all(lower < upper for lower, upper in pairwise([-math.inf, *bounds, math.inf])):
         raise ValueError("bounds that do not ascend")
-    first, last = _outer_ends(bounds, weights, _given(point, "sum"))
-    low, high = _given(point, "min"), _given(point, "max")
+    first, last = _outer_ends(bounds, weights, _finite_or_none(point, "sum"))
+    low, high = _finite_or_none(point, "min"), _finite_or_none(point, "max")
     ends = [first if low is None else low, *bounds, last if high is None else high]
     return _distribution(point, [Bucket(*pair, weight) for pair, weight in zip(pairwise(ends), weights, strict=True)])
 
@@ -167,7 +167,7 @@ def _power(scale: int, index: int) -> float:
         return _LARGEST if index > 0 else 0.0
 
 
-def _given(
+def _finite_or_none(
     point: HistogramDataPoint | ExponentialHistogramDataPoint, name: Literal["sum", "min", "max"]
 ) -> float | None:
     value: float = getattr(point, name)
@@ -175,16 +175,16 @@ def _given(
 
 
 def _distribution(point: HistogramDataPoint | ExponentialHistogramDataPoint, buckets: Sequence[Bucket]) -> Distribution:
-    """From a point and its buckets, of which no value is below the least or above the greatest that was measured."""
+    """From a point and its buckets, of which no value is below the minimum or above the maximum that was measured."""
     inside = sum(bucket.weight for bucket in buckets)
     if inside != point.count:
         raise ValueError(f"a count of {point.count}, but {inside} in its buckets")
-    low, high = _given(point, "min"), _given(point, "max")
-    least = -_LARGEST if low is None else low
-    greatest = _LARGEST if high is None else max(high, least)
+    low, high = _finite_or_none(point, "min"), _finite_or_none(point, "max")
+    minimum = -_LARGEST if low is None else low
+    maximum = _LARGEST if high is None else max(high, minimum)
     clipped = [
-        Bucket(min(max(lower, least), greatest), min(max(upper, least), greatest), weight)
+        Bucket(min(max(lower, minimum), maximum), min(max(upper, minimum), maximum), weight)
         for lower, upper, weight in buckets
         if weight
     ]
-    return Distribution(clipped, point.count, _given(point, "sum"), low, high)
+    return Distribution(clipped, point.count, _finite_or_none(point, "sum"), low, high)

@@ -13,25 +13,25 @@ from typing import Final, NamedTuple, TypeVar
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from ._histograms import Distribution, Weighted, merged
-from ._points import Points, Series
+from ._points import StatsDPoints, StatsDSeries
 from ._settings import StatsDSettings
 
 _UNSAFE: Final = re.compile(r"[^\w./-]+")
 """All but letters, digits and what names are made of: anything else may end a name, a tag or a line in some daemon."""
 
-_LONGEST: Final = 200
+_MAX_NAME: Final = 200
 """Bytes of a name, a tag or a tag's value, which DogStatsD limits too; what is longer is cut."""
 
 _INSTANCE: Final = "instance"
 """The tag that keeps the gauges of several processes apart."""
 
-_MOST_VALUES: Final = 200_000
+_MAX_VALUES: Final = 200_000
 """Lines for all histograms of a request together: one of 4 MiB could ask for a hundred times as many."""
 
 T = TypeVar("T")
 
 
-class Place(NamedTuple):
+class StatsDKey(NamedTuple):
     """Where a value goes: what stands before it on the line, and what after it."""
 
     name: str
@@ -53,7 +53,7 @@ class Encoder:
 
     def encode(self, request: ExportMetricsServiceRequest) -> Encoded:
         """The packets for all points that StatsD has a form for."""
-        points = Points.of(request)
+        points = StatsDPoints.of(request)
         refused = points.refused
         return Encoded(list(self._packets(self._lines(points, refused), refused)), refused)
 
@@ -72,77 +72,77 @@ class Encoder:
         if packet:
             yield bytes(packet)
 
-    def _lines(self, points: Points, refused: Counter[str]) -> Iterator[str]:
+    def _lines(self, points: StatsDPoints, refused: Counter[str]) -> Iterator[str]:
         """One line for each value, or several that must stay together."""
-        for place, value in self._by_place(points.counters, sum):
-            yield _line(place, value, "c")
+        for key, value in self._by_key(points.counters, sum):
+            yield _line(key, value, "c")
         if self._settings.sends_gauges:
-            for place, value in self._by_place(points.gauges, sum, gauges=True):
-                yield _gauge(place, value)
+            for key, value in self._by_key(points.gauges, sum, gauges=True):
+                yield _gauge(key, value)
         if self._settings.histograms == "summary":
             yield from self._summary(points.histograms)
             return
-        distributions = list(self._by_place(points.histograms, merged))
-        most = min(self._settings.most_values, _MOST_VALUES // max(len(distributions), 1))
-        for place, distribution in distributions:
-            yield from self._values(place, distribution.values(most), refused)
+        distributions = list(self._by_key(points.histograms, merged))
+        limit = min(self._settings.value_limit, _MAX_VALUES // max(len(distributions), 1))
+        for key, distribution in distributions:
+            yield from self._values(key, distribution.values(limit), refused)
 
-    def _values(self, place: Place, values: Iterable[Weighted], refused: Counter[str]) -> Iterator[str]:
+    def _values(self, key: StatsDKey, values: Iterable[Weighted], refused: Counter[str]) -> Iterator[str]:
         plain = self._settings.flavor == "statsd"
         for value, weight in values:
             if plain and value < 0:
-                refused[f"{place.name}: a timer cannot be negative"] += 1
+                refused[f"{key.name}: a timer cannot be negative"] += 1
             else:
-                yield _line(place, value, "ms" if plain else "h", weight)
+                yield _line(key, value, "ms" if plain else "h", weight)
 
-    def _summary(self, histograms: list[tuple[Series, Distribution]]) -> Iterator[str]:
-        for (name, tags), distribution in self._by_place(histograms, merged):
-            yield _line(Place(f"{name}.count", tags), distribution.count, "c")
+    def _summary(self, histograms: list[tuple[StatsDSeries, Distribution]]) -> Iterator[str]:
+        for (name, tags), distribution in self._by_key(histograms, merged):
+            yield _line(StatsDKey(f"{name}.count", tags), distribution.count, "c")
             if distribution.sum is not None:
-                yield _line(Place(f"{name}.sum", tags), distribution.sum, "c")
+                yield _line(StatsDKey(f"{name}.sum", tags), distribution.sum, "c")
         if self._settings.sends_gauges:
-            for (name, tags), distribution in self._by_place(histograms, merged, gauges=True):
+            for (name, tags), distribution in self._by_key(histograms, merged, gauges=True):
                 if distribution.min is not None:
-                    yield _gauge(Place(f"{name}.min", tags), distribution.min)
+                    yield _gauge(StatsDKey(f"{name}.min", tags), distribution.min)
                 if distribution.max is not None:
-                    yield _gauge(Place(f"{name}.max", tags), distribution.max)
+                    yield _gauge(StatsDKey(f"{name}.max", tags), distribution.max)
 
-    def _by_place(
-        self, values: Iterable[tuple[Series, T]], combine: Callable[[Iterable[T]], T], *, gauges: bool = False
-    ) -> Iterator[tuple[Place, T]]:
-        """Several series may share a place: without their tags, or when unsafe characters are gone."""
-        places: defaultdict[Place, list[T]] = defaultdict(list)
+    def _by_key(
+        self, values: Iterable[tuple[StatsDSeries, T]], combine: Callable[[Iterable[T]], T], *, gauges: bool = False
+    ) -> Iterator[tuple[StatsDKey, T]]:
+        """Several series may share a key: without their tags, or when unsafe characters are gone."""
+        by_key: defaultdict[StatsDKey, list[T]] = defaultdict(list)
         for series, value in values:
-            places[self._place(series, gauges=gauges)].append(value)
-        return ((place, each[0] if len(each) == 1 else combine(each)) for place, each in places.items())
+            by_key[self._key(series, gauges=gauges)].append(value)
+        return ((key, each[0] if len(each) == 1 else combine(each)) for key, each in by_key.items())
 
-    def _place(self, series: Series, *, gauges: bool) -> Place:
+    def _key(self, series: StatsDSeries, *, gauges: bool) -> StatsDKey:
         name = _safe(series.name)
-        match self._settings.places_tags:
+        match self._settings.tag_placement:
             case "drop":
-                return Place(name, "")
+                return StatsDKey(name, "")
             case "name":
-                return Place(".".join([name, *(_safe(value).replace(".", "_") for _, value in series.tags)]), "")
+                return StatsDKey(".".join([name, *(_safe(value).replace(".", "_") for _, value in series.tags)]), "")
             case "tags":
                 tags = [f"{_safe(tag)}:{_safe(value)}" for tag, value in series.tags]
                 if gauges and self._settings.instance_tag and series.process:
                     tags.append(f"{_INSTANCE}:{_safe(series.process)}")
-                return Place(name, f"|#{','.join(tags)}" if tags else "")
+                return StatsDKey(name, f"|#{','.join(tags)}" if tags else "")
 
 
-def _gauge(place: Place, value: float) -> str:
-    line = _line(place, value, "g")
+def _gauge(key: StatsDKey, value: float) -> str:
+    line = _line(key, value, "g")
     # A sign makes it a change of the gauge, so the gauge has to be 0 before.
-    return f"{_line(place, 0, 'g')}\n{line}" if value < 0 else line
+    return f"{_line(key, 0, 'g')}\n{line}" if value < 0 else line
 
 
-def _line(place: Place, value: float, kind: str, weight: int = 1) -> str:
-    return f"{place.name}:{_decimal(value)}|{kind}{_rate(weight)}{place.tags}"
+def _line(key: StatsDKey, value: float, kind: str, weight: int = 1) -> str:
+    return f"{key.name}:{_decimal(value)}|{kind}{_rate(weight)}{key.tags}"
 
 
 def _safe(text: str) -> str:
-    safe = _UNSAFE.sub("_", text[:_LONGEST])
-    return safe.encode()[:_LONGEST].decode(errors="ignore") or "_"
+    safe = _UNSAFE.sub("_", text[:_MAX_NAME])
+    return safe.encode()[:_MAX_NAME].decode(errors="ignore") or "_"
 
 
 def _rate(weight: int) -> str:

@@ -26,7 +26,7 @@ from ._histograms import Distribution, explicit, exponential
 _OWN: Final = frozenset(metric.name for metric in ALL)
 
 
-class Series(NamedTuple):
+class StatsDSeries(NamedTuple):
     """A name with tags, and the process that it is from, "" if that is unknown."""
 
     name: str
@@ -35,17 +35,17 @@ class Series(NamedTuple):
 
 
 @dataclass(slots=True)
-class Points:
+class StatsDPoints:
     """What a request holds. A series may be in it more than once."""
 
-    counters: list[tuple[Series, float]] = field(default_factory=list)
-    gauges: list[tuple[Series, float]] = field(default_factory=list)
-    histograms: list[tuple[Series, Distribution]] = field(default_factory=list)
+    counters: list[tuple[StatsDSeries, float]] = field(default_factory=list)
+    gauges: list[tuple[StatsDSeries, float]] = field(default_factory=list)
+    histograms: list[tuple[StatsDSeries, Distribution]] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     """How many points StatsD has no form for, by the reason."""
 
     @classmethod
-    def of(cls, request: ExportMetricsServiceRequest) -> Points:
+    def of(cls, request: ExportMetricsServiceRequest) -> StatsDPoints:
         """The points of a request, but for the metrics of ours that the registry keeps out of StatsD."""
         points = cls()
         for of_resource in request.resource_metrics:
@@ -68,8 +68,8 @@ class Points:
         elif delta:
             target = self.counters if kind == "sum" else self.histograms
         else:
-            why = "a summary, whose quantiles cannot be added up" if kind == "summary" else "cumulative; send deltas"
-            self.refused[f"{metric.name}: {why}"] += len(data.data_points)
+            reason = "a summary, whose quantiles cannot be added up" if kind == "summary" else "cumulative; send deltas"
+            self.refused[f"{metric.name}: {reason}"] += len(data.data_points)
             return
         named = NAMES.get(metric.name)
         factor = _factor(metric, named)
@@ -107,13 +107,13 @@ def _factor(metric: Metric, named: StatsD | None) -> float:
     return 1000 if metric.unit == "s" and metric.WhichOneof("data") in ("histogram", "exponential_histogram") else 1
 
 
-def _series(metric: Metric, named: StatsD | None, point: Any, process: str) -> Series:
+def _series(metric: Metric, named: StatsD | None, point: Any, process: str) -> StatsDSeries:
     """The name and the tags that the registry gives; of other metrics, the name and all attributes."""
     attributes = {attribute.key: text for attribute in point.attributes if (text := _text(attribute.value))}
     if named is None:
-        return Series(metric.name, tuple(sorted(attributes.items())), process)
+        return StatsDSeries(metric.name, tuple(sorted(attributes.items())), process)
     tags = tuple((tag, attributes[key]) for tag, key in named.tags.items() if key in attributes)
-    return Series(named.name, tags, process)
+    return StatsDSeries(named.name, tags, process)
 
 
 def _process(resource: Iterable[KeyValue]) -> str:

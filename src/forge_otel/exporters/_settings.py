@@ -16,8 +16,8 @@ Dimensions = Literal["tags", "name", "drop"]
 Histograms = Literal["values", "summary"]
 
 _PREFIX: Final = "FORGE_OTEL_STATSD_"
-_ETHERNET: Final = 1432
-_LOCAL: Final = 8192
+_ETHERNET_PAYLOAD: Final = 1432
+_LOCAL_SOCKET_READ: Final = 8192
 
 
 def _text(value: Any) -> str:
@@ -35,11 +35,11 @@ def _host(value: Any) -> str:
     raise ValueError("must be a name or an address")
 
 
-def _whole(least: int, most: float = math.inf) -> Callable[[Any], int]:
-    wanted = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
+def _whole(minimum: int, maximum: float = math.inf) -> Callable[[Any], int]:
+    wanted = f"from {minimum} to {maximum}" if maximum < math.inf else f"of at least {minimum}"
 
     def check(value: Any) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum:
             return value
         raise ValueError(f"must be a whole number {wanted}")
 
@@ -83,7 +83,7 @@ class StatsDSettings:
     default `tags` for `dogstatsd` and `name` for `statsd`."""
 
     histograms: Histograms = field(default="values", metadata=setting(one_of(*get_args(Histograms)), word))
-    """`values` sends values that stand for the histogram, `summary` its count and sum as counters, its least and its
+    """`values` sends values that stand for the histogram, `summary` its count and sum as counters, its minimum and its
     greatest value as gauges."""
 
     gauges: bool | None = field(default=None, metadata=setting(_or_none(flag), boolean))
@@ -107,30 +107,30 @@ class StatsDSettings:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> tuple[StatsDSettings, list[str]]:
         """The settings in the variables, and what is wrong there: a line for each variable, whose default is used."""
         found: dict[str, Any] = {}
-        wrong = []
+        invalid = []
         for variable, text in environ.items():
             name = _VARIABLES.get(variable)
             if name is not None and text.strip():
                 try:
                     found[name] = _SETTINGS[name].from_text(text)
                 except ValueError as error:
-                    wrong.append(f"{variable}={text!r}: it {error}")
+                    invalid.append(f"{variable}={text!r}: it {error}")
             elif name is None and variable.startswith(_PREFIX):
-                wrong.append(f"{variable}={text!r}: there is no such variable; there are {', '.join(_VARIABLES)}")
-        return cls(**found), wrong
+                invalid.append(f"{variable}={text!r}: there is no such variable; there are {', '.join(_VARIABLES)}")
+        return cls(**found), invalid
 
     @property
-    def places_tags(self) -> Dimensions:
+    def tag_placement(self) -> Dimensions:
         """Where attributes go."""
         return self.dimensions or ("tags" if self.flavor == "dogstatsd" else "name")
 
     @property
     def sends_gauges(self) -> bool:
         """Whether gauges are sent."""
-        return self.places_tags == "tags" if self.gauges is None else self.gauges
+        return self.tag_placement == "tags" if self.gauges is None else self.gauges
 
     @property
-    def most_values(self) -> int:
+    def value_limit(self) -> int:
         """How many lines a histogram may take."""
         return self.max_values or (100 if self.flavor == "dogstatsd" else 1000)
 
@@ -139,7 +139,7 @@ class StatsDSettings:
         """The most bytes of a packet: what fits into an Ethernet frame, or what daemons read at once from a socket on
         the same machine.
         """
-        return _LOCAL if self.socket else _ETHERNET
+        return _LOCAL_SOCKET_READ if self.socket else _ETHERNET_PAYLOAD
 
     @property
     def address(self) -> str:

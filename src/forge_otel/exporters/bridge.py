@@ -156,12 +156,12 @@ class Bridge:
             raise _RefusedError(503, "StatsD cannot be reached", retry_after=5)
         self._refused += refused.total()
         response = ExportMetricsServiceResponse()
-        said = [f"{reason} ({count})" for reason, count in refused.most_common(10)]
+        problems = [f"{reason} ({count})" for reason, count in refused.most_common(10)]
         if sent < len(packets):
-            said.append(f"{len(packets) - sent} of {len(packets)} packets could not be sent")
-        if said:
+            problems.append(f"{len(packets) - sent} of {len(packets)} packets could not be sent")
+        if problems:
             response.partial_success.rejected_data_points = refused.total()
-            response.partial_success.error_message = "; ".join(said)
+            response.partial_success.error_message = "; ".join(problems)
         return response
 
     def _unzipped(self, body: bytes) -> bytes:

@@ -29,7 +29,7 @@ _logger: Final = logging.getLogger("forge_otel")
 class StatsDMetricReader(PeriodicExportingMetricReader):
     """Sends what was recorded since the last time to StatsD, every `interval` seconds, by default 10.
 
-    Settings that are not given, as `settings` or by keyword, are those of the variables. A variable that is wrong is
+    Settings that are not given, as `settings` or by keyword, are those of the variables. A variable that is invalid is
     logged, and the default used: an exception would take all telemetry of the process down.
 
     Raises:
@@ -39,8 +39,8 @@ class StatsDMetricReader(PeriodicExportingMetricReader):
 
     def __init__(self, settings: StatsDSettings | None = None, **fields: Any) -> None:
         if settings is None:
-            settings, wrong = StatsDSettings.from_environment()
-            for line in wrong:
+            settings, invalid = StatsDSettings.from_environment()
+            for line in invalid:
                 _logger.warning("%s; it is ignored", line)
         settings = dataclasses.replace(settings, **fields)
         self._sender = Sender(settings)
@@ -64,7 +64,7 @@ class _Exporter(MetricExporter):
         super().__init__(preferred_temporality={Counter: delta, ObservableCounter: delta, Histogram: delta})
         self._encoder = encoder
         self._sender = sender
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._process = os.getpid()
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:  # noqa: ARG002
@@ -73,8 +73,8 @@ class _Exporter(MetricExporter):
             self._process = os.getpid()
             return MetricExportResult.SUCCESS
         packets, refused = self._encoder.encode(encode_metrics(metrics_data))
-        for reason in refused.keys() - self._told:
-            self._told.add(reason)
+        for reason in refused.keys() - self._logged:
+            self._logged.add(reason)
             _logger.warning("not sent to StatsD: %s", reason)
         sent = self._sender.send(packets)
         return MetricExportResult.SUCCESS if sent == len(packets) else MetricExportResult.FAILURE

@@ -116,21 +116,21 @@ def _book(run: RunScope, item: Item, charges: Sequence[Charge]) -> None:
     for charge in charges:
         if scope is not None:
             usage_of(scope).total(spans.FORGE_SAMPLE.type).add(charge, amount_of(charge))
-        said: Attributes = {
+        common: Attributes = {
             **run.identity,
             **spender_attributes(charge.kind.value, charge.name),
             a.GEN_AI_PROVIDER_NAME: charge.provider,
             a.GEN_AI_REQUEST_MODEL: charge.model,
             a.FORGE_COST_USE: charge.use.value,
         }
-        sent = {**said, a.GEN_AI_TOKEN_TYPE: "input"}
-        received = {**said, a.GEN_AI_TOKEN_TYPE: "output"}
+        sent = {**common, a.GEN_AI_TOKEN_TYPE: "input"}
+        received = {**common, a.GEN_AI_TOKEN_TYPE: "output"}
         for metric, value, attributes in (
-            (metrics.FORGE_COST_CALLS, charge.calls, said),
+            (metrics.FORGE_COST_CALLS, charge.calls, common),
             (metrics.FORGE_COST_TOKENS, charge.input_tokens, sent),
             (metrics.FORGE_COST_TOKENS, charge.output_tokens, received),
-            (metrics.FORGE_COST_AMOUNT, charge.amount, said),
-            (metrics.FORGE_COST_UNPRICED, charge.unpriced, said),
+            (metrics.FORGE_COST_AMOUNT, charge.amount, common),
+            (metrics.FORGE_COST_UNPRICED, charge.unpriced, common),
         ):
             if value:
                 run.telemetry.series.get(metric, attributes).write(value)

@@ -24,7 +24,7 @@ from ..signals.context import with_span
 from ..signals.exceptions import message
 from ..signals.metrics import FLUSH_SIZE
 from ..signals.spans import end_span, start_attributes
-from .errors import error_type
+from .error_types import error_type
 
 if TYPE_CHECKING:
     from forge import Run, Sample, SampleOutcome, Stage
@@ -69,13 +69,13 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Samp
     if not run.span_budget.take(run.steps):
         _suppress(run, scope, _BUDGET)
         return
-    alone = telemetry.config.trace_per_sample
+    own_trace = telemetry.config.trace_per_sample
     span = telemetry.spans.start(
         spans.FORGE_SAMPLE.type,
-        _ROOT if alone else None,
+        _ROOT if own_trace else None,
         spans.FORGE_SAMPLE.kind,
         _attributes(run, sample),
-        _to_run(run) if alone else (),
+        _to_run(run) if own_trace else (),
         scope.at(scope.started),
     )
     otel_context.attach(trace.set_span_in_context(span))
@@ -95,8 +95,8 @@ def _suppress(run: RunScope, scope: SampleScope, reason: str) -> None:
 
 
 def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
-    said = {**run.identity, a.FORGE_SAMPLE_ID: sample.id, a.FORGE_SAMPLE_PARENT_ID: sample.parent}
-    return start_attributes(spans.FORGE_SAMPLE, said)
+    attributes = {**run.identity, a.FORGE_SAMPLE_ID: sample.id, a.FORGE_SAMPLE_PARENT_ID: sample.parent}
+    return start_attributes(spans.FORGE_SAMPLE, attributes)
 
 
 def _to_run(run: RunScope) -> list[Link]:

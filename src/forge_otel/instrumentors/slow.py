@@ -6,25 +6,25 @@ import threading
 from collections.abc import Callable
 from typing import Final, Literal
 
-ENOUGH: Final = 100
+MIN_SAMPLES: Final = 100
 """How many samples must have settled before one of them can be said to be slower than 99 % of them."""
 
-_EVERY: Final = 64
+_UPDATE_INTERVAL: Final = 64
 """After how many more samples the percentile is computed again."""
 
 
-def slowness(threshold: float | Literal["auto"] | None) -> Callable[[float], bool] | None:
+def slow_detection(threshold: float | Literal["auto"] | None) -> Callable[[float], bool] | None:
     """A function that says whether a sample that took so many seconds is slow, to be asked once for each; None where
     none is.
     """
     if threshold is None:
         return None
     if threshold == "auto":
-        return _SlowerThanMost().add
+        return _PercentileThreshold().add
     return lambda seconds: seconds > threshold
 
 
-class _SlowerThanMost:
+class _PercentileThreshold:
     """Compares with the 99th percentile of those before."""
 
     def __init__(self) -> None:
@@ -39,6 +39,6 @@ class _SlowerThanMost:
             is_slow = self._threshold is not None and seconds > self._threshold
             self._sketch.add(max(0.0, seconds))
             count = self._sketch.count
-            if count >= ENOUGH and (self._threshold is None or count % _EVERY == 0):
+            if count >= MIN_SAMPLES and (self._threshold is None or count % _UPDATE_INTERVAL == 0):
                 self._threshold = self._sketch.quantile(0.99)
         return is_slow

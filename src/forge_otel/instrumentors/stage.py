@@ -17,7 +17,7 @@ from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
 from ..signals.metrics import Attributes
-from .errors import error_type
+from .error_types import error_type
 
 if TYPE_CHECKING:
     from forge import Sample, Stage
@@ -78,20 +78,22 @@ def _end(call: Call, verdict: Verdict | None, error: BaseException | None) -> Re
     stage: Stage = call.arguments[1]
     if verdict is None:
         return _no_verdict(call, 1, error)
-    said = _said(verdict)
+    attributes = _verdict_attributes(verdict)
     points = [
         MetricPoint(metrics.FORGE_STAGE_EXECUTIONS),
         MetricPoint(metrics.FORGE_STAGE_DURATION, verdict.duration),
         MetricPoint(metrics.FORGE_STAGE_BUSY_TIME, verdict.busy),
         *_retries(call, verdict.attempts),
     ]
-    emissions = []
+    log_events = []
     if verdict.outcome.value == ForgeStageOutcome.ERROR:
         points.append(MetricPoint(metrics.FORGE_STAGE_FAILURES))
-        emissions.append(_failed(stage, verdict, verdict.attempts))
-    emissions.append(LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, {verdict.outcome.value}", said))
+        log_events.append(_failed(stage, verdict, verdict.attempts))
+    log_events.append(
+        LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, {verdict.outcome.value}", attributes)
+    )
     tail_kept = verdict.attempts > 1
-    return Result(attributes=said, error=verdict.error, points=points, events=emissions, tail_kept=tail_kept)
+    return Result(attributes=attributes, error=verdict.error, points=points, events=log_events, tail_kept=tail_kept)
 
 
 def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | None) -> Result:
@@ -100,7 +102,7 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
         return _no_verdict(call, len(items), error)
     # The worst verdict stands for the batch; the first failure names the error.
     worst = min(batch.verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.outcome.value), default=None)
-    said = _said(worst) if worst is not None else {}
+    attributes = _verdict_attributes(worst) if worst is not None else {}
     executions = Counter((verdict.outcome.value, verdict.skip_reason) for verdict in batch.verdicts)
     failures = [
         (item, verdict)
@@ -109,7 +111,7 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
     ]
     kinds = Counter(verdict.error_type for _, verdict in failures)
     return Result(
-        attributes=said,
+        attributes=attributes,
         error=worst.error if worst is not None else None,
         points=[
             *(
@@ -127,7 +129,7 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
         tail_kept=batch.attempts > 1,
         events=[
             *(_failed(stage, verdict, batch.attempts, item.sample.id) for item, verdict in failures),
-            LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, batch of {len(items)}", said),
+            LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, batch of {len(items)}", attributes),
         ],
     )
 
@@ -145,23 +147,23 @@ def _no_verdict(call: Call, samples: int, error: BaseException | None) -> Result
     """The run ended first: by what was raised here, or while this went on. The run counts such executions, and nothing
     else about them.
     """
-    said = {
+    attributes = {
         a.FORGE_STAGE_OUTCOME: ForgeStageOutcome.CANCELLED.value,
         a.ERROR_TYPE: error_type(error) if error is not None else None,
     }
     stage: Stage = call.arguments[1]
     return Result(
-        attributes=said,
+        attributes=attributes,
         error=error,
         points=[
             MetricPoint(metrics.FORGE_STAGE_EXECUTIONS, samples),
             MetricPoint(metrics.FORGE_STAGE_DURATION, call.elapsed),
         ],
-        events=[LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, cancelled", said)],
+        events=[LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, cancelled", attributes)],
     )
 
 
-def _said(verdict: Verdict) -> dict[str, Any]:
+def _verdict_attributes(verdict: Verdict) -> dict[str, Any]:
     return {
         a.FORGE_STAGE_OUTCOME: verdict.outcome.value,
         a.FORGE_SKIP_REASON: verdict.skip_reason,
@@ -171,11 +173,11 @@ def _said(verdict: Verdict) -> dict[str, Any]:
 
 def _failed(stage: Stage, verdict: Verdict, attempts: int, sample_id: str | None = None) -> LogEvent:
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    said = {a.ERROR_TYPE: verdict.error_type}
+    attributes = {a.ERROR_TYPE: verdict.error_type}
     return LogEvent(
         events.FORGE_STAGE_EXCEPTION,
         f"Stage failed: {stage.name}, {verdict.error_type}, after {tries}",
-        said if sample_id is None else {**said, a.FORGE_SAMPLE_ID: sample_id},
+        attributes if sample_id is None else {**attributes, a.FORGE_SAMPLE_ID: sample_id},
         verdict.error,
     )
 
@@ -284,13 +286,13 @@ def _retry_end(retry: Call, _: None, __: BaseException | None) -> Result:
     execution = CALL.get() or SAMPLE.get()
     if execution is not None:
         execution.notes = (*execution.notes, (attempt, kind, delay))
-    said = {
+    attributes = {
         a.FORGE_STAGE_ATTEMPT: attempt,
         a.FORGE_STAGE_RETRY_DELAY: delay,
         a.ERROR_TYPE: kind,
     }
     body = f"Stage retries: {stage.name}, {kind} in attempt {attempt}, the next one in {delay:.3g} s"
-    return Result(events=[LogEvent(events.FORGE_STAGE_RETRY, body, said)])
+    return Result(events=[LogEvent(events.FORGE_STAGE_RETRY, body, attributes)])
 
 
 RETRY = Operation(name="a retry", start=_retry_start, end=_retry_end)

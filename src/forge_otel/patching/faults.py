@@ -47,7 +47,7 @@ def suppress(fault: BaseException, where: str) -> None:
 
 
 class protected:  # noqa: N801 - used like a function
-    """Swallow what the block raises. A class, because this is done for every call, and a generator takes longer."""
+    """Suppress what the block raises. A class, because this is done for every call, and a generator takes longer."""
 
     __slots__ = ("_where",)
 

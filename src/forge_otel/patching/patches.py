@@ -97,7 +97,7 @@ class Patches:
             _waiting.remove(self)
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether there are modules that are not imported yet."""
         return bool(self._targets)
 
@@ -140,7 +140,7 @@ class _Patch:
     entry: Any
     """What stands in the owner's `__dict__`: the function, or the class method or static method around it."""
     before: Any
-    """What stood there; `_NOTHING` where it was inherited."""
+    """What stood there; `_ABSENT` where it was inherited."""
 
     @property
     def in_use(self) -> bool:
@@ -156,7 +156,7 @@ class _Patch:
         """Take the wrapper out, or leave it inert where somebody else has wrapped it."""
         self.layer.telemetry = None
         if vars(self.owner).get(self.name) is self.entry:
-            if self.before is _NOTHING:
+            if self.before is _ABSENT:
                 delattr(self.owner, self.name)
             else:
                 setattr(self.owner, self.name, self.before)
@@ -165,7 +165,7 @@ class _Patch:
             del _placed[key]
 
 
-_NOTHING: Any = object()
+_ABSENT: Any = object()
 
 _lock = threading.RLock()
 """Never held while something is imported: the import may be another thread's, whose hook waits for this lock."""
@@ -198,7 +198,7 @@ def _when_imported(name: str) -> None:
                 patches.wrap(name, module)
             except Exception as error:  # noqa: BLE001 - neither the user's import nor `apply` is to fail
                 raised.append(error)
-            if not patches.waits:
+            if not patches.is_waiting:
                 _waiting.remove(patches)
     for fault in raised:
         faults.suppress(fault, f"patching {name}")
@@ -220,7 +220,7 @@ def _place(module: ModuleType, target: Target) -> _Patch | None:
     layer = Layer()
     original, as_attribute = _function(owner, name, found)
     function = functools.update_wrapper(target.wrap(original, layer), original)
-    before = vars(owner).get(name, _NOTHING)
+    before = vars(owner).get(name, _ABSENT)
     patch = _Patch(target, owner, name, layer, function, as_attribute(function), before)
     wrapt.apply_patch(owner, name, patch.entry)
     _placed[key] = patch
@@ -258,12 +258,12 @@ def _same(function: Function) -> Function:
 
 def _chain(wrapper: Any) -> Iterator[Any]:
     """A wrapper, what it wraps, and so on."""
-    seen: list[Any] = []
-    while wrapper is not None and all(wrapper is not link for link in seen):
+    visited: list[Any] = []
+    while wrapper is not None and all(wrapper is not link for link in visited):
         if isinstance(wrapper, MethodType):
             wrapper = wrapper.__func__
         yield wrapper
-        seen.append(wrapper)
+        visited.append(wrapper)
         wrapper = getattr(wrapper, "__wrapped__", None)
 
 

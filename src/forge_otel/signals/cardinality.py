@@ -15,10 +15,10 @@ from ..semconv.definitions import Metric
 OTHER: Final = "_OTHER"
 """Stands for every value beyond a limit."""
 
-SERIES: Final = 1900
+MAX_SERIES: Final = 1900
 """How many series an instrument gets, before those that are left are told apart by their enumerations alone."""
 
-VALUES: Final = {
+MAX_VALUES: Final = {
     a.ERROR_TYPE: 30,
     a.FORGE_SKIP_REASON: 30,
     a.FORGE_STAGE_NAME: 50,
@@ -26,7 +26,7 @@ VALUES: Final = {
 }
 """How many values of an attribute a process puts on metrics."""
 
-_CLASSES: Final = ("rate_limit", "server_error", "client_error", "network_error", "timeout", "cancelled")
+_ERROR_CLASSES: Final = ("rate_limit", "server_error", "client_error", "network_error", "timeout", "cancelled")
 """The values of `error.type` that the vocabulary names; they are among the 30 from the start."""
 
 _ENUMERATED: Final = frozenset({
@@ -55,8 +55,8 @@ class Cardinality:
     """
 
     def __init__(self) -> None:
-        self._values: dict[str, set[Any]] = {name: set() for name in VALUES}
-        self._values[a.ERROR_TYPE].update(_CLASSES)
+        self._values: dict[str, set[Any]] = {name: set() for name in MAX_VALUES}
+        self._values[a.ERROR_TYPE].update(_ERROR_CLASSES)
         self._series: dict[str, set[tuple[Any, ...]]] = {}
         self._warned: set[str] = set()
         # The garbage collector may run here, and with it code of the user's that is measured as well.
@@ -67,29 +67,29 @@ class Cardinality:
         kept = {name: attributes[name] for name in metric.attributes if attributes.get(name) is not None}
         overflows = []
         with self._lock:
-            for name in kept.keys() & VALUES.keys():
-                if not _is_known(self._values[name], kept[name], VALUES[name]):
-                    overflows.append((f"values of {name}", VALUES[name], f"{kept[name]!r} and all others"))
+            for name in kept.keys() & MAX_VALUES.keys():
+                if not _admit(self._values[name], kept[name], MAX_VALUES[name]):
+                    overflows.append((f"values of {name}", MAX_VALUES[name], f"{kept[name]!r} and all others"))
                     kept[name] = OTHER
             known = self._series.setdefault(metric.name, set())
-            if not _is_known(known, tuple(kept.items()), SERIES):
-                overflows.append((f"series of {metric.name}", SERIES, "all names in others"))
+            if not _admit(known, tuple(kept.items()), MAX_SERIES):
+                overflows.append((f"series of {metric.name}", MAX_SERIES, "all names in others"))
                 kept = {
                     name: value if name in _ENUMERATED else OTHER
                     for name, value in kept.items()
                     if name in _ENUMERATED or isinstance(value, str)
                 }
-        for what, most, others in overflows:
+        for what, limit, others in overflows:
             if what not in self._warned:
                 self._warned.add(what)
-                _logger.warning("more than %d %s on metrics: there %s are %s", most, what, others, OTHER)
+                _logger.warning("more than %d %s on metrics: there %s are %s", limit, what, others, OTHER)
         return kept
 
 
-def _is_known(known: set[Any], value: Any, most: int) -> bool:
+def _admit(known: set[Any], value: Any, limit: int) -> bool:
     """Whether it is among the first `most`; notes it where it is."""
     if value not in known:
-        if len(known) >= most:
+        if len(known) >= limit:
             return False
         known.add(value)
     return True

@@ -14,6 +14,6 @@ SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 """The key under which a context holds its span."""
 
 
-def with_span(span: Span, around: Context) -> Context:
+def with_span(span: Span, base: Context) -> Context:
     """`trace.set_span_in_context`, which copies the context twice."""
-    return Context({**around, SPAN_KEY: span})
+    return Context({**base, SPAN_KEY: span})

@@ -53,9 +53,9 @@ class Buffer:
         if len(values) >= FLUSH_SIZE:
             self.drain()
 
-    def drain(self, patience: float = 0) -> None:
+    def drain(self, timeout: float = 0) -> None:
         """Write what is there. If another thread is at it, wait for it so many seconds, then leave it to that one."""
-        if not self._lock.acquire(timeout=patience):
+        if not self._lock.acquire(timeout=timeout):
             return
         try:
             count = len(self.pending)
@@ -108,20 +108,20 @@ class _MoneyAdder(_Adder):
 
         with self._lock:
             self._sum = total((self._sum, *values))
-            lacking = float(self._sum) - self._written
-            if lacking >= 0:  # a counter that was rounded up waits until it is behind again
-                self._instrument.add(lacking, self._attributes, NOWHERE)
-                self._written += lacking
+            difference = float(self._sum) - self._written
+            if difference >= 0:  # a counter that was rounded up waits until it is behind again
+                self._instrument.add(difference, self._attributes, NOWHERE)
+                self._written += difference
 
 
 class Series(Buffer):
     """One instrument with one set of attributes."""
 
-    __slots__ = ("_attributes", "_set", "_zeroed", "traced")
+    __slots__ = ("_attributes", "_initialized", "_set", "traced")
 
     def __init__(self, metric: Metric, instrument: Any, attributes: dict[str, Any]) -> None:
         self._attributes = attributes
-        self._zeroed = False
+        self._initialized = False
         self._set = None
         self.traced: Buffer | None = None
         """Of a histogram: values, each with the context of the span that it belongs to."""
@@ -152,11 +152,11 @@ class Series(Buffer):
         else:
             self._write(values)
 
-    def zero(self) -> bool:
+    def initialize(self) -> bool:
         """Add nothing, once, so that the series exists before there is something to add; says whether it did."""
-        if self._zeroed:
+        if self._initialized:
             return False
-        self._zeroed = True
+        self._initialized = True
         self._write([0])
         return True
 
@@ -219,11 +219,11 @@ class SeriesTable:
             key = _key(metric, kept)
             series = self._series.get(key)
             if series is None:
-                made = Series(*self._instruments[metric.name], kept)
+                created = Series(*self._instruments[metric.name], kept)
                 # Two threads may make the same one; one of them is kept.
-                series = self._series.setdefault(key, made)
-                if series is made:
-                    self._buffers += [made] if made.traced is None else [made, made.traced]
+                series = self._series.setdefault(key, created)
+                if series is created:
+                    self._buffers += [created] if created.traced is None else [created, created.traced]
         return series
 
     def buffer(self, name: str, write: Callable[[list[Any]], None]) -> Buffer:
@@ -258,9 +258,9 @@ def _key(metric: Metric, attributes: Attributes) -> tuple[Any, ...]:
 
 
 def _instrument(meter: Meter, metric: Metric) -> Any:
-    described = {"name": metric.name, "unit": metric.unit, "description": metric.brief}
+    arguments = {"name": metric.name, "unit": metric.unit, "description": metric.brief}
     if metric.instrument is Instrument.COUNTER:
-        return meter.create_counter(**described)
+        return meter.create_counter(**arguments)
     if metric.instrument is Instrument.GAUGE:
-        return meter.create_gauge(**described)
-    return meter.create_histogram(**described, explicit_bucket_boundaries_advisory=metric.boundaries)
+        return meter.create_gauge(**arguments)
+    return meter.create_histogram(**arguments, explicit_bucket_boundaries_advisory=metric.boundaries)

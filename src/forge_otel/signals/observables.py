@@ -40,13 +40,13 @@ _STAGE = (
     metrics.FORGE_DLQ_OLDEST_TIME,
 )
 
-Points = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
+ObservedPoints = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
 """By metric and attributes."""
 
 Callbacks = list[Callable[[CallbackOptions], Sequence[Observation]]]
 
 
-class State:
+class Observables:
     """What the observable instruments give.
 
     Up-down counters are sums over the live runs and fall back to 0 when these end; gauges keep what they said last.
@@ -55,7 +55,7 @@ class State:
     """
 
     def __init__(self, components: Iterable[str], series: SeriesTable) -> None:
-        self._shown = {
+        self._enabled = {
             metric.name
             for component, group in (("runner", _RUNNER), ("stage", _STAGE))
             if component in components
@@ -64,13 +64,13 @@ class State:
         self._runs: WeakSet[Run] = WeakSet()
         self._queues: WeakValueDictionary[str, DeadLetterQueue] = WeakValueDictionary()
         self._letters: dict[str, DeadLetterSnapshot] = {}
-        self._points: Points = {}
+        self._points: ObservedPoints = {}
         self._series = series
         self._lock = threading.Lock()
         self._members = threading.Lock()
         self._observers: list[_Observer] = []
 
-    def observed_by(self, provider: MeterProvider, meter: Meter) -> None:
+    def attach(self, provider: MeterProvider, meter: Meter) -> None:
         """Be what the observable instruments of this meter read, instead of any state before."""
         _observers[:] = [observer for observer in _observers if observer.provider is not None]
         self._observers = [observer for observer in _observers if observer.provider is real(provider)]
@@ -78,26 +78,26 @@ class State:
             self._observers = [_Observer(provider, meter)]
             _observers.extend(self._observers)
         for observer in self._observers:
-            observer.state = self
+            observer.observables = self
 
     def close(self) -> None:
         """Give nothing any more."""
         for observer in self._observers:
-            if observer.state is self:
-                observer.state = None
+            if observer.observables is self:
+                observer.observables = None
 
-    def add(self, run: Run) -> None:
+    def add_run(self, run: Run) -> None:
         """A run begins. Its series do as well, so that they are there even if it is over before the next collection."""
         with self._lock:
-            for metric, _, attributes in _levels(run, run.snapshot()):
+            for metric, _, attributes in _up_down_counters(run, run.snapshot()):
                 kept = self._limit(metric, attributes)
                 self._points.setdefault(metric.name, {}).setdefault(tuple(kept.values()), (0, kept))
         with self._members:
             self._runs.add(run)
         if run.pipeline.storage is not None:
-            self.saw(run.pipeline.dead_letters)
+            self.track_queue(run.pipeline.dead_letters)
 
-    def remove(self, run: Run) -> None:
+    def remove_run(self, run: Run) -> None:
         """A run has ended; its gauges are read for the last time."""
         with self._members:
             self._runs.discard(run)
@@ -105,7 +105,7 @@ class State:
             self._read_gauges(run, run.snapshot())
             self._read_letters()
 
-    def saw(self, queue: DeadLetterQueue) -> None:
+    def track_queue(self, queue: DeadLetterQueue) -> None:
         """There is a queue of dead letters; of two for the same pipeline the newer one is read."""
         with self._members:
             self._queues[queue.pipeline] = queue
@@ -118,7 +118,7 @@ class State:
 
     def read(self, metric: Metric) -> list[Observation]:
         """The points of one metric."""
-        if metric.name not in self._shown:
+        if metric.name not in self._enabled:
             return []
         with self._lock:
             return [Observation(value, attributes) for value, attributes in self._points.get(metric.name, {}).values()]
@@ -129,11 +129,11 @@ class State:
         snapshots = [(run, run.snapshot()) for run in runs]
         for metric in (*_RUNNER, *_STAGE):
             if metric.instrument is Instrument.UPDOWNCOUNTER:
-                known = self._points.get(metric.name, {})
-                known.update({key: (0, attributes) for key, (_, attributes) in known.items()})
+                previous = self._points.get(metric.name, {})
+                previous.update({key: (0, attributes) for key, (_, attributes) in previous.items()})
         for run, snapshot in snapshots:
-            for level in _levels(run, snapshot):
-                self._set(*level)
+            for counter in _up_down_counters(run, snapshot):
+                self._set(*counter)
         for run, snapshot in sorted(snapshots, key=lambda pair: pair[1].last_settled or 0):
             self._read_gauges(run, snapshot)
         self._read_letters()
@@ -177,7 +177,7 @@ class State:
         points[key] = (value, kept)
 
 
-def _levels(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, Attributes]]:
+def _up_down_counters(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, Attributes]]:
     """The up-down counters of a run."""
     where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
     yield metrics.FORGE_PIPELINE_ACTIVE, 1, where
@@ -209,8 +209,8 @@ class _Observer:
     """
 
     def __init__(self, provider: MeterProvider, meter: Meter) -> None:
-        self.state: State | None = None
-        self._provider = _weakly(provider)
+        self.observables: Observables | None = None
+        self._provider = _weak_reference(provider)
         # Collections ask the instruments in the order in which they were made, before they look at what was written.
         first: Callbacks = [self._begin]
         for metric in metrics.ALL:
@@ -231,24 +231,24 @@ class _Observer:
         return None if provider is None else real(provider)
 
     def _begin(self, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - what is waited for is bounded
-        state = self.state
-        if state is not None:
+        observables = self.observables
+        if observables is not None:
             with faults.protected("the beginning of a collection"):
-                state.collect()
+                observables.collect()
         return []
 
     def _read(self, metric: Metric, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - nothing waits
-        state = self.state
-        if state is not None:
+        observables = self.observables
+        if observables is not None:
             with faults.protected(f"the metric {metric.name}"):
-                return state.read(metric)
+                return observables.read(metric)
         return []
 
 
 _observers: list[_Observer] = []
 
 
-def _weakly(provider: MeterProvider) -> Callable[[], MeterProvider | None]:
+def _weak_reference(provider: MeterProvider) -> Callable[[], MeterProvider | None]:
     try:
         return ref(provider)
     except TypeError:  # a class with `__slots__`: one of its providers lives as long as the process

@@ -1,4 +1,4 @@
-"""Spans: started, exported after the fact, ended; their names and attributes."""
+"""Spans: started, exported after the fact, attributes; their names and attributes."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ class Spans:
             own = SpanContext(context.trace_id, context.span_id, False, parent.trace_flags, parent.trace_state)
             span = light.begin(name, own, parent, attributes, start_time, kind, links)
         else:
-            above = set_span_in_context(NonRecordingSpan(parent) if parent is not None else INVALID_SPAN)
+            parent_context = set_span_in_context(NonRecordingSpan(parent) if parent is not None else INVALID_SPAN)
             with self._ids.used(context):
                 span = self._tracer.start_span(
                     name,
-                    above,
+                    parent_context,
                     kind,
                     attributes,
                     links,
@@ -159,9 +159,9 @@ class ReservedIds:
         return getattr(self.generator, name)
 
 
-def end_span(span: Span, ended: Mapping[str, Any], error: BaseException | None, at: int) -> None:
+def end_span(span: Span, attributes: Mapping[str, Any], error: BaseException | None, at: int) -> None:
     """End a span at a Unix time in nanoseconds."""
-    _end_span(span, without_none(ended), message(error) if error is not None else None, at)
+    _end_span(span, without_none(attributes), message(error) if error is not None else None, at)
 
 
 def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..semconv import attributes as a
 from ..semconv.metrics import FORGE_TELEMETRY_FAULTS
 from .exceptions import qualified_name
 from .metrics import Attributes, SeriesTable
-from .observables import State
+from .observables import Observables
 from .sdk import histograms, is_sdk
 from .sdk.log_records import Records
 from .sdk.providers import readers_of
@@ -69,20 +69,20 @@ class Telemetry:
         self._logger_provider = logger_provider
         self._meter_provider = meter_provider
         self._tracer_provider = tracer_provider
-        self._take_tracer()
+        self._get_tracer()
         self._logger = _logs.get_logger(SCOPE_NAME, __version__, logger_provider, SCHEMA_URL)
         meter = metrics.get_meter(SCOPE_NAME, __version__, meter_provider, SCHEMA_URL)
         self.series = SeriesTable(meter)
-        self.state = State(config.components, self.series)
-        self.state.observed_by(meter_provider or metrics.get_meter_provider(), meter)
+        self.observables = Observables(config.components, self.series)
+        self.observables.attach(meter_provider or metrics.get_meter_provider(), meter)
         self._forget_faults = faults.on_fault(self._count_fault)
-        self._look_at_providers()
+        self._inspect_providers()
 
     def emits(self, event: Event) -> bool:
         """Whether the configuration wants this event."""
         return self.config.events == "all" or (self.config.events == "default" and event.default)
 
-    def write_zeros(self, points: Iterable[tuple[Metric, Attributes]]) -> None:
+    def write_initial_points(self, points: Iterable[tuple[Metric, Attributes]]) -> None:
         """Let counter series begin at zero, each once, and let that be exported before anything is added to them.
 
         Waits for the export, but no longer than the configuration allows.
@@ -90,7 +90,7 @@ class Telemetry:
         if not self.config.zero_points:
             return
         # A list, because every series is to be written and `any` would stop at the first new one.
-        new = [self.series.get(metric, attributes).zero() for metric, attributes in points]
+        new = [self.series.get(metric, attributes).initialize() for metric, attributes in points]
         provider = self._meter_provider or metrics.get_meter_provider()
         if any(new) and _all_periodic(provider):
             self._flush(provider)
@@ -98,8 +98,8 @@ class Telemetry:
     def prepare(self) -> None:
         """A run begins. Since the last one there may be global providers where there were none."""
         if isinstance(self._tracer, trace.ProxyTracer):
-            self._take_tracer()
-        self._look_at_providers()
+            self._get_tracer()
+        self._inspect_providers()
 
     def close(self) -> None:
         """Write what waits, and stop observing and counting faults. Flushes nothing: the providers are the user's."""
@@ -107,7 +107,7 @@ class Telemetry:
             run.close()
         self.series.drain()
         self._forget_faults()
-        self.state.close()
+        self.observables.close()
         self.spans.restore()
 
     def forget(self) -> None:
@@ -118,14 +118,14 @@ class Telemetry:
         for run in tuple(self.runs):
             run.forget()
         self._forget_faults()
-        self.state.close()
+        self.observables.close()
         self.spans.restore()
 
-    def _take_tracer(self) -> None:
+    def _get_tracer(self) -> None:
         self._tracer = trace.get_tracer(SCOPE_NAME, __version__, self._tracer_provider, SCHEMA_URL)
         self.spans = Spans(self._tracer)
 
-    def _look_at_providers(self) -> None:
+    def _inspect_providers(self) -> None:
         """Here, and not when a stage waits for its first values to be written, or for its first span to end."""
         provider = self._logger_provider or _logs.get_logger_provider()
         self.records = Records(self._logger, from_sdk=is_sdk(type(provider)))
@@ -137,7 +137,7 @@ class Telemetry:
         timeout = self.config.zero_point_timeout
 
         def flush() -> None:
-            with faults.protected("the flush of the zero points"):
+            with faults.protected("the flush of the initial points"):
                 provider.force_flush(timeout * 1000)  # type: ignore[attr-defined] # `_all_periodic` saw the SDK's
 
         thread = threading.Thread(target=flush, daemon=True, name="forge-otel-flush")

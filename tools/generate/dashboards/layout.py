@@ -12,7 +12,7 @@ from grafana_foundation_sdk.builders.dashboard import AnnotationQuery, Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import events as e
 from forge_otel.semconv.attributes import ForgeRunOutcome
@@ -131,5 +131,5 @@ def _annotation(name: str, query: str, colour: str) -> AnnotationQuery:
         .target(records(query))
         .title_format(name.replace("Runs", "Run"))
         .text_format(f"{named(a.FORGE_PIPELINE_NAME)}, run {named(a.FORGE_RUN_ID)}")
-        .tag_keys(prometheus.label(a.FORGE_PIPELINE_NAME))
+        .tag_keys(prometheus_names.label(a.FORGE_PIPELINE_NAME))
     )

@@ -31,7 +31,7 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 
 from .colours import OUTCOMES, fixed, thresholds
 from .sources import LOKI, PROMETHEUS
@@ -252,7 +252,7 @@ def with_budget(panel: timeseries.Panel) -> timeseries.Panel:
 
 def linked(panel: timeseries.Panel, title: str, key: str) -> timeseries.Panel:
     """The same panel, where a click on a series leads to the events that have its value of an attribute."""
-    url = events_link(key, f"${{__field.labels.{prometheus.label(key)}}}")
+    url = events_link(key, f"${{__field.labels.{prometheus_names.label(key)}}}")
     return panel.data_links([DashboardLink(title).type(models.DashboardLinkType.LINK).url(url)])
 
 

@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models.common import (
     TableColorTextCellOptions,
 )
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Registry
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv.definitions import Event
@@ -121,7 +121,7 @@ def event_table(
     registry: Registry,
 ) -> table.Panel:
     """A row for each event, the newest first. The attributes' units are those of the registry."""
-    labels = [prometheus.label(one.key) for one in columns]
+    labels = [prometheus_names.label(one.key) for one in columns]
     numbers = [label for one, label in zip(columns, labels, strict=True) if _is_number(registry, one.key)]
     steps = [
         transformation("extractFields", {"source": "labels", "format": "json", "keepTime": True, "replace": True}),
@@ -143,7 +143,7 @@ def metric_table(
     title: str, description: str, keys: Mapping[str, str], columns: Sequence[Column], *, span: int = 24, height: int = 7
 ) -> table.Panel:
     """A row for each combination of these attributes, given with their titles."""
-    names = {prometheus.label(key): said for key, said in keys.items()}
+    names = {prometheus_names.label(key): said for key, said in keys.items()}
     # Grafana puts the id of the query behind the name of the value where there are several.
     values = (
         {f"Value #{letter}": one.title for letter, one in zip(ascii_uppercase, columns, strict=False)}

@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from opentelemetry.semconv._incubating.attributes.event_attributes import EVENT_NAME
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Event, Metric
 
@@ -58,7 +58,7 @@ def mean(histogram: Metric, by: tuple[str, ...] = (), where: Where = None) -> Ex
 
 def named(*keys: str) -> str:
     """A legend of these attributes' values."""
-    return " / ".join(f"{{{{{prometheus.label(key)}}}}}" for key in keys)
+    return " / ".join(f"{{{{{prometheus_names.label(key)}}}}}" for key in keys)
 
 
 def series(expression: Expression, legend: str, *, exemplars: bool = False) -> builders.Dataquery:
@@ -86,12 +86,12 @@ def events(event: Event, where: Where = None) -> str:
     """The log records of one event, in LogQL. Attributes are structured metadata there, named as in Prometheus."""
     filters = {EVENT_NAME: event.name, **(where or {})}
     said = " | ".join(
-        f'{prometheus.label(key)}{wanted.operator}"{wanted.value}"'
+        f'{prometheus_names.label(key)}{wanted.operator}"{wanted.value}"'
         if isinstance(wanted, q.Matcher)
-        else f'{prometheus.label(key)}="{wanted}"'
+        else f'{prometheus_names.label(key)}="{wanted}"'
         for key, wanted in filters.items()
     )
-    return f'{{{prometheus.label(SERVICE_NAME)}=~".+"}} | {said}'
+    return f'{{{prometheus_names.label(SERVICE_NAME)}=~".+"}} | {said}'
 
 
 def records(query: str) -> loki.Dataquery:
@@ -107,9 +107,9 @@ def counted(query: str, *by: str) -> loki.Dataquery:
 
 def greatest(query: str, key: str, *by: str) -> loki.Dataquery:
     """The greatest value of an attribute in each step."""
-    return _loki(f"max{_by(by)}(max_over_time({query} | unwrap {prometheus.label(key)} [$__auto]))").legend_format(
-        named(*by)
-    )
+    return _loki(
+        f"max{_by(by)}(max_over_time({query} | unwrap {prometheus_names.label(key)} [$__auto]))"
+    ).legend_format(named(*by))
 
 
 def _loki(query: str) -> loki.Dataquery:
@@ -117,7 +117,7 @@ def _loki(query: str) -> loki.Dataquery:
 
 
 def _by(keys: tuple[str, ...]) -> str:
-    return f" by ({', '.join(prometheus.label(key) for key in keys)}) " if keys else " "
+    return f" by ({', '.join(prometheus_names.label(key) for key in keys)}) " if keys else " "
 
 
 def trace_link(value: str) -> str:
@@ -127,7 +127,7 @@ def trace_link(value: str) -> str:
 
 def events_link(key: str, value: str) -> str:
     """The URL of the log records in Grafana whose attribute has the value that a template gives."""
-    query = f'{{{prometheus.label(SERVICE_NAME)}=~".+"}} | {prometheus.label(key)}="{value}"'
+    query = f'{{{prometheus_names.label(SERVICE_NAME)}=~".+"}} | {prometheus_names.label(key)}="{value}"'
     return _explore(LOKI, {"queryType": LokiQueryType.RANGE.value, "expr": query})
 
 

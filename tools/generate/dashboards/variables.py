@@ -8,7 +8,7 @@ from typing import Any
 from grafana_foundation_sdk.builders.dashboard import QueryVariable
 from grafana_foundation_sdk.models import dashboard as models
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Metric
@@ -37,7 +37,7 @@ class Variable:
 
     def build(self) -> QueryVariable:
         """The variable in Grafana."""
-        query = f"label_values({q.select(self.metric, chosen(*self.within))}, {prometheus.label(self.key)})"
+        query = f"label_values({q.select(self.metric, chosen(*self.within))}, {prometheus_names.label(self.key)})"
         said: dict[str, Any] = {
             "qryType": _LABEL_VALUES,
             "query": query,

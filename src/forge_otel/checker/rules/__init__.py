@@ -7,9 +7,14 @@ from typing import Final
 
 from ..findings import Finding
 from ..model import Registry
-from .definitions import DEFINITIONS
-from .metrics import METRICS
-from .names import NAMES
-from .units import UNITS
+from .content import CONTENT_RULES
+from .metrics import METRIC_RULES
+from .names import NAME_RULES
+from .units import UNIT_RULES
 
-ALL: Final[Sequence[Callable[[Registry], Iterator[Finding]]]] = (*NAMES, *DEFINITIONS, *UNITS, *METRICS)
+ALL: Final[Sequence[Callable[[Registry], Iterator[Finding]]]] = (
+    *NAME_RULES,
+    *CONTENT_RULES,
+    *UNIT_RULES,
+    *METRIC_RULES,
+)

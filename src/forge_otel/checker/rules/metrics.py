@@ -9,7 +9,7 @@ from typing import Final
 
 from ..findings import Finding
 from ..model import Metric, Registry
-from .words import is_participle, is_plural, last_word, words
+from .word_forms import is_participle, is_plural, last_word, split_name
 
 _UNITS: Final = frozenset(
     {
@@ -39,7 +39,7 @@ def _name(registry: Registry) -> Iterator[Finding]:
         last = name.rpartition(".")[2]
         if last_word(last) == "total":
             yield Finding(metric.place, "metric/name", f"{name} ends with `total`; Prometheus adds it to counters")
-        for unit in _UNITS.intersection(words(last)):
+        for unit in _UNITS.intersection(split_name(last)):
             yield Finding(metric.place, "metric/name", f"{name} names the unit `{unit}`; the field `unit` says it")
 
 
@@ -105,4 +105,4 @@ def _statsd_faults(metric: Metric) -> Iterator[str]:
             yield f"the StatsD tag `{tag}` is {key}, which is no attribute of the metric"
 
 
-METRICS: Final = (_name, _counter, _singular, _boundaries, _attribute, _statsd)
+METRIC_RULES: Final = (_name, _counter, _singular, _boundaries, _attribute, _statsd)

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
-from .. import prometheus, upstream
+from .. import prometheus_names, upstream
 from ..findings import Finding, shown
 from ..model import Definition, Registry
 
@@ -96,7 +96,7 @@ def _prometheus(registry: Registry) -> Iterator[Finding]:
     taken = _Taken("name/prometheus")
     for name, metric in registry.metrics.items():
         try:
-            series = prometheus.series(metric)
+            series = prometheus_names.series(metric)
         except ValueError as error:
             yield Finding(metric.at("unit"), "name/prometheus", str(error))
             continue
@@ -115,4 +115,4 @@ def _statsd(registry: Registry) -> Iterator[Finding]:
             yield Finding(metric.at("annotations"), "name/statsd", message)
 
 
-NAMES: Final = (_format, _root, _opentelemetry, _namespace, _constant, _prometheus, _statsd)
+NAME_RULES: Final = (_format, _root, _opentelemetry, _namespace, _constant, _prometheus, _statsd)

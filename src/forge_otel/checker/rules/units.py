@@ -13,7 +13,7 @@ from ucumvert import get_ucum_parser  # type: ignore[import-untyped]
 
 from ..findings import Finding, shown
 from ..model import Place, Registry
-from .words import is_plural, last_word
+from .word_forms import is_plural, last_word
 
 _TIMES: Final = frozenset(("ns", "us", "ms", "min", "h", "d", "wk", "mo", "a"))
 _DURATIONS: Final = frozenset(("duration", "latency", "time"))
@@ -69,4 +69,4 @@ def _seconds(registry: Registry) -> Iterator[Finding]:
             yield Finding(attribute.at("type"), "unit/seconds", f"{key} is in seconds and has type {attribute.type}")
 
 
-UNITS: Final = (_ucum, _annotation, _seconds)
+UNIT_RULES: Final = (_ucum, _annotation, _seconds)

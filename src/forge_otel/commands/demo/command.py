@@ -25,9 +25,9 @@ from forge_otel import ForgeInstrumentor
 from .display import progress
 from .errors import DemoError
 from .pipelines import EXAMPLES
-from .prometheus import PrometheusEndpoint
-from .summary import report, show
-from .telemetry import Telemetry
+from .prometheus_endpoint import PrometheusEndpoint
+from .providers import DemoProviders
+from .run_report import report, show
 from .verdict import judge
 
 FLUSH = 10.0
@@ -57,7 +57,7 @@ def demo(options: Namespace) -> int:
         if options.prometheus is not None:
             prometheus = PrometheusEndpoint(options.prometheus)
             stack.callback(prometheus.close)
-        telemetry = Telemetry(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
+        telemetry = DemoProviders(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
         pipeline = stack.enter_context(example.pipeline(storage, out))
         instrumentor = ForgeInstrumentor()
         instrumentor.instrument(
@@ -98,8 +98,8 @@ def _drive(run: Run, total: int) -> BaseException | None:
     return None
 
 
-def _input(given: Path | None) -> Path:
-    folder = given or Path(sysconfig.get_path("stdlib"))
+def _input(path: Path | None) -> Path:
+    folder = path or Path(sysconfig.get_path("stdlib"))
     if not folder.exists():
         raise DemoError(f"--input {folder}: there is no such folder")
     if not folder.is_dir():

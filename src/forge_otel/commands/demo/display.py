@@ -32,16 +32,16 @@ WINDOW = 5.0
 @contextmanager
 def progress(run: Run, total: int, console: Console) -> Iterator[None]:
     """Show the run's progress on the console while the block lasts."""
-    watch = Watch(run, total)
+    tracker = ProgressTracker(run, total)
     if console.is_terminal:
-        with Live(get_renderable=watch.table, console=console, refresh_per_second=REFRESH, transient=True):
+        with Live(get_renderable=tracker.table, console=console, refresh_per_second=REFRESH, transient=True):
             yield
         return
     done = threading.Event()
 
     def lines() -> None:
         while not done.wait(LINE_EVERY):
-            console.print(watch.line(), soft_wrap=True, highlight=False)
+            console.print(tracker.line(), soft_wrap=True, highlight=False)
 
     thread = threading.Thread(target=lines, daemon=True, name="progress")
     thread.start()
@@ -52,7 +52,7 @@ def progress(run: Run, total: int, console: Console) -> Iterator[None]:
         thread.join()
 
 
-class Watch:
+class ProgressTracker:
     """What a run's snapshots say together: rates over the last seconds, and what is still to come.
 
     `total` is how many samples the source has.
@@ -64,7 +64,7 @@ class Watch:
         self._begun = time.monotonic()
         self._history: deque[tuple[float, RunSnapshot]] = deque([(0.0, run.snapshot())])
 
-    def look(self) -> tuple[float, RunSnapshot]:
+    def update(self) -> tuple[float, RunSnapshot]:
         """Seconds since the beginning, and the newest snapshot."""
         now, snapshot = time.monotonic() - self._begun, self._run.snapshot()
         self._history.append((now, snapshot))
@@ -95,7 +95,7 @@ class Watch:
 
     def table(self) -> Group:
         """The picture for a terminal."""
-        now, snapshot = self.look()
+        now, snapshot = self.update()
         read = min(snapshot.ledger.admitted, self._total)
         head = Table.grid(padding=(0, 1), expand=True)
         head.add_column(no_wrap=True)
@@ -126,7 +126,7 @@ class Watch:
 
     def line(self) -> str:
         """The same in one line."""
-        now, snapshot = self.look()
+        now, snapshot = self.update()
         rates = self.rates()
         stages = ", ".join(
             f"{state.name} {state.executions} ({rate:.0f}/s)"

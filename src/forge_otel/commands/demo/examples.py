@@ -11,7 +11,7 @@ INSTALLED = Path(__file__).with_name("_examples")
 CHECKOUT = Path(__file__).parents[4] / "examples"
 
 
-def load(name: str) -> ModuleType:
+def load_example(name: str) -> ModuleType:
     """Import an example by its name.
 
     Raises:

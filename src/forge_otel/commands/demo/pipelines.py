@@ -16,7 +16,7 @@ from . import examples
 from .errors import DemoError
 
 if TYPE_CHECKING:
-    from .telemetry import Telemetry
+    from .providers import DemoProviders
 
 
 class Example(ABC):
@@ -33,7 +33,7 @@ class Example(ABC):
         """The pipeline, while the server runs that it asks."""
 
     @contextmanager
-    def instrumented(self, telemetry: Telemetry) -> Iterator[None]:  # noqa: ARG002 - nothing but Forge to instrument
+    def instrumented(self, telemetry: DemoProviders) -> Iterator[None]:  # noqa: ARG002 - nothing but Forge to instrument
         """Telemetry of the libraries that the pipeline uses, while the block lasts."""
         yield
 
@@ -46,14 +46,14 @@ class Corpus(Example):
     def __init__(self, folder: Path, limit: int | None, max_cost: Decimal | None) -> None:
         if max_cost is not None:
             raise DemoError("--max-cost: nothing that the pipeline corpus calls costs money; use --pipeline labels")
-        self._example: Any = examples.load("code_corpus")
+        self._example: Any = examples.load_example("code_corpus")
         self._folder = folder
         self._limit = limit
         self.total = len(self._example.python_files(folder, limit))
 
     @contextmanager
     def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:
-        with examples.load("annotation_service").AnnotationService() as service:
+        with examples.load_example("annotation_service").AnnotationService() as service:
             yield self._example.code_corpus(
                 self._folder, limit=self._limit, storage=storage, out=out, annotate_url=service.url
             )
@@ -65,7 +65,7 @@ class Labels(Example):
     missing = "no .py files with a docstring in it; choose a folder with Python modules"
 
     def __init__(self, folder: Path, limit: int | None, max_cost: Decimal | None) -> None:
-        self._example: Any = examples.load("llm_labels")
+        self._example: Any = examples.load_example("llm_labels")
         self._folder = folder
         self._limit = limit
         self._max_cost = max_cost
@@ -75,7 +75,7 @@ class Labels(Example):
     def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:  # noqa: ARG002 - all of it is in the storage
         openai: Any = import_module("openai")  # slow to import
         with (
-            examples.load("llm_server").LLMServer() as server,
+            examples.load_example("llm_server").LLMServer() as server,
             openai.OpenAI(base_url=server.url, api_key="unused", max_retries=0) as client,
         ):
             yield self._example.llm_labels(
@@ -83,7 +83,7 @@ class Labels(Example):
             )
 
     @contextmanager
-    def instrumented(self, telemetry: Telemetry) -> Iterator[None]:
+    def instrumented(self, telemetry: DemoProviders) -> Iterator[None]:
         instrumentation: Any = import_module("opentelemetry.instrumentation.genai.openai")
         instrumentor = instrumentation.OpenAIInstrumentor()
         instrumentor.instrument(

@@ -1,6 +1,6 @@
 """What a sampler does to runs, and to the spans of other libraries inside their stages.
 
-It is asked, not recognised: so samplers of anybody are told apart.
+It is trials, not recognised: so samplers of anybody are told apart.
 """
 
 from __future__ import annotations
@@ -13,39 +13,41 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
 from ...semconv.spans import FORGE_PIPELINE
-from .finding import Finding, Level
+from .diagnostic import Diagnostic, Level
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.sampling import Sampler
 
-_LONGEST_NAME: Final = 60
+_MAX_DESCRIPTION: Final = 60
 """Descriptions have those of other samplers in them."""
 
-_QUESTIONS: Final = 10_000
-"""Of how many traces it is asked."""
+_TRIALS: Final = 10_000
+"""Of how many traces it is trials."""
 
 
-def examine(sampler: Sampler) -> Finding:
+def check_sampler(sampler: Sampler) -> Diagnostic:
     """What the sampler does."""
     ids = random.Random(0)  # noqa: S311 - the same answer every time
-    traces = [ids.getrandbits(128) for _ in range(_QUESTIONS)]
+    traces = [ids.getrandbits(128) for _ in range(_TRIALS)]
     try:
         runs = _recorded(sampler, FORGE_PIPELINE.type, FORGE_PIPELINE.kind, [(trace_id, None) for trace_id in traces])
         inside = _recorded(sampler, "GET", SpanKind.CLIENT, [(trace_id, _untraced(trace_id)) for trace_id in traces])
-        name = textwrap.shorten(sampler.get_description().replace(",", ", "), _LONGEST_NAME, placeholder=" …")
+        name = textwrap.shorten(sampler.get_description().replace(",", ", "), _MAX_DESCRIPTION, placeholder=" …")
     except Exception as fault:  # noqa: BLE001 - it is the user's
-        return Finding("error", "sampler", f"{type(sampler).__qualname__} raised {type(fault).__name__}: {fault}")
+        return Diagnostic("error", "sampler", f"{type(sampler).__qualname__} raised {type(fault).__name__}: {fault}")
     if not runs:
-        return Finding("warning", "sampler", f"of {_QUESTIONS:,} runs none would be traced ({name})")
+        return Diagnostic("warning", "sampler", f"of {_TRIALS:,} runs none would be traced ({name})")
     level: Level = "ok"
-    said = ["every run is traced" if runs == 1 else f"about {_percent(runs)} of runs are traced, the others not at all"]
+    statements = [
+        "every run is traced" if runs == 1 else f"about {_percent(runs)} of runs are traced, the others not at all"
+    ]
     if not inside:
-        said.append(_FOLLOWS)
+        statements.append(_FOLLOWS)
     else:
         level = "warning"
-        said += [_WITHOUT_A_PARENT if inside == 1 else _BY_TRACE, _REMEDY]
-    return Finding(level, "sampler", f"{'; '.join(said)} ({name})")
+        statements += [_WITHOUT_A_PARENT if inside == 1 else _BY_TRACE, _REMEDY]
+    return Diagnostic(level, "sampler", f"{'; '.join(statements)} ({name})")
 
 
 _INSIDE: Final = "spans of other libraries in a stage are recorded"
@@ -65,9 +67,9 @@ def _untraced(trace_id: int) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(context))
 
 
-def _recorded(sampler: Sampler, name: str, kind: SpanKind, asked: list[tuple[int, Context | None]]) -> float:
+def _recorded(sampler: Sampler, name: str, kind: SpanKind, trials: list[tuple[int, Context | None]]) -> float:
     """The share of spans with this trace and parent that are recorded and sent."""
     from opentelemetry.sdk.trace.sampling import Decision  # noqa: PLC0415 - it is there, since there is a sampler
 
-    results = (sampler.should_sample(parent, trace_id, name, kind) for trace_id, parent in asked)
-    return sum(result.decision is Decision.RECORD_AND_SAMPLE for result in results) / len(asked)
+    results = (sampler.should_sample(parent, trace_id, name, kind) for trace_id, parent in trials)
+    return sum(result.decision is Decision.RECORD_AND_SAMPLE for result in results) / len(trials)

@@ -10,12 +10,12 @@ from typing import Final, Literal
 
 Level = Literal["ok", "warning", "error"]
 
-_LISTENED: Final = ("opentelemetry", "forge_otel")
+_LOGGERS: Final = ("opentelemetry", "forge_otel")
 """The loggers of those who know what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnostic:
     """One thing that was looked at."""
 
     level: Level
@@ -26,27 +26,27 @@ class Finding:
 
 
 @contextmanager
-def logged(subject: str, found: list[Finding]) -> Iterator[None]:
+def logged(subject: str, diagnostics: list[Diagnostic]) -> Iterator[None]:
     """Add what OpenTelemetry and we log within the block, from warnings on, in place of its being printed."""
-    ear = _Ear(subject, found)
-    loggers = [logging.getLogger(name) for name in _LISTENED]
+    handler = _WarningHandler(subject, diagnostics)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.propagate for logger in loggers]
     for logger in loggers:
-        logger.addHandler(ear)
+        logger.addHandler(handler)
         logger.propagate = False
     try:
         yield
     finally:
         for logger, propagate in zip(loggers, before, strict=True):
-            logger.removeHandler(ear)
+            logger.removeHandler(handler)
             logger.propagate = propagate
 
 
-class _Ear(logging.Handler):
-    def __init__(self, subject: str, found: list[Finding]) -> None:
+class _WarningHandler(logging.Handler):
+    def __init__(self, subject: str, diagnostics: list[Diagnostic]) -> None:
         super().__init__(logging.WARNING)
         self._subject = subject
-        self._found = found
+        self._diagnostics = diagnostics
         self._faults: list[BaseException] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -57,6 +57,6 @@ class _Ear(logging.Handler):
                 return
             self._faults.append(fault)
             message = f"{message}: {type(fault).__name__}: {fault}"
-        finding = Finding("warning" if record.levelno < logging.ERROR else "error", self._subject, message)
-        if finding not in self._found:
-            self._found.append(finding)
+        diagnostic = Diagnostic("warning" if record.levelno < logging.ERROR else "error", self._subject, message)
+        if diagnostic not in self._diagnostics:
+            self._diagnostics.append(diagnostic)

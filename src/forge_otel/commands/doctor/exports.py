@@ -11,11 +11,11 @@ from opentelemetry import _logs, metrics, trace
 
 from ...signals.sdk import is_sdk
 from ...signals.sdk.providers import endpoint_of, exporter_of, processors_of, readers_of
-from .finding import Finding
+from .diagnostic import Diagnostic
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
+class SignalExport:
     """One of the three."""
 
     name: str
@@ -40,32 +40,32 @@ class Signal:
         return readers_of(self.provider) if self.name == "metrics" else processors_of(self.provider)
 
 
-def signals() -> Sequence[Signal]:
+def signal_exports() -> Sequence[SignalExport]:
     """All three, with their providers."""
     return (
-        Signal("traces", "spans", trace.get_tracer_provider()),
-        Signal("metrics", "metrics", metrics.get_meter_provider()),
-        Signal("logs", "events", _logs.get_logger_provider()),
+        SignalExport("traces", "spans", trace.get_tracer_provider()),
+        SignalExport("metrics", "metrics", metrics.get_meter_provider()),
+        SignalExport("logs", "events", _logs.get_logger_provider()),
     )
 
 
-def examine(signal: Signal) -> Finding:
+def check_export(export: SignalExport) -> Diagnostic:
     """Where the signal goes.
 
     The SDK does not say publicly what a provider sends by: where this does not find it, that is said.
     """
-    if not signal.configured:
-        return Finding("warning", signal.name, f"no SDK is configured for it, so there are no {signal.records}")
-    if not signal.by_sdk:
-        kind = type(signal.provider)
-        return Finding("ok", signal.name, f"the provider is {kind.__module__}.{kind.__qualname__}")
-    sent_by = signal.sent_by
+    if not export.configured:
+        return Diagnostic("warning", export.name, f"no SDK is configured for it, so there are no {export.records}")
+    if not export.by_sdk:
+        kind = type(export.provider)
+        return Diagnostic("ok", export.name, f"the provider is {kind.__module__}.{kind.__qualname__}")
+    sent_by = export.sent_by
     if sent_by is None:
-        return Finding("ok", signal.name, "an SDK is configured; what it sends by cannot be seen")
+        return Diagnostic("ok", export.name, "an SDK is configured; what it sends by cannot be seen")
     if not sent_by:
-        remedy = f"set OTEL_{signal.name.upper()}_EXPORTER"
-        return Finding("warning", signal.name, f"no exporter, so {signal.records} go nowhere: {remedy}")
-    return Finding("ok", signal.name, ", ".join(map(_described, sent_by)))
+        remedy = f"set OTEL_{export.name.upper()}_EXPORTER"
+        return Diagnostic("warning", export.name, f"no exporter, so {export.records} go nowhere: {remedy}")
+    return Diagnostic("ok", export.name, ", ".join(map(_described, sent_by)))
 
 
 def _described(processor: Any) -> str:

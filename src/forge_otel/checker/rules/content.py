@@ -49,13 +49,13 @@ def _brief_fault(brief: str) -> str | None:
 
 def _members(registry: Registry) -> Iterator[Finding]:
     for key, attribute in registry.attributes.items():
-        for what, values in (
+        for field, values in (
             ("id", [member.id for member in attribute.members]),
             ("value", [member.value for member in attribute.members]),
         ):
             for value, count in Counter(values).items():
                 if count > 1:
-                    message = f"{key}: {count} members have the {what} {shown(value)}"
+                    message = f"{key}: {count} members have the {field} {shown(value)}"
                     yield Finding(attribute.at("type"), "attribute/members", message)
         if len({type(member.value) for member in attribute.members}) > 1:
             message = f"{key}: some members are strings and some are integers"
@@ -74,12 +74,12 @@ def _examples(registry: Registry) -> Iterator[Finding]:
 
 def _fits(example: Any, attribute: Attribute) -> bool:
     assert attribute.type is not None  # upstream only
-    given = (
+    declared = (
         attribute.type.removeprefix("template[").removesuffix("]") if "template" in attribute.type else attribute.type
     )
-    element = given.removesuffix("[]")
+    element = declared.removesuffix("[]")
     # The examples of a list may be lists, or elements of one list.
-    values = example if given.endswith("[]") and isinstance(example, list) else [example]
+    values = example if declared.endswith("[]") and isinstance(example, list) else [example]
     return all(
         isinstance(value, _TYPES[element]) and (element in ("boolean", "any") or not isinstance(value, bool))
         for value in values
@@ -131,7 +131,7 @@ def _event_body(registry: Registry) -> Iterator[Finding]:
                 yield Finding(event.at("annotations"), "event/body", message)
 
 
-DEFINITIONS: Final = (
+CONTENT_RULES: Final = (
     _brief,
     _members,
     _examples,

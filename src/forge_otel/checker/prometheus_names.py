@@ -10,7 +10,7 @@ import re
 from typing import Protocol
 
 
-class Instrument(Protocol):
+class NamedMetric(Protocol):
     """What a name follows from: a metric of a registry's model, or one of the generated definitions."""
 
     @property
@@ -38,7 +38,7 @@ _UNITS = {
 _PERIODS = {"s": "per_second", "h": "per_hour"}
 
 
-def name(metric: Instrument) -> str:
+def name(metric: NamedMetric) -> str:
     """The metric's name: with its unit; of a counter with `_total`; of a histogram without `_bucket` and the like.
 
     Raises `ValueError` for a unit whose name in Prometheus is not known here.
@@ -52,7 +52,7 @@ def name(metric: Instrument) -> str:
     return "_".join(parts)
 
 
-def series(metric: Instrument) -> tuple[str, ...]:
+def series(metric: NamedMetric) -> tuple[str, ...]:
     """The names that the metric's series have: three for a histogram, one for anything else."""
     base = name(metric)
     if metric.instrument == "histogram":
@@ -65,7 +65,7 @@ def label(key: str) -> str:
     return _underscored(key)
 
 
-def _unit(metric: Instrument) -> str:
+def _unit(metric: NamedMetric) -> str:
     if metric.unit == "1":
         return "ratio" if metric.instrument == "gauge" else ""
     unit, per, period = re.sub(r"\{[^{}]*\}", "", metric.unit).partition("/")  # an annotation is no unit

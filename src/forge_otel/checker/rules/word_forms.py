@@ -15,14 +15,14 @@ _IRREGULAR_PARTICIPLES: Final = frozenset(
 )
 
 
-def words(name: str) -> list[str]:
+def split_name(name: str) -> list[str]:
     """The words of a name."""
     return re.split(r"[._]", name)
 
 
 def last_word(name: str) -> str:
     """The word that a name ends with."""
-    return words(name)[-1]
+    return split_name(name)[-1]
 
 
 def is_plural(word: str) -> bool:

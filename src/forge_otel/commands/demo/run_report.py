@@ -16,18 +16,18 @@ from .numbers import dollars, seconds, share, size
 if TYPE_CHECKING:
     from forge import RunResult
 
-    from .telemetry import Telemetry
+    from .providers import DemoProviders
     from .verdict import Verdict
 
 OUTCOMES = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
 
 
-def report(result: RunResult, verdict: Verdict, telemetry: Telemetry) -> dict[str, Any]:
+def report(result: RunResult, verdict: Verdict, telemetry: DemoProviders) -> dict[str, Any]:
     """The run's record, as it is in the database, with the verdict and what became of the telemetry."""
     document = result.to_dict()
     for measurement in document["measurements"]:
-        asked = measurement["computed"] + measurement["cached"]
-        measurement["hit_ratio"] = measurement["cached"] / asked if asked else None
+        lookups = measurement["computed"] + measurement["cached"]
+        measurement["hit_ratio"] = measurement["cached"] / lookups if lookups else None
     document["verdict"] = asdict(verdict)
     document["telemetry"] = {
         "files": [
@@ -135,8 +135,8 @@ def _failures(document: dict[str, Any], console: Console) -> None:
         for name in ("not ready", "at", "because of"):
             table.add_column(name, no_wrap=name != "because of")
         table.add_column("samples", justify="right")
-        for *words, count in rows:
-            table.add_row(*map(str, words), f"{count}")
+        for *cells, count in rows:
+            table.add_row(*map(str, cells), f"{count}")
         console.print(table)
 
 
@@ -155,12 +155,12 @@ def _cost(cost: dict[str, Any], console: Console) -> None:
             ]
             table.add_row(name, *map(str, counts), dollars(sum(Decimal(one["amount"]) for one in charges)))
         console.print(table)
-    said = [f"{dollars(Decimal(cost['amount']))} USD spent", f"{share(cost['wasted_share'])} wasted"]
+    totals = [f"{dollars(Decimal(cost['amount']))} USD spent", f"{share(cost['wasted_share'])} wasted"]
     if cost["per_ready_sample"] is not None:
-        said.append(f"{dollars(Decimal(cost['per_ready_sample']))} a ready sample")
-    said.append(f"{dollars(saved)} saved by the cache")
+        totals.append(f"{dollars(Decimal(cost['per_ready_sample']))} a ready sample")
+    totals.append(f"{dollars(saved)} saved by the cache")
     console.print()
-    console.print(", ".join(said), highlight=False)
+    console.print(", ".join(totals), highlight=False)
     if cost["unpriced"]:
         text = f"{cost['unpriced']} of {cost['calls']} calls have no price, and are not in the amount"
         console.print(Text(text, style="yellow"))

@@ -11,7 +11,7 @@ from .model import Place, Registry, Signal
 
 SubjectKind = Literal["span", "metric", "event", "resource", "scope", "file"]
 
-RULES: Final[Mapping[str, str]] = {
+VERIFICATION_RULES: Final[Mapping[str, str]] = {
     "file/unreadable": "A file holds OTLP/JSON.",
     "scope/schema": "The schema URL is that of the registry's version.",
     "span/unknown": "The registry has a type of span for the name.",
@@ -31,9 +31,9 @@ RULES: Final[Mapping[str, str]] = {
 }
 """What holds of telemetry that keeps to its registry, by rule."""
 
-LIMIT: Final = 1000
+MAX_DEVIATIONS: Final = 1000
 """How many different findings are kept; of more there is only the number."""
-LONGEST: Final = 200
+MAX_TEXT: Final = 200
 """Characters of a name, a message or an example that are kept."""
 
 
@@ -42,7 +42,7 @@ class Deviation:
     """A deviation from the registry, and how often it was found."""
 
     rule: str
-    """One of `RULES`."""
+    """One of `VERIFICATION_RULES`."""
     place: Place
     """Where it was found first."""
     signal: SubjectKind
@@ -93,20 +93,20 @@ def elements(registry: Registry) -> Iterator[Element]:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerificationReport:
     """What was found, and what was seen."""
 
     findings: tuple[Deviation, ...]
     """Different ones, in the order in which they were found first."""
     omitted: int
-    """How many more were found after `LIMIT` different ones."""
+    """How many more were found after `MAX_DEVIATIONS` different ones."""
     records: Mapping[str, int]
     """How many spans, metric points and events were held against the registry; `others` were left alone."""
-    seen: frozenset[Element]
+    observed: frozenset[Element]
 
-    def unseen(self, registry: Registry) -> tuple[Element, ...]:
+    def unobserved(self, registry: Registry) -> tuple[Element, ...]:
         """What the registry defines and this telemetry does not show, in the registry's order."""
-        return tuple(one for one in elements(registry) if one not in self.seen)
+        return tuple(one for one in elements(registry) if one not in self.observed)
 
     def text(self) -> str:
         """One line for each finding, and one that sums up."""
@@ -116,8 +116,8 @@ class Report:
         number = len(self.findings)
         findings = {0: "No findings", 1: "1 finding"}.get(number, f"{number} findings")
         records = ", ".join(f"{self.records[kind]} {kind}" for kind in ("spans", "points", "events"))
-        seen = Counter(element.kind for element in self.seen if not element.part)
-        kinds = ", ".join(f"{seen[kind]} {kind}s" for kind in ("attribute", "span", "metric", "event"))
+        counts = Counter(element.kind for element in self.observed if not element.part)
+        kinds = ", ".join(f"{counts[kind]} {kind}s" for kind in ("attribute", "span", "metric", "event"))
         lines.append(f"{findings} in {records}; {self.records['others']} others were left alone. Seen: {kinds}.")
         return "\n".join(lines)
 
@@ -140,11 +140,11 @@ class Report:
             ],
             "omitted": self.omitted,
             "records": dict(self.records),
-            "seen": [element._asdict() for element in sorted(self.seen)],
+            "seen": [element._asdict() for element in sorted(self.observed)],
         }
 
 
-class Collector:
+class DeviationCollector:
     """Takes deviations as they come, and puts together those that say the same of different records."""
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class Collector:
         """Count a deviation. All texts may come from anybody."""
         key = rule, signal, printable(name), printable(attribute), printable(message)
         if key not in self._first:
-            if len(self._first) == LIMIT:
+            if len(self._first) == MAX_DEVIATIONS:
                 self.omitted += 1
                 return
             self._first[key] = Deviation(
@@ -182,5 +182,5 @@ class Collector:
 
 def printable(text: str) -> str:
     """A text as it can be shown: not too long, and without characters that a terminal would obey."""
-    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    shown = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
     return shown if shown.isprintable() else repr(shown)[1:-1]

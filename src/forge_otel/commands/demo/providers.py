@@ -31,7 +31,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from ...semconv.attributes import ERROR_TYPE
 from .errors import DemoError
-from .prometheus import PrometheusEndpoint
+from .prometheus_endpoint import PrometheusEndpoint
 
 QUEUE_SIZE = 65_536
 """Spans or log records that may wait for the disk; `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_QUEUE_SIZE` go first."""
@@ -54,7 +54,7 @@ class Sink:
     failures: int = 0
     """Exports that failed; what was in them is lost."""
 
-    def watch(self, exporter: Any, size: Callable[[Any], int]) -> Any:
+    def count_exports(self, exporter: Any, size: Callable[[Any], int]) -> Any:
         """Count what goes through an exporter from now on."""
         export = exporter.export
 
@@ -71,7 +71,7 @@ class Sink:
         return exporter
 
 
-class Telemetry:
+class DemoProviders:
     """Providers of the demo's own; the global ones are left alone. `OTEL_…` variables are honoured.
 
     Raises:
@@ -165,13 +165,13 @@ class Telemetry:
             )
         except OSError as error:
             raise DemoError(f"--out: cannot write telemetry to {folder}: {error.strerror}") from None
-        return self._watched(spans, metrics, logs, lambda name: (f"{name}.jsonl", folder / f"{name}.jsonl"))
+        return self._counted(spans, metrics, logs, lambda name: (f"{name}.jsonl", folder / f"{name}.jsonl"))
 
     def _otlp(self, endpoint: str) -> tuple[Any, Any, Any]:
         exporters = _grpc(endpoint) if urlsplit(endpoint).port == GRPC_PORT else _http(endpoint)
-        return self._watched(*exporters, lambda name: (f"{name} → {endpoint}", None))
+        return self._counted(*exporters, lambda name: (f"{name} → {endpoint}", None))
 
-    def _watched(
+    def _counted(
         self, spans: Any, metrics: Any, logs: Any, where: Callable[[str], tuple[str, Path | None]]
     ) -> tuple[Any, Any, Any]:
         def sink(name: str) -> Sink:
@@ -179,9 +179,9 @@ class Telemetry:
             return self.sinks[-1]
 
         return (
-            sink("traces").watch(spans, len),
-            sink("metrics").watch(metrics, self._remember),
-            sink("logs").watch(logs, len),
+            sink("traces").count_exports(spans, len),
+            sink("metrics").count_exports(metrics, self._remember),
+            sink("logs").count_exports(logs, len),
         )
 
     def _remember(self, data: MetricsData) -> int:

@@ -10,13 +10,13 @@ from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.definitions import Metric
 from ..signals.metrics import Attributes
-from .errors import error_type
+from .error_types import error_type
 
 if TYPE_CHECKING:
     from forge import Pipeline, Run
 
 
-def zero_points(run: Run, components: Collection[str]) -> Iterator[tuple[Metric, Attributes]]:
+def initial_points(run: Run, components: Collection[str]) -> Iterator[tuple[Metric, Attributes]]:
     """What these components count in a run, except for what depends on the data: classes of errors, reasons to skip."""
     fixed = {
         "runner": _runner,
@@ -27,8 +27,8 @@ def zero_points(run: Run, components: Collection[str]) -> Iterator[tuple[Metric,
     where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
     for component, series in fixed.items():
         if component in components:
-            for metric, more in series(run.pipeline):
-                yield metric, {**where, **more}
+            for metric, extra in series(run.pipeline):
+                yield metric, {**where, **extra}
 
 
 def _runner(pipeline: Pipeline) -> Iterator[tuple[Metric, dict[str, Any]]]:

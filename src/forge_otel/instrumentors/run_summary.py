@@ -24,9 +24,9 @@ def last_run(result: RunResult) -> Iterator[MetricPoint]:
         count = getattr(ledger, outcome.value)
         yield MetricPoint(metrics.FORGE_PIPELINE_SAMPLE_COUNT, count, {a.FORGE_SAMPLE_OUTCOME: outcome.value})
     # What was skipped, split or unchanged has neither succeeded nor failed.
-    tried = ledger.ready + ledger.dlq + ledger.failed
-    if tried:
-        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_RATIO, ledger.ready / tried)
+    attempted = ledger.ready + ledger.dlq + ledger.failed
+    if attempted:
+        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_RATIO, ledger.ready / attempted)
     for measured in result.measurements:
         lookups = measured.cached + measured.computed + measured.errors
         if lookups:
@@ -37,14 +37,14 @@ def last_run(result: RunResult) -> Iterator[MetricPoint]:
         yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_TIME, result.ended)
 
 
-def summaries(result: RunResult, more: Attributes) -> Iterator[LogEvent]:
-    """The summary events; `more` is what the one of the pipeline says beside what the result does."""
+def summaries(result: RunResult, extra: Attributes) -> Iterator[LogEvent]:
+    """The summary events; `extra` is what the one of the pipeline says beside what the result does."""
     ledger = result.ledger
     yield LogEvent(
         events.FORGE_PIPELINE_SUMMARY,
         str(result),
         {
-            **more,
+            **extra,
             a.FORGE_SUMMARY_ADMITTED: ledger.admitted,
             a.FORGE_SUMMARY_DERIVED: ledger.derived,
             a.FORGE_SUMMARY_READY: ledger.ready,
