@@ -183,13 +183,13 @@ BAD: Mapping[str, tuple[dict[str, Any], str]] = {
             "Metrics",
             metric(sum={"isMonotonic": True, **points([CARD, attribute("shop.order.id", stringValue="o")])}),
         ),
-        "metric/attribute: metric shop.orders, shop.order.id: must not stand on metrics: 'o' (string)",
+        "metric/attribute: metric shop.orders, shop.order.id: is not allowed on metrics: 'o' (string)",
     ),
     "id on a metric of somebody else": (
         request(
             "Metrics", metric("http.requests", gauge=points([attribute("shop.order.id", stringValue="o")])), **FOREIGN
         ),
-        "metric/attribute: metric http.requests, shop.order.id: must not stand on metrics: 'o' (string)",
+        "metric/attribute: metric http.requests, shop.order.id: is not allowed on metrics: 'o' (string)",
     ),
     "attribute that the metric does not list": (
         request("Metrics", metric("shop.queue.depth", gauge=points([attribute("shop.region", intValue=49)]))),
@@ -371,7 +371,7 @@ def test_the_same_fault_in_many_spans_is_one_finding(shop: Registry, tmp_path: P
 def test_different_findings_are_bounded(shop: Registry, tmp_path: Path) -> None:
     found = report(shop, tmp_path, *(request("Metrics", metric(f"shop.m{number}")) for number in range(1003)))
     assert (len(found.findings), found.omitted) == (1000, 3)
-    assert found.text().splitlines()[-2] == "And 3 more that say something else."
+    assert found.text().splitlines()[-2] == "3 more findings were omitted."
 
 
 def test_what_a_terminal_would_obey_and_what_is_long_is_not_shown(shop: Registry, tmp_path: Path) -> None:
@@ -456,8 +456,8 @@ def test_what_was_seen(shop: Registry, tmp_path: Path) -> None:
     assert Element("span", "shop.checkout", "shop.label") in found.observed
     assert found.records == {"spans": 4, "points": 6, "events": 2, "others": 3}
     assert found.text() == (
-        "No findings in 4 spans, 6 points, 2 events; 3 others were left alone. "
-        "Seen: 8 attributes, 2 spans, 4 metrics, 1 events."
+        "No findings in 4 spans, 6 points, 2 events; 3 others were skipped. "
+        "Observed: 8 attributes, 2 spans, 4 metrics, 1 events."
     )
 
 

@@ -83,7 +83,7 @@ def test_a_changed_default_is_in_the_table_of_settings(checkout: Path) -> None:
 def test_outside_of_a_checkout_nothing_is_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path)]) == 2
 
-    said = f"tools.generate: {tmp_path} is no checkout of forge-otel: it has no {REGISTRY}\n"
+    said = f"tools.generate: {tmp_path} is not a checkout of forge-otel: it has no {REGISTRY}\n"
     assert capsys.readouterr() == ("", said)
 
 

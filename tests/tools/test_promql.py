@@ -129,7 +129,7 @@ def test_a_histogram_needs_a_part_and_nothing_else_has_one() -> None:
 
 @pytest.mark.parametrize("window", ["", "5", "5 m", "5m]", "$", "m"])
 def test_windows_are_durations(window: str) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         q.last(q.select(m.FORGE_STAGE_ACTIVE), window)
 
 

@@ -1,4 +1,4 @@
-"""The reference pages: one for each component, one that leads to them, and one from the names of the ADR to these."""
+"""The reference pages: one for each component, an index, and the mapping of the ADR's names."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ TITLES: Final = {
 
 LEVELS: Final = {
     "required": "always",
-    "recommended": "where there is one",
+    "recommended": "if available",
     "opt_in": "on request",
 }
 
-DEVELOPMENT: Final = "All of it is in development: names may change with the version."
+DEVELOPMENT: Final = "Its stability is development: names may change with the version."
 
 TRANSLATION: Final = """\
-A dot in a name becomes an underscore in Prometheus and in Loki, and there units and types of metrics become suffixes. \
-The page of each component has all three names of a metric."""
+In Prometheus and Loki dots in names become underscores, and units and types of metrics become suffixes. The page of \
+each component lists all three names of a metric."""
 
 ADR: Final = (
     """\
-The ADR that asked for this telemetry was written for Elixir's `telemetry`. Each of its names became one that follows \
-OpenTelemetry's conventions; those in StatsD stayed as they were.""",
+The ADR for this telemetry was written for Elixir's `telemetry`. Its names were replaced by names that follow \
+OpenTelemetry's conventions; the names in StatsD are unchanged.""",
     """\
-Durations have no attribute of their own: a span has its start and its end, and a histogram has them all. They are \
-seconds, and milliseconds in StatsD.""",
+Durations are not attributes: they follow from the start and end of spans, and are recorded in histograms. They are in \
+seconds, and in milliseconds in StatsD.""",
 )
 
 STATSD_TYPES: Final = {"c": "counter", "g": "gauge", "h": "histogram"}
 
 
 def files(registry: Registry) -> dict[str, str]:
-    """The pages."""
+    """Return the pages."""
     components = sorted(
         registry.components, key=lambda name: list(TITLES).index(name) if name in TITLES else len(TITLES)
     )
@@ -108,7 +108,7 @@ def _span(component: str, span: Span) -> list[str]:
 
 
 def _summary(metrics: Sequence[Metric]) -> list[str]:
-    """What a reader looks for first: all names at a glance."""
+    """Return the table of all metrics with their names in Prometheus and StatsD."""
     return table(
         ["Metric", "Prometheus", "StatsD"],
         [
@@ -165,7 +165,7 @@ def _attributes(component: str, references: Sequence[Reference], *, start: bool 
     for reference in references:
         present = reference.condition.rstrip(".").lower() or LEVELS[reference.level]
         if start and reference.sampling_relevant:
-            present += "; from the start"
+            present += "; at span start"
         rows.append([_link(component, reference.attribute), present, reference.attribute.brief])
     return table(["Attribute", "Present", "Meaning"], rows) if rows else []
 
@@ -179,7 +179,7 @@ def _link(component: str, attribute: Attribute) -> str:
 
 
 def _anchor(name: str) -> str:
-    """The anchor of a heading, as GitHub and the documentation's generator make it."""
+    """Return the anchor of a heading, as GitHub and Sphinx create it."""
     return name.replace(".", "")
 
 
@@ -193,7 +193,7 @@ def _adr_name(name: str) -> str:
 
 
 def _adr(registry: Registry) -> str:
-    """From each name of the ADR to what it is called here; one name may have become several things."""
+    """Return the mapping of the ADR's names, each of which may have several successors."""
     found: dict[str, list[str]] = {}
     for kind, definitions in (
         ("span", registry.spans.values()),
@@ -231,6 +231,6 @@ def _paragraphs(texts: Iterable[str]) -> Iterator[str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table, and a blank line after it."""
+    """Return the lines of a table, followed by a blank line."""
     lines = [head, ["---"] * len(head), *rows]
     return [*(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines), ""]

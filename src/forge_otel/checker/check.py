@@ -1,4 +1,4 @@
-"""Whether a registry keeps the rules."""
+"""Checking a registry against the rules."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .rules import ALL
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What was found in a registry."""
+    """The result of checking a registry."""
 
     findings: tuple[Finding, ...]
-    """Sorted by file and line; empty where everything is right."""
+    """Sorted by file and line; empty if the registry is valid."""
     files: int
     registry: Registry | None
-    """None where a file could not be used at all; the rules were not tried then."""
+    """None if a file was unusable; the rules are not checked then."""
 
     def text(self) -> str:
-        """One line for each finding, and one that sums up."""
+        """Return one line for each finding, and a summary line."""
         found = len(self.findings)
         verdict = f"{found} finding{'s' * (found != 1)}" if found else "No findings"
         definitions = ", ".join(f"{count} {kind}" for kind, count in self._definitions().items())
@@ -32,7 +32,7 @@ class CheckReport:
         return "\n".join([*map(str, self.findings), f"{verdict} in {self.files} files: {definitions}."])
 
     def to_json(self) -> dict[str, Any]:
-        """The same as data for `json.dumps`."""
+        """Return the report as data for `json.dumps`."""
         return {
             "findings": [
                 {
@@ -48,7 +48,7 @@ class CheckReport:
         }
 
     def _definitions(self) -> dict[str, int]:
-        """How many there are of each kind."""
+        """Return the number of definitions of each kind."""
         if self.registry is None:
             return {}
         kinds = ("attributes", "spans", "metrics", "events")

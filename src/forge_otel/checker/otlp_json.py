@@ -1,8 +1,8 @@
-"""Reading OTLP/JSON: the requests in a file, and the parts of a request.
+"""Reading OTLP/JSON: the requests in a file, and the fields of a request.
 
 The encoding is that of the OTLP specification: protobuf's JSON with lowerCamelCase keys, 64-bit integers as strings or
-numbers, enumerations as numbers or names. The files are those of the OTLP file exporter and of the Collector's: one
-export request a line. Whatever is in a file, nothing here raises anything but `MalformedError` because of it.
+numbers, enumerations as numbers or names. The files are those of the OTLP file exporter and of the Collector: one
+export request per line. Invalid content raises no exception other than `MalformedError`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any, Protocol
 from .model import Place
 
 MAX_REQUEST_SIZE = 64 * 1024 * 1024
-"""Bytes that a request has at most. Those that exporters send have up to a few million."""
+"""Maximum size of a request in bytes. Requests of exporters have up to a few million."""
 
 Json = Mapping[str, Any]
-"""An object."""
+"""A JSON object."""
 
 
 class _File(Protocol):
@@ -36,12 +36,12 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class MalformedError(Exception):
-    """Something is JSON, but not OTLP; the message says what."""
+    """A value is valid JSON, but not OTLP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An export request, or what is wrong with what should have been one."""
+    """An export request, or the reason why there is none."""
 
     place: Place
     request: object = None
@@ -51,8 +51,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The value of an attribute, and its type in a registry's words. What these have no word for is `map`, `bytes`,
-    `empty`, `array` (within an array), `[]` (an array without elements) or `mixed[]`."""
+    """The value of an attribute, and its type in a registry's terms. Types without such a term are `map`, `bytes`,
+    `empty`, `array` (within an array), `[]` (an array without elements) and `mixed[]`."""
 
     type: str
     value: Any = None
@@ -62,7 +62,7 @@ class Value:
 
 
 def requests(path: Path) -> Iterator[Line]:
-    """The export requests in a file: one a line, or a single one over all lines. `.gz` files are unpacked.
+    """Yield the export requests of a file: one per line, or a single one over all lines. `.gz` files are decompressed.
 
     Raises:
         OSError: the file cannot be read.
@@ -92,15 +92,16 @@ def _requests(path: Path, file: _File) -> Iterator[Line]:
 
 
 def _is_multiline(head: Sequence[tuple[Place, bytes]]) -> bool:
-    """Whether a request goes over many lines: the first one ends with an open bracket, and the second one is no request
-    either."""
+    """Return True if a single request spans all lines: the first line ends with an open bracket, and the second is not
+    a request.
+    """
     return (
         len(head) == 2 and head[0][1].rstrip().endswith((b"{", b"[")) and all(_parsed(*line).problem for line in head)
     )
 
 
 def _lines(file: _File) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, and their numbers; of one that is too long the beginning."""
+    """Yield the lines that are not blank, with their numbers; lines that are too long are cut."""
     number = 0
     while text := file.readline(MAX_REQUEST_SIZE + 1):
         number += 1
@@ -127,7 +128,7 @@ def _parsed(place: Place, text: bytes) -> Line:
 
 
 def objects(parent: Json, key: str) -> list[Json]:
-    """A field that is repeated."""
+    """Return a repeated field."""
     found = parent.get(key)
     if found is None:
         return []
@@ -137,7 +138,7 @@ def objects(parent: Json, key: str) -> list[Json]:
 
 
 def object_(parent: Json, key: str) -> Json:
-    """A field that is a message; an empty one where it is absent."""
+    """Return a message field; an empty message if it is absent."""
     found = parent.get(key)
     if found is None:
         return {}
@@ -147,7 +148,7 @@ def object_(parent: Json, key: str) -> Json:
 
 
 def text(parent: Json, key: str) -> str:
-    """A field that is a string."""
+    """Return a string field."""
     found = parent.get(key)
     if found is not None and not isinstance(found, str):
         raise MalformedError(f"{key} is not a string")
@@ -155,7 +156,7 @@ def text(parent: Json, key: str) -> str:
 
 
 def flag(parent: Json, key: str) -> bool:
-    """A field that is a boolean."""
+    """Return a boolean field."""
     found = parent.get(key)
     if found is not None and not isinstance(found, bool):
         raise MalformedError(f"{key} is not a boolean")
@@ -163,7 +164,7 @@ def flag(parent: Json, key: str) -> bool:
 
 
 def enumerated(parent: Json, key: str, names: Mapping[int, str], prefix: str) -> str:
-    """A field that is an enumeration: the name of its value, without the prefix that OTLP's names have."""
+    """Return the name of an enumeration field's value, without the prefix of OTLP's names."""
     found = parent.get(key) or 0
     if isinstance(found, str):
         return found.removeprefix(prefix)
@@ -173,7 +174,7 @@ def enumerated(parent: Json, key: str, names: Mapping[int, str], prefix: str) ->
 
 
 def attributes(parent: Json) -> dict[str, Value]:
-    """The attributes of something."""
+    """Return the attributes of a message."""
     return {text(one, "key"): _value(object_(one, "value")) for one in objects(parent, "attributes")}
 
 
@@ -188,7 +189,7 @@ def _value(encoded: Json) -> Value:
 
 
 def _scalar(encoded: Json) -> Value:
-    # At most one of these is written.
+    # At most one of these fields is set.
     if encoded.get("stringValue") is not None:
         return Value("string", text(encoded, "stringValue"))
     if (found := encoded.get("intValue")) is not None:

@@ -1,7 +1,7 @@
-"""What metrics and attributes are called in Prometheus.
+"""Names of metrics and attributes in Prometheus.
 
-The rules are those of OpenTelemetry's compatibility specification for Prometheus, with names translated the way that
-every exporter does by default: dots become underscores, a unit and a type become suffixes.
+The rules are those of OpenTelemetry's compatibility specification for Prometheus, with the default translation of
+exporters: dots become underscores, units and types become suffixes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class NamedMetric(Protocol):
-    """What a name follows from: a metric of a registry's model, or one of the generated definitions."""
+    """The fields that determine a name: of a metric in a registry's model, or of a generated definition."""
 
     @property
     def name(self) -> str: ...
@@ -39,9 +39,10 @@ _PERIODS = {"s": "per_second", "h": "per_hour"}
 
 
 def name(metric: NamedMetric) -> str:
-    """The metric's name: with its unit; of a counter with `_total`; of a histogram without `_bucket` and the like.
+    """Return the metric's name: with its unit, for a counter with `_total`, for a histogram without `_bucket` etc.
 
-    Raises `ValueError` for a unit whose name in Prometheus is not known here.
+    Raises:
+        ValueError: the unit has no known name in Prometheus.
     """
     parts = [_underscored(metric.name)]
     unit = _unit(metric)
@@ -53,7 +54,7 @@ def name(metric: NamedMetric) -> str:
 
 
 def series(metric: NamedMetric) -> tuple[str, ...]:
-    """The names that the metric's series have: three for a histogram, one for anything else."""
+    """Return the names of the metric's series: three for a histogram, one for other metrics."""
     base = name(metric)
     if metric.instrument == "histogram":
         return (f"{base}_bucket", f"{base}_sum", f"{base}_count")
@@ -61,7 +62,7 @@ def series(metric: NamedMetric) -> tuple[str, ...]:
 
 
 def label(key: str) -> str:
-    """The label of an attribute."""
+    """Return the label of an attribute."""
     return _underscored(key)
 
 

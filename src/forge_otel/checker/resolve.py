@@ -1,4 +1,4 @@
-"""From the definitions in files to a registry: references become the attributes that they name."""
+"""Resolving the definitions of files to a registry: replaces references by attributes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME_FIELDS: Final = {
     "metrics": "name",
     "events": "name",
 }
-"""The sections of a file, and what the name of a definition is called in each."""
+"""The sections of a file, and the field with a definition's name in each."""
 MAX_REFERENCES: Final = 100_000
 
 _TYPES: Final[Mapping[type, str]] = {str: "string", int: "int"}
@@ -27,7 +27,7 @@ _TYPES: Final[Mapping[type, str]] = {str: "string", int: "int"}
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A definition as it stands in a file."""
+    """A definition in a file."""
 
     document: Document
     section: str
@@ -46,7 +46,7 @@ class _Entry:
         return self.document.place(self.section, self.index, *path)
 
     def common(self) -> dict[str, Any]:
-        """The fields that all kinds of definitions have."""
+        """Return the arguments common to all kinds of definitions."""
         fields = self.fields
         return {
             "brief": fields["brief"],
@@ -61,9 +61,9 @@ class _Entry:
 
 
 class Resolver:
-    """Takes in files whose structure was checked, and makes a registry of them.
+    """Builds a registry of files whose structure was checked.
 
-    Definitions with faults are left out. What refers to them is not reported: it is not wrong.
+    Definitions with faults are left out. References to them are not reported, because they are valid.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Resolver:
         self._references = 0
 
     def add(self, document: Document, faults: Mapping[DocumentPath, object]) -> None:
-        """Take in a file, without the definitions that have faults."""
+        """Add a file, without the definitions that have faults."""
         self._components[document.file.stem] = None
         faulty = {path[:2] for path in faults}
         for section, name_field in NAME_FIELDS.items():
@@ -95,7 +95,7 @@ class Resolver:
                     self._find(entry.place(), "name/duplicate", f"{name} is already defined in {first.place()}")
 
     def resolve(self) -> Registry:
-        """The registry; what is wrong with references is in `findings` then."""
+        """Return the registry, and add the faults of references to `findings`."""
         self._attributes = {name: _attribute(entry) for name, entry in self._entries["attributes"].items()}
         for name in self._group_order():
             self._groups[name] = self._resolved(self._entries["attribute_groups"][name])
@@ -131,7 +131,7 @@ class Resolver:
         )
 
     def _group_order(self) -> Iterator[str]:
-        """The groups, each after those that it contains; without those that contain themselves."""
+        """Yield the groups in dependency order, without those that contain themselves."""
         entries = self._entries["attribute_groups"]
         graph = {
             name: {fields["ref_group"] for fields in entry.fields.get("attributes", ()) if "ref_group" in fields}
@@ -152,7 +152,7 @@ class Resolver:
                 graph = {name: inside - set(cycle) for name, inside in graph.items()}
 
     def _resolved(self, entry: _Entry) -> dict[str, Reference]:
-        """The attributes of a signal or a group, by key. A reference beside a group refines what the group says."""
+        """Return the attributes of a signal or a group, by key. A reference refines one of the same key in a group."""
         references = list(enumerate(entry.fields.get("attributes", ())))
         grouped: dict[str, Reference] = {}
         for index, fields in references:
@@ -180,7 +180,7 @@ class Resolver:
         return result
 
     def _collect(self, name: str, place: Place, into: dict[str, Reference]) -> None:
-        """Add what a group has."""
+        """Add the references of a group."""
         group = self._groups.get(name)
         if group is None:
             if name not in self._faulty["attribute_groups"]:
@@ -199,7 +199,7 @@ class Resolver:
             if attribute is None:
                 message = f"there is no attribute {shown(key)}, neither here nor in {upstream.installed()}"
                 self._find(place, "reference/unknown", message)
-        # What is not known has a stand-in, so that no rule reports it once more.
+        # An unknown attribute is replaced by a placeholder, so that it is reported once.
         return attribute or Attribute(key=key, type=None, brief="", upstream=True, place=place)
 
     def _find(self, place: Place, rule: str, message: str) -> None:
@@ -217,7 +217,7 @@ def _attribute(entry: _Entry) -> Attribute:
 
 
 def _refined(base: Reference, fields: Mapping[str, Any], place: Place) -> Reference:
-    """A reference with what stands beside `ref`, instead of what the attribute or a group says."""
+    """Return a reference with the fields beside `ref` in place of those of the attribute or the group."""
     attribute = base.attribute
     changes = {name: fields[name] for name in ("brief", "note", "stability", "deprecated") if name in fields}
     if "examples" in fields:
@@ -236,6 +236,6 @@ def _refined(base: Reference, fields: Mapping[str, Any], place: Place) -> Refere
 
 
 def _examples(fields: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A single example may stand without a list."""
+    """Return the examples as a tuple; a single example need not be a list."""
     examples = fields.get("examples", ())
     return tuple(examples) if isinstance(examples, list | tuple) else (examples,)

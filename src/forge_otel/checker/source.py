@@ -70,7 +70,7 @@ class _Unusable(Exception):  # noqa: N818 - ends the reading of a file
 
 
 def read(file: Path) -> tuple[Document | None, list[Finding]]:
-    """Read a file; return the document, or None if it is unusable, and the findings."""
+    """Read a file; return its document, or None if it is unusable, and the findings."""
     converter = _Converter(file)
     try:
         root = _compose(_text(file))
@@ -155,7 +155,7 @@ def _line(marked: yaml.Node | yaml.Event) -> int:
 
 
 class _Converter:
-    """Converts nodes to plain data in which every alias is written out."""
+    """Converts nodes to plain data with all aliases expanded."""
 
     def __init__(self, file: Path) -> None:
         self.findings: list[Finding] = []
@@ -172,7 +172,7 @@ class _Converter:
         at = max(line, after)
         self._values += 1
         if self._values > MAX_VALUES:
-            raise _Unusable(at, "file/size", f"more than {MAX_VALUES} values with every alias written out")
+            raise _Unusable(at, "file/size", f"more than {MAX_VALUES} values with all aliases expanded")
         if node.tag not in (_PLAIN, _UNTAGGED):
             self.report(line, "yaml/tag", f"{shown(node.tag)}: there are no tags in a registry")
         if isinstance(node, yaml.ScalarNode):

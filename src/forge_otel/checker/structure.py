@@ -1,4 +1,4 @@
-"""Whether a file has the fields of the format, by JSON Schema."""
+"""Checking the structure of files by JSON Schema."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .findings import Finding, shown
 from .source import Document, DocumentPath, kind
 
 FILE_FORMAT: Final = ("file_format",)
-"""The path of what a file was written for."""
+"""The path of the field that names a file's format."""
 
 _TYPES: Final = {
     "object": "a mapping",
@@ -33,9 +33,9 @@ _LIMITS: Final = {
 
 
 def faults(document: Document, schema: Literal["definition", "manifest"]) -> dict[DocumentPath, list[Finding]]:
-    """What is wrong with a file, by the path of the value that has the fault.
+    """Return the structural faults of a file, by the path of the value.
 
-    Of a file that was written for something else, only that: what is wrong with the rest says nothing.
+    For a file of another format that is the only fault.
     """
     file_format = document.data.get("file_format")
     if schema == "definition" and file_format != "definition/2":
@@ -58,7 +58,7 @@ def _validator(schema: str) -> Draft202012Validator:
 
 
 def _messages(error: ValidationError, path: DocumentPath) -> Iterator[tuple[DocumentPath, str]]:
-    """What an error says, with the path to what it is about."""
+    """Yield the messages of an error, with the path of the value."""
     expected: Any = error.validator_value
     value: Any = error.instance
     match error.validator:
@@ -84,6 +84,6 @@ def _messages(error: ValidationError, path: DocumentPath) -> Iterator[tuple[Docu
 
 
 def _described(path: DocumentPath) -> str:
-    """The fields on the way to a value: `metrics[3].unit: `."""
+    """Return a path as the prefix of a message: `metrics[3].unit: `."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return f"{text.lstrip('.')}: " if text else ""

@@ -15,7 +15,7 @@ from .errors import CommandError
 
 
 def check_registry(options: Namespace) -> int:
-    """Check a registry; returns the exit code: 1 where something was found.
+    """Check a registry; return the exit code: 1 with findings.
 
     Raises:
         CommandError: there is no registry.
@@ -29,7 +29,7 @@ def check_registry(options: Namespace) -> int:
 
 
 def verify_telemetry(options: Namespace) -> int:
-    """Verify telemetry; returns the exit code: 1 where it deviates.
+    """Verify telemetry; return the exit code: 1 with deviations.
 
     Raises:
         CommandError: a file cannot be read, or the registry cannot be used.
@@ -47,7 +47,7 @@ def verify_telemetry(options: Namespace) -> int:
 
 
 def _directory(directory: Path | None) -> Path:
-    """The registry; ours by the shorter name, as it stands in each finding."""
+    """Return the directory of the registry; Forge's as a relative path if possible, since findings repeat it."""
     if directory is not None:
         return directory
     return REGISTRY.relative_to(Path.cwd()) if REGISTRY.is_relative_to(Path.cwd()) else REGISTRY

@@ -87,8 +87,8 @@ class ForgeConfig:
         ValueError: a field has a value that is not allowed.
     """
 
-    # A field declared here is all there is of a setting: variables, file entries and the table in docs/configuration.md
-    # are derived from it.
+    # Each field is the only declaration of its setting: environment variables, file entries and the table in
+    # docs/configuration.md are derived from it.
 
     components: frozenset[str] = field(default=frozenset(_COMPONENTS), metadata=setting(_components, _list))
     """Components to instrument: `runner`, `stage` (with the dead letters), `measurement`, `storage`. Each works without

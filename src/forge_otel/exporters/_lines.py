@@ -1,4 +1,4 @@
-"""StatsD's lines and packets."""
+"""Encoding metrics as StatsD lines and packets."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from ._points import StatsDPoints, StatsDSeries
 from ._settings import StatsDSettings
 
 _UNSAFE: Final = re.compile(r"[^\w./-]+")
-"""All but letters, digits and what names are made of: anything else may end a name, a tag or a line in some daemon."""
+"""Characters that may end a name, a tag or a line in some daemon."""
 
 _MAX_NAME: Final = 200
-"""Bytes of a name, a tag or a tag's value, which DogStatsD limits too; what is longer is cut."""
+"""Maximum length in bytes of a name, a tag or a tag's value, as in DogStatsD; longer ones are cut."""
 
 _INSTANCE: Final = "instance"
-"""The tag that keeps the gauges of several processes apart."""
+"""The tag that distinguishes the gauges of several processes."""
 
 _MAX_VALUES: Final = 200_000
-"""Lines for all histograms of a request together: one of 4 MiB could ask for a hundred times as many."""
+"""Maximum number of lines for all histograms of a request; one of 4 MiB could need a hundred times as many."""
 
 T = TypeVar("T")
 
 
 class StatsDKey(NamedTuple):
-    """Where a value goes: what stands before it on the line, and what after it."""
+    """The parts of a line before and after its value."""
 
     name: str
     tags: str
 
 
 class Encoded(NamedTuple):
-    """Packets, and how many points, or lines of them, are not in there, by the reason."""
+    """Encoded packets, and the number of points or lines that were refused, by reason."""
 
     packets: list[bytes]
     refused: Counter[str]
 
 
 class Encoder:
-    """Turns an OTLP request into packets of StatsD's lines. It keeps nothing from one request to the next."""
+    """Encodes OTLP requests as packets of StatsD lines. Stateless between requests."""
 
     def __init__(self, settings: StatsDSettings) -> None:
         self._settings = settings
 
     def encode(self, request: ExportMetricsServiceRequest) -> Encoded:
-        """The packets for all points that StatsD has a form for."""
+        """Encode all points that StatsD supports."""
         points = StatsDPoints.of(request)
         refused = points.refused
         return Encoded(list(self._packets(self._lines(points, refused), refused)), refused)
 
     def _packets(self, lines: Iterable[str], refused: Counter[str]) -> Iterator[bytes]:
-        """As many lines as fit, with newlines between them."""
+        """Yield packets with as many lines as fit, separated by newlines."""
         packet = bytearray()
         for line in lines:
             data = line.encode()
             if len(data) > self._settings.packet_size:
-                refused[f"{line.partition(':')[0]}: its line is longer than a packet; it has too many tags"] += 1
+                refused[f"{line.partition(':')[0]}: too many tags: its line is longer than a packet"] += 1
                 continue
             if packet and len(packet) + 1 + len(data) > self._settings.packet_size:
                 yield bytes(packet)
@@ -73,7 +73,7 @@ class Encoder:
             yield bytes(packet)
 
     def _lines(self, points: StatsDPoints, refused: Counter[str]) -> Iterator[str]:
-        """One line for each value, or several that must stay together."""
+        """Yield one line for each value, or several lines that must be sent together."""
         for key, value in self._by_key(points.counters, sum):
             yield _line(key, value, "c")
         if self._settings.sends_gauges:
@@ -110,7 +110,7 @@ class Encoder:
     def _by_key(
         self, values: Iterable[tuple[StatsDSeries, T]], combine: Callable[[Iterable[T]], T], *, gauges: bool = False
     ) -> Iterator[tuple[StatsDKey, T]]:
-        """Several series may share a key: without their tags, or when unsafe characters are gone."""
+        """Combine series with the same key, as after the removal of tags or unsafe characters."""
         by_key: defaultdict[StatsDKey, list[T]] = defaultdict(list)
         for series, value in values:
             by_key[self._key(series, gauges=gauges)].append(value)
@@ -132,7 +132,7 @@ class Encoder:
 
 def _gauge(key: StatsDKey, value: float) -> str:
     line = _line(key, value, "g")
-    # A sign makes it a change of the gauge, so the gauge has to be 0 before.
+    # A sign means a change of the gauge, so the gauge is set to 0 before.
     return f"{_line(key, 0, 'g')}\n{line}" if value < 0 else line
 
 
@@ -146,7 +146,9 @@ def _safe(text: str) -> str:
 
 
 def _rate(weight: int) -> str:
-    """The rate at which a value stands for so many. A daemon that cuts off the fraction must not find one too few."""
+    """Return the sampling rate of a value that represents `weight` values, rounded such that a daemon that truncates
+    1 / rate gets the weight.
+    """
     if weight == 1:
         return ""
     rate = 1 / weight
@@ -156,6 +158,6 @@ def _rate(weight: int) -> str:
 
 
 def _decimal(value: float) -> str:
-    """A number without an exponent, which not every daemon reads. What is too large is cut."""
+    """Format a number without an exponent, which some daemons cannot read; infinities become the largest number."""
     text = repr(min(max(value, -sys.float_info.max), sys.float_info.max))
     return (format(Decimal(text), "f") if "e" in text else text).removesuffix(".0")

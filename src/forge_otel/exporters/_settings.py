@@ -1,4 +1,4 @@
-"""The settings for StatsD: where it is, and what it understands."""
+"""The settings for StatsD: its address and its dialect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _host(value: Any) -> str:
     try:
         if isinstance(value, str) and value.isprintable() and " " not in value and value.encode("idna"):
             return value
-    except UnicodeError:  # what it says helps nobody
+    except UnicodeError:  # its message is not helpful
         pass
     raise ValueError("must be a name or an address")
 
@@ -58,10 +58,10 @@ def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatsDSettings:
-    """Where the daemon is, and what it understands.
+    """The address and the dialect of a StatsD daemon.
 
-    Each field can also be set by a variable, `FORGE_OTEL_STATSD_` and the field's name in capitals; host and port by
-    `STATSD_HOST` and `STATSD_PORT`.
+    Each field can also be set in an environment variable, `FORGE_OTEL_STATSD_` and the field's name in capitals; host
+    and port in `STATSD_HOST` and `STATSD_PORT`.
 
     Raises:
         ValueError: a field has a value that is not allowed.
@@ -72,40 +72,42 @@ class StatsDSettings:
     protocol: Protocol = field(default="udp", metadata=setting(one_of(*get_args(Protocol)), word))
 
     socket: str = field(default="", metadata=setting(_text))
-    """The path of a Unix socket, for datagrams or a stream; used instead of host, port and protocol."""
+    """Path of a Unix socket, for datagrams or a stream; replaces host, port and protocol."""
 
     flavor: Flavor = field(default="dogstatsd", metadata=setting(one_of(*get_args(Flavor)), word))
-    """`dogstatsd` has the type `h` for histograms, and weights a value by its rate. `statsd`, as of Etsy's daemon, has
-    timers, `ms`, whose sum and percentiles come from the lines received."""
+    """`dogstatsd` has the type `h` for histograms, and weights values by their sampling rates. `statsd`, Etsy's daemon,
+    has timers, `ms`, with sums and percentiles of the lines received."""
 
     dimensions: Dimensions | None = field(default=None, metadata=setting(_or_none(one_of(*get_args(Dimensions))), word))
-    """Where attributes go: into `tags`, into the `name`, or nowhere (`drop`), in which case points are summed. By
-    default `tags` for `dogstatsd` and `name` for `statsd`."""
+    """Placement of attributes: in `tags`, in the `name`, or nowhere (`drop`), with points added up. By default `tags`
+    for `dogstatsd` and `name` for `statsd`."""
 
     histograms: Histograms = field(default="values", metadata=setting(one_of(*get_args(Histograms)), word))
-    """`values` sends values that stand for the histogram, `summary` its count and sum as counters, its minimum and its
-    greatest value as gauges."""
+    """`values` sends values that represent the histogram, `summary` its count and sum as counters, its minimum and
+    maximum as gauges."""
 
     gauges: bool | None = field(default=None, metadata=setting(_or_none(flag), boolean))
-    """Whether gauges are sent. By default only with tags: without, several processes overwrite each other's."""
+    """Send gauges. By default only with tags: without them, several processes overwrite each other's gauges."""
 
     instance_tag: bool = field(default=True, metadata=setting(flag, boolean))
-    """Whether gauges have a tag `instance` with the resource's `service.instance.id`, where there are tags."""
+    """Give gauges a tag `instance` with the resource's `service.instance.id`, if attributes are placed in tags."""
 
     max_values: int | None = field(default=None, metadata=setting(_or_none(_whole(1)), number))
-    """How many lines a histogram may take, about; at least one for each of its buckets. When it has more values than
-    that, a line stands for several. With `statsd`, count and percentiles are right then, but the sum is too low by that
-    factor. By default 100 for `dogstatsd`, which weights the sum as well, and 1000 for `statsd`."""
+    """Approximate maximum number of lines per histogram; at least one per bucket. A line represents several values of a
+    larger histogram. With `statsd`, count and percentiles are then correct, but the sum is too low by that factor. By
+    default 100 for `dogstatsd`, which weights the sum as well, and 1000 for `statsd`."""
 
     interval: float = field(default=10.0, metadata=setting(_seconds, number))
-    """Seconds between two exports of a metric reader."""
+    """Seconds between two exports of the metric reader."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> tuple[StatsDSettings, list[str]]:
-        """The settings in the variables, and what is wrong there: a line for each variable, whose default is used."""
+        """Read the environment variables; return the settings, and a message for each invalid variable, whose default
+        is used.
+        """
         found: dict[str, Any] = {}
         invalid = []
         for variable, text in environ.items():
@@ -121,29 +123,29 @@ class StatsDSettings:
 
     @property
     def tag_placement(self) -> Dimensions:
-        """Where attributes go."""
+        """The placement of attributes."""
         return self.dimensions or ("tags" if self.flavor == "dogstatsd" else "name")
 
     @property
     def sends_gauges(self) -> bool:
-        """Whether gauges are sent."""
+        """True if gauges are sent."""
         return self.tag_placement == "tags" if self.gauges is None else self.gauges
 
     @property
     def value_limit(self) -> int:
-        """How many lines a histogram may take."""
+        """Approximate maximum number of lines per histogram."""
         return self.max_values or (100 if self.flavor == "dogstatsd" else 1000)
 
     @property
     def packet_size(self) -> int:
-        """The most bytes of a packet: what fits into an Ethernet frame, or what daemons read at once from a socket on
-        the same machine.
+        """Maximum size of a packet in bytes: the payload of an Ethernet frame, or the read size of daemons for sockets
+        on the same machine.
         """
         return _LOCAL_SOCKET_READ if self.socket else _ETHERNET_PAYLOAD
 
     @property
     def address(self) -> str:
-        """Where packets go, for people."""
+        """The address of the daemon, for messages."""
         return f"unix:{self.socket}" if self.socket else f"{self.protocol}://{self.host}:{self.port}"
 
 
@@ -151,4 +153,4 @@ _SETTINGS: Final = settings_of(StatsDSettings)
 _VARIABLES: Final[Mapping[str, str]] = {
     f"STATSD_{name.upper()}" if name in ("host", "port") else _PREFIX + name.upper(): name for name in _SETTINGS
 }
-"""The fields by their variables."""
+"""The fields, by environment variable."""

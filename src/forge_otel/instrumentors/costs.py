@@ -1,4 +1,4 @@
-"""Usage and costs: on spans as they are reported or seen, in metrics when the samples settle."""
+"""Usage and costs: on spans when they are reported or detected, in metrics when samples settle."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _fail(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 
 
 def _book(run: RunScope, item: Item, charges: Sequence[Charge]) -> None:
-    """What was spent on a sample is known: count it, and keep it for the sample's span."""
+    """Count the costs of a sample, and keep them for its span."""
     scope = item.context.get(SAMPLE)
     for charge in charges:
         if scope is not None:
@@ -150,12 +150,12 @@ def _spent(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 
 
 _GENAI = "opentelemetry.util.genai.invocation"
-"""What GenAI instrumentations are built on."""
+"""The module that GenAI instrumentations share."""
 
 TARGETS = (
     Target("forge.costs.usage", "UsageScope.record", _record),
     Target("forge.runner.run", "Run.spent", _spent),
-    # Not a span processor, which sees nothing below a span that is not sampled.
+    # Not a span processor, which receives no spans of unsampled traces.
     Target(_GENAI, "InferenceInvocation.stop", _stop),
     Target(_GENAI, "InferenceInvocation.fail", _fail),
     Target(_GENAI, "EmbeddingInvocation.stop", _stop),

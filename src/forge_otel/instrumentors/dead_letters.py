@@ -1,4 +1,4 @@
-"""Dead letters: enqueued, with the trace they belong to; replayed; dropped."""
+"""Dead letters: enqueued with their trace context, replayed, dropped."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 def _traced(entry: DeadLetter, carrier: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """The carrier with the current trace context, which is the failed sample's."""
+    """Return the carrier with the current trace context, which is the failed sample's."""
     with faults.protected("the carrier of a dead letter"):
         if is_instrumentation_enabled() and trace.get_current_span().get_span_context().is_valid:
             updated = dict(entry.carrier if carrier is None else carrier)

@@ -1,11 +1,11 @@
-"""The class of an error, in the words of the vocabulary."""
+"""Values of the attribute `error.type`."""
 
 from __future__ import annotations
 
 
 def error_type(error: BaseException) -> str:
-    """`rate_limit`, `timeout`, …, or the exception's qualified class name."""
-    # Telemetry must not import the library that it waits for; where an error is to be classified, it is there.
+    """Return the class of an error, such as `rate_limit` or `timeout`, or the exception's qualified class name."""
+    # Imported late: the telemetry must not import the library that it instruments.
     from forge import classify  # noqa: PLC0415
 
     return classify(error)

@@ -1,4 +1,4 @@
-"""Measurements: computed, or taken from what was computed before."""
+"""Measurements: computed, or read from the cache."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseExce
 
 
 def _no_result(error: BaseException | None) -> Result:
-    """The run ended first. It does not count such measurements, so they are seen in the trace alone."""
+    """Describe a measurement that the end of the run cut off. The run does not count it, so it has a span only."""
     return Result(attributes={a.ERROR_TYPE: error_type(error) if error is not None else None}, error=error)
 
 
@@ -127,7 +127,7 @@ def _failed(measurement: Measurement, result: MeasurementResult, sample_id: str 
 
 
 def _usual() -> Callable[[MeasurementResult], bool]:
-    from forge.execution.results import MeasurementOutcome  # noqa: PLC0415 - it is being patched, so it is imported
+    from forge.execution.results import MeasurementOutcome  # noqa: PLC0415 - `forge` is imported by now
 
     computed = MeasurementOutcome.COMPUTED
     return lambda result: result.outcome is computed
@@ -183,8 +183,8 @@ MEASUREMENT_BATCH = Operation(
 
 
 def fast_path(run: RunScope, measurement: Measurement) -> FastPath:
-    """The fast path of a measurement, which usually is computed."""
-    from forge.execution.results import (  # noqa: PLC0415 - there is a run, so it is imported
+    """Return the fast path of a measurement, whose usual outcome is `computed`."""
+    from forge.execution.results import (  # noqa: PLC0415 - `forge` is imported by now
         BatchMeasurementResult,
         MeasurementOutcome,
         MeasurementResult,

@@ -1,4 +1,4 @@
-"""Runs: their begin and end, and the source."""
+"""Runs: their start and end, and reading the source."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
 
 
 def _is_budget_stop(reason: BaseException | None) -> bool:
-    """Whether a run ended for a reason that is no error: it has spent what it might."""
-    from forge.errors import BudgetReached  # noqa: PLC0415 - there is a run, so it is imported
+    """Return True if a run ended because it reached its budget, which is not an error."""
+    from forge.errors import BudgetReached  # noqa: PLC0415 - `forge` is imported by now
 
     return isinstance(reason, BudgetReached)
 
@@ -100,10 +100,10 @@ RUN_OPERATION = Operation(
 
 
 def _open_run(telemetry: Telemetry, run: Run) -> None:
-    """Start the run's span and leave it current: this is called in the run's context, of which all others of the run
-    are copies.
+    """Start the run's span and leave it current. Called in the run's context, of which all contexts of the run are
+    copies.
     """
-    RUN.set(None)  # a run inside a stage of another one is a run of its own
+    RUN.set(None)  # a run inside a stage of another run is independent
     SAMPLE.set(None)
     telemetry.prepare()
     faults_before = telemetry.faults
@@ -115,12 +115,12 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     scope = RunScope(telemetry, call, identity, *clocks, faults_before)
     RUN.set(scope)
     CALL.set(None)
-    if call.context is not None:  # for good: all contexts of the run are copies of this one
+    if call.context is not None:  # never detached: all contexts of the run are copies of this one
         otel_context.attach(call.context)
     with faults.protected("the fast paths of a run"):
         scope.is_slow = slow_detection(telemetry.config.slow_threshold)
         _open_paths(scope, run.pipeline)
-    with faults.protected("the state of a run"):
+    with faults.protected("the observables of a run"):
         telemetry.observables.add_run(run)
     with faults.protected("the initial points"):
         telemetry.write_initial_points(initial_points(run, telemetry.config.components))
@@ -128,7 +128,7 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
 
 
 def _open_paths(scope: RunScope, pipeline: Pipeline) -> None:
-    """Compile what will be called for every sample, except where users want to hear of every call."""
+    """Compile the fast paths of a run, except for operations with hooks and with the setting `events="all"`."""
     config = scope.telemetry.config
     scope.steps = 1 + len(pipeline.stages) + len(pipeline.measurements)
     scope.telemetry.runs.add(scope)
@@ -147,7 +147,7 @@ def _open_paths(scope: RunScope, pipeline: Pipeline) -> None:
 
 
 def _wall_ns(run: Run) -> Callable[[], int]:
-    """Unix time in nanoseconds, by the run's clock."""
+    """Return the clock of a run's Unix time in nanoseconds."""
     now = run.clock.time
     return time.time_ns if now is time.time else lambda: round(now() * 1e9)
 
@@ -176,7 +176,7 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
             scope.ended = True
             with faults.protected("the fast paths of a run"):
                 scope.close()
-            with faults.protected("the state of a run"):
+            with faults.protected("the observables of a run"):
                 telemetry.observables.remove_run(self)
 
     return end
@@ -202,10 +202,10 @@ def _pull(original: Callable[..., Sample | None], layer: Layer) -> Callable[...,
         except BaseException as error:
             _failed_to_pull(run, began, error)
             raise
-        if sample is not None:  # else there was nothing more to read
+        if sample is not None:  # None: the source is exhausted
             try:
                 run.read.append(run.clock() - began)
-            except Exception as fault:  # noqa: BLE001 - the sample must go on without us
+            except Exception as fault:  # noqa: BLE001 - the sample must not be affected
                 faults.suppress(fault, "reading the source")
         return sample
 

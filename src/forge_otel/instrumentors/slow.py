@@ -1,4 +1,4 @@
-"""Which samples are slow."""
+"""Detection of slow samples."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 MIN_SAMPLES: Final = 100
-"""How many samples must have settled before one of them can be said to be slower than 99 % of them."""
+"""Number of settled samples from which on the 99th percentile is used."""
 
 _UPDATE_INTERVAL: Final = 64
-"""After how many more samples the percentile is computed again."""
+"""Number of samples between two updates of the percentile."""
 
 
 def slow_detection(threshold: float | Literal["auto"] | None) -> Callable[[float], bool] | None:
-    """A function that says whether a sample that took so many seconds is slow, to be asked once for each; None where
-    none is.
-    """
+    """Return `is_slow(duration)`, to be called once per sample, or None if detection is off."""
     if threshold is None:
         return None
     if threshold == "auto":
@@ -25,10 +23,10 @@ def slow_detection(threshold: float | Literal["auto"] | None) -> Callable[[float
 
 
 class _PercentileThreshold:
-    """Compares with the 99th percentile of those before."""
+    """Compares a duration with the 99th percentile of earlier ones."""
 
     def __init__(self) -> None:
-        from forge.support.percentiles import Sketch  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.support.percentiles import Sketch  # noqa: PLC0415 - `forge` is imported by now
 
         self._sketch = Sketch()
         self._threshold: float | None = None

@@ -1,4 +1,4 @@
-"""Stages: one sample or a batch, with all attempts."""
+"""Stages: executions for a sample or a batch, with all attempts."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 
 def current_sample(*_: Any) -> Sequence[SampleScope]:
-    """The sample that the current context belongs to, if any."""
+    """Return the scope of the current sample, if any."""
     scope = SAMPLE.get()
     return () if scope is None else (scope,)
 
 
 def samples_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[SampleScope]:
-    """The samples of a batch."""
+    """Return the scopes of a batch's samples."""
     return [scope for item in items if (scope := item.context.get(SAMPLE)) is not None]
 
 
 def own_sample(sample: Sample) -> Sample:
-    """A sample that a hook may change in place."""
+    """Return a copy of a sample that a hook may change in place."""
     own: Sample = dataclasses.replace(sample, measurements=copy.deepcopy(dict(sample.measurements)))
     return own
 
 
 def ids_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[str]:
-    """The ids of a batch."""
+    """Return the ids of a batch's samples."""
     return [item.sample.id for item in items]
 
 
@@ -100,7 +100,7 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
     stage, items = call.arguments[1:]
     if batch is None:
         return _no_verdict(call, len(items), error)
-    # The worst verdict stands for the batch; the first failure names the error.
+    # The worst verdict represents the batch; the first failure gives the error.
     worst = min(batch.verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.outcome.value), default=None)
     attributes = _verdict_attributes(worst) if worst is not None else {}
     executions = Counter((verdict.outcome.value, verdict.skip_reason) for verdict in batch.verdicts)
@@ -140,12 +140,12 @@ _WORST_FIRST: tuple[str, ...] = (
     ForgeStageOutcome.SUCCESS,
     ForgeStageOutcome.SKIP,
 )
-"""A batch is a skip only if all of it was skipped."""
+"""Outcomes in order of severity. The outcome of a batch is `skip` only if all its samples were skipped."""
 
 
 def _no_verdict(call: Call, samples: int, error: BaseException | None) -> Result:
-    """The run ended first: by what was raised here, or while this went on. The run counts such executions, and nothing
-    else about them.
+    """Describe an execution that the end of the run cut off, or that ended the run. The run counts such executions, but
+    not their failures.
     """
     attributes = {
         a.FORGE_STAGE_OUTCOME: ForgeStageOutcome.CANCELLED.value,
@@ -183,7 +183,7 @@ def _failed(stage: Stage, verdict: Verdict, attempts: int, sample_id: str | None
 
 
 def _retries(call: Call, attempts: int) -> list[MetricPoint]:
-    """The retries that were made: the last wait may have been cut short by the run's end."""
+    """Return the points of the retries that were made: the end of the run may have cut off the last wait."""
     points = []
     for attempt, kind, delay in call.notes[: attempts - 1]:
         points += [
@@ -194,14 +194,14 @@ def _retries(call: Call, attempts: int) -> list[MetricPoint]:
 
 
 def _cache_key(verdict: Verdict) -> Hashable:
-    # In a single attempt that was not cut short the stage was busy all the time.
+    # A stage is busy for the whole duration only in a single attempt that was not cut off.
     if verdict.attempts > 1 or verdict.outcome.value == ForgeStageOutcome.CANCELLED:
         return None
     return verdict.outcome, verdict.skip_reason, verdict.error_type
 
 
 def _usual() -> Callable[[Verdict], bool]:
-    from forge.execution.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
+    from forge.execution.results import StageOutcome  # noqa: PLC0415 - `forge` is imported by now
 
     success = StageOutcome.SUCCESS
     return lambda verdict: verdict.outcome is success and verdict.attempts == 1
@@ -255,8 +255,8 @@ STAGE_BATCH = Operation(
 
 
 def fast_path(run: RunScope, stage: Stage) -> FastPath:
-    """The fast path of a stage, which usually succeeds at the first attempt."""
-    from forge.execution.results import BatchVerdict, StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
+    """Return the fast path of a stage, whose usual verdict is success at the first attempt."""
+    from forge.execution.results import BatchVerdict, StageOutcome, Verdict  # noqa: PLC0415 - `forge` is imported by now
 
     start = {a.FORGE_STAGE_NAME: stage.name}
     usual = Verdict(outcome=StageOutcome.SUCCESS)
@@ -266,11 +266,11 @@ def fast_path(run: RunScope, stage: Stage) -> FastPath:
     return FastPath(run, STAGE_BATCH, start, (None, stage, [None]), batch)
 
 
-# Retries: an event at once, and counted with the verdict, as the run itself does.
+# Retries: an event each, and points with the verdict, when the run counts them.
 
 
 def _retry_start(_: StageExecutor, stage: Stage, sample: Sample | None, *__: Any) -> Attributes:
-    # Of a batch, only its own call says which pipeline it is.
+    # For a batch, only the call of its execution has the name of the pipeline.
     execution = CALL.get()
     return {
         a.FORGE_PIPELINE_NAME: execution.attributes.get(a.FORGE_PIPELINE_NAME) if execution is not None else None,
@@ -282,7 +282,7 @@ def _retry_start(_: StageExecutor, stage: Stage, sample: Sample | None, *__: Any
 def _retry_end(retry: Call, _: None, __: BaseException | None) -> Result:
     _, stage, _, error, attempt, delay = retry.arguments
     kind = error_type(error)
-    # What goes by a lane is no call of its own before it has ended.
+    # On the fast path there is no call before the end of the execution.
     execution = CALL.get() or SAMPLE.get()
     if execution is not None:
         execution.notes = (*execution.notes, (attempt, kind, delay))

@@ -1,4 +1,4 @@
-"""Storage: samples in a database, artifacts in folders and object stores."""
+"""Storage: samples in databases, artifacts in folders and object stores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _operation(kind: Kind, describe: Callable[[Call, Any], Result], **extra: Any) -> Operation:
-    """A storage operation; `describe` reads its result, `extra` are further fields of the description."""
+    """Return a storage operation; `describe` reads its result, `extra` are further fields of the operation."""
 
     def end(call: Call, result: Any, error: BaseException | None) -> Result:
         duration = MetricPoint(metrics.FORGE_STORAGE_OPERATION_DURATION, call.elapsed)
@@ -158,10 +158,10 @@ DOWNLOAD = _operation(Kind.DOWNLOAD, _downloaded)
 
 
 def fast_path(run: RunScope, store: SQLStorage) -> FastPath:
-    """The fast path of the writes that a run makes itself."""
-    from forge.storage import WriteOutcome, WriteResult  # noqa: PLC0415 - there is a run, so it is imported
+    """Return the fast path of a run's own writes."""
+    from forge.storage import WriteOutcome, WriteResult  # noqa: PLC0415 - `forge` is imported by now
 
-    # With each outcome once, so that there is a series for each of them.
+    # A result with each outcome once has a series for each of them.
     return FastPath(run, WRITE, WRITE.start(store), (store, ()), WriteResult(tuple(WriteOutcome), 0))
 
 

@@ -1,5 +1,5 @@
-"""How many different attributes metrics may have: what the vocabulary says, which is less than the SDK's limit, beyond
-which it takes the attributes away.
+"""Caps attribute values and series per instrument below the SDK's cardinality limit, beyond which the SDK drops all
+attributes; values beyond the cap become `_OTHER`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from ..semconv import attributes as a
 from ..semconv.definitions import Metric
 
 OTHER: Final = "_OTHER"
-"""Stands for every value beyond a limit."""
+"""The value that replaces every value beyond a limit."""
 
 MAX_SERIES: Final = 1900
-"""How many series an instrument gets, before those that are left are told apart by their enumerations alone."""
+"""Maximum number of series per instrument; series beyond it keep only their enumerated attributes."""
 
 MAX_VALUES: Final = {
     a.ERROR_TYPE: 30,
@@ -24,10 +24,10 @@ MAX_VALUES: Final = {
     a.FORGE_STAGE_NAME: 50,
     a.FORGE_MEASUREMENT_KEY: 50,
 }
-"""How many values of an attribute a process puts on metrics."""
+"""Maximum number of values per attribute on the metrics of a process."""
 
 _ERROR_CLASSES: Final = ("rate_limit", "server_error", "client_error", "network_error", "timeout", "cancelled")
-"""The values of `error.type` that the vocabulary names; they are among the 30 from the start."""
+"""The values of `error.type` that the registry defines; they always count towards the limit."""
 
 _ENUMERATED: Final = frozenset({
     a.FORGE_ARTIFACT_DEDUPLICATED,
@@ -44,14 +44,14 @@ _ENUMERATED: Final = frozenset({
     a.FORGE_TELEMETRY_SIGNAL,
     a.GEN_AI_TOKEN_TYPE,
 })  # fmt: skip
-"""Attributes with values that the vocabulary lists."""
+"""Attributes whose values the registry enumerates."""
 
 _logger = logging.getLogger("forge_otel")
 
 
 class Cardinality:
-    """What the metrics of a process have had so far. The first values and series are kept as they are; spans and events
-    have the real values always.
+    """The attribute values and series used by a process so far. The first ones are kept; spans and events always have
+    the original values.
     """
 
     def __init__(self) -> None:
@@ -59,11 +59,11 @@ class Cardinality:
         self._values[a.ERROR_TYPE].update(_ERROR_CLASSES)
         self._series: dict[str, set[tuple[Any, ...]]] = {}
         self._warned: set[str] = set()
-        # The garbage collector may run here, and with it code of the user's that is measured as well.
+        # Reentrant: the garbage collector may run user code here that is measured as well.
         self._lock = threading.RLock()
 
     def limit(self, metric: Metric, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """The attributes that a point of the metric gets: those allowed that have a value, within the limits."""
+        """Return the attributes for a point of the metric: the allowed ones that have a value, within the limits."""
         kept = {name: attributes[name] for name in metric.attributes if attributes.get(name) is not None}
         overflows = []
         with self._lock:
@@ -87,7 +87,7 @@ class Cardinality:
 
 
 def _admit(known: set[Any], value: Any, limit: int) -> bool:
-    """Whether it is among the first `most`; notes it where it is."""
+    """Add a value unless the limit is reached; return True if the value is known."""
     if value not in known:
         if len(known) >= limit:
             return False

@@ -1,4 +1,4 @@
-"""Contexts in which a span is current."""
+"""Contexts with a current span."""
 
 from __future__ import annotations
 
@@ -15,5 +15,8 @@ SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
 
 
 def with_span(span: Span, base: Context) -> Context:
-    """`trace.set_span_in_context`, which copies the context twice."""
+    """Return a copy of a context with the span as the current one.
+
+    Equivalent to `trace.set_span_in_context`, which copies the context twice.
+    """
     return Context({**base, SPAN_KEY: span})

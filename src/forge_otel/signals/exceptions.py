@@ -1,4 +1,4 @@
-"""Exceptions in words."""
+"""Text of exceptions: type, message and stack trace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..semconv import attributes as a
 
 
 def exception_attributes(error: BaseException) -> dict[str, str]:
-    """What an event says about an exception."""
+    """Return the attributes of an event for an exception."""
     name, text = qualified_name(type(error)), _text_of(error)
     return {
         a.EXCEPTION_TYPE: name,
@@ -21,7 +21,7 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
 
 
 def message(error: BaseException) -> str:
-    """What an exception says; where its `__str__` fails, much the same as Python prints instead."""
+    """Return the message of an exception, or a placeholder similar to Python's if its `__str__` fails."""
     text = _text_of(error)
     return text if text is not None else _placeholder(qualified_name(type(error)))
 
@@ -38,10 +38,10 @@ def _text_of(error: BaseException) -> str | None:
 
 
 def stacktrace(error: BaseException) -> str:
-    """The stack trace as Python prints it, but for the marks below the lines.
+    """Return the stack trace as Python prints it, without the position markers below the lines.
 
-    To place those it parses each line, which takes long, and which CPython before 3.13 cannot do on several threads at
-    once: a stage that parses Python would fail because of us.
+    To place the markers, Python parses each line. That is slow, and before CPython 3.13 not thread-safe: a stage that
+    parses Python code could fail because of it.
     """
     return _stacktrace(error, qualified_name(type(error)), _text_of(error))
 
@@ -65,7 +65,7 @@ def _stacktrace(error: BaseException, name: str, text: str | None) -> str:
 
 
 def _last_lines(error: BaseException, name: str, text: str | None) -> str:
-    """What stands below the frames: with most exceptions a single line, which Python takes long to find."""
+    """Return the lines below the frames: for most exceptions a single line, which Python formats slowly."""
     if text is None or isinstance(error, _WITH_HINTS) or hasattr(error, "__notes__"):
         return "".join(traceback.format_exception_only(error))
     kind = type(error)
@@ -75,13 +75,12 @@ def _last_lines(error: BaseException, name: str, text: str | None) -> str:
 
 
 _WITH_HINTS: Final = (SyntaxError, ImportError, NameError, AttributeError)
-"""With these Python prints where the mistake is, or what may have been meant."""
+"""Exceptions for which Python prints the position of the error or a suggestion."""
 
 _MAX_FRAMES: Final = 256
 _formatted: dict[tuple[int, ...], tuple[str, Sequence[CodeType]]] = {}
-"""Frames in words, by the identity of the code and the place in it. In an outage the same line fails again and again,
-and what stands in it has to be looked up but once. (Code is kept, or something else might get its identity; its hash
-takes longer than all of this.)"""
+"""Formatted frames, by the ids and offsets of their code. During an outage the same line fails repeatedly, so its text
+is looked up once. (The code objects are kept, so that their ids are not reused; hashing them would take longer.)"""
 
 
 def _frames(raised: TracebackType) -> str:
@@ -102,5 +101,5 @@ def _frames(raised: TracebackType) -> str:
 
 
 def qualified_name(kind: type) -> str:
-    """`json.decoder.JSONDecodeError`; built-in classes stand without their module."""
+    """Return the qualified name of a class, such as `json.decoder.JSONDecodeError`; built-in classes have no module."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,4 +1,4 @@
-"""The rules that a registry keeps, beyond the structure of its files. `findings.RULES` says what each one asks."""
+"""Rules for registries beyond the structure of their files, as described in `findings.RULES`."""
 
 from __future__ import annotations
 

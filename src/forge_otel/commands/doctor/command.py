@@ -14,7 +14,7 @@ from .diagnostic import Diagnostic
 
 
 def doctor(options: Namespace) -> int:
-    """Say everything as soon as it is known; returns the exit code: 1 where some telemetry does not arrive."""
+    """Print each diagnostic as soon as it is known; return the exit code: 1 if some telemetry is lost."""
     diagnostics = []
     for diagnostic in diagnose(sending=options.send):
         diagnostics.append(diagnostic)
@@ -26,7 +26,7 @@ def doctor(options: Namespace) -> int:
 
 
 def _text(diagnostic: Diagnostic) -> str:
-    """One line, folded where a person reads it, without control characters."""
+    """Return a diagnostic as one line without control characters, wrapped for a terminal."""
     head = f"{diagnostic.level:7}  {diagnostic.subject:8}  "
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     message = "".join(character if character.isprintable() else " " for character in diagnostic.message)

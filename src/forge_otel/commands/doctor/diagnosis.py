@@ -1,7 +1,7 @@
-"""Looking at everything that a pipeline's telemetry depends on in this environment.
+"""Diagnosis of everything that a pipeline's telemetry depends on in this environment.
 
-What `opentelemetry-instrument` does at the start of a process is done here as well, and then looked at. So nothing is
-computed a second time from variables and files, and whatever OpenTelemetry complains about is logged_problems.
+Initializes the process like `opentelemetry-instrument`, and inspects the result. So environment variables and files are
+not evaluated a second time, and OpenTelemetry's own warnings are reported.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _EXPECTED_WARNINGS: Final = (
     "Attempting to instrument while already instrumented",
     "OTEL_CONFIG_FILE is set; ignoring configurator kwargs",
 )
-"""What OpenTelemetry itself logs whenever there is a declarative configuration file."""
+"""Warnings that OpenTelemetry logs for every declarative configuration file."""
 
 
 def diagnose(*, sending: bool) -> Iterator[Diagnostic]:
-    """Everything that there is to say; `sending` runs a small pipeline and sends its telemetry.
+    """Yield all diagnostics; `sending` runs a small pipeline and sends its telemetry.
 
-    A process that `opentelemetry-instrument` has started is looked at as it is.
+    A process that `opentelemetry-instrument` has started is inspected as it is.
     """
     logged_problems: list[Diagnostic] = []
     instrumentor = ForgeInstrumentor()
     with logged("start", logged_problems):
-        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nobody has configured anything
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nothing is configured yet
             initialize()
         import_failure = _import_forge(instrumentor.config)
         exports = signal_exports()
@@ -60,7 +60,7 @@ def diagnose(*, sending: bool) -> Iterator[Diagnostic]:
     yield from sdk
     yield from map(check_export, exports)
     if sending and all(diagnostic.level != "error" for diagnostic in (instrumented, *sdk)):
-        from .sending import send  # noqa: PLC0415 - it needs `forge`, which has been found whole
+        from .sending import send  # noqa: PLC0415 - needs `forge`, whose imports were checked above
 
         yield from send(exports)
 
@@ -76,7 +76,7 @@ def _versions() -> Diagnostic:
 
 
 def _conflicting_distributions() -> Iterator[Diagnostic]:
-    """Another distribution that brings a package `forge` has written over ours, or the other way round."""
+    """Yield an error for other distributions with a package `forge`: the last one installed overwrites files."""
     for name in metadata.packages_distributions().get("forge", ()):
         if name != _DISTRIBUTION:
             remedy = f"pip uninstall {name}, then pip install --force-reinstall --no-deps {_DISTRIBUTION}"
@@ -84,16 +84,16 @@ def _conflicting_distributions() -> Iterator[Diagnostic]:
 
 
 def _targets(config: ForgeConfig) -> Sequence[Target]:
-    """The functions of Forge that are to be instrumented; other libraries need not be there."""
+    """Return the functions of Forge to instrument; other libraries are optional."""
     return [target for target in targets(config.components) if target.module.startswith("forge.")]
 
 
 def _import_forge(config: ForgeConfig | None) -> Diagnostic | None:
-    """Import everything that is instrumented, until something cannot be imported."""
+    """Import all instrumented modules; return an error for the first that cannot be imported."""
     for module in sorted({target.module for target in _targets(config or ForgeConfig())}):
         try:
             import_module(module)
-        except Exception as fault:  # noqa: BLE001 - that is what is looked for
+        except Exception as fault:  # noqa: BLE001 - reported
             return Diagnostic("error", "forge", f"importing {module} failed: {type(fault).__name__}: {fault}")
     return None
 
@@ -104,7 +104,7 @@ def _instrumented(instrumentor: ForgeInstrumentor) -> Diagnostic:
         wanted, patched = _targets(config), instrumentor.patched
         missing = sorted({target.module for target in wanted if target not in patched})
         if missing:
-            return Diagnostic("error", "forge", f"not instrumented, since it is another version: {', '.join(missing)}")
+            return Diagnostic("error", "forge", f"not instrumented, because of its version: {', '.join(missing)}")
         return Diagnostic("ok", "forge", f"all {len(wanted)} functions are instrumented")
     disabled = [name.strip() for name in os.environ.get(_DISABLED, "").split(",")]
     if "forge" in disabled or "*" in disabled:
@@ -128,7 +128,7 @@ def _settings(config: ForgeConfig) -> Diagnostic:
 
 
 def _sdk(exports: Sequence[SignalExport]) -> Iterator[Diagnostic]:
-    """What the SDK does with spans, and how fast, where it does anything."""
+    """Yield diagnostics of the SDK: its configuration, its sampler, and the fast paths into it."""
     if not any(signal.configured for signal in exports):
         remedy = "`pip install 'forge-otel[auto]'` brings opentelemetry-distro, which does that from variables"
         known = metadata.entry_points(group=_CONFIGURATORS)
@@ -141,14 +141,12 @@ def _sdk(exports: Sequence[SignalExport]) -> Iterator[Diagnostic]:
 
 
 def _fast_paths() -> Iterator[Diagnostic]:
-    """Where this SDK is used in public only, which takes longer."""
+    """Yield the SDK fast paths that are not used."""
     if switched_off():
-        yield Diagnostic("ok", "speed", f"{SWITCH}=off: only what the SDK has in public is used")
+        yield Diagnostic("ok", "speed", f"{SWITCH}=off: only the SDK's public API is used")
         return
     fast_paths = {"durations": histograms.works(), "spans": spans.light_spans(), "events": log_records.whole()}
     unsupported = [signal for signal, known in fast_paths.items() if not known]
     if unsupported:
-        message = (
-            f"only what this SDK has in public is used for {' and '.join(unsupported)}: it is not one that we know"
-        )
+        message = f"no fast path for {' and '.join(unsupported)}: this SDK is not supported, so its public API is used"
         yield Diagnostic("ok", "speed", message)

@@ -1,4 +1,4 @@
-"""What the doctor says, and what was logged while it looked."""
+"""Diagnostics, including those made of log records."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Final, Literal
 Level = Literal["ok", "warning", "error"]
 
 _LOGGERS: Final = ("opentelemetry", "forge_otel")
-"""The loggers of those who know what is wrong."""
+"""The loggers whose warnings are reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     level: Level
-    """`warning`: telemetry is not quite what one would expect; `error`: some of it does not arrive."""
+    """`warning`: telemetry may differ from expectations; `error`: some telemetry is lost."""
     subject: str
     message: str
-    """What is so, and what to do about it."""
+    """The state, and the remedy if there is a problem."""
 
 
 @contextmanager
 def logged(subject: str, diagnostics: list[Diagnostic]) -> Iterator[None]:
-    """Add what OpenTelemetry and we log within the block, from warnings on, in place of its being printed."""
+    """Add warnings and errors that OpenTelemetry and forge-otel log within the block, instead of printing them."""
     handler = _WarningHandler(subject, diagnostics)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.propagate for logger in loggers]
@@ -53,7 +53,7 @@ class _WarningHandler(logging.Handler):
         message = record.getMessage()
         fault = record.exc_info[1] if record.exc_info else None
         if fault is not None:
-            if any(fault is known for known in self._faults):  # who raised it has said what it means
+            if any(fault is known for known in self._faults):  # logged again by a caller
                 return
             self._faults.append(fault)
             message = f"{message}: {type(fault).__name__}: {fault}"

@@ -1,4 +1,4 @@
-"""Where spans, metrics and log records go: the global providers, and what they send by."""
+"""Destinations of spans, metrics and log records: the global providers with their processors and readers."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from .diagnostic import Diagnostic
 
 @dataclass(frozen=True, slots=True)
 class SignalExport:
-    """One of the three."""
+    """The export of traces, metrics or logs."""
 
     name: str
-    """As in `OTEL_…_EXPORTER`."""
+    """The signal's name in `OTEL_…_EXPORTER`."""
     records: str
     provider: Any
-    """The global one, as it is now."""
+    """The current global provider."""
 
     @property
     def configured(self) -> bool:
-        """Whether the provider is not the one that does nothing."""
+        """True unless the provider is the API's no-op."""
         return self.by_sdk or not type(self.provider).__module__.startswith("opentelemetry.")
 
     @property
     def by_sdk(self) -> bool:
-        """Whether the provider is the SDK's."""
+        """True if the provider is the SDK's."""
         return is_sdk(type(self.provider))
 
     @property
     def sent_by(self) -> Sequence[Any] | None:
-        """The processors or readers of the SDK's provider; None where they are not found."""
+        """The processors or readers of the SDK's provider; None if they cannot be found."""
         return readers_of(self.provider) if self.name == "metrics" else processors_of(self.provider)
 
 
 def signal_exports() -> Sequence[SignalExport]:
-    """All three, with their providers."""
+    """Return the exports of all signals."""
     return (
         SignalExport("traces", "spans", trace.get_tracer_provider()),
         SignalExport("metrics", "metrics", metrics.get_meter_provider()),
@@ -50,26 +50,26 @@ def signal_exports() -> Sequence[SignalExport]:
 
 
 def check_export(export: SignalExport) -> Diagnostic:
-    """Where the signal goes.
+    """Return the destination of a signal.
 
-    The SDK does not say publicly what a provider sends by: where this does not find it, that is said.
+    The SDK has no public API for a provider's processors and readers, so they may be unknown.
     """
     if not export.configured:
-        return Diagnostic("warning", export.name, f"no SDK is configured for it, so there are no {export.records}")
+        return Diagnostic("warning", export.name, f"no SDK is configured, so there are no {export.records}")
     if not export.by_sdk:
         kind = type(export.provider)
         return Diagnostic("ok", export.name, f"the provider is {kind.__module__}.{kind.__qualname__}")
     sent_by = export.sent_by
     if sent_by is None:
-        return Diagnostic("ok", export.name, "an SDK is configured; what it sends by cannot be seen")
+        return Diagnostic("ok", export.name, "an SDK is configured; its exporters cannot be determined")
     if not sent_by:
         remedy = f"set OTEL_{export.name.upper()}_EXPORTER"
-        return Diagnostic("warning", export.name, f"no exporter, so {export.records} go nowhere: {remedy}")
+        return Diagnostic("warning", export.name, f"no exporter, so {export.records} are dropped: {remedy}")
     return Diagnostic("ok", export.name, ", ".join(map(_described, sent_by)))
 
 
 def _described(processor: Any) -> str:
-    """A processor or a reader by its exporter, where it has one."""
+    """Return the name and the endpoint of the exporter of a processor or reader, or its own name without one."""
     sender = exporter_of(processor) or processor
     name, endpoint = type(sender).__qualname__, endpoint_of(sender)
     if endpoint is None:

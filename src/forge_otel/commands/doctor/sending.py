@@ -1,4 +1,4 @@
-"""Sending a run's telemetry to where it goes, to see whether it arrives."""
+"""Sending the telemetry of a test run to the configured destinations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .diagnostic import Diagnostic, logged
 from .exports import SignalExport
 
 PIPELINE: Final = "forge-otel-doctor"
-"""The name of the pipeline that is run."""
+"""The name of the test pipeline."""
 
 SEND_TIMEOUT: Final = 40.0
-"""Seconds that sending may take; the SDK itself gives up after 30."""
+"""Maximum time in seconds for sending; the SDK gives up after 30."""
 
 
 def send(exports: Sequence[SignalExport]) -> list[Diagnostic]:
-    """Run a pipeline of one stage and two samples, and shut the SDK's providers down, which sends everything; what is
-    wrong is what the exporters log.
+    """Run a pipeline of one stage and two samples, and shut down the SDK's providers, which flushes them; return the
+    problems that the exporters log.
     """
     sent = [export for export in exports if export.by_sdk and (export.sent_by is None or export.sent_by)]
     problems: list[Diagnostic] = []
@@ -36,7 +36,7 @@ def send(exports: Sequence[SignalExport]) -> list[Diagnostic]:
         for thread in threads
         if thread.is_alive()
     ]
-    if problems:  # before an error come the warnings of each attempt
+    if problems:  # errors are preceded by warnings of each attempt
         return [diagnostic for diagnostic in problems if diagnostic.level == "error"] or problems
     if not sent:
         return []
