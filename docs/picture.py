@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from forge_otel.commands.demo.summary import show
+from forge_otel.commands.demo.run_report import show
 
 
 def main() -> None:

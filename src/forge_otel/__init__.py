@@ -1,4 +1,4 @@
-"""Telemetry for data pipelines: spans, metrics and log events, patched on from outside."""
+"""OpenTelemetry instrumentation of Forge pipelines: spans, metrics and log events, without changes to their code."""
 
 from ._version import __version__
 from .config.config import ForgeConfig

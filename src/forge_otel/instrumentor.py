@@ -1,4 +1,4 @@
-"""Switching the telemetry on and off."""
+"""The instrumentor: turns the telemetry on and off."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from .signals.telemetry import Telemetry
 
 
 class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """Instruments the pipelines of this process; there is one in a process.
+    """Instruments the pipelines of this process. There is one instance per process.
 
     `instrument()` takes `tracer_provider=`, `meter_provider=` and `logger_provider=`, by default the global ones,
-    `config=`, by default what the `FORGE_OTEL_*` variables say, and each field of `ForgeConfig` as a keyword, which
-    counts for more. It may be called before or after `forge` is imported.
+    `config=`, by default the one of the `FORGE_OTEL_*` environment variables, and each field of `ForgeConfig` as a
+    keyword, which overrides `config`. It may be called before or after `forge` is imported.
 
-    `uninstrument()` puts everything back as it was.
+    `uninstrument()` restores every instrumented class.
     """
 
     configuration = FileEntries
-    """What OpenTelemetry's declarative configuration reads our entries with."""
+    """The dataclass that OpenTelemetry's declarative configuration makes of the `forge` entries."""
 
     _config: ForgeConfig | None = None
     _telemetry: Telemetry | None = None
@@ -40,16 +40,16 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
 
     @property
     def config(self) -> ForgeConfig | None:
-        """What is recorded, and how; in a forked process the parent's. None where nothing was instrumented."""
+        """The settings in effect, in a forked process the parent's; None if nothing was instrumented."""
         return self._config
 
     @property
     def patched(self) -> Sequence[Target]:
-        """The functions that are instrumented; those of modules that are not imported yet are not."""
+        """The instrumented functions, without those of modules that are not imported yet."""
         return self._patches.placed if self._patches is not None else ()
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """None: a name that pip does not know would switch us off without a word."""
+        """Return no dependencies: a distribution that is not installed would disable the instrumentation silently."""
         return ()
 
     def _instrument(
@@ -85,7 +85,7 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             self._uninstrument()
             if not isinstance(fault, Exception):
                 raise
-            # Raised, it would take down the instrumentors of other libraries as well.
+            # An exception would stop the instrumentors of other libraries as well.
             faults.suppress(fault, "instrumenting")
 
     def _uninstrument(self, **_: Any) -> None:
@@ -96,7 +96,7 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._config = self._patches = self._telemetry = None
 
     def _forget(self) -> None:
-        """In a forked process: let go of what is the parent's. The layers are inert already."""
+        """Release the parent's telemetry in a forked process, where all layers are inert already."""
         if self._telemetry is not None:
             self._telemetry.forget()
         self._patches = self._telemetry = None
@@ -112,15 +112,15 @@ def instrument_worker(
     config: ForgeConfig | None = None,
     **settings: Any,
 ) -> None:
-    """Instrument a worker process, forked or spawned; to be called in it.
+    """Instrument a worker process, forked or spawned; to be called in the worker.
 
-    A forked process inherits the providers of its parent with everything in them, the values and the locks: it needs
-    fresh ones. Until this is called, nothing is recorded there. The configuration is by default the parent's in a
-    forked process, and that of the environment in a spawned one.
+    A forked process inherits its parent's providers with their values and locks, so it needs new ones. Nothing is
+    recorded there until this is called. The default configuration is the parent's in a forked process, and the one of
+    the environment in a spawned process.
 
-    `carrier` is the parent's trace context, as `opentelemetry.propagate.inject` writes it: what happens here then
-    belongs to the parent's trace. Where the process is instrumented already, by `opentelemetry-instrument` for example,
-    nothing but the carrier is used.
+    `carrier` is the parent's trace context, as written by `opentelemetry.propagate.inject`; spans of the worker then
+    belong to the parent's trace. If the process is instrumented already, for example by `opentelemetry-instrument`,
+    only the carrier is used.
     """
     instrumentor = ForgeInstrumentor()
     if carrier:

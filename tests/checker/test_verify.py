@@ -13,8 +13,8 @@ import pytest
 
 from forge_otel.checker.load import load
 from forge_otel.checker.model import Registry
-from forge_otel.checker.otlp_json import LIMIT
-from forge_otel.checker.report import RULES, Element, Report
+from forge_otel.checker.otlp_json import MAX_REQUEST_SIZE
+from forge_otel.checker.verification import VERIFICATION_RULES, Element, VerificationReport
 from forge_otel.checker.verify import verify
 
 SCHEMA = "https://shop.example/telemetry/2.3.0"
@@ -69,7 +69,7 @@ def written(path: Path, *requests: Any) -> Path:
     return path
 
 
-def report(shop: Registry, folder: Path, *requests: Any) -> Report:
+def report(shop: Registry, folder: Path, *requests: Any) -> VerificationReport:
     return verify(shop, [written(folder / "x.jsonl", *requests)])
 
 
@@ -183,13 +183,13 @@ BAD: Mapping[str, tuple[dict[str, Any], str]] = {
             "Metrics",
             metric(sum={"isMonotonic": True, **points([CARD, attribute("shop.order.id", stringValue="o")])}),
         ),
-        "metric/attribute: metric shop.orders, shop.order.id: must not stand on metrics: 'o' (string)",
+        "metric/attribute: metric shop.orders, shop.order.id: is not allowed on metrics: 'o' (string)",
     ),
     "id on a metric of somebody else": (
         request(
             "Metrics", metric("http.requests", gauge=points([attribute("shop.order.id", stringValue="o")])), **FOREIGN
         ),
-        "metric/attribute: metric http.requests, shop.order.id: must not stand on metrics: 'o' (string)",
+        "metric/attribute: metric http.requests, shop.order.id: is not allowed on metrics: 'o' (string)",
     ),
     "attribute that the metric does not list": (
         request("Metrics", metric("shop.queue.depth", gauge=points([attribute("shop.region", intValue=49)]))),
@@ -356,7 +356,7 @@ def test_the_rest_of_a_request_is_verified_where_a_record_is_malformed(shop: Reg
 
 def test_every_rule_is_tested() -> None:
     shown = {finding.partition(":")[0] for _, finding in BAD.values()}
-    assert shown | {"file/unreadable"} == RULES.keys()
+    assert shown | {"file/unreadable"} == VERIFICATION_RULES.keys()
 
 
 def test_the_same_fault_in_many_spans_is_one_finding(shop: Registry, tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_the_same_fault_in_many_spans_is_one_finding(shop: Registry, tmp_path: P
 def test_different_findings_are_bounded(shop: Registry, tmp_path: Path) -> None:
     found = report(shop, tmp_path, *(request("Metrics", metric(f"shop.m{number}")) for number in range(1003)))
     assert (len(found.findings), found.omitted) == (1000, 3)
-    assert found.text().splitlines()[-2] == "And 3 more that say something else."
+    assert found.text().splitlines()[-2] == "3 more findings were omitted."
 
 
 def test_what_a_terminal_would_obey_and_what_is_long_is_not_shown(shop: Registry, tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_gzip(shop: Registry, tmp_path: Path) -> None:
 def test_a_line_that_is_too_long_is_skipped(shop: Registry, tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     with file.open("wb") as output:
-        output.truncate(2 * LIMIT + 7)
+        output.truncate(2 * MAX_REQUEST_SIZE + 7)
         output.seek(0, 2)
         output.write(b"\n" + json.dumps(GOOD["span"]).encode())
     found = verify(shop, [file])
@@ -448,16 +448,16 @@ def test_memory_stays_flat(shop: Registry, tmp_path: Path) -> None:
 
 def test_what_was_seen(shop: Registry, tmp_path: Path) -> None:
     found = report(shop, tmp_path, *GOOD.values())
-    unseen = [str(element) for element in found.unseen(shop)]
+    unseen = [str(element) for element in found.unobserved(shop)]
     assert unseen == [
         "attribute shop.payment.method: invoice",
         "attribute shop.region",
     ]
-    assert Element("span", "shop.checkout", "shop.label") in found.seen
+    assert Element("span", "shop.checkout", "shop.label") in found.observed
     assert found.records == {"spans": 4, "points": 6, "events": 2, "others": 3}
     assert found.text() == (
-        "No findings in 4 spans, 6 points, 2 events; 3 others were left alone. "
-        "Seen: 8 attributes, 2 spans, 4 metrics, 1 events."
+        "No findings in 4 spans, 6 points, 2 events; 3 others were skipped. "
+        "Observed: 8 attributes, 2 spans, 4 metrics, 1 events."
     )
 
 

@@ -55,13 +55,13 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
         (["--input", "missing"], "--input missing: there is no such folder"),
         (["--input", "file.py"], "--input file.py: not a folder"),
         (["--input", "empty"], "--input empty: no .py files below it; choose a folder with Python code"),
-        (["--out", "file.py"], "--out file.py: cannot make this folder: File exists"),
-        (["--out", "file.py/below"], "--out file.py/below: cannot make this folder: Not a directory"),
+        (["--out", "file.py"], "--out file.py: cannot create this folder: File exists"),
+        (["--out", "file.py/below"], "--out file.py/below: cannot create this folder: Not a directory"),
         (["--storage", "corpus.db"], "--storage: SQLStorage('corpus.db'): not a database URL; write sqlite:///"),
         (["--storage", "mysql://here/db"], "--storage: SQLStorage: 'mysql' is no database it knows"),
         (["--storage", "sqlite:///missing/corpus.db"], "--storage: "),
         (["--storage", "postgresql://127.0.0.1:1/db"], "--storage: "),
-        (["--otlp", "localhost"], "--otlp localhost: not an endpoint; write http://host:4317 (gRPC) or"),
+        (["--otlp", "localhost"], "--otlp localhost: not an endpoint; use http://host:4317 (gRPC) or"),
         (["--otlp", "ftp://host"], "--otlp ftp://host: not an endpoint"),
         (["--otlp", "http://host:port"], "--otlp http://host:port: not an endpoint"),
         (["--limit", "0"], "argument --limit: '0' is not a whole number of at least 1"),
@@ -185,7 +185,7 @@ def test_prometheus_is_served_until_the_metrics_were_fetched(folder: Path, tmp_p
     assert process.stderr is not None
     line = process.stderr.readline()
     assert line.startswith("serving http://127.0.0.1:")
-    assert line.endswith("until fetched once, or 120 s have passed\n")
+    assert line.endswith("until scraped once, or 120 s have passed\n")
     with urllib.request.urlopen(line.split()[1]) as answer:
         text = answer.read().decode()
     output, _ = process.communicate()

@@ -32,7 +32,7 @@ from rich.console import Console
 from forge import BatchRunner, Pipeline, Prices, RunOutcome, RunResult, Sample, Skip, stage, usage
 from forge.runner.result import Ledger, StageSummary, StorageSummary
 from forge_otel.commands.demo import examples, numbers
-from forge_otel.commands.demo.summary import show
+from forge_otel.commands.demo.run_report import show
 from forge_otel.commands.demo.verdict import judge
 from tests.examples.test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service
 from tests.support import vocabulary
@@ -466,7 +466,9 @@ def test_people_read_what_failed_when_the_run_was_stopped(first: Finished) -> No
     ledger = {**first.document["ledger"], "failed": 2}
     text = io.StringIO()
     show({**first.document, "outcome": "cancelled", "ledger": ledger}, Console(file=text, width=80))
-    assert "failed: in flight when the run was stopped; the next start does them again" in text.getvalue().splitlines()
+    assert (
+        "failed: in flight when the run was stopped; the next run processes them again" in text.getvalue().splitlines()
+    )
 
 
 @pytest.mark.slow
@@ -554,7 +556,7 @@ def test_the_example_knows_nothing_of_telemetry() -> None:
 
 
 def test_a_limit_takes_files_from_the_whole_folder(folder: Path) -> None:
-    corpus = examples.load("code_corpus")
+    corpus = examples.load_example("code_corpus")
     everything = corpus.python_files(folder)
     assert everything == sorted(folder.rglob("*.py"))
     assert corpus.python_files(folder, 3) == [everything[index * len(everything) // 3] for index in range(3)]
@@ -605,14 +607,14 @@ def test_the_stage_after_the_last_one_that_was_held_up_limits_the_run() -> None:
     )
     verdict = judge(result, pipeline_of("a", "b", "c", "d"), cpu=2.0)
     assert (verdict.limit, verdict.stage, verdict.utilization, verdict.cores) == ("stage", "c", 0.92, 0.2)
-    assert verdict.text == "c limits the run: its 2 slots were used to 92%, with 3 retries."
+    assert verdict.text == "c limits the run: its 2 slots were 92% utilized, with 3 retries."
     assert verdict.advice == "It mostly waits: raise its concurrency (now 2)."
 
 
 def test_more_slots_are_no_advice_for_a_process_that_computes_all_the_time() -> None:
     result = finished_run({"name": "a", "utilization": 0.7, "concurrency": 1})
     verdict = judge(result, pipeline_of("a"), cpu=9.5)
-    assert verdict.text == "a limits the run: its one slot was used to 70%."
+    assert verdict.text == "a limits the run: its one slot was 70% utilized."
     assert verdict.advice.startswith("The process kept 0.9 cores busy, and Python computes on one")
 
 
@@ -625,14 +627,14 @@ def test_the_source_limits_a_run_whose_stages_had_time() -> None:
     result = finished_run({"name": "a", "utilization": 0.2}, {"name": "b", "utilization": 0.49})
     verdict = judge(result, pipeline_of("a", "b"), cpu=1.0)
     assert verdict.limit == "source"
-    assert verdict.text == "No stage limits the run: the busiest, b, was used to 49%."
+    assert verdict.text == "No stage limits the run: the busiest, b, was 49% utilized."
 
 
 def test_a_run_that_found_most_of_it_done_says_nothing() -> None:
     result = finished_run({"name": "a", "utilization": 0.9}, unchanged=101)
     verdict = judge(result, pipeline_of("a"), cpu=1.0)
     assert verdict.limit == "none"
-    assert verdict.text == "Nothing to judge: 101 of 201 samples were finished by an earlier run."
+    assert verdict.text == "No verdict: 101 of 201 samples were finished by an earlier run."
 
 
 @pytest.mark.parametrize(
@@ -694,8 +696,8 @@ def test_people_read_what_it_cost(first: Finished) -> None:
     assert ["openai", "gpt-4o-mini", "3", "3000", "150", "0", "0.0009"] in lines
     assert ["ocr-service", "2", "0", "0", "2", "0"] in lines
     said = text.getvalue().splitlines()
-    assert "0.0009 USD spent, 33% wasted, 0.00045 a ready sample, 1.50 saved by the cache" in said
-    assert "2 of 5 calls have no price, and are not in the amount" in said
+    assert "0.0009 USD spent, 33% wasted, 0.00045 per ready sample, 1.50 saved by the cache" in said
+    assert "2 of 5 calls have no price, and are not included in the amount" in said
     assert max(map(len, said)) <= 80
 
 
@@ -748,5 +750,5 @@ def test_a_pipeline_that_costs_nothing_has_no_budget(folder: Path, tmp_path: Pat
     process = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (process.returncode, process.stderr) == (
         2,
-        "forge-otel demo: --max-cost: nothing that the pipeline corpus calls costs money; use --pipeline labels\n",
+        "forge-otel demo: --max-cost: the pipeline corpus has no costs; use --pipeline labels\n",
     )

@@ -21,8 +21,8 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
-from forge_otel.commands.doctor.finding import Finding
-from forge_otel.commands.doctor.sampler import examine
+from forge_otel.commands.doctor.diagnostic import Diagnostic
+from forge_otel.commands.doctor.sampler import check_sampler
 from tests.forge_otel.test_auto_instrumentation import another_version_of_forge, found_first
 from tests.stack.services import records
 from tests.support.needs import need_installed
@@ -30,10 +30,10 @@ from tests.support.otlp_files import configuration
 from tests.support.ports import free_port
 
 INSIDE = "spans of other libraries in a stage are recorded"
-OF_RUNS = "of runs are traced, the others not at all"
-FOLLOWS = f"{INSIDE} where the sample is traced"
-STRAYS = f"{INSIDE} for samples that are not traced as well, below spans that do not exist"
-BY_TRACE = f"{INSIDE} by the trace's id, so for all samples of a run or for none"
+OF_RUNS = "of runs are traced, the others have no spans"
+FOLLOWS = f"{INSIDE} if the sample is traced"
+STRAYS = f"{INSIDE} for untraced samples as well, as children of spans that do not exist"
+BY_TRACE = f"{INSIDE} by trace id, so for all samples of a run or for none"
 REMEDY = "parentbased_always_on and parentbased_traceidratio follow the sample"
 
 
@@ -71,13 +71,13 @@ PARENT_BASED = "(ParentBased{root:AlwaysOnSampler, …)"
             "ok",
             f"about 0.2 % {OF_RUNS}; {FOLLOWS} (ParentBased{{root:TraceIdRatioBased{{0.002}}, …)",
         ),
-        (ALWAYS_OFF, "warning", "of 10,000 runs none would be traced (AlwaysOffSampler)"),
+        (ALWAYS_OFF, "warning", "none of 10,000 runs would be traced (AlwaysOffSampler)"),
         (Broken(), "error", "Broken raised RuntimeError: no connection"),
     ],
     ids=["parent", "parent ratio", "always on", "ratio", "small ratio", "always off", "broken"],
 )
 def test_samplers(sampler: Sampler, level: Any, message: str) -> None:
-    assert examine(sampler) == Finding(level, "sampler", message)
+    assert check_sampler(sampler) == Diagnostic(level, "sampler", message)
 
 
 # Environments.
@@ -124,9 +124,9 @@ SIGNALS = [
     ("ok", "logs", "OTLPLogExporter to http://…@127.0.0.1:1/v1/logs"),
 ]
 NO_SIGNALS = [
-    ("warning", "traces", "no SDK is configured for it, so there are no spans"),
-    ("warning", "metrics", "no SDK is configured for it, so there are no metrics"),
-    ("warning", "logs", "no SDK is configured for it, so there are no events"),
+    ("warning", "traces", "no SDK is configured, so there are no spans"),
+    ("warning", "metrics", "no SDK is configured, so there are no metrics"),
+    ("warning", "logs", "no SDK is configured, so there are no events"),
 ]
 
 
@@ -167,9 +167,9 @@ class TestEnvironments:
 
         assert code == 0
         assert findings[-3:] == [
-            ("warning", "traces", "no exporter, so spans go nowhere: set OTEL_TRACES_EXPORTER"),
-            ("warning", "metrics", "no exporter, so metrics go nowhere: set OTEL_METRICS_EXPORTER"),
-            ("warning", "logs", "no exporter, so events go nowhere: set OTEL_LOGS_EXPORTER"),
+            ("warning", "traces", "no exporter, so spans are dropped: set OTEL_TRACES_EXPORTER"),
+            ("warning", "metrics", "no exporter, so metrics are dropped: set OTEL_METRICS_EXPORTER"),
+            ("warning", "logs", "no exporter, so events are dropped: set OTEL_LOGS_EXPORTER"),
         ]
 
     def test_an_instrumentation_that_is_disabled(self) -> None:
@@ -189,7 +189,7 @@ class TestEnvironments:
 
     def test_the_short_ways_are_switched_off(self) -> None:
         _, findings, _ = doctor(**OTLP, FORGE_OTEL_SDK_FAST_PATHS="off")
-        assert ("ok", "speed", "FORGE_OTEL_SDK_FAST_PATHS=off: only what the SDK has in public is used") in findings
+        assert ("ok", "speed", "FORGE_OTEL_SDK_FAST_PATHS=off: only the SDK's public API is used") in findings
 
     def test_another_package_of_the_same_name(self, tmp_path: Path) -> None:
         """`python-forge` installs a package `forge` that has nothing of ours."""
@@ -218,8 +218,8 @@ class TestEnvironments:
         (level, subject, message), *others = findings
         assert (level, subject) == ("warning", "start")
         module = "forge.execution.stage_executor"
-        assert message.startswith(f"patching {module} failed; the pipeline goes on without it: ")
-        assert others[0] == ("error", "forge", f"not instrumented, since it is another version: {module}")
+        assert message.startswith(f"patching {module} failed; the pipeline continues without it: ")
+        assert others[0] == ("error", "forge", f"not instrumented, because of its version: {module}")
 
     def test_a_process_that_is_instrumented_already(self) -> None:
         instrument = str(Path(sys.executable).parent / "opentelemetry-instrument")
@@ -232,8 +232,8 @@ class TestEnvironments:
             DEFAULTS,
             USUAL_SAMPLER,
             ("ok", "traces", "ConsoleSpanExporter"),
-            ("warning", "metrics", "no exporter, so metrics go nowhere: set OTEL_METRICS_EXPORTER"),
-            ("warning", "logs", "no exporter, so events go nowhere: set OTEL_LOGS_EXPORTER"),
+            ("warning", "metrics", "no exporter, so metrics are dropped: set OTEL_METRICS_EXPORTER"),
+            ("warning", "logs", "no exporter, so events are dropped: set OTEL_LOGS_EXPORTER"),
         ]
 
     def test_sending_by_a_configuration_file(self, tmp_path: Path) -> None:
@@ -274,6 +274,6 @@ class TestEnvironments:
         assert done.stdout.splitlines()[1:] == [
             "ok       forge     all 32 functions are instrumented",
             "ok       settings  the defaults",
-            "warning  sampler   of 10,000 runs none would be traced (AlwaysOffSampler)",
+            "warning  sampler   none of 10,000 runs would be traced (AlwaysOffSampler)",
             *(f"{level:7}  {subject:8}  {message}" for level, subject, message in SIGNALS),
         ]

@@ -67,8 +67,8 @@ def test_a_file_that_cannot_be_used_hides_references_to_it(tmp_path: Path, capsy
     [
         (["check", "missing"], "check: missing: there is no such directory"),
         (["check", "file"], "check: file: not a directory"),
-        (["check", "."], "check: .: not a registry: there is no manifest.yaml"),
-        (["verify", "--registry", ".", "file"], "verify: --registry .: not a registry: there is no manifest.yaml"),
+        (["check", "."], "check: .: not a registry: manifest.yaml is missing"),
+        (["verify", "--registry", ".", "file"], "verify: --registry .: not a registry: manifest.yaml is missing"),
         (
             ["verify", "--registry", "faulty", "file"],
             "verify: the registry has errors (1): `forge-otel semconv check faulty` lists them",

@@ -12,7 +12,7 @@ from forge_otel.commands.demo import examples
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-server = examples.load("llm_server")
+server = examples.load_example("llm_server")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from forge_otel.commands.demo import examples
 
-service = examples.load("annotation_service")
+service = examples.load_example("annotation_service")
 
 
 def text_whose_hash(fits: Callable[[int], bool]) -> str:

@@ -17,8 +17,8 @@ from forge.runner import Runner
 from forge_otel.commands.demo import examples
 from tests.support.runs import ledger
 
-server = examples.load("llm_server")
-example = examples.load("llm_labels")
+server = examples.load_example("llm_server")
+example = examples.load_example("llm_labels")
 
 SYSTEM = "Answer with one of network, text, system, other."
 MODES = ("REFUSED_ALWAYS", "LIMITED_ONCE", "BROKEN_ONCE", "CHATTY_ONCE")

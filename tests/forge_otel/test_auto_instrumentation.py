@@ -199,7 +199,7 @@ def test_another_version_of_forge_is_logged_and_harms_nobody(tmp_path: Path) -> 
     output = instrumented(tmp_path, **another_version_of_forge(tmp_path / "old"), **TO_STDOUT)
 
     [line] = output.log.splitlines()
-    assert line.startswith("patching forge.execution.stage_executor failed; the pipeline goes on without it: ")
+    assert line.startswith("patching forge.execution.stage_executor failed; the pipeline continues without it: ")
     assert "before_retry" in line
     assert output.printed == ["['A', 'B']"]
     assert sorted(output.spans) == [span for span in SPANS if span != "forge.stage upper"]

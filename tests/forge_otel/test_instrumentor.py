@@ -276,7 +276,7 @@ def test_a_fault_while_instrumenting_leaves_the_pipeline_as_it_was(
     assert patched() == before
     [record] = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage() == "instrumenting failed; the pipeline goes on without it: OSError: no tracer today"
+    assert record.getMessage() == "instrumenting failed; the pipeline continues without it: OSError: no tracer today"
     run_a_pipeline()
     ForgeInstrumentor().uninstrument()
     ForgeInstrumentor().instrument(**providers.arguments())

@@ -8,7 +8,7 @@ import urllib.request
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from tests.support.needs import need_installed
 from tests.support.ports import free_port
 from tools.generate import collector as own
@@ -141,7 +141,7 @@ def test_its_own_metrics_have_the_names_that_dashboards_read(stack: Stack, tmp_p
     # A counter of what went wrong is there when something did: here a queue is too small for the spans.
     wrong = {each.name for each in (*own.SEND_FAILED, *own.ENQUEUE_FAILED) if "spans" not in each.name}
     wrong.add("otelcol_exporter_send_failed_spans")
-    expected = {prometheus.name(each) for each in own.ALL if each.name not in wrong}
+    expected = {prometheus_names.name(each) for each in own.ALL if each.name not in wrong}
 
     def stored() -> set[str]:
         return {name for (name,) in server.query('count by (__name__) ({job="otelcol"})', "__name__")}

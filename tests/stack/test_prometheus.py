@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
 from tools.generate import promql as q
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from .services import PrometheusServer
 
 WINDOW = "10m"
-STAGE = prometheus.label(a.FORGE_STAGE_NAME)
-KEY = prometheus.label(a.FORGE_MEASUREMENT_KEY)
-OUTCOME = prometheus.label(a.FORGE_SAMPLE_OUTCOME)
-PIPELINE = prometheus.label(a.FORGE_PIPELINE_NAME)
+STAGE = prometheus_names.label(a.FORGE_STAGE_NAME)
+KEY = prometheus_names.label(a.FORGE_MEASUREMENT_KEY)
+OUTCOME = prometheus_names.label(a.FORGE_SAMPLE_OUTCOME)
+PIPELINE = prometheus_names.label(a.FORGE_PIPELINE_NAME)
 
 # The five queries of the ADR, as dashboards ask them; throughput is per window, not per second.
 THROUGHPUT = str(queries.grown(m.FORGE_SAMPLE_SETTLED, WINDOW, (a.FORGE_SAMPLE_OUTCOME,)))

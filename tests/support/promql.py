@@ -9,7 +9,7 @@ from functools import cache
 
 import promql_parser as ast
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from tools.generate import collector, recordings, sdk
 
 from .vocabulary import registry
@@ -122,9 +122,9 @@ def names() -> Names:
     """All series that there are: of the registry, of the SDK, of the Collector, of recordings."""
     known: dict[str, frozenset[str]] = {"target_info": frozenset({"service_version"})}
 
-    def add(metric: prometheus.Instrument, keys: Iterable[str]) -> None:
-        labels = frozenset(prometheus.label(key) for key in keys)
-        for series in prometheus.series(metric):
+    def add(metric: prometheus_names.NamedMetric, keys: Iterable[str]) -> None:
+        labels = frozenset(prometheus_names.label(key) for key in keys)
+        for series in prometheus_names.series(metric):
             known[series] = labels | {"le"} if series.endswith("_bucket") else labels
 
     for metric in registry().metrics.values():

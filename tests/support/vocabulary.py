@@ -14,7 +14,7 @@ from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 
 from forge_otel.checker.load import load
 from forge_otel.checker.model import Place, Registry
-from forge_otel.checker.report import Deviation, Element, Report, elements
+from forge_otel.checker.verification import Deviation, Element, VerificationReport, elements
 from forge_otel.checker.verify import Verifier, verify
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def coverage() -> tuple[list[str], list[str]]:
     )
 
 
-def _remembered(report: Report) -> list[Deviation]:
-    SEEN.update(report.seen)
+def _remembered(report: VerificationReport) -> list[Deviation]:
+    SEEN.update(report.observed)
     return [
         one
         for one in report.findings

@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models import units
 
 from forge import Prices
 from forge.costs.usage import Usage
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from tests.support.tools import tool
 from tests.support.vocabulary import registry
@@ -190,7 +190,7 @@ def test_outcomes_have_the_same_colours_everywhere(name: str) -> None:
     for panel in panels_of(name):
         (legend, *more) = [target.get("legendFormat", "") for target in panel["targets"]]
         for key, kind in KINDS.items():
-            if legend == f"{{{{{prometheus.label(key)}}}}}" and not more:
+            if legend == f"{{{{{prometheus_names.label(key)}}}}}" and not more:
                 overrides = {
                     override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
                     for override in panel["fieldConfig"]["overrides"]
@@ -203,7 +203,7 @@ def test_events_and_their_attributes_are_in_the_registry(name: str) -> None:
     annotated = [annotation["expr"] for annotation in DASHBOARDS[name]["annotations"]["list"]]
     for expression in [*expressions(name, "loki"), *annotated]:
         (said,) = re.findall(r'\{service_name=~"\.\+"\} \| event_name="([\w.]+)"', expression)
-        has = {prometheus.label(one.attribute.key) for one in registry().events[said].attributes}
+        has = {prometheus_names.label(one.attribute.key) for one in registry().events[said].attributes}
 
         assert set(re.findall(r"\bforge_\w+|\berror_type\b", expression)) <= has
 
@@ -214,7 +214,9 @@ def test_tables_of_events_show_attributes_that_the_events_have(name: str) -> Non
         if panel["type"] != "table" or panel["datasource"]["uid"] != "loki":
             continue
         (said,) = re.findall(r'event_name="([\w.]+)"', panel["targets"][0]["expr"])
-        attributes = {prometheus.label(one.attribute.key): one.attribute for one in registry().events[said].attributes}
+        attributes = {
+            prometheus_names.label(one.attribute.key): one.attribute for one in registry().events[said].attributes
+        }
         steps = {step["id"]: step["options"] for step in panel["transformations"]}
         time, *shown, trace = steps["filterFieldsByName"]["include"]["names"]
 

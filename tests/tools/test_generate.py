@@ -19,7 +19,8 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of all that generating reads and writes."""
     for folder in ("src/forge_otel", "tools/generate", "docs/reference", "collector-config"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "tools/__init__.py", tmp_path / "tools/__init__.py")
+    for file in ("tools/__init__.py", "docs/configuration.md"):
+        shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path
 
 
@@ -71,10 +72,18 @@ def test_an_edited_file_is_put_right(checkout: Path) -> None:
     assert path.read_text() == generated
 
 
+def test_a_changed_default_is_in_the_table_of_settings(checkout: Path) -> None:
+    config = checkout / "src/forge_otel/config/config.py"
+    config.write_text(config.read_text().replace("default=10_000", "default=20_000"))
+
+    assert generate(checkout) == ["docs/configuration.md"]
+    assert "| `span_budget` | `FORGE_OTEL_SPAN_BUDGET` | `20000` | " in (checkout / "docs/configuration.md").read_text()
+
+
 def test_outside_of_a_checkout_nothing_is_generated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path)]) == 2
 
-    said = f"tools.generate: {tmp_path} is no checkout of forge-otel: it has no {REGISTRY}\n"
+    said = f"tools.generate: {tmp_path} is not a checkout of forge-otel: it has no {REGISTRY}\n"
     assert capsys.readouterr() == ("", said)
 
 

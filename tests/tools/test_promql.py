@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, stage
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Instrument, Metric
@@ -30,7 +30,7 @@ from tests.support.promql import EVERYWHERE, UnknownNameError, names, substitute
 from tests.support.runs import samples
 from tests.support.telemetry import Recorded, recording
 from tests.support.vocabulary import registry
-from tools.generate import dashboards, rules
+from tools.generate import dashboards, prometheus_rules
 from tools.generate import promql as q
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +129,7 @@ def test_a_histogram_needs_a_part_and_nothing_else_has_one() -> None:
 
 @pytest.mark.parametrize("window", ["", "5", "5 m", "5m]", "$", "m"])
 def test_windows_are_durations(window: str) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         q.last(q.select(m.FORGE_STAGE_ACTIVE), window)
 
 
@@ -143,12 +143,12 @@ def test_windows_are_durations(window: str) -> None:
     ],
 )
 def test_units_are_suffixes(unit: str, name: str) -> None:
-    assert prometheus.name(Metric("forge.x", Instrument.GAUGE, unit, "Something.", ())) == name
+    assert prometheus_names.name(Metric("forge.x", Instrument.GAUGE, unit, "Something.", ())) == name
 
 
 def test_a_unit_without_a_name_in_prometheus_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"forge\.x: the unit parsec has no name in Prometheus; known: d, h"):
-        prometheus.name(Metric("forge.x", Instrument.GAUGE, "parsec", "A distance.", ()))
+        prometheus_names.name(Metric("forge.x", Instrument.GAUGE, "parsec", "A distance.", ()))
 
 
 # What is asked for.
@@ -157,7 +157,7 @@ def test_a_unit_without_a_name_in_prometheus_is_an_error() -> None:
 def rule_expressions() -> dict[str, str]:
     return {
         rule.get("record") or rule["alert"]: rule["expr"]
-        for text in rules.files(registry()).values()
+        for text in prometheus_rules.files(registry()).values()
         for group in yaml.safe_load(text)["groups"]
         for rule in group["rules"]
     }
@@ -249,7 +249,9 @@ def write(provider: MeterProvider, metric: Metric) -> None:
 
 
 EXPECTED = {
-    series: names().series[series] for metric in registry().metrics.values() for series in prometheus.series(metric)
+    series: names().series[series]
+    for metric in registry().metrics.values()
+    for series in prometheus_names.series(metric)
 }
 """The series of the registry's metrics, with their labels."""
 

@@ -22,7 +22,7 @@ from tests.support.promql import names
 from tests.support.telemetry import Recorded, recording
 from tests.support.tools import tool
 from tests.support.vocabulary import registry
-from tools.generate import alerts, recordings, rules
+from tools.generate import alerts, prometheus_rules, recordings
 
 ROOT = Path(__file__).parents[2]
 TESTS = sorted((ROOT / "collector-config/prometheus/tests").glob("*.yaml"))
@@ -37,7 +37,7 @@ both_versions = pytest.mark.parametrize("version", ["promtool", "promtool-2.42"]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The generated rules, and beside them their tests, as in the checkout."""
     folder = tmp_path_factory.mktemp("prometheus")
-    for path, text in rules.files(registry()).items():
+    for path, text in prometheus_rules.files(registry()).items():
         file = folder / "rules" / Path(path).name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
@@ -87,7 +87,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 
 
 def test_alerts_say_what_the_alert_is_about_and_where_to_read_on() -> None:
-    (group,) = yaml.safe_load(rules.files(registry())[f"{rules.FOLDER}/alerting.yaml"])["groups"]
+    (group,) = yaml.safe_load(prometheus_rules.files(registry())[f"{prometheus_rules.FOLDER}/alerting.yaml"])["groups"]
 
     for rule in group["rules"]:
         assert rule["labels"]["severity"] in {"critical", "warning"}

@@ -1,4 +1,4 @@
-"""`python -m tools.generate`: write the files of this checkout that follow from its registry."""
+"""`python -m tools.generate`: write the generated files of this checkout."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Generate files; returns the exit code: 1 where, with `--check`, one differs, 2 where nothing can be generated."""
+    """Generate files; return the exit code: 1 if a file differs with `--check`, 2 if nothing can be generated."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.generate",
-        description="Writes the files of a checkout of forge-otel that follow from its registry, where they differ: "
-        "constants, reference, dashboards, rules.",
+        description="Writes the files of a checkout of forge-otel that are generated from its registry, if they "
+        "differ: constants, reference, dashboards, rules.",
     )
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 where a file differs")
-    parser.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="the checkout (here)")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file differs")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), metavar="DIR", help="checkout (default: the current directory)"
+    )
     options = parser.parse_args(arguments)
     try:
         paths = generate(options.root, check=options.check)

@@ -1,8 +1,8 @@
-"""Alerting rules: few, and only for what somebody has to look at. A full queue is none, because the queue in front of
-the slowest stage is full in a healthy pipeline.
+"""Alerting rules: only for problems that need attention. Full queues do not, because the queue before the slowest stage
+is full in a healthy pipeline.
 
-Alerts are per pipeline, some per stage, never per process: however many processes fail in the same way, it is one
-alert. Each one ends by itself, when the processes that it is about are gone for the time of its window.
+Alerts are per pipeline, some per stage, never per process: the same failure of many processes is one alert. Each alert
+resolves by itself, after its processes have been gone for the time of its window.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Final, Literal
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome, ForgeStageOutcome
@@ -28,7 +28,7 @@ PROCESS: Final = (*q.TARGET, a.FORGE_PIPELINE_NAME)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """An alerting rule. `runbook` is the name of its page; texts may use Prometheus' templates."""
+    """An alerting rule. `runbook` is the name of its page; texts may contain Prometheus templates."""
 
     name: str
     runbook: str
@@ -37,11 +37,11 @@ class Alert:
     summary: str
     description: str
     wait: str | None = None
-    """How long it has to hold before it fires."""
+    """The duration for which the expression must hold before the alert fires."""
 
 
 def _label(key: str) -> str:
-    return f"{{{{ $labels.{prometheus.label(key)} }}}}"
+    return f"{{{{ $labels.{prometheus_names.label(key)} }}}}"
 
 
 RATIO: Final = "{{ $value | humanizePercentage }}"
@@ -52,12 +52,12 @@ _PIPELINE: Final = _label(a.FORGE_PIPELINE_NAME)
 _STAGE: Final = _label(a.FORGE_STAGE_NAME)
 _ERROR: Final = _label(a.ERROR_TYPE)
 _PROVIDER: Final = _label(a.GEN_AI_PROVIDER_NAME)
-_MODEL: Final = f"{{{{ with $labels.{prometheus.label(a.GEN_AI_REQUEST_MODEL)} }}}} {{{{ . }}}}{{{{ end }}}}"
-"""With a space before it; nothing where a service has no models."""
+_MODEL: Final = f"{{{{ with $labels.{prometheus_names.label(a.GEN_AI_REQUEST_MODEL)} }}}} {{{{ . }}}}{{{{ end }}}}"
+"""With a leading space; empty for services without models."""
 
 
 def _active(ago: str | None = None) -> Expression:
-    """Runs going on in a process, now or then."""
+    """Return the active runs of each process, now or at an offset."""
     runs = q.select(m.FORGE_PIPELINE_ACTIVE)
     return q.sum_by(q.offset(runs, ago) if ago else runs, *PROCESS)
 
@@ -68,29 +68,30 @@ def _run_failed() -> Expression:
 
 
 def _run_died() -> Expression:
-    """Runs that began and neither ended nor go on. What a killed process said last, that its run is active, is not
-    believed for longer than Prometheus believes it: five minutes."""
+    """Return the runs that started and are neither ended nor active. The last value of a killed process, an active run,
+    expires after Prometheus' five minutes.
+    """
     started = q.last(q.select(m.FORGE_PIPELINE_STARTED), "1h")
-    completed = q.last(q.select(m.FORGE_PIPELINE_COMPLETED), "1h")  # has an outcome, so these are other series
+    completed = q.last(q.select(m.FORGE_PIPELINE_COMPLETED), "1h")  # has an outcome, so its series are distinct
     unfinished = q.sum_by(started | completed * -1, a.FORGE_PIPELINE_NAME)
     active = q.sum_by(q.select(m.FORGE_PIPELINE_ACTIVE), a.FORGE_PIPELINE_NAME)
     return unfinished - (active | 0 * unfinished) > 0
 
 
 def _no_progress(limit: str, seconds: int) -> Expression:
-    """How many processes have a run going on, then and now, and no sample has settled since then, or ever."""
+    """Return the number of processes with runs that were active all the time and in which no sample has settled."""
     working = (_active() > 0) & (_active(limit) > 0)
     settled = q.max_by(q.select(m.FORGE_PIPELINE_PROGRESS_TIME), *PROCESS)
     return q.count_by(q.combine(working, "unless", q.age(settled) < seconds), a.FORGE_PIPELINE_NAME)
 
 
 def _overdue() -> Expression:
-    # Two weeks: Prometheus keeps 15 days unless it is told otherwise.
+    # Two weeks: Prometheus keeps 15 days by default.
     return q.age(q.last(recordings.LAST_SUCCESS.series, "14d")) > q.last(recordings.EXPECTED_INTERVAL.series, "14d")
 
 
 def _often(ratio: Expression, limit: float, *, of: Metric, by: tuple[str, ...], where: Where) -> Expression:
-    """A ratio above a limit, where it is made up of at least five: one failure among three samples is no news."""
+    """Return a ratio above a limit, with at least five occurrences: one failure among three samples is not reported."""
     return (ratio > limit) & (queries.grown(of, WINDOW, by, where) >= 5)
 
 
@@ -101,13 +102,13 @@ def _over_budget() -> Expression:
 
 
 def _old_letters(limit: int) -> Expression:
-    # All processes look at the same storage, and its oldest letter only gets younger: the greatest time is the news.
+    # All processes report the same storage, and its oldest letter only gets younger: the greatest time is the latest.
     oldest = q.max_by(q.last(q.select(m.FORGE_DLQ_OLDEST_TIME), "1h"), a.FORGE_PIPELINE_NAME)
     return q.age(oldest) > limit
 
 
 def _imbalance() -> Expression:
-    """Samples that entered and never settled, or the other way round, in processes whose runs have all ended."""
+    """Return the difference between entered and settled samples in processes whose runs have all ended."""
     entered = q.last(q.select(m.FORGE_SAMPLE_ADMITTED), WINDOW) | q.last(q.select(m.FORGE_SAMPLE_DERIVED), WINDOW)
     left = q.last(q.select(m.FORGE_SAMPLE_SETTLED), WINDOW) * -1
     balance = q.magnitude(q.sum_by(entered | left, *PROCESS)) > 0
@@ -121,15 +122,16 @@ def _faults() -> Expression:
 
 
 def _dropped() -> Expression:
-    """What the SDK's processors and exporters gave up. Each has a type of its own for each signal, so that no metric's
-    series hide another one's."""
+    """Return the records dropped by the SDK's processors and exporters. Their component types differ by signal, so the
+    series of the metrics do not collide.
+    """
     finished = (sdk.SPANS_PROCESSED, sdk.LOGS_PROCESSED, sdk.SPANS_EXPORTED, sdk.LOGS_EXPORTED, sdk.POINTS_EXPORTED)
     lost = (q.growth(q.select(metric, {a.ERROR_TYPE: q.unequal("")}), "1h") for metric in finished)
     return q.sum_by(reduce(operator.or_, lost), q.JOB) > 0
 
 
 def _wasteful(limit: float) -> Expression:
-    """A dollar at least: what a few samples of a small run cost is no news."""
+    """Return the wasted share above a limit, with at least one dollar wasted: less is not reported."""
     wasted = queries.grown(m.FORGE_COST_AMOUNT, "1h", queries.PIPELINE, queries.WASTED)
     return (recordings.WASTED_SHARE.series > limit) & (wasted >= 1)
 
@@ -149,9 +151,9 @@ ALL: Final = (
         expression=_run_died(),
         wait="5m",
         severity="critical",
-        summary=f"A run of {_PIPELINE} died without an end",
-        description=f"Runs of the pipeline {_PIPELINE} that have not ended, but whose processes do not report any "
-        f"more, in the last hour: {COUNT}.",
+        summary=f"A run of {_PIPELINE} died",
+        description=f"Runs of the pipeline {_PIPELINE} in the last hour that have not ended, but whose processes no "
+        f"longer report: {COUNT}.",
     ),
     Alert(
         name="ForgeNoProgress",
@@ -159,7 +161,7 @@ ALL: Final = (
         expression=_no_progress("15m", 900),
         severity="critical",
         summary=f"A run of {_PIPELINE} makes no progress",
-        description=f"Processes where a run of the pipeline {_PIPELINE} is going on, but no sample has settled for 15 "
+        description=f"Processes with an active run of the pipeline {_PIPELINE} in which no sample has settled for 15 "
         f"minutes: {COUNT}.",
     ),
     Alert(
@@ -169,8 +171,8 @@ ALL: Final = (
         wait="5m",
         severity="critical",
         summary=f"{_PIPELINE} has not succeeded for {DURATION}",
-        description=f"The last run of the pipeline {_PIPELINE} that completed ended {DURATION} ago. That is longer "
-        "than its expected_interval.",
+        description=f"The last completed run of the pipeline {_PIPELINE} ended {DURATION} ago. That is longer than its "
+        "expected_interval.",
     ),
     Alert(
         name="ForgeStageErrors",
@@ -185,7 +187,7 @@ ALL: Final = (
         wait="5m",
         severity="warning",
         summary=f"{RATIO} of the samples fail in the stage {_STAGE} of {_PIPELINE}",
-        description=f"The stage {_STAGE} of the pipeline {_PIPELINE} gave up on {RATIO} of its samples in the last "
+        description=f"{RATIO} of the executions of the stage {_STAGE} of the pipeline {_PIPELINE} failed in the last "
         "15 minutes, after all attempts.",
     ),
     Alert(
@@ -194,9 +196,9 @@ ALL: Final = (
         expression=_over_budget(),
         wait="5m",
         severity="warning",
-        summary=f"The stage {_STAGE} of {_PIPELINE} is over its latency budget",
-        description=f"The 95th percentile of the stage {_STAGE} of the pipeline {_PIPELINE} was {DURATION} in the last "
-        "15 minutes. That is longer than its latency_budget.",
+        summary=f"The stage {_STAGE} of {_PIPELINE} exceeds its latency budget",
+        description=f"The 95th percentile of the duration of the stage {_STAGE} of the pipeline {_PIPELINE} was "
+        f"{DURATION} in the last 15 minutes. That is longer than its latency_budget.",
     ),
     Alert(
         name="ForgeDeadLetters",
@@ -211,15 +213,15 @@ ALL: Final = (
         wait="5m",
         severity="warning",
         summary=f"{RATIO} of the samples of {_PIPELINE} become dead letters",
-        description=f"{RATIO} of the samples of the pipeline {_PIPELINE} that had something to do went to the dead "
-        "letters in the last 15 minutes.",
+        description=f"{RATIO} of the ready and failed samples of the pipeline {_PIPELINE} became dead letters in the "
+        "last 15 minutes.",
     ),
     Alert(
         name="ForgeDeadLettersOld",
         runbook="dead-letters-old",
         expression=_old_letters(7 * 24 * 3600),
         severity="warning",
-        summary=f"{_PIPELINE} has dead letters that nobody looks at",
+        summary=f"{_PIPELINE} has old dead letters",
         description=f"The oldest dead letter of the pipeline {_PIPELINE} is {DURATION} old.",
     ),
     Alert(
@@ -229,16 +231,16 @@ ALL: Final = (
         wait="5m",
         severity="critical",
         summary=f"Samples of {_PIPELINE} are missing",
-        description=f"All runs of the pipeline {_PIPELINE} in a process have ended, but admitted + derived samples are "
-        f"not as many as have settled. Difference: {COUNT}.",
+        description=f"All runs of the pipeline {_PIPELINE} in a process have ended, but the numbers of admitted + "
+        f"derived and of settled samples differ by {COUNT}.",
     ),
     Alert(
         name="ForgeSpendRate",
         runbook="spend-rate",
-        # The budget is looked for as long as the money is, for processes that are gone.
+        # The budget is looked up over the window of the costs, for processes that have ended.
         expression=recordings.SPEND_RATE.series > q.last(recordings.BUDGET.series, "1h"),
         severity="warning",
-        summary=f"{_PIPELINE} spends more than its budget",
+        summary=f"{_PIPELINE} exceeds its budget",
         description=f"The pipeline {_PIPELINE} spent {DOLLARS} in the last hour. That is more than its hourly_budget.",
     ),
     Alert(
@@ -247,9 +249,9 @@ ALL: Final = (
         expression=_wasteful(0.5),
         wait="5m",
         severity="warning",
-        summary=f"{RATIO} of what {_PIPELINE} spends is wasted",
-        description=f"{RATIO} of what the pipeline {_PIPELINE} spent in the last hour went to samples that did not "
-        "become ready, to attempts that were made again, or to samples that had been ready before.",
+        summary=f"{RATIO} of the costs of {_PIPELINE} are wasted",
+        description=f"{RATIO} of the costs of the pipeline {_PIPELINE} in the last hour were for samples that did not "
+        "become ready, for retried attempts, or for samples that were ready before.",
     ),
     Alert(
         name="ForgeUnpricedCalls",
@@ -257,16 +259,16 @@ ALL: Final = (
         expression=queries.grown(m.FORGE_COST_UNPRICED, "1h", (*queries.PIPELINE, *queries.MODEL)) > 0,
         severity="warning",
         summary=f"Calls of {_PIPELINE} have no price: {_PROVIDER}{_MODEL}",
-        description=f"API calls of the pipeline {_PIPELINE} in the last hour whose price is not known, so that they "
-        f"are missing from the amount: {COUNT} ({_PROVIDER}{_MODEL}).",
+        description=f"API calls of the pipeline {_PIPELINE} in the last hour without a known price, which are not "
+        f"included in the costs: {COUNT} ({_PROVIDER}{_MODEL}).",
     ),
     Alert(
         name="ForgeTelemetryFaults",
         runbook="telemetry-faults",
         expression=_faults(),
         severity="warning",
-        summary=f"Faults inside the telemetry: {_ERROR}",
-        description=f"Faults inside the telemetry, swallowed in the last hour: {COUNT} ({_ERROR}). The pipeline is not "
+        summary=f"Faults of the telemetry: {_ERROR}",
+        description=f"Suppressed faults of the telemetry in the last hour: {COUNT} ({_ERROR}). The pipeline is not "
         "affected; spans, metrics or events may be missing.",
     ),
     Alert(
@@ -274,8 +276,8 @@ ALL: Final = (
         runbook="telemetry-dropped",
         expression=_dropped(),
         severity="warning",
-        summary=f"Telemetry of {_label(q.JOB)} gets lost",
-        description="Spans, log records and points that the OpenTelemetry SDK gave up in the last hour, because a "
+        summary=f"Telemetry of {_label(q.JOB)} is lost",
+        description="Spans, log records and points that the OpenTelemetry SDK dropped in the last hour, because a "
         f"queue was full or an export failed: {COUNT}.",
     ),
 )

@@ -1,7 +1,7 @@
-"""The metrics that the OpenTelemetry Collector writes about itself, as far as dashboards read them.
+"""The OpenTelemetry Collector's own metrics that dashboards use.
 
-Its names have underscores from the start. In Prometheus they have the usual suffixes where it pushes them by OTLP, or
-serves them with `without_type_suffix: false` and `without_units: false`. What they mean is said by its documentation on
+Their names contain underscores. In Prometheus they have the usual suffixes if the Collector pushes them by OTLP, or
+serves them with `without_type_suffix: false` and `without_units: false`. They are defined in its documentation on
 internal telemetry.
 """
 
@@ -17,30 +17,34 @@ _SIGNALS = ("spans", "metric_points", "log_records")
 
 
 def _counters(part: str, verb: str, brief: str) -> tuple[Metric, ...]:
-    """One for each signal."""
+    """Return a metric for each signal."""
     return tuple(
         Metric(f"otelcol_{part}_{verb}_{signal}", Instrument.COUNTER, f"{{{signal}}}", brief, (part,))
         for signal in _SIGNALS
     )
 
 
-ACCEPTED: Final = _counters(RECEIVER, "accepted", "Records that a receiver took.")
-REFUSED: Final = _counters(RECEIVER, "refused", "Records that a receiver sent back.")
-SENT: Final = _counters(EXPORTER, "sent", "Records that an exporter delivered.")
-SEND_FAILED: Final = _counters(EXPORTER, "send_failed", "Records that an exporter gave up on.")
-ENQUEUE_FAILED: Final = _counters(EXPORTER, "enqueue_failed", "Records that found an exporter's queue full.")
+ACCEPTED: Final = _counters(RECEIVER, "accepted", "Number of records accepted by a receiver.")
+REFUSED: Final = _counters(RECEIVER, "refused", "Number of records refused by a receiver.")
+SENT: Final = _counters(EXPORTER, "sent", "Number of records delivered by an exporter.")
+SEND_FAILED: Final = _counters(EXPORTER, "send_failed", "Number of records that an exporter failed to deliver.")
+ENQUEUE_FAILED: Final = _counters(EXPORTER, "enqueue_failed", "Number of records refused by an exporter's full queue.")
 
 QUEUE_SIZE: Final = Metric(
-    "otelcol_exporter_queue_size", Instrument.GAUGE, "{batches}", "What waits in an exporter's queue.", (EXPORTER,)
+    "otelcol_exporter_queue_size",
+    Instrument.GAUGE,
+    "{batches}",
+    "Number of batches in an exporter's queue.",
+    (EXPORTER,),
 )
 QUEUE_CAPACITY: Final = Metric(
     "otelcol_exporter_queue_capacity",
     Instrument.GAUGE,
     "{batches}",
-    "What may wait in an exporter's queue.",
+    "Capacity of an exporter's queue.",
     (EXPORTER,),
 )
-MEMORY: Final = Metric("otelcol_process_memory_rss", Instrument.GAUGE, "By", "Memory that the process holds.", ())
+MEMORY: Final = Metric("otelcol_process_memory_rss", Instrument.GAUGE, "By", "Resident memory of the process.", ())
 
 ALL: Final = (
     *ACCEPTED,

@@ -1,4 +1,4 @@
-"""The Python modules of `forge_otel.semconv`: names as constants, and inert definitions for the engine."""
+"""The Python modules of `forge_otel.semconv`: constants and definitions of all names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Attribute, Definition, Event, Metric, Registry, Span
 
 FOLDER = "src/forge_otel/semconv"
@@ -20,7 +20,7 @@ HEADER = "# Generated from registry/*.yaml by `make generate`. Do not edit.\n"
 
 
 def files(registry: Registry) -> dict[str, str]:
-    """The modules of `forge_otel.semconv`."""
+    """Return the modules of `forge_otel.semconv`."""
     modules = {
         "__init__": _package(registry),
         "attributes": _attributes(registry),
@@ -33,13 +33,13 @@ def files(registry: Registry) -> dict[str, str]:
 
 
 def constant(name: str) -> str:
-    """The constant that a name is kept in."""
+    """Return the name of the constant for a name."""
     return name.upper().replace(".", "_")
 
 
 def _package(registry: Registry) -> str:
     return f'''
-"""The vocabulary: the name of every attribute, metric, event and span, in one place."""
+"""Semantic conventions of Forge: the names of all attributes, metrics, events and spans."""
 
 from typing import Final
 
@@ -47,7 +47,7 @@ VERSION: Final = "{registry.version}"
 """The version of the conventions; it changes when a name, unit or meaning does."""
 
 SCHEMA_URL: Final = "{registry.schema_url}"
-"""Stands on the tracer, the meter and the logger, so that readers know which names to expect."""
+"""The schema URL of the tracer, the meter and the logger, which identifies this version of the names."""
 '''
 
 
@@ -63,7 +63,7 @@ def _attributes(registry: Registry) -> str:
             "from typing import Final",
             f"\nfrom opentelemetry.semconv.attributes import {', '.join(modules)}\n" if modules else "",
             *(_upstream(attribute, f"{_stable_module(attribute)}.{constant(attribute.key)}") for attribute in stable),
-            "# Not stable upstream, and OpenTelemetry asks libraries to copy such names instead of importing them.\n",
+            "# Not stable upstream: OpenTelemetry asks libraries to copy such names instead of importing them.\n",
             *(_upstream(attribute, f'"{attribute.key}"') for attribute in upstream if attribute not in stable),
             *own,
         ]
@@ -71,7 +71,7 @@ def _attributes(registry: Registry) -> str:
 
 
 def _stable_module(attribute: Attribute) -> str:
-    """The module of the official package that has an attribute as a stable one, or nothing."""
+    """Return the module of the official package with a stable attribute, or an empty string."""
     module = f"{attribute.key.partition('.')[0]}_attributes"
     try:
         found = importlib.import_module(f"opentelemetry.semconv.attributes.{module}")
@@ -81,8 +81,8 @@ def _stable_module(attribute: Attribute) -> str:
 
 
 def _upstream(attribute: Attribute, value: str) -> str:
-    said = attribute.brief or "Defined by OpenTelemetry."
-    return f"{constant(attribute.key)}: Final = {value}\n{_docstring(said)}\n"
+    brief = attribute.brief or "Defined by OpenTelemetry."
+    return f"{constant(attribute.key)}: Final = {value}\n{_docstring(brief)}\n"
 
 
 def _attribute(attribute: Attribute) -> str:
@@ -148,7 +148,7 @@ from .definitions import Instrument, Metric
             arguments.append("observable=True")
         if metric.boundaries:
             arguments.append(f"boundaries=({', '.join(f'{bound!r}' for bound in metric.boundaries)})")
-        elsewhere = f"In Prometheus `{prometheus.name(metric)}`"
+        elsewhere = f"In Prometheus `{prometheus_names.name(metric)}`"
         if metric.statsd:
             elsewhere += f", in StatsD `{metric.statsd.name}`"
         text += f"\n{constant(metric.name)}: Final = Metric({', '.join(arguments)})\n"
@@ -171,15 +171,15 @@ from .definitions import Event
         if not event.default:
             arguments.append("default=False")
         body = event.annotations.get("body")
-        said = f"Body: `{body}`." if body else ""
+        format_ = f"Body: `{body}`." if body else ""
         text += f"\n{constant(event.name)}: Final = Event({', '.join(arguments)})\n"
-        text += _docstring(_described(event), said) + "\n"
+        text += _docstring(_described(event), format_) + "\n"
     return text + _all(event.name for event in events)
 
 
 def _statsd(metrics: Iterable[Metric]) -> str:
     text = '''
-"""What metrics are called in StatsD. Those that are not here do not go there."""
+"""Names of metrics in StatsD. Metrics without an entry are not sent to StatsD."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -198,7 +198,7 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType({
         scale = ", factor=1000" if metric.statsd.unit == "ms" else ""
         text += f'    m.{constant(metric.name)}.name: StatsD("{metric.statsd.name}", "{metric.statsd.type}", '
         text += f"{{{tags}}}{scale}),\n"
-    return text + '})\n"""By the names of metrics."""\n'
+    return text + '})\n"""StatsD forms, by name of the metric."""\n'
 
 
 def _all(names: Iterable[str]) -> str:
@@ -219,7 +219,7 @@ def _string(text: str) -> str:
 
 
 def _docstring(*paragraphs: str, indent: str = "") -> str:
-    """A docstring with its first sentence on the first line."""
+    """Return a docstring with its first sentence on the first line."""
     first, *more = [paragraph for paragraph in paragraphs if paragraph]
     first = first.replace("\\", "\\\\")
     if not more and len(indent) + len(first) + 6 <= WIDTH:
@@ -232,7 +232,7 @@ def _docstring(*paragraphs: str, indent: str = "") -> str:
 
 
 def _formatted(code: str) -> str:
-    """The code as the project's formatter leaves it."""
+    """Return code in the project's format."""
     ruff = shutil.which("ruff", path=str(Path(sys.executable).parent)) or shutil.which("ruff")
     if ruff is None:
         raise ModuleNotFoundError("ruff is not installed", name="ruff")

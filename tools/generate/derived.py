@@ -1,4 +1,4 @@
-"""Generates what is drawn with the constants, and prints the paths that changed: `python -m … ROOT`."""
+"""Generates the files that depend on the constants, and prints the changed paths: `python -m … ROOT`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 
 from forge_otel.checker.load import load
 
-from . import DERIVED, REGISTRY, dashboards, reference, rules, write
+from . import DERIVED, REGISTRY, dashboards, prometheus_rules, reference, settings, write
 
-_GENERATORS = (reference, dashboards, rules)
+_GENERATORS = (reference, dashboards, prometheus_rules)
 
 
 def main(root: Path) -> None:
-    """Write what differs, and remove what is not generated any more."""
+    """Write the files that differ, and remove those that are no longer generated."""
     registry = load(root / REGISTRY)
     wanted = {path: text for generator in _GENERATORS for path, text in generator.files(registry).items()}
+    wanted |= settings.files(root)
     there = {
         file.relative_to(root).as_posix()
         for folder, suffix in DERIVED.items()

@@ -1,4 +1,4 @@
-"""PromQL, built from the generated definitions: no metric and no label is written by hand.
+"""PromQL expressions built from the generated definitions, without literal names of metrics and labels.
 
 ```python
 from forge_otel.semconv import attributes as a, metrics as m
@@ -12,13 +12,13 @@ q.newest(m.FORGE_PIPELINE_SUCCESS_RATIO)
 str(...)  # the text
 ```
 
-Labels are given as the keys of attributes, and `job`, `instance` and `le` as they are; windows as Prometheus' durations
-or as Grafana's variables. What makes no sense in PromQL, but would silently give a number, raises `ValueError` here: a
-label that the metric does not have, the rate of a gauge, a ratio gauge that is averaged or summed.
+Labels are given by the keys of attributes, except `job`, `instance` and `le`; windows are Prometheus durations or
+Grafana variables. Meaningless expressions that Prometheus would evaluate nevertheless raise `ValueError`: a label that
+the metric does not have, the rate of a gauge, the mean or sum of a ratio gauge.
 
-**Every process is a new series**, since `service.instance.id` differs, and most begin at their first value instead of
-at zero. `increase()` and `rate()` do not see that first value, so a run of twenty seconds counts as nothing; `growth`
-does. What rules and dashboards both ask is in `queries`; the SDK's metrics about itself are in `sdk`.
+**Every process is a new series**, since `service.instance.id` differs, and most series begin at their first value
+instead of 0. `increase()` and `rate()` miss that first value, so a run of twenty seconds would count as nothing;
+`growth` includes it. Queries shared by rules and dashboards are in `queries`, the SDK's own metrics in `sdk`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Instrument, Metric
@@ -37,7 +37,7 @@ JOB = "job"
 INSTANCE = "instance"
 BUCKET = "le"
 TARGET = (JOB, INSTANCE)
-"""The labels that tell processes apart: Prometheus makes them from the resource, and they are on every series."""
+"""The labels that identify processes. Prometheus derives them from the resource, and adds them to every series."""
 
 Part = Literal["bucket", "sum", "count"]
 Operator = Literal["or", "and", "unless", "==", "!=", ">", "<", ">=", "<=", "+", "-", "*", "/"]
@@ -57,12 +57,12 @@ _DURATION = re.compile(r"([0-9]+(ms|[smhdwy]))+|\$[a-zA-Z_]+|\$\{[a-zA-Z_]+\}")
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """An instant vector or a scalar. Arithmetic works with Python's operators, on expressions and on numbers."""
+    """An instant vector or a scalar. Python's operators combine expressions and numbers."""
 
     text: str
     precedence: int = _ATOM
     ratio_gauge: str | None = None
-    """The ratio gauge that the values come from, if any: it must not be averaged."""
+    """The ratio gauge that the values come from, if any, which must not be averaged."""
 
     def __str__(self) -> str:
         return self.text
@@ -103,45 +103,45 @@ class Expression:
 
 @dataclass(frozen=True, slots=True)
 class Selector(Expression):
-    """The series of one metric: what `rate` and the other functions over a window take."""
+    """The series of one metric: the argument of `rate` and other functions over a window."""
 
     metric: Metric | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """What a label's value has to be, where that is not one value."""
+    """A condition on a label's value other than equality."""
 
     operator: Literal["!=", "=~", "!~"]
     value: str
 
 
 Where = Mapping[str, str | Matcher] | None
-"""What attributes have to be, by their keys."""
+"""Conditions on attributes, by key."""
 
 
 def unequal(value: str) -> Matcher:
-    """Any value but this one; the label may be missing."""
+    """Match any value but this one; the label may be missing."""
     return Matcher("!=", value)
 
 
 def matching(pattern: str) -> Matcher:
-    """A value that the regular expression matches as a whole, such as Grafana's `$pipeline`."""
+    """Match values that the regular expression matches fully, such as Grafana's `$pipeline`."""
     return Matcher("=~", pattern)
 
 
 def one_of(*values: str) -> str | Matcher:
-    """One of these values."""
+    """Match one of several values."""
     return values[0] if len(values) == 1 else Matcher("=~", "|".join(re.escape(value) for value in values))
 
 
 def not_matching(pattern: str) -> Matcher:
-    """A value that the regular expression does not match as a whole."""
+    """Match values that the regular expression does not match fully."""
     return Matcher("!~", pattern)
 
 
 def select(metric: Metric, where: Where = None, *, part: Part | None = None) -> Selector:
-    """The metric's series whose attributes have these values. A histogram has three parts, one must be chosen."""
+    """Return the series of a metric that match the conditions. For a histogram one of its three parts is required."""
     if (metric.instrument == Instrument.HISTOGRAM) != (part is not None):
         raise ValueError(
             f"{metric.name} is a {metric.instrument}: histograms, and only they, have parts to choose from"
@@ -149,109 +149,110 @@ def select(metric: Metric, where: Where = None, *, part: Part | None = None) -> 
     for key in where or ():
         if key not in (*metric.attributes, *TARGET):
             raise ValueError(f"{metric.name} has no attribute {key}; it has {', '.join(metric.attributes)}")
-    matchers = ",".join(_matcher(key, said) for key, said in (where or {}).items())
-    name = prometheus.name(metric) + (f"_{part}" if part else "")
+    matchers = ",".join(_matcher(key, condition) for key, condition in (where or {}).items())
+    name = prometheus_names.name(metric) + (f"_{part}" if part else "")
     averaged = metric.name if metric.instrument == Instrument.GAUGE and metric.unit == "1" else None
     return Selector(f"{name}{{{matchers}}}" if matchers else name, ratio_gauge=averaged, metric=metric)
 
 
 def recorded(name: str) -> Selector:
-    """The series of a recording rule."""
+    """Return the series of a recording rule."""
     return Selector(name)
 
 
 def number(value: float) -> Expression:
-    """A scalar."""
+    """Return a scalar."""
     return Expression(f"{value:.15g}")
 
 
 def rate(counter: Selector, window: str) -> Expression:
-    """How fast each series grew, a second. For processes that live much longer than the window; see `growth`."""
+    """Return the growth of each series per second, for processes that outlive the window by far; see `growth`."""
     return _over("rate", _counter(counter), window)
 
 
 def growth(counter: Selector, window: str) -> Expression:
-    """How much each series grew within the window, with the value that a new series began at.
+    """Return the growth of each series within the window, including the first value of a new series.
 
-    A series that was not there when the window began grew by its latest value, any other one by its `increase()`. A
-    series that was lost from sight for some time, because nothing could be delivered, counts as a new one.
+    A series that did not exist at the start of the window grew by its latest value, others by their `increase()`. A
+    series with a gap, because nothing could be delivered, counts as new.
     """
     new = combine(last(_counter(counter), window), "unless", offset(counter, window))
     return new | _over("increase", counter, window)
 
 
 def last(series: Selector, window: str) -> Expression:
-    """Each series' latest value within the window, also of processes that are gone. The sum of that is the total over
-    many short processes."""
+    """Return the latest value of each series within the window, also for processes that have ended. Their sum is the
+    total over many short processes.
+    """
     return _over("last_over_time", series, window)
 
 
 def peak(series: Selector, window: str) -> Expression:
-    """Each series' highest value within the window."""
+    """Return the maximum of each series within the window."""
     return _over("max_over_time", series, window)
 
 
 def low(series: Selector, window: str) -> Expression:
-    """Each series' lowest value within the window."""
+    """Return the minimum of each series within the window."""
     return _over("min_over_time", series, window)
 
 
 def mean(series: Selector, window: str) -> Expression:
-    """Each series' mean over the window. Raises `ValueError` for a ratio gauge."""
+    """Return the mean of each series over the window. Raises `ValueError` for a ratio gauge."""
     return _over("avg_over_time", _averaged(series), window)
 
 
 def offset(series: Selector, ago: str) -> Expression:
-    """Each series as it was then."""
+    """Return each series at an offset in the past."""
     return replace(series, text=f"{series.text} offset {_duration(ago)}")
 
 
 def sum_by(vector: Expression, *keys: str) -> Expression:
-    """The sum; a number for each combination of these attributes. Raises `ValueError` for a ratio gauge."""
+    """Return the sum, by these attributes. Raises `ValueError` for a ratio gauge."""
     return _aggregate("sum", _averaged(vector), keys)
 
 
 def mean_by(vector: Expression, *keys: str) -> Expression:
-    """The mean. Raises `ValueError` for a ratio gauge."""
+    """Return the mean, by these attributes. Raises `ValueError` for a ratio gauge."""
     return _aggregate("avg", _averaged(vector), keys)
 
 
 def max_by(vector: Expression, *keys: str) -> Expression:
-    """The greatest."""
+    """Return the maximum, by these attributes."""
     return _aggregate("max", vector, keys)
 
 
 def min_by(vector: Expression, *keys: str) -> Expression:
-    """The smallest."""
+    """Return the minimum, by these attributes."""
     return _aggregate("min", vector, keys)
 
 
 def count_by(vector: Expression, *keys: str) -> Expression:
-    """How many series there are."""
+    """Return the number of series, by these attributes."""
     return _aggregate("count", vector, keys)
 
 
 def magnitude(vector: Expression) -> Expression:
-    """The values without their signs."""
+    """Return the absolute values."""
     return replace(vector, text=f"abs{_nested(vector)}", precedence=_ATOM)
 
 
 def top(limit: int, vector: Expression, *keys: str) -> Expression:
-    """The series with the greatest values; so many for each combination of these attributes."""
+    """Return the `limit` series with the greatest values, by these attributes."""
     by = f" by ({_labels(keys)}) " if keys else ""
     return replace(vector, text=_called(f"topk{by}", number(limit), vector), precedence=_ATOM)
 
 
 def ratio(part: Expression, whole: Expression) -> Expression:
-    """What share of the whole the part is. Where there is no part it is 0, where the whole is 0 there is none.
+    """Return the ratio of a part to the whole: 0 for a missing part, none for a whole of 0.
 
-    Both have the same labels: sums of counters' growth, as a rule.
+    Both have the same labels, and usually are sums of the growth of counters.
     """
     return (part | 0 * whole) / (whole > 0)
 
 
 def quantile(share: float, histogram: Metric, window: str, *keys: str, where: Where = None) -> Expression:
-    """The quantile of what a histogram saw within the window, for each combination of these attributes."""
+    """Return a quantile of a histogram's values within the window, by these attributes."""
     buckets = select(histogram, where, part="bucket")
     return Expression(
         _called("histogram_quantile", number(share), sum_by(growth(buckets, window), BUCKET, *keys)),
@@ -259,7 +260,7 @@ def quantile(share: float, histogram: Metric, window: str, *keys: str, where: Wh
 
 
 def newest(gauge: Metric, window: str = "1d", *, where: Where = None) -> Expression:
-    """The gauge of each pipeline's last run: from the process whose run ended last, whether it still lives or not."""
+    """Return the gauge of each pipeline's last run, from the process whose run ended last, even if it has ended."""
     ended = last(select(m.FORGE_PIPELINE_END_TIME, _only(where, m.FORGE_PIPELINE_END_TIME)), window)
     newest_end = combine(ended, "==", max_by(ended, a.FORGE_PIPELINE_NAME), on=(a.FORGE_PIPELINE_NAME,), many="left")
     here = combine(last(select(gauge, where), window), "and", newest_end, on=(*TARGET, a.FORGE_PIPELINE_NAME))
@@ -267,7 +268,7 @@ def newest(gauge: Metric, window: str = "1d", *, where: Where = None) -> Express
 
 
 def age(timestamp: Expression) -> Expression:
-    """Seconds since a Unix time."""
+    """Return the seconds since a Unix time."""
     return Expression("time()") - timestamp
 
 
@@ -279,8 +280,9 @@ def combine(
     on: Iterable[str] | None = None,
     many: Literal["left", "right"] | None = None,
 ) -> Expression:
-    """Two vectors, matched on all labels or on these attributes; `many` is the side with several series to one of the
-    other's, whose labels stay."""
+    """Combine two vectors, matched on all labels or on the attributes `on`; `many` is the side with several series for
+    one of the other side, whose labels are kept.
+    """
     left, right = (side if isinstance(side, Expression) else number(side) for side in (left, right))
     precedence = _PRECEDENCE[operator]
     matched = "" if on is None else f" on ({_labels(on)})" + (f" group_{many} ()" if many else "")
@@ -292,15 +294,15 @@ def combine(
     return Expression(f"{first}{gap}{joined} {second}", precedence, left.ratio_gauge or right.ratio_gauge)
 
 
-def _matcher(key: str, said: str | Matcher) -> str:
-    matcher = said if isinstance(said, Matcher) else None
-    value = str(said.value if isinstance(said, Matcher) else said)
+def _matcher(key: str, condition: str | Matcher) -> str:
+    matcher = condition if isinstance(condition, Matcher) else None
+    value = str(condition.value if isinstance(condition, Matcher) else condition)
     quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'{prometheus.label(key)}{matcher.operator if matcher else "="}"{quoted}"'
+    return f'{prometheus_names.label(key)}{matcher.operator if matcher else "="}"{quoted}"'
 
 
 def _only(where: Where, metric: Metric) -> Mapping[str, str | Matcher]:
-    return {key: said for key, said in (where or {}).items() if key in (*metric.attributes, *TARGET)}
+    return {key: condition for key, condition in (where or {}).items() if key in (*metric.attributes, *TARGET)}
 
 
 def _over(function: str, series: Selector, window: str) -> Expression:
@@ -309,7 +311,7 @@ def _over(function: str, series: Selector, window: str) -> Expression:
 
 def _duration(text: str) -> str:
     if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is no duration: 5m, 1h30m or a variable such as $__rate_interval")
+        raise ValueError(f"{text!r} is not a duration such as 5m or 1h30m, or a variable such as $__rate_interval")
     return text
 
 
@@ -322,8 +324,8 @@ def _counter(series: Selector) -> Selector:
 def _averaged(vector: Vector) -> Vector:
     if vector.ratio_gauge:
         raise ValueError(
-            f"{vector.ratio_gauge} is the ratio of one run: the mean or the sum of ratios says nothing. "
-            "Divide the sums of the counters that it comes from, or show it with newest()"
+            f"{vector.ratio_gauge} is the ratio of one run: the mean or the sum of ratios is meaningless. "
+            "Divide the sums of the underlying counters, or show it with newest()"
         )
     return vector
 
@@ -334,7 +336,7 @@ def _aggregate(function: str, vector: Expression, keys: tuple[str, ...]) -> Expr
 
 
 def _labels(keys: Iterable[str]) -> str:
-    return ", ".join(prometheus.label(key) for key in keys)
+    return ", ".join(prometheus_names.label(key) for key in keys)
 
 
 def _called(function: str, *arguments: Expression) -> str:
@@ -342,7 +344,7 @@ def _called(function: str, *arguments: Expression) -> str:
 
 
 def _operand(side: Expression, precedence: int) -> str:
-    """In parentheses where the precedence needs them, or where an expression of several lines reads better so."""
+    """Return an operand, in parentheses if the precedence requires them or if it spans several lines."""
     split = "\n" in side.text and side.precedence < _ATOM
     return _nested(side) if side.precedence < precedence or split else side.text
 

@@ -1,7 +1,7 @@
-"""What rules and dashboards both ask of Prometheus.
+"""Prometheus queries shared by rules and dashboards.
 
-All ratios come from the growth of counters, and so count short processes as well. `where` narrows each of them down,
-such as to Grafana's `$pipeline`.
+All ratios are computed from the growth of counters, and so include short processes. `where` restricts them, for example
+to Grafana's `$pipeline`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ PIPELINE = (a.FORGE_PIPELINE_NAME,)
 STAGE = (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME)
 MEASUREMENT = (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY)
 SPENDER = (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY)
-"""Who made an API call: a stage or a measurement, so one of the two labels is always missing."""
+"""The origin of an API call: a stage or a measurement, so one of the two labels is always missing."""
 MODEL = (a.GEN_AI_PROVIDER_NAME, a.GEN_AI_REQUEST_MODEL)
 WASTED = {a.FORGE_COST_USE: q.unequal(ForgeCostUse.USEFUL)}
-"""Money that went to anything but samples that became ready."""
+"""Costs of everything except samples that became ready."""
 
 
 def grown(metric: Metric, window: str, by: tuple[str, ...], where: Where = None) -> Expression:
-    """How much a counter grew in all processes together."""
+    """Return the growth of a counter in all processes together."""
     return q.sum_by(q.growth(q.select(metric, where), window), *by)
 
 
 def error_ratio(window: str, where: Where = None) -> Expression:
-    """Executions of a stage that failed, among all."""
+    """Return the ratio of a stage's failed executions."""
     failed = {**(where or {}), a.FORGE_STAGE_OUTCOME: ForgeStageOutcome.ERROR}
     return q.ratio(
         grown(m.FORGE_STAGE_EXECUTIONS, window, STAGE, failed), grown(m.FORGE_STAGE_EXECUTIONS, window, STAGE, where)
@@ -38,18 +38,19 @@ def error_ratio(window: str, where: Where = None) -> Expression:
 
 
 def success_ratio(window: str, where: Where = None) -> Expression:
-    """Samples that became ready, among those of a pipeline that had something to do: what was skipped, split or
-    unchanged has neither succeeded nor failed."""
+    """Return the ratio of ready samples among the ready and failed ones of a pipeline; skipped, split and unchanged
+    samples have neither succeeded nor failed.
+    """
     return _settled_ratio((ForgeSampleOutcome.READY,), window, where)
 
 
 def dead_letter_ratio(window: str, where: Where = None) -> Expression:
-    """Samples that went to the dead letters, among those of a pipeline that had something to do."""
+    """Return the ratio of dead letters among the ready and failed samples of a pipeline."""
     return _settled_ratio((ForgeSampleOutcome.DLQ,), window, where)
 
 
 def cache_hit_ratio(window: str, where: Where = None) -> Expression:
-    """Values of a measurement that had been computed before, among all that were asked for."""
+    """Return the ratio of cached values of a measurement."""
     cached = {**(where or {}), a.FORGE_MEASUREMENT_OUTCOME: ForgeMeasurementOutcome.CACHED}
     return q.ratio(
         grown(m.FORGE_MEASUREMENT_COMPUTATIONS, window, MEASUREMENT, cached),
@@ -58,9 +59,10 @@ def cache_hit_ratio(window: str, where: Where = None) -> Expression:
 
 
 def utilization(window: str, where: Where = None) -> Expression:
-    """How busy a stage was: time in attempts ÷ (limit × wall time), in processes that worked through the whole window.
+    """Return the utilization of a stage: time in attempts ÷ (limit × elapsed time), in processes that were active for
+    the whole window.
 
-    Of a run that is shorter than the window, the event at its end says it exactly.
+    For shorter runs, the summary event has the exact value.
     """
     limit = q.select(m.FORGE_STAGE_CONCURRENCY_LIMIT, where)
     throughout = (q.low(limit, window) > 0) & (q.offset(limit, window) > 0)
@@ -69,7 +71,7 @@ def utilization(window: str, where: Where = None) -> Expression:
 
 
 def wasted_share(window: str, where: Where = None) -> Expression:
-    """Money that went to anything but samples that became ready, among all that a pipeline spent."""
+    """Return the ratio of a pipeline's costs for everything except samples that became ready."""
     return q.ratio(
         grown(m.FORGE_COST_AMOUNT, window, PIPELINE, {**(where or {}), **WASTED}),
         grown(m.FORGE_COST_AMOUNT, window, PIPELINE, where),

@@ -1,11 +1,11 @@
-"""Recording rules: the few expressions that are worth having at hand, and those that alerts build upon."""
+"""Recording rules: frequently used expressions, and those that alerts depend on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Metric
 
@@ -14,12 +14,12 @@ from . import queries
 from .promql import Expression, Selector
 
 WINDOW: Final = "15m"
-"""What the ratios are of. A process that lived for less counts as long."""
+"""The time window of ratios. Processes with a shorter lifetime are included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording rule. Its name is `level:metric:operation`, where the level says what the series are of."""
+    """A recording rule, named `level:metric:operation`, where the level is what the series are aggregated by."""
 
     level: str
     metric: Metric
@@ -29,7 +29,7 @@ class Recording:
     @property
     def name(self) -> str:
         """The name of the recorded series."""
-        return f"{self.level}:{prometheus.name(self.metric).removesuffix('_total')}:{self.operation}"
+        return f"{self.level}:{prometheus_names.name(self.metric).removesuffix('_total')}:{self.operation}"
 
     @property
     def series(self) -> Selector:
@@ -71,23 +71,23 @@ CACHE_HIT_RATIO: Final = Recording(
 SPEND_RATE: Final = Recording(
     "pipeline", m.FORGE_COST_AMOUNT, "sum1h", queries.grown(m.FORGE_COST_AMOUNT, "1h", queries.PIPELINE)
 )
-"""US dollars an hour. Money is booked when samples settle, so less than an hour would be mostly noise."""
+"""US dollars per hour. Costs are booked when samples settle, so a shorter window would be noisy."""
 
 WASTED_SHARE: Final = Recording("pipeline", m.FORGE_COST_AMOUNT, "wasted_share1h", queries.wasted_share("1h"))
 
 
 def _greatest(metric: Metric) -> Recording:
-    # Ten minutes, so that a process counts that was gone before the next evaluation.
+    # Ten minutes, to include processes that ended before the next evaluation.
     return Recording("pipeline", metric, "max", q.max_by(q.last(q.select(metric), "10m"), *queries.PIPELINE))
 
 
 LAST_SUCCESS: Final = _greatest(m.FORGE_PIPELINE_SUCCESS_TIME)
-"""One series a pipeline instead of one a process: cheap to look back upon for days."""
+"""One series per pipeline instead of per process, which is cheap to query over days."""
 
 EXPECTED_INTERVAL: Final = _greatest(m.FORGE_PIPELINE_EXPECTED_INTERVAL)
 
 BUDGET: Final = _greatest(m.FORGE_COST_BUDGET)
-"""Declared by each process for all of them together, so that it is not added up."""
+"""Declared by each process for all processes together, so it is not added up."""
 
 ALL: Final = (
     THROUGHPUT,

@@ -1,11 +1,11 @@
-"""The reference pages: one for each component, one that leads to them, and one from the names of the ADR to these."""
+"""The reference pages: one for each component, an index, and the mapping of the ADR's names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Attribute, Definition, Event, Metric, Reference, Registry, Span
 from forge_otel.semconv import attributes as a
 
@@ -27,30 +27,30 @@ TITLES: Final = {
 
 LEVELS: Final = {
     "required": "always",
-    "recommended": "where there is one",
+    "recommended": "if available",
     "opt_in": "on request",
 }
 
-DEVELOPMENT: Final = "All of it is in development: names may change with the version."
+DEVELOPMENT: Final = "Its stability is development: names may change with the version."
 
 TRANSLATION: Final = """\
-A dot in a name becomes an underscore in Prometheus and in Loki, and there units and types of metrics become suffixes. \
-The page of each component has all three names of a metric."""
+In Prometheus and Loki dots in names become underscores, and units and types of metrics become suffixes. The page of \
+each component lists all three names of a metric."""
 
 ADR: Final = (
     """\
-The ADR that asked for this telemetry was written for Elixir's `telemetry`. Each of its names became one that follows \
-OpenTelemetry's conventions; those in StatsD stayed as they were.""",
+The ADR for this telemetry was written for Elixir's `telemetry`. Its names were replaced by names that follow \
+OpenTelemetry's conventions; the names in StatsD are unchanged.""",
     """\
-Durations have no attribute of their own: a span has its start and its end, and a histogram has them all. They are \
-seconds, and milliseconds in StatsD.""",
+Durations are not attributes: they follow from the start and end of spans, and are recorded in histograms. They are in \
+seconds, and in milliseconds in StatsD.""",
 )
 
 STATSD_TYPES: Final = {"c": "counter", "g": "gauge", "h": "histogram"}
 
 
 def files(registry: Registry) -> dict[str, str]:
-    """The pages."""
+    """Return the pages."""
     components = sorted(
         registry.components, key=lambda name: list(TITLES).index(name) if name in TITLES else len(TITLES)
     )
@@ -74,7 +74,7 @@ def _index(registry: Registry, components: Iterable[str]) -> str:
         rows.append([f"[{_title(component)}]({component}.md)", *(str(number or "") for number in numbers)])
     version = f"Version {registry.version}; schema URL `{registry.schema_url}`. {DEVELOPMENT}"
     lines = ["# Reference", "", *_paragraphs([registry.description, version])]
-    lines += _table(["Component", "Spans", "Metrics", "Events", "Attributes"], rows)
+    lines += table(["Component", "Spans", "Metrics", "Events", "Attributes"], rows)
     return "\n".join([*lines, *_paragraphs([TRANSLATION, "From the ADR's names [to these](adr.md)."])])
 
 
@@ -108,11 +108,15 @@ def _span(component: str, span: Span) -> list[str]:
 
 
 def _summary(metrics: Sequence[Metric]) -> list[str]:
-    """What a reader looks for first: all names at a glance."""
-    return _table(
+    """Return the table of all metrics with their names in Prometheus and StatsD."""
+    return table(
         ["Metric", "Prometheus", "StatsD"],
         [
-            [f"`{metric.name}`", f"`{prometheus.name(metric)}`", f"`{metric.statsd.name}`" if metric.statsd else "–"]
+            [
+                f"`{metric.name}`",
+                f"`{prometheus_names.name(metric)}`",
+                f"`{metric.statsd.name}`" if metric.statsd else "–",
+            ]
             for metric in metrics
         ],
     )
@@ -122,7 +126,7 @@ def _metric(component: str, metric: Metric) -> list[str]:
     facts = [f"Instrument: {'observable ' if metric.observable else ''}{metric.instrument}, unit `{metric.unit}`"]
     if metric.boundaries:
         facts.append(f"Buckets up to: {', '.join(f'{bound:g}' for bound in metric.boundaries)}")
-    facts.append(f"Prometheus: {', '.join(f'`{series}`' for series in prometheus.series(metric))}")
+    facts.append(f"Prometheus: {', '.join(f'`{series}`' for series in prometheus_names.series(metric))}")
     if metric.statsd:
         unit = f" in {metric.statsd.unit}" if metric.statsd.unit else ""
         tags = ", ".join(f"`{tag}`" for tag in metric.statsd.tags)
@@ -145,15 +149,15 @@ def _attribute(attribute: Attribute) -> list[str]:
     if attribute.examples:
         facts.append(f"Examples: {', '.join(f'`{example}`' for example in attribute.examples)}")
     facts.append(f"On metrics: {'yes' if attribute.on_metrics else 'no'}")
-    values = _table(["Value", "Meaning"], [[f"`{member.value}`", member.brief] for member in attribute.members])
+    values = table(["Value", "Meaning"], [[f"`{member.value}`", member.brief] for member in attribute.members])
     return _section(attribute.key, attribute, [*facts, *_adr_names(attribute)], values if attribute.members else [])
 
 
-def _section(name: str, definition: Definition, facts: Iterable[str], table: Iterable[str]) -> list[str]:
+def _section(name: str, definition: Definition, facts: Iterable[str], rows: Iterable[str]) -> list[str]:
     prose = [definition.brief, *([definition.note] if definition.note else [])]
     if definition.deprecated:
         prose.append(f"**Deprecated.** {definition.deprecated.get('note', '')}")
-    return [f"### `{name}`", "", *_paragraphs(prose), *(f"- {fact}" for fact in facts), "", *table]
+    return [f"### `{name}`", "", *_paragraphs(prose), *(f"- {fact}" for fact in facts), "", *rows]
 
 
 def _attributes(component: str, references: Sequence[Reference], *, start: bool = False) -> list[str]:
@@ -161,9 +165,9 @@ def _attributes(component: str, references: Sequence[Reference], *, start: bool 
     for reference in references:
         present = reference.condition.rstrip(".").lower() or LEVELS[reference.level]
         if start and reference.sampling_relevant:
-            present += "; from the start"
+            present += "; at span start"
         rows.append([_link(component, reference.attribute), present, reference.attribute.brief])
-    return _table(["Attribute", "Present", "Meaning"], rows) if rows else []
+    return table(["Attribute", "Present", "Meaning"], rows) if rows else []
 
 
 def _link(component: str, attribute: Attribute) -> str:
@@ -175,7 +179,7 @@ def _link(component: str, attribute: Attribute) -> str:
 
 
 def _anchor(name: str) -> str:
-    """The anchor of a heading, as GitHub and the documentation's generator make it."""
+    """Return the anchor of a heading, as GitHub and Sphinx create it."""
     return name.replace(".", "")
 
 
@@ -189,7 +193,7 @@ def _adr_name(name: str) -> str:
 
 
 def _adr(registry: Registry) -> str:
-    """From each name of the ADR to what it is called here; one name may have become several things."""
+    """Return the mapping of the ADR's names, each of which may have several successors."""
     found: dict[str, list[str]] = {}
     for kind, definitions in (
         ("span", registry.spans.values()),
@@ -201,7 +205,7 @@ def _adr(registry: Registry) -> str:
             for name in definition.annotations.get("adr", ()):
                 here = f"{kind} `{_name(definition)}`"
                 if isinstance(definition, Metric):
-                    here += f", in Prometheus `{prometheus.name(definition)}`"
+                    here += f", in Prometheus `{prometheus_names.name(definition)}`"
                 found.setdefault(name, []).append(here)
     found.setdefault("forge.stage.error_type", []).append(f"attribute `{a.ERROR_TYPE}`")
     lines = ["# Names in the ADR, and here", "", *_paragraphs(ADR)]
@@ -210,7 +214,7 @@ def _adr(registry: Registry) -> str:
     others = [name for name in found if name not in events and name not in metrics]
     for heading, names in (("Events", events), ("Metrics", metrics), ("Span names, attributes and tags", others)):
         rows = [[_adr_name(name), ", ".join(found[name])] for name in sorted(names)]
-        lines += [f"## {heading}", "", *_table(["In the ADR", "Here"], rows)]
+        lines += [f"## {heading}", "", *table(["In the ADR", "Here"], rows)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -226,7 +230,7 @@ def _paragraphs(texts: Iterable[str]) -> Iterator[str]:
         yield ""
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table, and a blank line after it."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, followed by a blank line."""
     lines = [head, ["---"] * len(head), *rows]
     return [*(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines), ""]

@@ -1,4 +1,4 @@
-"""Code follows its constants: where a name in the registry was changed, what refers to the constant is changed too."""
+"""Renaming constants in code after a name in the registry was changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Renames = Mapping[str, Mapping[str, str]]
 
 
 def renamed(folder: Path, wanted: Mapping[str, str]) -> Renames:
-    """The constants that stand in the place of others: in the same place in their module, among the same neighbours."""
+    """Return the constants that replace others at the same position of their module, between the same neighbours."""
     found: dict[str, dict[str, str]] = {}
     for path, text in wanted.items():
         module = folder / PurePath(path).name
@@ -26,12 +26,12 @@ def renamed(folder: Path, wanted: Mapping[str, str]) -> Renames:
 
 
 def follow(renames: Renames, folder: Path, root: Path) -> list[str]:
-    """Change what refers to renamed constants in a folder's code; says which files were changed."""
+    """Rename references to constants in a folder's code; return the changed files."""
     changed = []
     for file in sorted(folder.rglob("*.py")) if renames else ():
         text = file.read_text(encoding="utf-8")
         lines = text.splitlines(keepends=True)
-        # From the end, so that what was not changed yet stays where it was found.
+        # From the end, so that positions of the remaining references stay valid.
         for line, column, old, new in sorted(_uses(ast.parse(text), renames), reverse=True):
             where = lines[line].encode()
             assert where[column : column + len(old)] == old.encode()
@@ -53,7 +53,7 @@ def _constants(text: str) -> list[str]:
 
 
 def _uses(tree: ast.Module, renames: Renames) -> Iterator[tuple[int, int, str, str]]:
-    """Line, byte, old and new name of every use: as `module.NAME`, or as a name that was imported."""
+    """Yield line, byte offset, old and new name of every use, as `module.NAME` or as an imported name."""
     modules: dict[str, Mapping[str, str]] = {}
     names: dict[str, str] = {}
     for node in ast.walk(tree):

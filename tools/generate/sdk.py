@@ -1,7 +1,7 @@
-"""The metrics that the OpenTelemetry SDK writes about itself, as far as rules and dashboards read them.
+"""The OpenTelemetry SDK's own metrics that rules and dashboards use.
 
-It writes them where `OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED` is true. What they mean is said by OpenTelemetry's
-conventions for the SDK.
+They are enabled by `OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED=true`, and defined by OpenTelemetry's semantic conventions
+for the SDK.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPANS_STARTED: Final = Metric(
     otel_metrics.OTEL_SDK_SPAN_STARTED,
     Instrument.COUNTER,
     "{span}",
-    "Spans that began, sampled or not.",
+    "Number of started spans, sampled or not.",
     (OTEL_SPAN_PARENT_ORIGIN, OTEL_SPAN_SAMPLING_RESULT),
 )
 
@@ -36,7 +36,7 @@ SPANS_LIVE: Final = Metric(
     otel_metrics.OTEL_SDK_SPAN_LIVE,
     Instrument.UPDOWNCOUNTER,
     "{span}",
-    "Spans that are recorded and have not ended.",
+    "Number of recorded spans that have not ended yet.",
     (OTEL_SPAN_SAMPLING_RESULT,),
 )
 
@@ -44,7 +44,7 @@ SPANS_PROCESSED: Final = Metric(
     otel_metrics.OTEL_SDK_PROCESSOR_SPAN_PROCESSED,
     Instrument.COUNTER,
     "{span}",
-    "Spans that a processor is done with; one that was dropped has an error.",
+    "Number of spans handled by a processor; dropped ones have an error.",
     _FINISHED,
 )
 
@@ -52,7 +52,7 @@ SPAN_QUEUE_SIZE: Final = Metric(
     otel_metrics.OTEL_SDK_PROCESSOR_SPAN_QUEUE_SIZE,
     Instrument.UPDOWNCOUNTER,
     "{span}",
-    "Spans that wait to be exported.",
+    "Number of spans that wait for export.",
     COMPONENT,
     observable=True,
 )
@@ -61,7 +61,7 @@ SPAN_QUEUE_CAPACITY: Final = Metric(
     otel_metrics.OTEL_SDK_PROCESSOR_SPAN_QUEUE_CAPACITY,
     Instrument.UPDOWNCOUNTER,
     "{span}",
-    "Spans that may wait to be exported.",
+    "Maximum number of spans that wait for export.",
     COMPONENT,
 )
 
@@ -69,7 +69,7 @@ LOGS_PROCESSED: Final = Metric(
     otel_metrics.OTEL_SDK_PROCESSOR_LOG_PROCESSED,
     Instrument.COUNTER,
     "{log_record}",
-    "Log records that a processor is done with; one that was dropped has an error.",
+    "Number of log records handled by a processor; dropped ones have an error.",
     _FINISHED,
 )
 
@@ -77,7 +77,7 @@ SPANS_EXPORTED: Final = Metric(
     otel_metrics.OTEL_SDK_EXPORTER_SPAN_EXPORTED,
     Instrument.COUNTER,
     "{span}",
-    "Spans that an exporter is done with; one that could not be exported has an error.",
+    "Number of spans handled by an exporter; those that were not exported have an error.",
     _SENT,
 )
 
@@ -85,7 +85,7 @@ LOGS_EXPORTED: Final = Metric(
     otel_metrics.OTEL_SDK_EXPORTER_LOG_EXPORTED,
     Instrument.COUNTER,
     "{log_record}",
-    "Log records that an exporter is done with; one that could not be exported has an error.",
+    "Number of log records handled by an exporter; those that were not exported have an error.",
     _SENT,
 )
 
@@ -93,7 +93,7 @@ POINTS_EXPORTED: Final = Metric(
     otel_metrics.OTEL_SDK_EXPORTER_METRIC_DATA_POINT_EXPORTED,
     Instrument.COUNTER,
     "{data_point}",
-    "Points that an exporter is done with; one that could not be exported has an error.",
+    "Number of points handled by an exporter; those that were not exported have an error.",
     _SENT,
 )
 
@@ -101,7 +101,7 @@ EXPORT_DURATION: Final = Metric(
     otel_metrics.OTEL_SDK_EXPORTER_OPERATION_DURATION,
     Instrument.HISTOGRAM,
     "s",
-    "How long exports took.",
+    "Duration of exports.",
     _SENT,
 )
 
@@ -109,7 +109,7 @@ COLLECTION_DURATION: Final = Metric(
     otel_metrics.OTEL_SDK_METRIC_READER_COLLECTION_DURATION,
     Instrument.HISTOGRAM,
     "s",
-    "How long collecting metrics took.",
+    "Duration of collections of metrics.",
     COMPONENT,
 )
 

@@ -1,1 +1,1 @@
-"""The vocabulary as a registry: reading and checking it, and verifying telemetry against it."""
+"""Loading and checking registries, and verifying telemetry against them."""

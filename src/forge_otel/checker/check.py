@@ -1,4 +1,4 @@
-"""Whether a registry keeps the rules."""
+"""Checking a registry against the rules."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from .findings import Finding
-from .load import REGISTRY, examine
+from .load import REGISTRY, try_load
 from .model import Registry
 from .rules import ALL
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What was found in a registry."""
+class CheckReport:
+    """The result of checking a registry."""
 
     findings: tuple[Finding, ...]
-    """Sorted by file and line; empty where everything is right."""
+    """Sorted by file and line; empty if the registry is valid."""
     files: int
     registry: Registry | None
-    """None where a file could not be used at all; the rules were not tried then."""
+    """None if a file was unusable; the rules are not checked then."""
 
     def text(self) -> str:
-        """One line for each finding, and one that sums up."""
+        """Return one line for each finding, and a summary line."""
         found = len(self.findings)
         verdict = f"{found} finding{'s' * (found != 1)}" if found else "No findings"
         definitions = ", ".join(f"{count} {kind}" for kind, count in self._definitions().items())
@@ -32,7 +32,7 @@ class Report:
         return "\n".join([*map(str, self.findings), f"{verdict} in {self.files} files: {definitions}."])
 
     def to_json(self) -> dict[str, Any]:
-        """The same as data for `json.dumps`."""
+        """Return the report as data for `json.dumps`."""
         return {
             "findings": [
                 {
@@ -48,21 +48,21 @@ class Report:
         }
 
     def _definitions(self) -> dict[str, int]:
-        """How many there are of each kind."""
+        """Return the number of definitions of each kind."""
         if self.registry is None:
             return {}
         kinds = ("attributes", "spans", "metrics", "events")
         return {kind: len(getattr(self.registry, kind)) for kind in kinds}
 
 
-def check(directory: Path = REGISTRY) -> Report:
+def check(directory: Path = REGISTRY) -> CheckReport:
     """Check a registry: its files, their structure, its references and the rules in `RULES`.
 
     Raises:
         NoRegistryError: there is no such directory, or no manifest in it.
     """
-    reading = examine(directory)
+    reading = try_load(directory)
     findings = set(reading.findings)
     if reading.registry is not None:
         findings.update(finding for rule in ALL for finding in rule(reading.registry))
-    return Report(tuple(sorted(findings)), reading.files, reading.registry)
+    return CheckReport(tuple(sorted(findings)), reading.files, reading.registry)

@@ -1,4 +1,4 @@
-"""Reading a registry: its files, then the definitions in them, with all references resolved."""
+"""Loading a registry: reads its files, and resolves the references between definitions."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from .resolve import Resolver
 from .source import Document, read
 
 REGISTRY: Final = Path(__file__).parent.parent / "semconv" / "registry"
-"""The registry of Forge."""
+"""The directory of Forge's registry."""
 
 MANIFEST: Final = "manifest.yaml"
 MAX_FILES: Final = 1000
 
 
 @dataclass(slots=True)
-class Reading:
-    """What was read of a directory."""
+class LoadResult:
+    """The result of loading a registry that may be invalid."""
 
     registry: Registry | None = None
-    """None where a file could not be used at all, so that nothing can be said about references to it."""
+    """None if a file was unusable, so that references cannot be resolved."""
     findings: list[Finding] = field(default_factory=list)
     files: int = 0
 
 
 def load(directory: Path = REGISTRY) -> Registry:
-    """Read a registry: `manifest.yaml` and the `definition/2` files in a directory and below it, in alphabetical order.
+    """Load a registry: `manifest.yaml` and the `definition/2` files of a directory and its subdirectories, by name.
 
     Raises:
         NoRegistryError: there is no such directory, or no manifest in it.
-        RegistryError: files, their structure or their references are wrong; it tells everything that is.
+        RegistryError: files, their structure or their references are invalid.
     """
-    reading = examine(directory)
+    reading = try_load(directory)
     if reading.registry is None or reading.findings:
         raise RegistryError(directory, reading.findings)
     return reading.registry
 
 
-def examine(directory: Path) -> Reading:
-    """Read as much of a registry as there is, and say what is wrong with it.
+def try_load(directory: Path) -> LoadResult:
+    """Load a registry, and collect the findings instead of raising them.
 
     Raises:
         NoRegistryError: there is no such directory, or no manifest in it.
     """
-    reading = Reading()
+    reading = LoadResult()
     documents: list[Document] = []
     for file in _files(directory):
         document, findings = read(file)
@@ -79,19 +79,19 @@ def examine(directory: Path) -> Reading:
 
 
 def _files(directory: Path) -> Iterator[Path]:
-    """The files of a registry, the manifest first."""
-    # Of os.path, because what a Path cannot look at is an exception.
+    """Yield the files of a registry, the manifest first."""
+    # os.path, because the methods of Path raise exceptions for inaccessible paths.
     if not os.path.lexists(directory):
         raise NoRegistryError(directory, "there is no such directory")
     if not os.path.isdir(directory):
         raise NoRegistryError(directory, "not a directory")
     manifest = directory / MANIFEST
     if not os.path.lexists(manifest):
-        raise NoRegistryError(directory, f"not a registry: there is no {MANIFEST}")
+        raise NoRegistryError(directory, f"not a registry: {MANIFEST} is missing")
     yield manifest
     found = 0
     for folder, folders, names in os.walk(directory, onerror=_refuse):
-        # A folder that is called like a file is reported when somebody reads it as one.
+        # A directory with a file's name is yielded, so that reading it is reported.
         odd = [name for name in folders if name.endswith((".yaml", ".yml"))]
         folders[:] = sorted(name for name in folders if name not in odd and not name.startswith("."))
         for name in sorted([*names, *odd]):

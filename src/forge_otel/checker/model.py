@@ -1,7 +1,6 @@
-"""What a registry says, after its references were resolved. Plain data: everything is generated from it, and telemetry
-is verified against it.
+"""Data model of a registry with resolved references, for generating code and documents and for verifying telemetry.
 
-The words are those of OpenTelemetry Weaver's `definition/2` files.
+The terms are those of OpenTelemetry Weaver's `definition/2` files.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Level = Literal["required", "conditionally_required", "recommended", "opt_in"]
+RequirementLevel = Literal["required", "conditionally_required", "recommended", "opt_in"]
 Annotations = Mapping[str, Any]
-"""What stands under `annotations: {forge: …}`: what Weaver has no word for."""
+"""The content of `annotations: {forge: …}`: facts that Weaver has no field for."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where in the registry something stands."""
+    """A line of a file."""
 
     file: Path
     line: int
@@ -29,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One value of an enumeration."""
+    """A value of an enumeration."""
 
     id: str
     value: str | int | bool
@@ -38,7 +37,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """What attributes, spans, metrics and events have in common."""
+    """The fields common to attributes, spans, metrics and events."""
 
     brief: str
     note: str = ""
@@ -46,33 +45,33 @@ class Definition:
     deprecated: Mapping[str, str] | None = None
     annotations: Annotations = field(default_factory=dict)
     component: str = ""
-    """The name of the file that it stands in, without the suffix."""
+    """The name of the defining file, without the suffix."""
     place: Place
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
     """The lines of its fields, by name."""
 
     def at(self, name: str) -> Place:
-        """Where one of its fields stands; where it stands itself, if it has no such field."""
+        """Return the place of a field, or of the definition if it has no such field."""
         return Place(self.place.file, self.lines.get(name, self.place.line))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribute(Definition):
-    """An attribute of this registry, or one of the conventions that it builds on."""
+    """An attribute of this registry or of upstream conventions."""
 
     key: str
     type: str | None
     """`string`, `int`, `double`, `boolean`, one of these with `[]`, `template[…]` or `any`. An enumeration has the type
-    of its values. None for an attribute of other conventions whose type is not known here."""
+    of its values. None for an upstream attribute of unknown type."""
     members: tuple[Member, ...] = ()
-    """The known values of an enumeration; others may come. Empty where it is none."""
+    """The known values of an enumeration, which may have others; empty for other types."""
     examples: Sequence[Any] = ()
     upstream: bool = False
-    """Whether it is defined by other conventions."""
+    """True if it is defined by upstream conventions."""
 
     @property
     def on_metrics(self) -> bool:
-        """Whether its values are few enough for a metric."""
+        """True if it has few enough values for a metric."""
         return bool(self.annotations.get("on_metrics", self.upstream))
 
     @property
@@ -83,16 +82,16 @@ class Attribute(Definition):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An attribute where a span, a metric or an event has it."""
+    """An attribute of a span, a metric or an event."""
 
     attribute: Attribute
-    level: Level = "recommended"
+    level: RequirementLevel = "recommended"
     condition: str = ""
-    """When it is required, where that depends."""
+    """The condition of a conditionally required attribute."""
     sampling_relevant: bool = False
-    """Whether it is set before a span starts, so that a sampler sees it."""
+    """True if it is set at the start of a span, for samplers."""
     place: Place | None = field(default=None, compare=False, repr=False)
-    """Where it stands. Where it came from a group, in there."""
+    """The place of the reference, in a group if it comes from one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +101,13 @@ class Signal(Definition):
     attributes: tuple[Reference, ...] = ()
 
     def reference(self, key: str) -> Reference | None:
-        """Its reference to an attribute."""
+        """Return the reference to an attribute, if any."""
         return next((reference for reference in self.attributes if reference.attribute.key == key), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span(Signal):
-    """One type of span. Its name is a pattern, with the keys of attributes in braces."""
+    """A type of span. Its name is a pattern, with the keys of attributes in braces."""
 
     type: str
     kind: str
@@ -117,19 +116,19 @@ class Span(Signal):
 
 @dataclass(frozen=True, slots=True)
 class StatsD:
-    """What a metric is called in StatsD."""
+    """The name, type and tags of a metric in StatsD."""
 
     name: str
     type: Literal["c", "g", "h"]
     tags: Mapping[str, str]
     """The keys of attributes, by tag."""
     unit: Literal["ms"] | None = None
-    """The unit of the values there, where it is not the metric's own."""
+    """The unit in StatsD, if it is not the metric's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric(Signal):
-    """One metric."""
+    """A metric."""
 
     name: str
     instrument: Literal["counter", "updowncounter", "gauge", "histogram"]
@@ -143,19 +142,19 @@ class Metric(Signal):
 
     @property
     def observable(self) -> bool:
-        """Whether it is read when metrics are collected, instead of being written when something happens."""
+        """True if it is read at every collection, instead of being written at every occurrence."""
         return bool(self.annotations.get("observable", False))
 
     @property
     def statsd(self) -> StatsD | None:
-        """What it is called in StatsD; None where it does not go there."""
-        said = self.annotations.get("statsd")
-        return None if said is None else StatsD(said["name"], said["type"], said["tags"], said.get("unit"))
+        """Its StatsD form; None if it is not sent to StatsD."""
+        statsd = self.annotations.get("statsd")
+        return None if statsd is None else StatsD(statsd["name"], statsd["type"], statsd["tags"], statsd.get("unit"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event(Signal):
-    """One event: a log record that has an event name."""
+    """An event: a log record with an event name."""
 
     name: str
 
@@ -166,18 +165,18 @@ class Event(Signal):
 
     @property
     def default(self) -> bool:
-        """Whether it is emitted unless the configuration asks for all events or for none."""
+        """True if it is emitted with the setting `events="default"`."""
         return bool(self.annotations.get("default", True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry:
-    """All definitions, each kind by name and in the order of the files."""
+    """All definitions of each kind, by name and in the order of the files."""
 
     schema_url: str
     description: str = ""
     attributes: Mapping[str, Attribute]
-    """Those defined here. What references resolve to may also be upstream attributes."""
+    """The attributes defined here. References may also resolve to upstream attributes."""
     spans: Mapping[str, Span]
     metrics: Mapping[str, Metric]
     events: Mapping[str, Event]
@@ -191,7 +190,7 @@ class Registry:
 
     @property
     def upstream(self) -> Mapping[str, Attribute]:
-        """The attributes of other conventions that are referred to, by key."""
+        """The referenced attributes of upstream conventions, by key."""
         signals: list[Signal] = [*self.spans.values(), *self.metrics.values(), *self.events.values()]
         return {
             reference.attribute.key: reference.attribute

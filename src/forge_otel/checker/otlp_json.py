@@ -1,8 +1,8 @@
-"""Reading OTLP/JSON: the requests in a file, and the parts of a request.
+"""Reading OTLP/JSON: the requests in a file, and the fields of a request.
 
 The encoding is that of the OTLP specification: protobuf's JSON with lowerCamelCase keys, 64-bit integers as strings or
-numbers, enumerations as numbers or names. The files are those of the OTLP file exporter and of the Collector's: one
-export request a line. Whatever is in a file, nothing here raises anything but `MalformedError` because of it.
+numbers, enumerations as numbers or names. The files are those of the OTLP file exporter and of the Collector: one
+export request per line. Invalid content raises no exception other than `MalformedError`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any, Protocol
 
 from .model import Place
 
-LIMIT = 64 * 1024 * 1024
-"""Bytes that a request has at most. Those that exporters send have up to a few million."""
+MAX_REQUEST_SIZE = 64 * 1024 * 1024
+"""Maximum size of a request in bytes. Requests of exporters have up to a few million."""
 
 Json = Mapping[str, Any]
-"""An object."""
+"""A JSON object."""
 
 
 class _File(Protocol):
@@ -36,12 +36,12 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class MalformedError(Exception):
-    """Something is JSON, but not OTLP; the message says what."""
+    """A value is valid JSON, but not OTLP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An export request, or what is wrong with what should have been one."""
+    """An export request, or the reason why there is none."""
 
     place: Place
     request: object = None
@@ -51,8 +51,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The value of an attribute, and its type in a registry's words. What these have no word for is `map`, `bytes`,
-    `empty`, `array` (within an array), `[]` (an array without elements) or `mixed[]`."""
+    """The value of an attribute, and its type in a registry's terms. Types without such a term are `map`, `bytes`,
+    `empty`, `array` (within an array), `[]` (an array without elements) and `mixed[]`."""
 
     type: str
     value: Any = None
@@ -62,7 +62,7 @@ class Value:
 
 
 def requests(path: Path) -> Iterator[Line]:
-    """The export requests in a file: one a line, or a single one over all lines. `.gz` files are unpacked.
+    """Yield the export requests of a file: one per line, or a single one over all lines. `.gz` files are decompressed.
 
     Raises:
         OSError: the file cannot be read.
@@ -81,9 +81,9 @@ def requests(path: Path) -> Iterator[Line]:
 def _requests(path: Path, file: _File) -> Iterator[Line]:
     lines = _lines(file)
     head = deque((Place(path, number), text) for number, text in islice(lines, 2))
-    if _goes_on(head):
+    if _is_multiline(head):
         (place, first), (_, second) = head
-        yield _parsed(place, first + second + file.read(LIMIT))
+        yield _parsed(place, first + second + file.read(MAX_REQUEST_SIZE))
         return
     while head:
         yield _parsed(*head.popleft())
@@ -91,28 +91,29 @@ def _requests(path: Path, file: _File) -> Iterator[Line]:
         yield _parsed(Place(path, number), text)
 
 
-def _goes_on(head: Sequence[tuple[Place, bytes]]) -> bool:
-    """Whether a request goes over many lines: the first one ends with an open bracket, and the second one is no request
-    either."""
+def _is_multiline(head: Sequence[tuple[Place, bytes]]) -> bool:
+    """Return True if a single request spans all lines: the first line ends with an open bracket, and the second is not
+    a request.
+    """
     return (
         len(head) == 2 and head[0][1].rstrip().endswith((b"{", b"[")) and all(_parsed(*line).problem for line in head)
     )
 
 
 def _lines(file: _File) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, and their numbers; of one that is too long the beginning."""
+    """Yield the lines that are not blank, with their numbers; lines that are too long are cut."""
     number = 0
-    while text := file.readline(LIMIT + 1):
+    while text := file.readline(MAX_REQUEST_SIZE + 1):
         number += 1
         if text.strip():
             yield number, text
-        while len(text) > LIMIT and not text.endswith(b"\n"):
-            text = file.readline(LIMIT + 1)
+        while len(text) > MAX_REQUEST_SIZE and not text.endswith(b"\n"):
+            text = file.readline(MAX_REQUEST_SIZE + 1)
 
 
 def _parsed(place: Place, text: bytes) -> Line:
-    if len(text) > LIMIT:
-        return Line(place, problem=f"is longer than {LIMIT >> 20} MiB")
+    if len(text) > MAX_REQUEST_SIZE:
+        return Line(place, problem=f"is longer than {MAX_REQUEST_SIZE >> 20} MiB")
     try:
         return Line(place, json.loads(text.decode().rstrip()))
     except json.JSONDecodeError as error:
@@ -127,7 +128,7 @@ def _parsed(place: Place, text: bytes) -> Line:
 
 
 def objects(parent: Json, key: str) -> list[Json]:
-    """A field that is repeated."""
+    """Return a repeated field."""
     found = parent.get(key)
     if found is None:
         return []
@@ -137,7 +138,7 @@ def objects(parent: Json, key: str) -> list[Json]:
 
 
 def object_(parent: Json, key: str) -> Json:
-    """A field that is a message; an empty one where it is absent."""
+    """Return a message field; an empty message if it is absent."""
     found = parent.get(key)
     if found is None:
         return {}
@@ -147,7 +148,7 @@ def object_(parent: Json, key: str) -> Json:
 
 
 def text(parent: Json, key: str) -> str:
-    """A field that is a string."""
+    """Return a string field."""
     found = parent.get(key)
     if found is not None and not isinstance(found, str):
         raise MalformedError(f"{key} is not a string")
@@ -155,7 +156,7 @@ def text(parent: Json, key: str) -> str:
 
 
 def flag(parent: Json, key: str) -> bool:
-    """A field that is a boolean."""
+    """Return a boolean field."""
     found = parent.get(key)
     if found is not None and not isinstance(found, bool):
         raise MalformedError(f"{key} is not a boolean")
@@ -163,7 +164,7 @@ def flag(parent: Json, key: str) -> bool:
 
 
 def enumerated(parent: Json, key: str, names: Mapping[int, str], prefix: str) -> str:
-    """A field that is an enumeration: the name of its value, without the prefix that OTLP's names have."""
+    """Return the name of an enumeration field's value, without the prefix of OTLP's names."""
     found = parent.get(key) or 0
     if isinstance(found, str):
         return found.removeprefix(prefix)
@@ -173,32 +174,32 @@ def enumerated(parent: Json, key: str, names: Mapping[int, str], prefix: str) ->
 
 
 def attributes(parent: Json) -> dict[str, Value]:
-    """The attributes of something."""
+    """Return the attributes of a message."""
     return {text(one, "key"): _value(object_(one, "value")) for one in objects(parent, "attributes")}
 
 
-def _value(said: Json) -> Value:
-    if said.get("arrayValue") is None:
-        return _scalar(said)
-    elements = [_scalar(one) for one in objects(object_(said, "arrayValue"), "values")]
+def _value(encoded: Json) -> Value:
+    if encoded.get("arrayValue") is None:
+        return _scalar(encoded)
+    elements = [_scalar(one) for one in objects(object_(encoded, "arrayValue"), "values")]
     types = {element.type for element in elements}
     if len(types) > 1:
         return Value("mixed[]")
     return Value("".join(types) + "[]", [element.value for element in elements])
 
 
-def _scalar(said: Json) -> Value:
-    # At most one of these is written.
-    if said.get("stringValue") is not None:
-        return Value("string", text(said, "stringValue"))
-    if (found := said.get("intValue")) is not None:
+def _scalar(encoded: Json) -> Value:
+    # At most one of these fields is set.
+    if encoded.get("stringValue") is not None:
+        return Value("string", text(encoded, "stringValue"))
+    if (found := encoded.get("intValue")) is not None:
         return Value("int", _int64(found))
-    if (found := said.get("doubleValue")) is not None:
+    if (found := encoded.get("doubleValue")) is not None:
         return Value("double", _double(found))
-    if said.get("boolValue") is not None:
-        return Value("boolean", flag(said, "boolValue"))
+    if encoded.get("boolValue") is not None:
+        return Value("boolean", flag(encoded, "boolValue"))
     kinds = {"kvlistValue": "map", "bytesValue": "bytes", "arrayValue": "array"}
-    return Value(next((kind for key, kind in kinds.items() if said.get(key) is not None), "empty"))
+    return Value(next((kind for key, kind in kinds.items() if encoded.get(key) is not None), "empty"))
 
 
 def _int64(found: object) -> int:

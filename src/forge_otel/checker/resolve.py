@@ -1,4 +1,4 @@
-"""From the definitions in files to a registry: references become the attributes that they name."""
+"""Resolving the definitions of files to a registry: replaces references by attributes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from typing import Any, Final
 from . import upstream
 from .findings import Finding, shown
 from .model import Attribute, Event, Member, Metric, Place, Reference, Registry, Span
-from .source import Document
-from .structure import DocumentPath
+from .source import Document, DocumentPath
 
-NAMES: Final = {"attributes": "key", "attribute_groups": "id", "spans": "type", "metrics": "name", "events": "name"}
-"""The sections of a file, and what the name of a definition is called in each."""
+NAME_FIELDS: Final = {
+    "attributes": "key",
+    "attribute_groups": "id",
+    "spans": "type",
+    "metrics": "name",
+    "events": "name",
+}
+"""The sections of a file, and the field with a definition's name in each."""
 MAX_REFERENCES: Final = 100_000
 
 _TYPES: Final[Mapping[type, str]] = {str: "string", int: "int"}
@@ -22,64 +27,64 @@ _TYPES: Final[Mapping[type, str]] = {str: "string", int: "int"}
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A definition as it stands in a file."""
+    """A definition in a file."""
 
     document: Document
     section: str
     index: int
 
     @property
-    def said(self) -> dict[str, Any]:
-        said: dict[str, Any] = self.document.data[self.section][self.index]
-        return said
+    def fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = self.document.data[self.section][self.index]
+        return fields
 
     @property
     def name(self) -> str:
-        return str(self.said[NAMES[self.section]])
+        return str(self.fields[NAME_FIELDS[self.section]])
 
     def place(self, *path: str | int) -> Place:
         return self.document.place(self.section, self.index, *path)
 
     def common(self) -> dict[str, Any]:
-        """The fields that all kinds of definitions have."""
-        said = self.said
+        """Return the arguments common to all kinds of definitions."""
+        fields = self.fields
         return {
-            "brief": said["brief"],
-            "note": said.get("note", ""),
-            "stability": said["stability"],
-            "deprecated": said.get("deprecated"),
-            "annotations": said.get("annotations", {}).get("forge", {}),
+            "brief": fields["brief"],
+            "note": fields.get("note", ""),
+            "stability": fields["stability"],
+            "deprecated": fields.get("deprecated"),
+            "annotations": fields.get("annotations", {}).get("forge", {}),
             "component": self.document.file.stem,
             "place": self.place(),
-            "lines": {name: self.place(name).line for name in said},
+            "lines": {name: self.place(name).line for name in fields},
         }
 
 
 class Resolver:
-    """Takes in files whose structure was checked, and makes a registry of them.
+    """Builds a registry of files whose structure was checked.
 
-    Definitions with faults are left out. What refers to them is not reported: it is not wrong.
+    Definitions with faults are left out. References to them are not reported, because they are valid.
     """
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
         self.manifest: Mapping[str, Any] = {}
-        self._entries: dict[str, dict[str, _Entry]] = {section: {} for section in NAMES}
-        self._faulty: dict[str, set[str]] = {section: set() for section in NAMES}
+        self._entries: dict[str, dict[str, _Entry]] = {section: {} for section in NAME_FIELDS}
+        self._faulty: dict[str, set[str]] = {section: set() for section in NAME_FIELDS}
         self._components: dict[str, None] = {}
         self._attributes: dict[str, Attribute] = {}
         self._groups: dict[str, dict[str, Reference]] = {}
         self._references = 0
 
     def add(self, document: Document, faults: Mapping[DocumentPath, object]) -> None:
-        """Take in a file, without the definitions that have faults."""
+        """Add a file, without the definitions that have faults."""
         self._components[document.file.stem] = None
         faulty = {path[:2] for path in faults}
-        for section, field in NAMES.items():
+        for section, name_field in NAME_FIELDS.items():
             if (section,) in faulty:
                 continue
-            for index, said in enumerate(document.data.get(section, ())):
-                name = said.get(field) if isinstance(said, dict) else None
+            for index, fields in enumerate(document.data.get(section, ())):
+                name = fields.get(name_field) if isinstance(fields, dict) else None
                 if (section, index) in faulty:
                     if isinstance(name, str):
                         self._faulty[section].add(name)
@@ -90,7 +95,7 @@ class Resolver:
                     self._find(entry.place(), "name/duplicate", f"{name} is already defined in {first.place()}")
 
     def resolve(self) -> Registry:
-        """The registry; what is wrong with references is in `findings` then."""
+        """Return the registry, and add the faults of references to `findings`."""
         self._attributes = {name: _attribute(entry) for name, entry in self._entries["attributes"].items()}
         for name in self._group_order():
             self._groups[name] = self._resolved(self._entries["attribute_groups"][name])
@@ -101,8 +106,8 @@ class Resolver:
             spans={
                 name: Span(
                     type=name,
-                    kind=entry.said["kind"],
-                    name=entry.said["name"]["note"],
+                    kind=entry.fields["kind"],
+                    name=entry.fields["name"]["note"],
                     attributes=tuple(self._resolved(entry).values()),
                     **entry.common(),
                 )
@@ -111,8 +116,8 @@ class Resolver:
             metrics={
                 name: Metric(
                     name=name,
-                    instrument=entry.said["instrument"],
-                    unit=entry.said["unit"],
+                    instrument=entry.fields["instrument"],
+                    unit=entry.fields["unit"],
                     attributes=tuple(self._resolved(entry).values()),
                     **entry.common(),
                 )
@@ -126,10 +131,11 @@ class Resolver:
         )
 
     def _group_order(self) -> Iterator[str]:
-        """The groups, each after those that it contains; without those that contain themselves."""
+        """Yield the groups in dependency order, without those that contain themselves."""
         entries = self._entries["attribute_groups"]
         graph = {
-            name: {said["ref_group"] for said in entry.said.get("attributes", ()) if "ref_group" in said} & set(entries)
+            name: {fields["ref_group"] for fields in entry.fields.get("attributes", ()) if "ref_group" in fields}
+            & set(entries)
             for name, entry in entries.items()
         }
         while True:
@@ -146,26 +152,26 @@ class Resolver:
                 graph = {name: inside - set(cycle) for name, inside in graph.items()}
 
     def _resolved(self, entry: _Entry) -> dict[str, Reference]:
-        """The attributes of a signal or a group, by key. A reference beside a group refines what the group says."""
-        given = list(enumerate(entry.said.get("attributes", ())))
+        """Return the attributes of a signal or a group, by key. A reference refines one of the same key in a group."""
+        references = list(enumerate(entry.fields.get("attributes", ())))
         grouped: dict[str, Reference] = {}
-        for index, said in given:
-            if "ref_group" in said:
-                self._collect(said["ref_group"], entry.place("attributes", index), grouped)
+        for index, fields in references:
+            if "ref_group" in fields:
+                self._collect(fields["ref_group"], entry.place("attributes", index), grouped)
         result: dict[str, Reference] = {}
         direct: set[str] = set()
-        for index, said in given:
-            if "ref_group" in said:
-                for key in self._groups.get(said["ref_group"], ()):
+        for index, fields in references:
+            if "ref_group" in fields:
+                for key in self._groups.get(fields["ref_group"], ()):
                     result.setdefault(key, grouped[key])
                 continue
-            key, place = said["ref"], entry.place("attributes", index)
+            key, place = fields["ref"], entry.place("attributes", index)
             if key in direct:
                 self._find(place, "reference/collision", f"{entry.name} refers to {key} twice")
                 continue
             direct.add(key)
             base = grouped.get(key) or Reference(self._attribute(key, place))
-            result[key] = _refined(base, said, place)
+            result[key] = _refined(base, fields, place)
         self._references += len(result)
         if self._references > MAX_REFERENCES:
             if self._references - len(result) <= MAX_REFERENCES:
@@ -174,7 +180,7 @@ class Resolver:
         return result
 
     def _collect(self, name: str, place: Place, into: dict[str, Reference]) -> None:
-        """Add what a group has."""
+        """Add the references of a group."""
         group = self._groups.get(name)
         if group is None:
             if name not in self._faulty["attribute_groups"]:
@@ -193,7 +199,7 @@ class Resolver:
             if attribute is None:
                 message = f"there is no attribute {shown(key)}, neither here nor in {upstream.installed()}"
                 self._find(place, "reference/unknown", message)
-        # What is not known has a stand-in, so that no rule reports it once more.
+        # An unknown attribute is replaced by a placeholder, so that it is reported once.
         return attribute or Attribute(key=key, type=None, brief="", upstream=True, place=place)
 
     def _find(self, place: Place, rule: str, message: str) -> None:
@@ -201,35 +207,35 @@ class Resolver:
 
 
 def _attribute(entry: _Entry) -> Attribute:
-    said = entry.said
-    kind: Any = said["type"]
+    fields = entry.fields
+    kind: Any = fields["type"]
     members: tuple[Member, ...] = ()
     if isinstance(kind, dict):
         members = tuple(Member(one["id"], one["value"], one.get("brief", "")) for one in kind["members"])
         kind = _TYPES[type(members[0].value)]
-    return Attribute(key=entry.name, type=kind, members=members, examples=_examples(said), **entry.common())
+    return Attribute(key=entry.name, type=kind, members=members, examples=_examples(fields), **entry.common())
 
 
-def _refined(base: Reference, said: Mapping[str, Any], place: Place) -> Reference:
-    """A reference with what stands beside `ref`, instead of what the attribute or a group says."""
+def _refined(base: Reference, fields: Mapping[str, Any], place: Place) -> Reference:
+    """Return a reference with the fields beside `ref` in place of those of the attribute or the group."""
     attribute = base.attribute
-    changes = {name: said[name] for name in ("brief", "note", "stability", "deprecated") if name in said}
-    if "examples" in said:
-        changes["examples"] = _examples(said)
-    if "annotations" in said:
-        changes["annotations"] = {**attribute.annotations, **said["annotations"].get("forge", {})}
-    level = said.get("requirement_level", {base.level: base.condition})
+    changes = {name: fields[name] for name in ("brief", "note", "stability", "deprecated") if name in fields}
+    if "examples" in fields:
+        changes["examples"] = _examples(fields)
+    if "annotations" in fields:
+        changes["annotations"] = {**attribute.annotations, **fields["annotations"].get("forge", {})}
+    level = fields.get("requirement_level", {base.level: base.condition})
     ((name, condition),) = level.items() if isinstance(level, dict) else ((level, ""),)
     return Reference(
         attribute=replace(attribute, **changes) if changes else attribute,
         level=name,
         condition=condition,
-        sampling_relevant=said.get("sampling_relevant", base.sampling_relevant),
+        sampling_relevant=fields.get("sampling_relevant", base.sampling_relevant),
         place=place,
     )
 
 
-def _examples(said: Mapping[str, Any]) -> tuple[Any, ...]:
-    """A single example may stand without a list."""
-    examples = said.get("examples", ())
+def _examples(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the examples as a tuple; a single example need not be a list."""
+    examples = fields.get("examples", ())
     return tuple(examples) if isinstance(examples, list | tuple) else (examples,)

@@ -1,6 +1,6 @@
-"""Reading YAML as strangers may have written it: bounded in size and depth, and with the line of everything.
+"""Reads YAML from untrusted files: bounded in size and depth, and with the line of every key and list item.
 
-Plain scalars have the types of YAML 1.2's core schema, which is what Weaver reads: `no` is a string.
+Plain scalars have the types of YAML 1.2's core schema, which Weaver uses: `no` is a string.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import re
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +24,6 @@ MAX_VALUES: Final = 100_000
 MAX_DEPTH: Final = 32
 _TOO_DEEP: Final = ("yaml/depth", f"nested more than {MAX_DEPTH} deep")
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # not every build of PyYAML has libyaml
-
 _WORDS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -34,50 +32,36 @@ _WORDS: Final = {
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_PLAIN: Final = "plain"
+_UNTAGGED: Final = "untagged"
+
+DocumentPath = tuple[str | int, ...]
+"""The keys and indices that lead to a value."""
 
 
-@dataclass(slots=True, eq=False)
-class Node:
-    """A value, and the line that it begins in."""
+def _resolve(_loader: object, node: type[yaml.Node], _value: str, implicit: Any) -> str:
+    """Return the tag of a node that has none in the file."""
+    return _PLAIN if node is yaml.ScalarNode and implicit[0] else _UNTAGGED
 
-    line: int
-    value: Any
-    """A scalar, a list of nodes, or a dict of nodes."""
-    keys: dict[str, int] = field(default_factory=dict)
-    """The lines of a mapping's keys."""
-    size: int = 1
-    """How many values it is, with those inside and every alias written out."""
-    height: int = 1
 
-    def plain(self) -> Any:
-        """The value without the lines."""
-        if isinstance(self.value, dict):
-            return {key: node.plain() for key, node in self.value.items()}
-        if isinstance(self.value, list):
-            return [node.plain() for node in self.value]
-        return self.value
+# Not every build of PyYAML has libyaml.
+_Loader: Final[Any] = type("_Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {"resolve": _resolve})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Document:
-    """One file."""
+    """The content of one file."""
 
     file: Path
-    root: Node
     data: dict[str, Any]
+    lines: Mapping[DocumentPath, int]
+    """The line of each key and list item, by its path."""
 
     def place(self, *path: str | int) -> Place:
-        """Where something stands; if it is not there, where the nearest thing around it stands."""
-        node, line = self.root, self.root.line
-        for step in path:
-            if isinstance(node.value, dict) and step in node.value:
-                line, node = node.keys[str(step)], node.value[step]
-            elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
-                node = node.value[step]
-                line = node.line
-            else:
-                break
-        return Place(self.file, line)
+        """Return the place of a key or list item, or of the nearest one around it if it does not exist."""
+        while path not in self.lines:
+            path = path[:-1]
+        return Place(self.file, self.lines[path])
 
 
 class _Unusable(Exception):  # noqa: N818 - ends the reading of a file
@@ -86,19 +70,21 @@ class _Unusable(Exception):  # noqa: N818 - ends the reading of a file
 
 
 def read(file: Path) -> tuple[Document | None, list[Finding]]:
-    """Read a file; returns it, or None where there is no way to, and what is wrong with it."""
-    composer = _Composer(file)
+    """Read a file; return its document, or None if it is unusable, and the findings."""
+    converter = _Converter(file)
     try:
-        root = composer.compose(_text(file))
-        if not isinstance(root.value, dict):
-            raise _Unusable(root.line, "yaml/document", f"expected a mapping, found {kind(root.plain())}")
+        root = _compose(_text(file))
+        data = converter.convert(root)
+        if not isinstance(data, dict):
+            raise _Unusable(_line(root), "yaml/document", f"expected a mapping, found {kind(data)}")
     except _Unusable as error:
-        return None, [*composer.findings, Finding(Place(file, error.line), error.rule, error.message)]
-    return Document(file, root, root.plain()), composer.findings
+        converter.report(error.line, error.rule, error.message)
+        return None, list(dict.fromkeys(converter.findings))
+    return Document(file, data, converter.lines), list(dict.fromkeys(converter.findings))
 
 
 def kind(value: object) -> str:
-    """What a value is called in YAML."""
+    """Return the YAML name of a value's type."""
     names = {
         dict: "a mapping",
         list: "a list",
@@ -131,106 +117,103 @@ def _text(file: Path) -> str:
     return text
 
 
-class _Composer:
-    """Makes nodes of PyYAML's events. Not recursive, and an alias is the node that it stands for, so that neither depth
-    nor repetition costs anything before it is refused."""
+def _compose(text: str) -> yaml.Node:
+    """Return the root node of the only document."""
+    try:
+        _check_events(text)
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        # PyYAML may report the end of a truncated file as a line after the last one.
+        line = min(mark.line if mark else 0, text.rstrip().count("\n")) + 1
+        if error.problem == "exceeded maximum nesting depth":  # libyaml's own limit, which may be reached first
+            raise _Unusable(line, *_TOO_DEEP) from None
+        context = error.context and error.context_mark and f"{error.context} from line {error.context_mark.line + 1} on"
+        message = ", ".join(part for part in (context, error.problem) if part)
+        raise _Unusable(line, "yaml/syntax", message) from None
+    except yaml.YAMLError as error:
+        raise _Unusable(1, "yaml/syntax", str(error)) from None
+    if root is None:
+        raise _Unusable(1, "yaml/document", "the file is empty")
+    return root
+
+
+def _check_events(text: str) -> None:
+    """Refuse deep nesting before composing, which is recursive, and a second document."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        if depth > MAX_DEPTH:
+            raise _Unusable(_line(event), *_TOO_DEEP)
+        if documents > 1:
+            raise _Unusable(_line(event), "yaml/document", "a second document begins here; write one a file")
+
+
+def _line(marked: yaml.Node | yaml.Event) -> int:
+    return marked.start_mark.line + 1 if marked.start_mark else 1
+
+
+class _Converter:
+    """Converts nodes to plain data with all aliases expanded."""
 
     def __init__(self, file: Path) -> None:
         self.findings: list[Finding] = []
+        self.lines: dict[DocumentPath, int] = {}
         self._file = file
         self._values = 0
-        self._open: list[tuple[Node, str | None, int]] = []
-        """Each collection that is not closed yet, with its anchor and the count of values before it."""
-        self._key: list[tuple[str | None, int] | None] = []
-        """For each of them the key whose value comes next."""
-        self._anchors: dict[str, Node | None] = {}
 
-    def compose(self, text: str) -> Node:
-        """The only document's value."""
-        root: Node | None = None
-        for event in _events(text):
-            line = event.start_mark.line + 1 if event.start_mark else 1
-            if isinstance(event, yaml.DocumentStartEvent) and root is not None:
-                raise _Unusable(line, "yaml/document", "a second document begins here; write one a file")
-            node = self._node(event, line)
-            if node is not None and not self._add(node, line):
-                root = node
-        if root is None:
-            raise _Unusable(1, "yaml/document", "the file is empty")
-        return root
+    def convert(
+        self, node: yaml.Node, path: DocumentPath = (), outer: tuple[yaml.Node, ...] = (), after: int = 0
+    ) -> Any:
+        """Convert a node at a path inside `outer` nodes, none of which begins after the line `after`."""
+        line = _line(node)
+        # The node of an alias is that of its anchor, on an earlier line.
+        at = max(line, after)
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _Unusable(at, "file/size", f"more than {MAX_VALUES} values with all aliases expanded")
+        if node.tag not in (_PLAIN, _UNTAGGED):
+            self.report(line, "yaml/tag", f"{shown(node.tag)}: there are no tags in a registry")
+        if isinstance(node, yaml.ScalarNode):
+            return self._plain(node.value, line) if node.tag == _PLAIN else node.value
+        if node in outer:
+            raise _Unusable(at, "yaml/syntax", "an alias stands inside the value that it names")
+        outer = (*outer, node)
+        if len(outer) > MAX_DEPTH:
+            raise _Unusable(at, *_TOO_DEEP)
+        self.lines.setdefault(path, line)
+        if isinstance(node, yaml.SequenceNode):
+            items = []
+            for index, item in enumerate(node.value):
+                self.lines[*path, index] = _line(item)
+                items.append(self.convert(item, (*path, index), outer, at))
+            return items
+        mapping: dict[str, Any] = {}
+        for key_node, value in node.value:
+            key, line = self.convert(key_node, path, outer, at), _line(key_node)
+            if self._is_field(key, line, path):
+                self.lines[*path, key] = line
+                mapping[key] = self.convert(value, (*path, key), outer, max(at, line))
+        return mapping
 
-    def _node(self, event: yaml.Event, line: int) -> Node | None:
-        """The node that is complete with this event."""
-        if isinstance(event, yaml.AliasEvent):
-            return self._alias(event.anchor, line)
-        if isinstance(event, yaml.CollectionEndEvent):
-            node, anchor, before = self._open.pop()
-            self._key.pop()
-            node.size = self._values - before
-            inside = node.value.values() if isinstance(node.value, dict) else node.value
-            node.height = 1 + max((one.height for one in inside), default=0)
-        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
-            anchor = event.anchor
-            if event.tag not in (None, "!"):
-                self._find(line, "yaml/tag", f"{shown(event.tag)}: there are no tags in a registry")
-            self._count(line, 1)
-            if not isinstance(event, yaml.ScalarEvent):
-                value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-                self._open.append((Node(line, value), anchor, self._values - 1))
-                self._key.append(None)
-                self._check_depth(line, 1)
-                if anchor is not None:
-                    self._anchors[anchor] = None
-                return None
-            node = Node(line, self._scalar(event, line))
+    def report(self, line: int, rule: str, message: str) -> None:
+        self.findings.append(Finding(Place(self._file, line), rule, message))
+
+    def _is_field(self, key: Any, line: int, path: DocumentPath) -> bool:
+        """Report a key that is not a string, or not the first of its name."""
+        if not isinstance(key, str):
+            self.report(line, "yaml/key", f"a key is a string, not {kind(key)}; put it into quotes")
+        elif key == "<<":
+            self.report(line, "yaml/key", "there are no merge keys in YAML 1.2; write the fields out")
+        elif first := self.lines.get((*path, key)):
+            self.report(line, "yaml/key", f"{shown(key)} is there already, in line {first}")
         else:
-            return None
-        if anchor is not None:
-            self._anchors[anchor] = node
-        return node
+            return True
+        return False
 
-    def _alias(self, anchor: str | None, line: int) -> Node:
-        node = self._anchors.get(anchor or "")
-        if node is None:
-            reason = "stands inside what it names" if anchor in self._anchors else "names nothing above"
-            raise _Unusable(line, "yaml/syntax", f"alias *{anchor} {reason}")
-        self._count(line, node.size)
-        self._check_depth(line, node.height)
-        return node
-
-    def _add(self, node: Node, line: int) -> bool:
-        """Put a node into the innermost open collection; False where there is none."""
-        if not self._open:
-            return False
-        collection = self._open[-1][0]
-        if isinstance(collection.value, list):
-            collection.value.append(node)
-        elif self._key[-1] is None:
-            self._key[-1] = (self._name(node, line, collection), line)
-        else:
-            name, where = self._key[-1]
-            self._key[-1] = None
-            if name is not None:
-                collection.value[name] = node
-                collection.keys[name] = where
-        return True
-
-    def _name(self, node: Node, line: int, mapping: Node) -> str | None:
-        """What a node says as a key; None where its value is left out."""
-        if not isinstance(node.value, str):
-            self._find(line, "yaml/key", f"a key is a string, not {kind(node.value)}; put it into quotes")
-        elif node.value == "<<":
-            self._find(line, "yaml/key", "there are no merge keys in YAML 1.2; write the fields out")
-        elif node.value in mapping.keys:
-            self._find(line, "yaml/key", f"{shown(node.value)} is there already, in line {mapping.keys[node.value]}")
-        else:
-            return node.value
-        return None
-
-    def _scalar(self, event: yaml.ScalarEvent, line: int) -> str | int | float | bool | None:
-        text: str = event.value
-        if not event.implicit[0]:  # in quotes, a block, or tagged
-            return text
+    def _plain(self, text: str, line: int) -> str | int | float | bool | None:
+        """Convert a plain scalar, which has neither quotes nor a tag."""
         if text in _WORDS:
             return _WORDS[text]
         if _INTEGER.fullmatch(text):
@@ -242,33 +225,5 @@ class _Composer:
                 return float(text)
         elif not _NOT_FINITE.fullmatch(text):
             return text
-        self._find(line, "yaml/number", f"{shown(text)} is no integer of 64 bits and no finite double")
+        self.report(line, "yaml/number", f"{shown(text)} is no integer of 64 bits and no finite double")
         return 0
-
-    def _count(self, line: int, values: int) -> None:
-        self._values += values
-        if self._values > MAX_VALUES:
-            raise _Unusable(line, "file/size", f"more than {MAX_VALUES} values with every alias written out")
-
-    def _check_depth(self, line: int, height: int) -> None:
-        if len(self._open) + height - 1 > MAX_DEPTH:
-            raise _Unusable(line, *_TOO_DEEP)
-
-    def _find(self, line: int, rule: str, message: str) -> None:
-        self.findings.append(Finding(Place(self._file, line), rule, message))
-
-
-def _events(text: str) -> Iterator[yaml.Event]:
-    try:
-        yield from yaml.parse(text, Loader=_LOADER)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        # The end of a truncated file may be told as a line behind the last one.
-        line = min(mark.line if mark else 0, text.rstrip().count("\n")) + 1
-        if error.problem == "exceeded maximum nesting depth":  # the parser's own limit, which it may see before ours
-            raise _Unusable(line, *_TOO_DEEP) from None
-        context = error.context and error.context_mark and f"{error.context} from line {error.context_mark.line + 1} on"
-        message = ", ".join(part for part in (context, error.problem) if part)
-        raise _Unusable(line, "yaml/syntax", message) from None
-    except yaml.YAMLError as error:
-        raise _Unusable(1, "yaml/syntax", str(error)) from None

@@ -1,4 +1,4 @@
-"""Whether a file has the fields of the format, by JSON Schema."""
+"""Checking the structure of files by JSON Schema."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from typing import Any, Final, Literal
 from jsonschema import Draft202012Validator, ValidationError
 
 from .findings import Finding, shown
-from .source import Document, kind
-
-DocumentPath = tuple[str | int, ...]
-"""The keys and indices that lead to a value."""
+from .source import Document, DocumentPath, kind
 
 FILE_FORMAT: Final = ("file_format",)
-"""The path of what a file was written for."""
+"""The path of the field that names a file's format."""
 
 _TYPES: Final = {
     "object": "a mapping",
@@ -36,22 +33,22 @@ _LIMITS: Final = {
 
 
 def faults(document: Document, schema: Literal["definition", "manifest"]) -> dict[DocumentPath, list[Finding]]:
-    """What is wrong with a file, by the path of the value that has the fault.
+    """Return the structural faults of a file, by the path of the value.
 
-    Of a file that was written for something else, only that: what is wrong with the rest says nothing.
+    For a file of another format that is the only fault.
     """
-    given = document.data.get("file_format")
-    if schema == "definition" and given != "definition/2":
-        message = f"file_format: expected 'definition/2', found {shown(given) if given else 'nothing'}"
+    file_format = document.data.get("file_format")
+    if schema == "definition" and file_format != "definition/2":
+        message = f"file_format: expected 'definition/2', found {shown(file_format) if file_format else 'nothing'}"
         return {FILE_FORMAT: [Finding(document.place("file_format"), "structure", message)]}
-    found: dict[DocumentPath, list[Finding]] = {}
+    findings: dict[DocumentPath, list[Finding]] = {}
     for error in _validator(schema).iter_errors(document.data):
         path: DocumentPath = tuple(error.absolute_path)
         for place, message in _messages(error, path):
-            finding = Finding(document.place(*place), "structure", f"{_spoken(path)}{message}")
-            if finding not in found.setdefault(path, []):
-                found[path].append(finding)
-    return found
+            finding = Finding(document.place(*place), "structure", f"{_described(path)}{message}")
+            if finding not in findings.setdefault(path, []):
+                findings[path].append(finding)
+    return findings
 
 
 @cache
@@ -61,7 +58,7 @@ def _validator(schema: str) -> Draft202012Validator:
 
 
 def _messages(error: ValidationError, path: DocumentPath) -> Iterator[tuple[DocumentPath, str]]:
-    """What an error says, with the path to what it is about."""
+    """Yield the messages of an error, with the path of the value."""
     expected: Any = error.validator_value
     value: Any = error.instance
     match error.validator:
@@ -86,7 +83,7 @@ def _messages(error: ValidationError, path: DocumentPath) -> Iterator[tuple[Docu
             yield path, _LIMITS.get(str(keyword), f"{keyword} is not {shown(expected)}")
 
 
-def _spoken(path: DocumentPath) -> str:
-    """The fields on the way to a value: `metrics[3].unit: `."""
+def _described(path: DocumentPath) -> str:
+    """Return a path as the prefix of a message: `metrics[3].unit: `."""
     text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
     return f"{text.lstrip('.')}: " if text else ""

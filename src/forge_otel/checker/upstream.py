@@ -1,7 +1,7 @@
-"""The attributes of OpenTelemetry's own conventions, from the package `opentelemetry-semantic-conventions`.
+"""Attributes of OpenTelemetry's semantic conventions, from the package `opentelemetry-semantic-conventions`.
 
-Its files are read and not imported: only the source has the descriptions, and importing all of them is slow. What it
-does not say is an attribute's type, unless there is an enumeration of its values.
+Its files are parsed instead of imported: only the source has the descriptions, and importing all modules is slow. The
+type of an attribute is known only if it is an enumeration.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from .model import Attribute, Member, Place
 PACKAGE: Final = "opentelemetry-semantic-conventions"
 
 _FOLDERS: Final = ("attributes", "_incubating/attributes")
-"""Stable ones first: the other folder has them as well, as deprecated in favour of these."""
+"""Stable attributes first: the other folder has them as well, as deprecated."""
 _SUFFIX: Final = "_attributes.py"
 _MOVED: Final = re.compile(r"Moved to the \[OpenTelemetry GenAI semantic conventions repository\]")
 _TYPES: Final[Mapping[type, str]] = {str: "string", int: "int"}
 
 
 def find(key: str) -> Attribute | None:
-    """An attribute of the installed conventions."""
+    """Return an attribute of the installed conventions, if it exists."""
     namespace = key.partition(".")[0]
     return _namespace(namespace).get(key) if namespace in namespaces() else None
 
 
 @cache
 def namespaces() -> frozenset[str]:
-    """The root namespaces that OpenTelemetry uses."""
+    """Return the root namespaces of OpenTelemetry's conventions."""
     return frozenset(
         file.name.removesuffix(_SUFFIX)
         for folder in _FOLDERS
@@ -45,7 +45,7 @@ def namespaces() -> frozenset[str]:
 
 
 def installed() -> str:
-    """The package and its version."""
+    """Return the name and version of the package."""
     return f"{PACKAGE} {version(PACKAGE)}"
 
 
@@ -75,7 +75,7 @@ def _attributes(file: Traversable) -> Iterator[Attribute]:
             deprecated = None
             if brief.startswith("Deprecated"):
                 reason = brief.partition(": ")[2] or brief
-                # What moved to other conventions is deprecated here only.
+                # Attributes moved to other conventions are deprecated in this package only.
                 deprecated = None if _MOVED.match(reason) else {"reason": "uncategorized", "note": reason}
                 brief = ""
             yield Attribute(
@@ -91,7 +91,7 @@ def _attributes(file: Traversable) -> Iterator[Attribute]:
 
 
 def _members(enumeration: ast.ClassDef) -> Iterator[Member]:
-    """The values of an enumeration. A deprecated name for a value that has another name is left out."""
+    """Yield the values of an enumeration, without deprecated aliases."""
     found: dict[Any, Member] = {}
     for node, text in _documented(enumeration.body):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -102,7 +102,7 @@ def _members(enumeration: ast.ClassDef) -> Iterator[Member]:
 
 
 def _documented(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
-    """Each statement with the string that stands below it."""
+    """Yield each statement with the docstring below it."""
     for node, below in zip(body, [*body[1:], None], strict=True):
         documentation = below.value if isinstance(below, ast.Expr) else None
         text = documentation.value if isinstance(documentation, ast.Constant) else ""

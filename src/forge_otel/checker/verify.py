@@ -1,11 +1,11 @@
-"""Verifying telemetry against a registry: every deviation of what was emitted from what the registry says.
+"""Verifying telemetry against a registry: finds every deviation of emitted telemetry from its definitions.
 
-**What belongs to the registry.** A scope whose schema URL is the registry's, of whatever version, or whose name is in
-one of the registry's namespaces: these are the first segments of the names of its spans, metrics and events. In other
-scopes whatever has a name in these namespaces. All else is left alone, and so are log records without an event name.
+**Scope.** Verified are scopes with the registry's schema URL, of any version, or with a name in one of the registry's
+namespaces, which are the first segments of the names of its spans, metrics and events; in other scopes, records and
+attributes with a name in these namespaces. Everything else is skipped, including log records without an event name.
 
-**What cannot be verified.** Whether the condition of a conditionally required attribute held. The boundaries of
-histograms are left alone on purpose: they are advice to the SDK, and a view may overrule them.
+**Limitations.** The conditions of conditionally required attributes are not verified, nor are the boundaries of
+histograms, because they are advisory and a view may override them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from opentelemetry.trace import SpanKind
 from . import otlp_json as otlp
 from .model import Attribute, Place, Registry, Span
 from .otlp_json import Json, MalformedError, Value
-from .report import Collector, Element, Report, SubjectKind, signals
+from .verification import DeviationCollector, Element, SubjectKind, VerificationReport, signals
 
 OVERFLOW = "otel.metric.overflow"
-"""Stands on the point that takes what exceeds an instrument's cardinality limit, in place of all other attributes; so
-says OpenTelemetry's specification of the metrics SDK."""
+"""The only attribute of the point for values beyond an instrument's cardinality limit, as specified for OpenTelemetry's
+metrics SDK."""
 
 KINDS = {0: "unspecified", **{kind.value + 1: kind.name for kind in SpanKind}}
 """The names of span kinds, by OTLP's numbers."""
@@ -34,12 +34,12 @@ SEVERITIES = {severity.value: severity.name for severity in SeverityNumber}
 """The names of severities, by OTLP's numbers."""
 
 
-def verify(registry: Registry, files: Iterable[Path]) -> Report:
+def verify(registry: Registry, files: Iterable[Path]) -> VerificationReport:
     """Verify the telemetry in files.
 
-    They hold OTLP/JSON of any signal: an export request in each line, or a single one over many lines; compressed with
-    gzip if their suffix is `.gz`. They are read request by request, so they may be large. What is not OTLP/JSON is a
-    finding as well.
+    They contain OTLP/JSON of any signal: an export request per line, or a single one over many lines; compressed with
+    gzip if their suffix is `.gz`. They are read request by request, so they may be large. Content that is not OTLP/JSON
+    is reported as a deviation.
 
     Raises:
         OSError: a file cannot be read.
@@ -56,9 +56,9 @@ def verify(registry: Registry, files: Iterable[Path]) -> Report:
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is being verified."""
+    """The record that is being verified."""
 
-    collector: Collector
+    collector: DeviationCollector
     place: Place
     signal: SubjectKind
     name: str
@@ -78,20 +78,20 @@ class Verifier:
         self._schema = registry.schema_url.rpartition("/")[0]
         self._spans = _SpanNames(registry.spans.values())
         self._attributes = _Attributes(registry)
-        self._deviations = Collector()
+        self._deviations = DeviationCollector()
         self._records = Counter(spans=0, points=0, events=0, others=0)
 
-    def report(self) -> Report:
-        """What was found so far."""
-        seen = frozenset(self._attributes.seen)
-        return Report(self._deviations.all, self._deviations.omitted, dict(self._records), seen)
+    def report(self) -> VerificationReport:
+        """Return the deviations found so far."""
+        observed = frozenset(self._attributes.observed)
+        return VerificationReport(self._deviations.all, self._deviations.omitted, dict(self._records), observed)
 
     def unreadable(self, place: Place, problem: str, detail: str = "") -> None:
-        """Note that something is not OTLP/JSON."""
+        """Record content that is not OTLP/JSON."""
         self._deviations.add("file/unreadable", place, "file", "", message=problem, example=detail)
 
     def take(self, request: object, place: Place) -> None:
-        """Verify an export request: decoded JSON of traces, metrics or logs. What is wrong with it is a finding."""
+        """Verify an export request: decoded JSON of traces, metrics or logs."""
         if not isinstance(request, dict):
             self.unreadable(place, "is not an object")
             return
@@ -113,17 +113,17 @@ class Verifier:
             "Logs": ("logRecords", self._log_record),
         }[signal]
         for resource in otlp.objects(request, f"resource{signal}"):
-            self._strangers(self._subject(place, "resource", ""), otlp.object_(resource, "resource"))
+            self._foreign(self._subject(place, "resource", ""), otlp.object_(resource, "resource"))
             for scope in otlp.objects(resource, f"scope{signal}"):
                 ours = self._is_ours(scope, place)
                 for record in otlp.objects(scope, key):
                     self._readable(verify_one, record, place, ours)
 
     def _is_ours(self, records: Json, place: Place) -> bool:
-        """Whether everything in a scope belongs to the registry."""
+        """Return True if everything in a scope belongs to the registry."""
         scope, url = otlp.object_(records, "scope"), otlp.text(records, "schemaUrl")
         subject = self._subject(place, "scope", otlp.text(scope, "name"))
-        self._strangers(subject, scope)
+        self._foreign(subject, scope)
         if url.rpartition("/")[0] != self._schema:
             return self._is_in_a_namespace(subject.name)
         if url != self._registry.schema_url:
@@ -136,7 +136,7 @@ class Verifier:
         subject = self._subject(place, "span", name.partition(" ")[0])  # what follows may differ from span to span
         if not ours and not self._is_in_a_namespace(name):
             self._records["others"] += 1
-            self._strangers(subject, span)
+            self._foreign(subject, span)
         else:
             self._records["spans"] += 1
             definition = self._spans.find(name, kind, found)
@@ -148,9 +148,9 @@ class Verifier:
             inner = self._subject(place, "event", otlp.text(event, "name"))
             if self._is_in_a_namespace(inner.name):
                 inner.deviates("event/unknown", "is an event of a span; events are log records")
-            self._strangers(inner, event)
+            self._foreign(inner, event)
         for link in otlp.objects(span, "links"):
-            self._strangers(subject, link)
+            self._foreign(subject, link)
 
     def _known_span(
         self, subject: _Subject, definition: Span, name: str, kind: str, found: Mapping[str, Value]
@@ -167,7 +167,7 @@ class Verifier:
         if not ours and not self._is_in_a_namespace(subject.name):
             self._records["others"] += len(points)
             for point in points:
-                self._strangers(subject, point)
+                self._foreign(subject, point)
             return
         self._records["points"] += len(points)
         definition = self._registry.metrics.get(subject.name)
@@ -187,7 +187,7 @@ class Verifier:
         subject = self._subject(place, "event", otlp.text(record, "eventName"))
         if not subject.name or not (ours or self._is_in_a_namespace(subject.name)):
             self._records["others"] += 1
-            self._strangers(subject, record)
+            self._foreign(subject, record)
             return
         self._records["events"] += 1
         definition = self._registry.events.get(subject.name)
@@ -199,8 +199,8 @@ class Verifier:
             subject.deviates("event/severity", f"does not have the severity {definition.severity}", severity)
         self._attributes.verify(subject, Element("event", subject.name), otlp.attributes(record))
 
-    def _strangers(self, subject: _Subject, parent: Json) -> None:
-        """Verify those attributes of something of somebody else that are in a namespace of the registry."""
+    def _foreign(self, subject: _Subject, parent: Json) -> None:
+        """Verify the attributes of a foreign record that are in a namespace of the registry."""
         found = otlp.attributes(parent)
         self._attributes.verify_some(subject, {key: found[key] for key in found if self._is_in_a_namespace(key)})
 
@@ -212,7 +212,7 @@ class Verifier:
 
 
 class _Attributes:
-    """Verifies attributes, and remembers what was seen."""
+    """Verifies attributes, and records the observed elements."""
 
     def __init__(self, registry: Registry) -> None:
         self._defined = {**registry.upstream, **registry.attributes}
@@ -222,18 +222,18 @@ class _Attributes:
         }
         types = {key: attribute.type or "any" for key, attribute in self._defined.items()}
         self._types = {key: re.sub(r"^template\[(.*)\]$", r"\1", type_) for key, type_ in types.items()}
-        """What a value must be of."""
+        """The required types of values, by key."""
         self._templates = tuple(key for key, type_ in types.items() if type_ != self._types[key])
-        self.seen: set[Element] = set()
+        self.observed: set[Element] = set()
 
     def verify(self, subject: _Subject, element: Element, found: Mapping[str, Value]) -> None:
-        """The attributes of something that is in the registry."""
-        self.seen.add(element)
+        """Verify the attributes of a record that is in the registry."""
+        self.observed.add(element)
         listed = self._listed[element]
         keys = {self._key(written): written for written in found}
         for key, written in keys.items():
             if key in listed:
-                self.seen.add(element._replace(part=key))
+                self.observed.add(element._replace(part=key))
                 self._value(subject, self._defined[key], found[written])
             else:
                 self._unlisted(subject, key, written, found[written])
@@ -242,7 +242,7 @@ class _Attributes:
                 subject.deviates("attribute/missing", "is missing", attribute=key)
 
     def verify_some(self, subject: _Subject, found: Mapping[str, Value]) -> None:
-        """Attributes in our namespaces on something that is not in the registry."""
+        """Verify the attributes in the registry's namespaces of a record that is not in the registry."""
         for written, value in found.items():
             attribute = self._defined.get(self._key(written))
             if attribute is None or (subject.signal == "metric" and not attribute.on_metrics):
@@ -251,7 +251,7 @@ class _Attributes:
                 self._value(subject, attribute, value)
 
     def _key(self, written: str) -> str:
-        """The key in the registry: of an attribute like `shop.label.colour` it is `shop.label`."""
+        """Return the key in the registry, such as `shop.label` for the attribute `shop.label.colour`."""
         if not self._templates:
             return written
         return next((key for key in self._templates if written.startswith(f"{key}.")), written)
@@ -261,7 +261,7 @@ class _Attributes:
         if attribute is None:
             subject.deviates("attribute/unknown", "is not in the registry", value, attribute=written)
         elif subject.signal == "metric" and not attribute.on_metrics:
-            subject.deviates("metric/attribute", "must not stand on metrics", value, attribute=written)
+            subject.deviates("metric/attribute", "is not allowed on metrics", value, attribute=written)
         else:
             subject.deviates("attribute/unlisted", "is not listed here", value, attribute=written)
 
@@ -270,36 +270,37 @@ class _Attributes:
         if wanted not in (value.type, "any") and not (value.type == "[]" and wanted.endswith("[]")):
             subject.deviates("attribute/type", f"is not of type {wanted}", value, attribute=attribute.key)
             return
-        if attribute.upstream:  # enumerations of other conventions are open: `error.type` has one member only
+        if attribute.upstream:  # upstream enumerations are open: `error.type` has a single member
             return
         members = [member.value for member in attribute.members]
         if members and value.value not in members:
             known = ", ".join(map(str, members))
             subject.deviates("attribute/member", f"is none of {known}", value, attribute=attribute.key)
             return
-        self.seen.add(Element("attribute", attribute.key))
+        self.observed.add(Element("attribute", attribute.key))
         if members:
-            self.seen.add(Element("attribute", attribute.key, str(value.value)))
+            self.observed.add(Element("attribute", attribute.key, str(value.value)))
 
 
 class _SpanNames:
-    """The types of spans, found by the names that spans have."""
+    """Finds the types of spans by their names."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
-        # Texts and keys in turn, beginning with a text: "forge.stage {forge.stage.name}" has two texts and a key.
+        # Texts and keys alternate, beginning with a text: "forge.stage {forge.stage.name}" has two texts and a key.
         self._patterns = {span.type: re.split(r"\{([^{}]+)\}", span.name) for span in spans}
         self._spans = sorted(spans, key=lambda span: len(self._patterns[span.type][0]), reverse=True)
 
     def find(self, name: str, kind: str, attributes: Mapping[str, Value]) -> Span | None:
-        """The type of a span: the one whose pattern gives this name, else one whose pattern begins like it; where that
-        leaves several, the one of the same kind."""
-        alike = [span for span in self._spans if self._begins(span, name)]
-        exact = [span for span in alike if self.expected(span, attributes) == name]
-        found = exact or [span for span in alike if self._patterns[span.type][0]]
+        """Return the type of a span: one whose pattern yields this name, else one whose pattern has the same prefix;
+        among several, the one of the same kind.
+        """
+        candidates = [span for span in self._spans if self._has_prefix(span, name)]
+        exact = [span for span in candidates if self.expected(span, attributes) == name]
+        found = exact or [span for span in candidates if self._patterns[span.type][0]]
         return next((span for span in found if span.kind == kind), found[0] if found else None)
 
     def expected(self, span: Span, attributes: Mapping[str, Value]) -> str | None:
-        """The name that a span of this type must have; None if an attribute that is part of it is absent."""
+        """Return the required name of a span of this type; None if an attribute in the pattern is absent."""
         parts = list(self._patterns[span.type])
         for index in range(1, len(parts), 2):
             value = attributes.get(parts[index])
@@ -308,13 +309,13 @@ class _SpanNames:
             parts[index] = str(value.value)
         return "".join(parts)
 
-    def _begins(self, span: Span, name: str) -> bool:
-        first, *more = self._patterns[span.type]
-        return name == first.rstrip() or name.startswith(first if more else f"{first} ")
+    def _has_prefix(self, span: Span, name: str) -> bool:
+        first, *others = self._patterns[span.type]
+        return name == first.rstrip() or name.startswith(first if others else f"{first} ")
 
 
 def _data(metric: Json) -> tuple[str, Sequence[Json]]:
-    """The instrument that a metric was written by, and its points."""
+    """Return the instrument of a metric, and its points."""
     for key, instrument in {
         "sum": "counter",
         "gauge": "gauge",
@@ -324,6 +325,6 @@ def _data(metric: Json) -> tuple[str, Sequence[Json]]:
     }.items():
         data = otlp.object_(metric, key)
         if data:
-            falls = key == "sum" and not otlp.flag(data, "isMonotonic")
-            return "updowncounter" if falls else instrument, otlp.objects(data, "dataPoints")
+            up_down = key == "sum" and not otlp.flag(data, "isMonotonic")
+            return "updowncounter" if up_down else instrument, otlp.objects(data, "dataPoints")
     return "nothing", ()

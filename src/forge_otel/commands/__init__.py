@@ -1,1 +1,1 @@
-"""The commands: what a person starts."""
+"""The commands of `forge-otel`."""

@@ -18,15 +18,15 @@ from .errors import CommandError
 USAGE_ERROR = 2
 INTERRUPTED = 130
 PIPE_CLOSED = 141
-"""What a shell reports for a program that SIGPIPE ended."""
+"""The exit code that shells report for a program killed by SIGPIPE."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """What a command runs. It is imported late: it needs an extra, and telling its absence must not."""
+    """A command's function, imported late: it needs an extra, and reporting its absence must not."""
 
     name: str
-    """With the program's, as in its own help."""
+    """The name with that of the program, as in its help."""
     module: str
     function: str
     extra: str
@@ -37,35 +37,35 @@ class _Command:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """A parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command; return its exit code."""
     options = _parser().parse_args(arguments)
     command: _Command = options.command
     try:
         code = command.run(options)
         sys.stdout.flush()
     except CommandError as error:
-        return _complain(command, str(error))
+        return _report_error(command, str(error))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("forge", "forge_otel"):
             raise
-        return _complain(command, f"{error.name} is not installed: pip install 'forge-otel[{command.extra}]'")
+        return _report_error(command, f"{error.name} is not installed: pip install 'forge-otel[{command.extra}]'")
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has enough. Python would complain when it closes the pipe at its end.
+        # The reader has closed the pipe. Without this, Python would report it again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     return code
 
 
-def _complain(command: _Command, message: str) -> int:
+def _report_error(command: _Command, message: str) -> int:
     print(f"{command.name}: {message}", file=sys.stderr)  # noqa: T201 - this is a command
     return USAGE_ERROR
 
@@ -84,45 +84,49 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
-        help="run a pipeline on real files and see its telemetry",
-        description="Makes a dataset of source code: Python files become functions and classes, labelled by a service, "
-        "measured and stored. Its telemetry goes to DIR/telemetry/{traces,metrics,logs}.jsonl, which each start "
-        "writes anew. A second start finds what the first one finished.",
+        help="run a pipeline on real files and view its telemetry",
+        description="Builds a dataset of source code: splits Python files into functions and classes, labels them with "
+        "a service, measures and stores them. Writes the telemetry to DIR/telemetry/{traces,metrics,logs}.jsonl, "
+        "replacing the files of earlier runs. A second run skips the samples that the first one finished.",
     )
     demo.add_argument(
         "--pipeline",
         choices=("corpus", "labels"),
         default="corpus",
-        help="corpus: source code, as above; labels: a language model labels and embeds the documentation of modules, "
-        "asked of a server on this machine (corpus)",
+        help="corpus: source code, as above; labels: documentation of modules, labelled and embedded by a language "
+        "model that a server on this machine simulates (default: corpus)",
     )
     demo.add_argument(
-        "--input", type=Path, metavar="DIR", help="a folder with Python files (the standard library of this Python)"
+        "--input", type=Path, metavar="DIR", help="folder with Python files (default: Python's standard library)"
     )
     demo.add_argument(
-        "--limit", type=_positive, default=500, metavar="N", help="at most so many files, spread over it (500)"
+        "--limit",
+        type=_positive,
+        default=500,
+        metavar="N",
+        help="maximum number of files, spread over the input (default: 500)",
     )
     demo.add_argument(
-        "--max-cost", type=_dollars, metavar="USD", help="stop when so much is spent; for --pipeline labels"
+        "--max-cost", type=_dollars, metavar="USD", help="stop at this amount of costs; for --pipeline labels"
     )
-    demo.add_argument("--storage", metavar="URL", help="sqlite:///FILE or postgresql://… (SQLite in --out)")
+    demo.add_argument("--storage", metavar="URL", help="sqlite:///FILE or postgresql://… (default: SQLite in --out)")
     demo.add_argument(
         "--otlp",
         metavar="ENDPOINT",
-        help="send the telemetry there as well: gRPC to port 4317, HTTP with protobuf to any other",
+        help="also send the telemetry to this endpoint: by gRPC to port 4317, by HTTP with protobuf to any other",
     )
     demo.add_argument(
-        "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="the folder for all results (demo-out)"
+        "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="folder for all results (default: demo-out)"
     )
     demo.add_argument(
-        "--rerun", action="store_true", help="do finished samples again; measurements come from the cache"
+        "--rerun", action="store_true", help="process finished samples again; measurements come from the cache"
     )
     demo.add_argument("--json", action="store_true", help="print the summary as one JSON document")
     demo.add_argument(
         "--prometheus",
         type=_port,
         metavar="PORT",
-        help="serve the metrics on this port of 127.0.0.1, also after the end until they were fetched once",
+        help="serve the metrics on this port of 127.0.0.1, after the end of the run until they are scraped once",
     )
     demo.set_defaults(command=_Command(demo.prog, ".demo.command", "demo", "demo"))
 
@@ -130,9 +134,9 @@ def _add_demo(commands: Any) -> None:
 def _add_semconv(commands: Any) -> None:
     semconv = commands.add_parser(
         "semconv",
-        help="work with the registry of telemetry names",
-        description="The registry says what telemetry is called and what it has: spans, metrics, events, attributes. "
-        "It is a directory of YAML files in OpenTelemetry Weaver's format definition/2.",
+        help="check registries of telemetry, and verify telemetry against them",
+        description="A registry defines spans, metrics, events and attributes. It is a directory of YAML files in "
+        "OpenTelemetry Weaver's format definition/2.",
     )
     actions = semconv.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -140,22 +144,22 @@ def _add_semconv(commands: Any) -> None:
         "check",
         help="check a registry's files, references, names and units",
         description="Checks a registry and prints every finding as FILE:LINE: RULE: MESSAGE. "
-        "Exit code 0 without findings, 1 with some, 2 where there is no registry.",
+        "Exit codes: 0 without findings, 1 with findings, 2 if there is no registry.",
     )
     check.add_argument(
-        "directory", nargs="?", type=Path, metavar="DIR", help="a folder with manifest.yaml (the registry of Forge)"
+        "directory", nargs="?", type=Path, metavar="DIR", help="folder with manifest.yaml (default: Forge's registry)"
     )
     check.add_argument("--json", action="store_true", help="print the findings as one JSON document")
     check.set_defaults(command=_Command(check.prog, ".semconv", "check_registry", "semconv"))
 
     verify = actions.add_parser(
         "verify",
-        help="compare telemetry with a registry",
-        description="Reads OTLP/JSON, one export request in a line, and prints every deviation from the registry. "
-        "Exit code 0 without deviations, 1 with some, 2 where a file or the registry cannot be read.",
+        help="verify telemetry against a registry",
+        description="Reads OTLP/JSON, one export request per line, and prints every deviation from the registry. "
+        "Exit codes: 0 without deviations, 1 with deviations, 2 if a file or the registry cannot be read.",
     )
-    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="traces, metrics or logs; may be .gz")
-    verify.add_argument("--registry", type=Path, metavar="DIR", help="another registry than that of Forge")
+    verify.add_argument("files", nargs="+", type=Path, metavar="FILE", help="traces, metrics or logs, also as .gz")
+    verify.add_argument("--registry", type=Path, metavar="DIR", help="registry (default: Forge's registry)")
     verify.add_argument("--json", action="store_true", help="print the deviations as one JSON document")
     verify.set_defaults(command=_Command(verify.prog, ".semconv", "verify_telemetry", "semconv"))
 
@@ -163,22 +167,22 @@ def _add_semconv(commands: Any) -> None:
 def _add_statsd_bridge(commands: Any) -> None:
     bridge = commands.add_parser(
         "statsd-bridge",
-        help="take metrics by OTLP/HTTP and send them to StatsD",
-        description="For the Collector, which has no exporter for StatsD: takes OTLP at /v1/metrics, as protobuf or "
-        "JSON, and sends it on. Answers at /health, and has its own metrics at /metrics. Where StatsD is, and what it "
-        "understands, is in the variables STATSD_HOST, STATSD_PORT and FORGE_OTEL_STATSD_*. Stops at SIGTERM.",
+        help="receive metrics by OTLP/HTTP and send them to StatsD",
+        description="For the Collector, which has no StatsD exporter: receives OTLP at /v1/metrics, as protobuf or "
+        "JSON, and forwards it. Serves /health, and its own metrics at /metrics. Configured by the environment "
+        "variables STATSD_HOST, STATSD_PORT and FORGE_OTEL_STATSD_*. Stops at SIGTERM.",
     )
-    bridge.add_argument("--host", default="127.0.0.1", help="the address to listen at (127.0.0.1)")
-    bridge.add_argument("--port", type=_port, default=4319, help="the port, 0 for any free one (4319)")
+    bridge.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    bridge.add_argument("--port", type=_port, default=4319, help="port, 0 for any free one (default: 4319)")
     bridge.add_argument(
         "--max-body",
         type=_positive,
         default=4 * 1024 * 1024,
         metavar="BYTES",
-        help="the most bytes of a request, also when unpacked (4 MiB)",
+        help="maximum size of a request, also after decompression (default: 4 MiB)",
     )
     bridge.add_argument(
-        "--max-requests", type=_positive, default=32, metavar="N", help="at most so many requests at once (32)"
+        "--max-requests", type=_positive, default=32, metavar="N", help="maximum concurrent requests (default: 32)"
     )
     bridge.set_defaults(command=_Command(bridge.prog, ".statsd_bridge", "run", "statsd-bridge"))
 
@@ -186,15 +190,15 @@ def _add_statsd_bridge(commands: Any) -> None:
 def _add_doctor(commands: Any) -> None:
     doctor = commands.add_parser(
         "doctor",
-        help="see what telemetry a pipeline started here would have",
-        description="Does what opentelemetry-instrument does at the start of a process, and says what came of it: "
-        "what is instrumented, the settings, what the sampler does, where traces, metrics and logs go. Run it with "
-        "the variables of your pipeline. Exit code 0, or 1 where some telemetry would not arrive.",
+        help="diagnose the telemetry of pipelines in this environment",
+        description="Starts like a process under opentelemetry-instrument, and reports the result: the instrumented "
+        "functions, the settings, the effect of the sampler, the destinations of traces, metrics and logs. Run it with "
+        "the environment variables of your pipeline. Exit codes: 0, or 1 if some telemetry would be lost.",
     )
     doctor.add_argument(
         "--send",
         action="store_true",
-        help="run a pipeline of two samples, forge-otel-doctor, and send its telemetry to where yours goes",
+        help="run a pipeline of two samples, forge-otel-doctor, and send its telemetry to the configured destinations",
     )
     doctor.add_argument("--json", action="store_true", help="print the findings as one JSON document")
     doctor.set_defaults(command=_Command(doctor.prog, ".doctor.command", "doctor", "auto"))

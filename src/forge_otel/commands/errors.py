@@ -1,7 +1,7 @@
-"""How a command says that it cannot do what it was asked to."""
+"""Errors of commands."""
 
 from __future__ import annotations
 
 
 class CommandError(Exception):
-    """Something that the user can put right: the message is one line that says what and how."""
+    """An error that the user can correct; the message is one line with the cause and the remedy."""

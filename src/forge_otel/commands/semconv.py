@@ -15,7 +15,7 @@ from .errors import CommandError
 
 
 def check_registry(options: Namespace) -> int:
-    """Check a registry; returns the exit code: 1 where something was found.
+    """Check a registry; return the exit code: 1 with findings.
 
     Raises:
         CommandError: there is no registry.
@@ -29,7 +29,7 @@ def check_registry(options: Namespace) -> int:
 
 
 def verify_telemetry(options: Namespace) -> int:
-    """Verify telemetry; returns the exit code: 1 where it deviates.
+    """Verify telemetry; return the exit code: 1 with deviations.
 
     Raises:
         CommandError: a file cannot be read, or the registry cannot be used.
@@ -46,10 +46,10 @@ def verify_telemetry(options: Namespace) -> int:
     return 1 if report.findings else 0
 
 
-def _directory(given: Path | None) -> Path:
-    """The registry; ours by the shorter name, as it stands in each finding."""
-    if given is not None:
-        return given
+def _directory(directory: Path | None) -> Path:
+    """Return the directory of the registry; Forge's as a relative path if possible, since findings repeat it."""
+    if directory is not None:
+        return directory
     return REGISTRY.relative_to(Path.cwd()) if REGISTRY.is_relative_to(Path.cwd()) else REGISTRY
 
 
@@ -58,6 +58,6 @@ def _refer(error: RegistryError, directory: Path | None) -> str:
     return f"the registry has errors ({len(error.findings)}): `{command}` lists them"
 
 
-def _print(said: str | dict[str, Any]) -> None:
-    text = said if isinstance(said, str) else json.dumps(said, indent=2, ensure_ascii=False)
+def _print(output: str | dict[str, Any]) -> None:
+    text = output if isinstance(output, str) else json.dumps(output, indent=2, ensure_ascii=False)
     print(text)  # noqa: T201 - this is a command

@@ -11,10 +11,10 @@ from .errors import CommandError
 
 
 def run(options: Namespace) -> int:
-    """Run the bridge until it is told to stop; returns the exit code.
+    """Run the bridge until it is stopped; return the exit code.
 
     Raises:
-        CommandError: a variable has a wrong value, or the port cannot be opened.
+        CommandError: an environment variable is invalid, or the port cannot be opened.
     """
     settings, wrong = StatsDSettings.from_environment()
     if wrong:

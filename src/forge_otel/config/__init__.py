@@ -1,1 +1,1 @@
-"""The settings: what a user may set."""
+"""User settings."""

@@ -1,4 +1,4 @@
-"""The configuration: one dataclass, from keywords, `FORGE_OTEL_*` variables or a configuration file."""
+"""The configuration: one dataclass, set by keywords, `FORGE_OTEL_*` environment variables or a configuration file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import logging
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from .fields import Setting, boolean, check_fields, flag, number, one_of, word
+from .fields import boolean, check_fields, flag, number, one_of, setting, settings_of, word
 
 Events = Literal["default", "all", "none"]
 Hook = Callable[..., object]
@@ -18,143 +18,17 @@ Hook = Callable[..., object]
 _COMPONENTS: Final = ("runner", "stage", "measurement", "storage")
 
 SWITCH: Final = "FORGE_OTEL_SDK_FAST_PATHS"
-"""The variable that switches the short ways into the SDK off, by the value `off`."""
+"""Environment variable that turns the fast paths into the SDK off, by the value `off`."""
 
-_PREFIX = "FORGE_OTEL_"
+PREFIX: Final = "FORGE_OTEL_"
+"""Prefix of the environment variables that set fields of `ForgeConfig`."""
+
 _OTHER_VARIABLES = ("FORGE_OTEL_RAISE_FAULTS", "FORGE_OTEL_STATSD_", SWITCH)
 _logger = logging.getLogger("forge_otel")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForgeConfig:
-    """What is recorded, and how.
-
-    Each field but the hooks can also be set by a variable, `FORGE_OTEL_` and the field's name in capitals.
-
-    Raises:
-        ValueError: a field has a value that is not allowed.
-    """
-
-    components: frozenset[str] = frozenset(_COMPONENTS)
-    """What is instrumented: `runner`, `stage` (with the dead letters), `measurement`, `storage`. Each is useful without
-    the others. In a variable the names are separated by commas."""
-
-    events: Events = "default"
-    """Which events are emitted: `default` are those that spans and metrics do not say already, `all` adds one for each
-    start and end, `none` means none."""
-
-    trace_per_sample: bool = False
-    """Whether each sample is a trace of its own, linked to the run's: for runs without end, and for tail sampling."""
-
-    sampling_rate: float = 1.0
-    """The share of samples that are traced, from 0 to 1; a hash of a sample's id decides. Metrics count all of them,
-    and samples that fail, are retried or slow are traced whatever it is."""
-
-    slow_threshold: float | Literal["auto"] | None = None
-    """Seconds after which a sample counts as slow; `auto` takes the 99th percentile of those that have settled."""
-
-    span_budget: int = 10_000
-    """How many spans a run writes at the most, a tenth of them kept for errors, retries and slow samples; 0 means any
-    number."""
-
-    event_budget: int = 1_000
-    """How many events a run writes for each class of error at the most; 0 means any number."""
-
-    zero_points: bool = True
-    """Whether counters that a pipeline is known to have start at zero, so that rates see the first increase as well."""
-
-    zero_point_timeout: float = 1.0
-    """How long, in seconds, the first pull from the source waits at most until the zeros are exported."""
-
-    on_run_start: Hook | None = None
-    """Called with `span, run` when a run starts."""
-    on_run_end: Hook | None = None
-    """Called with `span, run, result` when a run ends; `result` is the `RunResult`."""
-    on_stage_start: Hook | None = None
-    """Called with `span, stage, sample` before a stage; a list of samples for a batch."""
-    on_stage_end: Hook | None = None
-    """Called with `span, stage, sample, verdict` after a stage; `verdict` is None if there was none."""
-    on_measurement_start: Hook | None = None
-    """Called with `span, measurement, sample` before a measurement; a list of samples for a batch."""
-    on_measurement_end: Hook | None = None
-    """Called with `span, measurement, sample, result` after a measurement."""
-
-    def __post_init__(self) -> None:
-        check_fields(self, _SETTINGS)
-
-    @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ForgeConfig:
-        """The configuration in the `FORGE_OTEL_*` variables. What is wrong there is logged, and the default used."""
-        variables = {
-            name: text
-            for name, text in environ.items()
-            if name.startswith(_PREFIX) and not name.startswith(_OTHER_VARIABLES) and text.strip()
-        }
-        return cls(**_valid({name.removeprefix(_PREFIX).lower(): text for name, text in variables.items()}, _variable))
-
-    def with_settings(self, settings: Mapping[str, Any]) -> ForgeConfig:
-        """A copy in which fields have other values.
-
-        Raises:
-            TypeError: there is no such field.
-            ValueError: a field has a value that is not allowed.
-        """
-        for name in settings:
-            if name not in _SETTINGS:
-                raise TypeError(f"there is no setting {name!r}; there are {', '.join(_SETTINGS)}")
-        return dataclasses.replace(self, **settings)
-
-
-@dataclass(init=False)
-class FileEntries:
-    """The entries below `instrumentation/development: python: forge:` of a declarative configuration file.
-
-    OpenTelemetry's loader makes one, and hands the fields that are not None to `instrument()`. An error in here would
-    leave the pipelines without telemetry, so what is wrong is logged and left out.
-    """
-
-    components: Any = None
-    events: Any = None
-    trace_per_sample: Any = None
-    sampling_rate: Any = None
-    slow_threshold: Any = None
-    span_budget: Any = None
-    event_budget: Any = None
-    zero_points: Any = None
-    zero_point_timeout: Any = None
-
-    def __init__(self, **entries: Any) -> None:
-        given = {name: value for name, value in entries.items() if value is not None}
-        for name, value in _valid(given, _entry).items():
-            setattr(self, name, value)
-
-
-def _valid(entries: Mapping[str, Any], describe: Callable[[str, Any], str]) -> dict[str, Any]:
-    """Those entries that are right, as values of the fields; the others are logged."""
-    valid = {}
-    for name, value in entries.items():
-        setting = _SETTINGS.get(name)
-        if setting is None or setting.parse is None:
-            known = ", ".join(name for name, setting in _SETTINGS.items() if setting.parse)
-            _logger.warning("%s is ignored: there is no such setting; there are %s", describe(name, value), known)
-            continue
-        try:
-            valid[name] = setting.check(setting.parse(value) if isinstance(value, str) else value)
-        except ValueError as error:
-            _logger.warning("%s is ignored: it %s", describe(name, value), error)
-    return valid
-
-
-def _variable(name: str, text: str) -> str:
-    return f"{_PREFIX}{name.upper()}={text!r}"
-
-
-def _entry(name: str, value: Any) -> str:
-    return f"{name}: {value!r} of forge in the configuration file"
-
-
 def _components(value: Any) -> frozenset[str]:
-    # Text alone is a collection too, of letters.
+    # A string alone is a collection too, of letters.
     if isinstance(value, Collection) and not isinstance(value, str) and value and all(n in _COMPONENTS for n in value):
         return frozenset(value)
     raise ValueError(f"must be a collection of one or more of {', '.join(_COMPONENTS)}")
@@ -166,13 +40,13 @@ def _seconds(value: Any) -> float:
     raise ValueError("must be a number of seconds, 0 or more")
 
 
-def _share(value: Any) -> float:
+def _ratio(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
         return float(value)
     raise ValueError("must be a number from 0 to 1")
 
 
-def _slow(value: Any) -> Any:
+def _threshold(value: Any) -> Any:
     if value is None or value == "auto":
         return value
     try:
@@ -202,20 +76,133 @@ def _number_or_word(text: str) -> float | str:
     return word(value) if isinstance(value, str) else value
 
 
-_SETTINGS: Final = {
-    "components": Setting(_components, _list),
-    "events": Setting(one_of(*get_args(Events)), word),
-    "trace_per_sample": Setting(flag, boolean),
-    "sampling_rate": Setting(_share, number),
-    "slow_threshold": Setting(_slow, _number_or_word),
-    "span_budget": Setting(_count, number),
-    "event_budget": Setting(_count, number),
-    "zero_points": Setting(flag, boolean),
-    "zero_point_timeout": Setting(_seconds, number),
-    "on_run_start": Setting(_hook),
-    "on_run_end": Setting(_hook),
-    "on_stage_start": Setting(_hook),
-    "on_stage_end": Setting(_hook),
-    "on_measurement_start": Setting(_hook),
-    "on_measurement_end": Setting(_hook),
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgeConfig:
+    """The settings of the telemetry.
+
+    Every field except the hooks can also be set in an environment variable: `FORGE_OTEL_` and the field's name in
+    capitals.
+
+    Raises:
+        ValueError: a field has a value that is not allowed.
+    """
+
+    # Each field is the only declaration of its setting: environment variables, file entries and the table in
+    # docs/configuration.md are derived from it.
+
+    components: frozenset[str] = field(default=frozenset(_COMPONENTS), metadata=setting(_components, _list))
+    """Components to instrument: `runner`, `stage` (with the dead letters), `measurement`, `storage`. Each works without
+    the others. An environment variable separates the names by commas."""
+
+    events: Events = field(default="default", metadata=setting(one_of(*get_args(Events)), word))
+    """Log events to emit: `default` emits those that spans and metrics do not already cover, `all` adds one for each
+    start and end, `none` emits none."""
+
+    trace_per_sample: bool = field(default=False, metadata=setting(flag, boolean))
+    """Give each sample a trace of its own, linked to the run's: for endless runs, and for tail sampling."""
+
+    sampling_rate: float = field(default=1.0, metadata=setting(_ratio, number))
+    """Ratio of samples to trace, from 0 to 1, decided by a hash of the sample's id. Metrics count all samples. Samples
+    that fail, are retried or are slow are traced at any rate."""
+
+    slow_threshold: float | Literal["auto"] | None = field(default=None, metadata=setting(_threshold, _number_or_word))
+    """Seconds after which a sample counts as slow; `auto` uses the 99th percentile of the samples settled so far."""
+
+    span_budget: int = field(default=10_000, metadata=setting(_count, number))
+    """Maximum number of spans per run, a tenth of it reserved for errors, retries and slow samples; 0 means no
+    limit."""
+
+    event_budget: int = field(default=1_000, metadata=setting(_count, number))
+    """Maximum number of events per run and `error.type`; 0 means no limit."""
+
+    zero_points: bool = field(default=True, metadata=setting(flag, boolean))
+    """Export an initial point of 0 for every counter that a pipeline is known to have, so that rates include the first
+    increase."""
+
+    zero_point_timeout: float = field(default=1.0, metadata=setting(_seconds, number))
+    """Maximum time in seconds that the first pull from the source waits for the export of the initial points."""
+
+    on_run_start: Hook | None = field(default=None, metadata=setting(_hook))
+    """Called with `span, run` when a run starts."""
+    on_run_end: Hook | None = field(default=None, metadata=setting(_hook))
+    """Called with `span, run, result` when a run ends; `result` is the `RunResult`."""
+    on_stage_start: Hook | None = field(default=None, metadata=setting(_hook))
+    """Called with `span, stage, sample` before a stage; for a batch with a list of samples."""
+    on_stage_end: Hook | None = field(default=None, metadata=setting(_hook))
+    """Called with `span, stage, sample, verdict` after a stage; `verdict` is None if there was none."""
+    on_measurement_start: Hook | None = field(default=None, metadata=setting(_hook))
+    """Called with `span, measurement, sample` before a measurement; for a batch with a list of samples."""
+    on_measurement_end: Hook | None = field(default=None, metadata=setting(_hook))
+    """Called with `span, measurement, sample, result` after a measurement."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ForgeConfig:
+        """Read the `FORGE_OTEL_*` environment variables. Invalid ones are logged, and the default is used."""
+        variables = {
+            name: text
+            for name, text in environ.items()
+            if name.startswith(PREFIX) and not name.startswith(_OTHER_VARIABLES) and text.strip()
+        }
+        return cls(**_valid({name.removeprefix(PREFIX).lower(): text for name, text in variables.items()}, _variable))
+
+    def with_settings(self, settings: Mapping[str, Any]) -> ForgeConfig:
+        """Return a copy with other values in the given fields.
+
+        Raises:
+            TypeError: there is no such field.
+            ValueError: a field has a value that is not allowed.
+        """
+        for name in settings:
+            if name not in _SETTINGS:
+                raise TypeError(f"there is no setting {name!r}; there are {', '.join(_SETTINGS)}")
+        return dataclasses.replace(self, **settings)
+
+
+_SETTINGS: Final = settings_of(ForgeConfig)
+_TEXT_SETTINGS: Final = tuple(name for name, declared in _SETTINGS.items() if declared.parse)
+
+
+def _read_entries(self: Any, **entries: Any) -> None:
+    present = {name: value for name, value in entries.items() if value is not None}
+    for name, value in _valid(present, _entry).items():
+        setattr(self, name, value)
+
+
+FileEntries: Final[Any] = dataclasses.make_dataclass(
+    "FileEntries",
+    [(name, Any, None) for name in _TEXT_SETTINGS],
+    init=False,
+    namespace={"__init__": _read_entries, "__module__": __name__},
+)
+"""The entries under `instrumentation/development: python: forge:` of a declarative configuration file.
+
+OpenTelemetry's loader constructs it with the entries as keywords, and passes the fields that are not None to
+`instrument()`. An exception here would leave the pipelines without telemetry, so invalid entries are logged and left
+out.
+"""
+
+
+def _valid(entries: Mapping[str, Any], describe: Callable[[str, Any], str]) -> dict[str, Any]:
+    """Convert the valid entries to field values, and log the others."""
+    valid = {}
+    for name, value in entries.items():
+        if name not in _TEXT_SETTINGS:
+            known = ", ".join(_TEXT_SETTINGS)
+            _logger.warning("%s is ignored: there is no such setting; there are %s", describe(name, value), known)
+            continue
+        try:
+            valid[name] = _SETTINGS[name].from_text(value) if isinstance(value, str) else _SETTINGS[name].check(value)
+        except ValueError as error:
+            _logger.warning("%s is ignored: it %s", describe(name, value), error)
+    return valid
+
+
+def _variable(name: str, text: str) -> str:
+    return f"{PREFIX}{name.upper()}={text!r}"
+
+
+def _entry(name: str, value: Any) -> str:
+    return f"{name}: {value!r} of forge in the configuration file"

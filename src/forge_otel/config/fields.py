@@ -1,40 +1,59 @@
-"""How settings are checked, and read from text: what the configurations of this package have in common."""
+"""Settings as fields of a dataclass, declared with their check and, where text can set them, their parser."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How the value of a field is checked and normalised, and how it is read from text; None where it is never text.
+    """The check of a field, and its parser; None if text cannot set it.
 
-    `check` raises a `ValueError` that says what is allowed, as in "must be true or false". `parse` returns text that it
-    cannot read as it is, for `check` to refuse.
+    `check` normalises a value, or raises a `ValueError` that completes "it …", as in "must be true or false". `parse`
+    returns text that it cannot read unchanged, for `check` to refuse.
     """
 
     check: Callable[[Any], Any]
     parse: Callable[[str], Any] | None = None
 
+    def from_text(self, text: str) -> Any:
+        """Parse and check text.
 
-def check_fields(instance: Any, settings: Mapping[str, Setting]) -> None:
+        Raises:
+            ValueError: the value is not allowed.
+        """
+        return self.check(self.parse(text) if self.parse else text.strip())
+
+
+def setting(check: Callable[[Any], Any], parse: Callable[[str], Any] | None = None) -> dict[str, Setting]:
+    """Return the metadata of a dataclass field that is a setting."""
+    return {"setting": Setting(check, parse)}
+
+
+def settings_of(configuration: type[Any]) -> dict[str, Setting]:
+    """Return the settings that a dataclass declares, by field name."""
+    return {field.name: field.metadata["setting"] for field in dataclasses.fields(configuration)}
+
+
+def check_fields(instance: Any) -> None:
     """Check and normalise the fields of a frozen dataclass.
 
     Raises:
         ValueError: a field has a value that is not allowed.
     """
-    for name, setting in settings.items():
+    for name, declared in settings_of(type(instance)).items():
         value = getattr(instance, name)
         try:
-            object.__setattr__(instance, name, setting.check(value))
+            object.__setattr__(instance, name, declared.check(value))
         except ValueError as error:
             raise ValueError(f"{name}={value!r}: it {error}") from None
 
 
 def one_of(*allowed: str) -> Callable[[Any], str]:
-    """A check for one of several words."""
+    """Return a check for one of several words."""
 
     def check(value: Any) -> str:
         if isinstance(value, str) and value in allowed:
@@ -45,24 +64,24 @@ def one_of(*allowed: str) -> Callable[[Any], str]:
 
 
 def flag(value: Any) -> bool:
-    """A check for true or false."""
+    """Check for a boolean."""
     if isinstance(value, bool):
         return value
     raise ValueError("must be true or false")
 
 
 def word(text: str) -> str:
-    """Reads a word, in capitals or not."""
+    """Parse a word, in upper or lower case."""
     return text.strip().lower()
 
 
 def boolean(text: str) -> bool | str:
-    """Reads true or false."""
+    """Parse a boolean."""
     return {"true": True, "false": False}.get(word(text), text)
 
 
 def number(text: str) -> int | float | str:
-    """Reads a whole number, or another."""
+    """Parse an integer or a float."""
     for kind in (int, float):
         try:
             return kind(text)

@@ -1,1 +1,1 @@
-"""Exporters of our own, for what OpenTelemetry has none."""
+"""Exporters to backends that OpenTelemetry does not support."""

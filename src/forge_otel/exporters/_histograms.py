@@ -1,10 +1,10 @@
-"""Values that stand for a histogram, where only values can be sent.
+"""Representing histograms by values, for StatsD daemons.
 
-A histogram says how many values fell into each bucket, and what all of them sum up to. StatsD daemons want values. So
-each bucket gives some, spread evenly over it. Number and sum are exact: how far up in their bucket the values lie is
-the same for all buckets, and follows from the sum. A percentile is off by at most the width of its bucket.
+A histogram has the count of each bucket and the sum of all values, but StatsD daemons accept values only. So each
+bucket is represented by values spread evenly over it. Count and sum are exact: the relative position of the values is
+the same in all buckets, and follows from the sum. A percentile is off by at most the width of its bucket.
 
-What is not finite counts as not given. It does not happen by itself: only a measured infinity makes the sum infinite.
+Fields that are not finite count as absent. They are rare: only an infinite measured value makes the sum infinite.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LARGEST: Final = sys.float_info.max
 
 
 class Bucket(NamedTuple):
-    """How many values lie between two bounds."""
+    """The number of values between two bounds."""
 
     lower: float
     upper: float
@@ -31,7 +31,7 @@ class Bucket(NamedTuple):
 
 
 class Weighted(NamedTuple):
-    """A value, and how many it stands for."""
+    """A value, and the number of values that it represents."""
 
     value: float
     weight: int
@@ -39,17 +39,17 @@ class Weighted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What a histogram's point says."""
+    """The distribution of values in a histogram's point."""
 
     buckets: Sequence[Bucket]
-    """Those that are not empty, in ascending order."""
+    """The buckets that are not empty, in ascending order."""
     count: int
     sum: float | None
     min: float | None
     max: float | None
 
     def scaled(self, factor: float) -> Distribution:
-        """The same in a smaller unit, of which so many make up one."""
+        """Return the distribution in a smaller unit, with values multiplied by `factor`."""
 
         def scale(value: float) -> float:
             return min(max(value * factor, -_LARGEST), _LARGEST)
@@ -58,26 +58,29 @@ class Distribution:
         total, low, high = (None if value is None else scale(value) for value in (self.sum, self.min, self.max))
         return Distribution(buckets, self.count, total, low, high)
 
-    def values(self, most: int) -> Iterator[Weighted]:
-        """About `most` values, at least one for each bucket, in ascending order in each; all, if there are no more.
+    def values(self, limit: int) -> Iterator[Weighted]:
+        """Yield about `limit` values, at least one per bucket, in ascending order within each; all values if there are
+        fewer.
 
-        Without a sum, they lie around the middle of their buckets.
+        Without a sum, they are centered in their buckets.
         """
         low = sum(bucket.lower * bucket.weight for bucket in self.buckets)
-        room = sum((bucket.upper - bucket.lower) * bucket.weight for bucket in self.buckets)
+        width = sum((bucket.upper - bucket.lower) * bucket.weight for bucket in self.buckets)
         center = 0.5
-        if self.sum is not None and math.isfinite(low) and 0 < room < math.inf:
-            center = min(max((self.sum - low) / room, 0.0), 1.0)
-        share = min(1.0, most / max(self.count, 1))
+        if self.sum is not None and math.isfinite(low) and 0 < width < math.inf:
+            center = min(max((self.sum - low) / width, 0.0), 1.0)
+        share = min(1.0, limit / max(self.count, 1))
         for lower, upper, weight in self.buckets:
             for middle, part in _parts(weight, max(1, round(weight * share))):
-                # As far on both sides of the center as the bucket is wide on one, so that it stays the mean.
+                # Symmetric to the center, which remains the mean, within the nearer bound of the bucket.
                 position = min(max(center + min(center, 1 - center) * (2 * middle - 1), 0.0), 1.0)
                 yield Weighted(lower * (1 - position) + upper * position, part)
 
 
 def _parts(weight: int, number: int) -> Iterator[tuple[float, int]]:
-    """A weight in so many whole parts: where the middle of each is, from 0 to 1, and its size. They average to 0.5."""
+    """Split a weight into `number` integer parts; yield the center of each, from 0 to 1, and its size. The centers
+    average to 0.5.
+    """
     size, larger = divmod(weight, number)
     start = 0
     for index in range(number):
@@ -87,7 +90,7 @@ def _parts(weight: int, number: int) -> Iterator[tuple[float, int]]:
 
 
 def merged(distributions: Iterable[Distribution]) -> Distribution:
-    """Several as one."""
+    """Merge several distributions."""
     several = list(distributions)
     weights: Counter[tuple[float, float]] = Counter()
     for each in several:
@@ -104,29 +107,29 @@ def merged(distributions: Iterable[Distribution]) -> Distribution:
 
 
 def explicit(point: HistogramDataPoint) -> Distribution:
-    """A histogram whose buckets have the bounds that it names.
+    """Return the distribution of a histogram with explicit bounds.
 
     Raises:
-        ValueError: it has not one bucket more than bounds, its bounds do not ascend, or its buckets do not add up.
+        ValueError: there is not one bucket more than bounds, the bounds do not ascend, or the buckets do not add up.
     """
     bounds, weights = list(point.explicit_bounds), list(point.bucket_counts)
-    if not bounds and not weights:  # it has no more than a count and a sum
+    if not bounds and not weights:  # only a count and a sum
         weights = [point.count]
     if len(weights) != len(bounds) + 1:
         raise ValueError(f"{len(weights)} buckets with {len(bounds)} bounds between them")
     if not all(lower < upper for lower, upper in pairwise([-math.inf, *bounds, math.inf])):
         raise ValueError("bounds that do not ascend")
-    first, last = _outer_ends(bounds, weights, _given(point, "sum"))
-    low, high = _given(point, "min"), _given(point, "max")
+    first, last = _outer_ends(bounds, weights, _finite_or_none(point, "sum"))
+    low, high = _finite_or_none(point, "min"), _finite_or_none(point, "max")
     ends = [first if low is None else low, *bounds, last if high is None else high]
     return _distribution(point, [Bucket(*pair, weight) for pair, weight in zip(pairwise(ends), weights, strict=True)])
 
 
 def exponential(point: ExponentialHistogramDataPoint) -> Distribution:
-    """A histogram whose bounds are powers of a base that follows from its scale.
+    """Return the distribution of an exponential histogram, whose bounds are powers of a base given by its scale.
 
     Raises:
-        ValueError: its buckets do not add up.
+        ValueError: the buckets do not add up.
     """
     negative = list(_powers(point.scale, point.negative))
     buckets = [Bucket(-each.upper, -each.lower, each.weight) for each in reversed(negative)]
@@ -136,10 +139,10 @@ def exponential(point: ExponentialHistogramDataPoint) -> Distribution:
 
 
 def _outer_ends(bounds: Sequence[float], weights: Sequence[int], total: float | None) -> tuple[float, float]:
-    """How far the outer buckets, which are open, have to reach for the sum to come out.
+    """Return the ends of the outer buckets, which are open, such that the values add up to the sum.
 
-    The first begins at 0, unless even the lowest values make too much. The last ends where the sum comes out with all
-    others half full.
+    The first bucket begins at 0, unless even the lowest values exceed the sum. The last one ends where the sum results
+    with centered values in all others.
     """
     if not bounds:
         mean = total / weights[0] if total is not None and weights[0] else 0.0
@@ -160,14 +163,14 @@ def _powers(scale: int, side: ExponentialHistogramDataPoint.Buckets) -> Iterator
 
 
 def _power(scale: int, index: int) -> float:
-    """The base to this power; the base is 2 ** (2 ** -scale)."""
+    """Return the base, 2 ** (2 ** -scale), to a power."""
     try:
         return math.pow(2.0, math.ldexp(index, -scale))
     except OverflowError:
         return _LARGEST if index > 0 else 0.0
 
 
-def _given(
+def _finite_or_none(
     point: HistogramDataPoint | ExponentialHistogramDataPoint, name: Literal["sum", "min", "max"]
 ) -> float | None:
     value: float = getattr(point, name)
@@ -175,16 +178,16 @@ def _given(
 
 
 def _distribution(point: HistogramDataPoint | ExponentialHistogramDataPoint, buckets: Sequence[Bucket]) -> Distribution:
-    """From a point and its buckets, of which no value is below the least or above the greatest that was measured."""
+    """Return the distribution of a point, with its buckets clipped to the measured minimum and maximum."""
     inside = sum(bucket.weight for bucket in buckets)
     if inside != point.count:
         raise ValueError(f"a count of {point.count}, but {inside} in its buckets")
-    low, high = _given(point, "min"), _given(point, "max")
-    least = -_LARGEST if low is None else low
-    greatest = _LARGEST if high is None else max(high, least)
+    low, high = _finite_or_none(point, "min"), _finite_or_none(point, "max")
+    minimum = -_LARGEST if low is None else low
+    maximum = _LARGEST if high is None else max(high, minimum)
     clipped = [
-        Bucket(min(max(lower, least), greatest), min(max(upper, least), greatest), weight)
+        Bucket(min(max(lower, minimum), maximum), min(max(upper, minimum), maximum), weight)
         for lower, upper, weight in buckets
         if weight
     ]
-    return Distribution(clipped, point.count, _given(point, "sum"), low, high)
+    return Distribution(clipped, point.count, _finite_or_none(point, "sum"), low, high)

@@ -1,4 +1,4 @@
-"""From OTLP metrics to what StatsD has: counters, gauges and histograms, with the names and tags of the registry."""
+"""Converting OTLP metrics to counters, gauges and histograms with the StatsD names and tags of the registry."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ._histograms import Distribution, explicit, exponential
 _OWN: Final = frozenset(metric.name for metric in ALL)
 
 
-class Series(NamedTuple):
-    """A name with tags, and the process that it is from, "" if that is unknown."""
+class StatsDSeries(NamedTuple):
+    """A name with tags, and the `service.instance.id` of the process, "" if unknown."""
 
     name: str
     tags: tuple[tuple[str, str], ...]
@@ -35,18 +35,18 @@ class Series(NamedTuple):
 
 
 @dataclass(slots=True)
-class Points:
-    """What a request holds. A series may be in it more than once."""
+class StatsDPoints:
+    """The points of a request. A series may have several."""
 
-    counters: list[tuple[Series, float]] = field(default_factory=list)
-    gauges: list[tuple[Series, float]] = field(default_factory=list)
-    histograms: list[tuple[Series, Distribution]] = field(default_factory=list)
+    counters: list[tuple[StatsDSeries, float]] = field(default_factory=list)
+    gauges: list[tuple[StatsDSeries, float]] = field(default_factory=list)
+    histograms: list[tuple[StatsDSeries, Distribution]] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
-    """How many points StatsD has no form for, by the reason."""
+    """Number of points that StatsD does not support, by reason."""
 
     @classmethod
-    def of(cls, request: ExportMetricsServiceRequest) -> Points:
-        """The points of a request, but for the metrics of ours that the registry keeps out of StatsD."""
+    def of(cls, request: ExportMetricsServiceRequest) -> StatsDPoints:
+        """Return the points of a request, without Forge's metrics that have no StatsD form in the registry."""
         points = cls()
         for of_resource in request.resource_metrics:
             process = _process(of_resource.resource.attributes)
@@ -68,8 +68,8 @@ class Points:
         elif delta:
             target = self.counters if kind == "sum" else self.histograms
         else:
-            why = "a summary, whose quantiles cannot be added up" if kind == "summary" else "cumulative; send deltas"
-            self.refused[f"{metric.name}: {why}"] += len(data.data_points)
+            reason = "a summary, whose quantiles cannot be added up" if kind == "summary" else "cumulative; send deltas"
+            self.refused[f"{metric.name}: {reason}"] += len(data.data_points)
             return
         named = NAMES.get(metric.name)
         factor = _factor(metric, named)
@@ -87,7 +87,7 @@ class Points:
 def _number(point: NumberDataPoint, factor: float) -> float:
     value = (point.as_int if point.WhichOneof("value") == "as_int" else point.as_double) * factor
     if not math.isfinite(value):
-        raise ValueError(f"{value} is not a number that StatsD takes")
+        raise ValueError(f"{value} is not a number that StatsD accepts")
     return value
 
 
@@ -97,23 +97,23 @@ _READ: Final[Mapping[str, Callable[[Any, float], float | Distribution]]] = {
     "histogram": lambda point, factor: explicit(point).scaled(factor),
     "exponential_histogram": lambda point, factor: exponential(point).scaled(factor),
 }
-"""How a point is read, by what it is in OTLP."""
+"""Functions that read the value of a point, by its kind in OTLP."""
 
 
 def _factor(metric: Metric, named: StatsD | None) -> float:
-    """Timers are milliseconds in StatsD."""
+    """Return the factor from a metric's unit to StatsD's; timers are in milliseconds."""
     if named is not None:
         return named.factor
     return 1000 if metric.unit == "s" and metric.WhichOneof("data") in ("histogram", "exponential_histogram") else 1
 
 
-def _series(metric: Metric, named: StatsD | None, point: Any, process: str) -> Series:
-    """The name and the tags that the registry gives; of other metrics, the name and all attributes."""
+def _series(metric: Metric, named: StatsD | None, point: Any, process: str) -> StatsDSeries:
+    """Return the series of a point: name and tags of the registry; for other metrics the name and all attributes."""
     attributes = {attribute.key: text for attribute in point.attributes if (text := _text(attribute.value))}
     if named is None:
-        return Series(metric.name, tuple(sorted(attributes.items())), process)
+        return StatsDSeries(metric.name, tuple(sorted(attributes.items())), process)
     tags = tuple((tag, attributes[key]) for tag, key in named.tags.items() if key in attributes)
-    return Series(named.name, tags, process)
+    return StatsDSeries(named.name, tags, process)
 
 
 def _process(resource: Iterable[KeyValue]) -> str:
@@ -121,7 +121,7 @@ def _process(resource: Iterable[KeyValue]) -> str:
 
 
 def _text(value: AnyValue) -> str:
-    """A value as a tag has it; "" for lists and the like, which no tag can be."""
+    """Return the text of an attribute value for a tag; "" for types that tags cannot have, such as lists."""
     kind = value.WhichOneof("value")
     if kind == "bool_value":
         return str(value.bool_value).lower()

@@ -1,4 +1,4 @@
-"""Sending packets, by UDP, TCP or a Unix socket."""
+"""Sending packets by UDP, TCP or a Unix socket."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from typing import Final
 from ._settings import StatsDSettings
 
 _BURST: Final = 16
+"""Number of packets between two pauses."""
 _PAUSE: Final = 0.01
-"""After so many packets a pause of so many seconds: a daemon's UDP socket holds about a hundred by default, and what
-does not fit is lost without a trace. This leaves Etsy's daemon the time to read them."""
+"""Seconds to pause after a burst: by default a daemon's UDP socket buffers about a hundred packets, and silently drops
+further ones. The pause gives Etsy's daemon time to read them."""
 
 _WARN_EVERY: Final = 60.0
 _logger: Final = logging.getLogger("forge_otel")
 
 
 class Sender:
-    """Sends packets. What cannot be sent at once is lost, and counted: a daemon that is down costs nothing else.
+    """Sends packets. Those that cannot be sent at once are lost and counted: a daemon that is down has no other effect.
 
-    Not for several threads at once. A forked process makes a connection of its own.
+    Not thread-safe. A forked process opens its own connection.
     """
 
     def __init__(
         self, settings: StatsDSettings, *, timeout: float = 2.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.sent = 0
-        """Packets handed to the system. UDP may have lost some of them on the way."""
+        """Number of packets handed to the operating system. UDP may lose some of them."""
         self.lost = 0
-        """Packets that are known to be lost."""
+        """Number of packets known to be lost."""
         self._settings = settings
         self._timeout = timeout
         self._clock = clock
@@ -42,8 +43,8 @@ class Sender:
         self._warned = -_WARN_EVERY
 
     def send(self, packets: Sequence[bytes]) -> int:
-        """Send all, and wait for the daemon `timeout` seconds at most; returns how many were sent. When one could not
-        be, all after it are lost as well.
+        """Send all packets, waiting for the daemon up to `timeout` seconds; return the number of packets sent. After a
+        failure all remaining packets are lost.
         """
         if self._process != os.getpid():
             self.close()
@@ -63,7 +64,7 @@ class Sender:
         return len(packets)
 
     def close(self) -> None:
-        """Give back the socket. The next packet makes a new one."""
+        """Close the socket. The next packet opens a new one."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.close()
@@ -74,7 +75,7 @@ class Sender:
             try:
                 return self._write(self._socket, packet, deadline)
             except ConnectionError as error:
-                # The daemon may be back since. By UDP, this says that an earlier packet found nobody.
+                # The daemon may have restarted. By UDP, this error means that an earlier packet was not received.
                 if self._settings.protocol == "udp" and not self._settings.socket:
                     self._lose(1, error)
         self.close()
@@ -101,7 +102,7 @@ class Sender:
         if where.protocol == "tcp":
             return socket.create_connection((where.host, where.port), left)
         found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_DGRAM)
-        # Daemons listen for IPv4 by default, and UDP does not tell when nobody does: so localhost has to be 127.0.0.1.
+        # Daemons listen on IPv4 by default, and UDP does not report a missing listener: so localhost is 127.0.0.1.
         family, kind, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
         return _connected(family, kind, address, left)
 
@@ -133,7 +134,7 @@ def _connected(family: int, kind: int, address: object, timeout: float) -> socke
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the daemon has closed its end of a stream. Writing would not tell before it is too late."""
+    """Return True if the daemon has closed its end of a stream, which the first write would not report."""
     if connection.type != socket.SOCK_STREAM:
         return False
     connection.setblocking(False)

@@ -1,6 +1,7 @@
-"""The StatsD bridge: metrics in by OTLP/HTTP, out to StatsD. For the Collector, which has no exporter for it.
+"""The StatsD bridge: receives metrics by OTLP/HTTP and sends them to StatsD, for the Collector, which has no exporter
+for it.
 
-A request is answered when its packets are sent, so nothing waits here that could be lost.
+A request is answered after its packets are sent, so the bridge buffers nothing that could be lost.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ _STOP_TIMEOUT: Final = 5.0
 
 
 class AddressError(Exception):
-    """The address cannot be listened at; the message says why."""
+    """The bridge cannot listen on the address; the message has the reason."""
 
 
 class _RefusedError(Exception):
-    """A request that is not taken."""
+    """A refused request."""
 
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -54,22 +55,22 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the bridge takes at most."""
+    """Limits of the bridge."""
 
     body: int = 4 * 1024 * 1024
-    """Bytes of a request's body, also when it is unpacked."""
+    """Maximum size of a request's body in bytes, also after decompression."""
     requests: int = 32
-    """Requests at once; those beyond are told to come again."""
+    """Maximum number of concurrent requests; further ones are answered with 429."""
 
 
 class Bridge:
-    """The server. `close()` it in the end."""
+    """The server; `close()` releases its socket and thread."""
 
     def __init__(self, settings: StatsDSettings, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
         self._encoder = Encoder(settings)
         self._sender = Sender(settings)
-        # One thread for all: a sender serves one at a time, and the server goes on answering meanwhile.
+        # A single thread: the sender is not thread-safe, and the server must stay responsive.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="statsd-bridge")
         self._active = 0
         self._answered: Counter[int] = Counter()
@@ -78,7 +79,7 @@ class Bridge:
         self._registry.register(self)
 
     def application(self) -> web.Application:
-        """`/v1/metrics` for OTLP, `/health`, and `/metrics` for Prometheus."""
+        """Return the application with `/v1/metrics` for OTLP, `/health`, and `/metrics` for Prometheus."""
         application = web.Application(client_max_size=self._limits.body)
         application.router.add_post("/v1/metrics", self._export)
         application.router.add_get("/health", self._health)
@@ -86,22 +87,20 @@ class Bridge:
         return application
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Our own metrics; called by the registry."""
-        requests = CounterMetricFamily(
-            "forge_statsd_bridge_requests", "Requests by the code they were answered with.", labels=["code"]
-        )
+        """Yield the bridge's own metrics; called by the registry."""
+        requests = CounterMetricFamily("forge_statsd_bridge_requests", "Requests by response code.", labels=["code"])
         for status, count in sorted(self._answered.items()):
             requests.add_metric([str(status)], count)
         yield requests
         for name, text, value in (
-            ("refused_points", "Points that StatsD has no form for.", self._refused),
-            ("packets_sent", "Packets handed to the system.", self._sender.sent),
+            ("refused_points", "Points that StatsD does not support.", self._refused),
+            ("packets_sent", "Packets handed to the operating system.", self._sender.sent),
             ("packets_lost", "Packets known to be lost.", self._sender.lost),
         ):
             yield CounterMetricFamily(f"forge_statsd_bridge_{name}", text, value)
 
     def close(self) -> None:
-        """Finish what was taken and give back the socket."""
+        """Finish accepted requests, and close the socket."""
         self._thread.shutdown()
         self._sender.close()
 
@@ -130,16 +129,16 @@ class Bridge:
     async def _handle(self, request: web.Request) -> ExportMetricsServiceResponse:
         encoding = request.headers.get("Content-Encoding", "identity").lower()
         if request.content_type not in (_PROTOBUF, _JSON):
-            raise _RefusedError(415, f"Content-Type {request.content_type}: there are {_PROTOBUF} and {_JSON}")
+            raise _RefusedError(415, f"Content-Type {request.content_type}: supported are {_PROTOBUF} and {_JSON}")
         if encoding not in ("gzip", "identity"):
-            raise _RefusedError(415, f"Content-Encoding {encoding}: there are gzip and identity")
+            raise _RefusedError(415, f"Content-Encoding {encoding}: supported are gzip and identity")
         if self._active > self._limits.requests:
-            raise _RefusedError(429, f"more than {self._limits.requests} requests at once", retry_after=1)
+            raise _RefusedError(429, f"more than {self._limits.requests} concurrent requests", retry_after=1)
         try:
             async with asyncio.timeout(_READ_TIMEOUT):
                 body = await request.read()
         except TimeoutError:
-            raise _RefusedError(408, f"the body did not come within {_READ_TIMEOUT:g} s") from None
+            raise _RefusedError(408, f"the body was not received within {_READ_TIMEOUT:g} s") from None
         except web.HTTPRequestEntityTooLarge:
             raise self._too_large() from None
         return await asyncio.get_running_loop().run_in_executor(
@@ -152,16 +151,16 @@ class Bridge:
         packets, refused = self._encoder.encode(_from_json(body) if is_json else _from_protobuf(body))
         sent = self._sender.send(packets)
         if packets and not sent:
-            # Nothing of it is counted yet, so it may come again.
+            # Nothing was sent, so the request can be repeated.
             raise _RefusedError(503, "StatsD cannot be reached", retry_after=5)
         self._refused += refused.total()
         response = ExportMetricsServiceResponse()
-        said = [f"{reason} ({count})" for reason, count in refused.most_common(10)]
+        problems = [f"{reason} ({count})" for reason, count in refused.most_common(10)]
         if sent < len(packets):
-            said.append(f"{len(packets) - sent} of {len(packets)} packets could not be sent")
-        if said:
+            problems.append(f"{len(packets) - sent} of {len(packets)} packets could not be sent")
+        if problems:
             response.partial_success.rejected_data_points = refused.total()
-            response.partial_success.error_message = "; ".join(said)
+            response.partial_success.error_message = "; ".join(problems)
         return response
 
     def _unzipped(self, body: bytes) -> bytes:
@@ -169,7 +168,7 @@ class Bridge:
             with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
                 unzipped = file.read(self._limits.body + 1)
         except (OSError, EOFError, zlib.error) as error:
-            raise _RefusedError(400, f"the body is not in gzip's format: {error}") from None
+            raise _RefusedError(400, f"the body is not valid gzip: {error}") from None
         if len(unzipped) > self._limits.body:
             raise self._too_large()
         return unzipped
@@ -182,12 +181,12 @@ def _from_protobuf(body: bytes) -> ExportMetricsServiceRequest:
     try:
         return ExportMetricsServiceRequest.FromString(body)
     except DecodeError as error:
-        raise _RefusedError(400, f"the body is no ExportMetricsServiceRequest: {error}") from None
+        raise _RefusedError(400, f"the body is not an ExportMetricsServiceRequest: {error}") from None
 
 
 def _from_json(body: bytes) -> ExportMetricsServiceRequest:
     def without_exemplars(data: dict[str, Any]) -> dict[str, Any]:
-        # OTLP writes their ids in hexadecimal, Protobuf's JSON in base64. StatsD has no use for them.
+        # OTLP encodes their ids in hexadecimal, protobuf's JSON in base64. StatsD does not need them.
         data.pop("exemplars", None)
         return data
 
@@ -197,11 +196,11 @@ def _from_json(body: bytes) -> ExportMetricsServiceRequest:
             raise ValueError("it is not an object")
         return json_format.ParseDict(data, ExportMetricsServiceRequest(), ignore_unknown_fields=True)
     except (ValueError, RecursionError, json_format.ParseError) as error:
-        raise _RefusedError(400, f"the body is no ExportMetricsServiceRequest in JSON: {error}") from None
+        raise _RefusedError(400, f"the body is not an ExportMetricsServiceRequest in JSON: {error}") from None
 
 
 async def serve(settings: StatsDSettings, limits: Limits, host: str, port: int) -> None:
-    """Serve until the process is told to stop by SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM.
 
     Raises:
         AddressError: the port cannot be opened.
@@ -210,7 +209,7 @@ async def serve(settings: StatsDSettings, limits: Limits, host: str, port: int) 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     bridge = Bridge(settings, limits)
-    # aiohttp would unpack bodies without a limit that we could set.
+    # aiohttp would decompress bodies without a configurable limit.
     runner = web.AppRunner(bridge.application(), access_log=None, auto_decompress=False, shutdown_timeout=_STOP_TIMEOUT)
     try:
         await runner.setup()
@@ -219,7 +218,7 @@ async def serve(settings: StatsDSettings, limits: Limits, host: str, port: int) 
         except OSError as error:
             raise AddressError(os.strerror(error.errno or 0)) from None
         opened_host, opened_port, *_ = runner.addresses[0]
-        print(f"http://{opened_host}:{opened_port}/v1/metrics -> {settings.address}", flush=True)  # noqa: T201 - for who started it
+        print(f"http://{opened_host}:{opened_port}/v1/metrics -> {settings.address}", flush=True)  # noqa: T201 - this is a command
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -1,4 +1,4 @@
-"""Metrics to StatsD from the process that records them: `OTEL_METRICS_EXPORTER=otlp,statsd`."""
+"""A metric reader for StatsD: `OTEL_METRICS_EXPORTER=otlp,statsd`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _logger: Final = logging.getLogger("forge_otel")
 
 
 class StatsDMetricReader(PeriodicExportingMetricReader):
-    """Sends what was recorded since the last time to StatsD, every `interval` seconds, by default 10.
+    """Sends metrics to StatsD every `interval` seconds, by default 10.
 
-    Settings that are not given, as `settings` or by keyword, are those of the variables. A variable that is wrong is
-    logged, and the default used: an exception would take all telemetry of the process down.
+    Settings that are given neither as `settings` nor by keyword are read from the environment variables. Invalid ones
+    are logged, and the default is used: an exception would stop all telemetry of the process.
 
     Raises:
         TypeError: there is no such setting.
@@ -39,8 +39,8 @@ class StatsDMetricReader(PeriodicExportingMetricReader):
 
     def __init__(self, settings: StatsDSettings | None = None, **fields: Any) -> None:
         if settings is None:
-            settings, wrong = StatsDSettings.from_environment()
-            for line in wrong:
+            settings, invalid = StatsDSettings.from_environment()
+            for line in invalid:
                 _logger.warning("%s; it is ignored", line)
         settings = dataclasses.replace(settings, **fields)
         self._sender = Sender(settings)
@@ -49,12 +49,12 @@ class StatsDMetricReader(PeriodicExportingMetricReader):
 
     @property
     def packets_sent(self) -> int:
-        """How many packets were handed to the system. UDP may have lost some of them on the way."""
+        """Number of packets handed to the operating system. UDP may lose some of them."""
         return self._sender.sent
 
     @property
     def packets_lost(self) -> int:
-        """How many packets are known to be lost."""
+        """Number of packets known to be lost."""
         return self._sender.lost
 
 
@@ -64,23 +64,23 @@ class _Exporter(MetricExporter):
         super().__init__(preferred_temporality={Counter: delta, ObservableCounter: delta, Histogram: delta})
         self._encoder = encoder
         self._sender = sender
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._process = os.getpid()
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:  # noqa: ARG002
         if self._process != os.getpid():
-            # After a fork, what the parent had not sent yet is in here too, and the parent sends it.
+            # After a fork, the first export contains values that the parent sends as well.
             self._process = os.getpid()
             return MetricExportResult.SUCCESS
         packets, refused = self._encoder.encode(encode_metrics(metrics_data))
-        for reason in refused.keys() - self._told:
-            self._told.add(reason)
+        for reason in refused.keys() - self._logged:
+            self._logged.add(reason)
             _logger.warning("not sent to StatsD: %s", reason)
         sent = self._sender.send(packets)
         return MetricExportResult.SUCCESS if sent == len(packets) else MetricExportResult.FAILURE
 
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the SDK names it
-        return True  # nothing waits here
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the SDK's signature
+        return True  # nothing is buffered
 
-    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:  # noqa: ARG002 - the SDK names it
+    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:  # noqa: ARG002 - the SDK's signature
         self._sender.close()

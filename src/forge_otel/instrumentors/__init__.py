@@ -1,4 +1,4 @@
-"""What is observed in `forge`: for each component, the functions to wrap and how to read their calls."""
+"""Instrumentation of `forge`: for each component, the functions to wrap and the descriptions of their calls."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ _COMPONENTS = {
 
 
 def targets(components: Collection[str]) -> tuple[Target, ...]:
-    """The functions to wrap for these components."""
+    """Return the functions to wrap for the given components."""
     return tuple(target for name, group in _COMPONENTS.items() if name in components for target in group)

@@ -1,4 +1,4 @@
-"""Usage and costs: on spans as they are reported or seen, in metrics when the samples settle."""
+"""Usage and costs: on spans when they are reported or detected, in metrics when samples settle."""
 
 from __future__ import annotations
 
@@ -113,26 +113,26 @@ def _fail(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 
 
 def _book(run: RunScope, item: Item, charges: Sequence[Charge]) -> None:
-    """What was spent on a sample is known: count it, and keep it for the sample's span."""
+    """Count the costs of a sample, and keep them for its span."""
     scope = item.context.get(SAMPLE)
     for charge in charges:
         if scope is not None:
             usage_of(scope).total(spans.FORGE_SAMPLE.type).add(charge, amount_of(charge))
-        said: Attributes = {
+        common: Attributes = {
             **run.identity,
             **spender_attributes(charge.kind.value, charge.name),
             a.GEN_AI_PROVIDER_NAME: charge.provider,
             a.GEN_AI_REQUEST_MODEL: charge.model,
             a.FORGE_COST_USE: charge.use.value,
         }
-        sent = {**said, a.GEN_AI_TOKEN_TYPE: "input"}
-        received = {**said, a.GEN_AI_TOKEN_TYPE: "output"}
+        sent = {**common, a.GEN_AI_TOKEN_TYPE: "input"}
+        received = {**common, a.GEN_AI_TOKEN_TYPE: "output"}
         for metric, value, attributes in (
-            (metrics.FORGE_COST_CALLS, charge.calls, said),
+            (metrics.FORGE_COST_CALLS, charge.calls, common),
             (metrics.FORGE_COST_TOKENS, charge.input_tokens, sent),
             (metrics.FORGE_COST_TOKENS, charge.output_tokens, received),
-            (metrics.FORGE_COST_AMOUNT, charge.amount, said),
-            (metrics.FORGE_COST_UNPRICED, charge.unpriced, said),
+            (metrics.FORGE_COST_AMOUNT, charge.amount, common),
+            (metrics.FORGE_COST_UNPRICED, charge.unpriced, common),
         ):
             if value:
                 run.telemetry.series.get(metric, attributes).write(value)
@@ -152,12 +152,12 @@ def _spent(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 
 
 _GENAI = "opentelemetry.util.genai.invocation"
-"""What GenAI instrumentations are built on."""
+"""The module that GenAI instrumentations share."""
 
 TARGETS = (
     Target("forge.costs.usage", "UsageScope.record", _record),
     Target("forge.runner.run", "Run.spent", _spent),
-    # Not a span processor, which sees nothing below a span that is not sampled.
+    # Not a span processor, which receives no spans of unsampled traces.
     Target(_GENAI, "InferenceInvocation.stop", _stop),
     Target(_GENAI, "InferenceInvocation.fail", _fail),
     Target(_GENAI, "EmbeddingInvocation.stop", _stop),

@@ -1,4 +1,4 @@
-"""Dead letters: enqueued, with the trace they belong to; replayed; dropped."""
+"""Dead letters: enqueued with their trace context, replayed, dropped."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ _propagator = TraceContextTextMapPropagator()
 
 
 def _traced(entry: DeadLetter, carrier: Mapping[str, str] | None) -> Mapping[str, str] | None:
-    """The carrier with the current trace context, which is the failed sample's."""
+    """Return the carrier with the current trace context, which is the failed sample's."""
     with faults.protected("the carrier of a dead letter"):
         if is_instrumentation_enabled() and trace.get_current_span().get_span_context().is_valid:
-            filled = dict(entry.carrier if carrier is None else carrier)
-            _propagator.inject(filled)
-            return filled
+            updated = dict(entry.carrier if carrier is None else carrier)
+            _propagator.inject(updated)
+            return updated
     return carrier
 
 
@@ -70,7 +70,7 @@ def _enqueue(original: Callable[..., WriteResult], layer: Layer) -> Callable[...
     def enqueue(self: DeadLetterQueue, entry: DeadLetter, carrier: Mapping[str, str] | None = None) -> WriteResult:
         telemetry = layer.telemetry
         if telemetry is not None:
-            telemetry.state.saw(self)
+            telemetry.observables.track_queue(self)
             carrier = _traced(entry, carrier)
         return observe(ENQUEUE, layer, original, self, entry, carrier)
 
@@ -88,7 +88,7 @@ def _drop(original: Callable[..., Sequence[DeadLetter]], layer: Layer) -> Callab
     def drop(self: DeadLetterQueue, sample_ids: Iterable[str]) -> Sequence[DeadLetter]:
         telemetry = layer.telemetry
         if telemetry is not None:
-            telemetry.state.saw(self)
+            telemetry.observables.track_queue(self)
         return observe(DROP, layer, original, self, sample_ids)
 
     return drop

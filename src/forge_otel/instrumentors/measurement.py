@@ -1,4 +1,4 @@
-"""Measurements: computed, or taken from what was computed before."""
+"""Measurements: computed, or read from the cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeMeasurementOutcome as Outcome
 from ..signals.metrics import Attributes
-from .errors import error_type
+from .error_types import error_type
 from .stage import current_sample, ids_of, own_sample, samples_of
 
 if TYPE_CHECKING:
@@ -53,16 +53,16 @@ def _end(call: Call, result: MeasurementResult | None, error: BaseException | No
     measurement: Measurement = call.arguments[1]
     if result is None:
         return _no_result(error)
-    said = {a.FORGE_MEASUREMENT_OUTCOME: result.outcome.value, a.ERROR_TYPE: result.error_type}
+    attributes = {a.FORGE_MEASUREMENT_OUTCOME: result.outcome.value, a.ERROR_TYPE: result.error_type}
     points = _counts([result])
-    emissions = []
+    log_events = []
     if result.outcome.value != Outcome.CACHED:
         points.append(MetricPoint(metrics.FORGE_MEASUREMENT_DURATION, result.duration))
     if result.error is not None:
-        emissions.append(_failed(measurement, result))
+        log_events.append(_failed(measurement, result))
     body = f"Measurement done: {measurement.key}, {result.outcome.value}"
-    emissions.append(LogEvent(events.FORGE_MEASUREMENT_STOP, body, said))
-    return Result(attributes=said, error=result.error, points=points, events=emissions)
+    log_events.append(LogEvent(events.FORGE_MEASUREMENT_STOP, body, attributes))
+    return Result(attributes=attributes, error=result.error, points=points, events=log_events)
 
 
 def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseException | None) -> Result:
@@ -71,7 +71,7 @@ def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseExce
         return _no_result(error)
     outcomes = {result.outcome.value for result in batch.results}
     outcome = next((o for o in (Outcome.ERROR, Outcome.COMPUTED) if o in outcomes), Outcome.CACHED)
-    said = {a.FORGE_MEASUREMENT_OUTCOME: outcome.value, a.ERROR_TYPE: batch.error_type}
+    attributes = {a.FORGE_MEASUREMENT_OUTCOME: outcome.value, a.ERROR_TYPE: batch.error_type}
     points = _counts(batch.results)
     if batch.computed:
         points += [
@@ -80,7 +80,7 @@ def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseExce
         ]
     body = f"Measurement done: {measurement.key}, batch of {len(items)}, {batch.computed} computed"
     return Result(
-        attributes=said,
+        attributes=attributes,
         error=batch.error,
         points=points,
         events=[
@@ -89,13 +89,13 @@ def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseExce
                 for item, result in zip(items, batch.results, strict=True)
                 if result.error is not None
             ),
-            LogEvent(events.FORGE_MEASUREMENT_BATCH_COMPLETE, body, said),
+            LogEvent(events.FORGE_MEASUREMENT_BATCH_COMPLETE, body, attributes),
         ],
     )
 
 
 def _no_result(error: BaseException | None) -> Result:
-    """The run ended first. It does not count such measurements, so they are seen in the trace alone."""
+    """Describe a measurement that the end of the run cut off. The run does not count it, so it has a span only."""
     return Result(attributes={a.ERROR_TYPE: error_type(error) if error is not None else None}, error=error)
 
 
@@ -116,11 +116,11 @@ def _counts(results: Sequence[MeasurementResult]) -> list[MetricPoint]:
 
 
 def _failed(measurement: Measurement, result: MeasurementResult, sample_id: str | None = None) -> LogEvent:
-    said = {a.ERROR_TYPE: result.error_type}
+    attributes = {a.ERROR_TYPE: result.error_type}
     return LogEvent(
         events.FORGE_MEASUREMENT_EXCEPTION,
         f"Measurement failed: {measurement.key}, {result.error_type}",
-        said if sample_id is None else {**said, a.FORGE_SAMPLE_ID: sample_id},
+        attributes if sample_id is None else {**attributes, a.FORGE_SAMPLE_ID: sample_id},
         result.error,
     )
 
@@ -183,8 +183,8 @@ MEASUREMENT_BATCH = Operation(
 
 
 def fast_path(run: RunScope, measurement: Measurement) -> FastPath:
-    """The fast path of a measurement, which usually is computed."""
-    from forge.execution.results import (  # noqa: PLC0415 - there is a run, so it is imported
+    """Return the fast path of a measurement, whose usual outcome is `computed`."""
+    from forge.execution.results import (  # noqa: PLC0415 - `forge` is imported by now
         BatchMeasurementResult,
         MeasurementOutcome,
         MeasurementResult,

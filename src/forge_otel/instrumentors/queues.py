@@ -1,4 +1,4 @@
-"""The queues that join the stages: waiting on either side."""
+"""Queues between stages: the time that samples wait in them, and the time that full ones block stages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _waited(layer: Layer, metric: Metric, stage: str, seconds: float) -> None:
-    """Record a wait, the long way: outside of runs, and where it is rare."""
+    """Record a wait on the slow path: outside of runs, and for rare waits."""
     telemetry = layer.telemetry
     if telemetry is None:
         return
@@ -32,7 +32,7 @@ def _waited(layer: Layer, metric: Metric, stage: str, seconds: float) -> None:
                 run.series(metric, a.FORGE_STAGE_NAME, stage).append(seconds)
         elif is_instrumentation_enabled():
             telemetry.series.get(metric, {a.FORGE_STAGE_NAME: stage}).append(seconds)
-    except Exception as fault:  # noqa: BLE001 - the sample must go on without us
+    except Exception as fault:  # noqa: BLE001 - the sample must not be affected
         faults.suppress(fault, f"the metric {metric.name}")
 
 
@@ -45,7 +45,7 @@ def _blocked(original: Callable[..., None], layer: Layer) -> Callable[..., None]
 
 
 def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
-    run_of = RUN.get  # what is local is found faster
+    run_of = RUN.get  # local names are looked up faster
 
     def begin(self: StageQueue, item: Item) -> None:
         original(self, item)
@@ -55,7 +55,7 @@ def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         run = run_of()
         series = run.waits.get(stage) if run is not None else None
         if series is not None:
-            # `Series.append` written out: there is one for every sample and stage.
+            # `Series.append` inlined: called for every sample and stage.
             values = series.pending
             values.append(item.waited)
             if len(values) >= FLUSH_SIZE:

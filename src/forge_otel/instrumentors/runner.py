@@ -1,4 +1,4 @@
-"""Runs: their begin and end, and the source."""
+"""Runs: their start and end, and reading the source."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeRunOutcome
 from ..signals.metrics import Attributes
 from . import measurement, stage, storage
-from .errors import error_type
-from .slow import slowness
-from .summary import last_run, summaries
-from .zeros import zero_points
+from .error_types import error_type
+from .initial_points import initial_points
+from .run_summary import last_run, summaries
+from .slow import slow_detection
 
 if TYPE_CHECKING:
     from forge import Pipeline, Run, RunOutcome, RunResult, Sample
@@ -50,18 +50,18 @@ def _announce_run(call: Call) -> Sequence[LogEvent]:
 def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) -> Result:
     run: Run = call.arguments[0]
     raised: BaseException | None = fault or call.notes[0]
-    if _is_orderly(raised):
+    if _is_budget_stop(raised):
         raised = None
     outcome = ForgeRunOutcome.FAILED.value if result is None else result.outcome.value
     kind = result.error_type if result is not None else error_type(fault) if fault is not None else None
     duration = result.duration if result is not None else call.elapsed
-    said = {a.FORGE_RUN_OUTCOME: outcome, a.ERROR_TYPE: kind}
-    emissions = []
+    attributes = {a.FORGE_RUN_OUTCOME: outcome, a.ERROR_TYPE: kind}
+    log_events = []
     if outcome == ForgeRunOutcome.FAILED:
         body = f"Run failed: {run.pipeline.name}, {kind}"
-        emissions.append(LogEvent(events.FORGE_PIPELINE_EXCEPTION, body, {a.ERROR_TYPE: kind}, raised))
+        log_events.append(LogEvent(events.FORGE_PIPELINE_EXCEPTION, body, {a.ERROR_TYPE: kind}, raised))
     body = f"Run {outcome}: {run.pipeline.name}, after {duration:.3g} s"
-    emissions.append(LogEvent(events.FORGE_PIPELINE_STOP, body, said))
+    log_events.append(LogEvent(events.FORGE_PIPELINE_STOP, body, attributes))
     points = [
         MetricPoint(metrics.FORGE_PIPELINE_COMPLETED),
         MetricPoint(metrics.FORGE_PIPELINE_DURATION, duration),
@@ -74,15 +74,15 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
             a.FORGE_SUMMARY_SUPPRESSED: scope.suppressed,
             a.FORGE_SUMMARY_FAULTS: call.telemetry.faults - scope.faults_before,
         }
-        emissions += summaries(result, {**said, **counted})
+        log_events += summaries(result, {**attributes, **counted})
         points += last_run(result)
-        said = {**said, **usage_attributes(result.cost.charges)}
-    return Result(attributes=said, error=raised, points=points, events=emissions)
+        attributes = {**attributes, **usage_attributes(result.cost.charges)}
+    return Result(attributes=attributes, error=raised, points=points, events=log_events)
 
 
-def _is_orderly(reason: BaseException | None) -> bool:
-    """Whether a run ended for a reason that is no error: it has spent what it might."""
-    from forge.errors import BudgetReached  # noqa: PLC0415 - there is a run, so it is imported
+def _is_budget_stop(reason: BaseException | None) -> bool:
+    """Return True if a run ended because it reached its budget, which is not an error."""
+    from forge.errors import BudgetReached  # noqa: PLC0415 - `forge` is imported by now
 
     return isinstance(reason, BudgetReached)
 
@@ -100,10 +100,10 @@ RUN_OPERATION = Operation(
 
 
 def _open_run(telemetry: Telemetry, run: Run) -> None:
-    """Start the run's span and leave it current: this is called in the run's context, of which all others of the run
-    are copies.
+    """Start the run's span and leave it current. Called in the run's context, of which all contexts of the run are
+    copies.
     """
-    RUN.set(None)  # a run inside a stage of another one is a run of its own
+    RUN.set(None)  # a run inside a stage of another run is independent
     SAMPLE.set(None)
     telemetry.prepare()
     faults_before = telemetry.faults
@@ -115,20 +115,20 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     scope = RunScope(telemetry, call, identity, *clocks, faults_before)
     RUN.set(scope)
     CALL.set(None)
-    if call.context is not None:  # for good: all contexts of the run are copies of this one
+    if call.context is not None:  # never detached: all contexts of the run are copies of this one
         otel_context.attach(call.context)
     with faults.protected("the fast paths of a run"):
-        scope.is_slow = slowness(telemetry.config.slow_threshold)
+        scope.is_slow = slow_detection(telemetry.config.slow_threshold)
         _open_paths(scope, run.pipeline)
-    with faults.protected("the state of a run"):
-        telemetry.state.add(run)
-    with faults.protected("the zero points"):
-        telemetry.write_zeros(zero_points(run, telemetry.config.components))
+    with faults.protected("the observables of a run"):
+        telemetry.observables.add_run(run)
+    with faults.protected("the initial points"):
+        telemetry.write_initial_points(initial_points(run, telemetry.config.components))
     call.write(MetricPoint(metrics.FORGE_PIPELINE_STARTED))
 
 
 def _open_paths(scope: RunScope, pipeline: Pipeline) -> None:
-    """Compile what will be called for every sample, except where users want to hear of every call."""
+    """Compile the fast paths of a run, except for operations with hooks and with the setting `events="all"`."""
     config = scope.telemetry.config
     scope.steps = 1 + len(pipeline.stages) + len(pipeline.measurements)
     scope.telemetry.runs.add(scope)
@@ -147,7 +147,7 @@ def _open_paths(scope: RunScope, pipeline: Pipeline) -> None:
 
 
 def _wall_ns(run: Run) -> Callable[[], int]:
-    """Unix time in nanoseconds, by the run's clock."""
+    """Return the clock of a run's Unix time in nanoseconds."""
     now = run.clock.time
     return time.time_ns if now is time.time else lambda: round(now() * 1e9)
 
@@ -176,8 +176,8 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
             scope.ended = True
             with faults.protected("the fast paths of a run"):
                 scope.close()
-            with faults.protected("the state of a run"):
-                telemetry.state.remove(self)
+            with faults.protected("the observables of a run"):
+                telemetry.observables.remove_run(self)
 
     return end
 
@@ -202,10 +202,10 @@ def _pull(original: Callable[..., Sample | None], layer: Layer) -> Callable[...,
         except BaseException as error:
             _failed_to_pull(run, began, error)
             raise
-        if sample is not None:  # else there was nothing more to read
+        if sample is not None:  # None: the source is exhausted
             try:
                 run.read.append(run.clock() - began)
-            except Exception as fault:  # noqa: BLE001 - the sample must go on without us
+            except Exception as fault:  # noqa: BLE001 - the sample must not be affected
                 faults.suppress(fault, "reading the source")
         return sample
 

@@ -1,4 +1,4 @@
-"""Samples: how each of them enters a run and leaves it, and whether it is traced."""
+"""Samples: their admission, sampling and settlement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..signals.context import attach, get_current, with_span
 from ..signals.exceptions import message
 from ..signals.metrics import FLUSH_SIZE
 from ..signals.spans import end_span, start_attributes
-from .errors import error_type
+from .error_types import error_type
 
 if TYPE_CHECKING:
     from forge import Run, Sample, SampleOutcome, Stage
@@ -36,12 +36,12 @@ _ROOT = trace.set_span_in_context(trace.INVALID_SPAN)
 _propagator = TraceContextTextMapPropagator()
 
 
-# In.
+# Admission.
 
 
 def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
-    """Decide whether a sample is traced, and leave current what its calls belong to: this is called in the item's
-    context, of which all others of the sample are copies.
+    """Apply the sampler to a sample, and leave its scope and span current. Called in the item's context, of which all
+    contexts of the sample are copies.
     """
     run = RUN.get()
     if run is None or run.ended:
@@ -56,36 +56,36 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
                 _suppress(run, scope, _SAMPLING)
             else:
                 _trace(telemetry, run, scope, sample)
-        except Exception as fault:  # noqa: BLE001 - it is counted all the same
+        except Exception as fault:  # noqa: BLE001 - metrics count the sample nevertheless
             faults.suppress(fault, "the span of a sample")
     return scope
 
 
 def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Sample) -> None:
-    """Start the span of a sample that the sampler has chosen, if the run's budget has room for it."""
+    """Start the span of a sampled sample, unless the run's span budget is exhausted."""
     run.sampled_ids.add(sample.id)
     if not run.span_budget.take(run.steps):
         _suppress(run, scope, _BUDGET)
         return
-    alone = telemetry.config.trace_per_sample
+    own_trace = telemetry.config.trace_per_sample
     span = telemetry.spans.start(
         spans.FORGE_SAMPLE.type,
-        _ROOT if alone else None,
+        _ROOT if own_trace else None,
         spans.FORGE_SAMPLE.kind,
         _attributes(run, sample),
-        _to_run(run) if alone else (),
+        _to_run(run) if own_trace else (),
         scope.at(scope.started),
     )
     attach(with_span(span, get_current()))
     if span.is_recording():
         scope.span, scope.spans = span, 1
         run.count_span()
-    else:  # the user's sampler has left it out
+    else:  # dropped by the user's sampler
         run.span_budget.correct(-run.steps)
 
 
 def _suppress(run: RunScope, scope: SampleScope, reason: str) -> None:
-    """Its span is not recorded, unless it turns out to be worth it; until then, the scope stands for it."""
+    """Defer the span of a sample: it is exported only if the sample is tail-kept. The scope takes its place."""
     scope.drop_reason = reason
     if run.base_context is None:
         run.base_context = get_current()
@@ -93,15 +93,15 @@ def _suppress(run: RunScope, scope: SampleScope, reason: str) -> None:
 
 
 def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
-    said = {**run.identity, a.FORGE_SAMPLE_ID: sample.id, a.FORGE_SAMPLE_PARENT_ID: sample.parent}
-    return start_attributes(spans.FORGE_SAMPLE, said)
+    attributes = {**run.identity, a.FORGE_SAMPLE_ID: sample.id, a.FORGE_SAMPLE_PARENT_ID: sample.parent}
+    return start_attributes(spans.FORGE_SAMPLE, attributes)
 
 
 def _to_run(run: RunScope) -> list[Link]:
     return [run.telemetry.spans.link(run.span_context)] if run.span_context is not None else []
 
 
-# Out.
+# Settlement.
 
 
 def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
@@ -134,7 +134,7 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
 
 
 def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
-    """End the span of a sample; where it has none, write it with all that are below it."""
+    """End the span of a sample, or export its deferred span with all deferred descendants."""
     run = scope.run
     kind = item.failure.error_type if item.failure else error_type(error) if error is not None else None
     ended = {
@@ -160,7 +160,7 @@ def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: Ba
 
 
 def _abandon(scope: SampleScope, error: BaseException) -> None:
-    """End the calls that were abandoned on a thread that cannot be stopped: what they still bring comes too late."""
+    """End calls that still run on a thread that cannot be stopped. Their later results are dropped."""
     path, opened = scope.inside, scope.opened
     if path is not None and scope.claim():
         path.abandon(scope, opened, error)
@@ -169,8 +169,8 @@ def _abandon(scope: SampleScope, error: BaseException) -> None:
 
 
 def _to_earlier(run: RunScope, item: Item) -> list[Link]:
-    """Where the sample had failed before, the link to the trace of that. Which sample has is often known only after its
-    admission, so it is made at the end.
+    """Return the link to the trace of the sample's earlier failure, if any. Created at the end, because the dead letter
+    is often found only after the admission.
     """
     if item.dead_letter is None or not item.dead_letter.carrier:
         return []
@@ -187,11 +187,11 @@ def _admit(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         if telemetry is None:
             original(self, item)
             return
-        # Before the item is admitted, since from then on it may settle at any time.
+        # Before the admission, since an admitted item may settle at any time.
         scope = None
         try:
             scope = _open(telemetry, item)
-        except Exception as fault:  # noqa: BLE001 - it is to be admitted all the same
+        except Exception as fault:  # noqa: BLE001 - the sample is admitted nevertheless
             faults.suppress(fault, "the start of a sample")
         try:
             original(self, item)
@@ -201,7 +201,7 @@ def _admit(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         if scope is not None:
             try:
                 scope.run.admitted.append(1)
-            except Exception as fault:  # noqa: BLE001 - it is admitted
+            except Exception as fault:  # noqa: BLE001 - the sample is admitted nevertheless
                 faults.suppress(fault, "the admission of a sample")
 
     return admit
@@ -230,7 +230,7 @@ def _derive(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 
 
 def _refuse(items: Sequence[Item]) -> None:
-    """They came too late to be admitted."""
+    """End the spans of samples that were not admitted."""
     for item in items:
         scope = item.context.get(SAMPLE)
         if scope is not None and scope.span is not None:
@@ -245,7 +245,7 @@ def _settle(original: Callable[..., bool], layer: Layer) -> Callable[..., bool]:
         if scope is not None:
             try:
                 _close(scope, item, outcome, error)
-            except Exception as fault:  # noqa: BLE001 - it has settled
+            except Exception as fault:  # noqa: BLE001 - the sample has settled nevertheless
                 faults.suppress(fault, "the end of a sample")
         return settled
 

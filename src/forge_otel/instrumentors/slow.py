@@ -1,4 +1,4 @@
-"""Which samples are slow."""
+"""Detection of slow samples."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import threading
 from collections.abc import Callable
 from typing import Final, Literal
 
-ENOUGH: Final = 100
-"""How many samples must have settled before one of them can be said to be slower than 99 % of them."""
+MIN_SAMPLES: Final = 100
+"""Number of settled samples from which on the 99th percentile is used."""
 
-_EVERY: Final = 64
-"""After how many more samples the percentile is computed again."""
+_UPDATE_INTERVAL: Final = 64
+"""Number of samples between two updates of the percentile."""
 
 
-def slowness(threshold: float | Literal["auto"] | None) -> Callable[[float], bool] | None:
-    """A function that says whether a sample that took so many seconds is slow, to be asked once for each; None where
-    none is.
-    """
+def slow_detection(threshold: float | Literal["auto"] | None) -> Callable[[float], bool] | None:
+    """Return `is_slow(duration)`, to be called once per sample, or None if detection is off."""
     if threshold is None:
         return None
     if threshold == "auto":
-        return _SlowerThanMost().add
+        return _PercentileThreshold().add
     return lambda seconds: seconds > threshold
 
 
-class _SlowerThanMost:
-    """Compares with the 99th percentile of those before."""
+class _PercentileThreshold:
+    """Compares a duration with the 99th percentile of earlier ones."""
 
     def __init__(self) -> None:
-        from forge.support.percentiles import Sketch  # noqa: PLC0415 - there is a run, so it is imported
+        from forge.support.percentiles import Sketch  # noqa: PLC0415 - `forge` is imported by now
 
         self._sketch = Sketch()
         self._threshold: float | None = None
@@ -39,6 +37,6 @@ class _SlowerThanMost:
             is_slow = self._threshold is not None and seconds > self._threshold
             self._sketch.add(max(0.0, seconds))
             count = self._sketch.count
-            if count >= ENOUGH and (self._threshold is None or count % _EVERY == 0):
+            if count >= MIN_SAMPLES and (self._threshold is None or count % _UPDATE_INTERVAL == 0):
                 self._threshold = self._sketch.quantile(0.99)
         return is_slow

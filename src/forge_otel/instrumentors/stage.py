@@ -1,4 +1,4 @@
-"""Stages: one sample or a batch, with all attempts."""
+"""Stages: executions for a sample or a batch, with all attempts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
 from ..signals.metrics import Attributes
-from .errors import error_type
+from .error_types import error_type
 
 if TYPE_CHECKING:
     from forge import Sample, Stage
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 def current_sample(*_: Any) -> Sequence[SampleScope]:
-    """The sample that the current context belongs to, if any."""
+    """Return the scope of the current sample, if any."""
     scope = SAMPLE.get()
     return () if scope is None else (scope,)
 
 
 def samples_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[SampleScope]:
-    """The samples of a batch."""
+    """Return the scopes of a batch's samples."""
     return [scope for item in items if (scope := item.context.get(SAMPLE)) is not None]
 
 
@@ -47,7 +47,7 @@ def own_sample(sample: Sample) -> Sample:
 
 
 def ids_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[str]:
-    """The ids of a batch."""
+    """Return the ids of a batch's samples."""
     return [item.sample.id for item in items]
 
 
@@ -79,29 +79,31 @@ def _end(call: Call, verdict: Verdict | None, error: BaseException | None) -> Re
     stage: Stage = call.arguments[1]
     if verdict is None:
         return _no_verdict(call, 1, error)
-    said = _said(verdict)
+    attributes = _verdict_attributes(verdict)
     points = [
         MetricPoint(metrics.FORGE_STAGE_EXECUTIONS),
         MetricPoint(metrics.FORGE_STAGE_DURATION, verdict.duration),
         MetricPoint(metrics.FORGE_STAGE_BUSY_TIME, verdict.busy),
         *_retries(call, verdict.attempts),
     ]
-    emissions = []
+    log_events = []
     if verdict.outcome.value == ForgeStageOutcome.ERROR:
         points.append(MetricPoint(metrics.FORGE_STAGE_FAILURES))
-        emissions.append(_failed(stage, verdict, verdict.attempts))
-    emissions.append(LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, {verdict.outcome.value}", said))
+        log_events.append(_failed(stage, verdict, verdict.attempts))
+    log_events.append(
+        LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, {verdict.outcome.value}", attributes)
+    )
     tail_kept = verdict.attempts > 1
-    return Result(attributes=said, error=verdict.error, points=points, events=emissions, tail_kept=tail_kept)
+    return Result(attributes=attributes, error=verdict.error, points=points, events=log_events, tail_kept=tail_kept)
 
 
 def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | None) -> Result:
     stage, items = call.arguments[1:]
     if batch is None:
         return _no_verdict(call, len(items), error)
-    # The worst verdict stands for the batch; the first failure names the error.
+    # The worst verdict represents the batch; the first failure gives the error.
     worst = min(batch.verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.outcome.value), default=None)
-    said = _said(worst) if worst is not None else {}
+    attributes = _verdict_attributes(worst) if worst is not None else {}
     executions = Counter((verdict.outcome.value, verdict.skip_reason) for verdict in batch.verdicts)
     failures = [
         (item, verdict)
@@ -110,7 +112,7 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
     ]
     kinds = Counter(verdict.error_type for _, verdict in failures)
     return Result(
-        attributes=said,
+        attributes=attributes,
         error=worst.error if worst is not None else None,
         points=[
             *(
@@ -128,7 +130,7 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
         tail_kept=batch.attempts > 1,
         events=[
             *(_failed(stage, verdict, batch.attempts, item.sample.id) for item, verdict in failures),
-            LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, batch of {len(items)}", said),
+            LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, batch of {len(items)}", attributes),
         ],
     )
 
@@ -139,30 +141,30 @@ _WORST_FIRST: tuple[str, ...] = (
     ForgeStageOutcome.SUCCESS,
     ForgeStageOutcome.SKIP,
 )
-"""A batch is a skip only if all of it was skipped."""
+"""Outcomes in order of severity. The outcome of a batch is `skip` only if all its samples were skipped."""
 
 
 def _no_verdict(call: Call, samples: int, error: BaseException | None) -> Result:
-    """The run ended first: by what was raised here, or while this went on. The run counts such executions, and nothing
-    else about them.
+    """Describe an execution that the end of the run cut off, or that ended the run. The run counts such executions, but
+    not their failures.
     """
-    said = {
+    attributes = {
         a.FORGE_STAGE_OUTCOME: ForgeStageOutcome.CANCELLED.value,
         a.ERROR_TYPE: error_type(error) if error is not None else None,
     }
     stage: Stage = call.arguments[1]
     return Result(
-        attributes=said,
+        attributes=attributes,
         error=error,
         points=[
             MetricPoint(metrics.FORGE_STAGE_EXECUTIONS, samples),
             MetricPoint(metrics.FORGE_STAGE_DURATION, call.elapsed),
         ],
-        events=[LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, cancelled", said)],
+        events=[LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, cancelled", attributes)],
     )
 
 
-def _said(verdict: Verdict) -> dict[str, Any]:
+def _verdict_attributes(verdict: Verdict) -> dict[str, Any]:
     return {
         a.FORGE_STAGE_OUTCOME: verdict.outcome.value,
         a.FORGE_SKIP_REASON: verdict.skip_reason,
@@ -172,17 +174,17 @@ def _said(verdict: Verdict) -> dict[str, Any]:
 
 def _failed(stage: Stage, verdict: Verdict, attempts: int, sample_id: str | None = None) -> LogEvent:
     tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    said = {a.ERROR_TYPE: verdict.error_type}
+    attributes = {a.ERROR_TYPE: verdict.error_type}
     return LogEvent(
         events.FORGE_STAGE_EXCEPTION,
         f"Stage failed: {stage.name}, {verdict.error_type}, after {tries}",
-        said if sample_id is None else {**said, a.FORGE_SAMPLE_ID: sample_id},
+        attributes if sample_id is None else {**attributes, a.FORGE_SAMPLE_ID: sample_id},
         verdict.error,
     )
 
 
 def _retries(call: Call, attempts: int) -> list[MetricPoint]:
-    """The retries that were made: the last wait may have been cut short by the run's end."""
+    """Return the points of the retries that were made: the end of the run may have cut off the last wait."""
     points = []
     for attempt, kind, delay in call.notes[: attempts - 1]:
         points += [
@@ -193,7 +195,7 @@ def _retries(call: Call, attempts: int) -> list[MetricPoint]:
 
 
 def _cache_key(verdict: Verdict) -> Hashable:
-    # In a single attempt that was not cut short the stage was busy all the time.
+    # A stage is busy for the whole duration only in a single attempt that was not cut off.
     if verdict.attempts > 1 or verdict.outcome.value == ForgeStageOutcome.CANCELLED:
         return None
     return verdict.outcome, verdict.skip_reason, verdict.error_type
@@ -254,8 +256,8 @@ STAGE_BATCH = Operation(
 
 
 def fast_path(run: RunScope, stage: Stage) -> FastPath:
-    """The fast path of a stage, which usually succeeds at the first attempt."""
-    from forge.execution.results import BatchVerdict, StageOutcome, Verdict  # noqa: PLC0415 - there is a run, so it is imported
+    """Return the fast path of a stage, whose usual verdict is success at the first attempt."""
+    from forge.execution.results import BatchVerdict, StageOutcome, Verdict  # noqa: PLC0415 - `forge` is imported by now
 
     start = {a.FORGE_STAGE_NAME: stage.name}
     usual = Verdict(outcome=StageOutcome.SUCCESS)
@@ -265,11 +267,11 @@ def fast_path(run: RunScope, stage: Stage) -> FastPath:
     return FastPath(run, STAGE_BATCH, start, (None, stage, [None]), batch)
 
 
-# Retries: an event at once, and counted with the verdict, as the run itself does.
+# Retries: an event each, and points with the verdict, when the run counts them.
 
 
 def _retry_start(_: StageExecutor, stage: Stage, sample: Sample | None, *__: Any) -> Attributes:
-    # Of a batch, only its own call says which pipeline it is.
+    # For a batch, only the call of its execution has the name of the pipeline.
     execution = CALL.get()
     return {
         a.FORGE_PIPELINE_NAME: execution.attributes.get(a.FORGE_PIPELINE_NAME) if execution is not None else None,
@@ -281,17 +283,17 @@ def _retry_start(_: StageExecutor, stage: Stage, sample: Sample | None, *__: Any
 def _retry_end(retry: Call, _: None, __: BaseException | None) -> Result:
     _, stage, _, error, attempt, delay = retry.arguments
     kind = error_type(error)
-    # What goes by a lane is no call of its own before it has ended.
+    # On the fast path there is no call before the end of the execution.
     execution = CALL.get() or SAMPLE.get()
     if execution is not None:
         execution.notes = (*execution.notes, (attempt, kind, delay))
-    said = {
+    attributes = {
         a.FORGE_STAGE_ATTEMPT: attempt,
         a.FORGE_STAGE_RETRY_DELAY: delay,
         a.ERROR_TYPE: kind,
     }
     body = f"Stage retries: {stage.name}, {kind} in attempt {attempt}, the next one in {delay:.3g} s"
-    return Result(events=[LogEvent(events.FORGE_STAGE_RETRY, body, said)])
+    return Result(events=[LogEvent(events.FORGE_STAGE_RETRY, body, attributes)])
 
 
 RETRY = Operation(name="a retry", start=_retry_start, end=_retry_end)

@@ -1,4 +1,4 @@
-"""Storage: samples in a database, artifacts in folders and object stores."""
+"""Storage: samples in databases, artifacts in folders and object stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStorageDirection as Direction
 from ..semconv.attributes import ForgeStorageOperation as Kind
-from .errors import error_type
+from .error_types import error_type
 
 if TYPE_CHECKING:
     from forge import ArtifactStore, DeadLetter, SampleStatus, SQLStorage
@@ -23,22 +23,24 @@ if TYPE_CHECKING:
     from ..engine.scopes import RunScope
 
 
-def _operation(kind: Kind, describe: Callable[[Call, Any], Result], **more: Any) -> Operation:
-    """A storage operation; `describe` reads its result, `more` are further fields of the description."""
+def _operation(kind: Kind, describe: Callable[[Call, Any], Result], **extra: Any) -> Operation:
+    """Return a storage operation; `describe` reads its result, `extra` are further fields of the operation."""
 
     def end(call: Call, result: Any, error: BaseException | None) -> Result:
         duration = MetricPoint(metrics.FORGE_STORAGE_OPERATION_DURATION, call.elapsed)
         if error is None:
-            ending = describe(call, result)
-            return Result(attributes=ending.attributes, points=[duration, *ending.points], events=ending.events)
-        said = {a.ERROR_TYPE: error_type(error)}
+            described = describe(call, result)
+            return Result(
+                attributes=described.attributes, points=[duration, *described.points], events=described.events
+            )
+        attributes = {a.ERROR_TYPE: error_type(error)}
         backend = call.attributes[a.FORGE_STORAGE_BACKEND]
-        body = f"Storage failed: {kind.value} {backend}, {said[a.ERROR_TYPE]}"
+        body = f"Storage failed: {kind.value} {backend}, {attributes[a.ERROR_TYPE]}"
         return Result(
-            attributes=said,
+            attributes=attributes,
             error=error,
             points=[duration],
-            events=[LogEvent(events.FORGE_STORAGE_EXCEPTION, body, said, error)],
+            events=[LogEvent(events.FORGE_STORAGE_EXCEPTION, body, attributes, error)],
         )
 
     return Operation(
@@ -46,7 +48,7 @@ def _operation(kind: Kind, describe: Callable[[Call, Any], Result], **more: Any)
         span=spans.FORGE_STORAGE,
         start=lambda store, *_: {a.FORGE_STORAGE_BACKEND: store.backend, a.FORGE_STORAGE_OPERATION: kind.value},
         end=end,
-        **more,
+        **extra,
     )
 
 
@@ -58,10 +60,10 @@ def _written(call: Call, result: WriteResult) -> Result:
     records: Sequence[SampleRecord] = call.arguments[1]
     outcomes = Counter(result.outcomes)
     changes = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-    said = {a.FORGE_STORAGE_SIZE: result.size}
+    attributes = {a.FORGE_STORAGE_SIZE: result.size}
     only = {a.FORGE_SAMPLE_ID: records[0].id} if len(records) == 1 else {}
     return Result(
-        attributes=said,
+        attributes=attributes,
         points=[
             *(
                 MetricPoint(
@@ -71,7 +73,7 @@ def _written(call: Call, result: WriteResult) -> Result:
             ),
             _io(Direction.WRITE, result.size),
         ],
-        events=[LogEvent(events.FORGE_STORAGE_SAMPLE_WRITE, f"Samples written: {changes}", {**said, **only})],
+        events=[LogEvent(events.FORGE_STORAGE_SAMPLE_WRITE, f"Samples written: {changes}", {**attributes, **only})],
     )
 
 
@@ -104,25 +106,25 @@ def _artifact(result: ArtifactResult) -> dict[str, Any]:
 
 
 def _uploaded(_: Call, result: ArtifactResult) -> Result:
-    said = _artifact(result)
+    attributes = _artifact(result)
     how = "deduplicated" if result.deduplicated else f"{result.size} bytes"
     return Result(
-        attributes=said,
+        attributes=attributes,
         points=[
             MetricPoint(metrics.FORGE_STORAGE_ARTIFACTS_UPLOADED),
             _io(Direction.WRITE, 0 if result.deduplicated else result.size),
         ],
-        events=[LogEvent(events.FORGE_STORAGE_ARTIFACT_UPLOAD, f"Artifact uploaded: {result.key}, {how}", said)],
+        events=[LogEvent(events.FORGE_STORAGE_ARTIFACT_UPLOAD, f"Artifact uploaded: {result.key}, {how}", attributes)],
     )
 
 
 def _downloaded(_: Call, result: ArtifactResult) -> Result:
-    said = {**_artifact(result), a.FORGE_ARTIFACT_DEDUPLICATED: None}
+    attributes = {**_artifact(result), a.FORGE_ARTIFACT_DEDUPLICATED: None}
     body = f"Artifact downloaded: {result.key}, {result.size} bytes"
     return Result(
-        attributes=said,
+        attributes=attributes,
         points=[MetricPoint(metrics.FORGE_STORAGE_ARTIFACTS_DOWNLOADED), _io(Direction.READ, result.size)],
-        events=[LogEvent(events.FORGE_STORAGE_ARTIFACT_DOWNLOAD, body, said)],
+        events=[LogEvent(events.FORGE_STORAGE_ARTIFACT_DOWNLOAD, body, attributes)],
     )
 
 
@@ -156,10 +158,10 @@ DOWNLOAD = _operation(Kind.DOWNLOAD, _downloaded)
 
 
 def fast_path(run: RunScope, store: SQLStorage) -> FastPath:
-    """The fast path of the writes that a run makes itself."""
-    from forge.storage import WriteOutcome, WriteResult  # noqa: PLC0415 - there is a run, so it is imported
+    """Return the fast path of a run's own writes."""
+    from forge.storage import WriteOutcome, WriteResult  # noqa: PLC0415 - `forge` is imported by now
 
-    # With each outcome once, so that there is a series for each of them.
+    # A result with each outcome once has a series for each of them.
     return FastPath(run, WRITE, WRITE.start(store), (store, ()), WriteResult(tuple(WriteOutcome), 0))
 
 
@@ -210,8 +212,8 @@ def _dead_letters(original: Callable[..., list[DeadLetter]], layer: Layer) -> Ca
         error_type: str | None = None,
         limit: int | None = None,
     ) -> list[DeadLetter]:
-        chosen = {"ids": ids, "where": where, "error_type": error_type, "limit": limit}
-        return observe(LIST_LETTERS, layer, original, self, pipeline, **chosen)
+        filters = {"ids": ids, "where": where, "error_type": error_type, "limit": limit}
+        return observe(LIST_LETTERS, layer, original, self, pipeline, **filters)
 
     return dead_letters
 

@@ -1,1 +1,1 @@
-"""Wrapping functions of any library, and what becomes of faults in the wrappers."""
+"""Wrapping functions of any library, and suppressing faults of the wrappers."""

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 
 RAISE = os.environ.get("FORGE_OTEL_RAISE_FAULTS") == "1"
-"""Whether faults are raised instead, which a project's own tests want."""
+"""Raise faults instead of suppressing them, for tests."""
 
 Listener = Callable[[BaseException, str], None]
 
@@ -18,7 +18,7 @@ _logged: set[tuple[str, str]] = set()
 
 
 def on_fault(listener: Listener) -> Callable[[], None]:
-    """Have `listener(fault, where)` called for every fault that is suppressed; returns a function that ends it."""
+    """Call `listener(fault, where)` for every suppressed fault; return a function that unregisters it."""
     _listeners.append(listener)
 
     def end() -> None:
@@ -29,25 +29,25 @@ def on_fault(listener: Listener) -> Callable[[], None]:
 
 
 def suppress(fault: BaseException, where: str) -> None:
-    """Keep a fault of the telemetry away from the pipeline.
+    """Suppress a fault of the telemetry: log it and notify the listeners.
 
-    It is logged once for each place and type of exception, with its traceback if the level is debug. `where` says what
-    was being done, in words that stay the same: `on_stage_end hook`.
+    It is logged once for each `where` and type of exception, with its traceback at level debug. `where` is a constant
+    name of the failed operation, such as `on_stage_end hook`.
 
     Raises:
-        BaseException: the fault itself, where `RAISE` is set; nothing otherwise.
+        BaseException: the fault itself, if `RAISE` is set; nothing otherwise.
     """
     if RAISE:
         raise fault
-    with contextlib.suppress(Exception):  # a faulty log handler is not the pipeline's problem either
+    with contextlib.suppress(Exception):  # a log handler may fail as well
         _log(fault, where)
     for listener in tuple(_listeners):
-        with contextlib.suppress(Exception):  # telling of this fault could go on for ever
+        with contextlib.suppress(Exception):  # reporting this fault could recurse forever
             listener(fault, where)
 
 
 class protected:  # noqa: N801 - used like a function
-    """Swallow what the block raises. A class, because this is done for every call, and a generator takes longer."""
+    """Suppress exceptions of the block. A class, because it wraps every call, and a generator would be slower."""
 
     __slots__ = ("_where",)
 
@@ -66,13 +66,13 @@ class protected:  # noqa: N801 - used like a function
 
 def _log(fault: BaseException, where: str) -> None:
     kind = type(fault)
-    # By name: a class made anew for each fault is the same to the reader.
+    # By name: a class that is created for each fault is logged once as well.
     key = (where, f"{kind.__module__}.{kind.__qualname__}")
     if key in _logged:
         return
     _logged.add(key)
     _logger.warning(
-        "%s failed; the pipeline goes on without it: %s: %s",
+        "%s failed; the pipeline continues without it: %s: %s",
         where,
         kind.__qualname__ if kind.__module__ == "builtins" else key[1],
         fault,

@@ -1,6 +1,7 @@
-"""Wrapping the functions of libraries that know nothing of it, and putting everything back.
+"""Wrapping functions of unmodified libraries, and restoring them.
 
-What is wrapped where is remembered for the whole process, because a class can only be patched once, whoever asks.
+The wrappers in place are recorded for the whole process, because a function is patched once even by several
+instrumentors.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ class PatchError(Exception):
 
 
 class Layer:
-    """What stands between a wrapped function and its telemetry, for as long as the wrapper is in place."""
+    """The link from a wrapped function to its telemetry, valid as long as the wrapper is in place."""
 
     __slots__ = ("telemetry",)
 
     def __init__(self) -> None:
         self.telemetry: Any = None
-        """What wrappers report to; None while the layer is inert."""
+        """The telemetry that wrappers report to; None while the layer is inert."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A function to wrap: a dotted path in a module, which need not be imported yet.
 
-    `wrap(original, layer)` returns a plain function with the original's signature, an `async def` where the original is
-    one. It is called once, and what it returns may be used again after an uninstrument and an instrument: everything
-    that can differ then belongs into `layer.telemetry`. While that is None it does nothing but call the original.
+    `wrap(original, layer)` returns a plain function with the original's signature, `async` if the original is. It is
+    called once, and its result may be reused after `uninstrument()` and `instrument()`: everything that differs between
+    them belongs into `layer.telemetry`. While that is None the wrapper only calls the original.
     """
 
     module: str
@@ -59,11 +60,11 @@ class Patches:
         self._done: list[_Patch] = []
 
     def apply(self, targets: Sequence[Target], telemetry: Any) -> None:
-        """Wrap the targets: now where their module is imported, else when it will be.
+        """Wrap the targets, now or when their module is imported.
 
-        The targets of one module are wrapped all or none: if one of them is not there, which means another version of
-        the library, a fault is reported and the module stays as it was. A target that another instrumentor has wrapped
-        is left to that one.
+        The targets of one module are wrapped all or none: if one of them is missing, as in another version of the
+        library, a fault is reported and the module stays unchanged. A target that another instrumentor has wrapped is
+        skipped.
         """
         with _lock:
             self._telemetry = telemetry
@@ -76,10 +77,10 @@ class Patches:
             _when_imported(module)
 
     def remove(self) -> None:
-        """Restore every class and module to what it was.
+        """Restore every class and module.
 
-        A wrapper that somebody else has wrapped meanwhile cannot be taken out: it stays, does nothing any more, and is
-        used again by the next `apply`.
+        A wrapper that has been wrapped by other code cannot be removed: it stays inert, and is reused by the next
+        `apply`.
         """
         with _lock:
             self.forget()
@@ -90,20 +91,20 @@ class Patches:
                 patch.remove()
 
     def forget(self) -> None:
-        """Do nothing about modules that are not imported yet."""
+        """Stop waiting for modules that are not imported yet."""
         self._telemetry = None
         self._targets.clear()
         if self in _waiting:
             _waiting.remove(self)
 
     @property
-    def waits(self) -> bool:
-        """Whether there are modules that are not imported yet."""
+    def is_waiting(self) -> bool:
+        """True if there are targets in modules that are not imported yet."""
         return bool(self._targets)
 
     @property
     def placed(self) -> Sequence[Target]:
-        """The targets that are wrapped."""
+        """The wrapped targets."""
         return [patch.target for patch in self._done]
 
     def wrap(self, name: str, module: ModuleType) -> None:
@@ -129,18 +130,18 @@ class Patches:
 
 @dataclass(slots=True)
 class _Patch:
-    """One wrapper in its place."""
+    """A wrapper in place."""
 
     target: Target
     owner: Any
     name: str
     layer: Layer
     function: Function
-    """What `wrap` returned."""
+    """The result of `wrap`."""
     entry: Any
-    """What stands in the owner's `__dict__`: the function, or the class method or static method around it."""
+    """The entry in the owner's `__dict__`: the function, or the class method or static method around it."""
     before: Any
-    """What stood there; `_NOTHING` where it was inherited."""
+    """The entry before; `_ABSENT` if the function was inherited."""
 
     @property
     def in_use(self) -> bool:
@@ -148,15 +149,15 @@ class _Patch:
 
     @property
     def in_place(self) -> bool:
-        """Whether calls still get here, directly or through wrappers of others that can be looked through."""
+        """True if calls still reach the wrapper, directly or through other wrappers with `__wrapped__`."""
         current = vars(self.owner).get(self.name)
         return current is self.entry or any(link is self.function for link in _chain(current))
 
     def remove(self) -> None:
-        """Take the wrapper out, or leave it inert where somebody else has wrapped it."""
+        """Remove the wrapper, or leave it inert if other code has wrapped it."""
         self.layer.telemetry = None
         if vars(self.owner).get(self.name) is self.entry:
-            if self.before is _NOTHING:
+            if self.before is _ABSENT:
                 delattr(self.owner, self.name)
             else:
                 setattr(self.owner, self.name, self.before)
@@ -165,22 +166,22 @@ class _Patch:
             del _placed[key]
 
 
-_NOTHING: Any = object()
+_ABSENT: Any = object()
 
 _lock = threading.RLock()
-"""Never held while something is imported: the import may be another thread's, whose hook waits for this lock."""
+"""Never held during an import: another thread may be importing the module, and its hook waits for this lock."""
 _placed: dict[tuple[str, str], _Patch] = {}
-"""What is wrapped, and what was left behind."""
+"""The wrappers in place, by module and path, including inert ones that could not be removed."""
 _waiting: list[Patches] = []
-"""Those with targets in modules that are not imported yet."""
+"""Patches with targets in modules that are not imported yet."""
 _hooked: set[str] = set()
-"""Modules whose import we are told of. A hook cannot be taken back, so there is one a module, not one an `apply`."""
+"""Modules with an import hook. Hooks cannot be unregistered, so there is one per module instead of one per `apply`."""
 
 
 def _when_imported(name: str) -> None:
-    """Wrap the targets of a module: now if it is imported, else when it will be."""
+    """Wrap the targets of a module, now or when it is imported."""
     while True:
-        # Another thread may be importing it: this waits for the end of that.
+        # Wait for another thread that may be importing it.
         _lock_unlock_module(name)
         module = sys.modules.get(name)
         if module is not None:
@@ -190,28 +191,28 @@ def _when_imported(name: str) -> None:
                 return
             _hooked.add(name)
         wrapt.register_post_import_hook(functools.partial(_imported, name), name)
-        # Once more: an import that began before there was a hook does not see it.
+        # Check again: an import that began before the registration does not call the hook.
     raised: list[Exception] = []
     with _lock:
         for patches in tuple(_waiting):
             try:
                 patches.wrap(name, module)
-            except Exception as error:  # noqa: BLE001 - neither the user's import nor `apply` is to fail
+            except Exception as error:  # noqa: BLE001 - neither the user's import nor `apply` may fail
                 raised.append(error)
-            if not patches.waits:
+            if not patches.is_waiting:
                 _waiting.remove(patches)
     for fault in raised:
         faults.suppress(fault, f"patching {name}")
 
 
 def _imported(name: str, _: ModuleType) -> None:
-    """The hook: called once, inside of the import."""
+    """The import hook, called once during the import."""
     _hooked.discard(name)
     _when_imported(name)
 
 
 def _place(module: ModuleType, target: Target) -> _Patch | None:
-    """The wrapper of a target, put in place unless it is there already; None if another instrumentor uses it."""
+    """Put the wrapper of a target in place, or return the existing one; None if another instrumentor uses it."""
     owner, name, found = wrapt.resolve_path(module, target.path)
     key = (target.module, target.path)
     placed = _placed.get(key)
@@ -220,7 +221,7 @@ def _place(module: ModuleType, target: Target) -> _Patch | None:
     layer = Layer()
     original, as_attribute = _function(owner, name, found)
     function = functools.update_wrapper(target.wrap(original, layer), original)
-    before = vars(owner).get(name, _NOTHING)
+    before = vars(owner).get(name, _ABSENT)
     patch = _Patch(target, owner, name, layer, function, as_attribute(function), before)
     wrapt.apply_patch(owner, name, patch.entry)
     _placed[key] = patch
@@ -228,14 +229,13 @@ def _place(module: ModuleType, target: Target) -> _Patch | None:
 
 
 def _function(owner: Any, name: str, found: Any) -> tuple[Function, Callable[[Function], Any]]:
-    """What was found in an attribute, as a function that takes all its arguments, and what turns such a function into
-    an attribute of the same kind.
+    """Return an attribute as a function that takes all arguments, and the constructor of an attribute of its kind.
 
-    Goes through the attribute's own `__get__`: it may be somebody else's wrapper, which tells instance and arguments
-    apart by it.
+    Uses the attribute's own `__get__`: it may be a wrapper of other code, which tells the instance from the arguments
+    by it.
 
     Raises:
-        PatchError: it is not a function.
+        PatchError: the attribute is not a function.
     """
     if isinstance(found, classmethod):
 
@@ -249,7 +249,7 @@ def _function(owner: Any, name: str, found: Any) -> tuple[Function, Callable[[Fu
         function = found.__get__(None, owner) if hasattr(found, "__get__") else None
     if callable(function) and not isinstance(found, type):
         return function, staticmethod if isinstance(found, staticmethod) else _same
-    raise PatchError(f"{name} of {owner!r} cannot be wrapped: it is no function but {found!r}")
+    raise PatchError(f"{name} of {owner!r} cannot be wrapped: it is not a function but {found!r}")
 
 
 def _same(function: Function) -> Function:
@@ -257,18 +257,18 @@ def _same(function: Function) -> Function:
 
 
 def _chain(wrapper: Any) -> Iterator[Any]:
-    """A wrapper, what it wraps, and so on."""
-    seen: list[Any] = []
-    while wrapper is not None and all(wrapper is not link for link in seen):
+    """Yield a wrapper and all functions that it wraps, from the outside in."""
+    visited: list[Any] = []
+    while wrapper is not None and all(wrapper is not link for link in visited):
         if isinstance(wrapper, MethodType):
             wrapper = wrapper.__func__
         yield wrapper
-        seen.append(wrapper)
+        visited.append(wrapper)
         wrapper = getattr(wrapper, "__wrapped__", None)
 
 
 def _after_fork() -> None:
-    """In a forked child the telemetry is the parent's: no layer reports to it, and no import makes one that does."""
+    """Detach all layers from the parent's telemetry in a forked child, and stop waiting for imports."""
     global _lock  # noqa: PLW0603 - another thread may hold it, and that thread is not in the child
     _lock = threading.RLock()
     for patches in tuple(_waiting):

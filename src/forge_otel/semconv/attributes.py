@@ -23,16 +23,16 @@ EXCEPTION_TYPE: Final = exception_attributes.EXCEPTION_TYPE
 be preferred over the static type in languages that support it.
 """
 
-# Not stable upstream, and OpenTelemetry asks libraries to copy such names instead of importing them.
+# Not stable upstream: OpenTelemetry asks libraries to copy such names instead of importing them.
 
 GEN_AI_PROVIDER_NAME: Final = "gen_ai.provider.name"
-"""Who offers the API."""
+"""Provider of the API."""
 
 GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
-"""The model that was asked for."""
+"""The requested model."""
 
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
-"""Whether tokens were sent or received."""
+"""Direction of the tokens: sent or received."""
 
 VCS_REF_HEAD_REVISION: Final = "vcs.ref.head.revision"
 """The revision, literally [revised version](https://www.merriam-webster.com/dictionary/revision), The revision most
@@ -46,19 +46,19 @@ Type: `string`. Examples: `json/decoder.py#JSONDecoder`.
 """
 
 FORGE_SAMPLE_PARENT_ID: Final = "forge.sample.parent.id"
-"""The sample that this one was split from. Absent on a sample that came from the source.
+"""Id of the sample that this one was split from. Absent on samples from the source.
 
 Type: `string`. Examples: `json/decoder.py`.
 """
 
 FORGE_SKIP_REASON: Final = "forge.skip.reason"
-"""What the stage gave to `Skip(reason)`. On metrics at most 30 distinct values a process, then `_OTHER`.
+"""The stage's argument to `Skip(reason)`. On metrics at most 30 distinct values per process, then `_OTHER`.
 
 Type: `string`. Examples: `too_short`, `duplicate`.
 """
 
 FORGE_SUMMARY_ERRORS: Final = "forge.summary.errors"
-"""Samples that the stage gave up on, or values that could not be computed.
+"""Number of samples that failed in the stage, or of values that could not be computed.
 
 Type: `int`. Unit: `{failure}`. Examples: `3`.
 """
@@ -88,8 +88,8 @@ Type: `double`. Unit: `s`. Examples: `0.12`.
 """
 
 FORGE_COST_USE: Final = "forge.cost.use"
-"""What money was spent on. Decided when the sample settles, once. Where two fit: `repeated` before `retried` before
-what the sample settled as.
+"""Purpose of the costs. Determined once, when the sample settles. `repeated` takes precedence over `retried`, and that
+over the sample's outcome.
 
 Type: `ForgeCostUse`.
 """
@@ -99,45 +99,45 @@ class ForgeCostUse(StrEnum):
     """Values of `forge.cost.use`."""
 
     USEFUL = "useful"
-    """A sample that became ready."""
+    """For a sample that became ready."""
     SKIPPED = "skipped"
-    """A sample that was skipped later."""
+    """For a sample that was skipped."""
     RETRIED = "retried"
-    """An attempt that was made again."""
+    """For an attempt that was retried."""
     FAILED = "failed"
-    """A sample that failed."""
+    """For a sample that failed."""
     REPEATED = "repeated"
-    """A sample that had been ready before this run."""
+    """For a sample that was ready before this run."""
 
 
 FORGE_COST_AMOUNT: Final = "forge.cost.amount"
-"""What was spent, in US dollars.
+"""Costs in US dollars.
 
 Type: `double`. Unit: `{USD}`. Examples: `0.0013`.
 """
 
 FORGE_USAGE_CALLS: Final = "forge.usage.calls"
-"""How many API calls were made.
+"""Number of API calls.
 
 Type: `int`. Unit: `{call}`. Examples: `1`.
 """
 
 FORGE_USAGE_INPUT_TOKENS: Final = "forge.usage.input_tokens"
-"""Tokens sent. Cached tokens are among them. Never `gen_ai.usage.*`, which the spans of the calls themselves have: a
-GenAI backend would count twice.
+"""Number of tokens sent. Includes cached tokens. Distinct from `gen_ai.usage.*` on the spans of the calls, so that
+GenAI backends do not count tokens twice.
 
 Type: `int`. Unit: `{token}`. Examples: `812`.
 """
 
 FORGE_USAGE_OUTPUT_TOKENS: Final = "forge.usage.output_tokens"
-"""Tokens received. Never `gen_ai.usage.*`, which the spans of the calls themselves have: a GenAI backend would count
-twice.
+"""Number of tokens received. Distinct from `gen_ai.usage.*` on the spans of the calls, so that GenAI backends do not
+count tokens twice.
 
 Type: `int`. Unit: `{token}`. Examples: `64`.
 """
 
 FORGE_DLQ_SOURCE: Final = "forge.dlq.source"
-"""Where a dead letter's sample failed.
+"""Origin of a dead letter.
 
 Type: `ForgeDlqSource`.
 """
@@ -147,15 +147,15 @@ class ForgeDlqSource(StrEnum):
     """Values of `forge.dlq.source`."""
 
     STAGE = "stage"
-    """In a stage."""
+    """A stage."""
     MEASUREMENT = "measurement"
-    """In a measurement."""
+    """A measurement."""
     STORAGE = "storage"
-    """When it was to be stored."""
+    """The storage."""
 
 
 FORGE_MEASUREMENT_KEY: Final = "forge.measurement.key"
-"""The measurement's key. On metrics at most 50 distinct values a process, then `_OTHER`.
+"""The measurement's key. On metrics at most 50 distinct values per process, then `_OTHER`.
 
 Type: `string`. Examples: `token_count`, `embedding`.
 """
@@ -167,7 +167,7 @@ Type: `string`. Examples: `1`.
 """
 
 FORGE_MEASUREMENT_OUTCOME: Final = "forge.measurement.outcome"
-"""Where a measurement's value came from.
+"""Origin of a measurement's value.
 
 Type: `ForgeMeasurementOutcome`.
 """
@@ -177,27 +177,27 @@ class ForgeMeasurementOutcome(StrEnum):
     """Values of `forge.measurement.outcome`."""
 
     COMPUTED = "computed"
-    """It was computed now."""
+    """It was computed."""
     CACHED = "cached"
-    """It had been computed before, for the same data and version."""
+    """It was cached, for the same data and version."""
     ERROR = "error"
-    """There is none: computing it failed."""
+    """Its computation failed."""
 
 
 FORGE_MEASUREMENT_BATCH_SIZE: Final = "forge.measurement.batch.size"
-"""How many samples the measurement was given at once.
+"""Number of samples in the measurement's batch.
 
 Type: `int`. Unit: `{sample}`. Examples: `64`.
 """
 
 FORGE_SUMMARY_COMPUTED: Final = "forge.summary.computed"
-"""Values that were computed.
+"""Number of computed values.
 
 Type: `int`. Unit: `{measurement}`. Examples: `3`.
 """
 
 FORGE_SUMMARY_CACHED: Final = "forge.summary.cached"
-"""Values that had been computed before.
+"""Number of cached values.
 
 Type: `int`. Unit: `{measurement}`. Examples: `3`.
 """
@@ -209,20 +209,20 @@ Type: `string`. Examples: `code_corpus`.
 """
 
 FORGE_PIPELINE_ID: Final = "forge.pipeline.id"
-"""Identity of the pipeline's definition, a hash of its configuration. The names, order and versions of the stages and
-measurements go into it; concurrency, timeouts, retries, the source and the storage do not.
+"""Identity of the pipeline's definition, a hash of its configuration. Includes the names, order and versions of the
+stages and measurements, but not concurrency, timeouts, retries, source and storage.
 
 Type: `string`. Examples: `9f2d1c6b0a7e4c35`.
 """
 
 FORGE_RUN_ID: Final = "forge.run.id"
-"""One execution of a pipeline, a UUID.
+"""Id of a run, a UUID.
 
 Type: `string`. Examples: `0f8fad5b-d9cb-469f-a165-70867728950e`.
 """
 
 FORGE_RUN_OUTCOME: Final = "forge.run.outcome"
-"""How a run ended.
+"""Outcome of a run.
 
 Type: `ForgeRunOutcome`.
 """
@@ -232,7 +232,7 @@ class ForgeRunOutcome(StrEnum):
     """Values of `forge.run.outcome`."""
 
     COMPLETED = "completed"
-    """The source was read to its end, and every sample settled."""
+    """The source was exhausted, and every sample settled."""
     FAILED = "failed"
     """An error of the source, a setup or the storage ended the run."""
     CANCELLED = "cancelled"
@@ -240,13 +240,13 @@ class ForgeRunOutcome(StrEnum):
 
 
 FORGE_RUNNER_NAME: Final = "forge.runner.name"
-"""The kind of runner that ran the pipeline.
+"""Kind of the runner.
 
 Type: `string`. Examples: `batch`, `streaming`, `ray`.
 """
 
 FORGE_SAMPLE_OUTCOME: Final = "forge.sample.outcome"
-"""What a sample settled as.
+"""Outcome of a sample.
 
 Type: `ForgeSampleOutcome`.
 """
@@ -256,94 +256,95 @@ class ForgeSampleOutcome(StrEnum):
     """Values of `forge.sample.outcome`."""
 
     READY = "ready"
-    """It went through all stages and measurements, and is stored."""
+    """It passed all stages and measurements, and is stored."""
     SKIPPED = "skipped"
-    """A stage left it out on purpose."""
+    """A stage skipped it."""
     UNCHANGED = "unchanged"
-    """An earlier run had finished it."""
+    """An earlier run finished it."""
     SPLIT = "split"
-    """It became several samples."""
+    """A stage split it into several samples."""
     DLQ = "dlq"
-    """It failed and is among the dead letters."""
+    """It failed and became a dead letter."""
     FAILED = "failed"
-    """It failed and is not stored anywhere."""
+    """It failed and is not stored."""
 
 
 FORGE_SUMMARY_ADMITTED: Final = "forge.summary.admitted"
-"""Samples that came from the source.
+"""Number of samples admitted from the source.
 
 Type: `int`. Unit: `{sample}`. Examples: `936`.
 """
 
 FORGE_SUMMARY_DERIVED: Final = "forge.summary.derived"
-"""Samples that were split from others.
+"""Number of samples split from other samples.
 
 Type: `int`. Unit: `{sample}`. Examples: `936`.
 """
 
 FORGE_SUMMARY_READY: Final = "forge.summary.ready"
-"""Samples that settled as ready.
+"""Number of samples settled as `ready`.
 
 Type: `int`. Unit: `{sample}`. Examples: `936`.
 """
 
 FORGE_SUMMARY_SKIPPED: Final = "forge.summary.skipped"
-"""Samples that settled as skipped.
+"""Number of samples settled as `skipped`.
 
 Type: `int`. Unit: `{sample}`. Examples: `936`.
 """
 
 FORGE_SUMMARY_UNCHANGED: Final = "forge.summary.unchanged"
-"""Samples that settled as unchanged.
+"""Number of samples settled as `unchanged`.
 
 Type: `int`. Unit: `{sample}`. Examples: `936`.
 """
 
 FORGE_SUMMARY_SPLIT: Final = "forge.summary.split"
-"""Samples that settled as split.
+"""Number of samples settled as `split`.
 
 Type: `int`. Unit: `{sample}`. Examples: `936`.
 """
 
 FORGE_SUMMARY_DLQ: Final = "forge.summary.dlq"
-"""Samples that settled as dead letters.
+"""Number of samples settled as `dlq`.
 
 Type: `int`. Unit: `{sample}`. Examples: `936`.
 """
 
 FORGE_SUMMARY_FAILED: Final = "forge.summary.failed"
-"""Samples that settled as failed.
+"""Number of samples settled as `failed`.
 
 Type: `int`. Unit: `{sample}`. Examples: `0`.
 """
 
 FORGE_SUMMARY_IMBALANCE: Final = "forge.summary.imbalance"
-"""Samples that entered and never settled; anything but 0 is a defect. Admitted and derived, minus settled and active.
+"""Number of samples that entered and never settled; any value but 0 is a defect. Admitted plus derived, minus settled
+and active samples.
 
 Type: `int`. Unit: `{sample}`. Examples: `0`.
 """
 
 FORGE_SUMMARY_DURATION: Final = "forge.summary.duration"
-"""How long the run took, in seconds.
+"""Duration of the run, in seconds.
 
 Type: `double`. Unit: `s`. Examples: `9.17`.
 """
 
 FORGE_SUMMARY_INPUT_DIGEST: Final = "forge.summary.input_digest"
-"""SHA-256 over the ids of the samples, in the order of the source.
+"""SHA-256 digest of the samples' ids, in the order of the source.
 
 Type: `string`. Examples: `3b7e0c1d8f64a2957c1e5b90d2a4f6837e6c9b1058d3a7f24c0e9d8b6a513f72`.
 """
 
 FORGE_STAGE_NAME: Final = "forge.stage.name"
-"""The stage's configured name, by default that of its class or function. On metrics at most 50 distinct values a
+"""The stage's configured name, by default the name of its class or function. On metrics at most 50 distinct values per
 process, then `_OTHER`.
 
 Type: `string`. Examples: `decode`, `annotate`.
 """
 
 FORGE_STAGE_OUTCOME: Final = "forge.stage.outcome"
-"""How a stage's work on a sample ended, after all attempts.
+"""Outcome of a stage's execution for a sample, after all attempts.
 
 Type: `ForgeStageOutcome`.
 """
@@ -353,53 +354,53 @@ class ForgeStageOutcome(StrEnum):
     """Values of `forge.stage.outcome`."""
 
     SUCCESS = "success"
-    """It returned a sample or several."""
+    """It returned one or more samples."""
     SKIP = "skip"
-    """It left the sample out on purpose."""
+    """It skipped the sample."""
     ERROR = "error"
-    """It gave up on the sample."""
+    """It failed, after all attempts."""
     CANCELLED = "cancelled"
-    """The run ended first."""
+    """The run ended before."""
 
 
 FORGE_STAGE_ATTEMPT: Final = "forge.stage.attempt"
-"""The number of the attempt that failed, from 1. On retries only; bounded by the retry policy.
+"""Number of the failed attempt, from 1. On retries only; limited by the retry policy.
 
 Type: `int`. Examples: `1`, `2`.
 """
 
 FORGE_STAGE_RETRY_DELAY: Final = "forge.stage.retry.delay"
-"""The wait before the next attempt, in seconds.
+"""Delay before the next attempt, in seconds.
 
 Type: `double`. Unit: `s`. Examples: `0.05`, `1.5`.
 """
 
 FORGE_STAGE_BATCH_SIZE: Final = "forge.stage.batch.size"
-"""How many samples the stage was given at once.
+"""Number of samples in the stage's batch.
 
 Type: `int`. Unit: `{sample}`. Examples: `16`.
 """
 
 FORGE_SUMMARY_EXECUTIONS: Final = "forge.summary.executions"
-"""Samples that the stage gave a verdict on.
+"""Number of samples with a verdict of the stage.
 
 Type: `int`. Unit: `{execution}`. Examples: `3`.
 """
 
 FORGE_SUMMARY_SKIPS: Final = "forge.summary.skips"
-"""Samples that the stage skipped.
+"""Number of samples that the stage skipped.
 
 Type: `int`. Unit: `{execution}`. Examples: `3`.
 """
 
 FORGE_SUMMARY_RETRIES: Final = "forge.summary.retries"
-"""Attempts of the stage that were made again.
+"""Number of the stage's retries.
 
 Type: `int`. Unit: `{retry}`. Examples: `3`.
 """
 
 FORGE_SUMMARY_BUSY: Final = "forge.summary.busy"
-"""Time in attempts, without the waits between them, in seconds.
+"""Time in attempts, without the delays between them, in seconds.
 
 Type: `double`. Unit: `s`. Examples: `0.12`.
 """
@@ -411,25 +412,25 @@ Type: `double`. Unit: `1`. Examples: `0.57`.
 """
 
 FORGE_SUMMARY_QUEUE_WAIT_P95: Final = "forge.summary.queue_wait_p95"
-"""95th percentile of the waits in the stage's queue, in seconds.
+"""95th percentile of the waiting times in the stage's queue, in seconds.
 
 Type: `double`. Unit: `s`. Examples: `0.12`.
 """
 
 FORGE_SUMMARY_BACKPRESSURE: Final = "forge.summary.backpressure"
-"""Time the stage was blocked because the next queue was full, in seconds.
+"""Time that the stage was blocked by the full queue after it, in seconds.
 
 Type: `double`. Unit: `s`. Examples: `0.12`.
 """
 
 FORGE_STORAGE_BACKEND: Final = "forge.storage.backend"
-"""What the storage is kept in.
+"""Backend of the storage.
 
 Type: `string`. Examples: `sqlite`, `postgresql`, `file`, `s3`, `memory`.
 """
 
 FORGE_STORAGE_OPERATION: Final = "forge.storage.operation"
-"""What the storage was asked to do.
+"""Operation of the storage.
 
 Type: `ForgeStorageOperation`.
 """
@@ -441,19 +442,19 @@ class ForgeStorageOperation(StrEnum):
     WRITE = "write"
     """Write samples."""
     READ = "read"
-    """Read samples by their ids."""
+    """Read samples by id."""
     QUERY = "query"
     """Read samples by a condition."""
     UPLOAD = "upload"
-    """Put an artifact."""
+    """Upload an artifact."""
     DOWNLOAD = "download"
-    """Get an artifact."""
+    """Download an artifact."""
     DELETE = "delete"
     """Delete samples or an artifact."""
 
 
 FORGE_STORAGE_DIRECTION: Final = "forge.storage.direction"
-"""Which way bytes went.
+"""Direction of the bytes.
 
 Type: `ForgeStorageDirection`.
 """
@@ -469,7 +470,7 @@ class ForgeStorageDirection(StrEnum):
 
 
 FORGE_STORAGE_WRITE_RESULT: Final = "forge.storage.write.result"
-"""What writing a sample changed.
+"""Effect of writing a sample.
 
 Type: `ForgeStorageWriteResult`.
 """
@@ -479,7 +480,7 @@ class ForgeStorageWriteResult(StrEnum):
     """Values of `forge.storage.write.result`."""
 
     INSERTED = "inserted"
-    """There was no such row."""
+    """The row is new."""
     UPDATED = "updated"
     """The row had other content."""
     UNCHANGED = "unchanged"
@@ -487,7 +488,7 @@ class ForgeStorageWriteResult(StrEnum):
 
 
 FORGE_STORAGE_SIZE: Final = "forge.storage.size"
-"""Bytes written or read.
+"""Number of bytes written or read.
 
 Type: `int`. Unit: `By`. Examples: `2921`.
 """
@@ -499,7 +500,7 @@ Type: `string`. Examples: `c5ef0cba50bf339f7158f92674c2b41d0378c3167143a3fb1d7b1
 """
 
 FORGE_ARTIFACT_DEDUPLICATED: Final = "forge.artifact.deduplicated"
-"""Whether the content was already stored.
+"""True if the content was already stored.
 
 Type: `boolean`.
 """
@@ -521,7 +522,7 @@ class ForgeTelemetrySignal(StrEnum):
 
 
 FORGE_TELEMETRY_REASON: Final = "forge.telemetry.reason"
-"""Why a span or an event was not recorded.
+"""Reason why a span or an event was not recorded.
 
 Type: `ForgeTelemetryReason`.
 """
@@ -531,31 +532,32 @@ class ForgeTelemetryReason(StrEnum):
     """Values of `forge.telemetry.reason`."""
 
     SAMPLING = "sampling"
-    """The sample was not chosen."""
+    """The sample was not sampled."""
     BUDGET = "budget"
-    """The run had used up its spans."""
+    """The run's budget was exhausted."""
 
 
 FORGE_TRACE_LATE: Final = "forge.trace.late"
-"""Whether the span was written after the fact. Its times, parents and attributes are those of what happened.
+"""True for a deferred span, exported after its sample had settled. Times, parent and attributes are those of the
+original operation.
 
 Type: `boolean`.
 """
 
 FORGE_SUMMARY_SPANS: Final = "forge.summary.spans"
-"""Spans that were recorded.
+"""Number of recorded spans.
 
 Type: `int`. Unit: `{span}`. Examples: `3`.
 """
 
 FORGE_SUMMARY_SUPPRESSED: Final = "forge.summary.suppressed"
-"""Spans and events that were not recorded, by sampling or budget.
+"""Number of spans and events not recorded, because of sampling or budgets.
 
 Type: `int`. Unit: `{record}`. Examples: `3`.
 """
 
 FORGE_SUMMARY_FAULTS: Final = "forge.summary.faults"
-"""Faults inside the telemetry, swallowed.
+"""Number of suppressed faults of the telemetry.
 
 Type: `int`. Unit: `{fault}`. Examples: `3`.
 """

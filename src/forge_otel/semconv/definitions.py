@@ -1,4 +1,4 @@
-"""What the generated modules are made of: inert definitions, which the engine reads."""
+"""Classes of the generated definitions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from opentelemetry.trace import SpanKind
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One type of span.
+    """A type of span.
 
-    Its name is the type, followed by the values of `name_attributes`. The `start_attributes` are set before it starts,
-    so that a sampler sees them; those without a value are left out.
+    A span's name is the type, followed by the values of `name_attributes`. The `start_attributes` are set at the start,
+    for samplers; those without a value are omitted.
     """
 
     type: str
@@ -37,10 +37,10 @@ class Instrument(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric.
+    """A metric.
 
-    Only the `attributes` may stand on its points. An `observable` one is read when metrics are collected, instead of
-    being written when something happens. `boundaries` are those of a histogram, in its unit.
+    Its points have only the `attributes`. An `observable` metric is read at every collection, instead of being written
+    at every occurrence. `boundaries` are the bucket boundaries of a histogram, in its unit.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One type of event. `default` says whether it is emitted unless the configuration asks for all or none."""
+    """A type of event. `default` events are emitted with the setting `events="default"`."""
 
     name: str
     severity: SeverityNumber
@@ -64,8 +64,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StatsD:
-    """A metric in StatsD: its name there, whether it is a counter, a gauge or a histogram, the attributes by tag, and
-    the factor from its own unit to the one there.
+    """A metric in StatsD: its name, its type (counter, gauge or histogram), attributes by tag, and the factor from the
+    metric's unit to the unit in StatsD.
     """
 
     name: str

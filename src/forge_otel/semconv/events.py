@@ -8,55 +8,53 @@ from opentelemetry._logs import SeverityNumber
 
 from .definitions import Event
 
-FORGE_DLQ_ENQUEUE: Final = Event("forge.dlq.enqueue", SeverityNumber.INFO, "A sample went to the dead letters.")
-"""A sample went to the dead letters.
+FORGE_DLQ_ENQUEUE: Final = Event("forge.dlq.enqueue", SeverityNumber.INFO, "A sample was enqueued as a dead letter.")
+"""A sample was enqueued as a dead letter.
 
 Body: `Dead letter: {forge.sample.id}, {error.type}, {forge.dlq.source} {place}`.
 """
 
 FORGE_MEASUREMENT_START: Final = Event(
-    "forge.measurement.start", SeverityNumber.DEBUG, "Measuring a sample began.", default=False
+    "forge.measurement.start", SeverityNumber.DEBUG, "The measurement of a sample started.", default=False
 )
-"""Measuring a sample began.
+"""The measurement of a sample started.
 
 Body: `Measurement started: {forge.measurement.key}`.
 """
 
 FORGE_MEASUREMENT_STOP: Final = Event(
-    "forge.measurement.stop", SeverityNumber.DEBUG, "Measuring a sample was done.", default=False
+    "forge.measurement.stop", SeverityNumber.DEBUG, "The measurement of a sample ended.", default=False
 )
-"""Measuring a sample was done.
+"""The measurement of a sample ended.
 
 Body: `Measurement done: {forge.measurement.key}, {forge.measurement.outcome}`.
 """
 
 FORGE_MEASUREMENT_BATCH_COMPLETE: Final = Event(
-    "forge.measurement.batch_complete", SeverityNumber.DEBUG, "Measuring a batch was done.", default=False
+    "forge.measurement.batch_complete", SeverityNumber.DEBUG, "The measurement of a batch ended.", default=False
 )
-"""Measuring a batch was done.
+"""The measurement of a batch ended.
 
 Body: `Measurement done: {forge.measurement.key}, batch of {forge.measurement.batch.size}, {computed} computed`.
 """
 
-FORGE_MEASUREMENT_EXCEPTION: Final = Event(
-    "forge.measurement.exception", SeverityNumber.WARN, "A measurement could not be computed."
-)
-"""A measurement could not be computed.
+FORGE_MEASUREMENT_EXCEPTION: Final = Event("forge.measurement.exception", SeverityNumber.WARN, "A measurement failed.")
+"""A measurement failed.
 
 Body: `Measurement failed: {forge.measurement.key}, {error.type}`.
 """
 
 FORGE_MEASUREMENT_SUMMARY: Final = Event(
-    "forge.measurement.summary", SeverityNumber.INFO, "What a measurement did in a run, written after its end."
+    "forge.measurement.summary", SeverityNumber.INFO, "Summary of a measurement in a run, emitted at its end."
 )
-"""What a measurement did in a run, written after its end.
+"""Summary of a measurement in a run, emitted at its end.
 
 Body: `Measurement {forge.measurement.key}: computed {forge.summary.computed}, cached {forge.summary.cached}, errors
 {forge.summary.errors}`.
 """
 
-FORGE_PIPELINE_START: Final = Event("forge.pipeline.start", SeverityNumber.INFO, "A run began.")
-"""A run began.
+FORGE_PIPELINE_START: Final = Event("forge.pipeline.start", SeverityNumber.INFO, "A run started.")
+"""A run started.
 
 Body: `Run started: {forge.pipeline.name}`.
 """
@@ -67,55 +65,53 @@ FORGE_PIPELINE_STOP: Final = Event("forge.pipeline.stop", SeverityNumber.INFO, "
 Body: `Run {forge.run.outcome}: {forge.pipeline.name}, after {duration} s`.
 """
 
-FORGE_PIPELINE_EXCEPTION: Final = Event("forge.pipeline.exception", SeverityNumber.ERROR, "A run died.")
-"""A run died.
+FORGE_PIPELINE_EXCEPTION: Final = Event("forge.pipeline.exception", SeverityNumber.ERROR, "A run failed.")
+"""A run failed.
 
 Body: `Run failed: {forge.pipeline.name}, {error.type}`.
 """
 
 FORGE_PIPELINE_SUMMARY: Final = Event(
-    "forge.pipeline.summary", SeverityNumber.INFO, "What a run did, written after its end."
+    "forge.pipeline.summary", SeverityNumber.INFO, "Summary of a run, emitted at its end."
 )
-"""What a run did, written after its end.
+"""Summary of a run, emitted at its end.
 
 Body: `{forge.pipeline.name}: {forge.run.outcome} in {forge.summary.duration} s; {counts}`.
 """
 
 FORGE_STAGE_START: Final = Event(
-    "forge.stage.start", SeverityNumber.DEBUG, "A stage began with a sample.", default=False
+    "forge.stage.start", SeverityNumber.DEBUG, "A stage's execution started.", default=False
 )
-"""A stage began with a sample.
+"""A stage's execution started.
 
 Body: `Stage started: {forge.stage.name}`.
 """
 
-FORGE_STAGE_STOP: Final = Event(
-    "forge.stage.stop", SeverityNumber.DEBUG, "A stage was done with a sample.", default=False
-)
-"""A stage was done with a sample.
+FORGE_STAGE_STOP: Final = Event("forge.stage.stop", SeverityNumber.DEBUG, "A stage's execution ended.", default=False)
+"""A stage's execution ended.
 
 Body: `Stage done: {forge.stage.name}, {forge.stage.outcome}`.
 """
 
 FORGE_STAGE_RETRY: Final = Event(
-    "forge.stage.retry", SeverityNumber.INFO, "An attempt of a stage failed and is to be made again."
+    "forge.stage.retry", SeverityNumber.INFO, "An attempt of a stage failed and will be retried."
 )
-"""An attempt of a stage failed and is to be made again.
+"""An attempt of a stage failed and will be retried.
 
 Body: `Stage retries: {forge.stage.name}, {error.type} in attempt {forge.stage.attempt}, the next one in
 {forge.stage.retry.delay} s`.
 """
 
-FORGE_STAGE_EXCEPTION: Final = Event("forge.stage.exception", SeverityNumber.WARN, "A stage gave up on a sample.")
-"""A stage gave up on a sample.
+FORGE_STAGE_EXCEPTION: Final = Event("forge.stage.exception", SeverityNumber.WARN, "A stage failed for a sample.")
+"""A stage failed for a sample.
 
 Body: `Stage failed: {forge.stage.name}, {error.type}, after {attempts} attempts`.
 """
 
 FORGE_STAGE_SUMMARY: Final = Event(
-    "forge.stage.summary", SeverityNumber.INFO, "What a stage did in a run, written after its end."
+    "forge.stage.summary", SeverityNumber.INFO, "Summary of a stage in a run, emitted at its end."
 )
-"""What a stage did in a run, written after its end.
+"""Summary of a stage in a run, emitted at its end.
 
 Body: `Stage {forge.stage.name}: executions {forge.summary.executions}, errors {forge.summary.errors}, skips
 {forge.summary.skips}, retries {forge.summary.retries}`.
@@ -130,17 +126,17 @@ Body: `Samples written: {changes}`.
 """
 
 FORGE_STORAGE_ARTIFACT_UPLOAD: Final = Event(
-    "forge.storage.artifact_upload", SeverityNumber.DEBUG, "An artifact was put.", default=False
+    "forge.storage.artifact_upload", SeverityNumber.DEBUG, "An artifact was uploaded.", default=False
 )
-"""An artifact was put.
+"""An artifact was uploaded.
 
 Body: `Artifact uploaded: {forge.artifact.key}, {forge.storage.size} bytes`.
 """
 
 FORGE_STORAGE_ARTIFACT_DOWNLOAD: Final = Event(
-    "forge.storage.artifact_download", SeverityNumber.DEBUG, "An artifact was got.", default=False
+    "forge.storage.artifact_download", SeverityNumber.DEBUG, "An artifact was downloaded.", default=False
 )
-"""An artifact was got.
+"""An artifact was downloaded.
 
 Body: `Artifact downloaded: {forge.artifact.key}, {forge.storage.size} bytes`.
 """

@@ -11,7 +11,7 @@ FORGE_COST_CALLS: Final = Metric(
     "forge.cost.calls",
     Instrument.COUNTER,
     "{call}",
-    "API calls.",
+    "Number of API calls.",
     (
         a.FORGE_PIPELINE_NAME,
         a.FORGE_STAGE_NAME,
@@ -21,7 +21,7 @@ FORGE_COST_CALLS: Final = Metric(
         a.FORGE_COST_USE,
     ),
 )
-"""API calls.
+"""Number of API calls.
 
 In Prometheus `forge_cost_calls_total`, in StatsD `forge.cost.calls`.
 """
@@ -30,7 +30,7 @@ FORGE_COST_TOKENS: Final = Metric(
     "forge.cost.tokens",
     Instrument.COUNTER,
     "{token}",
-    "Tokens sent and received.",
+    "Number of tokens sent and received.",
     (
         a.FORGE_PIPELINE_NAME,
         a.FORGE_STAGE_NAME,
@@ -41,7 +41,7 @@ FORGE_COST_TOKENS: Final = Metric(
         a.GEN_AI_TOKEN_TYPE,
     ),
 )
-"""Tokens sent and received.
+"""Number of tokens sent and received.
 
 In Prometheus `forge_cost_tokens_total`, in StatsD `forge.cost.tokens`.
 """
@@ -50,7 +50,7 @@ FORGE_COST_AMOUNT: Final = Metric(
     "forge.cost.amount",
     Instrument.COUNTER,
     "{USD}",
-    "Money spent.",
+    "Costs.",
     (
         a.FORGE_PIPELINE_NAME,
         a.FORGE_STAGE_NAME,
@@ -60,7 +60,7 @@ FORGE_COST_AMOUNT: Final = Metric(
         a.FORGE_COST_USE,
     ),
 )
-"""Money spent.
+"""Costs.
 
 In Prometheus `forge_cost_amount_total`, in StatsD `forge.cost.amount`.
 """
@@ -69,10 +69,10 @@ FORGE_COST_SAVED: Final = Metric(
     "forge.cost.saved",
     Instrument.COUNTER,
     "{USD}",
-    "Money not spent, because the value was cached.",
+    "Costs saved by cached values.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
 )
-"""Money not spent, because the value was cached.
+"""Costs saved by cached values.
 
 In Prometheus `forge_cost_saved_total`, in StatsD `forge.cost.saved`.
 """
@@ -81,7 +81,7 @@ FORGE_COST_UNPRICED: Final = Metric(
     "forge.cost.unpriced",
     Instrument.COUNTER,
     "{call}",
-    "API calls without a known price, which add nothing to the amount.",
+    "Number of API calls without a known price, which are not included in the amount.",
     (
         a.FORGE_PIPELINE_NAME,
         a.FORGE_STAGE_NAME,
@@ -90,7 +90,7 @@ FORGE_COST_UNPRICED: Final = Metric(
         a.GEN_AI_REQUEST_MODEL,
     ),
 )
-"""API calls without a known price, which add nothing to the amount.
+"""Number of API calls without a known price, which are not included in the amount.
 
 In Prometheus `forge_cost_unpriced_total`, in StatsD `forge.cost.unpriced`.
 """
@@ -99,12 +99,12 @@ FORGE_COST_BUDGET: Final = Metric(
     "forge.cost.budget",
     Instrument.GAUGE,
     "{USD}/h",
-    "Money that the pipeline is declared to spend at the most.",
+    "Declared maximum costs of the pipeline.",
     (a.FORGE_PIPELINE_NAME,),
     observable=True,
 )
-"""Money that the pipeline is declared to spend at the most. Only where the pipeline declares its hourly budget, which
-is of all of its runs and processes together.
+"""Declared maximum costs of the pipeline. Only if the pipeline declares an hourly budget. It applies to all its runs
+and processes together.
 
 In Prometheus `forge_cost_budget_per_hour`.
 """
@@ -113,10 +113,10 @@ FORGE_DLQ_ENQUEUED: Final = Metric(
     "forge.dlq.enqueued",
     Instrument.COUNTER,
     "{sample}",
-    "Samples that went to the dead letters.",
+    "Number of samples enqueued as dead letters.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
 )
-"""Samples that went to the dead letters.
+"""Number of samples enqueued as dead letters.
 
 In Prometheus `forge_dlq_enqueued_total`, in StatsD `forge.dlq.enqueued`.
 """
@@ -125,10 +125,10 @@ FORGE_DLQ_REPLAYED: Final = Metric(
     "forge.dlq.replayed",
     Instrument.COUNTER,
     "{sample}",
-    "Dead letters that were taken up again.",
+    "Number of replayed dead letters.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
 )
-"""Dead letters that were taken up again.
+"""Number of replayed dead letters.
 
 In Prometheus `forge_dlq_replayed_total`, in StatsD `forge.dlq.replayed`.
 """
@@ -137,10 +137,10 @@ FORGE_DLQ_DROPPED: Final = Metric(
     "forge.dlq.dropped",
     Instrument.COUNTER,
     "{sample}",
-    "Dead letters that were thrown away.",
+    "Number of dropped dead letters.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
 )
-"""Dead letters that were thrown away.
+"""Number of dropped dead letters.
 
 In Prometheus `forge_dlq_dropped_total`, in StatsD `forge.dlq.dropped`.
 """
@@ -149,11 +149,11 @@ FORGE_DLQ_DEPTH: Final = Metric(
     "forge.dlq.depth",
     Instrument.GAUGE,
     "{sample}",
-    "Dead letters in the storage.",
+    "Number of dead letters in the storage.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     observable=True,
 )
-"""Dead letters in the storage. Many processes see one storage, so aggregate with `max`.
+"""Number of dead letters in the storage. Several processes may report the same storage, so aggregate with `max`.
 
 In Prometheus `forge_dlq_depth`, in StatsD `forge.dlq.depth`.
 """
@@ -175,10 +175,10 @@ FORGE_MEASUREMENT_COMPUTATIONS: Final = Metric(
     "forge.measurement.computations",
     Instrument.COUNTER,
     "{measurement}",
-    "Measurements asked for, by outcome.",
+    "Number of requested measurements, by outcome.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_OUTCOME),
 )
-"""Measurements asked for, by outcome.
+"""Number of requested measurements, by outcome.
 
 In Prometheus `forge_measurement_computations_total`, in StatsD `forge.measurement.computations`.
 """
@@ -187,11 +187,11 @@ FORGE_MEASUREMENT_DURATION: Final = Metric(
     "forge.measurement.duration",
     Instrument.HISTOGRAM,
     "s",
-    "Time it took to compute values; cached ones are left out.",
+    "Time to compute values, without cached ones.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-"""Time it took to compute values; cached ones are left out.
+"""Time to compute values, without cached ones.
 
 In Prometheus `forge_measurement_duration_seconds`, in StatsD `forge.measurement.latency`.
 """
@@ -200,10 +200,10 @@ FORGE_MEASUREMENT_CACHE_HITS: Final = Metric(
     "forge.measurement.cache.hits",
     Instrument.COUNTER,
     "{hit}",
-    "Values that had been computed before.",
+    "Number of cached values.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
 )
-"""Values that had been computed before.
+"""Number of cached values.
 
 In Prometheus `forge_measurement_cache_hits_total`, in StatsD `forge.measurement.cache_hits`.
 """
@@ -212,10 +212,10 @@ FORGE_MEASUREMENT_CACHE_MISSES: Final = Metric(
     "forge.measurement.cache.misses",
     Instrument.COUNTER,
     "{miss}",
-    "Values that had to be computed.",
+    "Number of values that were not cached.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
 )
-"""Values that had to be computed.
+"""Number of values that were not cached.
 
 In Prometheus `forge_measurement_cache_misses_total`, in StatsD `forge.measurement.cache_misses`.
 """
@@ -224,11 +224,11 @@ FORGE_MEASUREMENT_CACHE_HIT_RATIO: Final = Metric(
     "forge.measurement.cache.hit_ratio",
     Instrument.GAUGE,
     "1",
-    "Hits among the lookups of the last run.",
+    "Ratio of cached values among all lookups of the last run.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
 )
-"""Hits among the lookups of the last run. Of the last run; not written for 0/0. Never averaged: a ratio over time is
-computed from the counters of hits and misses.
+"""Ratio of cached values among all lookups of the last run. Not written if there were none. Do not average it: compute
+ratios over time from the counters of hits and misses.
 
 In Prometheus `forge_measurement_cache_hit_ratio`, in StatsD `forge.measurement.cache_hit_ratio`.
 """
@@ -237,11 +237,11 @@ FORGE_MEASUREMENT_BATCH_SIZE: Final = Metric(
     "forge.measurement.batch.size",
     Instrument.HISTOGRAM,
     "{sample}",
-    "Samples that a measurement was given at once.",
+    "Number of samples in the measurement's batches.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY),
     boundaries=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
-"""Samples that a measurement was given at once.
+"""Number of samples in the measurement's batches.
 
 In Prometheus `forge_measurement_batch_size`, in StatsD `forge.measurement.batch_size`.
 """
@@ -250,11 +250,11 @@ FORGE_MEASUREMENT_BATCH_DURATION: Final = Metric(
     "forge.measurement.batch.duration",
     Instrument.HISTOGRAM,
     "s",
-    "Time it took to compute the values of a batch.",
+    "Time to compute the values of a batch.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-"""Time it took to compute the values of a batch.
+"""Time to compute the values of a batch.
 
 In Prometheus `forge_measurement_batch_duration_seconds`, in StatsD `forge.measurement.batch_latency`.
 """
@@ -263,10 +263,10 @@ FORGE_PIPELINE_STARTED: Final = Metric(
     "forge.pipeline.started",
     Instrument.COUNTER,
     "{run}",
-    "Runs that began.",
+    "Number of started runs.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME),
 )
-"""Runs that began.
+"""Number of started runs.
 
 In Prometheus `forge_pipeline_started_total`, in StatsD `forge.pipeline.started`.
 """
@@ -275,10 +275,10 @@ FORGE_PIPELINE_COMPLETED: Final = Metric(
     "forge.pipeline.completed",
     Instrument.COUNTER,
     "{run}",
-    "Runs that ended, by outcome.",
+    "Number of ended runs, by outcome.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_OUTCOME, a.ERROR_TYPE),
 )
-"""Runs that ended, by outcome.
+"""Number of ended runs, by outcome.
 
 In Prometheus `forge_pipeline_completed_total`, in StatsD `forge.pipeline.completed`.
 """
@@ -287,11 +287,11 @@ FORGE_PIPELINE_ACTIVE: Final = Metric(
     "forge.pipeline.active",
     Instrument.UPDOWNCOUNTER,
     "{run}",
-    "Runs going on.",
+    "Number of active runs.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME),
     observable=True,
 )
-"""Runs going on.
+"""Number of active runs.
 
 In Prometheus `forge_pipeline_active`, in StatsD `forge.pipeline.active`.
 """
@@ -300,11 +300,11 @@ FORGE_PIPELINE_DURATION: Final = Metric(
     "forge.pipeline.duration",
     Instrument.HISTOGRAM,
     "s",
-    "How long runs took.",
+    "Duration of runs.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_OUTCOME, a.ERROR_TYPE),
     boundaries=(0.01, 0.1, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400),
 )
-"""How long runs took.
+"""Duration of runs.
 
 In Prometheus `forge_pipeline_duration_seconds`, in StatsD `forge.pipeline.duration`.
 """
@@ -313,10 +313,10 @@ FORGE_PIPELINE_SAMPLE_COUNT: Final = Metric(
     "forge.pipeline.sample_count",
     Instrument.GAUGE,
     "{sample}",
-    "Samples of the last run, by outcome.",
+    "Number of samples of the last run, by outcome.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_SAMPLE_OUTCOME),
 )
-"""Samples of the last run, by outcome.
+"""Number of samples of the last run, by outcome.
 
 In Prometheus `forge_pipeline_sample_count`, in StatsD `forge.pipeline.samples`.
 """
@@ -325,11 +325,11 @@ FORGE_PIPELINE_SUCCESS_RATIO: Final = Metric(
     "forge.pipeline.success_ratio",
     Instrument.GAUGE,
     "1",
-    "Ready samples among those of the last run that had something to do.",
+    "Ratio of ready samples among the ready and failed ones of the last run.",
     (a.FORGE_PIPELINE_NAME,),
 )
-"""Ready samples among those of the last run that had something to do. Of the last run; not written for 0/0. Never
-averaged: a ratio over time or over pipelines is computed from `forge.sample.settled`.
+"""Ratio of ready samples among the ready and failed ones of the last run. Not written if there were none. Do not
+average it: compute ratios over time or over pipelines from `forge.sample.settled`.
 
 In Prometheus `forge_pipeline_success_ratio`, in StatsD `forge.pipeline.success_ratio`.
 """
@@ -338,19 +338,19 @@ FORGE_PIPELINE_PROGRESS_TIME: Final = Metric(
     "forge.pipeline.progress.time",
     Instrument.GAUGE,
     "s",
-    "Unix time when a sample last settled.",
+    "Unix time of the last settlement of a sample.",
     (a.FORGE_PIPELINE_NAME,),
     observable=True,
 )
-"""Unix time when a sample last settled.
+"""Unix time of the last settlement of a sample.
 
 In Prometheus `forge_pipeline_progress_time_seconds`.
 """
 
 FORGE_PIPELINE_END_TIME: Final = Metric(
-    "forge.pipeline.end.time", Instrument.GAUGE, "s", "Unix time when the last run ended.", (a.FORGE_PIPELINE_NAME,)
+    "forge.pipeline.end.time", Instrument.GAUGE, "s", "Unix time of the end of the last run.", (a.FORGE_PIPELINE_NAME,)
 )
-"""Unix time when the last run ended.
+"""Unix time of the end of the last run.
 
 In Prometheus `forge_pipeline_end_time_seconds`.
 """
@@ -359,10 +359,10 @@ FORGE_PIPELINE_SUCCESS_TIME: Final = Metric(
     "forge.pipeline.success.time",
     Instrument.GAUGE,
     "s",
-    "Unix time when the last run that completed ended.",
+    "Unix time of the end of the last completed run.",
     (a.FORGE_PIPELINE_NAME,),
 )
-"""Unix time when the last run that completed ended.
+"""Unix time of the end of the last completed run.
 
 In Prometheus `forge_pipeline_success_time_seconds`.
 """
@@ -371,11 +371,11 @@ FORGE_PIPELINE_EXPECTED_INTERVAL: Final = Metric(
     "forge.pipeline.expected_interval",
     Instrument.GAUGE,
     "s",
-    "How often the pipeline is declared to succeed.",
+    "Declared maximum interval between two successes of the pipeline.",
     (a.FORGE_PIPELINE_NAME,),
     observable=True,
 )
-"""How often the pipeline is declared to succeed. Only where the pipeline declares one.
+"""Declared maximum interval between two successes of the pipeline. Only if the pipeline declares one.
 
 In Prometheus `forge_pipeline_expected_interval_seconds`.
 """
@@ -384,10 +384,10 @@ FORGE_SOURCE_READS: Final = Metric(
     "forge.source.reads",
     Instrument.COUNTER,
     "{read}",
-    "Items asked of the source.",
+    "Number of reads of the source.",
     (a.FORGE_PIPELINE_NAME, a.ERROR_TYPE),
 )
-"""Items asked of the source.
+"""Number of reads of the source.
 
 In Prometheus `forge_source_reads_total`, in StatsD `forge.source.reads`.
 """
@@ -396,11 +396,11 @@ FORGE_SOURCE_DURATION: Final = Metric(
     "forge.source.duration",
     Instrument.HISTOGRAM,
     "s",
-    "Waits for the source's next item.",
+    "Waiting time for the source's next item.",
     (a.FORGE_PIPELINE_NAME,),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-"""Waits for the source's next item.
+"""Waiting time for the source's next item.
 
 In Prometheus `forge_source_duration_seconds`, in StatsD `forge.source.latency`.
 """
@@ -409,12 +409,12 @@ FORGE_SOURCE_REMAINING: Final = Metric(
     "forge.source.remaining",
     Instrument.UPDOWNCOUNTER,
     "{sample}",
-    "Samples of the source that have not entered the pipeline yet.",
+    "Number of samples that the source has not yielded yet.",
     (a.FORGE_PIPELINE_NAME,),
     observable=True,
 )
-"""Samples of the source that have not entered the pipeline yet. Only where the source says how many it has: where it
-has a length, or dead letters take its place. 0 when the run has ended.
+"""Number of samples that the source has not yielded yet. Only for sources with a length, and for replays of dead
+letters. 0 after the end of the run.
 
 In Prometheus `forge_source_remaining`, in StatsD `forge.source.remaining`.
 """
@@ -423,10 +423,10 @@ FORGE_SAMPLE_ADMITTED: Final = Metric(
     "forge.sample.admitted",
     Instrument.COUNTER,
     "{sample}",
-    "Samples that came from the source.",
+    "Number of samples admitted from the source.",
     (a.FORGE_PIPELINE_NAME,),
 )
-"""Samples that came from the source.
+"""Number of samples admitted from the source.
 
 In Prometheus `forge_sample_admitted_total`, in StatsD `forge.sample.admitted`.
 """
@@ -435,10 +435,10 @@ FORGE_SAMPLE_DERIVED: Final = Metric(
     "forge.sample.derived",
     Instrument.COUNTER,
     "{sample}",
-    "Samples that were split from others.",
+    "Number of samples split from other samples.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
 )
-"""Samples that were split from others.
+"""Number of samples split from other samples.
 
 In Prometheus `forge_sample_derived_total`, in StatsD `forge.sample.derived`.
 """
@@ -447,10 +447,10 @@ FORGE_SAMPLE_SETTLED: Final = Metric(
     "forge.sample.settled",
     Instrument.COUNTER,
     "{sample}",
-    "Samples that settled, by outcome.",
+    "Number of settled samples, by outcome.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_SAMPLE_OUTCOME),
 )
-"""Samples that settled, by outcome.
+"""Number of settled samples, by outcome.
 
 In Prometheus `forge_sample_settled_total`, in StatsD `forge.sample.settled`.
 """
@@ -459,11 +459,11 @@ FORGE_SAMPLE_ACTIVE: Final = Metric(
     "forge.sample.active",
     Instrument.UPDOWNCOUNTER,
     "{sample}",
-    "Samples that entered and have not settled.",
+    "Number of samples that entered and have not settled yet.",
     (a.FORGE_PIPELINE_NAME,),
     observable=True,
 )
-"""Samples that entered and have not settled.
+"""Number of samples that entered and have not settled yet.
 
 In Prometheus `forge_sample_active`, in StatsD `forge.sample.active`.
 """
@@ -472,11 +472,11 @@ FORGE_SAMPLE_DURATION: Final = Metric(
     "forge.sample.duration",
     Instrument.HISTOGRAM,
     "s",
-    "Time from a sample's entry until it settled.",
+    "Time from a sample's admission to its settlement.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_SAMPLE_OUTCOME),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-"""Time from a sample's entry until it settled.
+"""Time from a sample's admission to its settlement.
 
 In Prometheus `forge_sample_duration_seconds`, in StatsD `forge.sample.latency`.
 """
@@ -485,10 +485,10 @@ FORGE_STAGE_EXECUTIONS: Final = Metric(
     "forge.stage.executions",
     Instrument.COUNTER,
     "{execution}",
-    "Samples that a stage gave a verdict on.",
+    "Number of samples with a verdict of the stage.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_OUTCOME, a.FORGE_SKIP_REASON),
 )
-"""Samples that a stage gave a verdict on. A sample in a batch counts like any other.
+"""Number of samples with a verdict of the stage. Each sample of a batch counts.
 
 In Prometheus `forge_stage_executions_total`, in StatsD `forge.stage.executions`.
 """
@@ -497,11 +497,11 @@ FORGE_STAGE_DURATION: Final = Metric(
     "forge.stage.duration",
     Instrument.HISTOGRAM,
     "s",
-    "Time from the first attempt to the verdict, with the waits between attempts.",
+    "Time from the first attempt to the verdict, including the delays between attempts.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_OUTCOME, a.ERROR_TYPE),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-"""Time from the first attempt to the verdict, with the waits between attempts. A batch counts once.
+"""Time from the first attempt to the verdict, including the delays between attempts. A batch counts once.
 
 In Prometheus `forge_stage_duration_seconds`, in StatsD `forge.stage.latency`.
 """
@@ -510,10 +510,10 @@ FORGE_STAGE_FAILURES: Final = Metric(
     "forge.stage.failures",
     Instrument.COUNTER,
     "{failure}",
-    "Samples that a stage gave up on.",
+    "Number of samples that failed in the stage.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.ERROR_TYPE),
 )
-"""Samples that a stage gave up on.
+"""Number of samples that failed in the stage.
 
 In Prometheus `forge_stage_failures_total`, in StatsD `forge.stage.failures`.
 """
@@ -522,10 +522,10 @@ FORGE_STAGE_RETRIES: Final = Metric(
     "forge.stage.retries",
     Instrument.COUNTER,
     "{retry}",
-    "Attempts that failed and were made again.",
+    "Number of failed attempts that were retried.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_ATTEMPT, a.ERROR_TYPE),
 )
-"""Attempts that failed and were made again.
+"""Number of failed attempts that were retried.
 
 In Prometheus `forge_stage_retries_total`, in StatsD `forge.stage.retries`.
 """
@@ -534,10 +534,10 @@ FORGE_STAGE_BUSY_TIME: Final = Metric(
     "forge.stage.busy.time",
     Instrument.COUNTER,
     "s",
-    "Time in attempts, without the waits between them.",
+    "Time in attempts, without the delays between them.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
 )
-"""Time in attempts, without the waits between them. Divided by the concurrency limit and the wall time it is the
+"""Time in attempts, without the delays between them. Divided by the concurrency limit and the elapsed time, it is the
 stage's utilization.
 
 In Prometheus `forge_stage_busy_time_seconds_total`, in StatsD `forge.stage.busy`.
@@ -547,10 +547,10 @@ FORGE_STAGE_RETRY_WAIT_TIME: Final = Metric(
     "forge.stage.retry_wait.time",
     Instrument.COUNTER,
     "s",
-    "Waits before attempts that were made again.",
+    "Time in delays before retries.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.ERROR_TYPE),
 )
-"""Waits before attempts that were made again.
+"""Time in delays before retries.
 
 In Prometheus `forge_stage_retry_wait_time_seconds_total`, in StatsD `forge.stage.retry_wait`.
 """
@@ -559,11 +559,11 @@ FORGE_STAGE_ACTIVE: Final = Metric(
     "forge.stage.active",
     Instrument.UPDOWNCOUNTER,
     "{execution}",
-    "Samples that a stage is working on.",
+    "Number of samples that the stage is processing.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     observable=True,
 )
-"""Samples that a stage is working on.
+"""Number of samples that the stage is processing.
 
 In Prometheus `forge_stage_active`, in StatsD `forge.stage.active`.
 """
@@ -572,11 +572,11 @@ FORGE_STAGE_CONCURRENCY_LIMIT: Final = Metric(
     "forge.stage.concurrency_limit",
     Instrument.UPDOWNCOUNTER,
     "{execution}",
-    "Samples that a stage may work on at once.",
+    "Maximum number of samples that the stage processes concurrently.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     observable=True,
 )
-"""Samples that a stage may work on at once.
+"""Maximum number of samples that the stage processes concurrently.
 
 In Prometheus `forge_stage_concurrency_limit`, in StatsD `forge.stage.concurrency_limit`.
 """
@@ -585,11 +585,11 @@ FORGE_STAGE_LATENCY_BUDGET: Final = Metric(
     "forge.stage.latency_budget",
     Instrument.GAUGE,
     "s",
-    "How long a stage is declared to take at most.",
+    "Declared maximum duration of the stage.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     observable=True,
 )
-"""How long a stage is declared to take at most. Only where the stage declares one.
+"""Declared maximum duration of the stage. Only if the stage declares one.
 
 In Prometheus `forge_stage_latency_budget_seconds`.
 """
@@ -598,11 +598,11 @@ FORGE_STAGE_BATCH_SIZE: Final = Metric(
     "forge.stage.batch.size",
     Instrument.HISTOGRAM,
     "{sample}",
-    "Samples that a stage was given at once.",
+    "Number of samples in the stage's batches.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     boundaries=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
-"""Samples that a stage was given at once.
+"""Number of samples in the stage's batches.
 
 In Prometheus `forge_stage_batch_size`, in StatsD `forge.stage.batch_size`.
 """
@@ -611,11 +611,11 @@ FORGE_STAGE_QUEUE_DEPTH: Final = Metric(
     "forge.stage.queue.depth",
     Instrument.UPDOWNCOUNTER,
     "{sample}",
-    "Samples that wait in front of a stage.",
+    "Number of samples in the stage's queue.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     observable=True,
 )
-"""Samples that wait in front of a stage.
+"""Number of samples in the stage's queue.
 
 In Prometheus `forge_stage_queue_depth`, in StatsD `forge.stage.queue.depth`.
 """
@@ -624,11 +624,11 @@ FORGE_STAGE_QUEUE_LIMIT: Final = Metric(
     "forge.stage.queue.limit",
     Instrument.UPDOWNCOUNTER,
     "{sample}",
-    "Samples that may wait in front of a stage.",
+    "Capacity of the stage's queue.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     observable=True,
 )
-"""Samples that may wait in front of a stage.
+"""Capacity of the stage's queue.
 
 In Prometheus `forge_stage_queue_limit`, in StatsD `forge.stage.queue.limit`.
 """
@@ -637,11 +637,11 @@ FORGE_STAGE_QUEUE_DURATION: Final = Metric(
     "forge.stage.queue.duration",
     Instrument.HISTOGRAM,
     "s",
-    "Waits before a worker of the stage took the sample.",
+    "Waiting time of samples in the stage's queue.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-"""Waits before a worker of the stage took the sample.
+"""Waiting time of samples in the stage's queue.
 
 In Prometheus `forge_stage_queue_duration_seconds`, in StatsD `forge.stage.queue.wait`.
 """
@@ -650,10 +650,10 @@ FORGE_STAGE_BACKPRESSURE_TIME: Final = Metric(
     "forge.stage.backpressure.time",
     Instrument.COUNTER,
     "s",
-    "Time a stage was blocked because the next queue was full.",
+    "Time that the stage was blocked by the full queue after it.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
 )
-"""Time a stage was blocked because the next queue was full.
+"""Time that the stage was blocked by the full queue after it.
 
 In Prometheus `forge_stage_backpressure_time_seconds_total`, in StatsD `forge.stage.backpressure`.
 """
@@ -662,10 +662,10 @@ FORGE_STORAGE_SAMPLES_WRITTEN: Final = Metric(
     "forge.storage.samples.written",
     Instrument.COUNTER,
     "{sample}",
-    "Samples written, by what that changed.",
+    "Number of samples written, by effect.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_WRITE_RESULT),
 )
-"""Samples written, by what that changed.
+"""Number of samples written, by effect.
 
 In Prometheus `forge_storage_samples_written_total`, in StatsD `forge.storage.samples.written`.
 """
@@ -674,10 +674,10 @@ FORGE_STORAGE_SAMPLES_READ: Final = Metric(
     "forge.storage.samples.read",
     Instrument.COUNTER,
     "{sample}",
-    "Samples read.",
+    "Number of samples read.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND),
 )
-"""Samples read.
+"""Number of samples read.
 
 In Prometheus `forge_storage_samples_read_total`, in StatsD `forge.storage.samples.read`.
 """
@@ -686,10 +686,10 @@ FORGE_STORAGE_ARTIFACTS_UPLOADED: Final = Metric(
     "forge.storage.artifacts.uploaded",
     Instrument.COUNTER,
     "{artifact}",
-    "Artifacts put.",
+    "Number of uploaded artifacts.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_ARTIFACT_DEDUPLICATED),
 )
-"""Artifacts put.
+"""Number of uploaded artifacts.
 
 In Prometheus `forge_storage_artifacts_uploaded_total`, in StatsD `forge.storage.artifacts.uploaded`.
 """
@@ -698,10 +698,10 @@ FORGE_STORAGE_ARTIFACTS_DOWNLOADED: Final = Metric(
     "forge.storage.artifacts.downloaded",
     Instrument.COUNTER,
     "{artifact}",
-    "Artifacts got.",
+    "Number of downloaded artifacts.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND),
 )
-"""Artifacts got.
+"""Number of downloaded artifacts.
 
 In Prometheus `forge_storage_artifacts_downloaded_total`, in StatsD `forge.storage.artifacts.downloaded`.
 """
@@ -710,10 +710,10 @@ FORGE_STORAGE_IO: Final = Metric(
     "forge.storage.io",
     Instrument.COUNTER,
     "By",
-    "Bytes written and read.",
+    "Number of bytes written and read.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_DIRECTION),
 )
-"""Bytes written and read.
+"""Number of bytes written and read.
 
 In Prometheus `forge_storage_io_bytes_total`, in StatsD `forge.storage.bytes`.
 """
@@ -722,11 +722,11 @@ FORGE_STORAGE_OPERATION_DURATION: Final = Metric(
     "forge.storage.operation.duration",
     Instrument.HISTOGRAM,
     "s",
-    "How long operations of the storage took.",
+    "Duration of storage operations.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_OPERATION, a.ERROR_TYPE),
     boundaries=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
 )
-"""How long operations of the storage took.
+"""Duration of storage operations.
 
 In Prometheus `forge_storage_operation_duration_seconds`, in StatsD `forge.storage.latency`.
 """
@@ -735,10 +735,10 @@ FORGE_TELEMETRY_FAULTS: Final = Metric(
     "forge.telemetry.faults",
     Instrument.COUNTER,
     "{fault}",
-    "Faults inside the telemetry, swallowed.",
+    "Number of suppressed faults of the telemetry.",
     (a.FORGE_PIPELINE_NAME, a.ERROR_TYPE),
 )
-"""Faults inside the telemetry, swallowed. A fault in the telemetry never reaches the pipeline.
+"""Number of suppressed faults of the telemetry. Faults of the telemetry never reach the pipeline.
 
 In Prometheus `forge_telemetry_faults_total`, in StatsD `forge.telemetry.faults`.
 """
@@ -747,10 +747,10 @@ FORGE_TELEMETRY_SUPPRESSED: Final = Metric(
     "forge.telemetry.suppressed",
     Instrument.COUNTER,
     "{record}",
-    "Spans and events that were not recorded.",
+    "Number of spans and events not recorded.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_TELEMETRY_SIGNAL, a.FORGE_TELEMETRY_REASON),
 )
-"""Spans and events that were not recorded.
+"""Number of spans and events not recorded.
 
 In Prometheus `forge_telemetry_suppressed_total`, in StatsD `forge.telemetry.suppressed`.
 """

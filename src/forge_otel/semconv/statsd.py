@@ -1,6 +1,6 @@
 # Generated from registry/*.yaml by `make generate`. Do not edit.
 
-"""What metrics are called in StatsD. Those that are not here do not go there."""
+"""Names of metrics in StatsD. Metrics without an entry are not sent to StatsD."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -158,4 +158,4 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
         ),
     }
 )
-"""By the names of metrics."""
+"""StatsD forms, by name of the metric."""

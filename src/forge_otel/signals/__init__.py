@@ -1,1 +1,1 @@
-"""What is written, and how: spans, metrics and log events on the way into OpenTelemetry."""
+"""Writing spans, metrics and log events to OpenTelemetry."""

@@ -1,5 +1,5 @@
-"""How many different attributes metrics may have: what the vocabulary says, which is less than the SDK's limit, beyond
-which it takes the attributes away.
+"""Caps attribute values and series per instrument below the SDK's cardinality limit, beyond which the SDK drops all
+attributes; values beyond the cap become `_OTHER`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from ..semconv import attributes as a
 from ..semconv.definitions import Metric
 
 OTHER: Final = "_OTHER"
-"""Stands for every value beyond a limit."""
+"""The value that replaces every value beyond a limit."""
 
-SERIES: Final = 1900
-"""How many series an instrument gets, before those that are left are told apart by their enumerations alone."""
+MAX_SERIES: Final = 1900
+"""Maximum number of series per instrument; series beyond it keep only their enumerated attributes."""
 
-VALUES: Final = {
+MAX_VALUES: Final = {
     a.ERROR_TYPE: 30,
     a.FORGE_SKIP_REASON: 30,
     a.FORGE_STAGE_NAME: 50,
     a.FORGE_MEASUREMENT_KEY: 50,
 }
-"""How many values of an attribute a process puts on metrics."""
+"""Maximum number of values per attribute on the metrics of a process."""
 
-_CLASSES: Final = ("rate_limit", "server_error", "client_error", "network_error", "timeout", "cancelled")
-"""The values of `error.type` that the vocabulary names; they are among the 30 from the start."""
+_ERROR_CLASSES: Final = ("rate_limit", "server_error", "client_error", "network_error", "timeout", "cancelled")
+"""The values of `error.type` that the registry defines; they always count towards the limit."""
 
 _ENUMERATED: Final = frozenset({
     a.FORGE_ARTIFACT_DEDUPLICATED,
@@ -44,52 +44,52 @@ _ENUMERATED: Final = frozenset({
     a.FORGE_TELEMETRY_SIGNAL,
     a.GEN_AI_TOKEN_TYPE,
 })  # fmt: skip
-"""Attributes with values that the vocabulary lists."""
+"""Attributes whose values the registry enumerates."""
 
 _logger = logging.getLogger("forge_otel")
 
 
 class Cardinality:
-    """What the metrics of a process have had so far. The first values and series are kept as they are; spans and events
-    have the real values always.
+    """The attribute values and series used by a process so far. The first ones are kept; spans and events always have
+    the original values.
     """
 
     def __init__(self) -> None:
-        self._values: dict[str, set[Any]] = {name: set() for name in VALUES}
-        self._values[a.ERROR_TYPE].update(_CLASSES)
+        self._values: dict[str, set[Any]] = {name: set() for name in MAX_VALUES}
+        self._values[a.ERROR_TYPE].update(_ERROR_CLASSES)
         self._series: dict[str, set[tuple[Any, ...]]] = {}
         self._warned: set[str] = set()
-        # The garbage collector may run here, and with it code of the user's that is measured as well.
+        # Reentrant: the garbage collector may run user code here that is measured as well.
         self._lock = threading.RLock()
 
     def limit(self, metric: Metric, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """The attributes that a point of the metric gets: those allowed that have a value, within the limits."""
+        """Return the attributes for a point of the metric: the allowed ones that have a value, within the limits."""
         kept = {name: attributes[name] for name in metric.attributes if attributes.get(name) is not None}
         overflows = []
         with self._lock:
-            for name in kept.keys() & VALUES.keys():
-                if not _is_known(self._values[name], kept[name], VALUES[name]):
-                    overflows.append((f"values of {name}", VALUES[name], f"{kept[name]!r} and all others"))
+            for name in kept.keys() & MAX_VALUES.keys():
+                if not _admit(self._values[name], kept[name], MAX_VALUES[name]):
+                    overflows.append((f"values of {name}", MAX_VALUES[name], f"{kept[name]!r} and all others"))
                     kept[name] = OTHER
             known = self._series.setdefault(metric.name, set())
-            if not _is_known(known, tuple(kept.items()), SERIES):
-                overflows.append((f"series of {metric.name}", SERIES, "all names in others"))
+            if not _admit(known, tuple(kept.items()), MAX_SERIES):
+                overflows.append((f"series of {metric.name}", MAX_SERIES, "all names in others"))
                 kept = {
                     name: value if name in _ENUMERATED else OTHER
                     for name, value in kept.items()
                     if name in _ENUMERATED or isinstance(value, str)
                 }
-        for what, most, others in overflows:
+        for what, limit, others in overflows:
             if what not in self._warned:
                 self._warned.add(what)
-                _logger.warning("more than %d %s on metrics: there %s are %s", most, what, others, OTHER)
+                _logger.warning("more than %d %s on metrics: there %s are %s", limit, what, others, OTHER)
         return kept
 
 
-def _is_known(known: set[Any], value: Any, most: int) -> bool:
-    """Whether it is among the first `most`; notes it where it is."""
+def _admit(known: set[Any], value: Any, limit: int) -> bool:
+    """Add a value unless the limit is reached; return True if the value is known."""
     if value not in known:
-        if len(known) >= most:
+        if len(known) >= limit:
             return False
         known.add(value)
     return True

@@ -1,4 +1,4 @@
-"""Contexts in which a span is current."""
+"""Contexts with a current span."""
 
 from __future__ import annotations
 

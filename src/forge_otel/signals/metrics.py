@@ -1,7 +1,7 @@
-"""Where values are written: one object for each instrument with one set of attributes.
+"""Buffered metrics: one series for each instrument and set of attributes.
 
-Values are not handed to OpenTelemetry one by one, which would cost more than what they measure. They wait in buffers,
-and are written together: when a buffer is full, and at the beginning of every collection.
+Recording values one by one would cost more than the code that they measure. They are buffered, and written in bulk when
+a buffer is full and at the beginning of every collection.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext
 
 Attributes = Mapping[str, Any]
-"""Attributes by name; those that are None are left out wherever they are written."""
+"""Attributes by name; None values are dropped when they are written."""
 
 FLUSH_SIZE: Final = 2048
-"""How many values wait at the most before they are written."""
+"""Number of buffered values that triggers a write."""
 
 LOCK_TIMEOUT: Final = 1.0
-"""Seconds that a collection waits at the most for a thread that is writing a buffer."""
+"""Maximum time in seconds that a collection waits for a thread that is writing a buffer."""
 
 
 class Buffer:
-    """Values that wait for being written together by `write`, which gets each of them exactly once.
+    """Values to be written in bulk by `write`, which receives each of them exactly once.
 
-    `list.append` is atomic, with and without the global interpreter lock, so threads append without a lock of ours.
+    `list.append` is atomic, with and without the global interpreter lock, so threads append without locking.
     """
 
     __slots__ = ("_lock", "_write", "name", "pending")
 
     def __init__(self, name: str, write: Callable[..., None]) -> None:
         self.pending: list[Any] = []
-        """Whoever appends here itself calls `drain` when there are `FLUSH_SIZE` of them."""
+        """The buffered values. Code that appends here directly calls `drain` at `FLUSH_SIZE` values."""
         self.name = name
         self._write = write
         self._lock = threading.Lock()
 
     def append(self, value: Any) -> None:
-        """Add a value."""
+        """Append a value."""
         values = self.pending
         values.append(value)
         if len(values) >= FLUSH_SIZE:
             self.drain()
 
-    def drain(self, patience: float = 0) -> None:
-        """Write what is there. If another thread is at it, wait for it so many seconds, then leave it to that one."""
-        if not self._lock.acquire(timeout=patience):
+    def drain(self, timeout: float = 0) -> None:
+        """Write the buffered values. If another thread is writing them, wait for it up to `timeout` seconds."""
+        if not self._lock.acquire(timeout=timeout):
             return
         try:
             count = len(self.pending)
@@ -68,7 +68,7 @@ class Buffer:
             self._lock.release()
 
     def forget(self) -> None:
-        """In a forked process: what is here is the parent's, and so is whoever holds the lock."""
+        """Discard the parent's values in a forked process, and replace the lock, which a parent's thread may hold."""
         self.pending.clear()
         self._lock = threading.Lock()
 
@@ -77,7 +77,7 @@ _MONEY: Final = frozenset({metrics.FORGE_COST_AMOUNT.name, metrics.FORGE_COST_SA
 
 
 class _Adder:
-    """Adds to a counter."""
+    """Adds the sum of values to a counter."""
 
     __slots__ = ("_attributes", "_instrument")
 
@@ -90,9 +90,9 @@ class _Adder:
 
 
 class _MoneyAdder(_Adder):
-    """Adds decimals to a counter, whose value stays the double that is nearest to their exact sum.
+    """Adds decimals to a counter, and keeps its value the double nearest to their exact sum.
 
-    The sum is kept here. What is added to the counter is what it lacks, so that it makes up for its own rounding.
+    The exact sum is kept here. The counter receives the difference to its own value, which compensates its rounding.
     """
 
     __slots__ = ("_lock", "_sum", "_written")
@@ -108,23 +108,23 @@ class _MoneyAdder(_Adder):
 
         with self._lock:
             self._sum = total((self._sum, *values))
-            lacking = float(self._sum) - self._written
-            if lacking >= 0:  # a counter that was rounded up waits until it is behind again
-                self._instrument.add(lacking, self._attributes, NOWHERE)
-                self._written += lacking
+            difference = float(self._sum) - self._written
+            if difference >= 0:  # a counter that was rounded up receives nothing until the sum has caught up
+                self._instrument.add(difference, self._attributes, NOWHERE)
+                self._written += difference
 
 
 class Series(Buffer):
-    """One instrument with one set of attributes."""
+    """A buffer for one instrument with one set of attributes."""
 
-    __slots__ = ("_attributes", "_set", "_zeroed", "traced")
+    __slots__ = ("_attributes", "_initialized", "_set", "traced")
 
     def __init__(self, metric: Metric, instrument: Any, attributes: dict[str, Any]) -> None:
         self._attributes = attributes
-        self._zeroed = False
+        self._initialized = False
         self._set = None
         self.traced: Buffer | None = None
-        """Of a histogram: values, each with the context of the span that it belongs to."""
+        """Values of a histogram, each with the context of its span."""
         if metric.instrument is Instrument.HISTOGRAM:
             merger = Merger(instrument, attributes, metric.boundaries or ())
             super().__init__(metric.name, merger)
@@ -137,7 +137,7 @@ class Series(Buffer):
             self._set = instrument.set
 
     def write(self, value: float | Decimal, span: Span | None = None) -> None:
-        """Add to a counter, record in a histogram, set a gauge. An exemplar of a histogram may point to the span."""
+        """Add to a counter, record in a histogram, or set a gauge. The span is used for exemplars of histograms."""
         if self._set is not None:
             self._set(value, self._attributes, NOWHERE)
         elif self.traced is not None and span is not None:
@@ -146,24 +146,26 @@ class Series(Buffer):
             self.append(value)
 
     def write_all(self, values: Sequence[float], exemplars: Sequence[tuple[float, SpanContext]] = ()) -> None:
-        """Write several values at once, past the buffer; into a histogram also such as each belong to a span."""
+        """Write several values without buffering them; exemplars only into histograms."""
         if exemplars:
             self._write(values, exemplars)
         else:
             self._write(values)
 
-    def zero(self) -> bool:
-        """Add nothing, once, so that the series exists before there is something to add; says whether it did."""
-        if self._zeroed:
+    def initialize(self) -> bool:
+        """Write an initial point of 0 once, so that the series exists before its first increase; return True if it was
+        written now.
+        """
+        if self._initialized:
             return False
-        self._zeroed = True
+        self._initialized = True
         self._write([0])
         return True
 
 
 class BoundInstruments(Buffer):
-    """Durations of what happens for every sample of a run: they go into a histogram, counters say how many there were,
-    and others how many seconds. Any of them may be absent.
+    """Instruments bound to the attributes of one frequent operation of a run: histograms of its durations, counters of
+    its calls, and counters of its total seconds. Each of them may be absent.
     """
 
     __slots__ = ("_counts", "_durations", "_totals", "traced")
@@ -177,7 +179,7 @@ class BoundInstruments(Buffer):
         name = (*durations, *counts)[0].name
         super().__init__(name, self._write_all)
         self.traced = Buffer(name, self._write_traced)
-        """Of calls that have a span, each with the span's context."""
+        """Durations of traced calls, each with the context of its span."""
         table.add(self)
         table.add(self.traced)
 
@@ -201,8 +203,8 @@ class BoundInstruments(Buffer):
 
 
 class SeriesTable:
-    """All series of a meter. Its instruments are created here, once; of the attributes given, each takes only those
-    that the vocabulary allows it, and no more different values of them than `Cardinality` does.
+    """All series of a meter. Creates its instruments once, and keeps only the attributes that the registry allows for a
+    metric, with values limited by `Cardinality`.
     """
 
     def __init__(self, meter: Meter) -> None:
@@ -212,43 +214,43 @@ class SeriesTable:
         self._buffers: list[Buffer] = []
 
     def get(self, metric: Metric, attributes: Attributes) -> Series:
-        """The series of a metric with these attributes."""
+        """Return the series of a metric with these attributes."""
         series = self._series.get(_key(metric, attributes))
         if series is None:
             kept = self.cardinality.limit(metric, attributes)
             key = _key(metric, kept)
             series = self._series.get(key)
             if series is None:
-                made = Series(*self._instruments[metric.name], kept)
-                # Two threads may make the same one; one of them is kept.
-                series = self._series.setdefault(key, made)
-                if series is made:
-                    self._buffers += [made] if made.traced is None else [made, made.traced]
+                created = Series(*self._instruments[metric.name], kept)
+                # Two threads may create the same series; one of them is kept.
+                series = self._series.setdefault(key, created)
+                if series is created:
+                    self._buffers += [created] if created.traced is None else [created, created.traced]
         return series
 
     def buffer(self, name: str, write: Callable[[list[Any]], None]) -> Buffer:
-        """A buffer of something else that becomes values of series."""
+        """Return a buffer whose `write` function writes to series."""
         buffer = Buffer(name, write)
         self.add(buffer)
         return buffer
 
     def add(self, buffer: Buffer) -> None:
-        """Have a buffer drained before the series are, to which it writes."""
+        """Register a buffer to be drained before the series that it writes to."""
         self._buffers.insert(0, buffer)
 
     def release(self, buffer: Buffer) -> None:
-        """Write what is in a buffer that nobody uses any more."""
+        """Drain a buffer that is no longer used, and unregister it."""
         buffer.drain(LOCK_TIMEOUT)
         self._buffers.remove(buffer)
 
     def drain(self) -> None:
-        """Write all that waits."""
+        """Write all buffered values."""
         for buffer in tuple(self._buffers):
             if buffer.pending:
                 buffer.drain(LOCK_TIMEOUT)
 
     def forget(self) -> None:
-        """In a forked process: what waits is the parent's."""
+        """Discard the parent's values in a forked process."""
         for buffer in self._buffers:
             buffer.forget()
 
@@ -258,9 +260,9 @@ def _key(metric: Metric, attributes: Attributes) -> tuple[Any, ...]:
 
 
 def _instrument(meter: Meter, metric: Metric) -> Any:
-    described = {"name": metric.name, "unit": metric.unit, "description": metric.brief}
+    arguments = {"name": metric.name, "unit": metric.unit, "description": metric.brief}
     if metric.instrument is Instrument.COUNTER:
-        return meter.create_counter(**described)
+        return meter.create_counter(**arguments)
     if metric.instrument is Instrument.GAUGE:
-        return meter.create_gauge(**described)
-    return meter.create_histogram(**described, explicit_bucket_boundaries_advisory=metric.boundaries)
+        return meter.create_gauge(**arguments)
+    return meter.create_histogram(**arguments, explicit_bucket_boundaries_advisory=metric.boundaries)

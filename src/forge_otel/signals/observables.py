@@ -1,4 +1,4 @@
-"""The state of the live runs and of the dead letters, read whenever metrics are collected."""
+"""Observable instruments: the state of active runs and dead letters, read at every collection of metrics."""
 
 from __future__ import annotations
 
@@ -40,22 +40,21 @@ _STAGE = (
     metrics.FORGE_DLQ_OLDEST_TIME,
 )
 
-Points = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
-"""By metric and attributes."""
+ObservedPoints = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
+"""Values and attributes of points, by metric and attribute values."""
 
 Callbacks = list[Callable[[CallbackOptions], Sequence[Observation]]]
 
 
-class State:
-    """What the observable instruments give.
+class Observables:
+    """The points of the observable instruments.
 
-    Up-down counters are sums over the live runs and fall back to 0 when these end; gauges keep what they said last.
-    All instruments of one collection give one snapshot, which is taken at its beginning; what waits in buffers is
-    written then, too.
+    Up-down counters are sums over the active runs, and fall back to 0 when these end; gauges keep their last values.
+    All instruments report one snapshot, taken at the beginning of the collection, when buffered values are written too.
     """
 
     def __init__(self, components: Iterable[str], series: SeriesTable) -> None:
-        self._shown = {
+        self._enabled = {
             metric.name
             for component, group in (("runner", _RUNNER), ("stage", _STAGE))
             if component in components
@@ -64,61 +63,61 @@ class State:
         self._runs: WeakSet[Run] = WeakSet()
         self._queues: WeakValueDictionary[str, DeadLetterQueue] = WeakValueDictionary()
         self._letters: dict[str, DeadLetterSnapshot] = {}
-        self._points: Points = {}
+        self._points: ObservedPoints = {}
         self._series = series
         self._lock = threading.Lock()
         self._members = threading.Lock()
         self._observers: list[_Observer] = []
 
-    def observed_by(self, provider: MeterProvider, meter: Meter) -> None:
-        """Be what the observable instruments of this meter read, instead of any state before."""
+    def attach(self, provider: MeterProvider, meter: Meter) -> None:
+        """Make the observable instruments of this meter report these points instead of earlier ones."""
         _observers[:] = [observer for observer in _observers if observer.provider is not None]
         self._observers = [observer for observer in _observers if observer.provider is real(provider)]
         if not self._observers:
             self._observers = [_Observer(provider, meter)]
             _observers.extend(self._observers)
         for observer in self._observers:
-            observer.state = self
+            observer.observables = self
 
     def close(self) -> None:
-        """Give nothing any more."""
+        """Detach from the observable instruments."""
         for observer in self._observers:
-            if observer.state is self:
-                observer.state = None
+            if observer.observables is self:
+                observer.observables = None
 
-    def add(self, run: Run) -> None:
-        """A run begins. Its series do as well, so that they are there even if it is over before the next collection."""
+    def add_run(self, run: Run) -> None:
+        """Add a run that begins, with its series, so that they exist even if it ends before the next collection."""
         with self._lock:
-            for metric, _, attributes in _levels(run, run.snapshot()):
+            for metric, _, attributes in _up_down_counters(run, run.snapshot()):
                 kept = self._limit(metric, attributes)
                 self._points.setdefault(metric.name, {}).setdefault(tuple(kept.values()), (0, kept))
         with self._members:
             self._runs.add(run)
         if run.pipeline.storage is not None:
-            self.saw(run.pipeline.dead_letters)
+            self.track_queue(run.pipeline.dead_letters)
 
-    def remove(self, run: Run) -> None:
-        """A run has ended; its gauges are read for the last time."""
+    def remove_run(self, run: Run) -> None:
+        """Remove a run that has ended, after a last read of its gauges."""
         with self._members:
             self._runs.discard(run)
         with self._lock:
             self._read_gauges(run, run.snapshot())
             self._read_letters()
 
-    def saw(self, queue: DeadLetterQueue) -> None:
-        """There is a queue of dead letters; of two for the same pipeline the newer one is read."""
+    def track_queue(self, queue: DeadLetterQueue) -> None:
+        """Report a queue of dead letters, instead of an earlier one of the same pipeline."""
         with self._members:
             self._queues[queue.pipeline] = queue
 
     def collect(self) -> None:
-        """A collection begins."""
+        """Write buffered values and take the snapshot of a collection."""
         self._series.drain()
         with self._lock:
             self._refresh()
 
     def read(self, metric: Metric) -> list[Observation]:
-        """The points of one metric."""
-        if metric.name not in self._shown:
+        """Return the points of one metric."""
+        if metric.name not in self._enabled:
             return []
         with self._lock:
             return [Observation(value, attributes) for value, attributes in self._points.get(metric.name, {}).values()]
@@ -129,11 +128,11 @@ class State:
         snapshots = [(run, run.snapshot()) for run in runs]
         for metric in (*_RUNNER, *_STAGE):
             if metric.instrument is Instrument.UPDOWNCOUNTER:
-                known = self._points.get(metric.name, {})
-                known.update({key: (0, attributes) for key, (_, attributes) in known.items()})
+                previous = self._points.get(metric.name, {})
+                previous.update({key: (0, attributes) for key, (_, attributes) in previous.items()})
         for run, snapshot in snapshots:
-            for level in _levels(run, snapshot):
-                self._set(*level)
+            for counter in _up_down_counters(run, snapshot):
+                self._set(*counter)
         for run, snapshot in sorted(snapshots, key=lambda pair: pair[1].last_settled or 0):
             self._read_gauges(run, snapshot)
         self._read_letters()
@@ -154,7 +153,7 @@ class State:
     def _read_letters(self) -> None:
         with self._members:
             queues = dict(self._queues)
-        # A queue may be gone when the process exports for the last time; what it said last still holds.
+        # A queue may be gone at the last export of the process; its last snapshot still holds.
         self._letters.update({pipeline: queue.snapshot() for pipeline, queue in queues.items()})
         self._points.pop(metrics.FORGE_DLQ_DEPTH.name, None)
         self._points.pop(metrics.FORGE_DLQ_OLDEST_TIME.name, None)
@@ -177,8 +176,8 @@ class State:
         points[key] = (value, kept)
 
 
-def _levels(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, Attributes]]:
-    """The up-down counters of a run."""
+def _up_down_counters(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, Attributes]]:
+    """Yield the values of a run's up-down counters."""
     where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
     yield metrics.FORGE_PIPELINE_ACTIVE, 1, where
     yield metrics.FORGE_SAMPLE_ACTIVE, snapshot.ledger.active, where
@@ -194,8 +193,8 @@ def _levels(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, At
 
 
 def failed_in(source: str, place: str) -> Mapping[str, Any]:
-    """The attributes that say where a dead letter comes from: a stage or a measurement by its name; of a storage the
-    source says it all.
+    """Return the attributes for the origin of a dead letter: the name of the stage or the measurement; none for a
+    storage.
     """
     names = {"stage": a.FORGE_STAGE_NAME, "measurement": a.FORGE_MEASUREMENT_KEY}
     return {names[source]: place} if source in names else {}
@@ -204,14 +203,14 @@ def failed_in(source: str, place: str) -> Mapping[str, Any]:
 class _Observer:
     """The observable instruments of one meter provider.
 
-    A provider keeps the callbacks that it was first given for a name, and ignores those of a later instrument of the
-    same name. So they stay, and read whichever state is the current one.
+    A provider keeps the first callbacks registered for a name, and ignores those of a later instrument of the same
+    name. So the callbacks stay registered, and report the points that are attached.
     """
 
     def __init__(self, provider: MeterProvider, meter: Meter) -> None:
-        self.state: State | None = None
-        self._provider = _weakly(provider)
-        # Collections ask the instruments in the order in which they were made, before they look at what was written.
+        self.observables: Observables | None = None
+        self._provider = _weak_reference(provider)
+        # A collection calls the callbacks in the order of creation, before it reads the synchronous instruments.
         first: Callbacks = [self._begin]
         for metric in metrics.ALL:
             if metric.observable:
@@ -226,30 +225,30 @@ class _Observer:
 
     @property
     def provider(self) -> MeterProvider | None:
-        """The provider, as long as somebody uses it."""
+        """The provider; None if it was garbage-collected."""
         provider = self._provider()
         return None if provider is None else real(provider)
 
-    def _begin(self, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - what is waited for is bounded
-        state = self.state
-        if state is not None:
+    def _begin(self, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - waits are bounded
+        observables = self.observables
+        if observables is not None:
             with faults.protected("the beginning of a collection"):
-                state.collect()
+                observables.collect()
         return []
 
-    def _read(self, metric: Metric, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - nothing waits
-        state = self.state
-        if state is not None:
+    def _read(self, metric: Metric, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - does not wait
+        observables = self.observables
+        if observables is not None:
             with faults.protected(f"the metric {metric.name}"):
-                return state.read(metric)
+                return observables.read(metric)
         return []
 
 
 _observers: list[_Observer] = []
 
 
-def _weakly(provider: MeterProvider) -> Callable[[], MeterProvider | None]:
+def _weak_reference(provider: MeterProvider) -> Callable[[], MeterProvider | None]:
     try:
         return ref(provider)
-    except TypeError:  # a class with `__slots__`: one of its providers lives as long as the process
+    except TypeError:  # a class with `__slots__`: its provider is kept alive
         return lambda: provider

@@ -1,4 +1,4 @@
-"""Spans: started, exported after the fact, ended; their names and attributes."""
+"""Starting and ending spans, exporting deferred ones; names and attributes of spans."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Spans:
-    """The spans of one tracer: light ones where nobody could tell the difference, else those that it starts."""
+    """The spans of one tracer: light spans if the difference is not observable, else spans started by the tracer."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
@@ -31,7 +31,7 @@ class Spans:
         self.reserve = self._ids.reserve
         self.restore = self._ids.restore
 
-    def start(  # noqa: PLR0917 - those of `Tracer.start_span`, in its order
+    def start(  # noqa: PLR0917 - the parameters of `Tracer.start_span`, in its order
         self,
         name: str,
         context: Context | None,
@@ -40,7 +40,7 @@ class Spans:
         links: Sequence[Link],
         start_time: int,
     ) -> Span:
-        """Start a span below the one that is current in a context, by default the current one."""
+        """Start a span as a child of the current span of a context, by default of the current context."""
         light = self.light.current()
         if light is not None:
             parent = get_current_span(context).get_span_context()
@@ -57,7 +57,7 @@ class Spans:
             set_status_on_exception=False,
         )
 
-    def export(  # noqa: PLR0917 - what a span is made of
+    def export(  # noqa: PLR0917 - the parts of a span
         self,
         name: str,
         context: SpanContext,
@@ -69,9 +69,9 @@ class Spans:
         start_time: int,
         end_time: int,
     ) -> tuple[SpanContext, bool]:
-        """Export a span that is over, with a reserved context, below a parent or as a root.
+        """Export a finished span with a reserved context, as the child of a parent or as a root.
 
-        Returns its context, in which the sampler may have cleared the sampled flag, and whether it was recorded.
+        Returns its context, in which the sampler may have cleared the sampled flag, and True if it was recorded.
         """
         light = self.light.current()
         if (
@@ -83,11 +83,11 @@ class Spans:
             own = light.child_of(parent, context.span_id)
             span = light.begin(name, own, parent, attributes, start_time, kind, links)
         else:
-            above = set_span_in_context(NonRecordingSpan(parent) if parent is not None else INVALID_SPAN)
+            parent_context = set_span_in_context(NonRecordingSpan(parent) if parent is not None else INVALID_SPAN)
             with self._ids.used(context):
                 span = self._tracer.start_span(
                     name,
-                    above,
+                    parent_context,
                     kind,
                     attributes,
                     links,
@@ -120,32 +120,33 @@ class Spans:
         ]
 
     def link(self, context: SpanContext) -> Link:
-        """A link to a span."""
+        """Return a link to a span."""
         light = self.light.current()
         return light.link(context) if light is not None else Link(context)
 
 
 class ReservedIds:
-    """The ids of spans that are written later, in place of a tracer's `id_generator`, to which it leaves all others.
+    """Ids reserved for spans that are exported later. Replaces a tracer's `id_generator`, and delegates all other ids
+    to it.
 
-    `start_span` takes no id, but logs that were written in between refer to one.
+    `start_span` accepts no id, but logs written before the export refer to one.
     """
 
     def __init__(self, tracer: Any) -> None:
         self._tracer = tracer
         self._reserved: dict[int, dict[str, int]] = {}
-        """By thread, the ids that its next span gets."""
+        """The ids for the next span of each thread."""
         self.generator: Any = getattr(self._tracer, "id_generator", None)
         if self.generator is not None:
             self._tracer.id_generator = self
 
     def restore(self) -> None:
-        """Give the tracer its own generator back."""
+        """Restore the tracer's own generator."""
         if self.generator is not None and self._tracer.id_generator is self:
             self._tracer.id_generator = self.generator
 
     def reserve(self, parent: SpanContext | None) -> SpanContext:
-        """The context of a span that may be written later: below a parent, or of a trace of its own."""
+        """Return the context of a span that may be exported later, as the child of a parent or as a root."""
         generator = self.generator
         span_id = generator.generate_span_id() if generator is not None else random.getrandbits(64) or 1
         if parent is not None:
@@ -155,7 +156,7 @@ class ReservedIds:
 
     @contextmanager
     def used(self, context: SpanContext) -> Iterator[None]:
-        """Within the block, on this thread, the next span is the one that was reserved."""
+        """Give the reserved ids to the next span that this thread starts within the block."""
         thread = threading.get_ident()
         self._reserved[thread] = {"trace_id": context.trace_id, "span_id": context.span_id}
         try:
@@ -184,15 +185,15 @@ def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end
 
 
 def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes that have a value."""
+    """Return the attributes that have a value."""
     return {name: value for name, value in attributes.items() if value is not None}
 
 
 def span_name(defined: definitions.Span, attributes: Mapping[str, Any]) -> str:
-    """The name of a span with these attributes."""
+    """Return the name of a span with these attributes."""
     return " ".join((defined.type, *(str(attributes[name]) for name in defined.name_attributes)))
 
 
 def start_attributes(defined: definitions.Span, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the attributes that a span starts with."""
+    """Return the attributes that are set when a span starts."""
     return {name: attributes[name] for name in defined.start_attributes if attributes.get(name) is not None}

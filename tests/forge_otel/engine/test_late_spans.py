@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from forge import BatchRunner, Pipeline, RetryPolicy, Sample, SQLStorage, StreamingRunner, stage
-from forge_otel.instrumentors.slow import ENOUGH
+from forge_otel.instrumentors.slow import MIN_SAMPLES
 from forge_otel.signals.telemetry import SCOPE_NAME
 from tests.forge_otel.instrumentors.test_trace import EXPECTED
 from tests.support.clock import FakeClock
@@ -178,7 +178,7 @@ def test_samples_slower_than_most() -> None:
     durations = {5: 20.0, 150: 10.0, 160: 1.5}
     with recording(sampling_rate=0.0, slow_threshold="auto") as recorded:
         run_of(clock, 200, taking(clock, durations))
-    assert durations.keys() & set(range(ENOUGH)) == {5}
+    assert durations.keys() & set(range(MIN_SAMPLES)) == {5}
     assert late(recorded) == ["150", "160"]
 
 

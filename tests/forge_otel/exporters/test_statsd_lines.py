@@ -169,8 +169,8 @@ def test_what_statsd_has_no_form_for_is_refused() -> None:
         "total: cumulative; send deltas": 2,
         "times: cumulative; send deltas": 1,
         "quantiles: a summary, whose quantiles cannot be added up": 1,
-        "ratio: nan is not a number that StatsD takes": 1,
-        "ratio: inf is not a number that StatsD takes": 1,
+        "ratio: nan is not a number that StatsD accepts": 1,
+        "ratio: inf is not a number that StatsD accepts": 1,
         "broken: 3 buckets with 1 bounds between them": 1,
         "broken: a count of 5, but 1 in its buckets": 1,
         "broken: bounds that do not ascend": 1,
@@ -194,7 +194,7 @@ def test_points_without_a_value_are_none() -> None:
 def test_a_line_that_no_packet_holds_is_refused() -> None:
     tags = {f"{number:0200d}": "x" * 200 for number in range(4)}
     long, short = counter("long", (1, tags)), counter("short", (1, {}))
-    assert refused(long, short) == (["short:1|c"], {"long: its line is longer than a packet; it has too many tags": 1})
+    assert refused(long, short) == (["short:1|c"], {"long: too many tags: its line is longer than a packet": 1})
     assert len(lines(long, short, socket="/run/statsd.sock")) == 2
 
 
@@ -379,7 +379,7 @@ def test_nothing_breaks_out_of_a_line_and_counters_add_up(
     )
     packets, reasons = Encoder(settings).encode(sent)
 
-    assert all(reason.endswith("its line is longer than a packet; it has too many tags") for reason in reasons)
+    assert all(reason.endswith("too many tags: its line is longer than a packet") for reason in reasons)
     assert all(len(packet) <= settings.packet_size for packet in packets)
     counters = [line for line in read(packets) if line.kind == "c"]
     if settings.histograms == "values" and not reasons:

@@ -54,10 +54,10 @@ def test_a_fault_is_logged_once_for_each_place_and_type(
             faults.suppress(fault, where)
 
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "here failed; the pipeline goes on without it: ValueError: first"),
-        ("WARNING", f"here failed; the pipeline goes on without it: {__name__}.Own: third"),
-        ("WARNING", "there failed; the pipeline goes on without it: ValueError: first"),
-        ("WARNING", f"there failed; the pipeline goes on without it: {__name__}.Own: third"),
+        ("WARNING", "here failed; the pipeline continues without it: ValueError: first"),
+        ("WARNING", f"here failed; the pipeline continues without it: {__name__}.Own: third"),
+        ("WARNING", "there failed; the pipeline continues without it: ValueError: first"),
+        ("WARNING", f"there failed; the pipeline continues without it: {__name__}.Own: third"),
     ]
     assert [record.exc_info for record in caplog.records] == [None] * 4
     assert len(told) == 8

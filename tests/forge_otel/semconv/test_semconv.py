@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import forge_otel
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.checker.load import load
 from forge_otel.semconv import SCHEMA_URL, attributes, events, metrics, spans, statsd
 from forge_otel.semconv.definitions import Event, Metric, Span
@@ -93,8 +93,8 @@ def names() -> set[str]:
         *REGISTRY.spans,
         *REGISTRY.metrics,
         *REGISTRY.events,
-        *(prometheus.label(key) for key in REGISTRY.attributes),
-        *(series for metric in every for series in (prometheus.name(metric), *prometheus.series(metric))),
+        *(prometheus_names.label(key) for key in REGISTRY.attributes),
+        *(series for metric in every for series in (prometheus_names.name(metric), *prometheus_names.series(metric))),
         *(metric.statsd.name for metric in every if metric.statsd),
     }
 

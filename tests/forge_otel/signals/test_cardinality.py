@@ -11,7 +11,7 @@ from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, StreamingRun
 from forge.execution.stage_executor import StageExecutor
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics
-from forge_otel.signals.cardinality import SERIES, VALUES, Cardinality
+from forge_otel.signals.cardinality import MAX_SERIES, MAX_VALUES, Cardinality
 from tests.support.telemetry import Recorded, recording
 
 
@@ -133,7 +133,7 @@ def test_no_instrument_gets_to_the_limit_of_the_sdk(caplog: pytest.LogCaptureFix
             StageExecutor().apply(plain, Sample(id="1", data=1, pipeline=f"pipeline {number}"))
         points = recorded.points
     executions = points["forge.stage.executions"]
-    assert len(executions) == SERIES + 1
+    assert len(executions) == MAX_SERIES + 1
     assert executions["pipeline.name=_OTHER, stage.name=_OTHER, stage.outcome=success"] == 200
     assert not any("overflow" in text for metric in points.values() for text in metric)
     assert "more than 1900 series of forge.stage.executions on metrics: there all names in others are _OTHER" in (
@@ -142,7 +142,7 @@ def test_no_instrument_gets_to_the_limit_of_the_sdk(caplog: pytest.LogCaptureFix
     assert len(caplog.messages) == len(set(caplog.messages))
 
 
-@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("name", MAX_VALUES)
 def test_a_value_that_was_known_in_time_stays(name: str) -> None:
     cardinality = Cardinality()
     metric = next(metric for metric in metrics.ALL if name in metric.attributes)
@@ -156,12 +156,12 @@ def test_a_value_that_was_known_in_time_stays(name: str) -> None:
 def test_what_is_enumerated_stays_where_series_are_too_many() -> None:
     cardinality = Cardinality()
     metric = metrics.FORGE_STAGE_RETRIES
-    for number in range(SERIES):
+    for number in range(MAX_SERIES):
         cardinality.limit(metric, {a.FORGE_PIPELINE_NAME: "p", a.FORGE_STAGE_ATTEMPT: number})
-    more = {a.FORGE_PIPELINE_NAME: "p", a.FORGE_STAGE_ATTEMPT: SERIES + 1}
+    more = {a.FORGE_PIPELINE_NAME: "p", a.FORGE_STAGE_ATTEMPT: MAX_SERIES + 1}
     assert cardinality.limit(metric, more) == {a.FORGE_PIPELINE_NAME: "_OTHER"}
     settled = metrics.FORGE_SAMPLE_SETTLED
-    for number in range(SERIES):
+    for number in range(MAX_SERIES):
         cardinality.limit(settled, {a.FORGE_PIPELINE_NAME: str(number), a.FORGE_SAMPLE_OUTCOME: "ready"})
     assert cardinality.limit(settled, {a.FORGE_PIPELINE_NAME: "new", a.FORGE_SAMPLE_OUTCOME: "dlq"}) == {
         a.FORGE_PIPELINE_NAME: "_OTHER",

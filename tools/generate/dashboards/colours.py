@@ -1,4 +1,4 @@
-"""Colours that mean the same everywhere."""
+"""Colours with the same meaning on all dashboards."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ OUTCOMES: dict[str, str] = {
 
 
 def fixed(colour: str) -> models.DynamicConfigValue:
-    """The colour of one series."""
+    """Return the property for a fixed colour of a series."""
     return models.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
 
 
 def mappings(outcomes: Iterable[StrEnum]) -> list[models.ValueMapping]:
-    """The colours of outcomes where they are a table's values."""
+    """Return the mappings from outcomes to colours, for tables."""
     results = {
         outcome.value: models.ValueMappingResult(color=OUTCOMES[outcome], index=index)
         for index, outcome in enumerate(outcomes)
@@ -69,7 +69,7 @@ def mappings(outcomes: Iterable[StrEnum]) -> list[models.ValueMapping]:
 
 
 def thresholds(base: str, *steps: tuple[float, str]) -> ThresholdsConfig:
-    """One colour from below, and another one from each of the values on."""
+    """Return a base colour, and further colours from the given values on."""
     return (
         ThresholdsConfig()
         .mode(models.ThresholdsMode.ABSOLUTE)
@@ -78,10 +78,10 @@ def thresholds(base: str, *steps: tuple[float, str]) -> ThresholdsConfig:
 
 
 SUCCESSES = ((0.9, YELLOW), (0.99, GREEN))
-"""Steps for a share that should be near 1, from red."""
+"""Steps for a ratio of successes, above red."""
 FAILURES = ((0.01, YELLOW), (0.05, RED))
-"""Steps for a share of errors, from green; at the last one there is an alert."""
+"""Steps for a ratio of errors, above green; the last one is the threshold of the alert."""
 LETTERS = ((0.01, YELLOW), (0.1, RED))
-"""The same for the share of dead letters."""
+"""Steps for the ratio of dead letters."""
 WASTE = ((0.2, YELLOW), (0.5, RED))
-"""The same for the share of money that was wasted."""
+"""Steps for the ratio of wasted costs."""

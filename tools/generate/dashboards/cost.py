@@ -1,7 +1,6 @@
-"""Cost: what was spent, on what, and how much of it was good for something.
+"""Dashboard of costs: amount, origin and waste.
 
-Money is booked when samples settle, and a series begins at its first booking, so everything is asked by how much it
-grew.
+Costs are booked when samples settle, and a series begins with its first booking, so all queries use `growth`.
 """
 
 from __future__ import annotations
@@ -32,30 +31,31 @@ _PIPELINES = chosen(PIPELINE)
 _HERE = chosen(PIPELINE, MODEL)
 _HOUR = "1h"
 _OF_LATE = "15m"
-"""What a forecast looks back upon: long enough for slow samples, short enough to see that samples have changed."""
+"""The window of the forecast: long enough for slow samples, short enough to follow changes."""
 
 
 def page(registry: Registry) -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="cost",
         title="Cost",
-        description="What API calls cost, which stage and which model it went to, and how much of it was wasted.",
+        description="Costs of API calls, by stage and model, and the wasted share.",
         variables=[PIPELINE, MODEL],
         sections=[_glance(), _spending(), _where(), _usage(), _runs(registry)],
     )
 
 
 def _per_sample(window: str) -> Expression:
-    """All that a pipeline spent, by its samples that became ready; nothing while none does."""
+    """Return the costs of a pipeline per ready sample; no value without ready samples."""
     ready = {**_PIPELINES, a.FORGE_SAMPLE_OUTCOME: ForgeSampleOutcome.READY}
     samples = queries.grown(m.FORGE_SAMPLE_SETTLED, window, BY_PIPELINE, ready)
     return queries.grown(m.FORGE_COST_AMOUNT, window, BY_PIPELINE, _HERE) / (samples > 0)
 
 
 def _forecast() -> Expression:
-    """What the rest of the runs will cost, if the rest of their sources is like what entered of late. Failures, retries
-    and what was split are in it: all of that comes from some sample of the source."""
+    """Return the estimated costs of the remaining samples, based on the recently admitted ones. Includes failures,
+    retries and derived samples, because all of them originate from a sample of the source.
+    """
     remaining = q.sum_by(q.select(m.FORGE_SOURCE_REMAINING, _PIPELINES), *BY_PIPELINE)
     spent = queries.grown(m.FORGE_COST_AMOUNT, _OF_LATE, BY_PIPELINE, _HERE)
     entered = queries.grown(m.FORGE_SAMPLE_ADMITTED, _OF_LATE, BY_PIPELINE, _PIPELINES)
@@ -68,40 +68,39 @@ def _glance() -> Section:
         [
             figure(
                 "Spent",
-                "Money spent in the time range, for whatever use. Calls without a price are not in it.",
+                "Costs in the time range, for all uses. Excludes calls without a price.",
                 DOLLARS,
                 [now(happened(m.FORGE_COST_AMOUNT, _HERE))],
             ),
             figure(
                 "Spent in the last hour",
-                "Money spent in the hour before the end of the time range: what an hour costs now.",
+                "Costs in the hour before the end of the time range.",
                 DOLLARS,
                 [now(queries.grown(m.FORGE_COST_AMOUNT, _HOUR, (), _HERE))],
             ).no_value("Nothing"),
             figure(
                 "Cost of a ready sample",
-                "All that was spent in the time range, divided by the samples that became ready.",
+                "Costs in the time range, divided by the number of ready samples.",
                 DOLLARS,
                 [now(_per_sample(RANGE), named(*BY_PIPELINE))],
             ),
             figure(
                 "Wasted share",
-                "Of what was spent in the time range, what went to samples that did not become ready, to attempts that "
-                "were made again, or to samples that had been ready before.",
+                "Share of the costs in the time range for samples that did not become ready, for retried attempts, and "
+                "for samples that were ready before.",
                 SHARE,
                 [now(queries.wasted_share(RANGE, _HERE), named(*BY_PIPELINE))],
                 limits=thresholds(GREEN, *WASTE),
             ),
             figure(
                 "Saved by the cache",
-                "What the values taken from the cache in the time range would have cost, of whatever model. It is not "
-                "part of what was spent.",
+                "Costs that cached values in the time range would have caused, for all models. Not part of the costs.",
                 DOLLARS,
                 [now(happened(m.FORGE_COST_SAVED, _PIPELINES))],
             ),
             figure(
                 "Calls without a price",
-                "API calls of the time range whose price is not known. They are missing from what was spent.",
+                "API calls in the time range without a known price, which are not included in the costs.",
                 COUNT,
                 [now(happened(m.FORGE_COST_UNPRICED, _HERE))],
                 limits=thresholds(GREEN, (1, ORANGE)),
@@ -120,21 +119,21 @@ def _spending() -> Section:
             with_budget(
                 lines(
                     "Spend rate",
-                    "US dollars an hour: at each moment what was spent in the hour before it. Dashed, where the "
-                    "pipeline declares one: its hourly_budget, for all models together.",
+                    "Costs in the preceding hour, in US dollars. Dashed: the pipeline's hourly_budget for all models "
+                    "together, if declared.",
                     DOLLARS,
                     [series(rate, named(*BY_PIPELINE)), series(budget, f"{named(*BY_PIPELINE)} budget")],
                 )
             ),
             lines(
                 "Cost of a ready sample over time",
-                "What was spent in the hour before, divided by the samples that became ready in it.",
+                "Costs in the preceding hour, divided by the number of samples that became ready.",
                 DOLLARS,
                 [series(_per_sample(_HOUR), named(*BY_PIPELINE))],
             ),
             lines(
                 "Wasted share over time",
-                "Of what was spent in the hour before, what was not useful. At the red line there is an alert.",
+                "Share of the costs in the preceding hour that was not useful. The red line is the alert's threshold.",
                 SHARE,
                 [series(queries.wasted_share(_HOUR, _HERE), named(*BY_PIPELINE))],
                 limits=thresholds(GREEN, *WASTE),
@@ -142,15 +141,14 @@ def _spending() -> Section:
             ),
             lines(
                 "Forecast for the rest of the run",
-                "What the samples of the source that are still to come will cost, if they are like those that entered "
-                "in the last 15 minutes: all that was spent then, failures and retries included, divided by these. "
-                "Only where the source says how many samples it has.",
+                "Estimated costs of the source's remaining samples, from the costs per sample admitted in the last 15 "
+                "minutes, including failures and retries. Only for sources with a known number of samples.",
                 DOLLARS,
                 [series(_forecast(), named(*BY_PIPELINE))],
-            ).no_value("No source that says its size"),
+            ).no_value("No source of known size"),
             bars(
                 "Spent, by use",
-                "What money was spent on. Only what is useful went to samples that became ready.",
+                "Costs by use. Only `useful` costs were for samples that became ready.",
                 [_each_step(m.FORGE_COST_AMOUNT, a.FORGE_COST_USE)],
                 none="Nothing spent",
                 unit=DOLLARS,
@@ -158,7 +156,7 @@ def _spending() -> Section:
             ),
             bars(
                 "Saved, by measurement",
-                "What the values taken from the cache would have cost, of whatever model.",
+                "Costs that cached values would have caused, for all models.",
                 [series(saved, named(*queries.MEASUREMENT))],
                 none="Nothing saved",
                 unit=DOLLARS,
@@ -181,12 +179,12 @@ def _where() -> Section:
         ]
 
     return Section(
-        "Where it went",
+        "Costs by origin",
         [
             metric_table(
                 "Cost by stage and measurement",
-                "What each stage and each measurement spent in the time range, wasted on anything but samples that "
-                "became ready, and used. A call was made by one or the other.",
+                "Costs, wasted costs and usage of each stage and measurement in the time range. Each call belongs to "
+                "one of them.",
                 {
                     a.FORGE_PIPELINE_NAME: "Pipeline",
                     a.FORGE_STAGE_NAME: "Stage",
@@ -196,14 +194,14 @@ def _where() -> Section:
             ),
             metric_table(
                 "Cost by model",
-                "The same for each model; calls without a model, as those of a plain service, by their provider.",
+                "Costs and usage of each model in the time range; of the provider for services without models.",
                 {a.GEN_AI_PROVIDER_NAME: "Provider", a.GEN_AI_REQUEST_MODEL: "Model"},
                 columns(BY_MODEL),
                 span=16,
             ),
             ranking(
                 "Cost by use",
-                "What the money of the time range was spent on.",
+                "Costs in the time range by use.",
                 DOLLARS,
                 cells(queries.grown(m.FORGE_COST_AMOUNT, RANGE, (a.FORGE_COST_USE,), _HERE)),
                 span=8,
@@ -240,7 +238,7 @@ def _usage() -> Section:
             ),
             bars(
                 "Calls without a price, by model",
-                "API calls whose price is not known. They add nothing to the amount: add a price to your table.",
+                "API calls without a known price, which are not included in the costs: add them to your price table.",
                 [_each_step(m.FORGE_COST_UNPRICED, *BY_MODEL)],
                 none="All calls have a price",
             ),
@@ -266,7 +264,7 @@ def _runs(registry: Registry) -> Section:
         [
             event_table(
                 "Cost of each run",
-                "One row for each run that ended in the time range, as its summary says. A run that reached its "
+                "One row for each run that ended in the time range, from its summary event. A run that reached its "
                 "max_cost is cancelled.",
                 e.FORGE_PIPELINE_SUMMARY,
                 where=_PIPELINES,

@@ -1,4 +1,4 @@
-"""Dashboards: rows of panels, the choices above them, the runs as annotations, the links from one to the others."""
+"""Dashboards: rows of panels, variables, runs as annotations, links to the other dashboards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from grafana_foundation_sdk.builders.dashboard import AnnotationQuery, Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import events as e
 from forge_otel.semconv.attributes import ForgeRunOutcome
@@ -28,9 +28,9 @@ _TAG = "forge"
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Panels under one heading. They stand side by side, from left to right, as long as there is room.
+    """Panels under one heading, placed from left to right.
 
-    Collapsed, their queries are not made until somebody opens it.
+    A collapsed section makes no queries until it is expanded.
     """
 
     title: str
@@ -40,10 +40,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One dashboard."""
+    """A dashboard."""
 
     name: str
-    """Of the file; part of the UID, so that links to the dashboard stay."""
+    """The name of its file, and part of the UID, which keeps links to the dashboard valid."""
     title: str
     description: str
     variables: Sequence[Variable]
@@ -51,12 +51,12 @@ class Page:
 
 
 def uid(name: str) -> str:
-    """The fixed UID of a page."""
+    """Return the fixed UID of a page."""
     return f"{_TAG}-{name}"
 
 
 def text(page: Page) -> str:
-    """The dashboard as Grafana reads it from a file."""
+    """Return the dashboard in the JSON format of Grafana's provisioning."""
     built = json.loads(json.dumps(_dashboard(page).build(), cls=JSONEncoder))
     for link in built["links"]:
         del link["placement"]  # the SDK would hide it in a menu
@@ -99,7 +99,7 @@ def _dashboard(page: Page) -> Dashboard:
 
 
 def _links() -> DashboardLink:
-    """All dashboards with the tag, whichever there are."""
+    """Return links to all dashboards with the tag."""
     return (
         DashboardLink("Forge")
         .type(models.DashboardLinkType.DASHBOARDS)
@@ -108,7 +108,7 @@ def _links() -> DashboardLink:
         .include_vars(True)
         .as_dropdown(False)
         .target_blank(False)
-        .tooltip("The same time range and choices, seen from another side")
+        .tooltip("Another dashboard with the same time range and variables")
     )
 
 
@@ -120,7 +120,7 @@ def _runs() -> Iterator[AnnotationQuery]:
 
 
 def _annotation(name: str, query: str, colour: str) -> AnnotationQuery:
-    # Grafana asks Loki with `expr`; its editor shows the target.
+    # Grafana queries Loki with `expr`; its editor shows the target.
     return (
         AnnotationQuery()
         .name(name)
@@ -131,5 +131,5 @@ def _annotation(name: str, query: str, colour: str) -> AnnotationQuery:
         .target(records(query))
         .title_format(name.replace("Runs", "Run"))
         .text_format(f"{named(a.FORGE_PIPELINE_NAME)}, run {named(a.FORGE_RUN_ID)}")
-        .tag_keys(prometheus.label(a.FORGE_PIPELINE_NAME))
+        .tag_keys(prometheus_names.label(a.FORGE_PIPELINE_NAME))
     )

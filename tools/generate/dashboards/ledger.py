@@ -1,4 +1,4 @@
-"""The part of the runs' dashboard that shows whether the numbers add up, and whether the source keeps up."""
+"""Sections of the runs' dashboard: the ledger and the source."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SAMPLES = "count:samples/s"
 
 
 def _kept(metric: Metric, *by: str, where: q.Where = None) -> Expression:
-    """What processes counted in all, each to its last word."""
+    """Return the sum of the last values of all processes."""
     return q.sum_by(q.last(q.select(metric, where or _HERE), RANGE), *by)
 
 
 def imbalance() -> Expression:
-    """Samples that entered, and have neither left nor are on their way: 0, by pipeline."""
+    """Return admitted + derived - settled - active samples by pipeline, which should be 0."""
     admitted = _kept(m.FORGE_SAMPLE_ADMITTED, *BY_PIPELINE)
     derived = _kept(m.FORGE_SAMPLE_DERIVED, *BY_PIPELINE) | 0 * admitted
     left = _kept(m.FORGE_SAMPLE_SETTLED, *BY_PIPELINE) + _kept(m.FORGE_SAMPLE_ACTIVE, *BY_PIPELINE)
@@ -35,7 +35,7 @@ def imbalance() -> Expression:
 
 
 def section() -> Section:
-    """What entered, what left, and what is between."""
+    """Return the section of entered, settled and active samples."""
     entered = [
         series(per_second(m.FORGE_SAMPLE_ADMITTED, (), _HERE), "admitted"),
         series(per_second(m.FORGE_SAMPLE_DERIVED, (), _HERE), "derived"),
@@ -58,27 +58,27 @@ def section() -> Section:
         [
             lines(
                 "Samples that entered and left",
-                "Admitted from the source, derived by splits, and settled, a second. The first two together are as "
-                "many as the third, as long as nothing piles up.",
+                "Samples per second: admitted from the source, derived by splits, and settled. The first two add up to "
+                "the third unless samples accumulate.",
                 SAMPLES,
                 entered,
             ),
             lines(
                 "Samples in flight over time",
-                "Samples that entered and have not left. Queues are bounded, and so is this.",
+                "Samples that entered and have not settled yet. Limited by the capacity of the queues.",
                 COUNT,
                 [series(active, named(*BY_PIPELINE))],
             ),
             lines(
                 "Time from admission to settling",
-                "How long samples took, waits in queues included. Exemplars lead to traces.",
+                "Duration of samples, including waits in queues. Exemplars link to traces.",
                 SECONDS,
                 waited,
             ),
             metric_table(
                 "Ledger",
-                "What all processes counted that were alive in the time range: admitted + derived = settled + active. "
-                "A process that died without an end leaves its last active samples.",
+                "Totals of all processes in the time range: admitted + derived = settled + active. A process that died "
+                "leaves its last active samples.",
                 {a.FORGE_PIPELINE_NAME: "Pipeline"},
                 columns,
                 height=6,
@@ -88,7 +88,7 @@ def section() -> Section:
 
 
 def source() -> Section:
-    """How fast the source is, and whether it fails."""
+    """Return the section of the source's rate, waits and errors."""
     reads = per_second(m.FORGE_SOURCE_READS, BY_PIPELINE, _HERE)
     failed = queries.grown(
         m.FORGE_SOURCE_READS, STEP, (*BY_PIPELINE, a.ERROR_TYPE), {**_HERE, a.ERROR_TYPE: q.unequal("")}
@@ -96,13 +96,11 @@ def source() -> Section:
     return Section(
         "Source",
         [
-            lines(
-                "Reads", "Items asked of the source, a second.", "count:reads/s", [series(reads, named(*BY_PIPELINE))]
-            ),
+            lines("Reads", "Reads of the source per second.", "count:reads/s", [series(reads, named(*BY_PIPELINE))]),
             lines(
                 "Waits for the next item, p95",
-                "How long the source let the pipeline wait. Where this is long and no stage is busy, the source is "
-                "what is slow.",
+                "Waiting time for the source's next item. If it is long and no stage is busy, the source is the "
+                "bottleneck.",
                 SECONDS,
                 [
                     series(
@@ -114,7 +112,7 @@ def source() -> Section:
             ),
             bars(
                 "Errors of the source",
-                "Reads that failed. One lets what was admitted finish, then the run has failed.",
+                "Failed reads. After a failed read the run completes the admitted samples and fails.",
                 [series(failed, named(*BY_PIPELINE, a.ERROR_TYPE))],
                 none="No errors",
             ),

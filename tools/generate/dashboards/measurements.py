@@ -1,4 +1,4 @@
-"""Measurements: how long they take, and how many need not be computed again."""
+"""Dashboard of measurements: durations, cache hits and failures."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _HERE = chosen(PIPELINE, MEASUREMENT)
 
 
 def page(registry: Registry) -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="measurements",
         title="Measurements",
-        description="How long measurements take, and how many need not be computed again.",
+        description="Durations, cache hits and failures of measurements.",
         variables=[PIPELINE, MEASUREMENT],
         sections=[_glance(), _cache(), _duration(), _batches(), _runs(registry)],
     )
@@ -40,7 +40,7 @@ def _glance() -> Section:
         [
             figure(
                 "Values asked for",
-                "Values of the time range: computed, taken from the cache, or failed.",
+                "Requested values in the time range: computed, cached, or failed.",
                 COUNT,
                 [now(asked, named(a.FORGE_MEASUREMENT_OUTCOME))],
                 span=9,
@@ -48,14 +48,14 @@ def _glance() -> Section:
             ).decimals(0),
             figure(
                 "Cache hit ratio",
-                "Values of the time range that had been computed before, among all that were looked up.",
+                "Ratio of cached values among all requested values in the time range.",
                 SHARE,
                 [now(queries.cache_hit_ratio(RANGE, _HERE), named(*BY_MEASUREMENT))],
                 span=9,
             ),
             figure(
                 "Time spent computing",
-                "All computations of the time range together, cached values left out.",
+                "Total time of all computations in the time range, without cached values.",
                 SECONDS,
                 [now(spent)],
                 span=6,
@@ -77,22 +77,22 @@ def _cache() -> Section:
         [
             areas(
                 "Values by outcome",
-                "Values asked for, a second: computed, taken from the cache, or failed.",
+                "Requested values per second: computed, cached, or failed.",
                 "count:values/s",
                 [series(asked, named(a.FORGE_MEASUREMENT_OUTCOME))],
                 outcomes=ForgeMeasurementOutcome,
             ),
             lines(
                 "Cache hit ratio over time",
-                "Values that had been computed before, among all that were looked up. A new version of a measurement, "
-                "or changed data, begins at 0 again.",
+                "Ratio of cached values among all requested values. A new version of a measurement, or changed data, "
+                "starts at 0.",
                 SHARE,
                 [series(queries.cache_hit_ratio(RATE, _HERE), named(*BY_MEASUREMENT))],
                 greatest=1,
             ),
             bars(
                 "Values that could not be computed",
-                "Each sends its sample to the dead letters.",
+                "Failed computations, whose samples become dead letters.",
                 [series(failed, named(*BY_MEASUREMENT))],
                 none="Nothing measured",
             ),
@@ -105,12 +105,12 @@ def _duration() -> Section:
     return Section(
         "Duration",
         [
-            _quantile("Duration, median", "Time to compute one value; cached ones are left out.", 0.5),
-            _quantile("Duration, p95", "One in twenty values took longer.", 0.95),
-            _quantile("Duration, p99", "One in a hundred values took longer.", 0.99),
+            _quantile("Duration, median", "Time to compute a value, without cached values.", 0.5),
+            _quantile("Duration, p95", "5% of the values took longer.", 0.95),
+            _quantile("Duration, p99", "1% of the values took longer.", 0.99),
             distribution(
                 "How durations are spread",
-                "All measurements that were chosen, together. The points are exemplars: they lead to traces.",
+                "Durations of all selected measurements. The points are exemplars, which link to traces.",
                 SECONDS,
                 buckets(spread),
             ),
@@ -126,13 +126,13 @@ def _batches() -> Section:
         [
             lines(
                 "Samples in a batch",
-                "Mean over the batches that a measurement was given.",
+                "Mean size of a measurement's batches.",
                 COUNT,
                 [series(size, named(*BY_MEASUREMENT))],
             ),
             lines(
                 "Batches",
-                "Batches that measurements were given, a second.",
+                "Batches per second, by measurement.",
                 "count:batches/s",
                 [series(batches, named(*BY_MEASUREMENT))],
             ),
@@ -175,7 +175,7 @@ def _runs(registry: Registry) -> Section:
         [
             event_table(
                 "Measurements of each run",
-                "One row for each measurement of each run that ended in the time range, as its summary says.",
+                "One row for each measurement of each run that ended in the time range, from its summary event.",
                 e.FORGE_MEASUREMENT_SUMMARY,
                 where=_HERE,
                 columns=columns,
@@ -183,7 +183,7 @@ def _runs(registry: Registry) -> Section:
             ),
             messages(
                 "Values that could not be computed, one by one",
-                "The events of failures, each with its exception, the sample's id and its trace.",
+                "Failure events, each with the exception, the sample's id and its trace.",
                 [records(events(e.FORGE_MEASUREMENT_EXCEPTION, _HERE))],
             ),
         ],

@@ -1,4 +1,4 @@
-"""Panels, with all that makes them alike."""
+"""Panels with common defaults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 
 from .colours import OUTCOMES, fixed, thresholds
 from .sources import LOKI, PROMETHEUS
@@ -47,12 +47,12 @@ COUNT = "short"
 DOLLARS = "currencyUSD"
 SHARE = "percentunit"
 AGO = "dateTimeFromNow"
-"""Of Unix times in milliseconds."""
+"""The unit of Unix times in milliseconds."""
 
 _GAP = 5 * 60 * 1000
-"""Milliseconds. Points that are further apart are not joined: Prometheus holds that a series is gone by then."""
+"""Maximum distance of connected points in milliseconds, after which Prometheus considers a series stale."""
 _BAR = "5m"
-"""The shortest time that one bar stands for, so that there are several points in it to count by."""
+"""Minimum time span of a bar, such that it contains several points."""
 _LAST = "lastNotNull"
 
 
@@ -68,7 +68,7 @@ def lines(
     greatest: float | None = None,
     source: DataSourceRef = PROMETHEUS,
 ) -> timeseries.Panel:
-    """Values over time. `limits` are drawn as lines; `outcomes` are series that have colours of their own."""
+    """Return a panel of values over time. `limits` are drawn as lines; `outcomes` are series with fixed colours."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -104,7 +104,7 @@ def areas(
     span: int = 8,
     outcomes: Iterable[StrEnum] = (),
 ) -> timeseries.Panel:
-    """Values over time that add up to something."""
+    """Return a panel of stacked values over time."""
     panel = lines(title, description, unit, targets, span=span, outcomes=outcomes)
     return panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL)).fill_opacity(50)
 
@@ -120,8 +120,7 @@ def bars(
     outcomes: Iterable[StrEnum] = (),
     source: DataSourceRef = PROMETHEUS,
 ) -> timeseries.Panel:
-    """How much there was of something in each step, such as what should be rare. `none` is what stands there if there
-    never was."""
+    """Return a panel of bars with the count per step, for rare events. `none` is the text without data."""
     panel = lines(title, description, unit, targets, span=span, outcomes=outcomes, source=source)
     if unit == COUNT:
         panel = panel.decimals(0)
@@ -146,7 +145,7 @@ def figure(
     limits: ThresholdsConfig | None = None,
     outcomes: Iterable[StrEnum] = (),
 ) -> stat.Panel:
-    """One number, or a few."""
+    """Return a panel of one or a few numbers."""
     panel = (
         stat.Panel()
         .title(title)
@@ -175,7 +174,7 @@ def ranking(
     span: int = 6,
     greatest: float | None = None,
 ) -> bargauge.Panel:
-    """A bar for each row of an instant query's table, the longest first."""
+    """Return a panel with a bar for each row of an instant query, sorted by length."""
     panel = (
         bargauge.Panel()
         .title(title)
@@ -198,7 +197,7 @@ def ranking(
 
 
 def distribution(title: str, description: str, unit: str, target: Target, *, span: int = 24) -> heatmap.Panel:
-    """How values were spread, over time; its exemplars lead to traces."""
+    """Return a heatmap of values over time, with exemplars that link to traces."""
     colours = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Blues").fill("blue").steps(64)
     return (
         heatmap.Panel()
@@ -220,7 +219,7 @@ def distribution(title: str, description: str, unit: str, target: Target, *, spa
 
 
 def messages(title: str, description: str, targets: Sequence[Target], *, span: int = 24) -> logs.Panel:
-    """Log records as they are, the newest first."""
+    """Return a panel of log records, newest first."""
     return (
         logs.Panel()
         .title(title)
@@ -237,27 +236,27 @@ def messages(title: str, description: str, targets: Sequence[Target], *, span: i
 
 
 def coloured(panel: _Graph, outcomes: Iterable[StrEnum]) -> _Graph:
-    """The same panel, with outcomes in their colours."""
+    """Give the series of outcomes their colours."""
     for outcome in outcomes:
         panel = panel.override_by_name(outcome.value, [fixed(OUTCOMES[outcome])])
     return panel
 
 
 def with_budget(panel: timeseries.Panel) -> timeseries.Panel:
-    """The same panel, whose second query is what is declared: as dashed lines."""
+    """Draw the panel's second query, the declared budget, as dashed lines."""
     return panel.override_by_query(
         "B", [models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 8]})]
     )
 
 
 def linked(panel: timeseries.Panel, title: str, key: str) -> timeseries.Panel:
-    """The same panel, where a click on a series leads to the events that have its value of an attribute."""
-    url = events_link(key, f"${{__field.labels.{prometheus.label(key)}}}")
+    """Link the series of a panel to the events with the same value of an attribute."""
+    url = events_link(key, f"${{__field.labels.{prometheus_names.label(key)}}}")
     return panel.data_links([DashboardLink(title).type(models.DashboardLinkType.LINK).url(url)])
 
 
 def transformation(name: str, options: dict[str, Any]) -> models.DataTransformerConfig:
-    """What Grafana does with the answers before it shows them."""
+    """Return a transformation of query results by Grafana."""
     return models.DataTransformerConfig(id_val=name, options=options)
 
 

@@ -1,4 +1,4 @@
-"""The part of the stages' dashboard about waits: in queues, for the next stage, before the next attempt."""
+"""Sections of the stages' dashboard: queues, backpressure and retries."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _HERE = chosen(PIPELINE, STAGE)
 
 
 def _share_of_workers(metric: Metric) -> Expression:
-    """The part of all workers that a time was spent by."""
+    """Return the share of a stage's workers that spent a time."""
     limit = q.sum_by(q.select(m.FORGE_STAGE_CONCURRENCY_LIMIT, _HERE), *BY_STAGE)
     return per_second(metric, BY_STAGE, _HERE) / (limit > 0)
 
 
 def with_zeros(grown: Expression) -> Expression:
-    """What happened, and 0 for stages that did something else."""
+    """Add values of 0 for stages that were executed."""
     return grown | 0 * queries.grown(m.FORGE_STAGE_EXECUTIONS, STEP, BY_STAGE, _HERE)
 
 
 def section() -> Section:
-    """Waits in queues, and because of them."""
+    """Return the section of queues and backpressure."""
     depth = q.sum_by(q.select(m.FORGE_STAGE_QUEUE_DEPTH, _HERE), *BY_STAGE)
     limit = q.sum_by(q.select(m.FORGE_STAGE_QUEUE_LIMIT, _HERE), *BY_STAGE)
     active = q.sum_by(q.select(m.FORGE_STAGE_ACTIVE, _HERE), *BY_STAGE)
@@ -40,27 +40,27 @@ def section() -> Section:
         [
             lines(
                 "Queue depth",
-                "Samples that wait in front of each stage.",
+                "Samples in the queue before each stage.",
                 COUNT,
                 [series(depth, named(*BY_STAGE))],
             ),
             lines(
                 "Queue filled",
-                "Depth ÷ limit. The queue in front of the slowest stage is normally full: that is no fault.",
+                "Depth ÷ limit. The queue before the slowest stage is normally full.",
                 SHARE,
                 [series(depth / (limit > 0), named(*BY_STAGE))],
                 greatest=1,
             ),
             lines(
                 "Wait in the queue, p95",
-                "How long samples waited before a worker of the stage took them.",
+                "Waiting time of samples in the stage's queue.",
                 SECONDS,
                 [series(waited, named(*BY_STAGE), exemplars=True)],
             ),
             lines(
                 "Backpressure",
-                "Share of a stage's workers that were blocked because the next queue was full. The stage behind the "
-                "last one that is blocked is the slow one.",
+                "Share of a stage's workers blocked by the full queue after it. The stage after the last blocked one "
+                "is the bottleneck.",
                 SHARE,
                 [series(_share_of_workers(m.FORGE_STAGE_BACKPRESSURE_TIME), named(*BY_STAGE))],
                 span=12,
@@ -68,7 +68,7 @@ def section() -> Section:
             ),
             lines(
                 "Samples being worked on",
-                "Samples that each stage has taken and given no verdict on.",
+                "Samples that each stage is processing.",
                 COUNT,
                 [series(active, named(*BY_STAGE))],
                 span=12,
@@ -78,7 +78,7 @@ def section() -> Section:
 
 
 def retries() -> Section:
-    """Attempts that were made again."""
+    """Return the section of retries."""
     again = queries.grown(m.FORGE_STAGE_RETRIES, STEP, BY_STAGE, _HERE)
     errors = queries.grown(m.FORGE_STAGE_RETRIES, STEP, (*BY_STAGE, a.ERROR_TYPE), _HERE)
     return Section(
@@ -87,7 +87,7 @@ def retries() -> Section:
             linked(
                 bars(
                     "Retries by stage",
-                    "Attempts that failed and were made again. A stage leads to its events.",
+                    "Failed attempts that were retried. Stages link to their events.",
                     [series(with_zeros(again), named(*BY_STAGE))],
                     none="No stage worked",
                 ),
@@ -96,14 +96,15 @@ def retries() -> Section:
             ),
             bars(
                 "Retries by error",
-                "Why attempts were made again.",
+                "Errors that caused retries.",
                 [series(errors, named(*BY_STAGE, a.ERROR_TYPE))],
                 none="No retries",
             ),
             lines(
                 "Workers that wait to retry",
-                "Share of a stage's workers that waited for their next attempt. They hold their places meanwhile: "
-                "where it is high, whatever they call is overloaded or limits them, and more workers make it worse.",
+                "Share of a stage's workers that waited for their next attempt, and could not process other samples. "
+                "If it is high, the service that they call is overloaded or rate-limited, and more workers make it "
+                "worse.",
                 SHARE,
                 [series(_share_of_workers(m.FORGE_STAGE_RETRY_WAIT_TIME), named(*BY_STAGE))],
                 greatest=1,

@@ -1,4 +1,4 @@
-"""Runs: how much went through, how it ended, and whether the numbers add up."""
+"""Dashboard of runs: throughput, outcomes and the ledger."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from .variables import PIPELINE, chosen
 
 _HERE = chosen(PIPELINE)
 _LONG = "14d"
-"""How far back a pipeline's last run is looked for; Prometheus keeps 15 days unless it is told otherwise."""
+"""The window in which a pipeline's last run is searched; Prometheus keeps 15 days by default."""
 
 
 def page(registry: Registry) -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="runs",
         title="Runs",
-        description="How much went through the pipelines, how it ended, and whether the numbers add up.",
+        description="Throughput, outcomes and ledger of the pipelines' runs.",
         variables=[PIPELINE],
         sections=[_glance(), _pipelines(), _throughput(), _runs(registry), ledger.section(), ledger.source()],
     )
@@ -59,14 +59,14 @@ def _glance() -> Section:
         [
             figure(
                 "Runs active",
-                "Runs going on now, in all processes that are alive.",
+                "Active runs in all processes.",
                 COUNT,
                 [now(q.sum_by(q.select(m.FORGE_PIPELINE_ACTIVE, _HERE)))],
                 span=3,
             ).no_value("0"),
             figure(
                 "Runs ended",
-                "Runs that ended in the time range, by outcome. A run that died without an end is in none of them.",
+                "Runs that ended in the time range, by outcome. Runs whose process died are not included.",
                 COUNT,
                 [now(ended, named(a.FORGE_RUN_OUTCOME))],
                 span=6,
@@ -74,8 +74,8 @@ def _glance() -> Section:
             ).decimals(0),
             figure(
                 "Success ratio",
-                "Samples that became ready, among those of the time range that had something to do: what was skipped, "
-                "split or unchanged has neither succeeded nor failed.",
+                "Ratio of ready samples among the ready and failed ones in the time range. Skipped, split and "
+                "unchanged samples have neither succeeded nor failed.",
                 SHARE,
                 [now(queries.success_ratio(RANGE, _HERE), named(a.FORGE_PIPELINE_NAME))],
                 span=6,
@@ -83,22 +83,22 @@ def _glance() -> Section:
             ),
             figure(
                 "Samples settled",
-                "Samples that left the pipelines in the time range, whatever became of them.",
+                "Samples that settled in the time range, with any outcome.",
                 COUNT,
                 [now(settled)],
                 span=3,
             ),
             figure(
                 "Samples in flight",
-                "Samples that entered and have not left. It stays level while a run keeps going, and ends at 0.",
+                "Samples that entered and have not settled yet. Constant during a healthy run, and 0 after it.",
                 COUNT,
                 [now(q.sum_by(q.select(m.FORGE_SAMPLE_ACTIVE, _HERE)))],
                 span=3,
             ).no_value("0"),
             figure(
                 "Imbalance",
-                "Admitted + derived − settled − active. Anything but 0 after a run means that samples were lost or "
-                "counted twice: a defect.",
+                "Admitted + derived − settled − active. A value other than 0 after a run is a defect: samples were "
+                "lost or counted twice.",
                 COUNT,
                 [now(q.sum_by(ledger.imbalance()))],
                 span=3,
@@ -141,10 +141,10 @@ def _pipelines() -> Section:
         [
             metric_table(
                 "Pipelines and their last runs",
-                "When each pipeline last settled a sample, ended and succeeded, and what became of the samples of the "
-                "run that ended last. Of its interval: the time since the last success, divided by how often the "
-                "pipeline is declared to succeed; above 100% it is overdue. Runs of the last two "
-                "weeks, whatever the time range is.",
+                "Times of each pipeline's last settled sample, last end and last success, and the outcomes of the "
+                "last run's samples. Of its interval: the time since the last success, divided by the pipeline's "
+                "expected_interval; above 100% it is overdue. Covers the last two weeks, independent of the time "
+                "range.",
                 {a.FORGE_PIPELINE_NAME: "Pipeline"},
                 columns,
             )
@@ -153,7 +153,7 @@ def _pipelines() -> Section:
 
 
 def _last_count(settled: ForgeSampleOutcome, title: str = "", look: Sequence[Property] = ()) -> Column:
-    """How many samples of the last run settled so."""
+    """Return the column of the last run's samples with an outcome."""
     where = {**_HERE, a.FORGE_SAMPLE_OUTCOME: settled}
     counted = q.max_by(q.newest(m.FORGE_PIPELINE_SAMPLE_COUNT, _LONG, where=where), *BY_PIPELINE)
     return Column(title or settled.value.capitalize(), expression=counted, look=look)
@@ -166,21 +166,20 @@ def _throughput() -> Section:
         [
             areas(
                 "Throughput by outcome",
-                "Samples that settled, a second. Each is counted once, however many stages it went through.",
+                "Settled samples per second. Each sample counts once, regardless of its number of stages.",
                 ledger.SAMPLES,
                 [series(settled, named(a.FORGE_SAMPLE_OUTCOME))],
                 outcomes=ForgeSampleOutcome,
             ),
             lines(
                 "Throughput by pipeline",
-                "Samples that settled, a second, whatever became of them.",
+                "Settled samples per second, with any outcome.",
                 ledger.SAMPLES,
                 [series(per_second(m.FORGE_SAMPLE_SETTLED, BY_PIPELINE, _HERE), named(*BY_PIPELINE))],
             ),
             lines(
                 "Success ratio over time",
-                "Samples that became ready, among those that had something to do. There is no value while nothing "
-                "settles.",
+                "Ratio of ready samples among the ready and failed ones. No value while no sample settles.",
                 SHARE,
                 [series(queries.success_ratio(RATE, _HERE), named(*BY_PIPELINE))],
                 limits=thresholds(RED, *SUCCESSES),
@@ -206,7 +205,7 @@ def _runs(registry: Registry) -> Section:
         [
             bars(
                 "Runs that ended",
-                "How many runs ended, by outcome. From their events, so that runs of a moment count as well.",
+                "Ended runs by outcome, from their events, so that very short runs are included.",
                 [counted(stopped, a.FORGE_RUN_OUTCOME)],
                 none="No run ended",
                 outcomes=ForgeRunOutcome,
@@ -214,14 +213,14 @@ def _runs(registry: Registry) -> Section:
             ),
             lines(
                 "Duration of each run",
-                "How long the runs took that ended then, the longest of each pipeline. From their events.",
+                "Duration of the runs that ended, the maximum of each pipeline, from their events.",
                 SECONDS,
                 [greatest(summaries, a.FORGE_SUMMARY_DURATION, a.FORGE_PIPELINE_NAME)],
                 source=LOKI,
             ),
             lines(
                 "Duration of runs",
-                "Estimated from a histogram's buckets. Exemplars lead to the traces of single runs.",
+                "Duration of runs, estimated from a histogram's buckets. Exemplars link to the traces of runs.",
                 SECONDS,
                 durations,
             ),
@@ -258,8 +257,8 @@ def _table_of_runs(registry: Registry) -> table.Panel:
     ]
     return event_table(
         "Runs",
-        "One row for each run that ended in the time range, as its summary says. The pipeline leads to its stages, the "
-        "run to all of its events, the trace to where the time went.",
+        "One row for each run that ended in the time range, from its summary event. Pipelines link to their stages, "
+        "runs to their events, traces to their spans.",
         e.FORGE_PIPELINE_SUMMARY,
         where=_HERE,
         columns=columns,

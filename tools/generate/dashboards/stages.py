@@ -1,4 +1,4 @@
-"""Stages: what they do, how long it takes, and which one holds the others up."""
+"""Dashboard of stages: executions, durations and the bottleneck."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ from .variables import PIPELINE, STAGE, chosen
 _HERE = chosen(PIPELINE, STAGE)
 _EXECUTIONS = "count:executions/s"
 _BUSY = thresholds(GREEN, (0.8, YELLOW), (0.95, ORANGE))
-"""A stage that is always busy is no fault: it is the one to scale."""
+"""No red: a stage that is always busy is the one to scale, not a fault."""
 
 
 def page(registry: Registry) -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="stages",
         title="Stages",
-        description="What the stages do, how long it takes, and which one holds the others up.",
+        description="Executions, durations and errors of stages, and the bottleneck of each pipeline.",
         variables=[PIPELINE, STAGE],
         sections=[
             _scaling(),
@@ -68,8 +68,8 @@ def _scaling() -> Section:
         [
             figure(
                 "Stage to scale",
-                "Of each pipeline, the stage whose workers worked longest in the time range. All others wait for it: "
-                "give it more concurrency, or make it faster.",
+                "The stage of each pipeline whose workers were busiest in the time range, which is the bottleneck: "
+                "raise its concurrency, or make it faster.",
                 SECONDS,
                 [now(q.top(1, worked, a.FORGE_PIPELINE_NAME), named(*BY_STAGE))],
                 span=6,
@@ -79,15 +79,15 @@ def _scaling() -> Section:
             .height(8),
             ranking(
                 "Work per worker",
-                "How long each of a stage's workers worked in the time range, waits left out. Stages of one run have "
-                "the same time, so the order is that of their utilization, also for runs too short to see it.",
+                "Busy time per worker of a stage in the time range. Stages of a run share its duration, so the order "
+                "is that of their utilization, also for runs too short for the panel beside it.",
                 SECONDS,
                 cells(worked),
             ),
             lines(
                 "Utilization",
-                "Busy time ÷ (concurrency limit × time). The stage that stays near 100% while those behind it do not "
-                "is the one to scale.",
+                "Busy time ÷ (concurrency limit × elapsed time). The stage that stays near 100%, unlike those after "
+                "it, is the one to scale.",
                 SHARE,
                 [series(queries.utilization(RATE, _HERE), named(*BY_STAGE))],
                 span=12,
@@ -112,7 +112,7 @@ def _executions() -> Section:
         [
             areas(
                 "Executions by outcome",
-                "Samples that the stages gave a verdict on, a second. A sample counts once in every stage it reached.",
+                "Executions of stages per second. A sample counts once in every stage that it reached.",
                 _EXECUTIONS,
                 [
                     series(
@@ -124,14 +124,14 @@ def _executions() -> Section:
             ),
             lines(
                 "Executions by stage",
-                "Samples that each stage gave a verdict on, a second.",
+                "Executions of each stage per second.",
                 _EXECUTIONS,
                 [series(per_second(m.FORGE_STAGE_EXECUTIONS, BY_STAGE, _HERE), named(*BY_STAGE))],
             ),
             lines(
                 "Error ratio",
-                "Executions that failed after all attempts, among all. A stage that never failed is at 0; one that did "
-                "nothing has no value.",
+                "Ratio of executions that failed after all attempts. 0 for a stage without failures; no value for a "
+                "stage without executions.",
                 SHARE,
                 [series(queries.error_ratio(RATE, _HERE), named(*BY_STAGE))],
                 limits=thresholds(GREEN, *FAILURES),
@@ -139,7 +139,7 @@ def _executions() -> Section:
             linked(
                 bars(
                     "Samples given up on, by stage",
-                    "How many samples each stage gave up on. A stage leads to its events.",
+                    "Samples that failed in each stage, after all attempts. Stages link to their events.",
                     [series(queues.with_zeros(failures), named(*BY_STAGE))],
                     none="No stage worked",
                 ),
@@ -148,13 +148,13 @@ def _executions() -> Section:
             ),
             bars(
                 "Samples given up on, by error",
-                "Why stages gave up: the class of the error, or the exception.",
+                "Causes of failed executions: the class of the error, or the exception.",
                 [series(errors, named(*BY_STAGE, a.ERROR_TYPE))],
                 none="No errors",
             ),
             bars(
                 "Samples skipped, by reason",
-                "What stages left out on purpose.",
+                "Samples that stages skipped.",
                 [series(skips, named(*BY_STAGE, a.FORGE_SKIP_REASON))],
                 none="Nothing skipped",
             ),
@@ -168,18 +168,18 @@ def _duration() -> Section:
         "Duration",
         [
             _quantile(
-                "Duration, median", "From the first attempt to the verdict, waits between attempts included.", 0.5
+                "Duration, median", "From the first attempt to the verdict, including the delays between attempts.", 0.5
             ),
             _quantile(
                 "Duration, p95",
-                "One in twenty samples took longer. Dashed, where the stage declares one: its latency budget.",
+                "5% of the samples took longer. Dashed: the stage's latency budget, if declared.",
                 0.95,
                 budget=True,
             ),
-            _quantile("Duration, p99", "One in a hundred samples took longer.", 0.99),
+            _quantile("Duration, p99", "1% of the samples took longer.", 0.99),
             distribution(
                 "How durations are spread",
-                "All stages that were chosen, together. The points are exemplars: they lead to traces.",
+                "Durations of all selected stages. The points are exemplars, which link to traces.",
                 SECONDS,
                 buckets(spread),
             ),
@@ -224,8 +224,8 @@ def _runs(registry: Registry) -> Section:
         [
             event_table(
                 "Stages of each run",
-                "One row for each stage of each run that ended in the time range, as its summary says. Percentiles and "
-                "utilization are those of the whole run.",
+                "One row for each stage of each run that ended in the time range, from its summary event. Percentiles "
+                "and utilization are those of the whole run.",
                 e.FORGE_STAGE_SUMMARY,
                 where=_HERE,
                 columns=columns,
@@ -233,7 +233,7 @@ def _runs(registry: Registry) -> Section:
             ),
             messages(
                 "Samples given up on, one by one",
-                "The events of failures, each with its exception, the sample's id and its trace.",
+                "Failure events, each with the exception, the sample's id and its trace.",
                 [records(events(e.FORGE_STAGE_EXCEPTION, _HERE))],
             ),
         ],
@@ -247,15 +247,15 @@ def _batches() -> Section:
         [
             lines(
                 "Samples in a batch",
-                "Mean over the batches that a stage was given. Far below its batch size, batches leave because their "
-                "wait is over: samples come too slowly for it.",
+                "Mean size of a stage's batches. If it is far below the configured batch size, batches are sent after "
+                "their maximum wait, because samples arrive too slowly.",
                 COUNT,
                 [series(mean(m.FORGE_STAGE_BATCH_SIZE, BY_STAGE, _HERE), named(*BY_STAGE))],
                 span=12,
             ),
             lines(
                 "Batches",
-                "Batches that stages were given, a second.",
+                "Batches per second, by stage.",
                 "count:batches/s",
                 [series(batches, named(*BY_STAGE))],
                 span=12,

@@ -1,4 +1,4 @@
-"""The storage and the dead letters."""
+"""Dashboard of the storage and the dead letters."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _OPERATION = (a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_OPERATION)
 
 
 def page(_: Registry) -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="storage",
         title="Storage and dead letters",
-        description="Samples that failed and wait to be taken up again, and how the storage does.",
+        description="Failed samples kept for replay, and the operations of the storage.",
         variables=[PIPELINE, STAGE],
         sections=[_glance(), _dead_letters(), _storage(), _contents()],
     )
 
 
 def _depth(*by: str) -> Expression:
-    # Many processes see the same storage, and none of them for longer than it lives.
+    # Several processes report the same storage, each during its lifetime.
     letters = q.last(q.select(m.FORGE_DLQ_DEPTH, _AT_STAGE), RATE)
     return q.sum_by(q.max_by(letters, *BY_STAGE), *by)
 
 
 def _glance() -> Section:
-    # A storage's oldest letter only gets younger, so the greatest time is the news.
+    # A storage's oldest letter only gets younger, so the greatest time is the latest.
     oldest = q.min_by(q.max_by(q.last(q.select(m.FORGE_DLQ_OLDEST_TIME, _HERE), RATE), *BY_PIPELINE))
     trouble = thresholds("text", (1, ORANGE))
     return Section(
@@ -51,34 +51,34 @@ def _glance() -> Section:
         [
             figure(
                 "Dead letters",
-                "Samples that are dead letters now, or were when a process saw them last.",
+                "Dead letters in the storage, as last reported by a process.",
                 COUNT,
                 [series(_depth(), "")],
                 limits=thresholds(GREEN, (1, ORANGE)),
             ),
-            figure("Oldest dead letter", "When it failed.", AGO, [series(oldest * 1000, "")]).no_value("None"),
+            figure("Oldest dead letter", "Time of its failure.", AGO, [series(oldest * 1000, "")]).no_value("None"),
             figure(
                 "Enqueued",
-                "Samples that went to the dead letters in the time range.",
+                "Dead letters enqueued in the time range.",
                 COUNT,
                 [now(happened(m.FORGE_DLQ_ENQUEUED, _AT_STAGE))],
                 limits=trouble,
             ).decimals(0),
             figure(
                 "Replayed",
-                "Dead letters that were taken up again in the time range.",
+                "Dead letters replayed in the time range.",
                 COUNT,
                 [now(happened(m.FORGE_DLQ_REPLAYED, _AT_STAGE))],
             ).decimals(0),
             figure(
                 "Dropped",
-                "Dead letters that were thrown away in the time range.",
+                "Dead letters dropped in the time range.",
                 COUNT,
                 [now(happened(m.FORGE_DLQ_DROPPED, _AT_STAGE))],
             ).decimals(0),
             figure(
                 "Dead-letter ratio",
-                "Samples that went to the dead letters, among those of the time range that had something to do.",
+                "Ratio of dead letters among the ready and failed samples in the time range.",
                 SHARE,
                 [now(queries.dead_letter_ratio(RANGE, _HERE), named(*BY_PIPELINE))],
                 limits=thresholds(GREEN, *LETTERS),
@@ -100,26 +100,27 @@ def _dead_letters() -> Section:
         [
             areas(
                 "Dead letters in the storage",
-                "By the stage that gave up on them. Those of measurements and of the storage itself have no stage.",
+                "Dead letters by the stage in which they failed. Those of measurements and of the storage have no "
+                "stage.",
                 COUNT,
                 [series(_depth(*BY_STAGE), named(*BY_STAGE))],
             ),
             bars(
                 "Enqueued, replayed, dropped",
-                "What went in, and what came out again.",
+                "Dead letters that were added and removed.",
                 [series(queries.grown(metric, STEP, (), _AT_STAGE), name) for metric, name in movements],
                 none="No movement",
             ),
             lines(
                 "Dead-letter ratio over time",
-                "Samples that went to the dead letters, among those that had something to do.",
+                "Ratio of dead letters among the ready and failed samples.",
                 SHARE,
                 [series(queries.dead_letter_ratio(RATE, _HERE), named(*BY_PIPELINE))],
                 limits=thresholds(GREEN, *LETTERS),
             ),
             metric_table(
                 "Where dead letters came from",
-                "Samples that went to the dead letters in the time range, by where and why they failed.",
+                "Dead letters enqueued in the time range, by origin and error.",
                 {
                     a.FORGE_PIPELINE_NAME: "Pipeline",
                     a.FORGE_DLQ_SOURCE: "Failed in",
@@ -133,7 +134,7 @@ def _dead_letters() -> Section:
             ),
             messages(
                 "Dead letters, one by one",
-                "Their events, with the sample's id and its trace.",
+                "Events of dead letters, each with the sample's id and its trace.",
                 [records(events(e.FORGE_DLQ_ENQUEUE, _AT_STAGE))],
                 span=12,
             ),
@@ -155,13 +156,13 @@ def _storage() -> Section:
         [
             lines(
                 "Operations",
-                "What the storage and the artifact store were asked to do, a second.",
+                "Operations of the storage and the artifact store per second.",
                 "count:operations/s",
                 [series(operations, named(*_OPERATION))],
             ),
             lines(
                 "Duration of operations, p95",
-                "One in twenty operations took longer. Exemplars lead to traces.",
+                "5% of the operations took longer. Exemplars link to traces.",
                 SECONDS,
                 [
                     series(
@@ -173,13 +174,13 @@ def _storage() -> Section:
             ),
             bars(
                 "Operations that failed",
-                "By backend, operation and error.",
+                "Failed operations by backend, operation and error.",
                 [series(failed, named(*_OPERATION, a.ERROR_TYPE))],
                 none="No errors",
             ),
             messages(
                 "Operations that failed, one by one",
-                "Their events, with the exception.",
+                "Events of failed operations, each with the exception.",
                 [records(events(e.FORGE_STORAGE_EXCEPTION, _HERE))],
             ),
         ],
@@ -193,11 +194,11 @@ def _contents() -> Section:
     uploaded = per_second(m.FORGE_STORAGE_ARTIFACTS_UPLOADED, (a.FORGE_ARTIFACT_DEDUPLICATED,), _HERE)
     downloaded = per_second(m.FORGE_STORAGE_ARTIFACTS_DOWNLOADED, (), _HERE)
     return Section(
-        "What was written and read",
+        "Data written and read",
         [
             areas(
                 "Samples written, by result",
-                "Rows that are new, that changed, and that were the same already, a second.",
+                "Inserted, updated and unchanged rows per second.",
                 "count:samples/s",
                 [series(written, named(a.FORGE_STORAGE_WRITE_RESULT))],
                 span=6,
@@ -205,25 +206,25 @@ def _contents() -> Section:
             ),
             lines(
                 "Samples read",
-                "To resume, to replay, to look at, a second.",
+                "Samples read per second, to resume, replay or inspect them.",
                 "count:samples/s",
                 [series(read, named(a.FORGE_STORAGE_BACKEND))],
                 span=6,
             ),
             lines(
                 "Bytes written and read",
-                "Content of samples and artifacts, a second, as it was handed over.",
+                "Size of samples and artifacts per second.",
                 "Bps",
                 [series(moved, named(a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_DIRECTION))],
                 span=6,
             ),
             lines(
                 "Artifacts",
-                "Artifacts put and got, a second. What is deduplicated was stored already, and is not stored again.",
+                "Artifacts uploaded and downloaded per second. Deduplicated ones were already stored.",
                 "count:artifacts/s",
                 [
-                    series(uploaded, f"put, deduplicated: {named(a.FORGE_ARTIFACT_DEDUPLICATED)}"),
-                    series(downloaded, "got"),
+                    series(uploaded, f"uploaded, deduplicated: {named(a.FORGE_ARTIFACT_DEDUPLICATED)}"),
+                    series(downloaded, "downloaded"),
                 ],
                 span=6,
             ),

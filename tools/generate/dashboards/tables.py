@@ -1,4 +1,4 @@
-"""Tables: of events in Loki, a row for each, and of metrics, a row for each combination of attributes."""
+"""Tables of events in Loki, one row each, and of metrics, one row per combination of attributes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models.common import (
     TableColorTextCellOptions,
 )
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Registry
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv.definitions import Event
@@ -31,10 +31,10 @@ from .sources import LOKI, PROMETHEUS
 from .targets import TRACE, cells, events, events_link, records, trace_link
 
 WHOLE = "locale"
-"""Of counts, to the last digit."""
+"""The unit of counts with all digits."""
 _UNITS = {"s": SECONDS, "By": BYTES, "1": SHARE, "{USD}": DOLLARS}
 _TEXT = "string"
-"""Also of what looks like a number, as ids do at times."""
+"""The unit of texts, also of those that look like numbers, such as ids."""
 _TIME = "Time"
 
 Property = models.DynamicConfigValue
@@ -42,7 +42,7 @@ Property = models.DynamicConfigValue
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. Those of events have the attribute's key, those of metrics what Prometheus is asked for."""
+    """A column: of events with the key of an attribute, of metrics with an expression."""
 
     title: str
     key: str = ""
@@ -52,12 +52,12 @@ class Column:
 
 
 def outcome(kind: type[StrEnum]) -> list[Property]:
-    """Outcomes in their colours."""
+    """Return the properties of a column with coloured outcomes."""
     return [Property("mappings", mappings(kind)), Property("custom.cellOptions", TableColorTextCellOptions())]
 
 
 def remarkable(colour: str) -> list[Property]:
-    """Numbers that should be 0, and have a colour where they are not."""
+    """Return the properties of a column whose numbers should be 0, with a colour for others."""
     return [
         Property("thresholds", thresholds(colour, (0, "text"), (1, colour)).build()),
         Property("custom.cellOptions", TableColorTextCellOptions()),
@@ -65,7 +65,7 @@ def remarkable(colour: str) -> list[Property]:
 
 
 def share(limits: ThresholdsConfig) -> list[Property]:
-    """Numbers from 0 to 1, as a bar."""
+    """Return the properties of a column with ratios as bars."""
     return [
         Property("min", 0),
         Property("max", 1),
@@ -76,7 +76,7 @@ def share(limits: ThresholdsConfig) -> list[Property]:
 
 
 def link(title: str, url: str) -> Property:
-    """Where a click on the value leads."""
+    """Return the property for a link on a value."""
     return Property("links", [{"title": title, "url": url, "targetBlank": False}])
 
 
@@ -91,18 +91,18 @@ TROUBLE: Mapping[str, str] = {
     a.FORGE_SUMMARY_ERRORS: RED,
     a.FORGE_SUMMARY_FAULTS: ORANGE,
 }
-"""What should be 0 in a summary, by its colour where it is not."""
+"""Summary attributes that should be 0, with the colours of other values."""
 
 
 def column(key: str, title: str = "", look: Sequence[Property] = ()) -> Column:
-    """An attribute of an event; its title is by default the last part of the key."""
+    """Return the column of an event's attribute, by default titled with the last part of the key."""
     if key in TROUBLE:
         look = [*remarkable(TROUBLE[key]), *look]
     return Column(title or _title(key), key, look=look)
 
 
 def run_columns() -> list[Column]:
-    """What ends each row about a run: its id, which leads to all its events, and its trace."""
+    """Return the last columns of rows about runs: the id, linked to the run's events, and the trace."""
     value = "${__value.raw}"
     narrow = Property("custom.width", 110)
     return [
@@ -120,8 +120,8 @@ def event_table(
     columns: Sequence[Column],
     registry: Registry,
 ) -> table.Panel:
-    """A row for each event, the newest first. The attributes' units are those of the registry."""
-    labels = [prometheus.label(one.key) for one in columns]
+    """Return a table with a row for each event, newest first, with the units of the registry."""
+    labels = [prometheus_names.label(one.key) for one in columns]
     numbers = [label for one, label in zip(columns, labels, strict=True) if _is_number(registry, one.key)]
     steps = [
         transformation("extractFields", {"source": "labels", "format": "json", "keepTime": True, "replace": True}),
@@ -142,9 +142,9 @@ def event_table(
 def metric_table(
     title: str, description: str, keys: Mapping[str, str], columns: Sequence[Column], *, span: int = 24, height: int = 7
 ) -> table.Panel:
-    """A row for each combination of these attributes, given with their titles."""
-    names = {prometheus.label(key): said for key, said in keys.items()}
-    # Grafana puts the id of the query behind the name of the value where there are several.
+    """Return a table with a row for each combination of attributes, given with their titles."""
+    names = {prometheus_names.label(key): title_ for key, title_ in keys.items()}
+    # Grafana appends the id of the query to the name of the value if there are several.
     values = (
         {f"Value #{letter}": one.title for letter, one in zip(ascii_uppercase, columns, strict=False)}
         if len(columns) > 1
@@ -152,8 +152,8 @@ def metric_table(
     )
     steps = [transformation("merge", {}), _organized({**names, **values}, hidden=(_TIME,))]
     panel = _table(title, description, PROMETHEUS, steps, height).span(span)
-    for said in keys.values():
-        panel = panel.override_by_name(said, [Property("unit", _TEXT)])
+    for title_ in keys.values():
+        panel = panel.override_by_name(title_, [Property("unit", _TEXT)])
     for one in columns:
         assert one.expression is not None
         panel = panel.with_target(cells(one.expression))

@@ -1,4 +1,4 @@
-"""What panels ask: of Prometheus, and of Loki for events."""
+"""Queries of panels: to Prometheus, and to Loki for events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from opentelemetry.semconv._incubating.attributes.event_attributes import EVENT_NAME
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Event, Metric
 
@@ -27,89 +27,90 @@ from .sources import LOKI, PROMETHEUS, TEMPO
 from .variables import PIPELINE, chosen
 
 RATE = "$__rate_interval"
-"""At least four scrapes, and never less than the distance between two points."""
+"""A window of at least four scrapes, and at least the distance between two points."""
 STEP = "$__interval"
-"""The distance between two points: what bars count adds up to the total."""
+"""A window of the distance between two points, so that bars add up to the total."""
 RANGE = "$__range"
 TRACE = "trace_id"
-"""Loki's own name for it."""
+"""Loki's name of the trace id."""
 _ROWS = 1000
 
 
 def per_second(
     metric: Metric, by: tuple[str, ...] = (), where: Where = None, *, part: q.Part | None = None
 ) -> Expression:
-    """How fast a counter grew in all processes together. For those that begin at 0: of one that appears with its first
-    event, that event is missed, and `queries.grown` is right."""
+    """Return the rate of a counter in all processes together, for counters with initial points: it misses the first
+    increase of other counters, which need `queries.grown`.
+    """
     return q.sum_by(q.rate(q.select(metric, where, part=part), RATE), *by)
 
 
 def happened(metric: Metric, where: Where = None) -> Expression:
-    """How often it happened in the time range; 0 where pipelines that were chosen had runs, and it did not."""
+    """Return the growth of a counter in the time range; 0 if the selected pipelines had runs without an increase."""
     ran = queries.grown(m.FORGE_PIPELINE_STARTED, RANGE, (), chosen(PIPELINE))
     return queries.grown(metric, RANGE, (), where) | 0 * ran
 
 
 def mean(histogram: Metric, by: tuple[str, ...] = (), where: Where = None) -> Expression:
-    """The mean of what a histogram saw since the point before."""
+    """Return the mean of a histogram's values since the previous point."""
     total, count = (q.sum_by(q.growth(q.select(histogram, where, part=part), RATE), *by) for part in ("sum", "count"))
     return total / (count > 0)
 
 
 def named(*keys: str) -> str:
-    """A legend of these attributes' values."""
-    return " / ".join(f"{{{{{prometheus.label(key)}}}}}" for key in keys)
+    """Return a legend with the values of these attributes."""
+    return " / ".join(f"{{{{{prometheus_names.label(key)}}}}}" for key in keys)
 
 
 def series(expression: Expression, legend: str, *, exemplars: bool = False) -> builders.Dataquery:
-    """A value at each step; with exemplars, points that lead to traces."""
+    """Return a range query, optionally with exemplars that link to traces."""
     query = builders.Dataquery().datasource(PROMETHEUS).expr(str(expression)).range().legend_format(legend)
     return query.exemplar(True) if exemplars else query
 
 
 def now(expression: Expression, legend: str = "") -> builders.Dataquery:
-    """One value, at the end of the time range."""
+    """Return an instant query at the end of the time range."""
     return builders.Dataquery().datasource(PROMETHEUS).expr(str(expression)).instant().legend_format(legend)
 
 
 def cells(expression: Expression) -> builders.Dataquery:
-    """The values of a table's column, at the end of the time range."""
+    """Return an instant query for the column of a table."""
     return now(expression).format(PromQueryFormat.TABLE)
 
 
 def buckets(expression: Expression) -> builders.Dataquery:
-    """A histogram at each step."""
+    """Return a range query for the buckets of a histogram."""
     return series(expression, named(q.BUCKET), exemplars=True).format(PromQueryFormat.HEATMAP)
 
 
 def events(event: Event, where: Where = None) -> str:
-    """The log records of one event, in LogQL. Attributes are structured metadata there, named as in Prometheus."""
-    filters = {EVENT_NAME: event.name, **(where or {})}
-    said = " | ".join(
-        f'{prometheus.label(key)}{wanted.operator}"{wanted.value}"'
+    """Return the LogQL query for an event. Attributes are structured metadata in Loki, named as in Prometheus."""
+    conditions = {EVENT_NAME: event.name, **(where or {})}
+    filters = " | ".join(
+        f'{prometheus_names.label(key)}{wanted.operator}"{wanted.value}"'
         if isinstance(wanted, q.Matcher)
-        else f'{prometheus.label(key)}="{wanted}"'
-        for key, wanted in filters.items()
+        else f'{prometheus_names.label(key)}="{wanted}"'
+        for key, wanted in conditions.items()
     )
-    return f'{{{prometheus.label(SERVICE_NAME)}=~".+"}} | {said}'
+    return f'{{{prometheus_names.label(SERVICE_NAME)}=~".+"}} | {filters}'
 
 
 def records(query: str) -> loki.Dataquery:
-    """Log records, the newest first."""
+    """Return a query for log records, newest first."""
     newest = _loki(query).direction(LokiQueryDirection.BACKWARD)
     return newest.max_lines(_ROWS)
 
 
 def counted(query: str, *by: str) -> loki.Dataquery:
-    """How many log records there were in each step. Of events, unlike counters, not even one is missed."""
+    """Return a query for the number of log records per step. Unlike a counter, it misses none."""
     return _loki(f"sum{_by(by)}(count_over_time({query} [$__auto]))").legend_format(named(*by))
 
 
 def greatest(query: str, key: str, *by: str) -> loki.Dataquery:
-    """The greatest value of an attribute in each step."""
-    return _loki(f"max{_by(by)}(max_over_time({query} | unwrap {prometheus.label(key)} [$__auto]))").legend_format(
-        named(*by)
-    )
+    """Return a query for the maximum of an attribute per step."""
+    return _loki(
+        f"max{_by(by)}(max_over_time({query} | unwrap {prometheus_names.label(key)} [$__auto]))"
+    ).legend_format(named(*by))
 
 
 def _loki(query: str) -> loki.Dataquery:
@@ -117,17 +118,17 @@ def _loki(query: str) -> loki.Dataquery:
 
 
 def _by(keys: tuple[str, ...]) -> str:
-    return f" by ({', '.join(prometheus.label(key) for key in keys)}) " if keys else " "
+    return f" by ({', '.join(prometheus_names.label(key) for key in keys)}) " if keys else " "
 
 
 def trace_link(value: str) -> str:
-    """The URL of a trace in Grafana; `value` is a template that gives its id."""
+    """Return the URL of a trace in Grafana; `value` is a template for its id."""
     return _explore(TEMPO, {"queryType": "traceql", "query": value})
 
 
 def events_link(key: str, value: str) -> str:
-    """The URL of the log records in Grafana whose attribute has the value that a template gives."""
-    query = f'{{{prometheus.label(SERVICE_NAME)}=~".+"}} | {prometheus.label(key)}="{value}"'
+    """Return the URL in Grafana of the log records whose attribute has the value of a template."""
+    query = f'{{{prometheus_names.label(SERVICE_NAME)}=~".+"}} | {prometheus_names.label(key)}="{value}"'
     return _explore(LOKI, {"queryType": LokiQueryType.RANGE.value, "expr": query})
 
 
@@ -139,7 +140,7 @@ def _explore(source: DataSourceRef, query: Mapping[str, Any]) -> str:
         "range": {"from": "${__from}", "to": "${__to}"},
     }
     text = json.dumps({"forge": pane}, separators=(",", ":"))
-    # Grafana fills in what stands in ${…}, so that must stay as it is.
+    # Grafana substitutes ${…}, so it must not be quoted.
     parts = re.split(r"(\$\{[\w.]+\})", text)
     panes = "".join(part if part.startswith("${") else quote(part, safe="") for part in parts)
     return f"/explore?schemaVersion=1&panes={panes}"

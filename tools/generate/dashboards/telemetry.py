@@ -1,4 +1,4 @@
-"""The telemetry itself: what was lost, left out or held up on its way."""
+"""Dashboard of the telemetry itself: losses, suppression and delays."""
 
 from __future__ import annotations
 
@@ -32,46 +32,46 @@ _SUPPRESSED = (a.FORGE_TELEMETRY_SIGNAL, a.FORGE_TELEMETRY_REASON)
 
 
 def page(registry: Registry) -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="telemetry",
         title="Telemetry health",
-        description="What of the telemetry itself was lost, left out or held up: by us, by the OpenTelemetry SDK, and "
-        "by the Collector.",
+        description="Telemetry that was lost, suppressed or delayed by Forge's instrumentation, the OpenTelemetry SDK "
+        "and the Collector.",
         variables=[PIPELINE, SERVICE],
         sections=[_glance(), _ours(registry), _sdk(), _collector()],
     )
 
 
 def _lost(metric: Metric) -> Expression:
-    """What has an error, of what the SDK counted in the time range. Where it does not count, there is nothing."""
+    """Return the failed records counted by the SDK in the time range; no value if the SDK's metrics are disabled."""
     return queries.grown(metric, RANGE, (), _FAILED) | 0 * queries.grown(metric, RANGE, (), _SERVICE)
 
 
 def _glance() -> Section:
     trouble = thresholds(GREEN, (1, RED))
-    needs = "Counted where OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED is true."
+    needs = "Requires OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED=true."
     return Section(
         "At a glance",
         [
             figure(
                 "Faults",
-                "Faults inside our telemetry in the time range. They never reach the pipeline, but "
-                "something is missing from what it tells.",
+                "Suppressed faults of Forge's telemetry in the time range. They do not affect the pipeline, but some "
+                "telemetry is missing.",
                 COUNT,
                 [now(happened(m.FORGE_TELEMETRY_FAULTS, _HERE))],
                 limits=trouble,
             ).decimals(0),
             figure(
                 "Suppressed",
-                "Spans and events of the time range that were not recorded, by sampling or because a "
-                "run had used up its budget. Metrics count them all the same.",
+                "Spans and events in the time range that were not recorded, because of sampling or budgets. Metrics "
+                "include them.",
                 COUNT,
                 [now(happened(m.FORGE_TELEMETRY_SUPPRESSED, _HERE))],
             ).decimals(0),
             figure(
                 "Spans dropped",
-                f"Spans that the SDK dropped in the time range, as a rule because its queue was full. {needs}",
+                f"Spans that the SDK dropped in the time range, usually because its queue was full. {needs}",
                 COUNT,
                 [now(_lost(sdk.SPANS_PROCESSED))],
                 limits=trouble,
@@ -93,7 +93,7 @@ def _glance() -> Section:
             figure(
                 "Points not exported",
                 f"Points of metrics that an exporter could not deliver in the time range. "
-                f"The next export brings their sums again. {needs}",
+                f"The next export includes their sums. {needs}",
                 COUNT,
                 [now(_lost(sdk.POINTS_EXPORTED))],
                 limits=trouble,
@@ -119,22 +119,22 @@ def _ours(registry: Registry) -> Section:
         [
             bars(
                 "Faults, by error",
-                "What went wrong inside our telemetry: a defect of it, or of a hook that it calls.",
+                "Faults of Forge's telemetry, caused by a defect of it or of a hook.",
                 [series(faults, named(a.ERROR_TYPE))],
                 none="No faults",
                 span=12,
             ),
             bars(
                 "Suppressed spans and events",
-                "What was not recorded, and why: its sample was not chosen, or the run had used up its budget.",
+                "Spans and events that were not recorded, by reason: sampling or the run's budget.",
                 [series(suppressed, named(*_SUPPRESSED))],
                 none="Everything recorded",
                 span=12,
             ),
             event_table(
                 "Telemetry of each run",
-                "One row for each run that ended in the time range: spans that were recorded, spans and events that "
-                "were not, faults.",
+                "One row for each run that ended in the time range: recorded spans, suppressed spans and events, "
+                "faults.",
                 e.FORGE_PIPELINE_SUMMARY,
                 where=_HERE,
                 columns=columns,
@@ -155,13 +155,13 @@ def _sdk() -> Section:
         [
             areas(
                 "Spans started",
-                "Spans a second, by the sampler's decision.",
+                "Started spans per second, by the sampler's decision.",
                 "count:spans/s",
                 [series(started, named(OTEL_SPAN_SAMPLING_RESULT))],
             ),
             lines(
                 "Span queue filled",
-                "Spans that wait to be exported, of those that may. What comes to a full queue is dropped.",
+                "Share of the span queue in use. A full queue drops further spans.",
                 SHARE,
                 [series(size / (capacity > 0), named(q.JOB, OTEL_COMPONENT_NAME))],
                 limits=thresholds(GREEN, (0.5, YELLOW), (0.8, RED)),
@@ -175,7 +175,7 @@ def _sdk() -> Section:
             ),
             lines(
                 "Exported",
-                "Records that exporters were done with, a second.",
+                "Records handled by exporters per second.",
                 "count:records/s",
                 [
                     series(per_second(metric, (), _SERVICE), name)
@@ -198,10 +198,10 @@ def _sdk() -> Section:
                 none="Everything exported",
                 span=6,
             ),
-            _sdk_duration("Duration of exports", "Mean of how long the receiver took to answer.", sdk.EXPORT_DURATION),
+            _sdk_duration("Duration of exports", "Mean response time of the receiver.", sdk.EXPORT_DURATION),
             _sdk_duration(
                 "Duration of collections",
-                "Mean of how long it took to collect the metrics of a process, once an interval.",
+                "Mean time to collect the metrics of a process, once per interval.",
                 sdk.COLLECTION_DURATION,
             ),
         ],
@@ -229,14 +229,14 @@ def _collector() -> Section:
         [
             lines(
                 "Received",
-                "Records that the Collector's receivers took, a second.",
+                "Records accepted by the Collector's receivers per second.",
                 "count:records/s",
                 [series(per_second(metric), _SIGNALS[at]) for at, metric in enumerate(collector.ACCEPTED)],
                 span=6,
             ),
             bars(
                 "Refused and lost",
-                "Records that a receiver refused, that found a queue full, or that an exporter gave up on.",
+                "Records refused by a receiver or a full queue, or not delivered by an exporter.",
                 [
                     series(queries.grown(metric, STEP, ()), f"{_SIGNALS[at]} {what}")
                     for what, metrics in (
@@ -251,7 +251,7 @@ def _collector() -> Section:
             ),
             lines(
                 "Export queue filled",
-                "What waits in each exporter's queue, of what may. It fills while a backend is away.",
+                "Share of each exporter's queue in use. It grows while a backend is unavailable.",
                 SHARE,
                 [series(size / (capacity > 0), named(q.INSTANCE, collector.EXPORTER))],
                 limits=thresholds(GREEN, (0.5, YELLOW), (0.8, RED)),
@@ -260,7 +260,7 @@ def _collector() -> Section:
             ),
             lines(
                 "Memory",
-                "Resident memory of each Collector. Beyond the limit of its memory_limiter it refuses what comes.",
+                "Resident memory of each Collector. Above the limit of its memory_limiter it refuses new records.",
                 BYTES,
                 [series(q.max_by(q.select(collector.MEMORY), q.INSTANCE), named(q.INSTANCE))],
                 span=6,

@@ -1,4 +1,4 @@
-"""What a reader can choose at the top of a dashboard."""
+"""Variables of dashboards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from grafana_foundation_sdk.builders.dashboard import QueryVariable
 from grafana_foundation_sdk.models import dashboard as models
 
-from forge_otel.checker import prometheus
+from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Metric
@@ -17,12 +17,12 @@ from .. import promql as q
 from .sources import PROMETHEUS
 
 _LABEL_VALUES = 1
-"""The type of such a query in Grafana's editor for variables."""
+"""The type of a label-values query in Grafana's variable editor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A choice of one label's values: those that a metric has, as far as they fit what was chosen `within`."""
+    """A variable for the values of a metric's label, restricted to the values of the variables `within`."""
 
     name: str
     label: str
@@ -32,13 +32,13 @@ class Variable:
 
     @property
     def matcher(self) -> q.Matcher:
-        """What the label has to be. All values are chosen by `.*`, so that series without the label count as well."""
+        """The condition on the label. "All" is `.*`, which includes series without the label."""
         return q.matching(f"${self.name}")
 
     def build(self) -> QueryVariable:
-        """The variable in Grafana."""
-        query = f"label_values({q.select(self.metric, chosen(*self.within))}, {prometheus.label(self.key)})"
-        said: dict[str, Any] = {
+        """Return the variable in Grafana's model."""
+        query = f"label_values({q.select(self.metric, chosen(*self.within))}, {prometheus_names.label(self.key)})"
+        query_model: dict[str, Any] = {
             "qryType": _LABEL_VALUES,
             "query": query,
             "refId": "PrometheusVariableQueryEditor-VariableQuery",
@@ -48,7 +48,7 @@ class Variable:
             .label(self.label)
             .datasource(PROMETHEUS)
             .definition(query)
-            .query(said)
+            .query(query_model)
             .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
             .sort(models.VariableSort.ALPHABETICAL_CASE_INSENSITIVE_ASC)
             .multi(True)
@@ -68,5 +68,5 @@ SERVICE = Variable("service", "Service", m.FORGE_PIPELINE_STARTED, q.JOB, (PIPEL
 
 
 def chosen(*variables: Variable) -> dict[str, str | q.Matcher]:
-    """The series that fit what was chosen."""
+    """Return the conditions for the selected values of variables."""
     return {variable.key: variable.matcher for variable in variables}

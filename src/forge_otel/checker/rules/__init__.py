@@ -1,4 +1,4 @@
-"""The rules that a registry keeps, beyond the structure of its files. `findings.RULES` says what each one asks."""
+"""Rules for registries beyond the structure of their files, as described in `findings.RULES`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Final
 
 from ..findings import Finding
 from ..model import Registry
-from .definitions import DEFINITIONS
-from .metrics import METRICS
-from .names import NAMES
-from .units import UNITS
+from .content import CONTENT_RULES
+from .metrics import METRIC_RULES
+from .names import NAME_RULES
+from .units import UNIT_RULES
 
-ALL: Final[Sequence[Callable[[Registry], Iterator[Finding]]]] = (*NAMES, *DEFINITIONS, *UNITS, *METRICS)
+ALL: Final[Sequence[Callable[[Registry], Iterator[Finding]]]] = (
+    *NAME_RULES,
+    *CONTENT_RULES,
+    *UNIT_RULES,
+    *METRIC_RULES,
+)

@@ -9,7 +9,7 @@ from typing import Final
 
 from ..findings import Finding
 from ..model import Metric, Registry
-from .words import is_participle, is_plural, last_word, words
+from .word_forms import is_participle, is_plural, last_word, split_name
 
 _UNITS: Final = frozenset(
     {
@@ -39,8 +39,8 @@ def _name(registry: Registry) -> Iterator[Finding]:
         last = name.rpartition(".")[2]
         if last_word(last) == "total":
             yield Finding(metric.place, "metric/name", f"{name} ends with `total`; Prometheus adds it to counters")
-        for unit in _UNITS.intersection(words(last)):
-            yield Finding(metric.place, "metric/name", f"{name} names the unit `{unit}`; the field `unit` says it")
+        for unit in _UNITS.intersection(split_name(last)):
+            yield Finding(metric.place, "metric/name", f"{name} repeats the unit `{unit}` of the field `unit`")
 
 
 def _counter(registry: Registry) -> Iterator[Finding]:
@@ -60,7 +60,7 @@ def _counter(registry: Registry) -> Iterator[Finding]:
 def _singular(registry: Registry) -> Iterator[Finding]:
     for name, metric in registry.metrics.items():
         if metric.instrument in ("gauge", "updowncounter") and is_plural(last_word(name)):
-            message = f"{name} is of a {metric.instrument} and ends with a plural; write the singular"
+            message = f"{name} is a {metric.instrument} and ends with a plural; write the singular"
             yield Finding(metric.place, "metric/singular", message)
 
 
@@ -69,7 +69,7 @@ def _boundaries(registry: Registry) -> Iterator[Finding]:
         place, boundaries = metric.at("annotations"), metric.boundaries
         if metric.instrument != "histogram":
             if boundaries is not None:
-                yield Finding(place, "metric/boundaries", f"{name} is no histogram and has bucket boundaries")
+                yield Finding(place, "metric/boundaries", f"{name} is not a histogram and has bucket boundaries")
         elif boundaries is None:
             yield Finding(place, "metric/boundaries", f"{name} has no bucket boundaries")
         elif any(low >= high for low, high in pairwise((-math.inf, *boundaries))):
@@ -102,7 +102,7 @@ def _statsd_faults(metric: Metric) -> Iterator[str]:
         yield f"only seconds become `ms` in StatsD, and this is in {metric.unit!r}"
     for tag, key in statsd.tags.items():
         if metric.reference(key) is None:
-            yield f"the StatsD tag `{tag}` is {key}, which is no attribute of the metric"
+            yield f"the StatsD tag `{tag}` is {key}, which is not an attribute of the metric"
 
 
-METRICS: Final = (_name, _counter, _singular, _boundaries, _attribute, _statsd)
+METRIC_RULES: Final = (_name, _counter, _singular, _boundaries, _attribute, _statsd)

@@ -1,4 +1,4 @@
-"""Rules for names: their form, and what must not be called the same."""
+"""Rules for names: their form and their uniqueness."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
-from .. import prometheus, upstream
+from .. import prometheus_names, upstream
 from ..findings import Finding, shown
 from ..model import Definition, Registry
 
@@ -33,12 +33,12 @@ def _definitions(registry: Registry) -> Iterator[tuple[str, Definition]]:
 def _format(registry: Registry) -> Iterator[Finding]:
     for name, definition in _definitions(registry):
         if not _NAME.fullmatch(name):
-            message = f"{shown(name)} is not of lowercase words separated by `.` and `_`"
+            message = f"{shown(name)} does not consist of lowercase words separated by `.` and `_`"
             yield Finding(definition.place, "name/format", message)
     for key, attribute in registry.attributes.items():
         for member in attribute.members:
             if not _MEMBER.fullmatch(member.id):
-                message = f"{key}: the member {shown(member.id)} is not of lowercase words separated by `_`"
+                message = f"{key}: the member {shown(member.id)} does not consist of lowercase words separated by `_`"
                 yield Finding(attribute.at("type"), "name/format", message)
 
 
@@ -70,38 +70,38 @@ def _namespace(registry: Registry) -> Iterator[Finding]:
                     yield Finding(current[outer].place, "name/namespace", message)
 
 
-class _Taken:
-    """Who had a name first."""
+class _UniqueNames:
+    """The definitions that use an alias first."""
 
     def __init__(self, rule: str) -> None:
         self._rule = rule
         self._first: dict[Hashable, tuple[str, Definition]] = {}
 
-    def take(self, alias: Hashable, name: str, definition: Definition, reason: str) -> Iterator[Finding]:
-        """Give a definition another name; a finding where a different one has it."""
+    def claim(self, alias: Hashable, name: str, definition: Definition, reason: str) -> Iterator[Finding]:
+        """Record an alias of a definition; yield a finding if another definition has it."""
         owner, first = self._first.setdefault(alias, (name, definition))
         if owner != name:
-            yield Finding(definition.place, self._rule, f"{name}: {reason}, as of {owner} in {first.place}")
+            yield Finding(definition.place, self._rule, f"{name}: {reason}, as {owner} in {first.place}")
 
 
 def _constant(registry: Registry) -> Iterator[Finding]:
     for kind, definitions in _kinds(registry).items():
-        taken = _Taken("name/constant")
+        unique = _UniqueNames("name/constant")
         for name, definition in definitions.items():
             alias = name.replace(".", "_")
-            yield from taken.take(alias, name, definition, f"with underscores it is the {kind} `{alias}`")
+            yield from unique.claim(alias, name, definition, f"with underscores it is the {kind} `{alias}`")
 
 
 def _prometheus(registry: Registry) -> Iterator[Finding]:
-    taken = _Taken("name/prometheus")
+    unique = _UniqueNames("name/prometheus")
     for name, metric in registry.metrics.items():
         try:
-            series = prometheus.series(metric)
+            series = prometheus_names.series(metric)
         except ValueError as error:
             yield Finding(metric.at("unit"), "name/prometheus", str(error))
             continue
         for one in series:
-            yield from taken.take(one, name, metric, f"in Prometheus it has the series `{one}`")
+            yield from unique.claim(one, name, metric, f"in Prometheus it has the series `{one}`")
 
 
 def _statsd(registry: Registry) -> Iterator[Finding]:
@@ -115,4 +115,4 @@ def _statsd(registry: Registry) -> Iterator[Finding]:
             yield Finding(metric.at("annotations"), "name/statsd", message)
 
 
-NAMES: Final = (_format, _root, _opentelemetry, _namespace, _constant, _prometheus, _statsd)
+NAME_RULES: Final = (_format, _root, _opentelemetry, _namespace, _constant, _prometheus, _statsd)

@@ -13,7 +13,7 @@ from ucumvert import get_ucum_parser  # type: ignore[import-untyped]
 
 from ..findings import Finding, shown
 from ..model import Place, Registry
-from .words import is_plural, last_word
+from .word_forms import is_plural, last_word
 
 _TIMES: Final = frozenset(("ns", "us", "ms", "min", "h", "d", "wk", "mo", "a"))
 _DURATIONS: Final = frozenset(("duration", "latency", "time"))
@@ -21,7 +21,7 @@ _ANNOTATION: Final = re.compile(r"\{([^{}]*)\}")
 
 
 def _units(registry: Registry) -> Iterator[tuple[str, str, Place]]:
-    """Each unit, with the name of what it is of."""
+    """Yield the unit of each metric and attribute, with its name and place."""
     for name, metric in registry.metrics.items():
         yield name, metric.unit, metric.at("unit")
     for key, attribute in registry.attributes.items():
@@ -32,7 +32,7 @@ def _units(registry: Registry) -> Iterator[tuple[str, str, Place]]:
 def _ucum(registry: Registry) -> Iterator[Finding]:
     for name, unit, place in _units(registry):
         if not _is_ucum(unit):
-            message = f"{name}: {shown(unit)} is not UCUM; write `s`, `By`, `1`, `{{sample}}` or the like"
+            message = f"{name}: {shown(unit)} is not UCUM; examples are `s`, `By`, `1` and `{{sample}}`"
             yield Finding(place, "unit/ucum", message)
 
 
@@ -55,9 +55,7 @@ def _annotation(registry: Registry) -> Iterator[Finding]:
     for name, unit, place in _units(registry):
         for thing in _ANNOTATION.findall(unit):
             if is_plural(last_word(thing)):
-                yield Finding(
-                    place, "unit/annotation", f"{name}: {shown(unit)} names several things; write the singular"
-                )
+                yield Finding(place, "unit/annotation", f"{name}: {shown(unit)} is a plural; write the singular")
 
 
 def _seconds(registry: Registry) -> Iterator[Finding]:
@@ -69,4 +67,4 @@ def _seconds(registry: Registry) -> Iterator[Finding]:
             yield Finding(attribute.at("type"), "unit/seconds", f"{key} is in seconds and has type {attribute.type}")
 
 
-UNITS: Final = (_ucum, _annotation, _seconds)
+UNIT_RULES: Final = (_ucum, _annotation, _seconds)

@@ -1,1 +1,1 @@
-"""The demo: a pipeline from `examples/`, run with telemetry, a live display and a summary."""
+"""The demo: runs a pipeline of `examples/` with telemetry, a live display and a summary."""

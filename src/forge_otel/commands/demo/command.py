@@ -25,24 +25,24 @@ from forge_otel import ForgeInstrumentor
 from .display import progress
 from .errors import DemoError
 from .pipelines import EXAMPLES
-from .prometheus import PrometheusEndpoint
-from .summary import report, show
-from .telemetry import Telemetry
+from .prometheus_endpoint import PrometheusEndpoint
+from .providers import DemoProviders
+from .run_report import report, show
 from .verdict import judge
 
 FLUSH = 10.0
-"""Seconds that the last flush may take."""
+"""Maximum time in seconds for the last flush."""
 FLUSH_INTERRUPTED = 0.4
-"""The same after Ctrl-C."""
+"""Maximum time in seconds for the last flush after Ctrl-C."""
 SCRAPE = 120.0
-"""Seconds to wait for a scrape where nobody can press a key."""
+"""Maximum time in seconds for a scrape without a terminal."""
 
 
 def demo(options: Namespace) -> int:
-    """Run the demo; returns the exit code: 0, 1 where the run failed, 130 where it was interrupted.
+    """Run the demo; return the exit code: 0, 1 if the run failed, 130 if it was interrupted.
 
     Raises:
-        DemoError: an option is unusable.
+        DemoError: an option is invalid.
     """
     folder = _input(options.input)
     out = _out(options.out)
@@ -57,7 +57,7 @@ def demo(options: Namespace) -> int:
         if options.prometheus is not None:
             prometheus = PrometheusEndpoint(options.prometheus)
             stack.callback(prometheus.close)
-        telemetry = Telemetry(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
+        telemetry = DemoProviders(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
         pipeline = stack.enter_context(example.pipeline(storage, out))
         instrumentor = ForgeInstrumentor()
         instrumentor.instrument(
@@ -78,7 +78,7 @@ def demo(options: Namespace) -> int:
             raise error
         document = report(run.result, judge(run.result, pipeline, cpu), telemetry)
         if options.json:
-            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - what was asked for
+            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
         else:
             show(document, Console())
         if prometheus and not interrupted:
@@ -89,17 +89,17 @@ def demo(options: Namespace) -> int:
 
 
 def _drive(run: Run, total: int) -> BaseException | None:
-    """Take the run to its end, showing how far it is; returns what ended it before its time."""
+    """Drain the run with a progress display; return the exception that ended it early, if any."""
     try:
         with progress(run, total, Console(stderr=True)), run:
             run.drain()
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the summary tells it
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - reported by the summary
         return error
     return None
 
 
-def _input(given: Path | None) -> Path:
-    folder = given or Path(sysconfig.get_path("stdlib"))
+def _input(path: Path | None) -> Path:
+    folder = path or Path(sysconfig.get_path("stdlib"))
     if not folder.exists():
         raise DemoError(f"--input {folder}: there is no such folder")
     if not folder.is_dir():
@@ -113,7 +113,7 @@ def _out(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DemoError(f"--out {out}: cannot make this folder: {error.strerror}") from None
+        raise DemoError(f"--out {out}: cannot create this folder: {error.strerror}") from None
     if not os.access(out, os.W_OK | os.X_OK):
         raise DemoError(f"--out {out}: no permission to write there")
     return out
@@ -130,7 +130,7 @@ def _check_storage(url: str) -> None:
 
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
-    """What libraries log goes to a file, where it does not disturb the display."""
+    """Write the log records of libraries to a file instead of the display."""
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
@@ -143,11 +143,11 @@ def _log_file(path: Path) -> Iterator[None]:
 
 
 def _serve(prometheus: PrometheusEndpoint) -> None:
-    """Wait until the final metrics were fetched once or a key is pressed."""
+    """Wait until the final metrics are scraped once, or a key is pressed."""
     prometheus.expect_scrape()
     interactive = sys.stdin.isatty()
     until = "a key is pressed" if interactive else f"{SCRAPE:.0f} s have passed"
-    print(f"serving {prometheus.url} until fetched once, or {until}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"serving {prometheus.url} until scraped once, or {until}", file=sys.stderr, flush=True)  # noqa: T201
     try:
         if interactive:
             with _single_keys(sys.stdin):
@@ -161,8 +161,8 @@ def _serve(prometheus: PrometheusEndpoint) -> None:
 
 @contextmanager
 def _single_keys(stream: IO[str]) -> Iterator[None]:
-    """Let a terminal hand over each key as it is pressed."""
-    import termios  # noqa: PLC0415 - not on every system
+    """Read single keys from a terminal instead of lines."""
+    import termios  # noqa: PLC0415 - not on every platform
     import tty  # noqa: PLC0415
 
     before = termios.tcgetattr(stream)

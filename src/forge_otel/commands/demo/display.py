@@ -1,4 +1,4 @@
-"""How far a run is, while it runs: a live table on a terminal, a line every few seconds elsewhere."""
+"""Progress of a run: a live table on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from forge.runner.result import Ledger, RunSnapshot
 
 REFRESH = 5
-"""Pictures a second."""
+"""Refreshes of the table per second."""
 LINE_EVERY = 3.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 WINDOW = 5.0
-"""Seconds over which rates are taken."""
+"""Seconds over which rates are averaged."""
 
 
 @contextmanager
 def progress(run: Run, total: int, console: Console) -> Iterator[None]:
     """Show the run's progress on the console while the block lasts."""
-    watch = Watch(run, total)
+    tracker = ProgressTracker(run, total)
     if console.is_terminal:
-        with Live(get_renderable=watch.table, console=console, refresh_per_second=REFRESH, transient=True):
+        with Live(get_renderable=tracker.table, console=console, refresh_per_second=REFRESH, transient=True):
             yield
         return
     done = threading.Event()
 
     def lines() -> None:
         while not done.wait(LINE_EVERY):
-            console.print(watch.line(), soft_wrap=True, highlight=False)
+            console.print(tracker.line(), soft_wrap=True, highlight=False)
 
     thread = threading.Thread(target=lines, daemon=True, name="progress")
     thread.start()
@@ -52,10 +52,10 @@ def progress(run: Run, total: int, console: Console) -> Iterator[None]:
         thread.join()
 
 
-class Watch:
-    """What a run's snapshots say together: rates over the last seconds, and what is still to come.
+class ProgressTracker:
+    """Rates and remaining work of a run, computed from its snapshots.
 
-    `total` is how many samples the source has.
+    `total` is the number of samples in the source.
     """
 
     def __init__(self, run: Run, total: int) -> None:
@@ -64,8 +64,8 @@ class Watch:
         self._begun = time.monotonic()
         self._history: deque[tuple[float, RunSnapshot]] = deque([(0.0, run.snapshot())])
 
-    def look(self) -> tuple[float, RunSnapshot]:
-        """Seconds since the beginning, and the newest snapshot."""
+    def update(self) -> tuple[float, RunSnapshot]:
+        """Take a snapshot; return it with the seconds since the beginning."""
         now, snapshot = time.monotonic() - self._begun, self._run.snapshot()
         self._history.append((now, snapshot))
         while now - self._history[0][0] > WINDOW and len(self._history) > 2:
@@ -73,7 +73,7 @@ class Watch:
         return now, snapshot
 
     def rates(self) -> list[float]:
-        """Executions a second, for each stage."""
+        """Return executions per second, by stage."""
         (before, first), (now, last) = self._history[0], self._history[-1]
         period = now - before
         return [
@@ -82,20 +82,20 @@ class Watch:
         ]
 
     def remaining(self, snapshot: RunSnapshot) -> list[float]:
-        """Executions to come, for each stage: what is under way towards it, and what the part of the source that was
-        not read yet will bring if it is like the part that was.
+        """Return the estimated number of remaining executions, by stage: samples in flight before it, and those that
+        the unread part of the source will bring at the same ratio as the part read so far.
         """
         unread = max(0, self._total - snapshot.ledger.admitted)
-        under_way = 0
+        in_flight = 0
         result = []
         for state in snapshot.stages:
-            under_way += state.queue_depth + state.active
-            result.append(under_way + unread * state.executions / max(1, snapshot.ledger.admitted))
+            in_flight += state.queue_depth + state.active
+            result.append(in_flight + unread * state.executions / max(1, snapshot.ledger.admitted))
         return result
 
     def table(self) -> Group:
-        """The picture for a terminal."""
-        now, snapshot = self.look()
+        """Return the progress as a table for a terminal."""
+        now, snapshot = self.update()
         read = min(snapshot.ledger.admitted, self._total)
         head = Table.grid(padding=(0, 1), expand=True)
         head.add_column(no_wrap=True)
@@ -125,8 +125,8 @@ class Watch:
         return Group(head, stages, Text(ledger_line(snapshot.ledger), style="dim"))
 
     def line(self) -> str:
-        """The same in one line."""
-        now, snapshot = self.look()
+        """Return the progress as one line."""
+        now, snapshot = self.update()
         rates = self.rates()
         stages = ", ".join(
             f"{state.name} {state.executions} ({rate:.0f}/s)"
@@ -139,7 +139,7 @@ class Watch:
 
 
 def ledger_line(ledger: Ledger) -> str:
-    """Where the samples are, in one line."""
+    """Return the counts of a ledger as one line."""
     outcomes = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
     counts = [f"{count} {name}" for name in outcomes if (count := getattr(ledger, name))]
     return f"{ledger.active} active, {ledger.settled} settled" + (f": {', '.join(counts)}" if counts else "")

@@ -1,4 +1,4 @@
-"""What ends the demo before its run begins."""
+"""Errors of the demo's options."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from ..errors import CommandError
 
 
 class DemoError(CommandError):
-    """An option of the demo is unusable."""
+    """An option of the demo is invalid."""

@@ -1,4 +1,4 @@
-"""Finding the examples: beside the sources in a checkout, inside the package where it was installed."""
+"""Loading the examples: from the checkout, or from the installed package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INSTALLED = Path(__file__).with_name("_examples")
 CHECKOUT = Path(__file__).parents[4] / "examples"
 
 
-def load(name: str) -> ModuleType:
+def load_example(name: str) -> ModuleType:
     """Import an example by its name.
 
     Raises:
@@ -21,7 +21,7 @@ def load(name: str) -> ModuleType:
         return sys.modules[name]
     path = next((path for folder in (INSTALLED, CHECKOUT) if (path := folder / f"{name}.py").is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"the example {name}.py is neither in {INSTALLED} nor in {CHECKOUT}")
+        raise FileNotFoundError(f"the example {name}.py is in neither {INSTALLED} nor {CHECKOUT}")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them."""
+"""Formatting numbers for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from decimal import Decimal
 
 
 def seconds(value: float | None) -> str:
-    """`-`, `0s`, `45µs`, `1.2ms`, `340ms`, `1.5s`, `75s`, `12:05`."""
+    """Format a duration: `-`, `0s`, `45µs`, `1.2ms`, `340ms`, `1.5s`, `75s`, `12:05`."""
     if value is None:
         return "-"
     if value == 0:
@@ -19,14 +19,14 @@ def seconds(value: float | None) -> str:
 
 
 def clock(value: float) -> str:
-    """`0:07`, `12:05`, `1:02:03`."""
+    """Format a duration in clock style: `0:07`, `12:05`, `1:02:03`."""
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def size(count: int) -> str:
-    """`512 B`, `1.5 kB`, `15 MB`."""
+    """Format a size in bytes: `512 B`, `1.5 kB`, `15 MB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5 or unit == "GB":
@@ -36,12 +36,12 @@ def size(count: int) -> str:
 
 
 def share(value: float | None) -> str:
-    """A ratio in percent."""
+    """Format a ratio in percent."""
     if value is None:
         return "-"
     return "<1%" if 0 < value < 0.005 else f"{value:.0%}"
 
 
 def dollars(value: Decimal | int) -> str:
-    """`0`, `0.0000042`, `0.5`, `1.50`, `1234.57`: to the cent, and less than a dollar to three digits."""
+    """Format an amount: `0`, `0.0000042`, `0.5`, `1.50`, `1234.57`. Less than a dollar has three significant digits."""
     return f"{value:.2f}" if value >= 1 else f"{Decimal(f'{value:.3g}').normalize():f}"

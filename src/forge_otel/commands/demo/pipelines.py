@@ -1,4 +1,4 @@
-"""The pipelines that the demo can run, each with the server that it asks."""
+"""The pipelines of the demo, each with the server that it calls."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from . import examples
 from .errors import DemoError
 
 if TYPE_CHECKING:
-    from .telemetry import Telemetry
+    from .providers import DemoProviders
 
 
 class Example(ABC):
     """A pipeline over a folder of Python files."""
 
     total: int
-    """How many samples its source has."""
+    """Number of samples in its source."""
     missing: str
-    """What is wrong with a folder that has none."""
+    """Error message for a folder without samples."""
 
     @abstractmethod
     @contextmanager
     def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:
-        """The pipeline, while the server runs that it asks."""
+        """Create the pipeline, and run the server that it calls while the block lasts."""
 
     @contextmanager
-    def instrumented(self, telemetry: Telemetry) -> Iterator[None]:  # noqa: ARG002 - nothing but Forge to instrument
-        """Telemetry of the libraries that the pipeline uses, while the block lasts."""
+    def instrumented(self, telemetry: DemoProviders) -> Iterator[None]:  # noqa: ARG002 - uses no other library
+        """Instrument the libraries that the pipeline uses, while the block lasts."""
         yield
 
 
 class Corpus(Example):
-    """Functions and classes, labelled by a service."""
+    """Functions and classes of source code, labelled by a service."""
 
     missing = "no .py files below it; choose a folder with Python code"
 
     def __init__(self, folder: Path, limit: int | None, max_cost: Decimal | None) -> None:
         if max_cost is not None:
-            raise DemoError("--max-cost: nothing that the pipeline corpus calls costs money; use --pipeline labels")
-        self._example: Any = examples.load("code_corpus")
+            raise DemoError("--max-cost: the pipeline corpus has no costs; use --pipeline labels")
+        self._example: Any = examples.load_example("code_corpus")
         self._folder = folder
         self._limit = limit
         self.total = len(self._example.python_files(folder, limit))
 
     @contextmanager
     def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:
-        with examples.load("annotation_service").AnnotationService() as service:
+        with examples.load_example("annotation_service").AnnotationService() as service:
             yield self._example.code_corpus(
                 self._folder, limit=self._limit, storage=storage, out=out, annotate_url=service.url
             )
@@ -65,17 +65,17 @@ class Labels(Example):
     missing = "no .py files with a docstring in it; choose a folder with Python modules"
 
     def __init__(self, folder: Path, limit: int | None, max_cost: Decimal | None) -> None:
-        self._example: Any = examples.load("llm_labels")
+        self._example: Any = examples.load_example("llm_labels")
         self._folder = folder
         self._limit = limit
         self._max_cost = max_cost
         self.total = sum(1 for _ in self._example.documentation(folder, limit))
 
     @contextmanager
-    def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:  # noqa: ARG002 - all of it is in the storage
+    def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:  # noqa: ARG002 - writes no files
         openai: Any = import_module("openai")  # slow to import
         with (
-            examples.load("llm_server").LLMServer() as server,
+            examples.load_example("llm_server").LLMServer() as server,
             openai.OpenAI(base_url=server.url, api_key="unused", max_retries=0) as client,
         ):
             yield self._example.llm_labels(
@@ -83,7 +83,7 @@ class Labels(Example):
             )
 
     @contextmanager
-    def instrumented(self, telemetry: Telemetry) -> Iterator[None]:
+    def instrumented(self, telemetry: DemoProviders) -> Iterator[None]:
         instrumentation: Any = import_module("opentelemetry.instrumentation.genai.openai")
         instrumentor = instrumentation.OpenAIInstrumentor()
         instrumentor.instrument(
@@ -98,4 +98,4 @@ class Labels(Example):
 
 
 EXAMPLES: Final[Mapping[str, type[Corpus] | type[Labels]]] = {"corpus": Corpus, "labels": Labels}
-"""By the name that `--pipeline` takes."""
+"""The examples, by the value of `--pipeline`."""

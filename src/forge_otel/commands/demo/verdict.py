@@ -1,4 +1,4 @@
-"""Which part of a pipeline limited a run, and what to change."""
+"""The verdict on a run: its bottleneck, and advice."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
     from forge.runner.result import StageSummary
 
 BLOCKED = 0.1
-"""The share of its time that a stage is held up by a full queue, from which on what follows is too slow for it."""
+"""Ratio of its time that a stage is held up by a full queue, from which on its successors are the bottleneck."""
 COMPUTING = 0.8
-"""The number of cores, from which on the Python interpreter itself is the limit: it computes on one at a time."""
+"""Number of busy cores from which on the Python interpreter is the bottleneck: it computes on one core at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What limited a run."""
+    """The bottleneck of a run."""
 
     limit: str
-    """`stage`, `measurements` (with the storage behind them), `source`, or `none` where little was to be done."""
+    """`stage`, `measurements` (including the storage), `source`, or `none` if there was too little work to tell."""
     stage: str | None
     utilization: float | None
     cores: float
-    """Processor seconds of the process for each second of the run."""
+    """Processor seconds of the process per second of the run."""
     text: str
     advice: str
 
 
 def judge(result: RunResult, pipeline: Pipeline, cpu: float) -> Verdict:
-    """The verdict on a run that took so many processor seconds.
+    """Return the verdict on a run that took `cpu` processor seconds.
 
-    In a line of stages joined by bounded queues everything before the slowest one is held up by full queues, and
-    nothing behind it is: it comes right after the last one that was held up.
+    In a chain of stages with bounded queues, the stages before the slowest one are held up by full queues, and those
+    after it are not: so the slowest stage follows the last one that was held up.
     """
     cores = cpu / result.duration if result.duration > 0 else 0.0
     stages = result.stages
@@ -47,8 +47,8 @@ def judge(result: RunResult, pipeline: Pipeline, cpu: float) -> Verdict:
             stage=None,
             utilization=None,
             cores=cores,
-            text=f"Nothing to judge: {ledger.unchanged} of {ledger.settled} samples were finished by an earlier run.",
-            advice="--rerun does everything again.",
+            text=f"No verdict: {ledger.unchanged} of {ledger.settled} samples were finished by an earlier run.",
+            advice="Use --rerun to process them again.",
         )
     held_up = [index for index, stage in enumerate(stages) if _held_up(stage, result.duration)]
     after = max(held_up) + 1 if held_up else _busiest(stages)
@@ -71,10 +71,10 @@ def judge(result: RunResult, pipeline: Pipeline, cpu: float) -> Verdict:
             stage=None,
             utilization=utilization,
             cores=cores,
-            text=f"No stage limits the run: the busiest, {stage.name}, was used to {share(utilization)}.",
-            advice="Feed it faster: more input at a time, or a faster source.",
+            text=f"No stage limits the run: the busiest, {stage.name}, was {share(utilization)} utilized.",
+            advice="Use a faster source, or more input.",
         )
-    text = f"{stage.name} limits the run: its {_slots(stage)} used to {share(utilization)}"
+    text = f"{stage.name} limits the run: its {_slots(stage)} {share(utilization)} utilized"
     if stage.retries:
         text += f", with {stage.retries} retries"
     definition = next(one for one in pipeline.stages if one.name == stage.name)
@@ -83,7 +83,7 @@ def judge(result: RunResult, pipeline: Pipeline, cpu: float) -> Verdict:
     elif definition.is_async or (utilization or 0.0) >= 0.5:
         advice = f"It mostly waits: raise its concurrency (now {stage.concurrency})."
     else:
-        advice = "Look at what its attempts wait for between retries."
+        advice = "Find the cause of its retries, and of the waits between them."
     return Verdict(
         limit="stage", stage=stage.name, utilization=utilization, cores=cores, text=f"{text}.", advice=advice
     )
@@ -104,5 +104,5 @@ def _slots(stage: StageSummary) -> str:
 def _computing(cores: float) -> str:
     return (
         f"The process kept {cores:.1f} cores busy, and Python computes on one: more concurrency will not help. "
-        "Make what it computes cheaper, or share the input among several processes."
+        "Reduce the computation, or split the input among several processes."
     )

@@ -1,1 +1,1 @@
-"""`forge-otel doctor`: what a pipeline started in this environment would have as its telemetry."""
+"""`forge-otel doctor`: diagnoses the telemetry of pipelines in this environment."""

@@ -1,7 +1,7 @@
-"""Looking at everything that a pipeline's telemetry depends on in this environment.
+"""Diagnosis of everything that a pipeline's telemetry depends on in this environment.
 
-What `opentelemetry-instrument` does at the start of a process is done here as well, and then looked at. So nothing is
-computed a second time from variables and files, and whatever OpenTelemetry complains about is heard.
+Initializes the process like `opentelemetry-instrument`, and inspects the result. So environment variables and files are
+not evaluated a second time, and OpenTelemetry's own warnings are reported.
 """
 
 from __future__ import annotations
@@ -23,128 +23,130 @@ from ...instrumentors import targets
 from ...patching.patches import Target
 from ...signals.sdk import histograms, log_records, spans, switched_off
 from . import sampler
-from .finding import Finding, logged
-from .signals import Signal, examine, signals
+from .diagnostic import Diagnostic, logged
+from .exports import SignalExport, check_export, signal_exports
 
 _DISTRIBUTION: Final = "forge-otel"
 _ENTRY_POINTS: Final = "opentelemetry_instrumentor"
 _CONFIGURATORS: Final = "opentelemetry_configurator"
 _DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
-_NOISE: Final = (
+_EXPECTED_WARNINGS: Final = (
     "Attempting to instrument while already instrumented",
     "OTEL_CONFIG_FILE is set; ignoring configurator kwargs",
 )
-"""What OpenTelemetry itself logs whenever there is a declarative configuration file."""
+"""Warnings that OpenTelemetry logs for every declarative configuration file."""
 
 
-def diagnose(*, sending: bool) -> Iterator[Finding]:
-    """Everything that there is to say; `sending` runs a small pipeline and sends its telemetry.
+def diagnose(*, sending: bool) -> Iterator[Diagnostic]:
+    """Yield all diagnostics; `sending` runs a small pipeline and sends its telemetry.
 
-    A process that `opentelemetry-instrument` has started is looked at as it is.
+    A process that `opentelemetry-instrument` has started is inspected as it is.
     """
-    heard: list[Finding] = []
+    logged_problems: list[Diagnostic] = []
     instrumentor = ForgeInstrumentor()
-    with logged("start", heard):
-        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nobody has configured anything
+    with logged("start", logged_problems):
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nothing is configured yet
             initialize()
-        broken = _import_forge(instrumentor.config)
-        there = signals()
-        sdk = list(_sdk(there))
+        import_failure = _import_forge(instrumentor.config)
+        exports = signal_exports()
+        sdk = list(_sdk(exports))
     yield _versions()
-    yield from (finding for finding in heard if not finding.message.startswith(_NOISE))
-    yield from _strangers()
-    instrumented = broken or _instrumented(instrumentor)
+    yield from (diagnostic for diagnostic in logged_problems if not diagnostic.message.startswith(_EXPECTED_WARNINGS))
+    yield from _conflicting_distributions()
+    instrumented = import_failure or _instrumented(instrumentor)
     yield instrumented
     if instrumentor.config is not None:
         yield _settings(instrumentor.config)
     yield from sdk
-    yield from map(examine, there)
-    if sending and all(finding.level != "error" for finding in (instrumented, *sdk)):
-        from .sending import send  # noqa: PLC0415 - it needs `forge`, which has been found whole
+    yield from map(check_export, exports)
+    if sending and all(diagnostic.level != "error" for diagnostic in (instrumented, *sdk)):
+        from .sending import send  # noqa: PLC0415 - needs `forge`, whose imports were checked above
 
-        yield from send(there)
+        yield from send(exports)
 
 
-def _versions() -> Finding:
+def _versions() -> Diagnostic:
     parts = [f"forge-otel {__version__}", f"Python {python_version()}"]
     for name in ("opentelemetry-sdk", "opentelemetry-distro"):
         try:
             parts.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             parts.append(f"no {name}")
-    return Finding("ok", "versions", ", ".join(parts))
+    return Diagnostic("ok", "versions", ", ".join(parts))
 
 
-def _strangers() -> Iterator[Finding]:
-    """Another distribution that brings a package `forge` has written over ours, or the other way round."""
+def _conflicting_distributions() -> Iterator[Diagnostic]:
+    """Yield an error for other distributions with a package `forge`: the last one installed overwrites files."""
     for name in metadata.packages_distributions().get("forge", ()):
         if name != _DISTRIBUTION:
             remedy = f"pip uninstall {name}, then pip install --force-reinstall --no-deps {_DISTRIBUTION}"
-            yield Finding("error", "forge", f"{name} installs a package of the same name: {remedy}")
+            yield Diagnostic("error", "forge", f"{name} installs a package of the same name: {remedy}")
 
 
 def _targets(config: ForgeConfig) -> Sequence[Target]:
-    """The functions of Forge that are to be instrumented; other libraries need not be there."""
+    """Return the functions of Forge to instrument; other libraries are optional."""
     return [target for target in targets(config.components) if target.module.startswith("forge.")]
 
 
-def _import_forge(config: ForgeConfig | None) -> Finding | None:
-    """Import everything that is instrumented, until something cannot be imported."""
+def _import_forge(config: ForgeConfig | None) -> Diagnostic | None:
+    """Import all instrumented modules; return an error for the first that cannot be imported."""
     for module in sorted({target.module for target in _targets(config or ForgeConfig())}):
         try:
             import_module(module)
-        except Exception as fault:  # noqa: BLE001 - that is what is looked for
-            return Finding("error", "forge", f"importing {module} failed: {type(fault).__name__}: {fault}")
+        except Exception as fault:  # noqa: BLE001 - reported
+            return Diagnostic("error", "forge", f"importing {module} failed: {type(fault).__name__}: {fault}")
     return None
 
 
-def _instrumented(instrumentor: ForgeInstrumentor) -> Finding:
+def _instrumented(instrumentor: ForgeInstrumentor) -> Diagnostic:
     config = instrumentor.config
     if config is not None:
         wanted, patched = _targets(config), instrumentor.patched
-        lacking = sorted({target.module for target in wanted if target not in patched})
-        if lacking:
-            return Finding("error", "forge", f"not instrumented, since it is another version: {', '.join(lacking)}")
-        return Finding("ok", "forge", f"all {len(wanted)} functions are instrumented")
+        missing = sorted({target.module for target in wanted if target not in patched})
+        if missing:
+            return Diagnostic("error", "forge", f"not instrumented, because of its version: {', '.join(missing)}")
+        return Diagnostic("ok", "forge", f"all {len(wanted)} functions are instrumented")
     disabled = [name.strip() for name in os.environ.get(_DISABLED, "").split(",")]
     if "forge" in disabled or "*" in disabled:
-        return Finding("error", "forge", f"not instrumented: {_DISABLED} has {'forge' if 'forge' in disabled else '*'}")
+        return Diagnostic(
+            "error", "forge", f"not instrumented: {_DISABLED} has {'forge' if 'forge' in disabled else '*'}"
+        )
     if not metadata.entry_points(group=_ENTRY_POINTS, name="forge"):
         why = f"no entry point: {_DISTRIBUTION} is on the path, but not installed; pip install 'forge-otel[auto]'"
-        return Finding("error", "forge", f"not instrumented: {why}")
-    return Finding("error", "forge", "not instrumented: OpenTelemetry did not load our instrumentor")
+        return Diagnostic("error", "forge", f"not instrumented: {why}")
+    return Diagnostic("error", "forge", "not instrumented: OpenTelemetry did not load our instrumentor")
 
 
-def _settings(config: ForgeConfig) -> Finding:
-    usual = ForgeConfig()
+def _settings(config: ForgeConfig) -> Diagnostic:
+    defaults = ForgeConfig()
     changed = [
         f"{field.name}={sorted(value) if isinstance(value, frozenset) else value!r}"
         for field in dataclasses.fields(config)
-        if (value := getattr(config, field.name)) != getattr(usual, field.name)
+        if (value := getattr(config, field.name)) != getattr(defaults, field.name)
     ]
-    return Finding("ok", "settings", ", ".join(changed) or "the defaults")
+    return Diagnostic("ok", "settings", ", ".join(changed) or "the defaults")
 
 
-def _sdk(there: Sequence[Signal]) -> Iterator[Finding]:
-    """What the SDK does with spans, and how fast, where it does anything."""
-    if not any(signal.configured for signal in there):
+def _sdk(exports: Sequence[SignalExport]) -> Iterator[Diagnostic]:
+    """Yield diagnostics of the SDK: its configuration, its sampler, and the fast paths into it."""
+    if not any(signal.configured for signal in exports):
         remedy = "`pip install 'forge-otel[auto]'` brings opentelemetry-distro, which does that from variables"
         known = metadata.entry_points(group=_CONFIGURATORS)
-        yield Finding("error", "sdk", "none is configured" if known else f"nothing configures one: {remedy}")
+        yield Diagnostic("error", "sdk", "none is configured" if known else f"nothing configures one: {remedy}")
     elif os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        yield Finding("error", "sdk", "OTEL_SDK_DISABLED=true: nothing is recorded")
-    elif (asked := getattr(trace.get_tracer_provider(), "sampler", None)) is not None:
-        yield sampler.examine(asked)
-        yield from _short_ways()
+        yield Diagnostic("error", "sdk", "OTEL_SDK_DISABLED=true: nothing is recorded")
+    elif (current := getattr(trace.get_tracer_provider(), "sampler", None)) is not None:
+        yield sampler.check_sampler(current)
+        yield from _fast_paths()
 
 
-def _short_ways() -> Iterator[Finding]:
-    """Where this SDK is used in public only, which takes longer."""
+def _fast_paths() -> Iterator[Diagnostic]:
+    """Yield the SDK fast paths that are not used."""
     if switched_off():
-        yield Finding("ok", "speed", f"{SWITCH}=off: only what the SDK has in public is used")
+        yield Diagnostic("ok", "speed", f"{SWITCH}=off: only the SDK's public API is used")
         return
-    ways = {"durations": histograms.works(), "spans": spans.light_spans(), "events": log_records.whole()}
-    unknown = [what for what, known in ways.items() if not known]
-    if unknown:
-        said = f"only what this SDK has in public is used for {' and '.join(unknown)}: it is not one that we know"
-        yield Finding("ok", "speed", said)
+    fast_paths = {"durations": histograms.works(), "spans": spans.light_spans(), "events": log_records.whole()}
+    unsupported = [signal for signal, known in fast_paths.items() if not known]
+    if unsupported:
+        message = f"no fast path for {' and '.join(unsupported)}: this SDK is not supported, so its public API is used"
+        yield Diagnostic("ok", "speed", message)

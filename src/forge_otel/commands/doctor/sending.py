@@ -1,4 +1,4 @@
-"""Sending a run's telemetry to where it goes, to see whether it arrives."""
+"""Sending the telemetry of a test run to the configured destinations."""
 
 from __future__ import annotations
 
@@ -8,40 +8,42 @@ from typing import Final
 
 from forge import BatchRunner, Pipeline, Sample, stage
 
-from .finding import Finding, logged
-from .signals import Signal
+from .diagnostic import Diagnostic, logged
+from .exports import SignalExport
 
 PIPELINE: Final = "forge-otel-doctor"
-"""The name of the pipeline that is run."""
+"""The name of the test pipeline."""
 
-PATIENCE: Final = 40.0
-"""Seconds that sending may take; the SDK itself gives up after 30."""
+SEND_TIMEOUT: Final = 40.0
+"""Maximum time in seconds for sending; the SDK gives up after 30."""
 
 
-def send(signals: Sequence[Signal]) -> list[Finding]:
-    """Run a pipeline of one stage and two samples, and shut the SDK's providers down, which sends everything; what is
-    wrong is what the exporters log.
+def send(exports: Sequence[SignalExport]) -> list[Diagnostic]:
+    """Run a pipeline of one stage and two samples, and shut down the SDK's providers, which flushes them; return the
+    problems that the exporters log.
     """
-    sent = [signal for signal in signals if signal.by_sdk and (signal.sent_by is None or signal.sent_by)]
-    found: list[Finding] = []
-    with logged("sent", found):
+    sent = [export for export in exports if export.by_sdk and (export.sent_by is None or export.sent_by)]
+    problems: list[Diagnostic] = []
+    with logged("sent", problems):
         result = BatchRunner().run(Pipeline(name=PIPELINE, source=["one", "two"], stages=[_echo])).drain()
-        threads = [threading.Thread(target=signal.provider.shutdown, name=signal.name, daemon=True) for signal in sent]
+        threads = [threading.Thread(target=export.provider.shutdown, name=export.name, daemon=True) for export in sent]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(PATIENCE)
-    found += [
-        Finding("error", "sent", f"the {thread.name} were not sent within {PATIENCE:g} s")
+            thread.join(SEND_TIMEOUT)
+    problems += [
+        Diagnostic("error", "sent", f"the {thread.name} were not sent within {SEND_TIMEOUT:g} s")
         for thread in threads
         if thread.is_alive()
     ]
-    if found:  # before an error come the warnings of each attempt
-        return [finding for finding in found if finding.level == "error"] or found
+    if problems:  # errors are preceded by warnings of each attempt
+        return [diagnostic for diagnostic in problems if diagnostic.level == "error"] or problems
     if not sent:
         return []
-    said = ", ".join(signal.name for signal in sent)
-    return [Finding("ok", "sent", f"{said} of a run of the pipeline {PIPELINE} with {result.ledger.settled} samples")]
+    names = ", ".join(export.name for export in sent)
+    return [
+        Diagnostic("ok", "sent", f"{names} of a run of the pipeline {PIPELINE} with {result.ledger.settled} samples")
+    ]
 
 
 @stage(name="echo")

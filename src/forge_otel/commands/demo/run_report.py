@@ -1,4 +1,4 @@
-"""What a run did: one document for machines, and the same for people."""
+"""The report of a run: a document for machines, and its printed form."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .numbers import dollars, seconds, share, size
 if TYPE_CHECKING:
     from forge import RunResult
 
-    from .telemetry import Telemetry
+    from .providers import DemoProviders
     from .verdict import Verdict
 
 OUTCOMES = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
 
 
-def report(result: RunResult, verdict: Verdict, telemetry: Telemetry) -> dict[str, Any]:
-    """The run's record, as it is in the database, with the verdict and what became of the telemetry."""
+def report(result: RunResult, verdict: Verdict, telemetry: DemoProviders) -> dict[str, Any]:
+    """Return the run's record, as stored in the database, with the verdict and the exports of the telemetry."""
     document = result.to_dict()
     for measurement in document["measurements"]:
-        asked = measurement["computed"] + measurement["cached"]
-        measurement["hit_ratio"] = measurement["cached"] / asked if asked else None
+        lookups = measurement["computed"] + measurement["cached"]
+        measurement["hit_ratio"] = measurement["cached"] / lookups if lookups else None
     document["verdict"] = asdict(verdict)
     document["telemetry"] = {
         "files": [
@@ -52,7 +52,7 @@ def report(result: RunResult, verdict: Verdict, telemetry: Telemetry) -> dict[st
 
 
 def show(document: dict[str, Any], console: Console) -> None:
-    """Print the document for people; the verdict comes last, where the eye is."""
+    """Print the document; the verdict comes last."""
     _headline(document, console)
     _stages(document["stages"], console)
     _measurements(document["measurements"], console)
@@ -81,7 +81,9 @@ def _headline(document: dict[str, Any], console: Console) -> None:
     )
     console.print(f"settled: {counts or 'nothing'}", highlight=False)
     if outcome == "cancelled" and ledger["failed"]:
-        console.print(Text("failed: in flight when the run was stopped; the next start does them again", style="dim"))
+        console.print(
+            Text("failed: in flight when the run was stopped; the next run processes them again", style="dim")
+        )
 
 
 def _table(console: Console, title: str, *columns: str) -> Table:
@@ -109,7 +111,7 @@ def _stages(stages: list[dict[str, Any]], console: Console) -> None:
         )
     console.print(table)
     console.print(
-        Text("wait: p95 in the queue before it; held up: by a full queue behind it; used: of its slots", style="dim")
+        Text("wait: p95 in the queue before it; held up: by a full queue after it; used: of its slots", style="dim")
     )
 
 
@@ -135,8 +137,8 @@ def _failures(document: dict[str, Any], console: Console) -> None:
         for name in ("not ready", "at", "because of"):
             table.add_column(name, no_wrap=name != "because of")
         table.add_column("samples", justify="right")
-        for *words, count in rows:
-            table.add_row(*map(str, words), f"{count}")
+        for *cells, count in rows:
+            table.add_row(*map(str, cells), f"{count}")
         console.print(table)
 
 
@@ -155,14 +157,14 @@ def _cost(cost: dict[str, Any], console: Console) -> None:
             ]
             table.add_row(name, *map(str, counts), dollars(sum(Decimal(one["amount"]) for one in charges)))
         console.print(table)
-    said = [f"{dollars(Decimal(cost['amount']))} USD spent", f"{share(cost['wasted_share'])} wasted"]
+    totals = [f"{dollars(Decimal(cost['amount']))} USD spent", f"{share(cost['wasted_share'])} wasted"]
     if cost["per_ready_sample"] is not None:
-        said.append(f"{dollars(Decimal(cost['per_ready_sample']))} a ready sample")
-    said.append(f"{dollars(saved)} saved by the cache")
+        totals.append(f"{dollars(Decimal(cost['per_ready_sample']))} per ready sample")
+    totals.append(f"{dollars(saved)} saved by the cache")
     console.print()
-    console.print(", ".join(said), highlight=False)
+    console.print(", ".join(totals), highlight=False)
     if cost["unpriced"]:
-        text = f"{cost['unpriced']} of {cost['calls']} calls have no price, and are not in the amount"
+        text = f"{cost['unpriced']} of {cost['calls']} calls have no price, and are not included in the amount"
         console.print(Text(text, style="yellow"))
 
 
@@ -193,12 +195,12 @@ def _telemetry(telemetry: dict[str, Any], console: Console) -> None:
         lost = ", ".join(f"{count} {name}" for name, count in dropped.items())
         console.print(Text(f"dropped because a queue was full: {lost}", style="red"))
     if telemetry["failed_exports"]:
-        console.print(Text(f"exports that failed: {telemetry['failed_exports']}", style="red"))
+        console.print(Text(f"failed exports: {telemetry['failed_exports']}", style="red"))
     took = seconds(telemetry["flush_duration"])
     if telemetry["flushed"]:
         console.print(f"last flush succeeded in {took}", highlight=False)
     else:
-        console.print(Text(f"last flush failed after {took}: not all telemetry arrived", style="red"))
+        console.print(Text(f"last flush failed after {took}: some telemetry was lost", style="red"))
 
 
 def _verdict(verdict: dict[str, Any], console: Console) -> None:

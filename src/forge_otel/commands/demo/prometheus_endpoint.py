@@ -1,4 +1,4 @@
-"""Serving the metrics to Prometheus, until they were fetched."""
+"""An endpoint that serves the metrics to Prometheus until they are scraped."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .errors import DemoError
 
 
 class PrometheusEndpoint:
-    """`/metrics` on a port of the loopback interface; 0 takes a free one.
+    """Serves `/metrics` on a port of the loopback interface; 0 selects a free one.
 
     Raises:
-        DemoError: the port is in use or not allowed.
+        DemoError: the port is in use or not permitted.
     """
 
     def __init__(self, port: int) -> None:
@@ -30,26 +30,26 @@ class PrometheusEndpoint:
             raise DemoError(
                 f"--prometheus {port}: the port cannot be opened: {error.strerror}; choose another"
             ) from None
-        # Closing the server then waits for the answer that is on its way.
+        # Closing the server then waits for pending responses.
         self._server = cast("Any", server)
         self._server.daemon_threads = False
         self.url = f"http://127.0.0.1:{self._server.server_port}/metrics"
 
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry with each scrape; adds nothing to it."""
+        """Record a scrape; called by the registry. Yields no metrics."""
         self._scraped.set()
         return ()
 
     def expect_scrape(self) -> None:
-        """Forget the scrapes so far: only one that sees the final numbers counts."""
+        """Discard the scrapes so far: only one of the final values counts."""
         self._scraped.clear()
 
     def wait(self, timeout: float) -> bool:
-        """Wait until the metrics were fetched; False when the time is over."""
+        """Wait for a scrape; return False after `timeout` seconds without one."""
         return self._scraped.wait(timeout)
 
     def close(self) -> None:
-        """Answer what was asked and close the port."""
+        """Complete pending responses, and close the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -1,4 +1,4 @@
-"""What verifying telemetry against a registry found."""
+"""Results of verifying telemetry against a registry."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .model import Place, Registry, Signal
 
 SubjectKind = Literal["span", "metric", "event", "resource", "scope", "file"]
 
-RULES: Final[Mapping[str, str]] = {
-    "file/unreadable": "A file holds OTLP/JSON.",
+VERIFICATION_RULES: Final[Mapping[str, str]] = {
+    "file/unreadable": "A file contains OTLP/JSON.",
     "scope/schema": "The schema URL is that of the registry's version.",
     "span/unknown": "The registry has a type of span for the name.",
     "span/name": "The name follows from the type's pattern and the attributes.",
@@ -20,39 +20,39 @@ RULES: Final[Mapping[str, str]] = {
     "metric/unknown": "The registry has the metric.",
     "metric/instrument": "The instrument is the metric's.",
     "metric/unit": "The unit is the metric's.",
-    "metric/attribute": "Attributes of many values, such as ids, do not stand on metrics.",
+    "metric/attribute": "Metrics have no attributes with many values, such as ids.",
     "event/unknown": "The registry has the event, and it is a log record.",
     "event/severity": "The severity is the event's.",
     "attribute/unknown": "The registry has the attribute.",
     "attribute/unlisted": "The span, metric or event lists the attribute.",
-    "attribute/missing": "Attributes that the span, metric or event requires are there.",
+    "attribute/missing": "The required attributes of the span, metric or event are present.",
     "attribute/type": "The type is the attribute's.",
     "attribute/member": "The value of an enumeration is one of its members.",
 }
-"""What holds of telemetry that keeps to its registry, by rule."""
+"""The rules that telemetry is verified against."""
 
-LIMIT: Final = 1000
-"""How many different findings are kept; of more there is only the number."""
-LONGEST: Final = 200
-"""Characters of a name, a message or an example that are kept."""
+MAX_DEVIATIONS: Final = 1000
+"""Maximum number of distinct deviations in a report; further ones are only counted."""
+MAX_TEXT: Final = 200
+"""Maximum length of a name, a message or an example in a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A deviation from the registry, and how often it was found."""
+    """A deviation from the registry, with the number of its occurrences."""
 
     rule: str
-    """One of `RULES`."""
+    """One of `VERIFICATION_RULES`."""
     place: Place
-    """Where it was found first."""
+    """The place of the first occurrence."""
     signal: SubjectKind
     name: str
-    """The span's type, the metric's or the event's name; empty for a file."""
+    """The type of the span, or the name of the metric or event; empty for a file."""
     message: str
     attribute: str = ""
-    """The key, where it is about an attribute."""
+    """The key of the attribute; empty if the deviation is not one of an attribute."""
     example: str = ""
-    """The first value that was found."""
+    """The value of the first occurrence."""
     count: int = 1
 
     def __str__(self) -> str:
@@ -63,8 +63,9 @@ class Deviation:
 
 
 class Element(NamedTuple):
-    """An element of a registry, as telemetry can show it: a span, a metric, an event or an attribute; one of their
-    attributes; or a member of an enumeration."""
+    """An element of a registry that telemetry can contain: a span, a metric, an event or an attribute, an attribute of
+    one of these, or a member of an enumeration.
+    """
 
     kind: Literal["span", "metric", "event", "attribute"]
     name: str
@@ -76,14 +77,14 @@ class Element(NamedTuple):
 
 
 def signals(registry: Registry) -> Iterator[tuple[Element, Signal]]:
-    """The spans, metrics and events of a registry, in its order."""
+    """Yield the spans, metrics and events of a registry, in its order."""
     yield from ((Element("span", name), span) for name, span in registry.spans.items())
     yield from ((Element("metric", name), metric) for name, metric in registry.metrics.items())
     yield from ((Element("event", name), event) for name, event in registry.events.items())
 
 
 def elements(registry: Registry) -> Iterator[Element]:
-    """Everything in a registry that telemetry can show, in its order."""
+    """Yield the elements of a registry that telemetry can contain, in its order."""
     for attribute in registry.attributes.values():
         yield Element("attribute", attribute.key)
         yield from (Element("attribute", attribute.key, str(member.value)) for member in attribute.members)
@@ -93,36 +94,36 @@ def elements(registry: Registry) -> Iterator[Element]:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What was found, and what was seen."""
+class VerificationReport:
+    """The deviations that were found, and the elements that were observed."""
 
     findings: tuple[Deviation, ...]
-    """Different ones, in the order in which they were found first."""
+    """Distinct deviations, in the order of their first occurrences."""
     omitted: int
-    """How many more were found after `LIMIT` different ones."""
+    """Number of deviations beyond `MAX_DEVIATIONS` distinct ones."""
     records: Mapping[str, int]
-    """How many spans, metric points and events were held against the registry; `others` were left alone."""
-    seen: frozenset[Element]
+    """Number of verified spans, metric points and events, and of skipped `others`."""
+    observed: frozenset[Element]
 
-    def unseen(self, registry: Registry) -> tuple[Element, ...]:
-        """What the registry defines and this telemetry does not show, in the registry's order."""
-        return tuple(one for one in elements(registry) if one not in self.seen)
+    def unobserved(self, registry: Registry) -> tuple[Element, ...]:
+        """Return the elements of the registry that were not observed, in its order."""
+        return tuple(one for one in elements(registry) if one not in self.observed)
 
     def text(self) -> str:
-        """One line for each finding, and one that sums up."""
+        """Return one line for each deviation, and a summary line."""
         lines = [str(finding) for finding in self.findings]
         if self.omitted:
-            lines.append(f"And {self.omitted} more that say something else.")
+            lines.append(f"{self.omitted} more findings were omitted.")
         number = len(self.findings)
         findings = {0: "No findings", 1: "1 finding"}.get(number, f"{number} findings")
         records = ", ".join(f"{self.records[kind]} {kind}" for kind in ("spans", "points", "events"))
-        seen = Counter(element.kind for element in self.seen if not element.part)
-        kinds = ", ".join(f"{seen[kind]} {kind}s" for kind in ("attribute", "span", "metric", "event"))
-        lines.append(f"{findings} in {records}; {self.records['others']} others were left alone. Seen: {kinds}.")
+        counts = Counter(element.kind for element in self.observed if not element.part)
+        kinds = ", ".join(f"{counts[kind]} {kind}s" for kind in ("attribute", "span", "metric", "event"))
+        lines.append(f"{findings} in {records}; {self.records['others']} others were skipped. Observed: {kinds}.")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """The same as data for `json.dumps`."""
+        """Return the report as data for `json.dumps`."""
         return {
             "findings": [
                 {
@@ -140,12 +141,12 @@ class Report:
             ],
             "omitted": self.omitted,
             "records": dict(self.records),
-            "seen": [element._asdict() for element in sorted(self.seen)],
+            "seen": [element._asdict() for element in sorted(self.observed)],
         }
 
 
-class Collector:
-    """Takes deviations as they come, and puts together those that say the same of different records."""
+class DeviationCollector:
+    """Collects deviations, and counts equal ones of different records."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[str, ...], Deviation] = {}
@@ -163,10 +164,10 @@ class Collector:
         attribute: str = "",
         example: object = "",
     ) -> None:
-        """Count a deviation. All texts may come from anybody."""
+        """Count a deviation. The texts may come from untrusted input."""
         key = rule, signal, printable(name), printable(attribute), printable(message)
         if key not in self._first:
-            if len(self._first) == LIMIT:
+            if len(self._first) == MAX_DEVIATIONS:
                 self.omitted += 1
                 return
             self._first[key] = Deviation(
@@ -176,11 +177,11 @@ class Collector:
 
     @property
     def all(self) -> tuple[Deviation, ...]:
-        """Different ones, in the order in which they were found first."""
+        """The distinct deviations, in the order of their first occurrences."""
         return tuple(replace(finding, count=self._counts[key]) for key, finding in self._first.items())
 
 
 def printable(text: str) -> str:
-    """A text as it can be shown: not too long, and without characters that a terminal would obey."""
-    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    """Return a text shortened, and with control characters escaped."""
+    shown = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
     return shown if shown.isprintable() else repr(shown)[1:-1]

@@ -1,4 +1,4 @@
-"""The demo's providers: OTLP JSON files always, an OTLP endpoint and a Prometheus port where asked for."""
+"""The demo's providers: they export to OTLP/JSON files, and optionally to an OTLP endpoint and a Prometheus port."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from ...semconv.attributes import ERROR_TYPE
 from .errors import DemoError
-from .prometheus import PrometheusEndpoint
+from .prometheus_endpoint import PrometheusEndpoint
 
 QUEUE_SIZE = 65_536
-"""Spans or log records that may wait for the disk; `OTEL_BSP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_QUEUE_SIZE` go first."""
+"""Default of `OTEL_BSP_MAX_QUEUE_SIZE` and `OTEL_BLRP_MAX_QUEUE_SIZE`, in spans and log records."""
 EXPORT_INTERVAL = 5_000
-"""Milliseconds between two exports of the metrics; `OTEL_METRIC_EXPORT_INTERVAL` goes first."""
+"""Default of `OTEL_METRIC_EXPORT_INTERVAL`, in milliseconds."""
 GRPC_PORT = 4317
-"""OTLP's port for gRPC: an endpoint with it is spoken to in gRPC, any other one in HTTP with protobuf."""
+"""OTLP's port for gRPC. Endpoints with this port use gRPC, others HTTP with protobuf."""
 
 
 @dataclass(slots=True)
 class Sink:
-    """Where one signal goes, and what went there so far."""
+    """A destination of one signal, with the counts of its exports."""
 
     signal: str
     target: str
     path: Path | None = None
     exports: int = 0
     records: int = 0
-    """Spans, metric points or log records."""
+    """Number of exported spans, metric points or log records."""
     failures: int = 0
-    """Exports that failed; what was in them is lost."""
+    """Number of failed exports, whose records are lost."""
 
-    def watch(self, exporter: Any, size: Callable[[Any], int]) -> Any:
-        """Count what goes through an exporter from now on."""
+    def count_exports(self, exporter: Any, size: Callable[[Any], int]) -> Any:
+        """Count the exports of an exporter from now on."""
         export = exporter.export
 
         def counted(batch: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -71,11 +71,11 @@ class Sink:
         return exporter
 
 
-class Telemetry:
-    """Providers of the demo's own; the global ones are left alone. `OTEL_…` variables are honoured.
+class DemoProviders:
+    """The demo's own providers, separate from the global ones. They respect `OTEL_*` environment variables.
 
     Raises:
-        DemoError: the folder cannot be written, or the endpoint is no URL.
+        DemoError: the folder cannot be written, or the endpoint is not a URL.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class Telemetry:
         self.prometheus = prometheus
         self.sinks: list[Sink] = []
         self.flushed: bool | None = None
-        """Whether the last flush wrote everything in time; None before it."""
+        """True if the last flush succeeded in time; None before it."""
         self.flush_duration = 0.0
-        """Seconds."""
+        """Duration of the last flush in seconds."""
         self._last_metrics: MetricsData | None = None
         exporters = [self._files(folder)]
         if endpoint is not None:
@@ -115,10 +115,10 @@ class Telemetry:
             self.logger_provider.add_log_record_processor(BatchLogRecordProcessor(logs, max_queue_size=size, **own))
 
     def finish(self, timeout: float) -> None:
-        """Flush everything and close the files and connections, in at most so many seconds.
+        """Flush everything, and close files and connections, within `timeout` seconds.
 
-        The Prometheus port stays open. The SDK's own flush does not keep to its timeout, so it runs on a thread of
-        its own, which is left behind if it takes too long.
+        The Prometheus port stays open. The SDK's own flush does not respect its timeout, so it runs on a separate
+        thread, which is abandoned after the timeout.
         """
 
         def work() -> None:
@@ -126,8 +126,8 @@ class Telemetry:
             self.logger_provider.force_flush()
             self.tracer_provider.shutdown()
             self.logger_provider.shutdown()
-            # Last, so that the metrics tell what became of spans and log records. The provider's own flush
-            # would also collect for Prometheus, and the next scrape would get every series twice.
+            # Last, so that the metrics include the exports of spans and log records. The provider's own flush
+            # would also collect for Prometheus, and the next scrape would return every series twice.
             for reader in self._readers:
                 reader.force_flush()
                 reader.shutdown()
@@ -142,11 +142,11 @@ class Telemetry:
 
     @property
     def failures(self) -> int:
-        """How many exports failed."""
+        """Number of failed exports."""
         return sum(sink.failures for sink in self.sinks)
 
     def dropped(self, signal: str) -> int:
-        """How many spans (`span`) or log records (`log`) a full queue dropped, as the SDK's own metrics say."""
+        """Return the number of spans (`span`) or log records (`log`) dropped by full queues, from the SDK's metrics."""
         return sum(
             int(point.value)
             for name, point in _points(self._last_metrics)
@@ -165,13 +165,13 @@ class Telemetry:
             )
         except OSError as error:
             raise DemoError(f"--out: cannot write telemetry to {folder}: {error.strerror}") from None
-        return self._watched(spans, metrics, logs, lambda name: (f"{name}.jsonl", folder / f"{name}.jsonl"))
+        return self._counted(spans, metrics, logs, lambda name: (f"{name}.jsonl", folder / f"{name}.jsonl"))
 
     def _otlp(self, endpoint: str) -> tuple[Any, Any, Any]:
         exporters = _grpc(endpoint) if urlsplit(endpoint).port == GRPC_PORT else _http(endpoint)
-        return self._watched(*exporters, lambda name: (f"{name} → {endpoint}", None))
+        return self._counted(*exporters, lambda name: (f"{name} → {endpoint}", None))
 
-    def _watched(
+    def _counted(
         self, spans: Any, metrics: Any, logs: Any, where: Callable[[str], tuple[str, Path | None]]
     ) -> tuple[Any, Any, Any]:
         def sink(name: str) -> Sink:
@@ -179,9 +179,9 @@ class Telemetry:
             return self.sinks[-1]
 
         return (
-            sink("traces").watch(spans, len),
-            sink("metrics").watch(metrics, self._remember),
-            sink("logs").watch(logs, len),
+            sink("traces").count_exports(spans, len),
+            sink("metrics").count_exports(metrics, self._remember),
+            sink("logs").count_exports(logs, len),
         )
 
     def _remember(self, data: MetricsData) -> int:
@@ -200,7 +200,7 @@ def _points(data: MetricsData | None) -> Sequence[tuple[str, Any]]:
 
 
 def _resource() -> Resource:
-    """The environment's resource; `forge-demo` where that names no service."""
+    """Return the environment's resource, with the default service name `forge-demo`."""
     resource = Resource.create()
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: "forge-demo"}))
@@ -214,7 +214,7 @@ def _check_endpoint(endpoint: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise DemoError(f"--otlp {endpoint}: not an endpoint; write http://host:4317 (gRPC) or http://host:4318 (HTTP)")
+        raise DemoError(f"--otlp {endpoint}: not an endpoint; use http://host:4317 (gRPC) or http://host:4318 (HTTP)")
 
 
 def _grpc(endpoint: str) -> tuple[Any, Any, Any]:

@@ -1,4 +1,4 @@
-"""Rules for what definitions say: texts, values, placeholders, deprecations."""
+"""Rules for the content of definitions: texts, values, placeholders, deprecations."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def _brief_fault(brief: str) -> str | None:
 
 def _members(registry: Registry) -> Iterator[Finding]:
     for key, attribute in registry.attributes.items():
-        for what, values in (
+        for field, values in (
             ("id", [member.id for member in attribute.members]),
             ("value", [member.value for member in attribute.members]),
         ):
             for value, count in Counter(values).items():
                 if count > 1:
-                    message = f"{key}: {count} members have the {what} {shown(value)}"
+                    message = f"{key}: {count} members have the {field} {shown(value)}"
                     yield Finding(attribute.at("type"), "attribute/members", message)
         if len({type(member.value) for member in attribute.members}) > 1:
             message = f"{key}: some members are strings and some are integers"
@@ -74,12 +74,12 @@ def _examples(registry: Registry) -> Iterator[Finding]:
 
 def _fits(example: Any, attribute: Attribute) -> bool:
     assert attribute.type is not None  # upstream only
-    given = (
+    declared = (
         attribute.type.removeprefix("template[").removesuffix("]") if "template" in attribute.type else attribute.type
     )
-    element = given.removesuffix("[]")
-    # The examples of a list may be lists, or elements of one list.
-    values = example if given.endswith("[]") and isinstance(example, list) else [example]
+    element = declared.removesuffix("[]")
+    # The examples of a list type may be lists, or elements of one list.
+    values = example if declared.endswith("[]") and isinstance(example, list) else [example]
     return all(
         isinstance(value, _TYPES[element]) and (element in ("boolean", "any") or not isinstance(value, bool))
         for value in values
@@ -97,7 +97,7 @@ def _deprecated(registry: Registry) -> Iterator[Finding]:
             if new is None and definitions is registry.attributes:
                 new = upstream.find(target)
             if new is None:
-                message = f"{name} was renamed to {shown(target)}, which is not there"
+                message = f"{name} was renamed to {shown(target)}, which does not exist"
             elif new.deprecated is not None:
                 message = f"{name} was renamed to {target}, which is deprecated itself"
             else:
@@ -119,7 +119,7 @@ def _span_name(registry: Registry) -> Iterator[Finding]:
     for span in registry.spans.values():
         for key in _PLACEHOLDER.findall(span.name):
             if span.reference(key) is None:
-                message = f"{span.type}: the name has {{{key}}}, which is no attribute of the span"
+                message = f"{span.type}: the name has {{{key}}}, which is not an attribute of the span"
                 yield Finding(span.at("name"), "span/name", message)
 
 
@@ -127,11 +127,11 @@ def _event_body(registry: Registry) -> Iterator[Finding]:
     for event in registry.events.values():
         for key in _PLACEHOLDER.findall(event.annotations.get("body", "")):
             if "." in key and event.reference(key) is None:
-                message = f"{event.name}: the body has {{{key}}}, which is no attribute of the event"
+                message = f"{event.name}: the body has {{{key}}}, which is not an attribute of the event"
                 yield Finding(event.at("annotations"), "event/body", message)
 
 
-DEFINITIONS: Final = (
+CONTENT_RULES: Final = (
     _brief,
     _members,
     _examples,

@@ -1,4 +1,4 @@
-"""What is said about a run as a whole when it has ended: the gauges of the last run, and the summary events."""
+"""The summary of a run at its end: gauges of the last run, and summary events."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def last_run(result: RunResult) -> Iterator[MetricPoint]:
-    """Gauges of the run that ended last."""
+    """Yield the gauges of the last run."""
     ledger = result.ledger
     for outcome in ForgeSampleOutcome:
         count = getattr(ledger, outcome.value)
         yield MetricPoint(metrics.FORGE_PIPELINE_SAMPLE_COUNT, count, {a.FORGE_SAMPLE_OUTCOME: outcome.value})
-    # What was skipped, split or unchanged has neither succeeded nor failed.
-    tried = ledger.ready + ledger.dlq + ledger.failed
-    if tried:
-        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_RATIO, ledger.ready / tried)
+    # Skipped, split and unchanged samples have neither succeeded nor failed.
+    attempted = ledger.ready + ledger.dlq + ledger.failed
+    if attempted:
+        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_RATIO, ledger.ready / attempted)
     for measured in result.measurements:
         lookups = measured.cached + measured.computed + measured.errors
         if lookups:
@@ -37,14 +37,14 @@ def last_run(result: RunResult) -> Iterator[MetricPoint]:
         yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_TIME, result.ended)
 
 
-def summaries(result: RunResult, more: Attributes) -> Iterator[LogEvent]:
-    """The summary events; `more` is what the one of the pipeline says beside what the result does."""
+def summaries(result: RunResult, extra: Attributes) -> Iterator[LogEvent]:
+    """Yield the summary events; `extra` are attributes of the pipeline's event in addition to those of the result."""
     ledger = result.ledger
     yield LogEvent(
         events.FORGE_PIPELINE_SUMMARY,
         str(result),
         {
-            **more,
+            **extra,
             a.FORGE_SUMMARY_ADMITTED: ledger.admitted,
             a.FORGE_SUMMARY_DERIVED: ledger.derived,
             a.FORGE_SUMMARY_READY: ledger.ready,

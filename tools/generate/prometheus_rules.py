@@ -15,11 +15,11 @@ from .recordings import Recording
 
 FOLDER: Final = "collector-config/prometheus/rules"
 RUNBOOKS: Final = "https://forge-otel.dev/docs/runbooks"
-"""Where the pages of `docs/runbooks` are published."""
+"""The URL of the published pages of `docs/runbooks`."""
 
 
-def files(registry: Registry) -> dict[str, str]:  # noqa: ARG001 - all generators are called alike; the constants are its own
-    """The rule files."""
+def files(registry: Registry) -> dict[str, str]:  # noqa: ARG001 - the common signature of generators
+    """Return the rule files."""
     groups = {
         "recording": {"name": "forge.recording", "rules": [_recording(rule) for rule in recordings.ALL]},
         "alerting": {"name": "forge.alerting", "rules": [_alert(rule) for rule in alerts.ALL]},
@@ -46,7 +46,7 @@ def _alert(rule: Alert) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as such."""
+    """Writes multi-line texts as literal blocks."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -1,7 +1,7 @@
-"""What metrics and attributes are called in Prometheus.
+"""Names of metrics and attributes in Prometheus.
 
-The rules are those of OpenTelemetry's compatibility specification for Prometheus, with names translated the way that
-every exporter does by default: dots become underscores, a unit and a type become suffixes.
+The rules are those of OpenTelemetry's compatibility specification for Prometheus, with the default translation of
+exporters: dots become underscores, units and types become suffixes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import re
 from typing import Protocol
 
 
-class Instrument(Protocol):
-    """What a name follows from: a metric of a registry's model, or one of the generated definitions."""
+class NamedMetric(Protocol):
+    """The fields that determine a name: of a metric in a registry's model, or of a generated definition."""
 
     @property
     def name(self) -> str: ...
@@ -38,10 +38,11 @@ _UNITS = {
 _PERIODS = {"s": "per_second", "h": "per_hour"}
 
 
-def name(metric: Instrument) -> str:
-    """The metric's name: with its unit; of a counter with `_total`; of a histogram without `_bucket` and the like.
+def name(metric: NamedMetric) -> str:
+    """Return the metric's name: with its unit, for a counter with `_total`, for a histogram without `_bucket` etc.
 
-    Raises `ValueError` for a unit whose name in Prometheus is not known here.
+    Raises:
+        ValueError: the unit has no known name in Prometheus.
     """
     parts = [_underscored(metric.name)]
     unit = _unit(metric)
@@ -52,8 +53,8 @@ def name(metric: Instrument) -> str:
     return "_".join(parts)
 
 
-def series(metric: Instrument) -> tuple[str, ...]:
-    """The names that the metric's series have: three for a histogram, one for anything else."""
+def series(metric: NamedMetric) -> tuple[str, ...]:
+    """Return the names of the metric's series: three for a histogram, one for other metrics."""
     base = name(metric)
     if metric.instrument == "histogram":
         return (f"{base}_bucket", f"{base}_sum", f"{base}_count")
@@ -61,11 +62,11 @@ def series(metric: Instrument) -> tuple[str, ...]:
 
 
 def label(key: str) -> str:
-    """The label of an attribute."""
+    """Return the label of an attribute."""
     return _underscored(key)
 
 
-def _unit(metric: Instrument) -> str:
+def _unit(metric: NamedMetric) -> str:
     if metric.unit == "1":
         return "ratio" if metric.instrument == "gauge" else ""
     unit, per, period = re.sub(r"\{[^{}]*\}", "", metric.unit).partition("/")  # an annotation is no unit

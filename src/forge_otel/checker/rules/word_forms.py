@@ -1,4 +1,4 @@
-"""What kind of English word a name ends with, as far as endings tell."""
+"""Forms of English words in names, guessed by their endings."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _IRREGULAR_PARTICIPLES: Final = frozenset(
 )
 
 
-def words(name: str) -> list[str]:
-    """The words of a name."""
+def split_name(name: str) -> list[str]:
+    """Return the words of a name."""
     return re.split(r"[._]", name)
 
 
 def last_word(name: str) -> str:
-    """The word that a name ends with."""
-    return words(name)[-1]
+    """Return the last word of a name."""
+    return split_name(name)[-1]
 
 
 def is_plural(word: str) -> bool:
-    """Whether a word looks like a plural noun: `hits` does, `miss`, `status` and `analysis` do not."""
+    """Return True if a word looks like a plural noun, as `hits` does, and `miss`, `status` and `analysis` do not."""
     return word.endswith("s") and not word.endswith(("ss", "us", "is"))
 
 
 def is_participle(word: str) -> bool:
-    """Whether a word looks like a past participle."""
+    """Return True if a word looks like a past participle."""
     return word.endswith("ed") or word in _IRREGULAR_PARTICIPLES

@@ -1,4 +1,4 @@
-"""The counter series that a pipeline's definition fixes before anything has happened."""
+"""Initial points: the counter series that follow from a pipeline's definition."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.definitions import Metric
 from ..signals.metrics import Attributes
-from .errors import error_type
+from .error_types import error_type
 
 if TYPE_CHECKING:
     from forge import Pipeline, Run
 
 
-def zero_points(run: Run, components: Collection[str]) -> Iterator[tuple[Metric, Attributes]]:
-    """What these components count in a run, except for what depends on the data: classes of errors, reasons to skip."""
+def initial_points(run: Run, components: Collection[str]) -> Iterator[tuple[Metric, Attributes]]:
+    """Yield the counter series of a run, without those that depend on data: error types and skip reasons."""
     fixed = {
         "runner": _runner,
         "stage": _stages,
@@ -27,15 +27,15 @@ def zero_points(run: Run, components: Collection[str]) -> Iterator[tuple[Metric,
     where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
     for component, series in fixed.items():
         if component in components:
-            for metric, more in series(run.pipeline):
-                yield metric, {**where, **more}
+            for metric, extra in series(run.pipeline):
+                yield metric, {**where, **extra}
 
 
 def _runner(pipeline: Pipeline) -> Iterator[tuple[Metric, dict[str, Any]]]:
     for metric in (metrics.FORGE_PIPELINE_STARTED, metrics.FORGE_SOURCE_READS, metrics.FORGE_SAMPLE_ADMITTED):
         yield metric, {}
     for outcome in a.ForgeRunOutcome:
-        # Why a run failed is not known beforehand; one that was cancelled always says so.
+        # The error type of a failed run is not known in advance; that of a cancelled run is.
         kind = error_type(asyncio.CancelledError()) if outcome is a.ForgeRunOutcome.CANCELLED else None
         yield metrics.FORGE_PIPELINE_COMPLETED, {a.FORGE_RUN_OUTCOME: outcome.value, a.ERROR_TYPE: kind}
     for settled in a.ForgeSampleOutcome:
