@@ -420,7 +420,7 @@ def test_every_sampler_decides_as_ever(sampler: Sampler, why: str | None) -> Non
 def test_a_processor_that_looks_sees_all(processor: type[SpanProcessor], why: str) -> None:
     exporter = Exporter()
     looking: Any = processor()
-    batching = BatchSpanProcessor(InMemorySpanExporter())
+    batching: Any = BatchSpanProcessor(InMemorySpanExporter())
     theirs, ours, spans = started(batching, looking, SimpleSpanProcessor(exporter))
     for span in (theirs, ours):
         span.end(8)
