@@ -18,7 +18,7 @@ OTHER: Final = "_OTHER"
 MAX_SERIES: Final = 1900
 """Maximum number of series per instrument; series beyond it keep only their enumerated attributes."""
 
-MAX_VALUES: Final = {
+MAX_ATTRIBUTE_VALUES: Final = {
     a.ERROR_TYPE: 30,
     a.FORGE_SKIP_REASON: 30,
     a.FORGE_STAGE_NAME: 50,
@@ -55,7 +55,7 @@ class Cardinality:
     """
 
     def __init__(self) -> None:
-        self._values: dict[str, set[Any]] = {name: set() for name in MAX_VALUES}
+        self._values: dict[str, set[Any]] = {name: set() for name in MAX_ATTRIBUTE_VALUES}
         self._values[a.ERROR_TYPE].update(_ERROR_CLASSES)
         self._series: dict[str, set[tuple[Any, ...]]] = {}
         self._warned: set[str] = set()
@@ -67,9 +67,11 @@ class Cardinality:
         kept = {name: attributes[name] for name in metric.attributes if attributes.get(name) is not None}
         overflows = []
         with self._lock:
-            for name in kept.keys() & MAX_VALUES.keys():
-                if not _admit(self._values[name], kept[name], MAX_VALUES[name]):
-                    overflows.append((f"values of {name}", MAX_VALUES[name], f"{kept[name]!r} and all others"))
+            for name in kept.keys() & MAX_ATTRIBUTE_VALUES.keys():
+                if not _admit(self._values[name], kept[name], MAX_ATTRIBUTE_VALUES[name]):
+                    overflows.append(
+                        (f"values of {name}", MAX_ATTRIBUTE_VALUES[name], f"{kept[name]!r} and all others")
+                    )
                     kept[name] = OTHER
             known = self._series.setdefault(metric.name, set())
             if not _admit(known, tuple(kept.items()), MAX_SERIES):

@@ -11,7 +11,7 @@ from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, StreamingRun
 from forge.execution.stage_executor import StageExecutor
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics
-from forge_otel.signals.cardinality import MAX_SERIES, MAX_VALUES, Cardinality
+from forge_otel.signals.cardinality import MAX_ATTRIBUTE_VALUES, MAX_SERIES, Cardinality
 from tests.support.telemetry import Recorded, recording
 
 
@@ -142,7 +142,7 @@ def test_no_instrument_gets_to_the_limit_of_the_sdk(caplog: pytest.LogCaptureFix
     assert len(caplog.messages) == len(set(caplog.messages))
 
 
-@pytest.mark.parametrize("name", MAX_VALUES)
+@pytest.mark.parametrize("name", MAX_ATTRIBUTE_VALUES)
 def test_a_value_that_was_known_in_time_stays(name: str) -> None:
     cardinality = Cardinality()
     metric = next(metric for metric in metrics.ALL if name in metric.attributes)

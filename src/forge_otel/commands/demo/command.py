@@ -26,8 +26,8 @@ from .display import progress
 from .errors import DemoError
 from .pipelines import EXAMPLES
 from .prometheus_endpoint import PrometheusEndpoint
-from .providers import DemoProviders
 from .run_report import report, show
+from .telemetry_setup import DemoProviders
 from .verdict import judge
 
 FLUSH = 10.0

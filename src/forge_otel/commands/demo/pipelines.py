@@ -16,7 +16,7 @@ from . import examples
 from .errors import DemoError
 
 if TYPE_CHECKING:
-    from .providers import DemoProviders
+    from .telemetry_setup import DemoProviders
 
 
 class Example(ABC):

@@ -16,7 +16,7 @@ from .numbers import dollars, seconds, share, size
 if TYPE_CHECKING:
     from forge import RunResult
 
-    from .providers import DemoProviders
+    from .telemetry_setup import DemoProviders
     from .verdict import Verdict
 
 OUTCOMES = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
