@@ -16,6 +16,8 @@ from typing import Any
 
 from forge import Sample, Stage, stage
 
+from . import discarding
+
 Instrumented = Callable[[Stage], AbstractContextManager[Stage]]
 """Instruments a stage's calls for the time of a `with` block, which gives the stage to call."""
 
@@ -36,17 +38,6 @@ class Contestant:
 EVERYTHING = ("call", "failed", "retried", "async", "batch")
 
 
-def discarding() -> Any:
-    """A span exporter that forgets what it is given."""
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult  # noqa: PLC0415 - not everybody has it
-
-    class Discard(SpanExporter):
-        def export(self, spans: object) -> SpanExportResult:  # noqa: ARG002 - the exporter's signature
-            return SpanExportResult.SUCCESS
-
-    return Discard()
-
-
 def tracer_provider(*, recording: bool = True) -> Any:
     """Records every span, or none."""
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - not everybody has it
@@ -54,7 +45,7 @@ def tracer_provider(*, recording: bool = True) -> Any:
     from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON  # noqa: PLC0415
 
     provider = TracerProvider(sampler=ALWAYS_ON if recording else ALWAYS_OFF)
-    provider.add_span_processor(BatchSpanProcessor(discarding()))
+    provider.add_span_processor(BatchSpanProcessor(discarding.span_exporter()))
     return provider
 
 
@@ -67,24 +58,10 @@ def meter_provider() -> Any:
 
 def logger_provider() -> Any:
     from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - not everybody has it
-    from opentelemetry.sdk._logs.export import (  # noqa: PLC0415
-        BatchLogRecordProcessor,
-        LogRecordExporter,
-        LogRecordExportResult,
-    )
-
-    class Discard(LogRecordExporter):
-        def export(self, batch: object) -> LogRecordExportResult:  # noqa: ARG002 - the exporter's signature
-            return LogRecordExportResult.SUCCESS
-
-        def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - as above
-            return True
-
-        def shutdown(self) -> None:
-            pass
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor  # noqa: PLC0415
 
     provider = LoggerProvider()
-    provider.add_log_record_processor(BatchLogRecordProcessor(Discard()))
+    provider.add_log_record_processor(BatchLogRecordProcessor(discarding.log_exporter()))
     return provider
 
 
@@ -141,7 +118,7 @@ def logfire() -> Instrumented:
         send_to_logfire=False,
         console=False,
         inspect_arguments=False,
-        additional_span_processors=[export.BatchSpanProcessor(discarding())],
+        additional_span_processors=[export.BatchSpanProcessor(discarding.span_exporter())],
     )
     return _decorated(library.instrument("stage", extract_args=False))
 
@@ -151,7 +128,9 @@ def traceloop() -> Instrumented:
     os.environ["TRACELOOP_TRACE_CONTENT"] = "false"
     sdk: Any = importlib.import_module("traceloop.sdk")
     decorators: Any = importlib.import_module("traceloop.sdk.decorators")
-    sdk.Traceloop.init(app_name="benchmark", exporter=discarding(), instruments=set(), telemetry_enabled=False)
+    sdk.Traceloop.init(
+        app_name="benchmark", exporter=discarding.span_exporter(), instruments=set(), telemetry_enabled=False
+    )
     return _decorated(decorators.task(name="stage"))
 
 
@@ -203,13 +182,13 @@ CONTESTANTS = {
             name="by_hand_unsampled",
             label="by hand, span not recorded",
             setup=lambda: by_hand(recording=False),
-            scenarios=("call", "failed"),
+            scenarios=("call", "failed", "async"),
         ),
         Contestant(
             name="by_hand",
             label="by hand, span recorded",
             setup=lambda: by_hand(recording=True),
-            scenarios=("call", "failed"),
+            scenarios=("call", "failed", "async"),
         ),
         Contestant(
             name="prometheus",

@@ -8,6 +8,7 @@ from typing import Any
 
 from .contestants import CONTESTANTS
 from .measured_run import WAITING
+from .pipelines import OFF
 from .runner import REFERENCE
 from .scenarios import SCENARIOS
 
@@ -53,11 +54,14 @@ def _by_hand(added: Added) -> Table:
     rows = []
     for label, scenario, ours, theirs in (
         ("not traced, or not recorded", "call", "untraced", "by_hand_unsampled"),
+        ("the same, async", "async", "untraced", "by_hand_unsampled"),
         ("traced", "call", "traced", "by_hand"),
+        ("traced, async", "async", "traced", "by_hand"),
         ("traced, and failed", "failed", "traced", "by_hand"),
     ):
-        seconds = (added[scenario, theirs]["min"], added[scenario, ours]["min"])
-        rows.append((label, *map(micro, seconds), multiple(ratio(added, scenario, ours, theirs))))
+        if (scenario, theirs) in added:
+            seconds = (added[scenario, theirs]["min"], added[scenario, ours]["min"])
+            rows.append((label, *map(micro, seconds), multiple(ratio(added, scenario, ours, theirs))))
     return Table("The same by hand, µs added to a call", ("", "by hand", "forge_otel", "ratio"), rows)
 
 
@@ -86,6 +90,26 @@ def _scenarios(calls: Mapping[str, Any], added: Added) -> Table:
             cells = [micro(added[name, one.name]["min"]) if (name, one.name) in added else "" for name in SCENARIOS]
             rows.append((one.label, *cells))
     return Table("All kinds of calls, µs added", ("", *(one.label for one in SCENARIOS.values())), rows)
+
+
+def of_minimal(minimal: Mapping[str, Any]) -> list[Table]:
+    """Ratios compare the smallest processor times."""
+    off = next(row["cpu"]["min"] for row in minimal["rows"] if row["telemetry"] == OFF)
+    rows = [
+        (
+            row["telemetry"],
+            micro(row["cpu"]["min"] / row["samples"]),
+            micro(row["cpu"]["median"] / row["samples"]),
+            "" if row["telemetry"] == OFF else f"{row['cpu']['min'] / off:.2f}",
+            micro(row["collector"]["min"] / row["samples"]),
+            f"{row['seconds']['min']:.3g}",
+            "" if row["telemetry"] == OFF else f"{row['spans']:,.0f}",
+            "" if row["telemetry"] == OFF else f"{row['spans_dropped']:,.0f}",
+        )
+        for row in minimal["rows"]
+    ]
+    columns = ("telemetry", "µs cpu", "median", "off = 1", "of it GC", "s", "spans", "dropped")
+    return [Table("The minimal pipeline, µs of processor time for each sample", columns, rows)]
 
 
 def of_pipelines(pipelines: Mapping[str, Any]) -> list[Table]:
