@@ -134,6 +134,30 @@ def traceloop() -> Instrumented:
     return _decorated(decorators.task(name="stage"))
 
 
+def ddtrace() -> Instrumented:
+    """Spans only, to a writer that throws them away: there is no agent, and nothing that only an agent would want."""
+    for name in ("INSTRUMENTATION_TELEMETRY_ENABLED", "REMOTE_CONFIGURATION_ENABLED", "RUNTIME_METRICS_ENABLED"):
+        os.environ[f"DD_{name}"] = "false"
+    tracer: Any = importlib.import_module("ddtrace.trace").tracer
+    base: Any = importlib.import_module("ddtrace.internal.writer").TraceWriter
+
+    class Discard(base):  # type: ignore[misc]  # it is a class
+        def write(self, spans: object = None) -> None:
+            pass
+
+        def flush_queue(self) -> None:
+            pass
+
+        def stop(self, timeout: float | None = None) -> None:
+            pass
+
+        def recreate(self, *_: object, **__: object) -> Any:
+            return self
+
+    tracer._span_aggregator.writer = Discard()  # there is no public way to give it one
+    return _decorated(tracer.wrap("stage", resource="same"))
+
+
 def prometheus() -> Instrumented:
     """A histogram and two counters; their labels are looked up once."""
     client: Any = importlib.import_module("prometheus_client")
@@ -206,6 +230,9 @@ CONTESTANTS = {
             setup=traceloop,
             scenarios=("call",),
             packages=("traceloop-sdk", "httpx"),  # which it imports, and does not ask for
+        ),
+        Contestant(
+            name="ddtrace", label="ddtrace (spans only)", setup=ddtrace, scenarios=("call",), packages=("ddtrace",)
         ),
     )
 }

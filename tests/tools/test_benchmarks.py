@@ -243,7 +243,7 @@ def test_ratios() -> None:
     assert [tables.multiple(value) for value in (1.7, 0.4, 1 / 75, None)] == ["1.70×", "0.40×", "1/75", "–"]
     hand, everybody, kinds = tables.of_calls(calls)
     assert hand.rows[2] == ("traced", "4.0", "2.0", "0.50×")
-    assert everybody.rows[-1] == ("traceloop (spans only)", "2.0", "2.0", "0.50×")
+    assert everybody.rows[-1] == ("ddtrace (spans only)", "2.0", "2.0", "0.50×")
     assert kinds.rows[0] == ("(the call itself)", *["1.0"] * len(SCENARIOS))
 
 
@@ -252,7 +252,7 @@ def test_what_could_not_be_measured_says_so() -> None:
     calls["rows"][-1] = {key: calls["rows"][-1][key] for key in ("scenario", "contestant", "label")} | {
         "missing": "not installable"
     }
-    assert tables.of_calls(calls)[1].rows[-1] == ("traceloop (spans only): not installable", "", "", "")
+    assert tables.of_calls(calls)[1].rows[-1] == ("ddtrace (spans only): not installable", "", "", "")
 
 
 def test_whole_runs() -> None:
