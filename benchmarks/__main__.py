@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from . import calls, goals, pipelines, report, runner, tables
+from . import calls, goals, pipelines, report, runner, spans, tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Console(stderr=True).status("") as status:
         if options.what in ("all", "calls"):
             results["calls"] = calls.measure(quick=options.quick, progress=status.update)
+        if options.what in ("all", "spans"):
+            results["spans"] = spans.measure(quick=options.quick, progress=status.update)
         if options.what in ("all", "minimal"):
             results["minimal"] = pipelines.measure_minimal(quick=options.quick, progress=status.update)
         if options.what in ("all", "pipeline"):
@@ -74,11 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("all", "calls", "minimal", "pipeline", "runner", "report"),
+        choices=("all", "calls", "spans", "minimal", "pipeline", "runner", "report"),
         default="all",
-        help="calls: of a stage, against other libraries; minimal: runs of a pipeline that only waits; pipeline: other "
-        "whole runs; runner: samples through empty stages, against other ways; report: write docs/performance.md from "
-        "the results that were saved",
+        help="calls: of a stage, against other libraries; spans: made and exported; minimal: runs of a pipeline that "
+        "only waits; pipeline: other whole runs; runner: samples through empty stages, against other ways; report: "
+        "write docs/performance.md from the results that were saved",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a first impression: few repetitions, and no other libraries"

@@ -66,7 +66,7 @@ def measure(*, quick: bool, largest: int = USUAL, progress: Callable[[str], None
         *(("four at a time", *size) for size in sizes.items()),
     ]
     rows = []
-    with closing(Worker("benchmarks.sink")) as sink:
+    with closing(Worker("benchmarks.sink", "http")) as sink:
         runner = _Runner(sink, _loops(COMPUTING), progress)
         for pipeline, samples, rounds in runs:
             variants = [one for one in USUAL_VARIANTS if one.label != "100 %" or samples <= EVERYTHING_UP_TO]
@@ -76,7 +76,7 @@ def measure(*, quick: bool, largest: int = USUAL, progress: Callable[[str], None
 
 def measure_minimal(*, quick: bool, progress: Callable[[str], None]) -> dict[str, Any]:
     """The same for the minimal pipeline: off, untraced, at 1 % and at 100 %, and at 100 % sent over HTTP."""
-    with closing(Worker("benchmarks.sink")) as sink:
+    with closing(Worker("benchmarks.sink", "http")) as sink:
         rows = _Runner(sink, 0, progress).rows("minimal", *(QUICK_MINIMAL if quick else MINIMAL), MINIMAL_VARIANTS)
     return {"machine": harness.machine(), "versions": harness.versions(*PACKAGES), "rows": rows}
 

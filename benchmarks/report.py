@@ -17,6 +17,7 @@ PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "performance.svg"
 TABLES: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequence[tables.Table]]]] = {
     "calls": (("by-hand", "calls", "kinds"), tables.of_calls),
+    "spans": (("made", "exported"), tables.of_spans),
     "minimal": (("minimal",), tables.of_minimal),
     "pipelines": (("demo", "one-at-a-time", "four-at-a-time"), tables.of_pipelines),
     "runner": (("runner",), tables.of_runner),

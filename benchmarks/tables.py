@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from .contestants import CONTESTANTS
@@ -11,6 +12,7 @@ from .measured_run import WAITING
 from .pipelines import OFF
 from .runner import REFERENCE
 from .scenarios import SCENARIOS
+from .spans import KINDS
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,48 @@ def of_minimal(minimal: Mapping[str, Any]) -> list[Table]:
     ]
     columns = ("telemetry", "µs cpu", "median", "off = 1", "of it GC", "s", "spans", "dropped")
     return [Table("The minimal pipeline, µs of processor time for each sample", columns, rows)]
+
+
+def of_spans(spans: Mapping[str, Any]) -> list[Table]:
+    return [_made(spans), _exported(spans)]
+
+
+def _made(spans: Mapping[str, Any]) -> Table:
+    """In the environment of ours, where most exporters are measured."""
+    rows = []
+    for kind, label in KINDS.items():
+        times = [row["made"] for row in spans["rows"] if row["kind"] == kind and "made" in row]
+        smallest = min(time["min"] for time in times)
+        queued = next(
+            row["caller"]["min"] for row in spans["rows"] if row["kind"] == kind and row["exporter"] == "discarding"
+        )
+        rows.append((label, micro(smallest), micro(median(time["median"] for time in times)), micro(queued)))
+    columns = ("", "smallest", "median", "with queueing")
+    return Table("To make a span, µs", columns, rows)
+
+
+def _exported(spans: Mapping[str, Any]) -> Table:
+    """Of light spans: what is made and what exports it add up."""
+    rows = []
+    for row in spans["rows"]:
+        if row["kind"] != "light":
+            continue
+        if "missing" in row:
+            rows.append((f"{row['label']}: {row['missing']}", "", "", "", ""))
+            continue
+        made, caller, total = (row[name]["min"] for name in ("made", "caller", "total"))
+        exporting = max(0.0, total - made)
+        rows.append(
+            (
+                row["label"],
+                micro(max(0.0, caller - made)),
+                micro(exporting),
+                micro(total),
+                f"{exporting / total:.0%}",
+            )
+        )
+    columns = ("", "on the caller's thread", "on all threads", "with making it", "exporter's share")
+    return Table("To export a light span, µs", columns, rows)
 
 
 def of_pipelines(pipelines: Mapping[str, Any]) -> list[Table]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from benchmarks import by_hand, goals, plot, report, runner_worker, tables
+from benchmarks import by_hand, goals, plot, report, runner_worker, span_worker, tables
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.measured_run import MINIMAL_STAGES, TELEMETRY, WAITING
 from benchmarks.pipelines import MINIMAL_VARIANTS, QUICK_MINIMAL, SIZES, USUAL_VARIANTS
 from benchmarks.runner import WAYS
 from benchmarks.scenarios import SCENARIOS
+from benchmarks.span_worker import BURST, BURSTS, PROCESSORS
+from benchmarks.spans import EXPORTERS, KINDS
 from forge import BatchRunner, Pipeline, Sample, stage
 from forge_otel import ForgeInstrumentor
 
@@ -53,6 +56,48 @@ def test_a_quick_measurement_has_all_rows() -> None:
     shown = tables.of_calls(calls)
     assert [len(table.rows) for table in shown] == [5, len(CONTESTANTS), 1 + 5]
     assert all(len(row) == len(table.columns) for table in shown for row in table.rows)
+
+
+@pytest.mark.slow
+def test_a_quick_measurement_of_spans_has_all_rows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "spans", "--quick", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    spans = json.loads(done.stdout)["spans"]
+    assert [(row["exporter"], row["kind"]) for row in spans["rows"]] == list(product(PROCESSORS, KINDS))
+    for row in spans["rows"]:
+        if row["exporter"] == "fastotel":
+            assert row["missing"] == "not when quick"
+            continue
+        assert all(0 < row[name]["min"] <= row[name]["median"] for name in ("made", "caller", "total"))
+        # All spans that were made have arrived, and none takes less than its name, ids, times and attributes.
+        assert row["bytes"] == 0 if row["exporter"] == "discarding" else row["bytes"] > 150 * BURST * BURSTS
+    assert [len(table.rows) for table in tables.of_spans(spans)] == [2, len(PROCESSORS)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_kinds_of_spans_are_alike(kind: str) -> None:
+    spans = InMemorySpanExporter()
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    tracer = tracers.get_tracer("test")
+    with tracer.start_as_current_span("parent") as parent:
+        span_worker.KINDS[kind](tracer, 2)
+    *made, _ = spans.get_finished_spans()
+    assert [type(span).__name__ for span in made] == ["LightSpan" if kind == "light" else "ReadableSpan"] * 2
+    for number, span in enumerate(made):
+        assert span.name == "forge.stage decode"
+        assert span.attributes == {
+            "forge.pipeline.name": "benchmark",
+            "forge.stage.name": "decode",
+            "forge.sample.id": f"sample-{number}",
+            "forge.stage.outcome": "success",
+        }
+        assert span.parent == parent.get_span_context()
 
 
 @pytest.mark.slow
@@ -202,6 +247,23 @@ def results() -> dict[str, Any]:
                 for value in [samples * (1 + cost) * 1e-3]
             ],
         },
+        "spans": {
+            "machine": machine,
+            "versions": {"http": {"wrapt": "2.0"}},
+            "rows": [
+                {
+                    "exporter": exporter.name,
+                    "label": exporter.label,
+                    "kind": kind,
+                    "made": {"min": made, "median": 2 * made},
+                    "caller": {"min": made + 2e-6, "median": made + 2e-6},
+                    "total": {"min": made + 15e-6, "median": made + 20e-6},
+                    "bytes": 1,
+                }
+                for exporter in EXPORTERS
+                for kind, made in (("light", 5e-6), ("sdk", 50e-6))
+            ],
+        },
         "minimal": {
             "machine": machine,
             "versions": {"wrapt": "2.0"},
@@ -266,6 +328,16 @@ def test_the_minimal_pipeline() -> None:
     (table,) = tables.of_minimal(results()["minimal"])
     assert table.rows[0] == ("off", "100", "200", "", "10", "1", "", "")
     assert table.rows[1] == ("untraced", "110", "220", "1.10", "10", "1", "7", "7")
+
+
+def test_spans_made_and_exported() -> None:
+    spans = results()["spans"]
+    assert [exporter.name for exporter in EXPORTERS] == list(PROCESSORS)
+    made, exported = tables.of_spans(spans)
+    assert made.rows[0] == ("light span", "5.0", "10", "7.0")
+    assert exported.rows[1] == ("OTLP/HTTP of the SDK", "2.0", "15", "20", "75%")
+    spans["rows"][-2:] = [{**row, "missing": "not installable"} for row in spans["rows"][-2:]]
+    assert tables.of_spans(spans)[1].rows[-1] == ("OTLP/HTTP of fastotel: not installable", "", "", "", "")
 
 
 def test_every_variant_has_settings() -> None:
