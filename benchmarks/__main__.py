@@ -1,4 +1,4 @@
-"""What the telemetry and the runners cost, measured in turns on this machine: `make bench`."""
+"""The overhead of the telemetry and of the runners, measured in turns on this machine: `make bench`."""
 
 from __future__ import annotations
 

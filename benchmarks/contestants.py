@@ -1,7 +1,7 @@
-"""Who takes part: each a way to get telemetry out of a stage call.
+"""The contestants: ways to get telemetry out of a stage call.
 
-All of them have what a process in production has: spans go through a batch processor, and the exporter behind it throws
-them away, because what exporting costs depends on the exporter. Metrics wait for a reader.
+All of them have what a process in production has: spans go through a batch processor, and the exporter behind it
+discards them, because the cost of export depends on the exporter. Metrics wait for a reader.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Contestant:
     """Called once in a process of the contestant's own."""
     scenarios: Sequence[str]
     packages: Sequence[str] = ()
-    """What to install for it, in an environment of its own; nothing where it needs no more than `forge_otel` does."""
+    """Packages to install, in an environment of its own; none where it needs no more than `forge_otel` does."""
 
 
 EVERYTHING = ("call", "failed", "retried", "async", "batch")
@@ -135,7 +135,7 @@ def traceloop() -> Instrumented:
 
 
 def ddtrace() -> Instrumented:
-    """Spans only, to a writer that throws them away: there is no agent, and nothing that only an agent would want."""
+    """Spans only, to a writer that discards them: there is no agent, and nothing that only an agent would want."""
     for name in ("INSTRUMENTATION_TELEMETRY_ENABLED", "REMOTE_CONFIGURATION_ENABLED", "RUNTIME_METRICS_ENABLED"):
         os.environ[f"DD_{name}"] = "false"
     tracer: Any = importlib.import_module("ddtrace.trace").tracer

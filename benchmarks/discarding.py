@@ -1,4 +1,4 @@
-"""Exporters that throw away what they are given. The SDK is imported when they are made: not every process has it."""
+"""Exporters that discard what they are given. The SDK is imported when they are made: not every process has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The goals for speed, and whether a measurement reaches them: ratios whose two sides were measured in turns."""
+"""The goals for speed: bounds of ratios whose two sides are measured in turns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Goal:
 
 
 def call(scenario: str, contestant: str, reference: str, *, calls: int = 1) -> Callable[[Results], Measured | None]:
-    """What a contestant adds to a call, against what a reference adds to it, or to so many single calls."""
+    """The overhead of a contestant per call, against that of a reference, or of so many single calls of it."""
 
     def measure(results: Results) -> Measured | None:
         added = added_by(results["calls"]) if "calls" in results else {}
@@ -116,7 +116,7 @@ GOALS = (
     Goal("batch of 16, traced ÷ 16 calls by hand", 0.12, call("batch", "traced", "by_hand", calls=16)),
     Goal("minimal pipeline, untraced ÷ off", 1.05, minimal("untraced")),
     Goal("minimal pipeline, 1 % ÷ off", 1.08, minimal("1 %")),
-    Goal("minimal pipeline, 100 % thrown away ÷ off", 1.4, minimal("100 %")),
+    Goal("minimal pipeline, 100 % discarded ÷ off", 1.4, minimal("100 %")),
     Goal("minimal pipeline, 100 % over HTTP ÷ off", 2.3, minimal("100 %, OTLP/HTTP")),
     Goal("waiting pipeline, one worker, 1 % ÷ off", 1.03, run("one at a time", "1 %")),
     Goal("waiting pipeline, four workers, 1 % ÷ off", 1.03, run("four at a time", "1 %")),

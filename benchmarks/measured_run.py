@@ -42,16 +42,16 @@ MINIMAL_STAGES, MINIMAL_WAIT, MINIMAL_CONCURRENCY = 4, 0.002, 16
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be run."""
+    """The parameters of one run."""
 
     pipeline: str
     """`demo`, `minimal`, or a kind of the synthetic one."""
     samples: int
     telemetry: str
     endpoint: str | None
-    """Where telemetry is sent, as OTLP over HTTP; None: to exporters that throw it away."""
+    """The receiver of telemetry, as OTLP over HTTP; None: exporters that discard it."""
     loops: int
-    """How many turns of an empty loop are 50 µs of computing."""
+    """The turns of an empty loop that take 50 µs."""
 
 
 class Length(Measurement):
@@ -204,7 +204,7 @@ class Telemetry:
 
     @property
     def dropped(self) -> int:
-        """How many spans the SDK's full queue has dropped; to be asked once, at the end."""
+        """The number of spans that the SDK's full queue has dropped; to be read once, at the end."""
         return next(self._ended) - self.exported
 
     def finish(self) -> None:

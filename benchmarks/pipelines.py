@@ -16,7 +16,7 @@ from .measured_run import Task, command
 
 COMPUTING = 50e-6
 """Seconds that the synthetic pipeline's second stage computes."""
-SIZES = {1_000: 5, 10_000: 4, 100_000: 3, 1_000_000: 1}
+SIZES = {1_000: 5, 10_000: 3, 100_000: 3, 1_000_000: 1}
 """Numbers of samples, and how often they are run: short runs are disturbed more easily, and cost less to repeat."""
 DEMO = (300, 3)
 """Files, and how often."""
@@ -39,7 +39,7 @@ class Variant:
     telemetry: str
     """A key of `measured_run.TELEMETRY`."""
     sent: bool = True
-    """Sent to another process, as OTLP over HTTP; otherwise it is thrown away."""
+    """Sent to another process, as OTLP over HTTP; otherwise exporters discard it."""
 
 
 OFF = "off"

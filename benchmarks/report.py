@@ -1,4 +1,4 @@
-"""The results file, and what the documentation takes from it."""
+"""The results file, and the tables and the figure in the documentation."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ def _saved() -> dict[str, Any]:
 
 
 def page(text: str, results: Mapping[str, Any]) -> str:
-    """The page with the tables of these results in place of those that it has, between its marks.
+    """Return the page with the tables of these results between its marks.
 
-    What has not been measured stays as it is.
+    Tables of sections that have not been measured stay as they are.
     """
     contents = {"goals": goals.table(results).as_markdown()}
     for section, (marks, of) in TABLES.items():

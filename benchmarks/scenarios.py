@@ -19,7 +19,7 @@ from forge.runner.committer import Committer
 from forge.runner.queue import StageQueue
 
 RUNS = 4
-"""How many runs are made each time; the fastest counts."""
+"""Runs that are made each time; the fastest counts."""
 
 Loop = Callable[[StageExecutor, Stage, Sequence[Item], int], float]
 """Makes so many calls of a stage for these items, in all; returns the processor seconds of one call."""
@@ -34,11 +34,11 @@ class Scenario:
     stage: Stage
     loop: Loop
     calls: int = 512
-    """How many calls are timed together,"""
+    """Calls that are timed together,"""
     together: int = 1
-    """for how many samples, which then settle,"""
+    """for so many samples, which then settle,"""
     times: int = 1
-    """and how often that is in a run."""
+    """so many times in a run."""
 
 
 def seconds_per_call(scenario: Scenario, stage: Stage, share: int = 1) -> float:

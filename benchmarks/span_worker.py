@@ -24,7 +24,7 @@ from . import discarding, harness
 BURST = 1024
 """Spans made at once: fewer than the queues of the processors hold, so that none is dropped."""
 BURSTS = 4
-"""How many bursts are made each time; the fastest counts."""
+"""Bursts that are made each time; the fastest counts."""
 
 NAME = "forge.stage decode"
 BEGUN = {"forge.pipeline.name": "benchmark", "forge.stage.name": "decode"}

@@ -1,4 +1,4 @@
-"""The cost of a span: to make it, and to export it in several ways."""
+"""The cost of a span: creating it, and exporting it in several ways."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .environments import NotInstallableError, python_with
 from .harness import ROOT, Worker, WorkerError
 
 ROUNDS, QUICK_ROUNDS = 12, 1
-KINDS = {"light": "light span", "sdk": "span of the SDK"}
+KINDS = {"light": "light span", "sdk": "SDK span"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,16 +25,16 @@ class Exporter:
     label: str
     protocol: str = "http"
     packages: Sequence[str] = ()
-    """What to install for it, in an environment of its own."""
+    """Packages to install, in an environment of its own."""
 
 
 EXPORTERS = (
-    Exporter(name="discarding", label="an exporter that throws them away"),
-    Exporter(name="http", label="OTLP/HTTP of the SDK"),
-    Exporter(name="grpc", label="OTLP/gRPC of the SDK", protocol="grpc"),
+    Exporter(name="discarding", label="discarded"),
+    Exporter(name="http", label="SDK, OTLP/HTTP"),
+    Exporter(name="grpc", label="SDK, OTLP/gRPC", protocol="grpc"),
     Exporter(
         name="fastotel",
-        label="OTLP/HTTP of fastotel",
+        label="fastotel, OTLP/HTTP",
         packages=("fastotel", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-instrumentation"),
     ),
 )

@@ -37,7 +37,7 @@ def added_by(calls: Mapping[str, Any]) -> Added:
 
 
 def ratio(added: Added, scenario: str, contestant: str, reference: str = "by_hand") -> float | None:
-    """What a contestant adds to a call, as a multiple of what the reference adds, both at their smallest.
+    """Return the overhead of a contestant per call as a multiple of the reference's, from the minima.
 
     None where one of them was not measured, or adds less than can be measured.
     """
@@ -55,16 +55,18 @@ def of_calls(calls: Mapping[str, Any]) -> list[Table]:
 def _by_hand(added: Added) -> Table:
     rows = []
     for label, scenario, ours, theirs in (
-        ("not traced, or not recorded", "call", "untraced", "by_hand_unsampled"),
-        ("the same, async", "async", "untraced", "by_hand_unsampled"),
+        ("untraced", "call", "untraced", "by_hand_unsampled"),
+        ("untraced, async", "async", "untraced", "by_hand_unsampled"),
         ("traced", "call", "traced", "by_hand"),
         ("traced, async", "async", "traced", "by_hand"),
-        ("traced, and failed", "failed", "traced", "by_hand"),
+        ("traced, failed", "failed", "traced", "by_hand"),
     ):
         if (scenario, theirs) in added:
             seconds = (added[scenario, theirs]["min"], added[scenario, ours]["min"])
             rows.append((label, *map(micro, seconds), multiple(ratio(added, scenario, ours, theirs))))
-    return Table("The same by hand, µs added to a call", ("", "by hand", "forge_otel", "ratio"), rows)
+    return Table(
+        "Overhead per stage call, against the reference by hand, µs", ("", "by hand", "forge_otel", "ratio"), rows
+    )
 
 
 def _success(calls: Mapping[str, Any], added: Added) -> Table:
@@ -77,7 +79,7 @@ def _success(calls: Mapping[str, Any], added: Added) -> Table:
         else:
             of_hand = multiple(ratio(added, "call", row["contestant"]))
             rows.append((row["label"], micro(row["added"]["min"]), micro(row["added"]["median"]), of_hand))
-    return Table("Everybody, µs added to a call that succeeds", ("", "smallest", "median", "by hand = 1"), rows)
+    return Table("Overhead per successful call, µs", ("", "min", "median", "by hand = 1"), rows)
 
 
 def _scenarios(calls: Mapping[str, Any], added: Added) -> Table:
@@ -91,7 +93,7 @@ def _scenarios(calls: Mapping[str, Any], added: Added) -> Table:
         if len(one.scenarios) > 1:
             cells = [micro(added[name, one.name]["min"]) if (name, one.name) in added else "" for name in SCENARIOS]
             rows.append((one.label, *cells))
-    return Table("All kinds of calls, µs added", ("", *(one.label for one in SCENARIOS.values())), rows)
+    return Table("Overhead by kind of call, µs", ("", *(one.label for one in SCENARIOS.values())), rows)
 
 
 def of_minimal(minimal: Mapping[str, Any]) -> list[Table]:
@@ -110,8 +112,8 @@ def of_minimal(minimal: Mapping[str, Any]) -> list[Table]:
         )
         for row in minimal["rows"]
     ]
-    columns = ("telemetry", "µs cpu", "median", "off = 1", "of it GC", "s", "spans", "dropped")
-    return [Table("The minimal pipeline, µs of processor time for each sample", columns, rows)]
+    columns = ("telemetry", "min", "median", "off = 1", "of which GC", "s", "spans", "dropped")
+    return [Table("Minimal pipeline, processor time per sample, µs", columns, rows)]
 
 
 def of_spans(spans: Mapping[str, Any]) -> list[Table]:
@@ -128,8 +130,8 @@ def _made(spans: Mapping[str, Any]) -> Table:
             row["caller"]["min"] for row in spans["rows"] if row["kind"] == kind and row["exporter"] == "discarding"
         )
         rows.append((label, micro(smallest), micro(median(time["median"] for time in times)), micro(queued)))
-    columns = ("", "smallest", "median", "with queueing")
-    return Table("To make a span, µs", columns, rows)
+    columns = ("", "min", "median", "with queueing")
+    return Table("Creating a span, µs", columns, rows)
 
 
 def _exported(spans: Mapping[str, Any]) -> Table:
@@ -152,8 +154,8 @@ def _exported(spans: Mapping[str, Any]) -> Table:
                 f"{exporting / total:.0%}",
             )
         )
-    columns = ("", "on the caller's thread", "on all threads", "with making it", "exporter's share")
-    return Table("To export a light span, µs", columns, rows)
+    columns = ("", "on the caller's thread", "on all threads", "with creation", "exporter's share")
+    return Table("Exporting a light span, µs", columns, rows)
 
 
 def of_pipelines(pipelines: Mapping[str, Any]) -> list[Table]:
@@ -198,7 +200,7 @@ def of_runner(runner: Mapping[str, Any]) -> list[Table]:
     columns = ("", "µs cpu", "median", "share", "samples/s")
     return [
         Table(
-            "Three stages that do nothing, µs for each sample, and shares of the rate of ThreadPoolExecutor.map",
+            "Three empty stages, µs per sample, and share of the rate of ThreadPoolExecutor.map",
             columns,
             rows,
         )

@@ -335,9 +335,9 @@ def test_spans_made_and_exported() -> None:
     assert [exporter.name for exporter in EXPORTERS] == list(PROCESSORS)
     made, exported = tables.of_spans(spans)
     assert made.rows[0] == ("light span", "5.0", "10", "7.0")
-    assert exported.rows[1] == ("OTLP/HTTP of the SDK", "2.0", "15", "20", "75%")
+    assert exported.rows[1] == ("SDK, OTLP/HTTP", "2.0", "15", "20", "75%")
     spans["rows"][-2:] = [{**row, "missing": "not installable"} for row in spans["rows"][-2:]]
-    assert tables.of_spans(spans)[1].rows[-1] == ("OTLP/HTTP of fastotel: not installable", "", "", "", "")
+    assert tables.of_spans(spans)[1].rows[-1] == ("fastotel, OTLP/HTTP: not installable", "", "", "", "")
 
 
 def test_every_variant_has_settings() -> None:
@@ -351,7 +351,7 @@ def test_goals() -> None:
     assert rows["traced call ÷ by hand"] == ("≤ 0.15", "0.50 ✗", "2.0 µs", "4.0 µs")
     assert rows["untraced sync call ÷ by hand"][0] == "≤ 1/90"
     assert rows["batch of 16, traced ÷ 16 calls by hand"] == ("≤ 0.12", "1/32 ✓", "2.0 µs", "16 × 4.0 µs")
-    assert rows["minimal pipeline, 100 % thrown away ÷ off"] == ("≤ 1.40", "1.30 ✓", "130 µs", "100 µs")
+    assert rows["minimal pipeline, 100 % discarded ÷ off"] == ("≤ 1.40", "1.30 ✓", "130 µs", "100 µs")
     assert rows["waiting pipeline, four workers, 1 % ÷ off"] == ("≤ 1.03", "1.00 ✓", "10 s", "10 s")
     assert rows["demo, 100 % ÷ off"] == ("≤ 1.07", "1.25 ✗", "0.375 s", "0.3 s")
     assert rows["BatchRunner iterated, share of a pool's rate"] == ("≥ 0.60", "0.50 ✗", "20 µs", "10 µs")
