@@ -1,1 +1,1 @@
-"""What the telemetry costs: `make bench`."""
+"""Benchmarks of the telemetry and of the runners: `make bench`."""

@@ -1,4 +1,4 @@
-"""What the telemetry and the runners cost, measured in turns on this machine: `make bench`."""
+"""The overhead of the telemetry and of the runners, measured in turns on this machine: `make bench`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from . import calls, pipelines, report, runner, tables
+from . import calls, goals, pipelines, report, runner, spans, tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Console(stderr=True).status("") as status:
         if options.what in ("all", "calls"):
             results["calls"] = calls.measure(quick=options.quick, progress=status.update)
+        if options.what in ("all", "spans"):
+            results["spans"] = spans.measure(quick=options.quick, progress=status.update)
+        if options.what in ("all", "minimal"):
+            results["minimal"] = pipelines.measure_minimal(quick=options.quick, progress=status.update)
         if options.what in ("all", "pipeline"):
             results["pipelines"] = pipelines.measure(quick=options.quick, largest=options.max, progress=status.update)
         if options.what in ("all", "runner"):
@@ -42,23 +46,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show(results: dict[str, Any], console: Console) -> None:
-    """Print the results for people."""
-    for name, of in (("calls", tables.of_calls), ("pipelines", tables.of_pipelines), ("runner", tables.of_runner)):
+    """Print the results for people: each section with what it depends on, and the goals that it can tell about."""
+    for name, (_, of) in report.TABLES.items():
         if name not in results:
             continue
         for table in of(results[name]):
-            shown = RichTable(box=None, padding=(0, 2 if console.width >= 100 else 1, 0, 0), header_style="dim")
-            for index, column in enumerate(table.columns):
-                shown.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
-            for row in table.rows:
-                shown.add_row(
-                    *row, style="bold" if row[0].startswith(("forge_otel", "StreamingRunner", "BatchRunner")) else None
-                )
-            console.print()
-            console.print(table.title, style="bold", highlight=False)
-            console.print(shown)
+            _show(table, console)
         console.print()
         console.print(report.circumstances(results[name]), style="dim", highlight=False)
+    _show(goals.table(results), console)
+
+
+def _show(table: tables.Table, console: Console) -> None:
+    if not table.rows:
+        return
+    shown = RichTable(box=None, padding=(0, 2 if console.width >= 100 else 1, 0, 0), header_style="dim")
+    for index, column in enumerate(table.columns):
+        shown.add_column(column, justify="right" if index else "left", no_wrap=index > 0)
+    for row in table.rows:
+        ours = row[0].startswith(("forge_otel", "StreamingRunner", "BatchRunner"))
+        shown.add_row(*row, style="bold" if ours else None)
+    console.print()
+    console.print(table.title, style="bold", highlight=False)
+    console.print(shown)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,10 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("all", "calls", "pipeline", "runner", "report"),
+        choices=("all", "calls", "spans", "minimal", "pipeline", "runner", "report"),
         default="all",
-        help="calls: of a stage, against other libraries; pipeline: whole runs; runner: samples through empty "
-        "stages, against other ways; report: write docs/performance.md from the results that were saved",
+        help="calls: of a stage, against other libraries; spans: made and exported; minimal: runs of a pipeline that "
+        "only waits; pipeline: other whole runs; runner: samples through empty stages, against other ways; report: "
+        "write docs/performance.md from the results that were saved",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a first impression: few repetitions, and no other libraries"

@@ -1,4 +1,4 @@
-"""What telemetry adds to one call of a stage."""
+"""The overhead of telemetry per stage call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .environments import NotInstallableError, python_with
 from .harness import ROOT, Worker, WorkerError
 from .scenarios import SCENARIOS
 
-ROUNDS = 25
+ROUNDS = 20
 QUICK_ROUNDS, QUICK_SHARE = 3, 8
 
 
@@ -63,7 +63,7 @@ def measure(*, quick: bool, progress: Callable[[str], None]) -> dict[str, Any]:
 
 
 class _NotMeasuredError(Exception):
-    """Why a contestant does not take part."""
+    """A contestant does not take part; the message says why."""
 
 
 def _start(contestant: Contestant, *, quick: bool) -> Worker:

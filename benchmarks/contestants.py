@@ -1,7 +1,7 @@
-"""Who takes part: each a way to get telemetry out of a stage call.
+"""The contestants: ways to get telemetry out of a stage call.
 
-All of them have what a process in production has: spans go through a batch processor, and the exporter behind it throws
-them away, because what exporting costs depends on the exporter. Metrics wait for a reader.
+All of them have what a process in production has: spans go through a batch processor, and the exporter behind it
+discards them, because the cost of export depends on the exporter. Metrics wait for a reader.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from time import perf_counter
 from typing import Any
 
 from forge import Sample, Stage, stage
+
+from . import discarding
 
 Instrumented = Callable[[Stage], AbstractContextManager[Stage]]
 """Instruments a stage's calls for the time of a `with` block, which gives the stage to call."""
@@ -30,21 +32,10 @@ class Contestant:
     """Called once in a process of the contestant's own."""
     scenarios: Sequence[str]
     packages: Sequence[str] = ()
-    """What to install for it, in an environment of its own; nothing where it needs no more than `forge_otel` does."""
+    """Packages to install, in an environment of its own; none where it needs no more than `forge_otel` does."""
 
 
 EVERYTHING = ("call", "failed", "retried", "async", "batch")
-
-
-def discarding() -> Any:
-    """A span exporter that forgets what it is given."""
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult  # noqa: PLC0415 - not everybody has it
-
-    class Discard(SpanExporter):
-        def export(self, spans: object) -> SpanExportResult:  # noqa: ARG002 - the exporter's signature
-            return SpanExportResult.SUCCESS
-
-    return Discard()
 
 
 def tracer_provider(*, recording: bool = True) -> Any:
@@ -54,7 +45,7 @@ def tracer_provider(*, recording: bool = True) -> Any:
     from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON  # noqa: PLC0415
 
     provider = TracerProvider(sampler=ALWAYS_ON if recording else ALWAYS_OFF)
-    provider.add_span_processor(BatchSpanProcessor(discarding()))
+    provider.add_span_processor(BatchSpanProcessor(discarding.span_exporter()))
     return provider
 
 
@@ -67,24 +58,10 @@ def meter_provider() -> Any:
 
 def logger_provider() -> Any:
     from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415 - not everybody has it
-    from opentelemetry.sdk._logs.export import (  # noqa: PLC0415
-        BatchLogRecordProcessor,
-        LogRecordExporter,
-        LogRecordExportResult,
-    )
-
-    class Discard(LogRecordExporter):
-        def export(self, batch: object) -> LogRecordExportResult:  # noqa: ARG002 - the exporter's signature
-            return LogRecordExportResult.SUCCESS
-
-        def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - as above
-            return True
-
-        def shutdown(self) -> None:
-            pass
+    from opentelemetry.sdk._logs.export import BatchLogRecordProcessor  # noqa: PLC0415
 
     provider = LoggerProvider()
-    provider.add_log_record_processor(BatchLogRecordProcessor(Discard()))
+    provider.add_log_record_processor(BatchLogRecordProcessor(discarding.log_exporter()))
     return provider
 
 
@@ -141,7 +118,7 @@ def logfire() -> Instrumented:
         send_to_logfire=False,
         console=False,
         inspect_arguments=False,
-        additional_span_processors=[export.BatchSpanProcessor(discarding())],
+        additional_span_processors=[export.BatchSpanProcessor(discarding.span_exporter())],
     )
     return _decorated(library.instrument("stage", extract_args=False))
 
@@ -151,8 +128,34 @@ def traceloop() -> Instrumented:
     os.environ["TRACELOOP_TRACE_CONTENT"] = "false"
     sdk: Any = importlib.import_module("traceloop.sdk")
     decorators: Any = importlib.import_module("traceloop.sdk.decorators")
-    sdk.Traceloop.init(app_name="benchmark", exporter=discarding(), instruments=set(), telemetry_enabled=False)
+    sdk.Traceloop.init(
+        app_name="benchmark", exporter=discarding.span_exporter(), instruments=set(), telemetry_enabled=False
+    )
     return _decorated(decorators.task(name="stage"))
+
+
+def ddtrace() -> Instrumented:
+    """Spans only, to a writer that discards them: there is no agent, and nothing that only an agent would want."""
+    for name in ("INSTRUMENTATION_TELEMETRY_ENABLED", "REMOTE_CONFIGURATION_ENABLED", "RUNTIME_METRICS_ENABLED"):
+        os.environ[f"DD_{name}"] = "false"
+    tracer: Any = importlib.import_module("ddtrace.trace").tracer
+    base: Any = importlib.import_module("ddtrace.internal.writer").TraceWriter
+
+    class Discard(base):  # type: ignore[misc]  # it is a class
+        def write(self, spans: object = None) -> None:
+            pass
+
+        def flush_queue(self) -> None:
+            pass
+
+        def stop(self, timeout: float | None = None) -> None:
+            pass
+
+        def recreate(self, *_: object, **__: object) -> Any:
+            return self
+
+    tracer._span_aggregator.writer = Discard()  # there is no public way to give it one
+    return _decorated(tracer.wrap("stage", resource="same"))
 
 
 def prometheus() -> Instrumented:
@@ -203,13 +206,13 @@ CONTESTANTS = {
             name="by_hand_unsampled",
             label="by hand, span not recorded",
             setup=lambda: by_hand(recording=False),
-            scenarios=("call", "failed"),
+            scenarios=("call", "failed", "async"),
         ),
         Contestant(
             name="by_hand",
             label="by hand, span recorded",
             setup=lambda: by_hand(recording=True),
-            scenarios=("call", "failed"),
+            scenarios=("call", "failed", "async"),
         ),
         Contestant(
             name="prometheus",
@@ -227,6 +230,9 @@ CONTESTANTS = {
             setup=traceloop,
             scenarios=("call",),
             packages=("traceloop-sdk", "httpx"),  # which it imports, and does not ask for
+        ),
+        Contestant(
+            name="ddtrace", label="ddtrace (spans only)", setup=ddtrace, scenarios=("call",), packages=("ddtrace",)
         ),
     )
 }

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FORGE_NEEDS = ("fsspec", "sqlalchemy")
-"""What `forge` itself imports."""
+"""Packages that `forge` itself imports."""
 
 
 class NotInstallableError(Exception):

@@ -84,7 +84,7 @@ class Worker:
 
 
 def channel() -> IO[str]:
-    """In a worker: where its answers go. From now on, what anybody prints goes to the standard error."""
+    """In a worker: return the stream for its answers. From now on, anything printed goes to the standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers
@@ -100,7 +100,7 @@ def serve(answers: IO[str], hello: Any, answer: Callable[[Any], Any]) -> None:
 def in_turns(
     measures: Mapping[str, Callable[[], T]], rounds: int, progress: Callable[[str], None]
 ) -> dict[str, list[T]]:
-    """What each of the measures gave in each of several rounds in which everybody has a turn.
+    """Take the measures in turns, for several rounds; return the values of each.
 
     `progress` is called with the name of each before its turn.
     """
@@ -117,7 +117,7 @@ def smallest_and_median(values: Sequence[float]) -> dict[str, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on, beside the versions of packages."""
+    """The processor, the operating system and the Python that the numbers depend on."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),

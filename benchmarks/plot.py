@@ -31,14 +31,15 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f232
 
 
 def picture(results: Mapping[str, Any]) -> str:
-    """What is added to one call as bars; the processor time of a sample, by the number of samples, as lines."""
+    """Draw the overhead per call as bars, and the processor time per sample, by number of samples, as lines."""
     bars, height = _bars(results["calls"])
     lines, lines_height = _lines(results["pipelines"], height + 40)
     height += lines_height + 40
     body = "\n".join([*bars, *lines])
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="What telemetry adds to a call and to a sample">\n<style>{STYLE}</style>\n{body}\n</svg>\n'
+        f'aria-label="Overhead of telemetry per stage call, and processor time per sample">\n'
+        f"<style>{STYLE}</style>\n{body}\n</svg>\n"
     )
 
 
@@ -58,7 +59,7 @@ def _bars(calls: Mapping[str, Any]) -> tuple[list[str], int]:
 
     top = 60
     bottom = top + ROW * len(measured)
-    shapes = [_text(0, 20, "Added to one call of a stage, µs (logarithmic)", "title")]
+    shapes = [_text(0, 20, "Overhead per stage call, µs (log scale)", "title")]
     for decade in range(math.ceil(low), high + 1):
         x = place(10**decade)
         shapes += [_rule(x, top - 6, x, bottom), _text(x, top - 12, f"{10 ** (decade + 6):g}", "quiet", "middle")]
@@ -88,7 +89,7 @@ def _lines(pipelines: Mapping[str, Any], top: int) -> tuple[list[str], int]:
         share = sizes.index(row["samples"]) / max(1, len(sizes) - 1)
         return LEFT + share * (WIDTH - LEFT - RIGHT), bottom - row["cpu"]["median"] / row["samples"] / most * height
 
-    shapes = [_text(0, top + 20, "Processor time of one sample, µs, by the number of samples in the run", "title")]
+    shapes = [_text(0, top + 20, "Processor time per sample, µs, by number of samples", "title")]
     for value in _ticks(most):
         y = bottom - value / most * height
         shapes += [_rule(LEFT, y, WIDTH - RIGHT, y), _text(LEFT - 10, y + 4, f"{value * 1e6:,.0f}", "quiet", "end")]

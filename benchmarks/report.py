@@ -1,21 +1,28 @@
-"""The results file, and what the documentation takes from it."""
+"""The results file, and the tables and the figure in the documentation."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from . import plot, tables
+from . import goals, plot, tables
 from .harness import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "performance.svg"
-SECTIONS = ("calls", "pipelines", "runner")
+TABLES: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequence[tables.Table]]]] = {
+    "calls": (("by-hand", "calls", "kinds"), tables.of_calls),
+    "spans": (("made", "exported"), tables.of_spans),
+    "minimal": (("minimal",), tables.of_minimal),
+    "pipelines": (("demo", "one-at-a-time", "four-at-a-time"), tables.of_pipelines),
+    "runner": (("runner",), tables.of_runner),
+}
+"""The sections of the results; for each the marks in the page, and the function that makes a table for each mark."""
 
 
 def save(results: Mapping[str, Any]) -> None:
@@ -38,7 +45,7 @@ def _with_longer(rows: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]
 def write() -> int:
     """Write the tables and the picture of the documentation; returns an exit code."""
     results = _saved()
-    missing = [section for section in SECTIONS if section not in results]
+    missing = [section for section in TABLES if section not in results]
     if missing:
         what = " and ".join(missing)
         print(f"{RESULTS.name} has no {what} yet: measure with python -m benchmarks --save", file=sys.stderr)
@@ -54,22 +61,17 @@ def _saved() -> dict[str, Any]:
 
 
 def page(text: str, results: Mapping[str, Any]) -> str:
-    """The page with the tables of these results in place of those that it has, between its marks."""
-    hand, success, kinds = tables.of_calls(results["calls"])
-    demo, one, four = tables.of_pipelines(results["pipelines"])
-    (runners,) = tables.of_runner(results["runner"])
-    for mark, content in {
-        "by-hand": hand.as_markdown(),
-        "calls": success.as_markdown(),
-        "kinds": kinds.as_markdown(),
-        "calls-circumstances": circumstances(results["calls"]) + "\n",
-        "demo": demo.as_markdown(),
-        "one-at-a-time": one.as_markdown(),
-        "four-at-a-time": four.as_markdown(),
-        "pipelines-circumstances": circumstances(results["pipelines"]) + "\n",
-        "runner": runners.as_markdown(),
-        "runner-circumstances": circumstances(results["runner"]) + "\n",
-    }.items():
+    """Return the page with the tables of these results between its marks.
+
+    Tables of sections that have not been measured stay as they are.
+    """
+    contents = {"goals": goals.table(results).as_markdown()}
+    for section, (marks, of) in TABLES.items():
+        if section in results:
+            shown = of(results[section])
+            contents.update(zip(marks, (table.as_markdown() for table in shown), strict=True))
+            contents[f"{section}-circumstances"] = circumstances(results[section]) + "\n"
+    for mark, content in contents.items():
         text = re.sub(
             rf"(<!-- {mark} -->\n).*?(<!-- end -->)",
             lambda found, content=content: f"{found[1]}\n{content}\n{found[2]}",  # type: ignore[misc]

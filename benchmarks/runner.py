@@ -1,4 +1,4 @@
-"""What the runners themselves cost: samples taken through three stages that do nothing.
+"""The overhead of the runners: samples taken through three empty stages.
 
 Beside the runners stand a plain loop, `ThreadPoolExecutor.map` and Ray Data. All of them call the same stages on the
 same samples and count how many came through; a runner also keeps order, queues, attempts, a context for each sample and
@@ -30,7 +30,7 @@ class Way:
     name: str
     label: str
     packages: Sequence[str] = ()
-    """What to install for it, in an environment of its own."""
+    """Packages to install, in an environment of its own."""
 
 
 WAYS = (

@@ -19,7 +19,7 @@ from forge.runner.committer import Committer
 from forge.runner.queue import StageQueue
 
 RUNS = 4
-"""How many runs are made each time; the fastest counts."""
+"""Runs that are made each time; the fastest counts."""
 
 Loop = Callable[[StageExecutor, Stage, Sequence[Item], int], float]
 """Makes so many calls of a stage for these items, in all; returns the processor seconds of one call."""
@@ -34,11 +34,11 @@ class Scenario:
     stage: Stage
     loop: Loop
     calls: int = 512
-    """How many calls are timed together,"""
+    """Calls that are timed together,"""
     together: int = 1
-    """for how many samples, which then settle,"""
+    """for so many samples, which then settle,"""
     times: int = 1
-    """and how often that is in a run."""
+    """so many times in a run."""
 
 
 def seconds_per_call(scenario: Scenario, stage: Stage, share: int = 1) -> float:
@@ -117,15 +117,21 @@ def one_by_one(executor: StageExecutor, stage: Stage, items: Sequence[Item], cal
 
 
 def awaited(executor: StageExecutor, stage: Stage, items: Sequence[Item], calls: int) -> float:
-    async def loop(sample: Sample) -> float:
-        apply = executor.apply_async
-        started = process_time()
-        for _ in range(calls):
-            await apply(stage, sample)
-        return (process_time() - started) / calls
+    each = calls // len(items)
 
-    (item,) = items
-    return item.context.copy().run(asyncio.run, loop(item.sample))
+    async def loop(sample: Sample) -> None:
+        apply = executor.apply_async
+        for _ in range(each):
+            await apply(stage, sample)
+
+    async def one_after_the_other() -> float:
+        tasks = asyncio.get_running_loop().create_task
+        started = process_time()
+        for item in items:
+            await tasks(loop(item.sample), context=item.context.copy())
+        return (process_time() - started) / (each * len(items))
+
+    return asyncio.run(one_after_the_other())
 
 
 def in_batches(executor: StageExecutor, stage: Stage, items: Sequence[Item], calls: int) -> float:
@@ -174,9 +180,15 @@ SCENARIOS = {
         # Not more in a run, so that they stay within the number of stack traces that a run writes.
         Scenario(name="failed", label="fails", stage=stage(refuse), loop=one_by_one),
         Scenario(name="retried", label="retried once", stage=Hesitant(), loop=one_by_one),
-        Scenario(name="async", label="async", stage=stage(same_later), loop=awaited),
+        Scenario(name="async", label="async", stage=stage(same_later), loop=awaited, calls=64, together=8, times=32),
         Scenario(
-            name="batch", label="batch of 16", stage=stage(batch_size=16)(same_batch), loop=in_batches, together=16
+            name="batch",
+            label="batch of 16",
+            stage=stage(batch_size=16)(same_batch),
+            loop=in_batches,
+            calls=8,
+            together=16,
+            times=16,
         ),
     )
 }

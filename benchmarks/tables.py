@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from .contestants import CONTESTANTS
 from .measured_run import WAITING
+from .pipelines import OFF
 from .runner import REFERENCE
 from .scenarios import SCENARIOS
+from .spans import KINDS
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def added_by(calls: Mapping[str, Any]) -> Added:
 
 
 def ratio(added: Added, scenario: str, contestant: str, reference: str = "by_hand") -> float | None:
-    """What a contestant adds to a call, as a multiple of what the reference adds, both at their smallest.
+    """Return the overhead of a contestant per call as a multiple of the reference's, from the minima.
 
     None where one of them was not measured, or adds less than can be measured.
     """
@@ -52,13 +55,18 @@ def of_calls(calls: Mapping[str, Any]) -> list[Table]:
 def _by_hand(added: Added) -> Table:
     rows = []
     for label, scenario, ours, theirs in (
-        ("not traced, or not recorded", "call", "untraced", "by_hand_unsampled"),
+        ("untraced", "call", "untraced", "by_hand_unsampled"),
+        ("untraced, async", "async", "untraced", "by_hand_unsampled"),
         ("traced", "call", "traced", "by_hand"),
-        ("traced, and failed", "failed", "traced", "by_hand"),
+        ("traced, async", "async", "traced", "by_hand"),
+        ("traced, failed", "failed", "traced", "by_hand"),
     ):
-        seconds = (added[scenario, theirs]["min"], added[scenario, ours]["min"])
-        rows.append((label, *map(micro, seconds), multiple(ratio(added, scenario, ours, theirs))))
-    return Table("The same by hand, µs added to a call", ("", "by hand", "forge_otel", "ratio"), rows)
+        if (scenario, theirs) in added:
+            seconds = (added[scenario, theirs]["min"], added[scenario, ours]["min"])
+            rows.append((label, *map(micro, seconds), multiple(ratio(added, scenario, ours, theirs))))
+    return Table(
+        "Overhead per stage call, against the reference by hand, µs", ("", "by hand", "forge_otel", "ratio"), rows
+    )
 
 
 def _success(calls: Mapping[str, Any], added: Added) -> Table:
@@ -71,7 +79,7 @@ def _success(calls: Mapping[str, Any], added: Added) -> Table:
         else:
             of_hand = multiple(ratio(added, "call", row["contestant"]))
             rows.append((row["label"], micro(row["added"]["min"]), micro(row["added"]["median"]), of_hand))
-    return Table("Everybody, µs added to a call that succeeds", ("", "smallest", "median", "by hand = 1"), rows)
+    return Table("Overhead per successful call, µs", ("", "min", "median", "by hand = 1"), rows)
 
 
 def _scenarios(calls: Mapping[str, Any], added: Added) -> Table:
@@ -85,7 +93,69 @@ def _scenarios(calls: Mapping[str, Any], added: Added) -> Table:
         if len(one.scenarios) > 1:
             cells = [micro(added[name, one.name]["min"]) if (name, one.name) in added else "" for name in SCENARIOS]
             rows.append((one.label, *cells))
-    return Table("All kinds of calls, µs added", ("", *(one.label for one in SCENARIOS.values())), rows)
+    return Table("Overhead by kind of call, µs", ("", *(one.label for one in SCENARIOS.values())), rows)
+
+
+def of_minimal(minimal: Mapping[str, Any]) -> list[Table]:
+    """Ratios compare the smallest processor times."""
+    off = next(row["cpu"]["min"] for row in minimal["rows"] if row["telemetry"] == OFF)
+    rows = [
+        (
+            row["telemetry"],
+            micro(row["cpu"]["min"] / row["samples"]),
+            micro(row["cpu"]["median"] / row["samples"]),
+            "" if row["telemetry"] == OFF else f"{row['cpu']['min'] / off:.2f}",
+            micro(row["collector"]["min"] / row["samples"]),
+            f"{row['seconds']['min']:.3g}",
+            "" if row["telemetry"] == OFF else f"{row['spans']:,.0f}",
+            "" if row["telemetry"] == OFF else f"{row['spans_dropped']:,.0f}",
+        )
+        for row in minimal["rows"]
+    ]
+    columns = ("telemetry", "min", "median", "off = 1", "of which GC", "s", "spans", "dropped")
+    return [Table("Minimal pipeline, processor time per sample, µs", columns, rows)]
+
+
+def of_spans(spans: Mapping[str, Any]) -> list[Table]:
+    return [_made(spans), _exported(spans)]
+
+
+def _made(spans: Mapping[str, Any]) -> Table:
+    """In the environment of ours, where most exporters are measured."""
+    rows = []
+    for kind, label in KINDS.items():
+        times = [row["made"] for row in spans["rows"] if row["kind"] == kind and "made" in row]
+        smallest = min(time["min"] for time in times)
+        queued = next(
+            row["caller"]["min"] for row in spans["rows"] if row["kind"] == kind and row["exporter"] == "discarding"
+        )
+        rows.append((label, micro(smallest), micro(median(time["median"] for time in times)), micro(queued)))
+    columns = ("", "min", "median", "with queueing")
+    return Table("Creating a span, µs", columns, rows)
+
+
+def _exported(spans: Mapping[str, Any]) -> Table:
+    """Of light spans: what is made and what exports it add up."""
+    rows = []
+    for row in spans["rows"]:
+        if row["kind"] != "light":
+            continue
+        if "missing" in row:
+            rows.append((f"{row['label']}: {row['missing']}", "", "", "", ""))
+            continue
+        made, caller, total = (row[name]["min"] for name in ("made", "caller", "total"))
+        exporting = max(0.0, total - made)
+        rows.append(
+            (
+                row["label"],
+                micro(max(0.0, caller - made)),
+                micro(exporting),
+                micro(total),
+                f"{exporting / total:.0%}",
+            )
+        )
+    columns = ("", "on the caller's thread", "on all threads", "with creation", "exporter's share")
+    return Table("Exporting a light span, µs", columns, rows)
 
 
 def of_pipelines(pipelines: Mapping[str, Any]) -> list[Table]:
@@ -130,7 +200,7 @@ def of_runner(runner: Mapping[str, Any]) -> list[Table]:
     columns = ("", "µs cpu", "median", "share", "samples/s")
     return [
         Table(
-            "Three stages that do nothing, µs for each sample, and shares of the rate of ThreadPoolExecutor.map",
+            "Three empty stages, µs per sample, and share of the rate of ThreadPoolExecutor.map",
             columns,
             rows,
         )

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from benchmarks import by_hand, plot, report, runner_worker, tables
+from benchmarks import by_hand, goals, plot, report, runner_worker, span_worker, tables
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.measured_run import WAITING
-from benchmarks.pipelines import SIZES
+from benchmarks.measured_run import MINIMAL_STAGES, TELEMETRY, WAITING
+from benchmarks.pipelines import MINIMAL_VARIANTS, QUICK_MINIMAL, SIZES, USUAL_VARIANTS
 from benchmarks.runner import WAYS
 from benchmarks.scenarios import SCENARIOS
+from benchmarks.span_worker import BURST, BURSTS, PROCESSORS
+from benchmarks.spans import EXPORTERS, KINDS
 from forge import BatchRunner, Pipeline, Sample, stage
 from forge_otel import ForgeInstrumentor
 
@@ -51,8 +54,75 @@ def test_a_quick_measurement_has_all_rows() -> None:
     assert calls["machine"].keys() == {"cpu", "cores", "os", "python"}
     assert calls["versions"]["by_hand"].keys() >= {"opentelemetry-sdk", "wrapt"}
     shown = tables.of_calls(calls)
-    assert [len(table.rows) for table in shown] == [3, len(CONTESTANTS), 1 + 5]
+    assert [len(table.rows) for table in shown] == [5, len(CONTESTANTS), 1 + 5]
     assert all(len(row) == len(table.columns) for table in shown for row in table.rows)
+
+
+@pytest.mark.slow
+def test_a_quick_measurement_of_spans_has_all_rows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "spans", "--quick", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    spans = json.loads(done.stdout)["spans"]
+    assert [(row["exporter"], row["kind"]) for row in spans["rows"]] == list(product(PROCESSORS, KINDS))
+    for row in spans["rows"]:
+        if row["exporter"] == "fastotel":
+            assert row["missing"] == "not when quick"
+            continue
+        assert all(0 < row[name]["min"] <= row[name]["median"] for name in ("made", "caller", "total"))
+        # All spans that were made have arrived, and none takes less than its name, ids, times and attributes.
+        assert row["bytes"] == 0 if row["exporter"] == "discarding" else row["bytes"] > 150 * BURST * BURSTS
+    assert [len(table.rows) for table in tables.of_spans(spans)] == [2, len(PROCESSORS)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_kinds_of_spans_are_alike(kind: str) -> None:
+    spans = InMemorySpanExporter()
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    tracer = tracers.get_tracer("test")
+    with tracer.start_as_current_span("parent") as parent:
+        span_worker.KINDS[kind](tracer, 2)
+    *made, _ = spans.get_finished_spans()
+    assert [type(span).__name__ for span in made] == ["LightSpan" if kind == "light" else "ReadableSpan"] * 2
+    for number, span in enumerate(made):
+        assert span.name == "forge.stage decode"
+        assert span.attributes == {
+            "forge.pipeline.name": "benchmark",
+            "forge.stage.name": "decode",
+            "forge.sample.id": f"sample-{number}",
+            "forge.stage.outcome": "success",
+        }
+        assert span.parent == parent.get_span_context()
+
+
+@pytest.mark.slow
+def test_a_quick_measurement_of_the_minimal_pipeline_has_all_rows() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "minimal", "--quick", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    minimal = json.loads(done.stdout)["minimal"]
+    rows = {row["telemetry"]: row for row in minimal["rows"]}
+    assert list(rows) == [one.label for one in MINIMAL_VARIANTS]
+    samples, rounds = QUICK_MINIMAL
+    for row in rows.values():
+        assert (row["samples"], row["settled"], row["rounds"]) == (samples, samples, rounds)
+        assert row["cpu"]["min"] > row["collector"]["min"] > 0
+    everything = 1 + samples * (1 + MINIMAL_STAGES)
+    made = {name: row["spans"] + row["spans_dropped"] for name, row in rows.items()}
+    assert (made["off"], made["untraced"]) == (0, 1)
+    assert made["100 %"] == made["100 %, OTLP/HTTP"] == everything > made["1 %"]
+    assert {name for name, row in rows.items() if row["bytes"]} == {"100 %, OTLP/HTTP"}
+    (table,) = tables.of_minimal(minimal)
+    assert all(len(row) == len(table.columns) for row in table.rows)
 
 
 @pytest.mark.slow
@@ -82,14 +152,20 @@ def test_all_ways_bring_all_samples_through(way: str) -> None:
     assert runner_worker.VARIANTS[way](50) == 50
 
 
-def written(instrument: Callable[[TracerProvider, MeterProvider], None], uninstrument: Callable[[], None]) -> Any:
-    """What is written of two stage calls, one of which fails: all that does not depend on time."""
+def halve(sample: Sample) -> Sample:
+    if sample.data % 2:
+        raise ValueError("odd")
+    return sample.with_data(sample.data // 2)
 
-    @stage
-    def halve(sample: Sample) -> Sample:
-        if sample.data % 2:
-            raise ValueError("odd")
-        return sample.with_data(sample.data // 2)
+
+async def halve_later(sample: Sample) -> Sample:
+    return halve(sample)
+
+
+def written(
+    function: Any, instrument: Callable[[TracerProvider, MeterProvider], None], uninstrument: Callable[[], None]
+) -> Any:
+    """What is written of two stage calls, one of which fails: all that does not depend on time."""
 
     spans, metrics = InMemorySpanExporter(), InMemoryMetricReader()
     tracers, meters = TracerProvider(shutdown_on_exit=False), MeterProvider([metrics], shutdown_on_exit=False)
@@ -97,7 +173,7 @@ def written(instrument: Callable[[TracerProvider, MeterProvider], None], uninstr
     instrument(tracers, meters)
     try:
         source = [Sample(id="a", data=2), Sample(id="b", data=3)]
-        BatchRunner().run(Pipeline(name="p", source=source, stages=[halve])).drain()
+        BatchRunner().run(Pipeline(name="p", source=source, stages=[stage(name="halve")(function)])).drain()
     finally:
         uninstrument()
     stages = [span for span in spans.get_finished_spans() if span.name.startswith("forge.stage")]
@@ -120,13 +196,15 @@ def written(instrument: Callable[[TracerProvider, MeterProvider], None], uninstr
 BY_HAND = {"forge.stage.duration", "forge.stage.executions", "forge.stage.busy.time", "forge.stage.failures"}
 
 
-def test_the_reference_writes_by_hand_what_we_write() -> None:
+@pytest.mark.parametrize("function", [halve, halve_later], ids=["sync", "async"])
+def test_the_reference_writes_by_hand_what_we_write(function: Any) -> None:
     instrumentor = ForgeInstrumentor()
     ours = written(
+        function,
         lambda tracers, meters: instrumentor.instrument(tracer_provider=tracers, meter_provider=meters),
         instrumentor.uninstrument,
     )
-    theirs = written(by_hand.instrument, by_hand.uninstrument)
+    theirs = written(function, by_hand.instrument, by_hand.uninstrument)
     assert theirs == ours
     assert {name for name, _ in theirs[1]} == BY_HAND
 
@@ -156,13 +234,49 @@ def results() -> dict[str, Any]:
                     "pipeline": pipeline,
                     "samples": samples,
                     "telemetry": telemetry,
-                    **{name: {"median": samples * (1 + cost) * 1e-3} for name in ("seconds", "cpu")},
+                    **{
+                        name: dict.fromkeys(("min", "median"), samples * (1 + cost) * 1e-3)
+                        for name in ("seconds", "cpu")
+                    },
                     **{f"{name}_added": cost for name in ("seconds", "cpu")},
                     **dict.fromkeys(("peak_memory", "bytes"), 50e6),
                     **dict.fromkeys(("spans", "spans_dropped"), 7),
                 }
                 for pipeline, samples in [("demo", 300), *((waiting, size) for waiting in WAITING for size in SIZES)]
                 for telemetry, cost in (("off", 0), ("1 %", 0.005), ("100 %", 0.25))
+                for value in [samples * (1 + cost) * 1e-3]
+            ],
+        },
+        "spans": {
+            "machine": machine,
+            "versions": {"http": {"wrapt": "2.0"}},
+            "rows": [
+                {
+                    "exporter": exporter.name,
+                    "label": exporter.label,
+                    "kind": kind,
+                    "made": {"min": made, "median": 2 * made},
+                    "caller": {"min": made + 2e-6, "median": made + 2e-6},
+                    "total": {"min": made + 15e-6, "median": made + 20e-6},
+                    "bytes": 1,
+                }
+                for exporter in EXPORTERS
+                for kind, made in (("light", 5e-6), ("sdk", 50e-6))
+            ],
+        },
+        "minimal": {
+            "machine": machine,
+            "versions": {"wrapt": "2.0"},
+            "rows": [
+                {
+                    "pipeline": "minimal",
+                    "samples": 1_000,
+                    "telemetry": one.label,
+                    **{name: {"min": value, "median": 2 * value} for name, value in times.items()},
+                    **dict.fromkeys(("spans", "spans_dropped"), 7),
+                }
+                for number, one in enumerate(MINIMAL_VARIANTS)
+                for times in [{"seconds": 1.0, "cpu": 0.1 * (1 + number / 10), "collector": 0.01}]
             ],
         },
         "runner": {
@@ -190,8 +304,8 @@ def test_ratios() -> None:
     assert tables.ratio(added, "retried", "untraced") is None
     assert [tables.multiple(value) for value in (1.7, 0.4, 1 / 75, None)] == ["1.70×", "0.40×", "1/75", "–"]
     hand, everybody, kinds = tables.of_calls(calls)
-    assert hand.rows[1] == ("traced", "4.0", "2.0", "0.50×")
-    assert everybody.rows[-1] == ("traceloop (spans only)", "2.0", "2.0", "0.50×")
+    assert hand.rows[2] == ("traced", "4.0", "2.0", "0.50×")
+    assert everybody.rows[-1] == ("ddtrace (spans only)", "2.0", "2.0", "0.50×")
     assert kinds.rows[0] == ("(the call itself)", *["1.0"] * len(SCENARIOS))
 
 
@@ -200,7 +314,7 @@ def test_what_could_not_be_measured_says_so() -> None:
     calls["rows"][-1] = {key: calls["rows"][-1][key] for key in ("scenario", "contestant", "label")} | {
         "missing": "not installable"
     }
-    assert tables.of_calls(calls)[1].rows[-1] == ("traceloop (spans only): not installable", "", "", "")
+    assert tables.of_calls(calls)[1].rows[-1] == ("ddtrace (spans only): not installable", "", "", "")
 
 
 def test_whole_runs() -> None:
@@ -208,6 +322,54 @@ def test_whole_runs() -> None:
     assert [len(table.rows) for table in synthetic] == [3 * len(SIZES)] * len(WAITING)
     assert demo.rows[1] == ("", "1 %", "0.301", "+0.5%", "1,005", "+0.5%", "50", "50.00", "7", "7")
     assert demo.rows[2][3] == "+25%"
+
+
+def test_the_minimal_pipeline() -> None:
+    (table,) = tables.of_minimal(results()["minimal"])
+    assert table.rows[0] == ("off", "100", "200", "", "10", "1", "", "")
+    assert table.rows[1] == ("untraced", "110", "220", "1.10", "10", "1", "7", "7")
+
+
+def test_spans_made_and_exported() -> None:
+    spans = results()["spans"]
+    assert [exporter.name for exporter in EXPORTERS] == list(PROCESSORS)
+    made, exported = tables.of_spans(spans)
+    assert made.rows[0] == ("light span", "5.0", "10", "7.0")
+    assert exported.rows[1] == ("SDK, OTLP/HTTP", "2.0", "15", "20", "75%")
+    spans["rows"][-2:] = [{**row, "missing": "not installable"} for row in spans["rows"][-2:]]
+    assert tables.of_spans(spans)[1].rows[-1] == ("fastotel, OTLP/HTTP: not installable", "", "", "", "")
+
+
+def test_every_variant_has_settings() -> None:
+    assert {one.telemetry for one in (*USUAL_VARIANTS, *MINIMAL_VARIANTS)} == TELEMETRY.keys()
+
+
+def test_goals() -> None:
+    table = goals.table(results())
+    assert len(table.rows) == len(goals.GOALS)
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["traced call ÷ by hand"] == ("≤ 0.15", "0.50 ✗", "2.0 µs", "4.0 µs")
+    assert rows["untraced sync call ÷ by hand"][0] == "≤ 1/90"
+    assert rows["batch of 16, traced ÷ 16 calls by hand"] == ("≤ 0.12", "1/32 ✓", "2.0 µs", "16 × 4.0 µs")
+    assert rows["minimal pipeline, 100 % discarded ÷ off"] == ("≤ 1.40", "1.30 ✓", "130 µs", "100 µs")
+    assert rows["waiting pipeline, four workers, 1 % ÷ off"] == ("≤ 1.03", "1.00 ✓", "10 s", "10 s")
+    assert rows["demo, 100 % ÷ off"] == ("≤ 1.07", "1.25 ✗", "0.375 s", "0.3 s")
+    assert rows["BatchRunner iterated, share of a pool's rate"] == ("≥ 0.60", "0.50 ✗", "20 µs", "10 µs")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shown", "reached"), [(0.1549, "0.15", True), (0.156, "0.16", False), (1 / 89.6, "1/90", True)]
+)
+def test_goals_are_compared_as_precisely_as_they_are_shown(ratio: float, shown: str, reached: bool) -> None:
+    goal = goals.Goal("", 0.15 if ratio > 0.1 else 1 / 90, lambda _: None)
+    assert goals.short(ratio) == shown
+    assert goal.is_reached(goals.Measured(ratio=ratio, ours="", reference="")) is reached
+
+
+def test_goals_without_results_are_left_out() -> None:
+    some = results()
+    assert len(goals.table({"calls": some["calls"]}).rows) == 5
+    assert goals.table({}).rows == []
 
 
 def test_shares_of_the_pools_rate() -> None:
