@@ -191,6 +191,11 @@ class TestEnvironments:
         _, findings, _ = doctor(**OTLP, FORGE_OTEL_SDK_FAST_PATHS="off")
         assert ("ok", "speed", "FORGE_OTEL_SDK_FAST_PATHS=off: only the SDK's public API is used") in findings
 
+    def test_spans_that_the_sdk_has_to_start(self) -> None:
+        _, findings, _ = doctor(**OTLP, OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="8")
+        message = "the SDK starts the spans, which takes longer: span attributes are limited"
+        assert ("ok", "speed", message) in findings
+
     def test_another_package_of_the_same_name(self, tmp_path: Path) -> None:
         """`python-forge` installs a package `forge` that has nothing of ours."""
         (tmp_path / "forge").mkdir()

@@ -22,6 +22,7 @@ from ...instrumentor import ForgeInstrumentor
 from ...instrumentors import targets
 from ...patching.patches import Target
 from ...signals.sdk import histograms, log_records, spans, switched_off
+from ...signals.telemetry import SCOPE_NAME
 from . import sampler
 from .diagnostic import Diagnostic, logged
 from .exports import SignalExport, check_export, signal_exports
@@ -136,16 +137,20 @@ def _sdk(exports: Sequence[SignalExport]) -> Iterator[Diagnostic]:
     elif os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         yield Diagnostic("error", "sdk", "OTEL_SDK_DISABLED=true: nothing is recorded")
     elif (current := getattr(trace.get_tracer_provider(), "sampler", None)) is not None:
-        yield sampler.check_sampler(current)
-        yield from _fast_paths()
+        sampling = sampler.check_sampler(current)
+        yield sampling
+        yield from _fast_paths(sampled_with_parent=sampling.level == "ok")
 
 
-def _fast_paths() -> Iterator[Diagnostic]:
-    """Yield the SDK fast paths that are not used."""
+def _fast_paths(*, sampled_with_parent: bool) -> Iterator[Diagnostic]:
+    """Yield the SDK fast paths that are not used; a sampler without fast path has its own warning."""
     if switched_off():
         yield Diagnostic("ok", "speed", f"{SWITCH}=off: only the SDK's public API is used")
         return
-    fast_paths = {"durations": histograms.works(), "spans": spans.light_spans(), "events": log_records.whole()}
+    why_not = spans.LightSpans(trace.get_tracer(SCOPE_NAME)).why_not
+    if sampled_with_parent and why_not is not None:
+        yield Diagnostic("ok", "speed", f"the SDK starts the spans, which takes longer: {why_not}")
+    fast_paths = {"durations": histograms.works(), "events": log_records.whole()}
     unsupported = [signal for signal, known in fast_paths.items() if not known]
     if unsupported:
         message = f"no fast path for {' and '.join(unsupported)}: this SDK is not supported, so its public API is used"
