@@ -14,7 +14,6 @@ from ..pipeline.sample import Sample, SampleOutcome
 if TYPE_CHECKING:
     from ..costs.usage import Billable, PendingCosts
     from ..pipeline.failure import Failure
-    from ..pipeline.stages import Stage
     from ..storage.records import DeadLetter
 
 
@@ -74,7 +73,8 @@ class Item:
         """Sample of the source with everything derived from it; None in runs that are not ordered."""
         self.step = 0
         """Index of the next step."""
-        self.executing: Stage | None = None
+        self.executing: str | None = None
+        """Name of the stage that is processing it, as it was when the run began."""
         self.measured: Mapping[str, Any] = _NOTHING
         """The measured values by key. The sample that user code is handed has copies of them."""
         self.values: dict[tuple[str, str], bytes] = {}

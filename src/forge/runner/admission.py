@@ -11,7 +11,6 @@ from ..execution.item import Item
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import Sample, SampleOutcome, SampleStatus, make_sample
 from ..pipeline.serializer import content_of, digest_of
-from ..pipeline.stages import Stage
 from ..storage.dead_letters import DeadLetterQueue
 from ..storage.records import DeadLetter, SampleRecord
 from .seen_ids import SeenIds
@@ -61,7 +60,7 @@ class Admission:
             item.derived_by = entry.derived_by
         return item
 
-    def children(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
+    def children(self, parent: Item, samples: Sequence[Sample], stage_name: str) -> list[Item]:
         """Create items for the samples that a stage derived from one."""
         children = []
         for index, sample in enumerate(samples):
@@ -69,7 +68,7 @@ class Admission:
             own = sample.id and sample.id != parent.sample.id
             sample_id = sample.id if own else parent.sample.child(str(index), None).id
             child = self._new(Sample(data=sample.data, id=sample_id, parent=parent.sample.id))
-            child.derived_by = stage.name
+            child.derived_by = stage_name
             child.place = (*parent.place, index)
             child.step = parent.step
             child.family = parent.family

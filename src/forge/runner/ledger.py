@@ -114,7 +114,7 @@ class RunLedger:
             rest = list(self._active)
             for item in rest:
                 if item.executing is not None:
-                    counters = self.counters.stages[item.executing.name]
+                    counters = self.counters.stages[item.executing]
                     counters.active = 0
                     counters.outcomes[StageOutcome.CANCELLED] += 1
                     item.executing = None

@@ -140,7 +140,7 @@ class Run(Consumable):
         """Admit a sample of the source. Called in the item's context."""
         self.ledger.admit(item)
 
-    def derive(self, parent: Item, children: Sequence[Item], stage: Stage) -> None:  # noqa: ARG002 - said to observers
+    def derive(self, parent: Item, children: Sequence[Item], stage_name: str) -> None:  # noqa: ARG002 - said to observers
         """Admit the samples that a stage derived from one; the parent will settle as `split`."""
         self.ledger.derive(children)
 
@@ -195,10 +195,10 @@ class Run(Consumable):
         item.context.run(self.admit, item)
         return item
 
-    def split(self, parent: Item, samples: Sequence[Sample], stage: Stage) -> list[Item]:
+    def split(self, parent: Item, samples: Sequence[Sample], stage_name: str) -> list[Item]:
         """Derive the children of a sample, which must be looked up next."""
-        children = self._admission.children(parent, samples, stage)
-        self.derive(parent, children, stage)
+        children = self._admission.children(parent, samples, stage_name)
+        self.derive(parent, children, stage_name)
         with self.lock:
             self.costs.split(parent, children)
         return children

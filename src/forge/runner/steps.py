@@ -100,19 +100,19 @@ class StageStep(Step):
         """Process one item with `_enter`, the call and `_leave` written out: for fast stages they are the cost of a
         run."""
         (item,) = items
-        stage, counters, lock = self.stage, self._counters, self._lock
+        name, counters, lock = self.name, self._counters, self._lock
         with lock:
             counters.active += 1
-            item.executing = stage
+            item.executing = name
             counters.waits.add(item.waited)
         context = item.context.copy()
         context.run(usage.enter, UsageScope(self, items))
-        verdict = context.run(self.run.executor.apply, stage, item.sample)
+        verdict = context.run(self.run.executor.apply, self.stage, item.sample)
         try:
             if verdict.split:
                 return self._looked_up(*self._leave(items, [verdict], verdict))
             with lock:
-                if item.executing is not stage:
+                if item.executing != name:
                     return []
                 self._count(verdict)
                 counters.outcomes[verdict.outcome] += 1
@@ -161,13 +161,13 @@ class StageStep(Step):
         with self._lock:
             self._counters.active += 1
             for item in items:
-                item.executing = self.stage
+                item.executing = self.name
                 self._counters.waits.add(item.waited)
 
     def _withdraw(self, items: Sequence[Item]) -> None:
         """Withdraw items whose execution had not begun when the run ended."""
         with self._lock:
-            if items[0].executing is self.stage:
+            if items[0].executing == self.name:
                 self._counters.active -= 1
                 for item in items:
                     item.executing = None
@@ -181,7 +181,7 @@ class StageStep(Step):
         """
         pairs = list(zip(items, verdicts, strict=True))
         with self._lock:
-            if items[0].executing is not self.stage:  # and so are the others of a batch
+            if items[0].executing != self.name:  # and so are the others of a batch
                 return [], []  # counted as cancelled when the run ended
             self._count(whole)
             self._counters.batches += 1 if self.batch_size else 0
@@ -193,7 +193,7 @@ class StageStep(Step):
         for item, verdict in pairs:
             item.step = self.index + 1
             if verdict.split:
-                derived += self.run.split(item, verdict.samples, self.stage)
+                derived += self.run.split(item, verdict.samples, self.name)
                 onward += derived[-len(verdict.samples) :]
             if self._routed(item, verdict, whole.attempts):
                 onward.append(item)

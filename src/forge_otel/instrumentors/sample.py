@@ -25,7 +25,7 @@ from ..signals.spans import end_span, start_attributes
 from .error_types import error_type
 
 if TYPE_CHECKING:
-    from forge import Run, Sample, SampleOutcome, Stage
+    from forge import Run, Sample, SampleOutcome
     from forge.execution.item import Item
 
     from ..signals.telemetry import Telemetry
@@ -208,23 +208,23 @@ def _admit(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 
 
 def _derive(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
-    def derive(self: Run, parent: Item, children: Sequence[Item], stage: Stage) -> None:
+    def derive(self: Run, parent: Item, children: Sequence[Item], stage_name: str) -> None:
         telemetry = layer.telemetry
         if telemetry is None:
-            original(self, parent, children, stage)
+            original(self, parent, children, stage_name)
             return
         for child in children:
             with faults.protected("the start of a sample"):
                 child.context.run(_open, telemetry, child)
         try:
-            original(self, parent, children, stage)
+            original(self, parent, children, stage_name)
         except BaseException:
             _refuse(children)
             raise
         with faults.protected("the count of derived samples"):
             run = parent.context.get(RUN)
             if run is not None and not run.ended:
-                run.series(metrics.FORGE_SAMPLE_DERIVED, a.FORGE_STAGE_NAME, stage.name).append(len(children))
+                run.series(metrics.FORGE_SAMPLE_DERIVED, a.FORGE_STAGE_NAME, stage_name).append(len(children))
 
     return derive
 

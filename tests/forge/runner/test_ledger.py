@@ -17,6 +17,7 @@ from forge import (
     SampleStatus,
     Skip,
     SQLStorage,
+    Stage,
     StreamingRunner,
     stage,
 )
@@ -127,6 +128,57 @@ def test_a_child_with_its_parents_id_gets_one_of_its_own(runner: Runner) -> None
 
     run = runner.run(Pipeline(name="p", source=[Sample(id="x", data=0)], stages=[halves]))
     assert sorted((sample.id, sample.data) for sample in run) == [("x#0", 1), ("x#1", 2), ("x#named", 3)]
+
+
+class Renaming(Stage):
+    """Changes its own name while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = "halves"
+        self.hangs, self.go_on = threading.Event(), threading.Event()
+
+    def process(self, sample: Sample) -> Sample | list[Sample]:
+        self.name = "another"
+        if sample.data == "hangs":
+            self.hangs.set()
+            wait(self.go_on)
+        elif sample.data == "splits":
+            return [sample.child("a", "whole"), sample.child("b", "fails")]
+        elif sample.data == "fails":
+            raise ValueError("it was to fail")
+        return sample
+
+
+def test_a_stage_has_the_name_that_it_had_when_the_run_began() -> None:
+    renaming = Renaming()
+    source = [Sample(id="1", data="whole"), Sample(id="2", data="hangs")]
+    run = StreamingRunner().run(Pipeline(name="p", source=source, stages=[renaming]))
+    with run:
+        assert next(iter(run)).id == "1"
+        wait(renaming.hangs)
+    renaming.go_on.set()
+    assert run.result is not None
+    [summary] = run.result.stages
+    assert (summary.name, summary.cancelled) == ("halves", 1)
+
+
+@every_runner
+def test_dead_letters_name_the_stage_as_it_was_when_the_run_began(runner: Runner) -> None:
+    @stage
+    def again(sample: Sample) -> Sample:
+        if sample.data == "fails":
+            raise ValueError("it was to fail")
+        return sample
+
+    source = [Sample(id="1", data="splits")]
+    storage = SQLStorage("sqlite://")
+    pipeline = Pipeline(name="p", source=source, stages=[Renaming(), again], storage=storage)
+    run = runner.run(pipeline).drain()
+    assert ledger(run) == {"admitted": 1, "derived": 2, "split": 1, "ready": 1, "dlq": 1}
+    [entry] = pipeline.dead_letters.list()
+    assert (entry.sample_id, entry.where, entry.derived_by) == ("1#b", "again", "halves")
+    storage.close()
 
 
 class Seams:
