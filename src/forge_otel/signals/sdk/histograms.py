@@ -205,6 +205,7 @@ def works() -> bool | None:
     return all(public == merged for public, merged in _comparisons())
 
 
+_TEST_SCOPE: Final = "test"
 _TEST_VALUES: Final = (0.0, 0.25, 0.0, 0.5, 4.0, 0.375, 1.0, 96.0, 0.5, 0.03125)
 
 
@@ -228,7 +229,7 @@ def _comparisons() -> Iterator[tuple[Any, Any]]:
         for temporality in temporalities
     ]
     provider = MeterProvider(readers, Resource({}), shutdown_on_exit=False)
-    histogram = provider.get_meter("test").create_histogram("test")
+    histogram = provider.get_meter(_TEST_SCOPE).create_histogram("test")
     merger = Merger(histogram, {"kind": "merged"})
     for values in (_TEST_VALUES, _TEST_VALUES[::-2], _TEST_VALUES[2:3]):
         for value in values:
@@ -243,8 +244,9 @@ def _comparisons() -> Iterator[tuple[Any, Any]]:
 def _points(reader: Any) -> Iterator[Any]:
     for resource in reader.get_metrics_data().resource_metrics:
         for scope in resource.scope_metrics:
-            for metric in scope.metrics:
-                yield from metric.data.data_points
+            if scope.scope.name == _TEST_SCOPE:  # the SDK may count what it does, too
+                for metric in scope.metrics:
+                    yield from metric.data.data_points
 
 
 def _numbers(point: Any) -> dict[str, Any]:

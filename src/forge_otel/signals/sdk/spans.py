@@ -194,9 +194,10 @@ def light_spans() -> Any:
     """A function that makes the class of light spans for a tracer; None where its spans differ from the SDK's."""
     from opentelemetry.sdk import trace as sdk  # noqa: PLC0415 - it need not be there
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace._tracer_metrics import NoOpTracerMetrics  # noqa: PLC0415
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
 
-    # Given here, the variables for limits and for the sampler count for nothing.
+    # Given here, the variables for limits, for the sampler and for metrics about spans count for nothing.
     limits = sdk.SpanLimits(max_span_attributes=_MOST_ATTRIBUTES, max_span_attribute_length=sdk.SpanLimits.UNSET)
     provider = sdk.TracerProvider(ALWAYS_ON, Resource({"a": "b"}), shutdown_on_exit=False, span_limits=limits)
     seen: list[Any] = []
@@ -206,7 +207,8 @@ def light_spans() -> Any:
             seen.append(span)
 
     provider.add_span_processor(Keep())
-    tracer = provider.get_tracer("test", "1", "schema")
+    tracer: Any = provider.get_tracer("test", "1", "schema")
+    tracer._tracer_metrics = NoOpTracerMetrics()
     if _why_not(tracer) is not None:
         return None
     fields = frozenset(vars(tracer.start_span("test")))
