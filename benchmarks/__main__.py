@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(results, indent=2, ensure_ascii=False))
     else:
         show(results, Console())
-    return 0
+    return report.write() if options.save and options.what == "all" else 0
 
 
 def show(results: dict[str, Any], console: Console) -> None:
@@ -95,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--full", dest="max", action="store_const", const=max(pipelines.SIZES), help="the same as --max 1000000"
     )
-    parser.add_argument("--save", action="store_true", help="keep the results in benchmarks/results.json")
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help="keep the results in benchmarks/results.json; if all are measured, write docs/performance.md as well",
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser
 

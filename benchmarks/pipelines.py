@@ -18,7 +18,7 @@ COMPUTING = 50e-6
 """Seconds that the synthetic pipeline's second stage computes."""
 SIZES = {1_000: 5, 10_000: 3, 100_000: 3, 1_000_000: 1}
 """Numbers of samples, and how often they are run: short runs are disturbed more easily, and cost less to repeat."""
-DEMO = (300, 3)
+DEMO = (100, 9)
 """Files, and how often."""
 MINIMAL = (2_000, 12)
 """Samples of the minimal pipeline, and how often."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
-from . import goals, plot, tables
+from . import goals, pipelines, plot, tables
 from .harness import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -28,18 +28,19 @@ TABLES: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequence
 def save(results: Mapping[str, Any]) -> None:
     """Put the results into the file; what was not measured this time stays in it.
 
-    That is other sections, and longer runs of the same pipelines on the same machine with the same versions.
+    That is other sections, and runs that are made only when asked for, on the same machine with the same versions.
     """
     saved = _saved()
-    pipelines, before = results.get("pipelines"), saved.get("pipelines")
-    if pipelines and before and all(pipelines[about] == before[about] for about in ("machine", "versions")):
-        results = {**results, "pipelines": {**pipelines, "rows": _with_longer(pipelines["rows"], before["rows"])}}
+    now, before = results.get("pipelines"), saved.get("pipelines")
+    if now and before and all(now[about] == before[about] for about in ("machine", "versions")):
+        results = {**results, "pipelines": {**now, "rows": _with_longer(now["rows"], before["rows"])}}
     RESULTS.write_text(json.dumps({**saved, **results}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _with_longer(rows: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     longest = {row["pipeline"]: row["samples"] for row in sorted(rows, key=itemgetter("samples"))}
-    return [*rows, *(row for row in before if row["samples"] > longest.get(row["pipeline"], row["samples"]))]
+    kept = [row for row in before if row["pipeline"] in longest]
+    return [*rows, *(row for row in kept if row["samples"] > max(pipelines.USUAL, longest[row["pipeline"]]))]
 
 
 def write() -> int:

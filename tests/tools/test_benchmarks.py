@@ -403,7 +403,7 @@ def test_longer_runs_stay_among_the_results(
         return {"machine": {"cpu": "c"}, "versions": {"sdk": "1"}, "rows": rows}
 
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results.json")
-    report.save({"pipelines": measured(0.2, 1_000, 100_000), "calls": {"rows": []}})
+    report.save({"pipelines": measured(0.2, 300, 100_000), "calls": {"rows": []}})
     report.save({"pipelines": {**measured(0.1, 1_000, 10_000), "versions": versions}})
     saved = json.loads(report.RESULTS.read_text())
     rows = [(row["samples"], row["added"]) for row in saved["pipelines"]["rows"]]
