@@ -118,7 +118,9 @@ class LightSpans:
 
 def decides(parent: SpanContext) -> bool:
     """True if samplers that follow the parent take a span below this one."""
-    return parent.is_valid and not parent.is_remote and parent.trace_flags.sampled
+    # As a tuple: its properties and that of its flags take four times as long.
+    _, _, is_remote, flags, _, is_valid = parent
+    return bool(is_valid and not is_remote and flags & TraceFlags.SAMPLED)
 
 
 def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end_time: int | None = None) -> None:
