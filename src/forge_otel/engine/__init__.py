@@ -1,1 +1,1 @@
-"""What every observed call goes through. It knows no component: the instrumentors describe these."""
+"""The path of every observed call. It knows no component: the instrumentors describe these."""

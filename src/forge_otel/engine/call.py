@@ -135,7 +135,7 @@ class Call:
         self.context: Context | None = None
         """With the span current; None without a span, which means the context that is current anyway."""
         self.notes: Sequence[Any] = ()
-        """What is found out on the way, for `Operation.end`."""
+        """Findings during the call, for `Operation.end`."""
         if clocks is None:
             clocks = Clocks(run.clock, run.wall_ns) if run is not None else Clocks(telemetry.clock, time.time_ns)
         self.clock, self._wall_ns = clocks
@@ -146,7 +146,7 @@ class Call:
         self.drop_reason: str | None = None
         """The reason for which there is no span, where that is ours."""
         self.usage: UsageAccumulator | None = None
-        """What API calls used that were made for the batch; of one sample, the sample knows it."""
+        """Usage of API calls made for the batch; that of one sample is kept by the sample."""
         self._sample: SampleScope | None = None
         """The sample that is worked on alone."""
         self._open: dict[Call, None] = {self: None}
@@ -448,7 +448,7 @@ class Call:
 
 
 class Tokens(NamedTuple):
-    """What `Call.leave` needs to put back what was current before."""
+    """Tokens with which `Call.leave` restores the previous context."""
 
     context: Token[Context] | None
     call: Token[Call | None]

@@ -47,7 +47,7 @@ class SpanTemplate:
         self.defined = defined
         self.name = name
         self.attributes = attributes
-        """Those that it starts with; the sample's id need not be among them."""
+        """Attributes at its start; the sample's id need not be among them."""
         self.ended = without_none(ended)
         self.failure = failure
         """The message of the error, where the call failed."""

@@ -45,7 +45,7 @@ class UsageTotal:
                 self._amount = amount if self._amount is None else MONEY.add(self._amount, amount)
 
     def attributes(self) -> Attributes:
-        """What a span says about it; the exact amount becomes a double here."""
+        """Return its attributes on a span; the exact amount becomes a double here."""
         with self._lock:
             return {
                 a.FORGE_USAGE_CALLS: self._calls or None,
@@ -56,12 +56,12 @@ class UsageTotal:
 
 
 def amount_of(charge: Charge) -> Decimal | None:
-    """What was charged; None where no price is known."""
+    """Return the amount charged; None where no price is known."""
     return charge.amount if charge.amount or charge.calls > charge.unpriced else None
 
 
 def usage_attributes(charges: Iterable[Charge]) -> Attributes:
-    """What a span says about these charges together."""
+    """Return the attributes on a span of these charges together."""
     used = UsageTotal()
     for charge in charges:
         used.add(charge, amount_of(charge))
