@@ -41,21 +41,11 @@ class Spans:
         start_time: int,
     ) -> Span:
         """Start a span as a child of the current span of a context, by default of the current context."""
-        light = self.light.current()
+        parent = get_current_span(context).get_span_context()
+        light = self._light_below(parent, attributes)
         if light is not None:
-            parent = get_current_span(context).get_span_context()
-            if decides(parent) and PLAIN.issuperset(map(type, attributes.values())):
-                return light.begin(name, light.child_of(parent), parent, attributes, start_time, kind, links)  # type: ignore[no-any-return]
-        return self._tracer.start_span(
-            name,
-            context,
-            kind,
-            attributes,
-            links,
-            start_time,
-            record_exception=False,
-            set_status_on_exception=False,
-        )
+            return light.begin(name, light.child_of(parent), parent, attributes, start_time, kind, links)  # type: ignore[no-any-return]
+        return self._start_by_tracer(name, context, kind, attributes, links, start_time)
 
     def export(  # noqa: PLR0917 - the parts of a span
         self,
@@ -73,28 +63,14 @@ class Spans:
 
         Returns its context, in which the sampler may have cleared the sampled flag, and True if it was recorded.
         """
-        light = self.light.current()
-        if (
-            light is not None
-            and parent is not None
-            and decides(parent)
-            and PLAIN.issuperset(map(type, attributes.values()))
-        ):
+        light = self._light_below(parent, attributes) if parent is not None else None
+        if light is not None:
             own = light.child_of(parent, context.span_id)
             span = light.begin(name, own, parent, attributes, start_time, kind, links)
         else:
             parent_context = set_span_in_context(NonRecordingSpan(parent) if parent is not None else INVALID_SPAN)
             with self._ids.used(context):
-                span = self._tracer.start_span(
-                    name,
-                    parent_context,
-                    kind,
-                    attributes,
-                    links,
-                    start_time,
-                    record_exception=False,
-                    set_status_on_exception=False,
-                )
+                span = self._start_by_tracer(name, parent_context, kind, attributes, links, start_time)
         recorded = span.is_recording()
         _end_span(span, {}, failure, end_time)
         return span.get_span_context(), recorded
@@ -111,8 +87,8 @@ class Spans:
         end_time: int,
     ) -> bool:
         """Export a span that is over, below a parent; returns whether it was recorded."""
-        light = self.light.current()
-        if light is not None and decides(parent) and PLAIN.issuperset(map(type, attributes.values())):
+        light = self._light_below(parent, attributes)
+        if light is not None:
             light.write(name, light.child_of(parent), parent, attributes, start_time, kind, links, failure, end_time)
             return True
         return self.export(name, self.reserve(parent), parent, kind, attributes, links, failure, start_time, end_time)[
@@ -123,6 +99,26 @@ class Spans:
         """Return a link to a span."""
         light = self.light.current()
         return light.link(context) if light is not None else Link(context)
+
+    def _light_below(self, parent: SpanContext, attributes: Mapping[str, Any]) -> Any:
+        """Return the class of light spans for one with these attributes below a parent; None if it cannot be light."""
+        light = self.light.current()
+        usable = light is not None and decides(parent) and PLAIN.issuperset(map(type, attributes.values()))
+        return light if usable else None
+
+    def _start_by_tracer(  # noqa: PLR0917 - the parameters of `Tracer.start_span`, in its order
+        self,
+        name: str,
+        context: Context | None,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        links: Sequence[Link],
+        start_time: int,
+    ) -> Span:
+        """Start a span of the SDK's, or of whichever provider there is."""
+        return self._tracer.start_span(
+            name, context, kind, attributes, links, start_time, record_exception=False, set_status_on_exception=False
+        )
 
 
 class ReservedIds:
