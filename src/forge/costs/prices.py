@@ -58,7 +58,7 @@ class Price:
     """
 
     provider: str
-    """A name, or a pattern such as `azure*`; case does not matter."""
+    """A name, or a pattern such as `azure*`; case does not matter. `*` stands for any characters, `?` for one."""
     model: str = "*"
     """A name, or a pattern such as `gpt-4o*`; `*` fits calls without a model as well."""
     per: Decimal = Decimal(1)
@@ -104,9 +104,7 @@ class Price:
 
     def fits(self, provider: str, model: str | None) -> bool:
         """Return True if the price applies to this model, at any time."""
-        return fnmatch.fnmatchcase(provider.lower(), self.provider) and fnmatch.fnmatchcase(
-            (model or "").lower(), self.model
-        )
+        return _fits(self.provider, provider) and _fits(self.model, model or "")
 
     def holds(self, when: float) -> bool:
         """Return True if the price applies at this Unix time."""
@@ -129,6 +127,11 @@ class Price:
         if self.call_price:
             amount = MONEY.add(amount, MONEY.multiply(self.call_price, usage.calls))
         return rounded(amount)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    # Brackets are part of the names of models, such as `sonnet[1m]`, not sets of characters.
+    return fnmatch.fnmatchcase(name.lower(), pattern.replace("[", "[[]"))
 
 
 class Prices:
@@ -235,7 +238,15 @@ def _mapping(yaml: Any, path: Path, node: Any) -> Mapping[str, Any]:
     if not isinstance(node, yaml.MappingNode):
         line = node.start_mark.line + 1 if node is not None else 1
         raise ConfigurationError(f"{path}:{line}: there must be a mapping with keys and values")
-    return {key.value: value for key, value in node.value}
+    values: dict[str, Any] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise ConfigurationError(f"{path}:{line}: a key must be one word")
+        if key.value in values:
+            raise ConfigurationError(f"{path}:{line}: the key {key.value!r} is there a second time")
+        values[key.value] = value
+    return values
 
 
 def _entry(yaml: Any, path: Path, node: Any) -> Price:

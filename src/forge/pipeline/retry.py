@@ -7,7 +7,6 @@ attribute and by the names of their classes, so that none of those libraries has
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import errno
 import math
 import random
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigurationError, RunCancelled
+from ..support.http_dates import seconds_to_wait
 
 RATE_LIMIT = "rate_limit"
 SERVER_ERROR = "server_error"
@@ -109,7 +109,10 @@ def http_status(error: BaseException) -> int | None:
 
 
 def retry_after(error: BaseException, now: float | None = None) -> float | None:
-    """Return the seconds that the server asked to wait (RFC 9110 `Retry-After`: seconds or a date), or None."""
+    """Return the seconds that the server asked to wait (RFC 9110 `Retry-After`: seconds or a date), or None.
+
+    Possibly infinite, as the number of seconds has no limit.
+    """
     response = _attribute(error, "response")
     if isinstance(response, Mapping):
         metadata = response.get("ResponseMetadata")
@@ -117,17 +120,7 @@ def retry_after(error: BaseException, now: float | None = None) -> float | None:
     else:
         headers = _attribute(error, "headers") or _attribute(response, "headers")
     value = _header(headers, "Retry-After")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            moment = email.utils.parsedate_to_datetime(value).timestamp()
-        except (ValueError, OverflowError):
-            return None
-        seconds = moment - (time.time() if now is None else now)
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return None if value is None else seconds_to_wait(value, time.time() if now is None else now)
 
 
 def _header(headers: Any, name: str) -> str | None:
@@ -214,12 +207,18 @@ class RetryPolicy:
         """
         if attempt >= self.max_attempts or not self.retry_on(error):
             return None
-        delay = min(self.max_delay, self.initial_delay * self.multiplier ** min(attempt - 1, 64))
-        delay *= 1 - self.jitter * self.random()
+        delay = self._backoff(attempt) * (1 - self.jitter * self.random())
         asked = retry_after(error, now)
         if asked is None:
             return delay
         return max(delay, asked) if asked <= self.max_retry_after else None
+
+    def _backoff(self, attempt: int) -> float:
+        """Return the delay after an attempt, without jitter."""
+        try:
+            return min(self.max_delay, self.initial_delay * float(self.multiplier) ** (attempt - 1))
+        except OverflowError:
+            return self.max_delay if self.initial_delay else 0.0
 
 
 NO_RETRY = RetryPolicy(max_attempts=1)

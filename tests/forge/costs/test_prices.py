@@ -74,6 +74,23 @@ def test_the_first_entry_that_fits_counts() -> None:
     assert amount(table(price()), used("gpt-4o", **one)) is None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names", "others"),
+    [
+        ("sonnet[1m]", ["sonnet[1m]", "Sonnet[1M]"], ["sonnet1", "sonnetm", "sonnet"]),
+        ("sonnet*[1m]", ["sonnet-4[1m]"], ["sonnet-4", "sonnet-41"]),
+        ("[x]*", ["[x]", "[x]y"], ["x", "xy"]),
+        ("gpt-?", ["gpt-4", "gpt-?"], ["gpt-", "gpt-45"]),
+        ("a]b", ["a]b"], ["ab"]),
+        ("[!a]", ["[!a]"], ["b"]),
+    ],
+)
+def test_brackets_in_names_stand_for_themselves(pattern: str, names: list[str], others: list[str]) -> None:
+    prices = table(price(provider=pattern, model=pattern))
+    assert [name for name in (*names, *others) if amount(prices, used(name, names[0], input_tokens=1))] == names
+    assert [name for name in (*names, *others) if amount(prices, used(names[0], name, input_tokens=1))] == names
+
+
 def test_prices_hold_from_one_moment_until_another() -> None:
     change = datetime(2026, 3, 1)  # noqa: DTZ001 - without a time zone it is in UTC
     prices = table(price(valid_until=change, input_price=1), price(valid_from=change, input_price=2))
@@ -165,6 +182,10 @@ def test_a_table_is_read_from_a_file(tmp_path: Path) -> None:
         ("prices:\n  - provider: a\n    input: 1\n    from: May\n", ":4: from must be a date or a time, such as"),
         ("prices:\n  - provider: a\n  - provider: b\n    input: 1\n", ":2: price of a: it says no price for"),
         ("prices:\n  - provider: a\n    input: nan\n", ":2: price of a: input_price must be a number of US dollars"),
+        ("prices: []\nprices: []\n", ":2: the key 'prices' is there a second time"),
+        ("currency: EUR\ncurrency: USD\nprices: []\n", ":2: the key 'currency' is there a second time"),
+        ("prices:\n  - provider: a\n    input: 1\n    input: 2\n", ":4: the key 'input' is there a second time"),
+        ("prices:\n  - {[a]: b}\n", ":2: a key must be one word"),
     ],
 )
 def test_errors_in_a_file_say_where_they_are(tmp_path: Path, text: str, message: str) -> None:

@@ -240,6 +240,7 @@ def test_a_retry_after_that_is_shorter_than_the_wait_changes_nothing_and_one_too
     assert policy.delay(BusyError("60"), 1) == 60
     assert policy.delay(BusyError("61"), 1) is None
     assert policy.delay(BusyError("soon"), 1) == 5
+    assert policy.delay(BusyError("9" * 400), 1) is None
 
 
 def test_a_retry_after_date_is_compared_with_the_clock_of_the_run() -> None:
@@ -327,9 +328,12 @@ def test_a_policy_that_makes_no_sense_is_an_error(settings: dict[str, Any], mess
     assert str(caught.value) == message
 
 
-def test_many_attempts_do_not_overflow() -> None:
-    policy = RetryPolicy(max_attempts=10_000, initial_delay=1, multiplier=1000, max_delay=30, jitter=0)
-    assert policy.delay(ConnectionError(), 9_999) == 30
+@pytest.mark.parametrize("multiplier", [2, 1000, 1e300, 10**300])
+def test_many_attempts_do_not_overflow(multiplier: float) -> None:
+    policy = RetryPolicy(max_attempts=10**9, initial_delay=1, multiplier=multiplier, max_delay=30, jitter=0)
+    assert policy.delay(ConnectionError(), 10**9 - 1) == 30
+    at_once = RetryPolicy(max_attempts=10**9, initial_delay=0, multiplier=multiplier, max_delay=30)
+    assert at_once.delay(ConnectionError(), 10**9 - 1) == 0
 
 
 def test_the_samples_of_a_run_wait_for_each_other_only_as_far_as_slots_reach(monkeypatch: pytest.MonkeyPatch) -> None:
