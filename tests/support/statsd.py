@@ -44,13 +44,13 @@ def read(packets: Iterable[bytes]) -> list[Line]:
 class Listener:
     """A socket on loopback that takes packets: `udp`, `tcp`, `unixgram` or `unix`."""
 
-    def __init__(self, kind: str, path: Path | None = None, port: int = 0) -> None:
+    def __init__(self, kind: str, path: Path | None = None, port: int = 0, host: str = "127.0.0.1") -> None:
         family = socket.AF_UNIX if kind.startswith("unix") else socket.AF_INET
         self._stream = kind in ("tcp", "unix")
         self._socket = socket.socket(family, socket.SOCK_STREAM if self._stream else socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.settimeout(PATIENCE)
-        self._socket.bind(str(path) if path is not None else ("127.0.0.1", port))
+        self._socket.bind(str(path) if path is not None else (host, port))
         if self._stream:
             self._socket.listen()
         self._connections: list[socket.socket] = []

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ._settings import StatsDSettings
 
@@ -19,6 +19,8 @@ _PAUSE: Final = 0.01
 further ones. The pause gives Etsy's daemon time to read them."""
 
 _WARN_EVERY: Final = 60.0
+_LOOK_UP_EVERY: Final = 60.0
+"""Seconds after which the host is looked up again: it may have moved, which UDP does not report."""
 _logger: Final = logging.getLogger("forge_otel")
 
 
@@ -41,6 +43,7 @@ class Sender:
         self._socket: socket.socket | None = None
         self._process = os.getpid()
         self._warned = -_WARN_EVERY
+        self._looked_up = 0.0
 
     def send(self, packets: Sequence[bytes]) -> int:
         """Send all packets, waiting for the daemon up to `timeout` seconds; return the number of packets sent. After a
@@ -49,6 +52,8 @@ class Sender:
         if self._process != os.getpid():
             self.close()
             self._process = os.getpid()
+        if self._socket is not None and self._clock() - self._looked_up >= _LOOK_UP_EVERY:
+            self._follow(self._socket)
         deadline = self._clock() + self._timeout
         for index, packet in enumerate(packets):
             if index % _BURST == _BURST - 1:
@@ -69,6 +74,21 @@ class Sender:
             with contextlib.suppress(OSError):
                 self._socket.close()
             self._socket = None
+
+    def _follow(self, connection: socket.socket) -> None:
+        """Look up the host again, and close the connection if it is no longer one to the host."""
+        if self._settings.socket:
+            return
+        try:
+            found = self._addresses(connection.type)
+            if connection.getpeername() not in (address for *_, address in found):
+                self.close()
+        except OSError:
+            pass  # the last known address is better than none
+
+    def _addresses(self, kind: int) -> Sequence[tuple[int, int, int, str, Any]]:
+        self._looked_up = self._clock()
+        return socket.getaddrinfo(self._settings.host, self._settings.port, type=kind)
 
     def _send(self, packet: bytes, deadline: float) -> None:
         if self._socket is not None and not _is_closed(self._socket):
@@ -100,8 +120,9 @@ class Sender:
                     raise
                 return _connected(socket.AF_UNIX, socket.SOCK_STREAM, where.socket, left)
         if where.protocol == "tcp":
+            self._looked_up = self._clock()
             return socket.create_connection((where.host, where.port), left)
-        found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_DGRAM)
+        found = self._addresses(socket.SOCK_DGRAM)
         # Daemons listen on IPv4 by default, and UDP does not report a missing listener: so localhost is 127.0.0.1.
         family, kind, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
         return _connected(family, kind, address, left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -159,6 +160,43 @@ def test_a_daemon_that_is_down_by_udp(caplog: pytest.LogCaptureFixture) -> None:
     sender.close()
     assert (sender.sent, sender.lost) == (4, 3)
     assert "Connection refused" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+def test_a_host_that_moved_is_found_within_a_minute(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lookups: list[str | None] = []
+    addresses: list[str] = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *arguments: Any, **options: Any) -> Any:
+        assert host == "statsd.example"
+        lookups.append(addresses[0] if addresses else None)
+        if not addresses:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [found for address in addresses for found in real(address, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    now = 1000.0
+    with Listener(kind) as old, Listener(kind, port=old.port, host="127.0.0.2") as new:
+        sender = Sender(StatsDSettings(host="statsd.example", port=old.port, protocol=kind), clock=lambda: now)
+
+        def packet_after(seconds: float, *found: str) -> bytes:
+            nonlocal now
+            now += seconds
+            addresses[:] = found
+            return b"now:%d|g" % now if sender.send([b"now:%d|g" % now]) else b""
+
+        assert packet_after(0, "127.0.0.1") == old.packet()
+        assert packet_after(59, "127.0.0.2") == old.packet()
+        assert len(lookups) == 1
+        assert packet_after(1, "127.0.0.2") == new.packet()
+        # An address that still belongs to the host is kept, as is one that cannot be looked up.
+        assert packet_after(60, "127.0.0.1", "127.0.0.2") == new.packet()
+        assert packet_after(60) == new.packet()
+        assert packet_after(59, "127.0.0.1") == new.packet()
+        assert lookups == ["127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.1", None]
+        sender.close()
+    assert (sender.sent, sender.lost) == (6, 0)
 
 
 def test_a_daemon_that_takes_nothing_costs_a_bounded_time(caplog: pytest.LogCaptureFixture) -> None:
