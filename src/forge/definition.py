@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .costs.prices import Prices
 from .errors import ConfigurationError
@@ -21,8 +21,29 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Source = Iterable[Any] | AsyncIterable[Any] | Callable[[], Iterable[Any] | AsyncIterable[Any]]
+
+class Indexed(Protocol):
+    """A collection with items at 0, 1, 2, … until it raises `IndexError`, such as a map-style data set."""
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+Items = Iterable[Any] | AsyncIterable[Any] | Indexed
+Source = Items | Callable[[], Items]
 """Samples or plain data. An iterator can be run once; give a callable or a collection to run again."""
+
+
+def has_iterator(source: Any) -> bool:
+    """Return True if the source makes iterators, sync or async."""
+    kind = type(source)  # a class has the `__iter__` of its instances
+    return getattr(kind, "__iter__", None) is not None or getattr(kind, "__aiter__", None) is not None
+
+
+def is_iterable(source: Any) -> bool:
+    """Return True if `iter` or `aiter` takes the source."""
+    kind = type(source)
+    # `__iter__ = None` says that something is not iterable, whatever else it has.
+    return has_iterator(source) or (hasattr(kind, "__getitem__") and not hasattr(kind, "__iter__"))
 
 
 class Pipeline:
@@ -59,9 +80,7 @@ class Pipeline:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"Pipeline(name={name!r}): must be a string that is not empty")
         what = f"pipeline {name!r}"
-        if isinstance(source, str | bytes) or not (
-            callable(source) or hasattr(source, "__iter__") or hasattr(source, "__aiter__")
-        ):
+        if isinstance(source, str | bytes) or not (callable(source) or is_iterable(source)):
             raise ConfigurationError(f"{what}: the source must be iterable or callable, not {source!r}")
         if expected_interval is not None and not expected_interval > 0:
             raise ConfigurationError(f"{what}: expected_interval must be positive, not {expected_interval}")

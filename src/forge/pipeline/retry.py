@@ -156,6 +156,12 @@ def _transient(error: BaseException) -> bool:
     return classify(error) in TRANSIENT
 
 
+def _random() -> float:
+    # Pickled by name, unlike `random.random`, which takes along the state of its generator: all processes that are
+    # given the same policy would come back at the same time.
+    return random.random()  # noqa: S311 - nothing is secret
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """The number of attempts of a failing call, and the delays between them.
@@ -182,7 +188,7 @@ class RetryPolicy:
     """Longest `Retry-After` to honour, in seconds; the sample fails if the server asks for more."""
     retry_on: Callable[[BaseException], bool] = _transient
     """Returns True for errors worth another attempt; by default rate limits, 5xx, network errors and timeouts."""
-    random: Callable[[], float] = field(default=random.random, repr=False)
+    random: Callable[[], float] = field(default=_random, repr=False)
     """Source of the jitter: random numbers from 0 to 1."""
 
     def __post_init__(self) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, SupportsIndex, overload
 
 from ..errors import ConfigurationError
 from .retry import NO_RETRY, RetryPolicy
@@ -169,7 +171,8 @@ class FunctionStage(Stage):
         self.function = function
         self.__doc__ = function.__doc__
         # What is callable and no function, such as a `partial`, has no name of its own.
-        self.__name__ = self.__qualname__ = getattr(function, "__name__", type(function).__name__)
+        self.__name__ = getattr(function, "__name__", type(function).__name__)
+        self.__qualname__ = getattr(function, "__qualname__", self.__name__)
         self.__module__ = function.__module__
         settings.setdefault("name", self.__name__)
         # Bound on the instance, so that a call costs no further frame and `is_async` sees the function itself.
@@ -179,8 +182,22 @@ class FunctionStage(Stage):
     def __call__(self, argument: Any) -> Any:
         return self.function(argument)
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        # Where the decorated name is the stage, pickle finds the function in it by this name, not by its own.
+        if inspect.isfunction(self.function) and _at(self.__module__, self.__qualname__) is self:
+            self.function.__qualname__ = f"{self.__qualname__}.function"
+        return super().__reduce_ex__(protocol)
+
     def _check(self) -> None:
         self._check_settings()
+
+
+def _at(module: str, path: str) -> Any:
+    """Return what an imported module has at a dotted path; None if there is nothing."""
+    try:
+        return operator.attrgetter(path)(sys.modules[module])
+    except (KeyError, AttributeError):
+        return None
 
 
 @overload

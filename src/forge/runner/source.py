@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..definition import has_iterator, is_iterable
 from ..errors import SourceError
 from ..pipeline.sample import Sample
 from .loop import LoopThread
@@ -71,16 +72,15 @@ class SourceReader:
 
     def _open(self) -> None:
         source = self._source
-        # A class has the `__iter__` of its instances.
-        given = source() if callable(source) and (isinstance(source, type) or not _iterable(source)) else source
-        if hasattr(given, "__aiter__"):
-            self._async = given.__aiter__()
+        given: Any = source() if callable(source) and not has_iterator(source) else source
+        if not is_iterable(given):
+            raise SourceError(f"the source of {self._pipeline!r} gave {type(given).__name__}, which is not iterable")
+        if getattr(type(given), "__aiter__", None) is not None:
+            self._async = aiter(given)
             used_up = self._async is source
-        elif hasattr(given, "__iter__"):
+        else:
             self._sync = iter(given)
             used_up = self._sync is source
-        else:
-            raise SourceError(f"the source of {self._pipeline!r} gave {type(given).__name__}, which is not iterable")
         if used_up and not self._pipeline.claim_source():
             self._sync = self._async = None
             raise SourceError(
@@ -96,7 +96,3 @@ def _size(given: Any) -> int | None:
         return len(given)
     except Exception:  # noqa: BLE001 - the user's `__len__` may raise anything
         return None
-
-
-def _iterable(source: Any) -> bool:
-    return hasattr(source, "__iter__") or hasattr(source, "__aiter__")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import BatchRunner, Measurement, Pipeline, Sample, Stage, stage
-from forge.errors import ConfigurationError, ForgeError
+from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Stage, stage
+from forge.errors import ConfigurationError, ForgeError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 @stage
@@ -35,6 +40,42 @@ class Nameless(Stage):
 
 def plain(sample: Sample) -> Sample:
     return sample
+
+
+undecorated = stage(name="undecorated")(plain)
+
+
+@stage(batch_size=2)
+async def batched(samples: list[Sample]) -> list[Sample]:
+    """Return the samples."""
+    return samples
+
+
+class Stages:
+    @stage(concurrency=3, retry=RetryPolicy(max_attempts=3))
+    def upper(sample: Sample) -> Sample:  # noqa: N805
+        return sample.with_data(sample.data.upper())
+
+
+class Mapped:
+    """A map-style data set."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        if index >= len(self):
+            raise IndexError(index)
+        return index
+
+
+class CalledMapping(Mapped):
+    def __call__(self) -> list[str]:
+        return ["called"]
+
+
+class Colour(Enum):
+    RED = 1
 
 
 def cyclic() -> list[Measurement]:
@@ -128,10 +169,65 @@ def test_dead_letters_need_a_storage() -> None:
         (lambda: {"a": 1, "b": 2}, ["a", "b"]),
         (lambda: range(3), [0, 1, 2]),
         (lambda: lambda: iter("xy"), ["x", "y"]),
+        (Mapped, [0, 1]),
+        (lambda: Mapped, [0, 1]),
+        (CalledMapping, ["called"]),
+        (lambda: Colour, [Colour.RED]),
     ],
 )
 def test_a_source_gives_samples_or_plain_data(make: Callable[[], Any], data: list[Any]) -> None:
     assert [sample.data for sample in BatchRunner().run(Pipeline(name="p", source=make()))] == data
+
+
+def test_what_says_that_it_is_not_iterable_is_no_source() -> None:
+    class NotIterable(Mapped):
+        __iter__ = None
+
+    with pytest.raises(ConfigurationError, match="the source must be iterable or callable"):
+        Pipeline(name="p", source=NotIterable())
+    with pytest.raises(SourceError, match=r"gave NotIterable, which is not iterable"):
+        BatchRunner().run(Pipeline(name="p", source=NotIterable)).drain()
+
+
+def again(thing: Any) -> Any:
+    return pickle.loads(pickle.dumps(thing))
+
+
+def test_a_pipeline_can_be_pickled() -> None:
+    pipeline = Pipeline(name="p", source=["a"], stages=[same, Stages.upper, undecorated], measurements=[Length()])
+    copy = again(again(pipeline))
+    assert copy.id == pipeline.id
+    assert [sample.data for sample in BatchRunner().run(copy)] == ["A"]
+    upper = copy.stages[1]
+    assert (upper.name, upper.concurrency, upper.retry) == ("upper", 3, Stages.upper.retry)
+    assert again(batched).is_async
+    assert (batched.__name__, batched.__doc__) == ("batched", "Return the samples.")
+
+
+def test_processes_with_the_same_policy_have_jitter_of_their_own() -> None:
+    policy = again(RetryPolicy(jitter=1, max_attempts=9))
+    assert policy == RetryPolicy(jitter=1, max_attempts=9)
+    assert b"Random" not in pickle.dumps(policy)
+
+
+def test_the_stages_of_a_script_reach_a_worker_process(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "from forge import BatchRunner, Pipeline, stage\n"
+        "@stage(concurrency=2)\n"
+        "def shout(sample):\n"
+        "    return sample.with_data(sample.data.upper())\n"
+        "def run(pipeline):\n"
+        "    print([sample.data for sample in BatchRunner().run(pipeline)])\n"
+        "if __name__ == '__main__':\n"
+        "    pipeline = Pipeline(name='p', source=['a'], stages=[shout])\n"
+        "    worker = multiprocessing.get_context('spawn').Process(target=run, args=[pipeline])\n"
+        "    worker.start()\n"
+        "    worker.join()\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("['A']\n", "")
 
 
 def test_a_pipeline_without_stages_only_stores() -> None:
