@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## run a real pipeline over the standard library and read what happened (ARGS="--limit 100")
-	$(BIN)/forge-otel demo $(ARGS)
+	$(BIN)/forge-otel demo $(ARGS) || test $$? -eq 3  # 3: some samples fail, to show what becomes of them
 
 test: $(READY) ## all tests (ARGS="-k retry")
 	$(BIN)/python -m pytest $(ARGS)

@@ -13,7 +13,7 @@ from .pipeline.sample import Sample, SampleOutcome, SampleStatus, Skip
 from .pipeline.serializer import JSONSerializer
 from .pipeline.stages import Stage, stage
 from .runner import BatchRunner, Run, RunResult, StreamingRunner
-from .runner.result import RunOutcome
+from .runner.outcome import ExitCode, RunOutcome
 from .storage import ArtifactStore, SQLStorage
 from .storage.dead_letters import DeadLetterQueue
 from .storage.records import DeadLetter
@@ -25,6 +25,7 @@ __all__ = [
     "CostSummary",
     "DeadLetter",
     "DeadLetterQueue",
+    "ExitCode",
     "FailureSource",
     "JSONSerializer",
     "Measurement",

@@ -23,6 +23,10 @@ class StageStuckError(ForgeError, RuntimeError):
     """All slots of a stage are held by calls that ran into their timeout and never returned."""
 
 
+class TooManyFailuresError(ForgeError, RuntimeError):
+    """More samples of a run failed than its pipeline's `max_failures` allows."""
+
+
 class SourceError(ForgeError, RuntimeError):
     """The source cannot be read (for the second time)."""
 

@@ -8,6 +8,7 @@ import urllib.request
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from forge import ExitCode
 from forge_otel.checker import prometheus_names
 from tests.support.needs import need_installed
 from tests.support.ports import free_port
@@ -27,7 +28,7 @@ def test_a_run_arrives_whole(stack: Stack, tmp_path: Path) -> None:
     collector = stack.collector().run()
 
     demo = start_demo(tmp_path / "out", collector.otlp, "--input", str(demo_input(tmp_path / "in")))
-    document = json.loads(finish(demo))
+    document = json.loads(finish(demo, ExitCode.SAMPLES_FAILED))
 
     assert document["telemetry"]["failed_exports"] == 0
     database = Database(tmp_path / "out" / "corpus.db")
@@ -74,7 +75,8 @@ def test_what_the_doctor_sends_arrives(stack: Stack) -> None:
 def test_log_records_also_go_to_standard_output(stack: Stack, tmp_path: Path) -> None:
     collector = stack.collector().run()
 
-    finish(start_demo(tmp_path / "out", collector.otlp, "--input", str(demo_input(tmp_path / "in"))))
+    demo = start_demo(tmp_path / "out", collector.otlp, "--input", str(demo_input(tmp_path / "in")))
+    finish(demo, ExitCode.SAMPLES_FAILED)
 
     written = collector.log.read_text()
     for record in collector.logs():

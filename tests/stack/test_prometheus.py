@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from forge import ExitCode
 from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
@@ -154,7 +155,7 @@ def test_push_scrape_and_pull_give_the_same_numbers(stack: Stack, server: Promet
     assert demo.stderr is not None
     url = next(found[0] for line in demo.stderr if (found := re.search(r"http://127\S+/metrics", line)))
     pulled = counters(text(url))
-    finish(demo)
+    finish(demo, ExitCode.SAMPLES_FAILED)
     wait_for_runs(server, 1)
     wait_for_runs(scraping, 1)
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
+from forge import ExitCode
 from tests.stack.graphite import Bridge, Graphite, StatsD
 from tests.stack.pipelines import finish, start_demo
 from tests.stack.programs import wait_until
@@ -123,7 +124,9 @@ def _run(out: Path, stack: Stack, console: Console, *options: str) -> dict[str, 
     """A run of the demo; what it says of itself."""
     command = f"forge-otel demo --otlp {stack.collector.otlp} {' '.join(options)}"
     with console.status(command):
-        run: dict[str, Any] = json.loads(finish(start_demo(out / "demo", stack.collector.otlp, *options)))
+        run: dict[str, Any] = json.loads(
+            finish(start_demo(out / "demo", stack.collector.otlp, *options), ExitCode.OK, ExitCode.SAMPLES_FAILED)
+        )
     settled = ", ".join(f"{count} {outcome}" for outcome in ("ready", "dlq") if (count := run["ledger"][outcome]))
     console.print(f"[bold]{command}[/]: {run['outcome']} in {run['duration']:.1f} s, {settled}", soft_wrap=True)
     return run

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import RunCancelled
 from ..pipeline.sample import Sample
+from .outcome import RunOutcome
 from .queue import MAX_MICRO_BATCH, QueueClosed
-from .result import RunOutcome
 
 if TYPE_CHECKING:
     from ..execution.item import Item

@@ -5,27 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ..costs.summary import CostSummary
 from ..pipeline.retry import CANCELLED, classify, message_of
 from ..pipeline.sample import SampleOutcome
+from .outcome import ExitCode, RunOutcome, exit_code_of
 from .revision import code_revision
 
 if TYPE_CHECKING:
     from .run import Run
-
-
-class RunOutcome(StrEnum):
-    """Outcome of a run."""
-
-    COMPLETED = "completed"
-    """The source was exhausted and every sample has settled; single samples may have failed."""
-    FAILED = "failed"
-    """An error of the source, the storage, a stage's `setup` or the consumer ended the run."""
-    CANCELLED = "cancelled"
-    """Closed early, interrupted, or stopped by `max_cost`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +151,8 @@ class RunResult:
     """Name of the runner: `batch` or `streaming`."""
     outcome: RunOutcome
     """Outcome of the run as a whole."""
+    exit_code: ExitCode
+    """Exit code for a process that did nothing but this run."""
     error_type: str | None
     """Class of the error that ended the run, as returned by `classify`; None if there was none."""
     error: str | None
@@ -268,6 +259,7 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             definition=pipeline.definition,
             runner=run.runner,
             outcome=outcome,
+            exit_code=exit_code_of(outcome, error, counters.dead_letters.total() + counters.failures.total()),
             error_type=classify(error) if error else (CANCELLED if outcome is RunOutcome.CANCELLED else None),
             error=message_of(error) if error else None,
             started=run.started.time,

@@ -26,8 +26,9 @@ from .admission import Admission
 from .consumable import Consumable, outcome_of
 from .driver import Driver
 from .ledger import RunLedger
+from .outcome import RunOutcome
 from .queue import QueueClosed
-from .result import RunOutcome, RunResult, RunSnapshot, result_of
+from .result import RunResult, RunSnapshot, result_of
 from .source import SourceReader
 
 if TYPE_CHECKING:

@@ -87,7 +87,9 @@ def _add_demo(commands: Any) -> None:
         help="run a pipeline on real files and view its telemetry",
         description="Builds a dataset of source code: splits Python files into functions and classes, labels them with "
         "a service, measures and stores them. Writes the telemetry to DIR/telemetry/{traces,metrics,logs}.jsonl, "
-        "replacing the files of earlier runs. A second run skips the samples that the first one finished.",
+        "replacing the files of earlier runs. A second run skips the samples that the first one finished. "
+        "Exit codes: 0 if no sample failed, 1 if the run failed, 3 if some samples failed, 4 if too many did, 128 plus "
+        "the signal that ended it.",
     )
     demo.add_argument(
         "--pipeline",

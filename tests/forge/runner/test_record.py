@@ -197,6 +197,7 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
         definition=pipeline.definition,
         runner="batch",
         outcome=forge.RunOutcome.COMPLETED,
+        exit_code=forge.ExitCode.SAMPLES_FAILED,
         error_type=None,
         error=None,
         started=START,

@@ -39,7 +39,7 @@ SCRAPE = 120.0
 
 
 def demo(options: Namespace) -> int:
-    """Run the demo; return the exit code: 0, 1 if the run failed, 130 if it was interrupted.
+    """Run the demo; return the exit code of its run.
 
     Raises:
         DemoError: an option is invalid.
@@ -83,9 +83,7 @@ def demo(options: Namespace) -> int:
             show(document, Console())
         if prometheus and not interrupted:
             _serve(prometheus)
-    if interrupted:
-        return 130
-    return 0 if error is None else 1
+    return run.result.exit_code
 
 
 def _drive(run: Run, total: int) -> BaseException | None:
