@@ -123,11 +123,12 @@ def count_suppressed(scope: SampleScope, reason: str) -> None:
 
     A batch span is counted once, when its last sample settles, unless another sample has already exported it.
     """
-    suppressed = 1 + scope.dropped_steps
-    for template, _, _ in scope.steps():
+    templates = scope.templates()
+    suppressed = 1 + scope.dropped_steps + len(templates)
+    for template in templates:
         shared = template.shared
-        if shared is None or not shared.is_step(template) or shared.leave():
-            suppressed += 1
+        if shared is not None and shared.is_step(template) and not shared.leave():
+            suppressed -= 1
     scope.run.suppress(_SPAN, reason, suppressed)
 
 

@@ -23,7 +23,6 @@ from ..semconv.attributes import ForgeTelemetrySignal as Signal
 from ..semconv.definitions import Instrument
 from ..signals.context import SPAN_KEY, attach, detach, get_current, with_span
 from ..signals.exceptions import exception_attributes, message
-from ..signals.metrics import FLUSH_SIZE
 from ..signals.sdk import PLAIN
 from ..signals.sdk.spans import end_span
 from ..signals.spans import span_name, start_attributes, without_none
@@ -185,8 +184,9 @@ class FastPath:
         duration, error = result.duration, result.error
         failure = message(error) if error is not None else None
         if span is None:
-            template = cached.template if failure is None else cached.template.varied(failure=failure, shared=None)
-            scope.add_step(template, started, duration)
+            if scope.drop_reason is not None:
+                template = cached.template if failure is None else cached.template.varied(failure=failure, shared=None)
+                scope.add_step(template, started, duration)
             cached.instruments.append(duration)
         else:
             cached.instruments.traced.append((duration, span.get_span_context()))
@@ -379,20 +379,24 @@ def observed(operation: Operation, usual: Callable[[], Any]) -> Callable[[Functi
 
 
 def _call(original: Function, layer: Layer, operation: Operation, usual: Any) -> Function:
-    sample_of, flush_size = SAMPLE.get, FLUSH_SIZE
+    sample_of = SAMPLE.get
     tried, timed = operation.has_attempts, "started" in inspect.signature(original).parameters
 
     def call(self: Any, subject: Any, sample: Any, started: float | None = None) -> Any:  # noqa: PLR0912 - for speed
-        scope = sample_of()
-        path = scope.paths.get(id(subject)) if scope is not None else None
-        if scope is None or path is None or scope.inside is not None:
+        scope: Any = sample_of()
+        try:
+            path = scope.paths[id(subject)]
+        except (AttributeError, KeyError):  # there is no sample, or its run has no path
+            path = None
+        if path is None or scope.inside is not None:
             return observe(operation, layer, original, self, subject, sample, **_given(started))
-        begun = scope.clock() if started is None else started
-        if scope.span is not None:
-            opened = path.begin(scope, begun)
-        else:  # `scope.enter_path` written out
+        opened = begun = scope.clock() if started is None else started
+        if scope.span is None:  # `scope.enter_path` written out
             scope.inside, scope.opened = path, begun
-            opened = None if scope.settled and scope.leave_path() else begun
+            if scope.settled and scope.leave_path():
+                opened = None
+        else:
+            opened = path.begin(scope, begun)
         if opened is None:
             return original(self, subject, sample, *_more(started))
         try:
@@ -402,23 +406,20 @@ def _call(original: Function, layer: Layer, operation: Operation, usual: Any) ->
             path.raised(scope, opened, error)
             raise
         try:
-            if result.outcome is not usual or (tried and result.attempts != 1) or scope.usage is not None:
+            if result.outcome is not usual or scope.usage is not None or (tried and result.attempts != 1):
                 path.leave(opened)
                 path.ended(scope, opened, result)
-            elif opened is not begun:
+            elif opened is begun:  # `scope.leave_path` written out
+                scope.inside = None
+                if not scope.settled or scope.claim():
+                    duration, cached = result.duration, path.usual
+                    cached.durations.append(duration)
+                    if scope.drop_reason is not None:
+                        scope.keep_step((cached.template, begun, duration))
+                return result
+            else:
                 path.leave(opened)
                 path.ended_as_usual(scope, opened, result.duration)
-            else:  # `scope.leave_path` written out
-                scope.inside = None
-                if scope.settled and not scope.claim():
-                    return result
-                duration, cached = result.duration, path.usual
-                if scope.drop_reason is not None:
-                    scope.add_step(cached.template, begun, duration)
-                durations = cached.durations
-                durations.append(duration)
-                if len(durations) >= flush_size:
-                    cached.instruments.drain()
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             faults.suppress(fault, f"the end of {operation.name}")
         try:
@@ -430,20 +431,24 @@ def _call(original: Function, layer: Layer, operation: Operation, usual: Any) ->
 
 
 def _await(original: Function, layer: Layer, operation: Operation, usual: Any) -> Function:
-    sample_of, flush_size = SAMPLE.get, FLUSH_SIZE
+    sample_of = SAMPLE.get
     tried, timed = operation.has_attempts, "started" in inspect.signature(original).parameters
 
     async def call_async(self: Any, subject: Any, sample: Any, started: float | None = None) -> Any:  # noqa: PLR0912
-        scope = sample_of()
-        path = scope.paths.get(id(subject)) if scope is not None else None
-        if scope is None or path is None or scope.inside is not None:
+        scope: Any = sample_of()
+        try:
+            path = scope.paths[id(subject)]
+        except (AttributeError, KeyError):  # there is no sample, or its run has no path
+            path = None
+        if path is None or scope.inside is not None:
             return await observe_async(operation, layer, original, self, subject, sample, **_given(started))
-        begun = scope.clock() if started is None else started
-        if scope.span is not None:
-            opened = path.begin(scope, begun)
-        else:  # `scope.enter_path` written out
+        opened = begun = scope.clock() if started is None else started
+        if scope.span is None:  # `scope.enter_path` written out
             scope.inside, scope.opened = path, begun
-            opened = None if scope.settled and scope.leave_path() else begun
+            if scope.settled and scope.leave_path():
+                opened = None
+        else:
+            opened = path.begin(scope, begun)
         if opened is None:
             return await original(self, subject, sample, *_more(started))
         try:
@@ -455,23 +460,20 @@ def _await(original: Function, layer: Layer, operation: Operation, usual: Any) -
             path.raised(scope, opened, error)
             raise
         try:
-            if result.outcome is not usual or (tried and result.attempts != 1) or scope.usage is not None:
+            if result.outcome is not usual or scope.usage is not None or (tried and result.attempts != 1):
                 path.leave(opened)
                 path.ended(scope, opened, result)
-            elif opened is not begun:
+            elif opened is begun:  # `scope.leave_path` written out
+                scope.inside = None
+                if not scope.settled or scope.claim():
+                    duration, cached = result.duration, path.usual
+                    cached.durations.append(duration)
+                    if scope.drop_reason is not None:
+                        scope.keep_step((cached.template, begun, duration))
+                return result
+            else:
                 path.leave(opened)
                 path.ended_as_usual(scope, opened, result.duration)
-            else:  # `scope.leave_path` written out
-                scope.inside = None
-                if scope.settled and not scope.claim():
-                    return result
-                duration, cached = result.duration, path.usual
-                if scope.drop_reason is not None:
-                    scope.add_step(cached.template, begun, duration)
-                durations = cached.durations
-                durations.append(duration)
-                if len(durations) >= flush_size:
-                    cached.instruments.drain()
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             faults.suppress(fault, f"the end of {operation.name}")
         return result

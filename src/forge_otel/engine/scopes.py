@@ -246,6 +246,13 @@ class RunScope:
             self.count_span()
         return exported
 
+    def drain(self) -> None:
+        """Write what is buffered. Calls of samples do not look how much that is: the settlement of a sample does, of
+        which there is one for all of its calls.
+        """
+        for buffer in tuple(self._buffers):
+            buffer.drain()
+
     def close(self) -> None:
         """Send every call the slow path, which sees that the run has ended, and write what is buffered."""
         self.forget()
@@ -272,6 +279,7 @@ class SampleScope(NonRecordingSpan):
         "clock",
         "drop_reason",
         "inside",
+        "keep_step",
         "opened",
         "paths",
         "run",
@@ -294,17 +302,21 @@ class SampleScope(NonRecordingSpan):
     """Calls on the slow path that have not come back, in the order in which they began."""
     _began_ns: int | None = None
 
+    _steps: list[Any]
+    keep_step: Callable[[tuple[SpanTemplate, float, float]], None]
+    """Keep the template, start and duration of a step; only where there is a `drop_reason`. Unlike `add_step`, it drops
+    none: for calls of the pipeline's own stages and measurements, of which a sample has a limited number."""
+
     def __init__(self, run: RunScope, sample_id: str) -> None:
         self.run = run
         self.sample_id = sample_id
         self.clock = clock = run.clock
         self.started = clock()
         self.paths = run.paths
-        self._steps: list[Any] = []
         self.span: Span | None = None
         """Its span, where it is traced."""
         self.drop_reason: str | None = None
-        """The reason for which it is not traced, where that is ours."""
+        """The reason for which it is not traced, where that is ours: then it keeps steps."""
         self.inside: FastPath | None = None
         """The fast path on which a call is open. There is one at a time; others take the slow path."""
         self.opened: Opened = 0.0
@@ -354,7 +366,10 @@ class SampleScope(NonRecordingSpan):
     def leave_path(self) -> bool:
         """The call on the fast path has come back. False where the settlement has ended it."""
         self.inside = None
-        return not self.settled or self.claim()
+        if self.settled and not self.claim():
+            return False
+        self.opened = 0.0  # the token of a traced call leads to a context that leads here
+        return True
 
     def claim(self) -> bool:
         """True if the call on the fast path is the caller's to end: the call's itself, or the settlement's.
@@ -381,22 +396,35 @@ class SampleScope(NonRecordingSpan):
         if self.open_calls:
             self.open_calls.pop(call, None)  # type: ignore[attr-defined]  # it has entered, so this is a dict
 
+    def defer(self, reason: str) -> None:
+        """Have no span, for this reason, and keep steps instead."""
+        steps: list[Any] = []
+        self._steps = steps
+        self.keep_step = steps.extend
+        self.drop_reason = reason
+
     def add_step(self, template: SpanTemplate, started: float, duration: float) -> None:
-        """Keep a step, and drop the first one if there are too many."""
-        steps = self._steps
-        steps += template, started, duration
-        if len(steps) > _MAX_PLACES:
-            self._drop_first()
+        """Keep a step, and drop the first ones if there are too many."""
+        self.keep_step((template, started, duration))
+        self._drop_first()
 
     def _drop_first(self) -> None:
-        template = self._steps[0]
-        del self._steps[:_STEP]
-        # That of a batch is counted by the last of its samples.
-        if template.shared is None or not template.shared.is_step(template) or template.shared.leave():
-            self.dropped_steps += 1
+        steps = self._steps
+        while len(steps) > _MAX_PLACES:
+            template = steps[0]
+            del steps[:_STEP]
+            # That of a batch is counted by the last of its samples.
+            if template.shared is None or not template.shared.is_step(template) or template.shared.leave():
+                self.dropped_steps += 1
+
+    def templates(self) -> Sequence[SpanTemplate]:
+        """The templates of the last steps, in the order in which they ended."""
+        self._drop_first()
+        return self._steps[::_STEP]
 
     def steps(self) -> Iterator[Step]:
-        """The steps that are kept, in the order in which they ended."""
+        """The last steps, in the order in which they ended."""
+        self._drop_first()
         steps = tuple(self._steps)  # a call that was abandoned may come back meanwhile
         return itertools.starmap(Step, zip(steps[::_STEP], steps[1::_STEP], steps[2::_STEP], strict=False))
 

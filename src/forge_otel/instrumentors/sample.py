@@ -86,7 +86,7 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Samp
 
 def _suppress(run: RunScope, scope: SampleScope, reason: str) -> None:
     """Defer the span of a sample: it is exported only if the sample is tail-kept. The scope takes its place."""
-    scope.drop_reason = reason
+    scope.defer(reason)
     if run.base_context is None:
         run.base_context = get_current()
     attach(with_span(scope, run.base_context))
@@ -125,7 +125,7 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
     durations = instruments.pending
     durations.append(duration)
     if len(durations) >= FLUSH_SIZE:
-        instruments.drain()
+        run.drain()
     if scope.drop_reason is not None:
         if is_slow or scope.tail_kept or outcome in _FAILURES:
             _end_spans(scope, item, outcome, error)
@@ -164,6 +164,7 @@ def _abandon(scope: SampleScope, error: BaseException) -> None:
     path, opened = scope.inside, scope.opened
     if path is not None and scope.claim():
         path.abandon(scope, opened, error)
+        scope.opened = 0.0
     for call in tuple(scope.open_calls):
         call.close(None, error)
 

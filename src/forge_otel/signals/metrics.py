@@ -27,6 +27,9 @@ Attributes = Mapping[str, Any]
 FLUSH_SIZE: Final = 2048
 """Number of buffered values that triggers a write."""
 
+TRACED_FLUSH_SIZE: Final = 128
+"""The same for values with the contexts of their spans, which the garbage collector would look at again and again."""
+
 LOCK_TIMEOUT: Final = 1.0
 """Maximum time in seconds that a collection waits for a thread that is writing a buffer."""
 
@@ -37,12 +40,13 @@ class Buffer:
     `list.append` is atomic, with and without the global interpreter lock, so threads append without locking.
     """
 
-    __slots__ = ("_lock", "_write", "name", "pending")
+    __slots__ = ("_flush_size", "_lock", "_write", "name", "pending")
 
-    def __init__(self, name: str, write: Callable[..., None]) -> None:
+    def __init__(self, name: str, write: Callable[..., None], flush_size: int = FLUSH_SIZE) -> None:
         self.pending: list[Any] = []
-        """The buffered values. Code that appends here directly calls `drain` at `FLUSH_SIZE` values."""
+        """The buffered values. Code that appends here directly sees to it that somebody calls `drain` in time."""
         self.name = name
+        self._flush_size = flush_size
         self._write = write
         self._lock = threading.Lock()
 
@@ -50,7 +54,7 @@ class Buffer:
         """Append a value."""
         values = self.pending
         values.append(value)
-        if len(values) >= FLUSH_SIZE:
+        if len(values) >= self._flush_size:
             self.drain()
 
     def drain(self, timeout: float = 0) -> None:
@@ -128,7 +132,7 @@ class Series(Buffer):
         if metric.instrument is Instrument.HISTOGRAM:
             merger = Merger(instrument, attributes, metric.boundaries or ())
             super().__init__(metric.name, merger)
-            self.traced = Buffer(metric.name, lambda values: merger((), values))
+            self.traced = Buffer(metric.name, lambda values: merger((), values), TRACED_FLUSH_SIZE)
         elif metric.instrument is Instrument.COUNTER:
             adder = _MoneyAdder if metric.name in _MONEY else _Adder
             super().__init__(metric.name, adder(instrument, attributes))
@@ -178,7 +182,7 @@ class BoundInstruments(Buffer):
         self._totals = totals
         name = (*durations, *counts)[0].name
         super().__init__(name, self._write_all)
-        self.traced = Buffer(name, self._write_traced)
+        self.traced = Buffer(name, self._write_traced, TRACED_FLUSH_SIZE)
         """Durations of traced calls, each with the context of its span."""
         table.add(self)
         table.add(self.traced)

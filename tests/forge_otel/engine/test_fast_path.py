@@ -364,33 +364,64 @@ def test_a_fault_while_writing_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     assert buffer.pending == []
 
 
-def test_samples_are_not_kept() -> None:
-    """What waits in buffers are numbers."""
+class Counted:
+    """Data of a sample, whose number is counted while it exists."""
+
     alive = 0
 
-    class Data:
-        def __init__(self) -> None:
-            nonlocal alive
-            alive += 1
+    def __init__(self) -> None:
+        Counted.alive += 1
 
-        def __del__(self) -> None:
-            nonlocal alive
-            alive -= 1
+    def __del__(self) -> None:
+        Counted.alive -= 1
 
-    def source() -> Any:
-        for number in range(100):
-            yield Sample(id=str(number), data=Data())
 
+async def plain_later(sample: Sample) -> Sample:
+    return sample
+
+
+async def batch_later(samples: Sequence[Sample]) -> list[Sample]:
+    return list(samples)
+
+
+def refuse_some(sample: Sample) -> Sample:
+    if sample.id.endswith("1"):
+        raise ConnectionError(sample.id)
+    return sample
+
+
+KINDS = {
+    "sync": plain,
+    "async": stage(name="later")(plain_later),
+    "batch": stage(name="batch", batch_size=3)(list),
+    "async batch": stage(name="batch later", batch_size=3)(batch_later),
+    "failures": stage(name="refuse some")(refuse_some),
+    "retries": stage(name="retry some", retry=RetryPolicy(max_attempts=2, initial_delay=0))(refuse_some),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("runner", [BatchRunner, StreamingRunner])
+@pytest.mark.parametrize("rate", [0.0, 1.0], ids=["untraced", "traced"])
+def test_samples_are_gone_without_the_garbage_collector(rate: float, runner: Any, kind: str) -> None:
+    """Nothing of a sample is part of a cycle: its data would stay until the next full collection."""
+    samples = 20
     gc.collect()
-    gc.freeze()  # what other tests have left takes time, and has no samples
-    with recording(sampling_rate=0.0):
-        run = BatchRunner().run(Pipeline(name="p", source=source, stages=[plain, stage(name="again")(lambda s: s)]))
-        while (sample := next(run, None)) is not None:
-            del sample
-            gc.collect()
-            assert alive <= 2
-    gc.unfreeze()
-    assert alive == 0
+    with recording(sampling_rate=rate) as recorded:
+        gc.disable()
+        try:
+            run = runner().run(
+                Pipeline(
+                    name="p",
+                    source=lambda: (Sample(id=str(number), data=Counted()) for number in range(samples)),
+                    stages=[KINDS[kind], stage(name="again")(lambda sample: sample)],
+                )
+            )
+            run.drain()
+            assert Counted.alive == 0
+        finally:
+            gc.enable()
+    assert recorded.total("forge.sample.settled") == samples
 
 
 @stage(name="refuse")
