@@ -60,7 +60,7 @@ class ArtifactCorruptError(StorageError):
 
 
 class UsageError(ForgeError, ValueError):
-    """Reported usage is invalid: negative, contradictory or without a provider."""
+    """A `Usage` was built that makes no sense: out of range, contradictory or without a provider."""
 
 
 class BudgetReached(RunCancelled):

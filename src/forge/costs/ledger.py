@@ -58,6 +58,7 @@ class CostLedger:
         self._booked: defaultdict[_Key, CostTotals] = defaultdict(CostTotals)
         self._saved: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
         self._unpriced: set[tuple[str, str | None]] = set()
+        self._unreadable: set[tuple[str, str | None]] = set()
         self._calls: dict[UsageScope, str] = {}
         """Attempts in progress that count as one call of this provider, unless usage is reported in them."""
         self._closed = False
@@ -67,15 +68,27 @@ class CostLedger:
         """Return the usage with its amount, if a price is known; log one warning for each model without a price."""
         if usage.amount is not None:
             return usage
-        amount = self._prices.amount(usage, self._clock.time())
-        if amount is not None:
-            return usage.with_amount(amount)
+        try:
+            amount = self._prices.amount(usage, self._clock.time())
+            if amount is not None:
+                return usage.with_amount(amount)
+        except Exception as error:  # noqa: BLE001 - a price that cannot be computed must not fail the paid sample
+            self.unreadable(usage, f"the price cannot be computed: {error}")
+            return usage
         model = (usage.provider, usage.model)
         if model not in self._unpriced:
             self._unpriced.add(model)
             what = f"model {usage.model!r} of {usage.provider!r}" if usage.model else f"calls of {usage.provider!r}"
             logger.warning("no price is known for %s, so the cost of this run is too low; see FORGE_PRICES", what)
         return usage
+
+    def unreadable(self, usage: Usage, problem: str) -> None:
+        """Log one warning for each model whose usage could not be read or priced."""
+        model = (usage.provider, usage.model)
+        if model not in self._unreadable:
+            self._unreadable.add(model)
+            what = f"model {usage.model!r} of {usage.provider!r}" if usage.model else f"calls of {usage.provider!r}"
+            logger.warning("usage of %s: %s; so the cost of this run may be too low", what, problem)
 
     def add(self, scope: UsageScope, usage: Usage) -> None:
         """Book reported usage for the samples of the scope."""

@@ -7,6 +7,7 @@ usage.report(provider="openai", model="gpt-4o-mini", input_tokens=812, output_to
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -16,84 +17,23 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..errors import UsageError
-from ..support.money import MONEY, ZERO, money_shares, shares, to_money
+from ..support.money import MONEY, ZERO, money_shares, shares
+from .reading import Usage as Usage  # noqa: PLC0414 - public as `forge.usage.Usage`
+from .reading import read
 
 if TYPE_CHECKING:
     from ..pipeline.sample import Sample, SampleOutcome
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """The usage of one API call, or of several together.
-
-    Raises:
-        UsageError: no provider, numbers that are none, negative, or that contradict each other.
-    """
-
-    provider: str
-    """API provider, preferably a value of OpenTelemetry's `gen_ai.provider.name`."""
-    model: str | None = None
-    """Requested model; None for APIs without models."""
-    input_tokens: int = 0
-    """Tokens sent, cached ones included."""
-    output_tokens: int = 0
-    """Tokens generated."""
-    cached_input_tokens: int = 0
-    """Input tokens that the provider read from its cache."""
-    calls: int = 1
-    """Number of API calls."""
-    amount: Decimal | None = None
-    """US dollars; None if no price is known."""
-
-    def __post_init__(self) -> None:
-        numbers = (self.input_tokens, self.output_tokens, self.cached_input_tokens, self.calls)
-        for number in numbers:
-            if type(number) is not int or number < 0:
-                self._refuse(numbers)
-        if not isinstance(self.provider, str) or not self.provider:
-            raise UsageError(f"usage: provider must be a string that is not empty, not {self.provider!r}")
-        if self.model is not None and (not isinstance(self.model, str) or not self.model):
-            raise UsageError(f"usage: model must be a string that is not empty, or None, not {self.model!r}")
-        if self.cached_input_tokens > self.input_tokens:
-            raise UsageError(
-                f"usage: {self.cached_input_tokens} cached_input_tokens of {self.input_tokens} input_tokens; "
-                "input_tokens includes the cached ones"
-            )
-        if self.amount is not None:
-            try:
-                amount = to_money(self.amount)
-            except ValueError as error:
-                raise UsageError(f"usage: amount {error}") from None
-            object.__setattr__(self, "amount", amount)
-
-    def with_amount(self, amount: Decimal) -> Usage:
-        """Return the same usage with an amount."""
-        # A third of the time that `dataclasses.replace` takes.
-        return Usage(
-            provider=self.provider,
-            model=self.model,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
-            cached_input_tokens=self.cached_input_tokens,
-            calls=self.calls,
-            amount=amount,
-        )
-
-    def _refuse(self, numbers: Sequence[object]) -> None:
-        names = ("input_tokens", "output_tokens", "cached_input_tokens", "calls")
-        for name, number in zip(names, numbers, strict=True):
-            if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-                raise UsageError(f"usage: {name} must be a whole number and not negative, not {number!r}")
+logger = logging.getLogger("forge")
 
 
 def report(
     *,
     provider: str,
     model: str | None = None,
-    input_tokens: int = 0,
-    output_tokens: int = 0,
-    cached_input_tokens: int = 0,
+    input_tokens: int | None = 0,
+    output_tokens: int | None = 0,
+    cached_input_tokens: int | None = 0,
     calls: int = 1,
     amount: Decimal | float | None = None,
 ) -> None:
@@ -102,27 +42,33 @@ def report(
     Called inside a stage or a measurement, sync or async, also from threads and tasks that its context reaches
     (`asyncio.to_thread` and tasks take it along; a thread of your own needs `contextvars.copy_context().run`). In a
     batch it is shared by the batch's samples, in whole numbers that add up. Outside of a pipeline it does nothing
-    but check its arguments.
+    but read its arguments.
 
     `input_tokens` includes the `cached_input_tokens`. `provider` is best one of OpenTelemetry's
     `gen_ai.provider.name` (`openai`, `anthropic`, `aws.bedrock`, …). `amount` is in US dollars, for those who know it
     better than the price tables do.
 
-    Raises:
-        UsageError: no provider, numbers that are none, negative, or that contradict each other.
+    Never raises, because the calls are paid for. Numbers that clients return as text or whole floats are taken. Input
+    or output tokens that are None are unknown: the calls are counted, and unpriced unless an amount is given. So are
+    calls whose usage makes no sense, such as negative numbers or more than 10¹² tokens, with one warning per run and
+    model.
     """
-    used = Usage(
+    reading = read(
         provider=provider,
         model=model,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         cached_input_tokens=cached_input_tokens,
         calls=calls,
-        amount=amount,  # type: ignore[arg-type]  # made a decimal there
+        amount=amount,
     )
     scope = _scope.get()
     if scope is not None:
-        book(scope, used)
+        if reading.problem is not None:
+            scope.origin.costs.unreadable(reading.usage, reading.problem)
+        book(scope, reading.usage, known=reading.known)
+    elif reading.problem is not None:
+        logger.warning("usage: %s", reading.problem)
 
 
 def book(
@@ -183,6 +129,9 @@ class Account(Protocol):
 
     def priced(self, usage: Usage) -> Usage:
         """Return the usage with its amount, if a price is known."""
+
+    def unreadable(self, usage: Usage, problem: str) -> None:
+        """Note that some of the usage could not be read."""
 
     def add(self, scope: UsageScope, usage: Usage) -> None:
         """Book usage for the samples of the scope."""

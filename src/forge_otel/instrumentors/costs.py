@@ -59,7 +59,8 @@ def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 
 def _detect(invocation: Any) -> None:
     """A call of a GenAI client is over."""
-    from forge.costs.usage import Usage, current  # noqa: PLC0415 - imported when there is a run, and only then needed
+    from forge.costs.reading import read  # noqa: PLC0415 - imported when there is a run, and only then needed
+    from forge.costs.usage import current  # noqa: PLC0415 - as above
 
     attempt = current()
     if attempt is None or not getattr(invocation, "_start_span", True):  # what wraps this call is seen as well
@@ -67,16 +68,19 @@ def _detect(invocation: Any) -> None:
     sent, received = invocation.input_tokens, getattr(invocation, "output_tokens", None)
     cached = getattr(invocation, "cache_read_input_tokens", None) or 0
     asked = invocation.request_model or invocation.response_model_name
-    usage = Usage(
+    reading = read(
         provider=invocation.provider,
-        model=asked,
+        model=asked or None,
         input_tokens=sent or 0,
         cached_input_tokens=min(cached, sent or 0),
         output_tokens=received or 0,
     )
+    if reading.problem is not None:
+        attempt.origin.costs.unreadable(reading.usage, reading.problem)
     models = frozenset((asked, invocation.response_model_name))
     owner, span = _where(attempt) or (None, "")
-    detected = DetectedCall(attempt, span, usage, models, sent is not None or received is not None)
+    known = reading.known and (sent is not None or received is not None)
+    detected = DetectedCall(attempt, span, reading.usage, models, known)
     if owner is None:
         book(detected)
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import math
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -29,7 +28,7 @@ from forge import (
     usage,
 )
 from forge.costs.usage import Spender, UsageScope
-from forge.errors import ConfigurationError, UsageError
+from forge.errors import ConfigurationError
 from forge.runner import Runner
 from forge.runner import run as runs
 from forge.support.money import money_shares, shares
@@ -238,35 +237,6 @@ def test_each_attempt_of_a_stage_with_a_provider_is_a_call(runner: Runner) -> No
     calls = {charge.provider: (charge.model, charge.calls, charge.unpriced) for charge in result.cost.charges}
     assert calls["ocr-service"] == (None, 4, 4) == (None, ocr.attempts, ocr.attempts)
     assert calls["label-service"] == (None, 2, 2)  # one for each batch
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"provider": ""}, "provider must be a string that is not empty, not ''"),
-        ({"provider": None}, "provider must be a string that is not empty, not None"),
-        ({"model": ""}, "model must be a string that is not empty, or None, not ''"),
-        ({"input_tokens": -1}, "input_tokens must be a whole number and not negative, not -1"),
-        ({"output_tokens": 1.0}, "output_tokens must be a whole number and not negative, not 1.0"),
-        ({"calls": True}, "calls must be a whole number and not negative, not True"),
-        ({"cached_input_tokens": "1"}, "cached_input_tokens must be a whole number and not negative, not '1'"),
-        (
-            {"input_tokens": 5, "cached_input_tokens": 6},
-            "6 cached_input_tokens of 5 input_tokens; input_tokens includes the cached ones",
-        ),
-        ({"amount": math.nan}, "amount must be a number of US dollars that is finite and not negative, not nan"),
-        (
-            {"amount": Decimal("Infinity")},
-            "amount must be a number of US dollars that is finite and not negative, not Decimal('Infinity')",
-        ),
-        ({"amount": -0.01}, "amount must be a number of US dollars that is finite and not negative, not -0.01"),
-        ({"amount": "1"}, "amount must be a number of US dollars, not '1'"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        report(**wrong)
-    assert str(caught.value) == f"usage: {message}"
 
 
 def test_a_float_is_taken_as_it_is_written_and_no_finer_than_an_attodollar() -> None:

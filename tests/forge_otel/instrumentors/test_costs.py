@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics import Counter, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 
@@ -297,3 +299,21 @@ def test_calls_without_a_price(runner: Runner) -> None:
     assert recorded.points["forge.cost.unpriced"] == {of: 1}
     assert "forge.cost.amount" not in recorded.points
     assert said(recorded, "forge.measurement elsewhere") == [(1, None, None, None)]
+
+
+@both_runners
+def test_numbers_that_metrics_cannot_carry_leave_the_others_exact(runner: Runner) -> None:
+    @stage
+    def report(sample: Sample) -> Sample:
+        usage.report(provider="p", model="m", input_tokens=sample.data)
+        return sample
+
+    pipeline = Pipeline(name="p", source=samples(10, 2**63, 2**64, 20), stages=[report], prices=Prices(public=False))
+    with recording() as recorded:
+        runner.run(pipeline).drain()
+    [tokens] = recorded.points["forge.cost.tokens"].values()
+    [calls] = recorded.points["forge.cost.calls"].values()
+    assert (tokens, calls) == (30, 4)
+    for collected in recorded.collected:
+        encode_metrics(collected)
+    encode_spans(recorded.spans)
