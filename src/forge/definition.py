@@ -12,7 +12,7 @@ from .costs.prices import Prices
 from .errors import ConfigurationError
 from .pipeline.measurement import Measurement, in_dependency_order
 from .pipeline.serializer import JSONSerializer, Serializer
-from .pipeline.stages import Stage
+from .pipeline.stages import Stage, check_name
 from .storage.dead_letters import DeadLetterQueue
 from .support.money import to_money
 
@@ -59,7 +59,8 @@ class Pipeline:
     and alerts; it stops nothing.
 
     Raises:
-        ConfigurationError: for names used twice, missing or cyclic dependencies, or parts of the wrong kind.
+        ConfigurationError: for names that are used twice or that no storage can hold, missing or cyclic
+            dependencies, or parts of the wrong kind.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Pipeline:
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"Pipeline(name={name!r}): must be a string that is not empty")
+        check_name(f"Pipeline(name={name!r}): name", name)
         what = f"pipeline {name!r}"
         if isinstance(source, str | bytes) or not (callable(source) or is_iterable(source)):
             raise ConfigurationError(f"{what}: the source must be iterable or callable, not {source!r}")

@@ -43,6 +43,10 @@ class StorageError(ForgeError, RuntimeError):
     """The storage cannot be opened or used: bad URL, missing driver, no permission, no server."""
 
 
+class UnstorableError(StorageError, ValueError):
+    """A sample cannot be stored in any database: its id is too long, or it has measured values without a digest."""
+
+
 class RunCancelled(ForgeError):  # noqa: N818 - the field says cancelled, and nothing went wrong
     """The run ended before this sample was finished; samples in flight settle with it."""
 

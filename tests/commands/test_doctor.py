@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 
+from forge.storage.migrations import VERSION
 from forge_otel.commands.doctor.diagnostic import Diagnostic
 from forge_otel.commands.doctor.sampler import check_sampler
 from tests.forge_otel.test_auto_instrumentation import another_version_of_forge, found_first
@@ -280,9 +282,31 @@ class TestEnvironments:
             assert any(kind in message for *_, message in sent)
         assert errors == ""
 
+    def test_the_schema_of_a_database(self, tmp_path: Path) -> None:
+        def found(url: str) -> tuple[int, tuple[str, str, str]]:
+            code, findings, _ = doctor("--storage", url, **OTLP)
+            return code, findings[-1]
+
+        url = f"sqlite:///{tmp_path / 'corpus.db'}"
+        new = f"no tables yet; the first run creates them, with schema version {VERSION}"
+        assert found(url) == (0, ("ok", "storage", new))
+        connection = sqlite3.connect(tmp_path / "corpus.db")
+        connection.execute("CREATE TABLE forge_samples (id TEXT)")
+        assert found(url) == (0, ("ok", "storage", f"schema version 1; the next run migrates it to {VERSION}"))
+        connection.execute("CREATE TABLE forge_schema (version INTEGER)")
+        for version in (VERSION, 99):
+            connection.execute(f"INSERT INTO forge_schema VALUES ({version})")
+            connection.commit()
+            if version == VERSION:
+                assert found(url) == (0, ("ok", "storage", f"schema version {VERSION}"))
+        connection.close()
+        remedy = "install the release of forge-otel that wrote it, or use another database"
+        assert found(url) == (1, ("error", "storage", f"schema version 99, newer than {VERSION}: {remedy}"))
+
     def test_a_line_for_each_finding(self) -> None:
         done = run(**OTLP, OTEL_TRACES_SAMPLER="always_off")
 
+        assert done.stdout.splitlines()[0].endswith(f", storage schema {VERSION}")
         assert done.stdout.splitlines()[1:] == [
             "ok       forge     all 32 functions are instrumented",
             "ok       settings  the defaults",

@@ -32,7 +32,6 @@ class Item:
         "context",
         "dead_letter",
         "derived_by",
-        "duplicate",
         "enqueued_at",
         "executing",
         "failure",
@@ -45,6 +44,7 @@ class Item:
         "payload",
         "pending_costs",
         "place",
+        "refusal",
         "sample",
         "skip",
         "step",
@@ -88,7 +88,8 @@ class Item:
         """Outcome it will settle with, once that is stored."""
         self.outcome: SampleOutcome | None = None
         """Outcome it settled with; None while it is in flight."""
-        self.duplicate = False
+        self.refusal: Exception | None = None
+        """Error with which it fails before the first stage: its id came before, or cannot be stored."""
         self.enqueued_at = 0.0
         self.waited = 0.0
         """Seconds waited in the queue of the last stage."""

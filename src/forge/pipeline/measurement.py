@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ..errors import ConfigurationError
 from .sample import Sample
-from .stages import apply_settings, check_settings
+from .stages import MAX_NAME, MAX_VERSION, apply_settings, check_name, check_settings
 
 
 class Measurement:
@@ -58,6 +58,7 @@ class Measurement:
             value = getattr(self, name)
             if not isinstance(value, str) or not value:
                 raise ConfigurationError(f"{what}: {name} must be a string that is not empty, not {value!r}")
+            check_name(f"{what}: {name}", value, MAX_NAME if name == "key" else MAX_VERSION)
         if isinstance(self.depends_on, str):
             raise ConfigurationError(f"{what}: depends_on must be a list of keys, not the string {self.depends_on!r}")
         check_settings(what, self)

@@ -10,8 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, SupportsIndex, overload
 
 from ..errors import ConfigurationError
+from ..support.text import is_encodable
 from .retry import NO_RETRY, RetryPolicy
 from .sample import Sample, Skip
+
+MAX_NAME = 200
+"""Maximum length of the name of a pipeline, stage or measurement, in bytes of UTF-8."""
+MAX_VERSION = 100
+"""The same for versions."""
 
 StageResult = Sample | Skip | list[Sample]
 """One sample goes on, `Skip` ends it, a non-empty list splits it."""
@@ -115,10 +121,23 @@ class Stage:
             value = getattr(self, key)
             if not isinstance(value, str):
                 raise ConfigurationError(f"stage {self.name!r}: {key} must be a string, not {value!r}")
+            check_name(f"stage {self.name!r}: {key}", value, MAX_NAME if key == "name" else MAX_VERSION)
         if self.provider is not None and (not isinstance(self.provider, str) or not self.provider):
             raise ConfigurationError(
                 f"stage {self.name!r}: provider must be a string that is not empty, not {self.provider!r}"
             )
+
+
+def check_name(what: str, name: str, limit: int = MAX_NAME) -> None:
+    """Check that every storage can hold a name, together with the longest id of a sample.
+
+    Raises:
+        ConfigurationError: it is too long, or has a NUL or half a surrogate pair in it.
+    """
+    if not is_encodable(name):
+        raise ConfigurationError(f"{what} must have no NUL and no half surrogate pair, which no storage can hold")
+    if (size := len(name.encode())) > limit:
+        raise ConfigurationError(f"{what} must have at most {limit} bytes in UTF-8, not {size}")
 
 
 def apply_settings(thing: Any, settings: Mapping[str, Any]) -> None:

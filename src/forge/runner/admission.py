@@ -6,13 +6,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import DuplicateIdError, SerializationError, SourceError
+from ..errors import DuplicateIdError, SerializationError, SourceError, UnstorableError
 from ..execution.item import Item
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import Sample, SampleOutcome, SampleStatus, make_sample
 from ..pipeline.serializer import content_of, digest_of
 from ..storage.dead_letters import DeadLetterQueue
 from ..storage.records import DeadLetter, SampleRecord
+from ..storage.rows import why_not_id
 from .seen_ids import SeenIds
 
 if TYPE_CHECKING:
@@ -83,14 +84,13 @@ class Admission:
     def look_up(self, items: Sequence[Item]) -> None:
         """Look up new items in the storage, and determine where each continues.
 
-        Sets the `verdict` of those for which nothing is to be done, because their id came before in this run or an
-        earlier run had finished them, and the `step` behind which a derived dead letter goes on.
+        Sets the `verdict` of those for which nothing is to be done, because their id was refused or an earlier run had
+        finished them, and the `step` behind which a derived dead letter goes on.
         """
         new: dict[str, Item] = {}
         for item in items:
-            if item.duplicate:
-                error = DuplicateIdError(f"sample id {item.sample.id!r} came twice in this run; the first one is kept")
-                self._run.fail_item(item, error, FailureSource.STAGE, item.derived_by or "source")
+            if item.refusal is not None:
+                self._run.fail_item(item, item.refusal, FailureSource.STAGE, item.derived_by or "source")
                 item.verdict = SampleOutcome.FAILED
             elif item.dead_letter is not None:
                 self._go_on_behind(item, item.dead_letter.derived_by)
@@ -137,8 +137,16 @@ class Admission:
             self._run.context.copy(),
         )
         item.original, item.input_digest = original, digest
-        item.duplicate = not self._seen.add(item.sample.id)
+        item.refusal = self._refusal(item.sample.id)
         return item
+
+    def _refusal(self, sample_id: str) -> Exception | None:
+        """Return the error of a sample that must not be processed because of its id."""
+        if not self._seen.add(sample_id):
+            return DuplicateIdError(f"sample id {sample_id!r} came twice in this run; the first one is kept")
+        if self._pipeline.storage is not None and (reason := why_not_id(sample_id)) is not None:
+            return UnstorableError(f"sample {sample_id[:80]!r}… cannot be stored: {reason}")
+        return None
 
     def _id_from(self, digest: str | None) -> str:
         if digest is not None:

@@ -111,7 +111,7 @@ class StreamingDriver:
                     if look_up_later:
                         self._arrived.put(item)
                     else:
-                        if item.duplicate or item.dead_letter is not None:
+                        if item.refusal is not None or item.dead_letter is not None:
                             self._run.look_up([item])
                         self._forward(item)
             finally:

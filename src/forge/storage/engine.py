@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, func, make_url, select
+from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from ..errors import ConfigurationError, StorageError
-from .schema import metadata
+from .migrations import NewerSchemaError, migrate, version_of
 
 _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
@@ -68,10 +68,11 @@ def is_in_memory(url: URL) -> bool:
 
 
 def connect(url: URL) -> Engines:
-    """Connect, and create missing tables.
+    """Connect, create missing tables, and migrate those of an earlier release.
 
     Raises:
-        StorageError: the driver, the folder, the permission or the server is missing, or the file is no database.
+        StorageError: the driver, the folder, the permission or the server is missing, the file is no database, or a
+            newer release has migrated it.
     """
     is_sqlite = backend_of(url) == "sqlite"
     try:
@@ -81,15 +82,38 @@ def connect(url: URL) -> Engines:
     try:
         with engine.begin() as connection:
             if not is_sqlite:
-                # Two processes that create the same table at once would fail, even with IF NOT EXISTS.
+                # Two processes that create the same table at once would fail, even with IF NOT EXISTS. SQLite's lock is
+                # held from the beginning of the transaction.
                 connection.execute(select(func.pg_advisory_xact_lock(_CREATION_LOCK)))
-            metadata.create_all(connection)
+            migrate(connection)
+    except NewerSchemaError as error:
+        engine.dispose()
+        raise _unusable(url, str(error)) from None
     except SQLAlchemyError as error:
         engine.dispose()
         raise _unusable(url, str(error.orig if isinstance(error, DBAPIError) else error)) from error
     # Several statements of one read see the same state of the database.
     reading = {"sqlite_begin": "BEGIN"} if is_sqlite else {"isolation_level": "REPEATABLE READ"}
     return Engines(engine, engine.execution_options(**reading), os.getpid())
+
+
+def schema_version(url: URL) -> int:
+    """Return the version of the schema without changing anything; 0 if there are no tables yet.
+
+    Raises:
+        StorageError: as for `connect`.
+    """
+    if backend_of(url) == "sqlite":
+        if is_in_memory(url) or not (url.query.get("uri") or Path(url.database or "").exists()):
+            return 0  # connecting would create the file
+    else:
+        url = _with_connect_timeout(url)
+    try:
+        engine = create_engine(_with_driver(url), poolclass=NullPool)
+        with engine.connect() as connection:
+            return version_of(connection)
+    except (ImportError, SQLAlchemyError) as error:
+        raise _unusable(url, str(error.orig if isinstance(error, DBAPIError) else error)) from error
 
 
 def _sqlite_engine(url: URL) -> Engine:
@@ -146,9 +170,12 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    if "connect_timeout" not in url.query:
-        url = url.update_query_dict({"connect_timeout": _CONNECT_TIMEOUT})
+    url = _with_connect_timeout(url)
     return create_engine(_with_driver(url), hide_parameters=True, pool_pre_ping=True, pool_timeout=_LOCK_TIMEOUT)
+
+
+def _with_connect_timeout(url: URL) -> URL:
+    return url if "connect_timeout" in url.query else url.update_query_dict({"connect_timeout": _CONNECT_TIMEOUT})
 
 
 def _with_driver(url: URL) -> URL:

@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Row
 
-from ..errors import StorageError
+from ..errors import UnstorableError
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleStatus
 from ..support.money import plain
+from ..support.text import escape, is_encodable, unescape
 from .records import DeadLetter, DeadLetterKey, SampleRecord
 
-_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
-"""PostgreSQL's text has no NUL, and half a surrogate pair has no encoding."""
+MAX_ID = 2048
+"""Maximum length of a sample's id as it is stored, in bytes of UTF-8. An index of PostgreSQL holds 2 704 bytes, which
+include the names of pipeline and measurement."""
 
 _CHUNK = 1000
 """Ids in one statement; SQLite allows 32 766 variables."""
 
 
-def is_storable(text: str) -> bool:
-    """Return True if a database can store the text as an id."""
-    return _NOT_STORABLE.search(text) is None
-
-
 def chunks(ids: Iterable[str]) -> Iterator[list[str]]:
-    """Yield distinct ids, sorted, in chunks; ids that cannot be stored are left out, as they cannot be there."""
-    ordered = sorted(sample_id for sample_id in set(ids) if is_storable(sample_id))
+    """Yield distinct ids in chunks, sorted and escaped: as they are stored."""
+    ordered = sorted({escape(sample_id) for sample_id in ids})
     for start in range(0, len(ordered), _CHUNK):
         yield ordered[start : start + _CHUNK]
 
 
-def _storable(text: str) -> str:
-    """Escape characters that no database text can hold."""
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+def why_not_id(sample_id: str) -> str | None:
+    """Return the reason why a text is no id of a sample; None if it is one."""
+    # No character takes more than six bytes, which is the length of an escape.
+    if len(sample_id) * 6 <= MAX_ID or (size := len(escape(sample_id).encode())) <= MAX_ID:
+        return None
+    return f"its id has {size} bytes, and an index holds at most {MAX_ID}; use a digest of it as the id"
 
 
 def check(record: SampleRecord) -> None:
-    """Raises: StorageError, if a record cannot be stored."""
-    for what, text in (("pipeline", record.pipeline), ("id", record.id), ("parent", record.parent or "")):
-        if not is_storable(text):
-            raise StorageError(
-                f"sample {record.id!r} cannot be stored: its {what} has a NUL or half a surrogate pair in it"
-            )
+    """Check a record before it is written.
+
+    Raises:
+        UnstorableError: no database can hold it.
+    """
+    if (reason := why_not_id(record.id)) is not None:
+        raise UnstorableError(f"sample {record.id[:80]!r}… cannot be stored: {reason}")
+    if not is_encodable(record.pipeline):
+        raise UnstorableError(
+            f"sample {record.id!r} cannot be stored: the pipeline's name {record.pipeline!r} has a NUL or half a "
+            "surrogate pair in it"
+        )
     if record.values and record.digest is None:
-        raise StorageError(
+        raise UnstorableError(
             f"sample {record.id!r} cannot be stored: it has measured values, but no digest to keep them by"
         )
 
@@ -56,15 +61,15 @@ def check(record: SampleRecord) -> None:
 def sample_row(record: SampleRecord) -> dict[str, Any]:
     return {
         "pipeline": record.pipeline,
-        "id": record.id,
+        "id": escape(record.id),
         "status": record.status.value,
         "pipeline_id": record.pipeline_id,
         "run_id": record.run_id,
-        "parent": record.parent,
+        "parent": _escaped(record.parent),
         "input_digest": record.input_digest,
         "digest": record.digest,
         "data": record.data,
-        "reason": None if record.reason is None else _storable(record.reason),
+        "reason": _escaped(record.reason),
         "children": json.dumps(record.children),
         "revision": 1,
     }
@@ -73,11 +78,11 @@ def sample_row(record: SampleRecord) -> dict[str, Any]:
 def sample_of(row: Row[Any], values: Mapping[str, tuple[str, bytes]], entry: DeadLetter | None) -> SampleRecord:
     return SampleRecord(
         pipeline=row.pipeline,
-        id=row.id,
+        id=unescape(row.id),
         status=SampleStatus(row.status),
         pipeline_id=row.pipeline_id,
         run_id=row.run_id,
-        parent=row.parent,
+        parent=_unescaped(row.parent),
         input_digest=row.input_digest,
         digest=row.digest,
         data=row.data,
@@ -93,7 +98,7 @@ def value_rows(records: Iterable[SampleRecord], now: float) -> list[dict[str, An
     return [
         {
             "pipeline": record.pipeline,
-            "sample_id": record.id,
+            "sample_id": escape(record.id),
             "key": key,
             "version": version,
             "digest": record.digest,
@@ -108,7 +113,7 @@ def value_rows(records: Iterable[SampleRecord], now: float) -> list[dict[str, An
 def cost_row(record: SampleRecord, key: str, version: str, amount: Decimal) -> dict[str, Any]:
     return {
         "pipeline": record.pipeline,
-        "sample_id": record.id,
+        "sample_id": escape(record.id),
         "key": key,
         "version": version,
         "digest": record.digest,
@@ -119,17 +124,17 @@ def cost_row(record: SampleRecord, key: str, version: str, amount: Decimal) -> d
 def dead_letter_row(record: SampleRecord, entry: DeadLetter) -> dict[str, Any]:
     return {
         "pipeline": record.pipeline,
-        "sample_id": record.id,
+        "sample_id": escape(record.id),
         "source": entry.source.value,
         "place": entry.where,
-        "error_type": _storable(entry.error_type),
-        "message": _storable(entry.message),
+        "error_type": escape(entry.error_type),
+        "message": escape(entry.message),
         "attempts": entry.attempts,
         "time": entry.time,
         "data": entry.data,
         "run_id": entry.run_id,
         "pipeline_id": entry.pipeline_id,
-        "parent": entry.parent,
+        "parent": _escaped(entry.parent),
         "derived_by": entry.derived_by,
         "input_digest": entry.input_digest,
         "digest": entry.digest,
@@ -140,7 +145,7 @@ def dead_letter_row(record: SampleRecord, entry: DeadLetter) -> dict[str, Any]:
 def dead_letter_key_of(row: Row[Any, Any, Any, Any, Any]) -> DeadLetterKey:
     return DeadLetterKey(
         pipeline=row.pipeline,
-        sample_id=row.sample_id,
+        sample_id=unescape(row.sample_id),
         source=FailureSource(row.source),
         where=row.place,
         time=row.time,
@@ -150,7 +155,7 @@ def dead_letter_key_of(row: Row[Any, Any, Any, Any, Any]) -> DeadLetterKey:
 def dead_letter_of(row: Row[Any]) -> DeadLetter:
     return DeadLetter(
         pipeline=row.pipeline,
-        sample_id=row.sample_id,
+        sample_id=unescape(row.sample_id),
         source=FailureSource(row.source),
         where=row.place,
         error_type=row.error_type,
@@ -160,9 +165,17 @@ def dead_letter_of(row: Row[Any]) -> DeadLetter:
         data=row.data,
         run_id=row.run_id,
         pipeline_id=row.pipeline_id,
-        parent=row.parent,
+        parent=_unescaped(row.parent),
         derived_by=row.derived_by,
         input_digest=row.input_digest,
         digest=row.digest,
         carrier=json.loads(row.carrier),
     )
+
+
+def _escaped(text: str | None) -> str | None:
+    return None if text is None else escape(text)
+
+
+def _unescaped(text: str | None) -> str | None:
+    return None if text is None else unescape(text)

@@ -16,6 +16,7 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
+"""The tables in their latest form. A change needs a migration of existing databases (`migrations.py`)."""
 
 # By code point, as SQLite sorts, whatever locale the PostgreSQL database was made with.
 _Text = Text().with_variant(Text(collation="C"), "postgresql")
@@ -99,4 +100,11 @@ runs = Table(
     Column("outcome", _Text),
     Column("record", _Text, nullable=False, comment="JSON object"),
     Index("forge_runs_started", "pipeline", "started"),
+)
+
+schema_versions = Table(
+    "forge_schema",
+    metadata,
+    # One row.
+    Column("version", Integer, primary_key=True, autoincrement=False),
 )

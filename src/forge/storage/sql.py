@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from ..errors import StorageError
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleStatus
+from ..support.text import escape, unescape
 from . import statements
-from .engine import Engines, backend_of, connect, is_in_memory, parse_url
+from .engine import Engines, backend_of, connect, is_in_memory, parse_url, schema_version
 from .records import DeadLetter, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
 from .rows import (
     check,
@@ -55,13 +56,22 @@ class SQLStorage:
         return backend_of(self._url)
 
     def open(self) -> None:
-        """Connect, and create missing tables. Every other method does it too; doing it again costs nothing.
+        """Connect, create missing tables, and migrate those of an earlier release. Every other method does it too;
+        doing it again costs nothing.
 
         Raises:
-            StorageError: if the driver, the folder, the permission or the server is missing, or the file is
-                no database.
+            StorageError: if the driver, the folder, the permission or the server is missing, the file is no database,
+                or a newer release of forge-otel has migrated the database.
         """
         self._open()
+
+    def schema_version(self) -> int:
+        """Return the version of the stored schema, without creating or migrating anything; 0 if there are no tables.
+
+        Raises:
+            StorageError: as for `open`.
+        """
+        return schema_version(self._url)
 
     def close(self) -> None:
         """Close the connections. The next use opens them again."""
@@ -82,8 +92,8 @@ class SQLStorage:
         Of records with the same id the last one counts, the others are `unchanged`.
 
         Raises:
-            StorageError: before anything is written, for an id that no database text can hold, or for values
-                without a digest.
+            UnstorableError: before anything is written, for an id of more than 2 048 bytes, for a pipeline's name that
+                no database can hold, or for values without a digest.
         """
         last = {(record.pipeline, record.id): index for index, record in enumerate(records)}
         # Every writer locks the sample rows first, in the same order, so that no two wait for each other.
@@ -132,7 +142,7 @@ class SQLStorage:
         if status is not None:
             conditions.append(samples.c.status == SampleStatus(status).value)
         if parent is not None:
-            conditions.append(samples.c.parent == parent)
+            conditions.append(samples.c.parent == escape(parent))
         with self._open().read.begin() as connection:
             rows = connection.execute(select(samples).where(*conditions).order_by(samples.c.id).limit(limit))
             return _load(connection, pipeline, rows.all())
@@ -143,12 +153,15 @@ class SQLStorage:
         found: dict[str, bytes] = {}
         with self._open().read.begin() as connection:
             for ids in chunks(wanted):
-                digests = sorted({wanted[sample_id] for sample_id in ids})
+                digests = sorted({wanted[unescape(sample_id)] for sample_id in ids})
                 rows = connection.execute(
                     statements.CACHED_VALUES,
                     {"pipeline": pipeline, "ids": ids, "key": key, "version": version, "digests": digests},
                 )
-                found.update((row.sample_id, row.value) for row in rows if wanted[row.sample_id] == row.digest)
+                for row in rows:
+                    sample_id = unescape(row.sample_id)
+                    if wanted[sample_id] == row.digest:
+                        found[sample_id] = row.value
         return found
 
     def costs(self, pipeline: str, pairs: Iterable[tuple[str, str]], key: str, version: str) -> dict[str, Decimal]:
@@ -158,10 +171,10 @@ class SQLStorage:
         with self._open().read.begin() as connection:
             for ids in chunks(wanted):
                 chosen = {"pipeline": pipeline, "ids": ids, "key": key, "version": version}
-                rows = connection.execute(statements.COSTS, chosen)
-                found.update(
-                    (row.sample_id, Decimal(row.amount)) for row in rows if wanted[row.sample_id] == row.digest
-                )
+                for row in connection.execute(statements.COSTS, chosen):
+                    sample_id = unescape(row.sample_id)
+                    if wanted[sample_id] == row.digest:
+                        found[sample_id] = Decimal(row.amount)
         return found
 
     def has_costs(self, pipeline: str) -> bool:
@@ -308,7 +321,7 @@ class SQLStorage:
         if self.backend != "sqlite":
             return [], records  # another writer may store one of them until this one does
         known = {
-            (pipeline, sample_id)
+            (pipeline, unescape(sample_id))
             for pipeline, ids in _by_pipeline(records)
             for chunk in chunks(ids)
             for sample_id in connection.execute(statements.IDS, {"pipeline": pipeline, "ids": chunk}).scalars()
@@ -327,7 +340,7 @@ class SQLStorage:
         revisions = {(record.pipeline, record.id): 1 for record in new}
         if old:
             rows = connection.execute(statements.upserts(self.backend).samples, [sample_row(record) for record in old])
-            revisions |= {(pipeline, sample_id): revision for pipeline, sample_id, revision in rows}
+            revisions |= {(pipeline, unescape(sample_id)): revision for pipeline, sample_id, revision in rows}
         return revisions
 
     def _write_values(self, connection: Connection, new: Sequence[SampleRecord], old: Sequence[SampleRecord]) -> int:
@@ -355,7 +368,7 @@ class SQLStorage:
                 of = {"pipeline": pipeline, "ids": chunk}
                 before = [dead_letter_key_of(row) for row in connection.execute(statements.DEAD_LETTER_KEYS, of)]
                 superseded.extend(before)
-                gone = [key.sample_id for key in before if (pipeline, key.sample_id) in settled]
+                gone = [escape(key.sample_id) for key in before if (pipeline, key.sample_id) in settled]
                 if gone:
                     connection.execute(statements.DELETE_DEAD_LETTERS, {"pipeline": pipeline, "ids": gone})
         rows = [dead_letter_row(record, record.dead_letter) for record in records if record.dead_letter]
@@ -384,7 +397,7 @@ def _lock_rows(connection: Connection, pipeline: str, ids: Sequence[str]) -> Seq
 
 
 def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> ReadResult:
-    ids = [row.id for row in rows]
+    ids = [unescape(row.id) for row in rows]
     values: dict[str, dict[str, tuple[str, bytes]]] = {}
     entries: dict[str, DeadLetter] = {}
     for chunk in chunks(ids):

@@ -39,6 +39,11 @@ def is_fit(text: str) -> bool:
     return True
 
 
+def is_encodable(text: str) -> bool:
+    """Return True if the text has neither NUL nor half surrogate pairs, so that it can be stored unescaped."""
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
+
+
 def _escaped(found: re.Match[str]) -> str:
     return f"\\u{ord(found[0]):04x}"
 

@@ -202,6 +202,9 @@ def _add_doctor(commands: Any) -> None:
         action="store_true",
         help="run a pipeline of two samples, forge-otel-doctor, and send its telemetry to the configured destinations",
     )
+    doctor.add_argument(
+        "--storage", metavar="URL", help="report the schema version of the database at this URL as well"
+    )
     doctor.add_argument("--json", action="store_true", help="print the findings as one JSON document")
     doctor.set_defaults(command=_Command(doctor.prog, ".doctor.command", "doctor", "auto"))
 

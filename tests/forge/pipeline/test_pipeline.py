@@ -127,6 +127,41 @@ def test_one_clear_error_says_what_is_wrong(changes: dict[str, Any], message: st
     assert isinstance(caught.value, ForgeError | ValueError)
 
 
+@pytest.mark.parametrize("bad", ["a\0b", "a\ud800b", "caf\udce9"], ids=ascii)
+def test_names_that_no_storage_can_hold_are_refused_where_they_are_given(bad: str) -> None:
+    reason = "must have no NUL and no half surrogate pair, which no storage can hold"
+    refused: list[tuple[Callable[[], Any], str]] = [
+        (lambda: Pipeline(name=bad, source=[]), f"Pipeline(name={bad!r}): name"),
+        (lambda: stage(name=bad)(plain), f"stage {bad!r}: name"),
+        (lambda: stage(version=bad)(plain), "stage 'plain': version"),
+        (lambda: Length(key=bad), "measurement Length: key"),
+        (lambda: Length(version=bad), "measurement Length: version"),
+    ]
+    for make, where in refused:
+        with pytest.raises(ConfigurationError) as caught:
+            make()
+        assert str(caught.value) == f"{where} {reason}"
+
+
+def test_names_have_a_length_that_fits_into_an_index() -> None:
+    longest, version = "é" * 100, "v" * 100
+    Pipeline(
+        name=longest,
+        source=[],
+        stages=[stage(name=longest, version=version)(plain)],
+        measurements=[Length(key=longest, version=version)],
+    )
+    refused: list[tuple[Callable[[], Any], str]] = [
+        (lambda: Pipeline(name=longest + "x", source=[]), "name must have at most 200 bytes in UTF-8, not 201"),
+        (lambda: stage(name=longest + "x")(plain), "name must have at most 200 bytes in UTF-8, not 201"),
+        (lambda: Length(key=longest + "é"), "key must have at most 200 bytes in UTF-8, not 202"),
+        (lambda: Length(version=version + "x"), "version must have at most 100 bytes in UTF-8, not 101"),
+    ]
+    for make, message in refused:
+        with pytest.raises(ConfigurationError, match=f"{message}$"):
+            make()
+
+
 def test_a_class_is_no_measurement() -> None:
     with pytest.raises(ConfigurationError, match=r"is no measurement \(make an instance of it\)$"):
         Pipeline(name="p", source=[], measurements=[Length])  # type: ignore[list-item]

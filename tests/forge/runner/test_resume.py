@@ -682,3 +682,65 @@ def test_the_order_of_the_source_does_not_matter(
     StreamingRunner().run(world.pipeline()).drain()
     world.source = change(world.source)
     assert ledger(StreamingRunner().run(world.pipeline()).drain()) == {"admitted": 4, "unchanged": 4}
+
+
+ODD_NAMES = [os.fsdecode(b"caf\xe9.txt"), "nul\0.txt", r"C:\udce9\u0000"]
+
+
+@both_runners
+def test_any_text_is_an_id_that_is_recognised_again(storage_url: str, runner: Runner) -> None:
+    """Names of files need not be UTF-8."""
+    calls: Counter[str] = Counter()
+    broken = True
+
+    @stage
+    def look(sample: Sample) -> Sample | list[Sample]:
+        calls[sample.id] += 1
+        if sample.data == "bad" and broken:
+            raise ValueError(sample.id)
+        return [sample.child(name, "good") for name in ODD_NAMES] if sample.data == "many" else sample
+
+    def pipeline() -> Pipeline:
+        source = [Sample(id=f"{data} {name}", data=data) for name in ODD_NAMES for data in ("good", "bad", "many")]
+        return Pipeline(name="p", source=source, stages=[look], storage=SQLStorage(storage_url))
+
+    assert ledger(runner.run(pipeline()).drain()) == {
+        "admitted": 9,
+        "derived": 9,
+        "ready": 12,
+        "dlq": 3,
+        "split": 3,
+    }
+    broken = False
+    letters = pipeline().dead_letters
+    assert [entry.sample_id for entry in letters.list()] == [f"bad {name}" for name in ODD_NAMES]
+    assert [entry.message for entry in letters.list()] == [
+        r"bad caf\udce9.txt",
+        r"bad nul\u0000.txt",
+        r"bad C:\u005cudce9\u005cu0000",
+    ]
+    letters.storage.close()
+    assert ledger(runner.replay(pipeline(), [f"bad {ODD_NAMES[0]}"]).drain()) == {"admitted": 1, "ready": 1}
+    assert ledger(runner.run(pipeline()).drain()) == {"admitted": 9, "unchanged": 7, "ready": 2}
+    assert ledger(runner.run(pipeline()).drain()) == {"admitted": 9, "unchanged": 9}
+    assert calls.total() == 9 + 1 + 2
+    assert letters.list() == []
+    letters.storage.close()
+
+
+@both_runners
+def test_an_id_that_is_too_long_is_refused_before_its_first_stage(storage_url: str, runner: Runner) -> None:
+    seen = []
+
+    @stage
+    def look(sample: Sample) -> Sample | list[Sample]:
+        seen.append(sample.id[:3])
+        return [sample.child("x" * 2000, 1), sample.child("x", 1)] if sample.data else sample
+
+    source = [Sample(id="é" * 1025, data=0), Sample(id="a" * 2048, data=0), Sample(id="b" * 100, data=1)]
+    pipeline = Pipeline(name="p", source=source, stages=[look], storage=SQLStorage(storage_url))
+    result = runner.run(pipeline).drain()
+    assert ledger(result) == {"admitted": 3, "derived": 2, "ready": 2, "split": 1, "failed": 2}
+    assert sorted(seen) == ["aaa", "bbb"]
+    nothing_stored = Pipeline(name="p", source=source, stages=[look])
+    assert runner.run(nothing_stored).drain().ledger.failed == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from forge.errors import NotReplayableError
+from forge.errors import NotReplayableError, StorageError
 from forge.pipeline.failure import FailureSource
 from forge.pipeline.sample import Sample, SampleStatus
 from forge.pipeline.serializer import JSONSerializer, digest_of
@@ -181,8 +181,8 @@ def test_a_pickled_queue_is_the_same_queue(queue: DeadLetterQueue) -> None:
 
 
 def test_a_failed_enqueue_counts_nothing(queue: DeadLetterQueue) -> None:
-    with pytest.raises(Exception, match="'nul\\\\x00' cannot be stored"):
-        queue.enqueue(letter("nul\0"))
+    with pytest.raises(StorageError, match="'a' cannot be stored"):
+        queue.enqueue(dataclasses.replace(letter("a"), pipeline="nul\0"))
     assert queue.snapshot() == EMPTY
 
 

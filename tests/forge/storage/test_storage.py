@@ -11,13 +11,14 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from forge.errors import ConfigurationError, StorageError
+from forge.errors import ConfigurationError, StorageError, UnstorableError
 from forge.pipeline.failure import FailureSource
 from forge.pipeline.sample import SampleStatus
 from forge.storage import DeadLetterKey, RunRow, SampleRecord, SQLStorage, WriteOutcome, WriteResult
@@ -81,6 +82,7 @@ def test_open_makes_the_tables_and_may_be_repeated(storage: SQLStorage, storage_
         "forge_measurements",
         "forge_runs",
         "forge_samples",
+        "forge_schema",
     ]
 
 
@@ -365,36 +367,82 @@ def test_query_by_status_and_parent_in_the_order_of_ids(storage: SQLStorage) -> 
 
 # Text that databases cannot hold
 
+ODD_IDS = ["nul\0", "caf\udce9.txt", r"C:\u0000\udce9", "\udce9"]
+"""Ids with a NUL, with bytes of a file name that are not UTF-8, and with what looks like an escape."""
+
+
+def test_any_text_is_an_id(storage: SQLStorage) -> None:
+    for sample_id in ODD_IDS:
+        child = ready(f"{sample_id}#a", parent=sample_id, values={("k", "1"): b"1"}, costs={("k", "1"): Decimal(2)})
+        parent = ready(sample_id, status=SampleStatus.SPLIT, children=(child.id,))
+        assert storage.write([parent, child]).outcomes == (INSERTED, INSERTED)
+        assert storage.write([parent, child]).outcomes == (UNCHANGED, UNCHANGED)
+        assert only(storage, sample_id) == parent
+        assert storage.read("corpus", parent.children).samples == (dataclasses.replace(child, costs={}),)
+        assert [record.id for record in storage.query("corpus", parent=sample_id).samples] == [child.id]
+        assert storage.measured("corpus", [(child.id, "d1")], "k", "1") == {child.id: b"1"}
+        assert storage.costs("corpus", [(child.id, "d1")], "k", "1") == {child.id: Decimal(2)}
+    assert {record.id for record in storage.query("corpus", status=SampleStatus.SPLIT).samples} == set(ODD_IDS)
+    assert storage.delete("corpus", ODD_IDS) == 4
+    assert storage.count("corpus") == 4
+
+
+def test_any_text_is_the_id_of_a_dead_letter(storage: SQLStorage) -> None:
+    entries = [letter(sample_id, time=float(age), parent=sample_id) for age, sample_id in enumerate(ODD_IDS)]
+    storage.write([failed(entry) for entry in entries])
+    assert storage.dead_letters("corpus") == entries
+    assert storage.dead_letters("corpus", ids=[ODD_IDS[1]]) == [entries[1]]
+    assert only(storage, ODD_IDS[1]).dead_letter == entries[1]
+    assert [key.sample_id for key in storage.write([ready(ODD_IDS[0])]).superseded] == [ODD_IDS[0]]
+    assert storage.drop_dead_letters("corpus", ODD_IDS) == entries[1:]
+    assert storage.dead_letters("corpus") == []
+
 
 @pytest.mark.parametrize("bad", ["nul\0", "half\ud800", "\udcff"], ids=ascii)
-@pytest.mark.parametrize("field", ["id", "parent", "pipeline"])
-def test_text_that_no_database_holds_is_refused_before_anything_is_written(
-    storage: SQLStorage, bad: str, field: str
+def test_a_pipeline_that_no_database_can_name_is_refused_before_anything_is_written(
+    storage: SQLStorage, bad: str
 ) -> None:
-    change: dict[str, Any] = {field: bad}
-    record = dataclasses.replace(ready("b"), **change)
     with pytest.raises(StorageError) as caught:
-        storage.write([ready("a"), record])
+        storage.write([ready("a"), dataclasses.replace(ready("b"), pipeline=bad)])
     assert str(caught.value) == (
-        f"sample {record.id!r} cannot be stored: its {field} has a NUL or half a surrogate pair in it"
+        f"sample 'b' cannot be stored: the pipeline's name {bad!r} has a NUL or half a surrogate pair in it"
     )
     assert storage.count("corpus") == 0
 
 
-def test_ids_that_cannot_be_stored_are_not_there(storage: SQLStorage) -> None:
-    storage.write([ready("a")])
-    ids = ["nul\0", "half\ud800", "a"]
-    assert [record.id for record in storage.read("corpus", ids).samples] == ["a"]
-    assert storage.measured("corpus", [("nul\0", "d1")], "tokens", "1") == {}
-    assert storage.delete("corpus", ids) == 1
+LONGEST = "".join(chr(0x4E00 + number * 7919 % 20000) for number in range(682)) + "ab"
+"""An id of 2 048 bytes that a database cannot compress."""
+
+
+def test_the_longest_id_fits_with_the_longest_names(storage: SQLStorage) -> None:
+    name, version = LONGEST[100:166], LONGEST[200:233]
+    kept: dict[str, Any] = {"values": {(name, version): b"1"}, "costs": {(name, version): Decimal(2)}}
+    record = ready(LONGEST, parent=LONGEST, digest="d" * 64, **kept)
+    entry = dataclasses.replace(letter(LONGEST), pipeline=name)
+    assert len(LONGEST.encode()) == 2048
+    assert storage.write([dataclasses.replace(record, pipeline=name)]).outcomes == (INSERTED,)
+    assert storage.write([failed(entry)]).outcomes == (UPDATED,)
+    assert storage.dead_letters(name) == [entry]
+
+
+@pytest.mark.parametrize("sample_id", [LONGEST + "c", "x" * 2049, "\udce9" * 342], ids=["wide", "ascii", "escapes"])
+def test_a_longer_id_is_refused_before_anything_is_written(storage: SQLStorage, sample_id: str) -> None:
+    with pytest.raises(UnstorableError) as caught:
+        storage.write([ready("a"), ready(sample_id)])
+    size = 2052 if "\udce9" in sample_id else 2049
+    assert str(caught.value) == (
+        f"sample {sample_id[:80]!r}… cannot be stored: its id has {size} bytes, and an index holds at most 2048; "
+        "use a digest of it as the id"
+    )
+    assert storage.count("corpus") == 0
 
 
 def test_what_only_people_read_is_escaped(storage: SQLStorage) -> None:
     storage.write([failed(letter("a", message="nul \0, half \udc80", error_type="E\0"))])
     record = only(storage, "a")
-    assert record.reason == "E\\x00"
+    assert record.reason == r"E\u0000"
     assert record.dead_letter is not None
-    assert record.dead_letter.message == "nul \\x00, half \\udc80"
+    assert record.dead_letter.message == r"nul \u0000, half \udc80"
 
 
 # Measured values

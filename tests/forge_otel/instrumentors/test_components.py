@@ -161,6 +161,7 @@ NOT_OBSERVED = {
     "SQLStorage": {
         "open",
         "close",
+        "schema_version",
         "release",
         "count",
         "dead_letter_state",

@@ -16,7 +16,7 @@ from .diagnostic import Diagnostic
 def doctor(options: Namespace) -> int:
     """Print each diagnostic as soon as it is known; return the exit code: 1 if some telemetry is lost."""
     diagnostics = []
-    for diagnostic in diagnose(sending=options.send):
+    for diagnostic in diagnose(sending=options.send, storage=options.storage):
         diagnostics.append(diagnostic)
         if not options.json:
             print(_text(diagnostic), flush=True)  # noqa: T201 - this is a command

@@ -6,6 +6,7 @@ not evaluated a second time, and OpenTelemetry's own warnings are reported.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
@@ -38,8 +39,8 @@ _EXPECTED_WARNINGS: Final = (
 """Warnings that OpenTelemetry logs for every declarative configuration file."""
 
 
-def diagnose(*, sending: bool) -> Iterator[Diagnostic]:
-    """Yield all diagnostics; `sending` runs a small pipeline and sends its telemetry.
+def diagnose(*, sending: bool, storage: str | None = None) -> Iterator[Diagnostic]:
+    """Yield all diagnostics; `sending` runs a small pipeline and sends its telemetry, `storage` is a database's URL.
 
     A process that `opentelemetry-instrument` has started is inspected as it is.
     """
@@ -60,6 +61,8 @@ def diagnose(*, sending: bool) -> Iterator[Diagnostic]:
         yield _settings(instrumentor.config)
     yield from sdk
     yield from map(check_export, exports)
+    if storage is not None and import_failure is None:
+        yield _storage(storage)
     if sending and all(diagnostic.level != "error" for diagnostic in (instrumented, *sdk)):
         from .sending import send  # noqa: PLC0415 - needs `forge`, whose imports were checked above
 
@@ -73,7 +76,31 @@ def _versions() -> Diagnostic:
             parts.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             parts.append(f"no {name}")
+    with contextlib.suppress(Exception):  # a package of another name `forge`, reported below
+        from forge.storage.migrations import VERSION  # noqa: PLC0415 - as above
+
+        parts.append(f"storage schema {VERSION}")
     return Diagnostic("ok", "versions", ", ".join(parts))
+
+
+def _storage(url: str) -> Diagnostic:
+    """Report the version of a database's schema, which this changes nothing of."""
+    from forge import SQLStorage  # noqa: PLC0415 - its imports were checked
+    from forge.errors import ForgeError  # noqa: PLC0415
+    from forge.storage.migrations import VERSION  # noqa: PLC0415
+
+    try:
+        stored = SQLStorage(url).schema_version()
+    except ForgeError as error:
+        return Diagnostic("error", "storage", str(error))
+    if stored > VERSION:
+        remedy = "install the release of forge-otel that wrote it, or use another database"
+        return Diagnostic("error", "storage", f"schema version {stored}, newer than {VERSION}: {remedy}")
+    if stored == 0:
+        return Diagnostic("ok", "storage", f"no tables yet; the first run creates them, with schema version {VERSION}")
+    if stored < VERSION:
+        return Diagnostic("ok", "storage", f"schema version {stored}; the next run migrates it to {VERSION}")
+    return Diagnostic("ok", "storage", f"schema version {stored}")
 
 
 def _conflicting_distributions() -> Iterator[Diagnostic]:
