@@ -332,7 +332,7 @@ class Call:
     def _start_span(self, defined: Span) -> None:
         attributes, spans = self.attributes, self.telemetry.spans
         linked = self.scopes if self.operation.links_samples else ()
-        links = [spans.link(scope.span.get_span_context()) for scope in linked if scope.span is not None]
+        links = spans.links(*[scope.span.get_span_context() for scope in linked if scope.span is not None])
         name, begun = span_name(defined, attributes), start_attributes(defined, attributes)
         self.span = spans.start(name, None, defined.kind, begun, links, self.started_ns)
         self.context = trace.set_span_in_context(self.span)
@@ -397,16 +397,18 @@ class Call:
     def end_parts(self, parts: Iterable[SpanTemplate]) -> None:
         """Give each sample of a batch a span of its own, or a step."""
         run, spans, duration = self.run, self.telemetry.spans, self.elapsed
+        lasted = round(duration * 1e9)
         links: Sequence[Link] | None = None
         for scope, part in zip(self.scopes, parts, strict=False):
             if scope.span is not None and run is not None:
                 if links is None:
                     context = part.shared.context if part.shared is not None else None
-                    links = [spans.link(context)] if context is not None else []
+                    links = spans.links(context) if context is not None else []
                 began, parent = scope.at(self.started), scope.span.get_span_context()
                 attributes = {**part.attributes, a.FORGE_SAMPLE_ID: scope.sample_id, **part.ended}
-                kind, ends = part.defined.kind, began + round(duration * 1e9)
-                if spans.write(part.name, parent, kind, attributes, links, part.failure, began, ends):
+                kind, ends = part.defined.kind, began + lasted
+                plain = part.is_plain and type(scope.sample_id) is str
+                if spans.write(part.name, parent, kind, attributes, links, part.failure, began, ends, plain=plain):
                     scope.spans += 1
                     run.count_span()
             elif scope.drop_reason is not None:

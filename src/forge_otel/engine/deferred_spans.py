@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanContext
 from ..semconv import attributes as a
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
-from ..signals.spans import without_none
+from ..signals.spans import are_plain, without_none
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -33,7 +33,7 @@ _LATE: Final[Mapping[str, Any]] = {a.FORGE_TRACE_LATE: True}
 class SpanTemplate:
     """All that a span says but for its times and its sample; shared by the spans of many calls."""
 
-    __slots__ = ("attributes", "defined", "ended", "failure", "name", "shared")
+    __slots__ = ("attributes", "defined", "ended", "failure", "is_plain", "name", "shared")
 
     def __init__(  # noqa: PLR0917 - a record
         self,
@@ -53,6 +53,8 @@ class SpanTemplate:
         """The message of the error, where the call failed."""
         self.shared = shared
         """The span of the batch: itself, or the one that it links to."""
+        self.is_plain = are_plain(attributes) and are_plain(self.ended)
+        """True if all attributes are of types that need no look from the SDK."""
 
     def varied(self, *, failure: str | None, shared: SharedSpan | None) -> SpanTemplate:
         """The same of a call that failed with this message, or as a part of this batch."""
@@ -151,7 +153,7 @@ def _export_sample(scope: SampleScope, steps: Sequence[Step], template: SpanTemp
         if done.shared is not None and done.shared.is_step(done):
             context = done.shared.reserve(run)
             if context is not None:
-                linked = [run.telemetry.spans.link(own)]
+                linked = run.telemetry.spans.links(own)
                 run.export(done, context, run.span_context, linked, scope.at(started), scope.at(started + duration))
     for index in reversed(range(len(steps))):
         done, started, duration = steps[index]
@@ -164,7 +166,7 @@ def _export_sample(scope: SampleScope, steps: Sequence[Step], template: SpanTemp
             done,
             run.telemetry.spans.reserve(own),
             own if parent is None else contexts[parent],
-            [run.telemetry.spans.link(batch)] if batch is not None else (),
+            run.telemetry.spans.links(batch) if batch is not None else (),
             scope.at(started),
             scope.at(started + duration),
             scope.sample_id,

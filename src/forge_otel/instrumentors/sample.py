@@ -98,7 +98,7 @@ def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
 
 
 def _to_run(run: RunScope) -> list[Link]:
-    return [run.telemetry.spans.link(run.span_context)] if run.span_context is not None else []
+    return run.telemetry.spans.links(run.span_context) if run.span_context is not None else []
 
 
 # Settlement.
@@ -176,7 +176,7 @@ def _to_earlier(run: RunScope, item: Item) -> list[Link]:
     if item.dead_letter is None or not item.dead_letter.carrier:
         return []
     earlier = trace.get_current_span(_propagator.extract(item.dead_letter.carrier)).get_span_context()
-    return [run.telemetry.spans.link(earlier)] if earlier.is_valid else []
+    return run.telemetry.spans.links(earlier) if earlier.is_valid else []
 
 
 # The seams.

@@ -85,9 +85,14 @@ class Spans:
         failure: str | None,
         start_time: int,
         end_time: int,
+        *,
+        plain: bool,
     ) -> bool:
-        """Export a span that is over, below a parent; returns whether it was recorded."""
-        light = self._light_below(parent, attributes)
+        """Export a span that is over, below a parent; returns True if it was recorded.
+
+        `plain` says that all attributes are of the types in `PLAIN`.
+        """
+        light = self.light.current() if plain and decides(parent) else None
         if light is not None:
             light.write(name, light.child_of(parent), parent, attributes, start_time, kind, links, failure, end_time)
             return True
@@ -95,15 +100,15 @@ class Spans:
             1
         ]
 
-    def link(self, context: SpanContext) -> Link:
-        """Return a link to a span."""
+    def links(self, *contexts: SpanContext) -> list[Link]:
+        """Return links to spans."""
         light = self.light.current()
-        return light.link(context) if light is not None else Link(context)
+        return light.make_links(contexts) if light is not None else [Link(context) for context in contexts]
 
     def _light_below(self, parent: SpanContext, attributes: Mapping[str, Any]) -> Any:
         """Return the class of light spans for one with these attributes below a parent; None if it cannot be light."""
         light = self.light.current()
-        usable = light is not None and decides(parent) and PLAIN.issuperset(map(type, attributes.values()))
+        usable = light is not None and decides(parent) and are_plain(attributes)
         return light if usable else None
 
     def _start_by_tracer(  # noqa: PLR0917 - the parameters of `Tracer.start_span`, in its order
@@ -178,6 +183,11 @@ class ReservedIds:
 def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end_time: int) -> None:
     """End a span at a Unix time in nanoseconds, with the message of its error if it failed."""
     _end_span(span, without_none(attributes), failure, end_time)
+
+
+def are_plain(attributes: Mapping[str, Any]) -> bool:
+    """Return True if all values are of types that the SDK takes as they are."""
+    return PLAIN.issuperset(map(type, attributes.values()))
 
 
 def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
@@ -224,7 +224,7 @@ def light_spans() -> Any:
     with tracer.start_as_current_span("parent") as above:
         parent = above.get_span_context()
         for attributes, failure in (({"c": 1, "d": 0.5}, None), ({"e": True}, "failed"), ({}, None)):
-            links = [light.link(parent)]
+            links = light.make_links([parent])
             public = tracer.start_span("test", kind=SpanKind.CLIENT, attributes={"a": "b"}, links=links, start_time=1)
             begun = "test", public.get_span_context(), parent, {"a": "b"}, 1, SpanKind.CLIENT, links
             others = [light.begin(*begun) for _ in range(2)]
@@ -279,6 +279,10 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
         limits.max_link_attributes, None, immutable=True, max_value_len=limits.max_attribute_length
     )
 
+    def fitted(links: Sequence[Link]) -> Sequence[Link]:
+        """The last links, and the number of those dropped, as the SDK keeps them."""
+        return BoundedList.from_seq(most_links, links)
+
     class LightAttributes(BoundedAttributes):
         """Attributes of a span that has ended: those of the SDK, read without a copy."""
 
@@ -332,7 +336,7 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             kind: SpanKind = _INTERNAL,
             links: Sequence[Link] = (),
         ) -> LightSpan:
-            """Start a span; the attributes are of plain types, the links made by `link`."""
+            """Start a span; the attributes are of plain types, the links made by `make_links`."""
             span = _new(cls)
             span._name = name
             span._context = context
@@ -357,7 +361,7 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             ended._dict = {**span._begun_with, **attributes}
             links = span._begun_links
             if most_links is not None and len(links) > most_links:
-                links = BoundedList.from_seq(most_links, links)
+                links = fitted(links)
             status = Status(_ERROR, failure) if failure is not None else unset
             with _lock:
                 if type(span) is not LightSpan or span._end_time is not None:
@@ -377,7 +381,7 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             name: str,
             context: SpanContext,
             parent: SpanContext,
-            attributes: Mapping[str, Any],
+            attributes: dict[str, Any],
             start_time: int,
             kind: SpanKind,
             links: Sequence[Link],
@@ -385,14 +389,35 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             end_time: int,
         ) -> None:
             """Export a span that is over; what it is made of is as for `begin`."""
-            span = cls.begin(name, context, parent, attributes, start_time, kind, links)
-            if not cls.end_light(span, {}, failure, end_time):
-                span.end(end_time)
+            # It is in nobody's hands until a processor has it, so that nothing of `begin` and `end_light` has to be
+            # guarded or can have changed.
+            span = _new(cls)
+            span._name = name
+            span._context = context
+            span._parent = parent
+            span._start_time = start_time
+            span._end_time = end_time
+            span._attributes = ended = _new(LightAttributes)
+            ended._dict = attributes
+            span._events = empty
+            span._links = links if most_links is None or len(links) <= most_links else fitted(links)
+            if failure is not None:
+                span._status = Status(_ERROR, failure)
+            if kind is not _INTERNAL:
+                span._kind = kind
+            for each in behind:
+                each.on_end(span)
 
         @staticmethod
-        def link(context: SpanContext) -> Link:
-            """A link as the SDK keeps it."""
-            return Link(context, no_attributes)
+        def make_links(contexts: Iterable[SpanContext]) -> list[Link]:
+            """Links as the SDK keeps them, past two constructors."""
+            links = []
+            for context in contexts:
+                link = _new(Link)
+                link._context = context
+                link._attributes = no_attributes
+                links.append(link)
+            return links
 
         def get_span_context(self) -> SpanContext:
             return self._context  # type: ignore[no-any-return]

@@ -246,7 +246,7 @@ def started(*processors: Any, **settings: Any) -> tuple[Any, Any, Spans]:
     parent = trace.set_span_in_context(tracer.start_span("parent"))
     spans = Spans(tracer)
     attributes: dict[str, Any] = {"a": "b", "c": 1}
-    ours = spans.start("s", parent, SpanKind.CLIENT, attributes, [spans.link(LINKED)], 5)
+    ours = spans.start("s", parent, SpanKind.CLIENT, attributes, spans.links(LINKED), 5)
     theirs = tracer.start_span(
         *("s", parent, SpanKind.CLIENT, attributes, [trace.Link(LINKED)], 5),
         record_exception=False,
