@@ -15,6 +15,7 @@ from .pipeline.serializer import JSONSerializer, Serializer
 from .pipeline.stages import Stage, check_name
 from .storage.dead_letters import DeadLetterQueue
 from .support.money import to_money
+from .support.numbers import is_finite, shown
 
 if TYPE_CHECKING:
     from .storage import ArtifactStore, SQLStorage
@@ -84,8 +85,10 @@ class Pipeline:
         what = f"pipeline {name!r}"
         if isinstance(source, str | bytes) or not (callable(source) or is_iterable(source)):
             raise ConfigurationError(f"{what}: the source must be iterable or callable, not {source!r}")
-        if expected_interval is not None and not expected_interval > 0:
-            raise ConfigurationError(f"{what}: expected_interval must be positive, not {expected_interval}")
+        if expected_interval is not None and not (is_finite(expected_interval) and expected_interval > 0):
+            raise ConfigurationError(
+                f"{what}: expected_interval must be a positive number of seconds, not {shown(expected_interval)}"
+            )
         if isinstance(storage, str):
             raise ConfigurationError(f"{what}: the storage must be SQLStorage({storage!r}), not its URL alone")
         if isinstance(artifacts, str):

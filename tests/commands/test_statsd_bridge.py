@@ -307,7 +307,7 @@ def test_wrong_settings_end_it() -> None:
         "forge-otel statsd-bridge: STATSD_PORT='none': it must be a whole number from 1 to 65535; "
         "FORGE_OTEL_STATSD_FLAVOR='x': it must be one of dogstatsd, statsd\n"
     )
-    assert "'0' is not a whole number of at least 1" in refusal("--max-requests", "0")
+    assert "'0' is not a whole number from 1 to 1000000000" in refusal("--max-requests", "0")
 
 
 def test_a_port_in_use() -> None:

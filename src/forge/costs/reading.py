@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import UsageError
 from ..support.money import to_money
+from ..support.numbers import shown
 
 MOST: Final = 10**12
 """Largest number of tokens or calls in one report: far more than there are, and far less than sums can carry."""
@@ -183,11 +183,3 @@ class _Reader:
         self._known = known
         if self._problem is None:
             self._problem = problem
-
-
-def shown(value: object) -> str:
-    """Return a short representation of any value."""
-    try:
-        return reprlib.repr(value)
-    except Exception:  # noqa: BLE001 - the value's own `__repr__`; integers of many digits have none
-        return f"one of type {type(value).__name__}"

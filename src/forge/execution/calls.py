@@ -8,10 +8,14 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from queue import SimpleQueue
-from typing import Any, Protocol, Self, SupportsIndex
+from typing import Any, Final, Protocol, Self, SupportsIndex
 
 from ..errors import StageStuckError, StageTimeoutError
 from ..pipeline.sample import Sample, with_private_values
+from ..support.clock import LONGEST_WAIT
+
+CLEAN_UP: Final = 30.0
+"""Seconds that an async call has at least to clean up after its timeout, before its stage counts as stuck."""
 
 
 class Limits(Protocol):
@@ -112,6 +116,7 @@ class Calls:
     def __init__(self, take: Callable[[Any, Any, Any], Any]) -> None:
         self._take = take
         self._slots: dict[int, _Slots] = {}
+        self._task_slots: dict[int, _TaskSlots] = {}
         self._lock = threading.Lock()
 
     def call(self, what: Limits, function: Callable[[Any], Any], argument: Any) -> Any:
@@ -141,10 +146,21 @@ class Calls:
         """Call an async function in a task of its own, which is cancelled when its time is over.
 
         Raises:
-            StageTimeoutError: it took longer than `what.timeout`.
+            StageTimeoutError: it took longer than `what.timeout`. Its task goes on until it has cleaned up, and what it
+                returns is dropped.
+            StageStuckError: no slot came free, because calls that timed out hold all of them: they have not ended
+                within another `timeout`, or `CLEAN_UP` if that is longer.
             Interrupted: it raised `KeyboardInterrupt` or `SystemExit`, which must not leave a task: the loop would end.
         """
+        slots = None
+        if what.timeout is not None:
+            slots = self._task_slots.get(id(what))
+            if slots is None:
+                slots = self._task_slots[id(what)] = _TaskSlots(what, what.timeout)
+            await slots.take()
         task = asyncio.create_task(self._call_and_take(what, function, argument), context=copy_context())
+        if slots is not None:
+            task.add_done_callback(slots.release)
         try:
             done, _ = await asyncio.wait({task}, timeout=what.timeout)
         except asyncio.CancelledError:
@@ -152,6 +168,8 @@ class Calls:
             task.add_done_callback(_retrieve)
             raise
         if not done:
+            if slots is not None:
+                slots.abandon(task)
             task.cancel()
             task.add_done_callback(_retrieve)
             raise StageTimeoutError(f"{what!r} took longer than its timeout of {what.timeout} s")
@@ -191,7 +209,7 @@ class _Slots:
 
     def __init__(self, what: Limits, timeout: float) -> None:
         self._what = what
-        self._timeout = timeout
+        self._timeout = min(timeout, LONGEST_WAIT)
         self._free = threading.Semaphore(what.concurrency)
         self._lock = threading.Lock()
         self._abandoned = 0
@@ -201,10 +219,7 @@ class _Slots:
     def call(self, function: Callable[[], Any]) -> Any:
         while not self._free.acquire(timeout=self._timeout):
             if self._abandoned >= self._what.concurrency:
-                raise StageStuckError(
-                    f"{self._what!r}: {self._abandoned} calls ran into the timeout of {self._timeout} s and have not "
-                    "returned since; no slot is left to go on with"
-                )
+                raise _stuck(self._what, self._abandoned, self._timeout)
         call = _Call(function)
         with self._lock:
             inbox = self._idle.pop() if self._idle else None
@@ -242,6 +257,50 @@ class _Slots:
                 if self._closed:
                     inbox.put(None)
             self._free.release()
+
+
+class _TaskSlots:
+    """Calls of one async function with a timeout: `concurrency` slots, each held until its task has ended."""
+
+    def __init__(self, what: Limits, timeout: float) -> None:
+        self._what = what
+        self._timeout = timeout
+        self._patience = max(timeout, CLEAN_UP)
+        self._free = asyncio.Semaphore(what.concurrency)
+        self._abandoned: set[asyncio.Task[Any]] = set()
+
+    async def take(self) -> None:
+        """Wait for a slot.
+
+        Raises:
+            StageStuckError: none came free.
+        """
+        while self._free.locked():
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._free.acquire()
+            except TimeoutError:
+                if len(self._abandoned) >= self._what.concurrency:
+                    raise _stuck(self._what, len(self._abandoned), self._timeout) from None
+            else:
+                return
+        await self._free.acquire()  # at once
+
+    def abandon(self, task: asyncio.Task[Any]) -> None:
+        """Note that nobody waits for the task any longer."""
+        self._abandoned.add(task)
+
+    def release(self, task: asyncio.Task[Any]) -> None:
+        """Release the slot of a task that has ended."""
+        self._abandoned.discard(task)
+        self._free.release()
+
+
+def _stuck(what: Limits, calls: int, timeout: float) -> StageStuckError:
+    return StageStuckError(
+        f"{what!r}: {calls} calls ran into the timeout of {timeout} s and have not returned since; "
+        "no slot is left to go on with"
+    )
 
 
 class _Call:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import random
 import socket
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, RunCancelled
 from ..support.http_dates import seconds_to_wait
+from ..support.numbers import MAX_COUNT, is_count, is_finite, shown
 
 RATE_LIMIT = "rate_limit"
 SERVER_ERROR = "server_error"
@@ -192,19 +192,17 @@ class RetryPolicy:
     """Source of the jitter: random numbers from 0 to 1."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
-            raise ConfigurationError(
-                f"RetryPolicy(max_attempts={self.max_attempts!r}): must be a whole number of at least 1"
-            )
-        if not 0 <= self.jitter <= 1:
-            raise ConfigurationError(f"RetryPolicy(jitter={self.jitter}): must be between 0 and 1")
-        for name in ("initial_delay", "max_delay", "max_retry_after"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigurationError(
-                    f"RetryPolicy({name}={getattr(self, name)}): must be a number of seconds, and not negative"
-                )
-        if not self.multiplier >= 1:
-            raise ConfigurationError(f"RetryPolicy(multiplier={self.multiplier}): must be at least 1")
+        seconds = "a number of seconds, and not negative"
+        for name, good, wanted in (
+            ("max_attempts", is_count(self.max_attempts), f"a whole number from 1 to {MAX_COUNT}"),
+            ("jitter", is_finite(self.jitter) and self.jitter <= 1, "between 0 and 1"),
+            ("initial_delay", is_finite(self.initial_delay), seconds),
+            ("max_delay", is_finite(self.max_delay), seconds),
+            ("max_retry_after", is_finite(self.max_retry_after), seconds),
+            ("multiplier", is_finite(self.multiplier, 1), "a number of at least 1"),
+        ):
+            if not good:
+                raise ConfigurationError(f"RetryPolicy({name}={shown(getattr(self, name))}): must be {wanted}")
 
     def delay(self, error: BaseException, attempt: int, now: float | None = None) -> float | None:
         """Return the seconds to wait after the failed attempt number `attempt` (from 1), or None to give up.

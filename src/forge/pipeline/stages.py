@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import math
 import operator
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, SupportsIndex, overload
+from typing import Any, ClassVar, Final, SupportsIndex, overload
 
 from ..errors import ConfigurationError
+from ..support.numbers import MAX_COUNT, is_count, is_finite, shown
 from ..support.text import is_encodable
 from .retry import NO_RETRY, RetryPolicy
 from .sample import Sample, Skip
@@ -21,6 +21,10 @@ MAX_VERSION = 100
 
 StageResult = Sample | Skip | list[Sample]
 """One sample goes on, `Skip` ends it, a non-empty list splits it."""
+
+
+MAX_CONCURRENCY: Final = 100_000
+"""Largest `concurrency`: more than any system has threads, or connections for tasks."""
 
 
 class Stage:
@@ -166,19 +170,15 @@ def check_settings(what: str, thing: Any) -> None:
         value = getattr(thing, key, None)
         if value is None and key != "concurrency":
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(f"{what}: {key} must be a whole number of at least 1, not {value!r}")
+        most = MAX_CONCURRENCY if key == "concurrency" else MAX_COUNT
+        if not is_count(value, 1, most):
+            raise ConfigurationError(f"{what}: {key} must be a whole number from 1 to {most}, not {shown(value)}")
     for key in ("timeout", "latency_budget", "max_wait"):
         value = getattr(thing, key, None)
         if value is None and key != "max_wait":
             continue
-        if (
-            not isinstance(value, int | float)
-            or isinstance(value, bool)
-            or not 0 <= value < math.inf
-            or (value == 0 and key != "max_wait")
-        ):
-            raise ConfigurationError(f"{what}: {key} must be a positive number of seconds, not {value!r}")
+        if not is_finite(value) or (value == 0 and key != "max_wait"):
+            raise ConfigurationError(f"{what}: {key} must be a positive number of seconds, not {shown(value)}")
 
 
 class FunctionStage(Stage):

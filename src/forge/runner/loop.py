@@ -67,7 +67,10 @@ class LoopThread:
         asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def cancel_all(self, grace: float) -> None:
-        """Cancel every task, and wait until they have ended: about `grace` seconds, twice that for a blocked loop."""
+        """Cancel every task, and wait until they have ended: about `grace` seconds, twice that for a blocked loop.
+
+        Calls that ran into their timeout were cancelled then, so they are left to clean up.
+        """
         with self._lock:
             loop = self._loop
         if loop is None:
@@ -76,7 +79,8 @@ class LoopThread:
         async def cancel() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
-                task.cancel()
+                if not task.cancelling():
+                    task.cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=grace)
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
-from ..support.clock import Clock, SystemClock
+from ..support.clock import LONGEST_WAIT, Clock, SystemClock
 
 if TYPE_CHECKING:
     from ..execution.item import Item
@@ -318,7 +318,7 @@ class _Waiters:
             return self._gave_up(gate.release)
         self._lock.release()
         try:
-            woken = gate.acquire(timeout=-1 if timeout is None else timeout)
+            woken = gate.acquire(timeout=-1 if timeout is None else min(timeout, LONGEST_WAIT))
         except BaseException:
             self._lock.acquire()
             if not self._gave_up(gate.release):

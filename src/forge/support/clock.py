@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    import threading
+LONGEST_WAIT: Final = threading.TIMEOUT_MAX
+"""Seconds that a thread can wait at most: centuries, or seven weeks on Windows. Longer times are clamped to it, so that
+they can stand for no limit; event loops do so by themselves."""
 
 
 class Clock(Protocol):
@@ -33,7 +35,7 @@ class SystemClock:
     time = staticmethod(time.time)
 
     def wait(self, stop: threading.Event, seconds: float) -> bool:
-        return stop.wait(seconds)
+        return stop.wait(min(seconds, LONGEST_WAIT))
 
     async def wait_async(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 
+from .numbers import shown
+
 MONEY = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[DivisionByZero, InvalidOperation, Overflow])
 """Decimal context for money, whatever the calling thread's is: sums below 10⁴² dollars are exact."""
 
@@ -23,10 +25,10 @@ def to_money(value: object) -> Decimal:
         ValueError: it is no number, negative, not finite or beyond all measure.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ValueError(f"must be a number of US dollars, not {value!r}")
+        raise ValueError(f"must be a number of US dollars, not {shown(value)}")
     amount = Decimal(float.__repr__(value)) if isinstance(value, float) else Decimal(value)
     if not amount.is_finite() or not 0 <= amount < _MOST:
-        raise ValueError(f"must be a number of US dollars that is finite and not negative, not {value!r}")
+        raise ValueError(f"must be a number of US dollars that is finite and not negative, not {shown(value)}")
     return rounded(amount)
 
 

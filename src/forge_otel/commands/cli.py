@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .._version import __version__
+from ..config.fields import MAX_COUNT
 from .errors import CommandError
 
 USAGE_ERROR = 2
@@ -211,8 +212,8 @@ def _add_doctor(commands: Any) -> None:
 
 def _positive(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if not 1 <= number <= MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_COUNT}")
     return number
 
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from .fields import boolean, check_fields, flag, number, one_of, setting, settings_of, word
+from .fields import (
+    MAX_SECONDS,
+    boolean,
+    check_fields,
+    flag,
+    number,
+    one_of,
+    seconds,
+    setting,
+    settings_of,
+    whole,
+    word,
+)
 
 Events = Literal["default", "all", "none"]
 Hook = Callable[..., object]
@@ -34,12 +45,6 @@ def _components(value: Any) -> frozenset[str]:
     raise ValueError(f"must be a collection of one or more of {', '.join(_COMPONENTS)}")
 
 
-def _seconds(value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
-    raise ValueError("must be a number of seconds, 0 or more")
-
-
 def _ratio(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
         return float(value)
@@ -50,15 +55,9 @@ def _threshold(value: Any) -> Any:
     if value is None or value == "auto":
         return value
     try:
-        return _seconds(value)
+        return seconds(value)
     except ValueError:
-        raise ValueError("must be a number of seconds, 0 or more, or auto") from None
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    raise ValueError("must be a whole number, 0 or more")
+        raise ValueError(f"must be a number of seconds from 0 to {MAX_SECONDS}, or auto") from None
 
 
 def _hook(value: Any) -> Any:
@@ -108,18 +107,18 @@ class ForgeConfig:
     slow_threshold: float | Literal["auto"] | None = field(default=None, metadata=setting(_threshold, _number_or_word))
     """Seconds after which a sample counts as slow; `auto` uses the 99th percentile of the samples settled so far."""
 
-    span_budget: int = field(default=10_000, metadata=setting(_count, number))
+    span_budget: int = field(default=10_000, metadata=setting(whole(0), number))
     """Maximum number of spans per run, a tenth of it reserved for errors, retries and slow samples; 0 means no
     limit."""
 
-    event_budget: int = field(default=1_000, metadata=setting(_count, number))
+    event_budget: int = field(default=1_000, metadata=setting(whole(0), number))
     """Maximum number of events per run and `error.type`; 0 means no limit."""
 
     zero_points: bool = field(default=True, metadata=setting(flag, boolean))
     """Export an initial point of 0 for every counter that a pipeline is known to have, so that rates include the first
     increase."""
 
-    zero_point_timeout: float = field(default=1.0, metadata=setting(_seconds, number))
+    zero_point_timeout: float = field(default=1.0, metadata=setting(seconds, number))
     """Maximum time in seconds that the first pull from the source waits for the export of the initial points."""
 
     on_run_start: Hook | None = field(default=None, metadata=setting(_hook))

@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+MAX_COUNT: Final = 10**9
+"""Largest number of things that a setting may name."""
+MAX_SECONDS: Final = 4_000_000
+"""Longest time that a setting may name: some weeks, which threads can wait on every platform."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,24 @@ def flag(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     raise ValueError("must be true or false")
+
+
+def whole(least: int, most: int = MAX_COUNT) -> Callable[[Any], int]:
+    """Return a check for a whole number in a range."""
+
+    def check(value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise ValueError(f"must be a whole number from {least} to {most}")
+
+    return check
+
+
+def seconds(value: Any) -> float:
+    """Check for a number of seconds."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_SECONDS:
+        return float(value)
+    raise ValueError(f"must be a number of seconds from 0 to {MAX_SECONDS}")
 
 
 def word(text: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from ..config.fields import boolean, check_fields, flag, number, one_of, setting, settings_of, word
+from ..config.fields import boolean, check_fields, flag, number, one_of, seconds, setting, settings_of, whole, word
 
 Protocol = Literal["udp", "tcp"]
 Flavor = Literal["dogstatsd", "statsd"]
@@ -35,19 +34,8 @@ def _host(value: Any) -> str:
     raise ValueError("must be a name or an address")
 
 
-def _whole(minimum: int, maximum: float = math.inf) -> Callable[[Any], int]:
-    wanted = f"from {minimum} to {maximum}" if maximum < math.inf else f"of at least {minimum}"
-
-    def check(value: Any) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum:
-            return value
-        raise ValueError(f"must be a whole number {wanted}")
-
-    return check
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+def _interval(value: Any) -> float:
+    if seconds(value) > 0:
         return float(value)
     raise ValueError("must be a number of seconds greater than 0")
 
@@ -68,7 +56,7 @@ class StatsDSettings:
     """
 
     host: str = field(default="127.0.0.1", metadata=setting(_host))
-    port: int = field(default=8125, metadata=setting(_whole(1, 65535), number))
+    port: int = field(default=8125, metadata=setting(whole(1, 65535), number))
     protocol: Protocol = field(default="udp", metadata=setting(one_of(*get_args(Protocol)), word))
 
     socket: str = field(default="", metadata=setting(_text))
@@ -92,12 +80,12 @@ class StatsDSettings:
     instance_tag: bool = field(default=True, metadata=setting(flag, boolean))
     """Give gauges a tag `instance` with the resource's `service.instance.id`, if attributes are placed in tags."""
 
-    max_values: int | None = field(default=None, metadata=setting(_or_none(_whole(1)), number))
+    max_values: int | None = field(default=None, metadata=setting(_or_none(whole(1)), number))
     """Approximate maximum number of lines per histogram; at least one per bucket. A line represents several values of a
     larger histogram. With `statsd`, count and percentiles are then correct, but the sum is too low by that factor. By
     default 100 for `dogstatsd`, which weights the sum as well, and 1000 for `statsd`."""
 
-    interval: float = field(default=10.0, metadata=setting(_seconds, number))
+    interval: float = field(default=10.0, metadata=setting(_interval, number))
     """Seconds between two exports of the metric reader."""
 
     def __post_init__(self) -> None:

@@ -406,7 +406,7 @@ def test_settings_are_checked_where_a_measurement_is_made() -> None:
         "measurement Length: depends_on must be a list of keys, not the string 'words'"
     )
     assert error(lambda: Length(concurrency=0)) == (
-        "measurement Length: concurrency must be a whole number of at least 1, not 0"
+        "measurement Length: concurrency must be a whole number from 1 to 100000, not 0"
     )
     assert error(lambda: Length(timeout=-1)) == (
         "measurement Length: timeout must be a positive number of seconds, not -1"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import itertools
 import logging
+import sys
 import threading
 import weakref
 from contextvars import copy_context
@@ -16,6 +18,7 @@ import pytest
 
 from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Run, Sample, Skip, Stage, StreamingRunner, stage
 from forge.errors import ConfigurationError, RunCancelled, StageResultError, StageStuckError, StageTimeoutError
+from forge.execution import calls
 from forge.execution.item import Item
 from forge.execution.results import StageOutcome, Verdict
 from forge.execution.stage_executor import StageExecutor
@@ -367,6 +370,73 @@ def test_a_stage_whose_slots_are_all_held_by_abandoned_attempts_fails_the_run(ru
     assert run.result is not None
     assert (run.result.outcome, run.result.error_type) == ("failed", "forge.errors.StageStuckError")
     assert run.result.ledger.active == run.result.ledger.imbalance == run.result.ledger.ready == 0
+
+
+@both_runners
+@pytest.mark.parametrize("what", ["stage", "batch", "measurement"])
+def test_an_async_call_that_timed_out_keeps_its_slot_until_it_has_cleaned_up(runner: Runner, what: str) -> None:
+    active = most = cleaned = 0
+
+    async def slow(argument: Any) -> Any:
+        nonlocal active, most, cleaned
+        active += 1
+        most = max(most, active)
+        try:
+            await asyncio.sleep(PATIENCE)
+        finally:
+            for _ in range(100):  # far more turns of the loop than the next call needs to begin
+                await asyncio.sleep(0)
+            active -= 1
+            cleaned += 1
+
+    class Slow(Measurement):
+        key, timeout = "slow", 0.01
+
+        async def compute(self, sample: Sample) -> Any:
+            return await slow(sample)
+
+    parts: dict[str, Any] = {
+        "stage": {"stages": [stage(timeout=0.01)(slow)]},
+        "batch": {"stages": [stage(timeout=0.01, batch_size=1)(slow)]},
+        "measurement": {"measurements": [Slow()]},
+    }
+    result = runner.run(Pipeline(name="p", source=samples(*range(4)), **parts[what])).drain()
+    assert ledger(result) == {"admitted": 4, "failed": 4}
+    # The last one is left to clean up although the run ends.
+    assert (most, active, cleaned) == (1, 0, 4)
+
+
+@both_runners
+def test_async_calls_that_never_end_fail_the_run(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "CLEAN_UP", 0.02)
+    released = False
+
+    @stage(timeout=0.01)
+    async def stubborn(sample: Sample) -> Sample:
+        while not released:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+        return sample
+
+    run = runner.run(Pipeline(name="p", source=samples(*range(3)), stages=[stubborn]))
+    with pytest.raises(StageStuckError, match=r"1 calls ran into the timeout of 0\.01 s and have not returned since"):
+        run.drain()
+    released = True
+    assert run.result is not None
+    assert (run.result.outcome, run.result.ledger.imbalance) == ("failed", 0)
+
+
+@both_runners
+@pytest.mark.parametrize("seconds", [1e10, 1e300, sys.maxsize])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_times_beyond_what_threads_can_wait_are_no_limit(runner: Runner, seconds: float, is_async: bool) -> None:
+    def same(argument: Any) -> Any:
+        return argument
+
+    timed = stage_of(same, is_async, name="timed", timeout=seconds)
+    waiting = stage_of(same, is_async, name="waiting", batch_size=2, max_wait=seconds, latency_budget=seconds)
+    result = runner.run(Pipeline(name="p", source=samples(1, 2, 3), stages=[timed, waiting])).drain()
+    assert ledger(result) == {"admitted": 3, "ready": 3}
 
 
 def test_a_stage_with_slots_held_by_calls_that_are_not_late_is_not_stuck() -> None:
@@ -917,15 +987,20 @@ def test_settings_are_checked_where_a_stage_is_made() -> None:
         "FunctionStage(speed=…): no such setting; there are name, version, concurrency, timeout, retry, "
         "latency_budget, batch_size, max_wait, queue_size, provider"
     )
-    whole = "must be a whole number of at least 1, not"
-    assert error(lambda: stage(concurrency=0)(plain)) == f"stage 'plain': concurrency {whole} 0"
-    assert error(lambda: stage(concurrency=None)(plain)) == f"stage 'plain': concurrency {whole} None"
+    slots = "must be a whole number from 1 to 100000, not"
+    assert error(lambda: stage(concurrency=0)(plain)) == f"stage 'plain': concurrency {slots} 0"
+    assert error(lambda: stage(concurrency=None)(plain)) == f"stage 'plain': concurrency {slots} None"
+    assert error(lambda: stage(concurrency=100_001)(plain)) == f"stage 'plain': concurrency {slots} 100001"
+    whole = "must be a whole number from 1 to 1000000000, not"
+    assert error(lambda: stage(queue_size=2**31)(plain)) == f"stage 'plain': queue_size {whole} 2147483648"
     assert error(lambda: stage(batch_size=1.5)(plain)) == f"stage 'plain': batch_size {whole} 1.5"
     assert error(lambda: stage(queue_size=True)(plain)) == f"stage 'plain': queue_size {whole} True"
     seconds = "must be a positive number of seconds, not"
     assert error(lambda: stage(timeout=0)(plain)) == f"stage 'plain': timeout {seconds} 0"
     assert error(lambda: stage(timeout=float("nan"))(plain)) == f"stage 'plain': timeout {seconds} nan"
     assert error(lambda: stage(timeout=float("inf"))(plain)) == f"stage 'plain': timeout {seconds} inf"
+    assert error(lambda: stage(timeout=10**400)(plain)).startswith(f"stage 'plain': timeout {seconds} 1000000")
+    assert error(lambda: stage(timeout=10**5000)(plain)) == f"stage 'plain': timeout {seconds} one of type int"
     assert error(lambda: stage(latency_budget="1")(plain)) == f"stage 'plain': latency_budget {seconds} '1'"
     assert error(lambda: stage(max_wait=-1)(plain)) == f"stage 'plain': max_wait {seconds} -1"
     assert error(lambda: stage(retry=3)(plain)) == "stage 'plain': retry must be a RetryPolicy, not 3"

@@ -89,7 +89,12 @@ def cyclic() -> list[Measurement]:
         ({"name": 5}, "Pipeline(name=5): must be a string that is not empty"),
         ({"source": "file.txt"}, "pipeline 'p': the source must be iterable or callable, not 'file.txt'"),
         ({"source": None}, "pipeline 'p': the source must be iterable or callable, not None"),
-        ({"expected_interval": 0}, "pipeline 'p': expected_interval must be positive, not 0"),
+        ({"expected_interval": 0}, "pipeline 'p': expected_interval must be a positive number of seconds, not 0"),
+        ({"expected_interval": "1"}, "pipeline 'p': expected_interval must be a positive number of seconds, not '1'"),
+        (
+            {"expected_interval": float("inf")},
+            "pipeline 'p': expected_interval must be a positive number of seconds, not inf",
+        ),
         ({"hourly_budget": 0}, "pipeline 'p': hourly_budget must be more than 0"),
         (
             {"hourly_budget": "5"},

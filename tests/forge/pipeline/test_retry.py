@@ -312,20 +312,24 @@ def test_the_end_of_the_run_cuts_the_wait_short(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_attempts": 0}, "RetryPolicy(max_attempts=0): must be a whole number of at least 1"),
-        ({"max_attempts": 1.5}, "RetryPolicy(max_attempts=1.5): must be a whole number of at least 1"),
+        ({"max_attempts": 0}, "RetryPolicy(max_attempts=0): must be a whole number from 1 to 1000000000"),
+        ({"max_attempts": 1.5}, "RetryPolicy(max_attempts=1.5): must be a whole number from 1 to 1000000000"),
+        ({"max_attempts": True}, "RetryPolicy(max_attempts=True): must be a whole number from 1 to 1000000000"),
+        ({"jitter": "0.5"}, "RetryPolicy(jitter='0.5'): must be between 0 and 1"),
+        ({"initial_delay": 10**400}, "RetryPolicy(initial_delay=100000000000000000...0000000000000000000): must be a "),
+        ({"multiplier": float("inf")}, "RetryPolicy(multiplier=inf): must be a number of at least 1"),
         ({"jitter": 2}, "RetryPolicy(jitter=2): must be between 0 and 1"),
         ({"jitter": float("nan")}, "RetryPolicy(jitter=nan): must be between 0 and 1"),
         ({"initial_delay": -1}, "RetryPolicy(initial_delay=-1): must be a number of seconds, and not negative"),
         ({"max_delay": float("nan")}, "RetryPolicy(max_delay=nan): must be a number of seconds, and not negative"),
         ({"max_retry_after": -5}, "RetryPolicy(max_retry_after=-5): must be a number of seconds, and not negative"),
-        ({"multiplier": 0.5}, "RetryPolicy(multiplier=0.5): must be at least 1"),
+        ({"multiplier": 0.5}, "RetryPolicy(multiplier=0.5): must be a number of at least 1"),
     ],
 )
 def test_a_policy_that_makes_no_sense_is_an_error(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         RetryPolicy(**settings)
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("multiplier", [2, 1000, 1e300, 10**300])

@@ -308,9 +308,11 @@ WRONG = [
     ("FORGE_OTEL_STATSD_HISTOGRAMS", "both", "must be one of values, summary"),
     ("FORGE_OTEL_STATSD_GAUGES", "1", "must be true or false"),
     ("FORGE_OTEL_STATSD_INSTANCE_TAG", "yes", "must be true or false"),
-    ("FORGE_OTEL_STATSD_MAX_VALUES", "0", "must be a whole number of at least 1"),
-    ("FORGE_OTEL_STATSD_INTERVAL", "-1", "must be a number of seconds greater than 0"),
-    ("FORGE_OTEL_STATSD_INTERVAL", "inf", "must be a number of seconds greater than 0"),
+    ("FORGE_OTEL_STATSD_MAX_VALUES", "0", "must be a whole number from 1 to 1000000000"),
+    ("FORGE_OTEL_STATSD_INTERVAL", "-1", "must be a number of seconds from 0 to 4000000"),
+    ("FORGE_OTEL_STATSD_INTERVAL", "0", "must be a number of seconds greater than 0"),
+    ("FORGE_OTEL_STATSD_INTERVAL", "inf", "must be a number of seconds from 0 to 4000000"),
+    ("FORGE_OTEL_STATSD_INTERVAL", "9" * 400, "must be a number of seconds from 0 to 4000000"),
 ]
 
 
