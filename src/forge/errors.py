@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class ForgeError(Exception):
     """Base class of the errors below."""
@@ -49,6 +51,15 @@ class UnstorableError(StorageError, ValueError):
 
 class RunCancelled(ForgeError):  # noqa: N818 - the field says cancelled, and nothing went wrong
     """The run ended before this sample was finished; samples in flight settle with it."""
+
+
+class RunTerminated(RunCancelled):
+    """A signal is ending the process, and the run with it."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"the process received {number.name}")
+        self.signal = number
+        """The signal."""
 
 
 class NotReplayableError(ForgeError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING
 
@@ -11,23 +12,56 @@ if TYPE_CHECKING:
     from .run import Run
 
 _active: weakref.WeakSet[Run] = weakref.WeakSet()
+_changed = threading.Condition()
 
 
 def add(run: Run) -> None:
     """Register a run. If the process ends first, the run is closed: its samples settle, and its record is written."""
-    _active.add(run)
+    with _changed:
+        _active.add(run)
     # What is registered last is called first: before whatever the user's code writes to is shut down.
     atexit.unregister(_end_all)
     atexit.register(_end_all)
 
 
-remove = _active.discard
+def remove(run: Run) -> None:
+    """Remove a run that has ended."""
+    with _changed:
+        _active.discard(run)
+        _changed.notify_all()
+
+
+def current() -> list[Run]:
+    """Return the runs in progress."""
+    with _changed:
+        return list(_active)
+
+
+def wait(timeout: float) -> bool:
+    """Wait until no run is in progress, at most `timeout` seconds; returns True if none is."""
+    with _changed:
+        return _changed.wait_for(lambda: not _active, timeout)
+
+
+def exiting(timeout: float | None) -> None:
+    """Announce the end of the process, after that of its runs.
+
+    A signal ends it in `timeout` seconds; None means that it ends by itself, when this returns. Does nothing: it is
+    there to be observed.
+    """
 
 
 def _end_all() -> None:
-    for run in list(_active):
+    for run in current():
         run.close()
+    exiting(None)
+
+
+def _forget() -> None:
+    global _changed  # noqa: PLW0603 - a thread of the parent may have held it
+    _changed = threading.Condition()
+    _active.clear()  # they are the parent's
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_active.clear)  # they are the parent's
+    os.register_at_fork(after_in_child=_forget)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from ..definition import Pipeline
 from ..errors import ConfigurationError, NotReplayableError
+from ..storage.records import DeadLetter
 from ..support.clock import Clock, SystemClock
 from .driver import Driver
 from .run import Run
@@ -18,13 +20,32 @@ class Runner(ABC):
 
     `resume=False` does everything again instead of settling what is finished as `unchanged`; measurements are still
     taken from the cache. `clock` is for tests.
+
+    While the main thread drives a run, SIGTERM and SIGHUP end it as `cancelled`, within `shutdown_timeout` seconds,
+    before they end the process; where they are ignored, or have a handler, nothing changes. `handle_signals=False`
+    turns that off.
+
+    Raises:
+        ConfigurationError: `shutdown_timeout` is no positive number.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, *, resume: bool = True, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        resume: bool = True,
+        clock: Clock | None = None,
+        shutdown_timeout: float = 5.0,
+        handle_signals: bool = True,
+    ) -> None:
+        if not isinstance(shutdown_timeout, int | float) or not 0 < shutdown_timeout < threading.TIMEOUT_MAX:
+            what = f"{type(self).__name__}(shutdown_timeout={shutdown_timeout!r})"
+            raise ConfigurationError(f"{what}: must be a positive number of seconds")
         self._resume = resume
         self._clock = clock or SystemClock()
+        self._shutdown_timeout = float(shutdown_timeout)
+        self._handle_signals = handle_signals
 
     @abstractmethod
     def driver(self, run: Run) -> Driver:
@@ -38,7 +59,7 @@ class Runner(ABC):
         """
         if not isinstance(pipeline, Pipeline):
             raise ConfigurationError(f"{type(self).__name__}().run() takes a Pipeline, not {pipeline!r}")
-        return Run(pipeline, runner=self.name, clock=self._clock, resume=self._resume, driver=self.driver)
+        return self._run(pipeline, self._resume)
 
     def replay(self, pipeline: Pipeline, sample_ids: Collection[str] | None = None) -> Run:
         """Create a run that processes the pipeline's dead letters instead of its source: all replayable ones, or those
@@ -62,4 +83,16 @@ class Runner(ABC):
                     raise NotReplayableError(
                         f"the dead letter of {entry.sample_id!r} has no data, because it could not be serialised"
                     )
-        return Run(pipeline, runner=self.name, clock=self._clock, resume=True, driver=self.driver, replay=entries)
+        return self._run(pipeline, True, entries)
+
+    def _run(self, pipeline: Pipeline, resume: bool, replay: Sequence[DeadLetter] | None = None) -> Run:
+        return Run(
+            pipeline,
+            runner=self.name,
+            clock=self._clock,
+            resume=resume,
+            driver=self.driver,
+            replay=replay,
+            shutdown_timeout=self._shutdown_timeout,
+            handle_signals=self._handle_signals,
+        )

@@ -14,6 +14,7 @@ from ..errors import RunCancelled
 from ..pipeline.sample import Sample
 from .outcome import RunOutcome
 from .queue import MAX_MICRO_BATCH, QueueClosed
+from .termination import termination
 
 if TYPE_CHECKING:
     from ..execution.item import Item
@@ -29,6 +30,10 @@ class Consumable(ABC):
     _output: StageQueue
     _began = False
     _closed = False
+    shutdown_timeout: float
+    """Seconds in which it ends, and is delivered by observers, when a signal ends the process."""
+    handle_signals: bool
+    """True if SIGTERM and SIGHUP end it before they end the process."""
     _error: BaseException | None = None
 
     def __init__(self) -> None:
@@ -57,16 +62,17 @@ class Consumable(ABC):
             raise StopIteration
         try:
             if not self._began:
+                termination.watch(self)
                 self._start()
             item = self._next()
         except QueueClosed:
             item = None
         except BaseException as error:
-            self._finish(outcome_of(error), error)
+            self._end(outcome_of(error), error)
             raise
         if item is not None:
             return item.sample
-        self._finish(RunOutcome.COMPLETED)
+        self._end(RunOutcome.COMPLETED)
         if self._error is not None:
             raise self._error
         raise StopIteration
@@ -116,7 +122,23 @@ class Consumable(ABC):
         A run that never began leaves no trace.
         """
         self._closed = True
-        self._finish(RunOutcome.CANCELLED)
+        self._end(RunOutcome.CANCELLED)
+
+    def _end(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
+        """End the run, unless it has ended or never began. Does not return if a signal is ending the process."""
+        try:
+            self._finish(outcome, error)
+        finally:
+            termination.release(self)
+        termination.hold()
+
+    async def _end_async(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
+        """End the run without blocking the caller's event loop; otherwise like `_end`."""
+        try:
+            await asyncio.to_thread(self._finish, outcome, error)
+        finally:
+            termination.release(self)
+        await termination.hold_async()
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +149,7 @@ class Consumable(ABC):
         if error is None or not self._began:
             self.close()
         else:
-            self._finish(outcome_of(error), error)
+            self._end(outcome_of(error), error)
 
     def __aiter__(self) -> AsyncIterator[Sample]:
         return self
@@ -137,16 +159,17 @@ class Consumable(ABC):
             raise StopAsyncIteration
         try:
             if not self._began:
+                termination.watch(self)
                 await asyncio.to_thread(self._start)
             item = self._held() or await self._output.get_async()
         except QueueClosed:
             item = None
         except BaseException as error:
-            await asyncio.to_thread(self._finish, outcome_of(error), error)
+            await self._end_async(outcome_of(error), error)
             raise
         if item is not None:
             return item.sample
-        await asyncio.to_thread(self._finish, RunOutcome.COMPLETED)
+        await self._end_async(RunOutcome.COMPLETED)
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
@@ -169,7 +192,11 @@ class Consumable(ABC):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.__exit__, kind, error, traceback)
+        if error is None or not self._began:
+            self._closed = True
+            await self._end_async(RunOutcome.CANCELLED)
+        else:
+            await self._end_async(outcome_of(error), error)
 
 
 def outcome_of(error: BaseException) -> RunOutcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
-from ..errors import BudgetReached, TooManyFailuresError
+from ..errors import BudgetReached, RunTerminated, TooManyFailuresError
 
 
 class RunOutcome(StrEnum):
@@ -43,6 +43,8 @@ def exit_code_of(outcome: RunOutcome, error: BaseException | None, failures: int
         return ExitCode.TOO_MANY_FAILURES
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
+    if isinstance(error, RunTerminated):
+        return ExitCode(128 + error.signal)
     # Closed early by its consumer, perhaps at the end of a generator around it, or by its budget: that was intended.
     intended = error is None or isinstance(error, BudgetReached | GeneratorExit)
     if outcome is RunOutcome.FAILED or not intended:

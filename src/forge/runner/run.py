@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BudgetReached, RunCancelled
@@ -30,6 +30,7 @@ from .outcome import RunOutcome
 from .queue import QueueClosed
 from .result import RunResult, RunSnapshot, result_of
 from .source import SourceReader
+from .termination import termination
 
 if TYPE_CHECKING:
     from ..costs.summary import Charge
@@ -64,12 +65,16 @@ class Run(Consumable):
         resume: bool,
         driver: Any,
         replay: Sequence[DeadLetter] | None = None,
+        shutdown_timeout: float,
+        handle_signals: bool,
     ) -> None:
         super().__init__()
         self.id = str(uuid.uuid4())
         self.pipeline = pipeline
         self.runner = runner
         self.clock = clock
+        self.shutdown_timeout = shutdown_timeout
+        self.handle_signals = handle_signals
         self.context = copy_context()
         """Context of the run's own work; the contexts of its samples are copies of it."""
         self.stop = threading.Event()
@@ -90,6 +95,8 @@ class Run(Consumable):
         self._recorded = False
         self._set_up_stages: list[Stage] = []
         self._end_lock = threading.Lock()
+        self._recording = False
+        """True once a thread writes the run's end."""
         self._driver: Driver = driver(self)
         self._output = self._driver.output
 
@@ -296,6 +303,7 @@ class Run(Consumable):
         item.verdict = SampleOutcome.FAILED if self.pipeline.storage is None else SampleOutcome.DLQ
 
     def _start(self) -> None:
+        termination.hold()
         # Whoever wants to end the run waits until it has begun.
         with self._end_lock:
             if self._began:
@@ -308,10 +316,23 @@ class Run(Consumable):
             self.context.run(self.ledger.count_artifacts)
             try:
                 self.context.run(self.begin)
+                if self.stop.is_set():  # a signal ended it meanwhile
+                    raise QueueClosed
                 self._driver.start()
             except BaseException as error:
                 self.fail(error, outcome_of(error))
                 raise
+
+    def abandon(self) -> None:
+        """End the run because the process ends, even while a `setup` or `close` of a stage does not return."""
+        locked = self._end_lock.acquire(timeout=GRACE)
+        try:
+            if self.result is None:
+                # Whoever holds the lock may be in the context, which nobody can enter a second time.
+                self._end_now(self.context if locked else self.context.copy())
+        finally:
+            if locked:
+                self._end_lock.release()
 
     def _finish(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
         """End the run exactly once, whoever comes first."""
@@ -322,30 +343,38 @@ class Run(Consumable):
                 with self.lock:
                     if self._error is None and self._outcome is RunOutcome.COMPLETED:
                         self._error, self._outcome = error, outcome
-            self.stop.set()
-            self._driver.close()
-            self._source.loop.cancel_all(GRACE / 2)
-            self._driver.join(GRACE)
-            self.costs.count_calls()
-            self._cancel_the_rest()
-            self._close_stages()
-            self._source.loop.stop(0.1)
-            self.executor.close()
-            self.orchestrator.close()
-            self._admission.close()
-            with self.lock:
-                self.costs.close()
-            try:
-                self.result = self.context.run(self.end, self._outcome, self._error or self._reason)
-            except Exception as fault:
-                logger.exception("the record of run %s could not be written", self.id)
-                if self._error is None:
-                    self._outcome, self._error = RunOutcome.FAILED, fault
-                self.result = result_of(self, self._outcome, self._error)
-            finally:
-                if self.pipeline.storage is not None:
-                    self.pipeline.storage.release()
-                active_runs.remove(self)
+            self._end_now(self.context)
+
+    def _end_now(self, context: Context) -> None:
+        """Stop everything, settle what is in flight, and write the run's end in the given context."""
+        self.stop.set()
+        self._driver.close()
+        self._source.loop.cancel_all(GRACE / 2)
+        self._driver.join(GRACE)
+        self.costs.count_calls()
+        self._cancel_the_rest()
+        self._close_stages()
+        self._source.loop.stop(0.1)
+        self.executor.close()
+        self.orchestrator.close()
+        self._admission.close()
+        with self.lock:
+            self.costs.close()
+            if self._recording:
+                return
+            self._recording = True
+        try:
+            self.result = context.run(self.end, self._outcome, self._error or self._reason)
+        except Exception as fault:
+            logger.exception("the record of run %s could not be written", self.id)
+            if self._error is None:
+                self._outcome, self._error = RunOutcome.FAILED, fault
+            self.result = result_of(self, self._outcome, self._error)
+        finally:
+            self._recording = self.result is not None
+            if self.pipeline.storage is not None:
+                self.pipeline.storage.release()
+            active_runs.remove(self)
 
     def _cancel_the_rest(self) -> None:
         for item in self.ledger.seal():

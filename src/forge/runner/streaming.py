@@ -42,8 +42,16 @@ class StreamingRunner(Runner):
 
     name = "streaming"
 
-    def __init__(self, *, ordered: bool = False, resume: bool = True, clock: Clock | None = None) -> None:
-        super().__init__(resume=resume, clock=clock)
+    def __init__(
+        self,
+        *,
+        ordered: bool = False,
+        resume: bool = True,
+        clock: Clock | None = None,
+        shutdown_timeout: float = 5.0,
+        handle_signals: bool = True,
+    ) -> None:
+        super().__init__(resume=resume, clock=clock, shutdown_timeout=shutdown_timeout, handle_signals=handle_signals)
         self._ordered = ordered
 
     def driver(self, run: Run) -> StreamingDriver:
