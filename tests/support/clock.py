@@ -14,6 +14,7 @@ class FakeClock:
 
     def __init__(self) -> None:
         self._passed = 0.0
+        self._set_back = 0.0
         self._lock = threading.Lock()
 
     def advance(self, seconds: float) -> None:
@@ -21,8 +22,12 @@ class FakeClock:
         with self._lock:
             self._passed += seconds
 
+    def set_back(self, seconds: float) -> None:
+        """Set the clock's Unix time back, as NTP does; the monotonic one goes on."""
+        self._set_back += seconds
+
     def time(self) -> float:
-        return START + self._passed
+        return START + self._passed - self._set_back
 
     def monotonic(self) -> float:
         return self._passed

@@ -160,7 +160,7 @@ class RunResult:
     started: float
     """Unix time."""
     ended: float
-    """Unix time."""
+    """Unix time: `started` plus `duration`, also if the machine's clock was set meanwhile."""
     duration: float
     """Seconds, from a monotonic clock."""
     ledger: Ledger
@@ -247,7 +247,7 @@ class RunSnapshot:
 
 def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> RunResult:
     """Return the result of a run that has just ended."""
-    ended, duration = run.clock.time(), run.clock.monotonic() - run.started.monotonic
+    duration = run.clock.monotonic() - run.started.monotonic
     pipeline, ledger = run.pipeline, run.ledger
     revision = code_revision()
     with ledger.lock:
@@ -263,7 +263,7 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             error_type=classify(error) if error else (CANCELLED if outcome is RunOutcome.CANCELLED else None),
             error=message_of(error) if error else None,
             started=run.started.time,
-            ended=ended,
+            ended=run.started.time + duration,
             duration=duration,
             ledger=counters.ledger(),
             stages=[stage.summary(duration) for stage in counters.stages.values()],

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from forge.runner import MeasurementSummary, StageSummary
 
 
-def last_run(result: RunResult) -> Iterator[MetricPoint]:
-    """Yield the gauges of the last run."""
+def last_run(result: RunResult, now: float) -> Iterator[MetricPoint]:
+    """Yield the gauges of the last run, at this Unix time."""
     ledger = result.ledger
     for outcome in ForgeSampleOutcome:
         count = getattr(ledger, outcome.value)
@@ -32,9 +32,10 @@ def last_run(result: RunResult) -> Iterator[MetricPoint]:
         if lookups:
             of = {a.FORGE_MEASUREMENT_KEY: measured.key}
             yield MetricPoint(metrics.FORGE_MEASUREMENT_CACHE_HIT_RATIO, measured.cached / lookups, of)
-    yield MetricPoint(metrics.FORGE_PIPELINE_END_TIME, result.ended)
+    ended = min(result.ended, now)  # not in the future, if the clock was set back: ages are not negative
+    yield MetricPoint(metrics.FORGE_PIPELINE_END_TIME, ended)
     if result.outcome.value == ForgeRunOutcome.COMPLETED:
-        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_TIME, result.ended)
+        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_TIME, ended)
 
 
 def summaries(result: RunResult, extra: Attributes) -> Iterator[LogEvent]:

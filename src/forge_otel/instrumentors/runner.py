@@ -75,7 +75,7 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
             a.FORGE_SUMMARY_FAULTS: call.telemetry.faults - scope.faults_before,
         }
         log_events += summaries(result, {**attributes, **counted})
-        points += last_run(result)
+        points += last_run(result, run.clock.time())
         attributes = {**attributes, **usage_attributes(result.cost.charges)}
     return Result(attributes=attributes, error=raised, points=points, events=log_events)
 

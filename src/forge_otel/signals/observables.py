@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet, WeakValueDictionary, ref
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
@@ -39,6 +40,8 @@ _STAGE = (
     metrics.FORGE_DLQ_DEPTH,
     metrics.FORGE_DLQ_OLDEST_TIME,
 )
+
+_INT64_MAX: Final = 2**63 - 1
 
 ObservedPoints = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
 """Values and attributes of points, by metric and attribute values."""
@@ -140,15 +143,16 @@ class Observables:
     def _read_gauges(self, run: Run, snapshot: RunSnapshot) -> None:
         where = {a.FORGE_PIPELINE_NAME: run.pipeline.name}
         if snapshot.last_settled is not None:
-            self._set(metrics.FORGE_PIPELINE_PROGRESS_TIME, snapshot.last_settled, where)
+            # Not in the future, if the clock was set back since: ages are not negative.
+            self._set(metrics.FORGE_PIPELINE_PROGRESS_TIME, min(snapshot.last_settled, run.clock.time()), where)
         if run.pipeline.expected_interval is not None:
-            self._set(metrics.FORGE_PIPELINE_EXPECTED_INTERVAL, run.pipeline.expected_interval, where)
+            self._set(metrics.FORGE_PIPELINE_EXPECTED_INTERVAL, float(run.pipeline.expected_interval), where)
         if run.pipeline.hourly_budget is not None:
             self._set(metrics.FORGE_COST_BUDGET, float(run.pipeline.hourly_budget), where)
         for stage in run.pipeline.stages:
             if stage.latency_budget is not None:
                 at = {**where, a.FORGE_STAGE_NAME: stage.name}
-                self._set(metrics.FORGE_STAGE_LATENCY_BUDGET, stage.latency_budget, at)
+                self._set(metrics.FORGE_STAGE_LATENCY_BUDGET, float(stage.latency_budget), at)
 
     def _read_letters(self) -> None:
         with self._members:
@@ -160,7 +164,7 @@ class Observables:
         for pipeline, snapshot in self._letters.items():
             where = {a.FORGE_PIPELINE_NAME: pipeline}
             if snapshot.oldest is not None:
-                self._set(metrics.FORGE_DLQ_OLDEST_TIME, snapshot.oldest, where)
+                self._set(metrics.FORGE_DLQ_OLDEST_TIME, min(snapshot.oldest, time.time()), where)
             for (source, place), depth in snapshot.depth.items():
                 self._set(metrics.FORGE_DLQ_DEPTH, depth, {**where, **failed_in(source.value, place)}, summed=True)
 
@@ -173,7 +177,8 @@ class Observables:
         key = tuple(kept.values())
         if key in points and (summed or metric.instrument is Instrument.UPDOWNCOUNTER):
             value += points[key][0]
-        points[key] = (value, kept)
+        # A source may say that it has as many samples as its `len()` can; two of them are more than OTLP can carry.
+        points[key] = (min(value, _INT64_MAX) if isinstance(value, int) else value, kept)
 
 
 def _up_down_counters(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, Attributes]]:
