@@ -29,7 +29,7 @@ from forge import (
     classify,
     stage,
 )
-from forge.pipeline.retry import TRANSIENT
+from forge.pipeline.exceptions import TRANSIENT
 
 CHAT_MODEL = "gpt-4o-mini"
 EMBEDDING_MODEL = "text-embedding-3-small"

@@ -6,9 +6,10 @@ from .costs.summary import Charge, CostSummary, Use
 from .costs.usage import Usage
 from .definition import Pipeline
 from .execution.results import MeasurementOutcome, StageOutcome
+from .pipeline.exceptions import classify
 from .pipeline.failure import FailureSource
 from .pipeline.measurement import Measurement
-from .pipeline.retry import RetryPolicy, classify
+from .pipeline.retry import RetryPolicy
 from .pipeline.sample import Sample, SampleOutcome, SampleStatus, Skip
 from .pipeline.serializer import JSONSerializer
 from .pipeline.stages import Stage, stage

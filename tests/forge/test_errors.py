@@ -19,7 +19,8 @@ import pytest
 
 from forge import JSONSerializer, Measurement, Pipeline, Run, Sample, SQLStorage, StreamingRunner, classify, stage
 from forge.errors import DuplicateIdError, RunCancelled, SourceError, StageTimeoutError, StorageError
-from forge.pipeline.retry import http_status, retry_after
+from forge.pipeline.exceptions import http_status
+from forge.pipeline.retry import retry_after
 from tests.support.http import CLIENTS, running_server
 from tests.support.runs import both_runners, every_runner, ledger, rows, samples
 
@@ -51,6 +52,8 @@ def error_of(client: Callable[[str], None], url: str) -> BaseException:
         ("429", "rate_limit"),
         ("500", "server_error"),
         ("503", "server_error"),
+        ("408", "timeout"),
+        ("425", "network_error"),
         ("400", "client_error"),
         ("404", "client_error"),
         ("slow", "timeout"),

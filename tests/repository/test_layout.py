@@ -68,7 +68,6 @@ def test_no_arrow_leads_back(checkout: Path) -> None:
         ("forge/runner/run.py", "from forge_otel.semconv import attributes", FORGE),
         ("forge_otel/new/__init__.py", "", LAYERS),
         ("forge/support/clock.py", "from ..pipeline.sample import Sample", FORGE_LAYERS),
-        ("forge/pipeline/failure.py", "from ..support.clock import Clock", FORGE_LAYERS),
         ("forge/pipeline/stages.py", "if TYPE_CHECKING:\n    from ..definition import Pipeline", FORGE_LAYERS),
         ("forge/costs/usage.py", "if TYPE_CHECKING:\n    from ..execution.item import Item", FORGE_LAYERS),
         ("forge/costs/prices.py", "from ..storage.sql import SQLStorage", FORGE_LAYERS),

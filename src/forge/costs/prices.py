@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
+from ..pipeline.exceptions import describe
 from ..support.money import MONEY, ZERO, rounded, to_money
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _public_amount(usage: Usage, when: float) -> Decimal | None:
     except LookupError:
         return None  # it knows no such provider or model
     except Exception as error:  # noqa: BLE001 - a price that cannot be computed must not fail the sample
-        logger.warning("genai-prices failed on %s of %s: %r", usage.model, usage.provider, error)
+        logger.warning("genai-prices failed on %s of %s: %s", usage.model, usage.provider, describe(error))
         return None
 
 

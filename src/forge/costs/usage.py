@@ -283,24 +283,30 @@ def retry_each(items: Sequence[B]) -> Iterator[B]:
         yield item
 
 
-@contextmanager
-def counting(provider: str, function: Callable[[Any], Any]) -> Iterator[Callable[[Any], Any]]:
+class counting:  # noqa: N801 - used like a function
     """Count an attempt as one call of the provider's API, unless usage of it is reported before the attempt ends.
 
-    Yields the function to call in place of the given one, sync or async.
+    Returns the function to call in place of the given one, sync or async.
     """
-    scope = _scope.get()
-    if scope is None:
-        yield function
-        return
-    costs = scope.origin.costs
 
-    def begun(argument: Any) -> Any:
-        costs.begin_call(scope, provider)
-        return function(argument)
+    # A class, because a generator sets the traceback of exceptions, which those of users may not allow.
 
-    try:
-        yield begun
-    finally:
-        if costs.end_call(scope):
-            scope.record(costs.priced(Usage(provider=provider)))
+    __slots__ = ("_function", "_provider", "_scope")
+
+    def __init__(self, provider: str, function: Callable[[Any], Any]) -> None:
+        self._provider = provider
+        self._function = function
+        self._scope = _scope.get()
+
+    def __enter__(self) -> Callable[[Any], Any]:
+        return self._function if self._scope is None else self._begun
+
+    def __exit__(self, *_: object) -> None:
+        scope = self._scope
+        if scope is not None and scope.origin.costs.end_call(scope):
+            scope.record(scope.origin.costs.priced(Usage(provider=self._provider)))
+
+    def _begun(self, argument: Any) -> Any:
+        assert self._scope is not None
+        self._scope.origin.costs.begin_call(self._scope, self._provider)
+        return self._function(argument)

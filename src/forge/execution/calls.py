@@ -8,14 +8,17 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
 from queue import SimpleQueue
-from typing import Any, Final, Protocol, Self, SupportsIndex
+from typing import Any, Final, Protocol, Self, SupportsIndex, TypeVar
 
 from ..errors import StageStuckError, StageTimeoutError
+from ..pipeline.exceptions import outside_iteration
 from ..pipeline.sample import Sample, with_private_values
 from ..support.clock import LONGEST_WAIT
 
 CLEAN_UP: Final = 30.0
 """Seconds that an async call has at least to clean up after its timeout, before its stage counts as stuck."""
+
+T = TypeVar("T")
 
 
 class Limits(Protocol):
@@ -183,7 +186,11 @@ class Calls:
 
 
 class Interrupted(Exception):  # noqa: N818 - carries an interrupt through an event loop
-    """A `KeyboardInterrupt` or `SystemExit` that an async function raised; it is the cause."""
+    """A `KeyboardInterrupt` or `SystemExit` that an async function raised."""
+
+    def __init__(self, interrupt: BaseException) -> None:
+        super().__init__(interrupt)
+        self.interrupt = interrupt
 
 
 async def guarded(function: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
@@ -191,7 +198,12 @@ async def guarded(function: Callable[..., Awaitable[Any]], *arguments: Any) -> A
     try:
         return await function(*arguments)
     except (KeyboardInterrupt, SystemExit) as error:
-        raise Interrupted from error
+        raise Interrupted(error) from error
+
+
+async def to_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a blocking function on another thread. `StopIteration`, which no future takes, becomes a `RuntimeError`."""
+    return await asyncio.to_thread(outside_iteration, "a call on another thread", function, *arguments)
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
@@ -234,9 +246,13 @@ class _Slots:
                     self._abandoned += 1
             if call.abandoned:
                 raise StageTimeoutError(f"{self._what!r} took longer than its timeout of {self._timeout} s")
-        if call.error is not None:
-            raise call.error
-        return call.result
+        error, result = call.error, call.result
+        try:
+            if error is not None:
+                raise error
+            return result
+        finally:
+            del call, error, result  # or an exception, and this frame on its traceback, would keep each other alive
 
     def close(self) -> None:
         with self._lock:
@@ -251,11 +267,13 @@ class _Slots:
             except BaseException as error:  # noqa: BLE001 - raised again where the call was made
                 call.error = error
             with self._lock:
-                call.done.set()
                 self._abandoned -= call.abandoned
                 self._idle.append(inbox)
                 if self._closed:
                     inbox.put(None)
+                done = call.done
+                del call  # as above; and nothing of it is kept until the next one comes
+                done.set()
             self._free.release()
 
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..costs import usage
 from ..errors import RunCancelled, StageResultError, StageStuckError
+from ..pipeline.exceptions import CANCELLED, classify, describe, is_a
 from ..pipeline.measurement import Measurement
-from ..pipeline.retry import CANCELLED, classify
 from ..pipeline.sample import Sample, private_copy
 from ..pipeline.serializer import JSONSerializer, content_of
 from ..support import sans_io
 from ..support.clock import Clock, SystemClock
 from ..support.money import ZERO
-from .calls import Batch, Calls, Interrupted, Payload
+from .calls import Batch, Calls, Interrupted, Payload, to_thread
 from .item import Item
 from .results import BatchMeasurementResult, MeasurementOutcome, MeasurementResult
 
@@ -116,7 +116,7 @@ class MeasurementOrchestrator:
             values, error = yield measurement, compute, tuple(item.sample for item in missing)
             if error is None:
                 outcomes = [(value, None) for value in values]
-            elif len(missing) == 1 or not isinstance(error, Exception) or classify(error) == CANCELLED:
+            elif len(missing) == 1 or not is_a(error, Exception) or classify(error) == CANCELLED:
                 outcomes = [(None, error)] * len(missing)
             else:
                 for item in usage.retry_each(missing):
@@ -142,14 +142,14 @@ class MeasurementOrchestrator:
 
     async def _perform_async(self, request: _Request) -> Mapping[str, MeasurementResult] | Outcome:
         if isinstance(request, _Lookup):
-            return await asyncio.to_thread(self._cached, *request)
+            return await to_thread(self._cached, *request)
         if self._stop.is_set():
             return None, RunCancelled("the run ended")
         measurement, function, payload = request
         try:
             return await self._calls.call_async(measurement, function, _argument(payload)), None
         except Interrupted as interrupted:
-            return None, interrupted.__cause__
+            return None, interrupted.interrupt
         except asyncio.CancelledError as error:
             return None, RunCancelled("the run ended") if self._stop.is_set() else error
         except Exception as error:  # noqa: BLE001 - it becomes the result
@@ -169,7 +169,9 @@ class MeasurementOrchestrator:
             try:
                 value = self._pipeline.serializer.loads(content)
             except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
-                logger.warning("the cached %r of sample %r cannot be read: %r", measurement.key, sample_id, error)
+                logger.warning(
+                    "the cached %r of sample %r cannot be read: %s", measurement.key, sample_id, describe(error)
+                )
             else:
                 cached[sample_id] = MeasurementResult(
                     outcome=MeasurementOutcome.CACHED, value=private_copy(value), saved=saved.get(sample_id, ZERO)

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from ..costs import usage
 from ..errors import RunCancelled, StageResultError, StageStuckError
-from ..pipeline.retry import CANCELLED, RetryPolicy, classify
+from ..pipeline.exceptions import CANCELLED, classify, is_a, set_context
+from ..pipeline.retry import RetryPolicy
 from ..pipeline.sample import Sample, Skip, private_copies, replace, with_private_values
 from ..pipeline.stages import Stage
 from ..support import sans_io
@@ -184,7 +185,7 @@ class StageExecutor:
         try:
             request.succeed(await self.attempt_async(request.stage, request.next_payload(), request.number))
         except Interrupted as interrupted:
-            request.cancel(interrupted.__cause__)
+            request.cancel(interrupted.interrupt)
         except asyncio.CancelledError as error:
             if self._stop.is_set():
                 request.cancel()
@@ -260,7 +261,7 @@ def _verdict(
         attempts.release_error()
     if attempts.cancelled:
         outcome = StageOutcome.CANCELLED
-        error, error_type = error or RunCancelled("the run ended"), CANCELLED
+        error, error_type = error if error is not None else RunCancelled("the run ended"), CANCELLED
     else:
         if error is None:
             try:
@@ -320,16 +321,29 @@ def _validated(stage: Stage, sample: Sample, result: Any, batch: Collection[str]
 
 
 def _described(result: Any) -> str:
-    """Describe a result that is none."""
+    """Describe a result that is none, with what to return instead."""
+    if result is None:
+        return "None (return the sample, or Skip(reason) to leave it out)"
     if inspect.iscoroutine(result):
         result.close()  # or Python would complain elsewhere that nobody awaited it
         return "a coroutine (await it, in an async def)"
+    if inspect.isgenerator(result):
+        return "a generator (return a list of samples instead of yielding them)"
+    if isinstance(result, tuple) and result and all(isinstance(member, Sample) for member in result):
+        return "a tuple of Samples (return a list)"
     if not isinstance(result, list):
-        return type(result).__name__
+        return f"{type(result).__name__} (return sample.with_data(…) if it is the sample's new data)"
     for place, member in enumerate(result):
         if not isinstance(member, Sample):
-            return f"a list with {type(member).__name__} at index {place}"
+            return (
+                f"a list with {_type_name(member)} at index {place} (return sample.with_data(…) if the list is the "
+                "sample's new data, or sample.child(key, …) for each member that is to become a sample)"
+            )
     return "an empty list (return Skip(reason) instead)"
+
+
+def _type_name(value: Any) -> str:
+    return "None" if value is None else type(value).__name__
 
 
 def _misplaced_error(stage: Stage, sample: Sample, found: str) -> StageResultError:
@@ -409,7 +423,7 @@ class _Attempts:
         """
         batch = None if isinstance(self.payload, Sample) else self.payload
         if batch is not None and not (isinstance(result, list) and len(result) == len(batch)):
-            what = f"a list of {len(result)}" if isinstance(result, list) else type(result).__name__
+            what = f"a list of {len(result)}" if isinstance(result, list) else _type_name(result)
             raise StageResultError(
                 f"stage {self.stage.name!r} returned {what} for a batch of {len(batch)}; "
                 "it must return a list with one result for each sample, in order"
@@ -423,7 +437,7 @@ class _Attempts:
         Raises:
             StageStuckError: it is the error.
         """
-        if isinstance(error, StageStuckError):
+        if is_a(error, StageStuckError):
             raise error
         self._end()
         self.error = error
@@ -433,7 +447,7 @@ class _Attempts:
         except (KeyboardInterrupt, SystemExit) as interrupt:
             self.cancel(interrupt)
         except Exception as fault:  # noqa: BLE001 - a faulty retry_on must not end the run
-            fault.__context__ = error
+            set_context(fault, error)
             self.error, self.delay = fault, None
 
     def cancel(self, error: BaseException | None = None) -> None:

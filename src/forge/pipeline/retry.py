@@ -1,111 +1,16 @@
-"""Retry policies, and classes of errors.
-
-The classes are few on purpose: they stand on metrics. Exceptions of HTTP clients are recognised by their status
-attribute and by the names of their classes, so that none of those libraries has to be imported.
-"""
+"""Retry policies: which failed calls are repeated, and after which delay."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import random
-import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from ..errors import ConfigurationError, RunCancelled
+from ..errors import ConfigurationError
 from ..support.http_dates import seconds_to_wait
 from ..support.numbers import MAX_COUNT, is_count, is_finite, shown
-
-RATE_LIMIT = "rate_limit"
-SERVER_ERROR = "server_error"
-CLIENT_ERROR = "client_error"
-NETWORK_ERROR = "network_error"
-TIMEOUT = "timeout"
-CANCELLED = "cancelled"
-
-TRANSIENT = frozenset({RATE_LIMIT, SERVER_ERROR, NETWORK_ERROR, TIMEOUT})
-"""Classes of errors that may not occur again in another attempt."""
-
-_TIMEOUT_CLASSES = {
-    ("requests", "Timeout"),
-    ("httpx", "TimeoutException"),
-    ("openai", "APITimeoutError"),
-    ("anthropic", "APITimeoutError"),
-    ("botocore", "ConnectTimeoutError"),
-    ("botocore", "ReadTimeoutError"),
-    ("urllib3", "TimeoutError"),
-}
-_NETWORK_CLASSES = {
-    ("requests", "ConnectionError"),
-    ("requests", "ChunkedEncodingError"),
-    ("httpx", "TransportError"),
-    ("httpcore", "NetworkError"),
-    ("aiohttp", "ClientConnectionError"),
-    ("aiohttp", "ClientPayloadError"),
-    ("openai", "APIConnectionError"),
-    ("anthropic", "APIConnectionError"),
-    ("botocore", "HTTPClientError"),
-    ("botocore", "ConnectionError"),
-    ("http", "IncompleteRead"),
-    ("urllib", "URLError"),
-    ("urllib3", "HTTPError"),
-}
-_NETWORK_ERRNOS = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
-
-
-def classify(error: BaseException) -> str:
-    """Return the class of an error: one of the constants above, or the qualified name of the exception's class.
-
-    A status decides first (429, 5xx, other 4xx), then timeouts, then what failed below HTTP. Never the message.
-    """
-    if isinstance(error, asyncio.CancelledError | RunCancelled | KeyboardInterrupt | SystemExit | GeneratorExit):
-        return CANCELLED
-    status = http_status(error)
-    if status is not None:
-        if status == 429:
-            return RATE_LIMIT
-        return SERVER_ERROR if status >= 500 else CLIENT_ERROR
-    # A wrapped timeout (URLError keeps the cause as its reason, requests as its argument) is still a timeout.
-    reasons = (error, _attribute(error, "reason"), *error.args[:1])
-    if any(isinstance(reason, TimeoutError) or _names(reason) & _TIMEOUT_CLASSES for reason in reasons):
-        return TIMEOUT
-    if isinstance(error, ConnectionError | socket.gaierror | socket.herror) or _names(error) & _NETWORK_CLASSES:
-        return NETWORK_ERROR
-    if isinstance(error, OSError) and error.errno in _NETWORK_ERRNOS:
-        return NETWORK_ERROR
-    return _class_name(type(error))
-
-
-def _class_name(kind: type) -> str:
-    """Return a qualified name such as `json.decoder.JSONDecodeError`; built-in classes have no module."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def message_of(error: BaseException) -> str:
-    """Return the message of an error, even if its `__str__` fails."""
-    try:
-        return str(error)
-    except Exception as fault:  # noqa: BLE001 - somebody else's code
-        return f"{_class_name(type(error))}, whose message could not be read: {type(fault).__name__}"
-
-
-def http_status(error: BaseException) -> int | None:
-    """Return the HTTP error status of an exception, if it has one."""
-    response = _attribute(error, "response")
-    if isinstance(response, Mapping):  # botocore
-        metadata = response.get("ResponseMetadata")
-        found = metadata.get("HTTPStatusCode") if isinstance(metadata, Mapping) else None
-        return _error_status(found)
-    for owner in (error, response):
-        # One after the other: aiohttp warns about whoever looks at `code`, and has `status`.
-        for name in ("status_code", "status", "code"):
-            found = _error_status(_attribute(owner, name))
-            if found is not None:
-                return found
-    return None
+from .exceptions import TRANSIENT, classify, response_header
 
 
 def retry_after(error: BaseException, now: float | None = None) -> float | None:
@@ -113,43 +18,8 @@ def retry_after(error: BaseException, now: float | None = None) -> float | None:
 
     Possibly infinite, as the number of seconds has no limit.
     """
-    response = _attribute(error, "response")
-    if isinstance(response, Mapping):
-        metadata = response.get("ResponseMetadata")
-        headers = metadata.get("HTTPHeaders") if isinstance(metadata, Mapping) else None
-    else:
-        headers = _attribute(error, "headers") or _attribute(response, "headers")
-    value = _header(headers, "Retry-After")
+    value = response_header(error, "Retry-After")
     return None if value is None else seconds_to_wait(value, time.time() if now is None else now)
-
-
-def _header(headers: Any, name: str) -> str | None:
-    get = getattr(headers, "get", None)
-    if get is None:
-        return None
-    # Plain dicts (botocore's are lower case) know nothing of case.
-    value = get(name)
-    if value is None:
-        value = get(name.lower())
-    return value if isinstance(value, str) else None
-
-
-def _attribute(owner: Any, name: str) -> Any:
-    """Return an attribute; None if there is none, or it is a property that raises."""
-    try:
-        return getattr(owner, name, None)
-    except Exception:  # noqa: BLE001 - somebody else's code
-        return None
-
-
-def _names(thing: Any) -> set[tuple[str, str]]:
-    """Return the names of an object's class and base classes, with their packages."""
-    return {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(thing).__mro__}
-
-
-def _error_status(value: Any) -> int | None:
-    is_status = isinstance(value, int) and not isinstance(value, bool) and 400 <= value <= 599
-    return int(value) if is_status else None
 
 
 def _transient(error: BaseException) -> bool:
@@ -187,7 +57,8 @@ class RetryPolicy:
     max_retry_after: float = 300.0
     """Longest `Retry-After` to honour, in seconds; the sample fails if the server asks for more."""
     retry_on: Callable[[BaseException], bool] = _transient
-    """Returns True for errors worth another attempt; by default rate limits, 5xx, network errors and timeouts."""
+    """Returns True for errors worth another attempt; by default those of a class in `TRANSIENT`: rate limits, 5xx,
+    network errors and timeouts, also those that the server reports (408, 425)."""
     random: Callable[[], float] = field(default=_random, repr=False)
     """Source of the jitter: random numbers from 0 to 1."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DuplicateIdError, SerializationError, SourceError, UnstorableError
 from ..execution.item import Item
+from ..pipeline.exceptions import describe, is_a
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import Sample, SampleOutcome, SampleStatus, make_sample
 from ..pipeline.serializer import content_of, digest_of
@@ -121,8 +122,8 @@ class Admission:
                 digest = digest_of(content)
                 original = content
             except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
-                if not isinstance(error, SerializationError):
-                    logger.warning("the serializer failed on the data of sample %r: %r", sample.id, error)
+                if not is_a(error, SerializationError):
+                    logger.warning("the serializer failed on the data of sample %r: %s", sample.id, describe(error))
         item = Item(
             make_sample(
                 sample.data,

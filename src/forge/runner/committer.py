@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..execution.item import Item
+from ..pipeline.exceptions import message_of
 from ..pipeline.failure import FailureSource
-from ..pipeline.retry import message_of
 from ..pipeline.sample import SampleOutcome, SampleStatus
 from ..storage.records import DeadLetter, SampleRecord
 

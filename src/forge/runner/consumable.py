@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -11,6 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..errors import RunCancelled
+from ..execution.calls import to_thread
+from ..pipeline.exceptions import is_a
 from ..pipeline.sample import Sample
 from .outcome import RunOutcome
 from .queue import MAX_MICRO_BATCH, QueueClosed
@@ -135,7 +136,7 @@ class Consumable(ABC):
     async def _end_async(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
         """End the run without blocking the caller's event loop; otherwise like `_end`."""
         try:
-            await asyncio.to_thread(self._finish, outcome, error)
+            await to_thread(self._finish, outcome, error)
         finally:
             termination.release(self)
         await termination.hold_async()
@@ -160,7 +161,7 @@ class Consumable(ABC):
         try:
             if not self._began:
                 termination.watch(self)
-                await asyncio.to_thread(self._start)
+                await to_thread(self._start)
             item = self._held() or await self._output.get_async()
         except QueueClosed:
             item = None
@@ -201,4 +202,4 @@ class Consumable(ABC):
 
 def outcome_of(error: BaseException) -> RunOutcome:
     """Return the run's outcome for an exception of the consumer: errors fail it, interrupts cancel it."""
-    return RunOutcome.FAILED if isinstance(error, Exception) else RunOutcome.CANCELLED
+    return RunOutcome.FAILED if is_a(error, Exception) else RunOutcome.CANCELLED

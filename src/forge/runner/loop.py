@@ -57,7 +57,7 @@ class LoopThread:
         try:
             return future.result()
         except Interrupted as interrupted:
-            raise interrupted.__cause__ or interrupted from None
+            raise interrupted.interrupt from None
         except BaseException:
             future.cancel()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 
 from ..errors import BudgetReached, RunTerminated, TooManyFailuresError
+from ..pipeline.exceptions import is_a
 
 
 class RunOutcome(StrEnum):
@@ -39,14 +40,14 @@ class ExitCode(IntEnum):
 
 def exit_code_of(outcome: RunOutcome, error: BaseException | None, failures: int) -> ExitCode:
     """Return the exit code for a run that ended because of an error, if any, and in which so many samples failed."""
-    if isinstance(error, TooManyFailuresError):
+    if is_a(error, TooManyFailuresError):
         return ExitCode.TOO_MANY_FAILURES
-    if isinstance(error, KeyboardInterrupt):
+    if is_a(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
-    if isinstance(error, RunTerminated):
+    if is_a(error, RunTerminated):
         return ExitCode(128 + error.signal)
     # Closed early by its consumer, perhaps at the end of a generator around it, or by its budget: that was intended.
-    intended = error is None or isinstance(error, BudgetReached | GeneratorExit)
+    intended = error is None or is_a(error, BudgetReached, GeneratorExit)
     if outcome is RunOutcome.FAILED or not intended:
         return ExitCode.RUN_FAILED
     return ExitCode.SAMPLES_FAILED if failures else ExitCode.OK

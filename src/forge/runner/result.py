@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..costs.summary import CostSummary
-from ..pipeline.retry import CANCELLED, classify, message_of
+from ..pipeline.exceptions import CANCELLED, classify, message_of
 from ..pipeline.sample import SampleOutcome
 from .outcome import ExitCode, RunOutcome, exit_code_of
 from .revision import code_revision
@@ -250,6 +250,7 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
     duration = run.clock.monotonic() - run.started.monotonic
     pipeline, ledger = run.pipeline, run.ledger
     revision = code_revision()
+    cancelled = CANCELLED if outcome is RunOutcome.CANCELLED else None
     with ledger.lock:
         counters = ledger.counters
         return RunResult(
@@ -260,8 +261,8 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             runner=run.runner,
             outcome=outcome,
             exit_code=exit_code_of(outcome, error, counters.dead_letters.total() + counters.failures.total()),
-            error_type=classify(error) if error else (CANCELLED if outcome is RunOutcome.CANCELLED else None),
-            error=message_of(error) if error else None,
+            error_type=classify(error) if error is not None else cancelled,
+            error=message_of(error) if error is not None else None,
             started=run.started.time,
             ended=run.started.time + duration,
             duration=duration,

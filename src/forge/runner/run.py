@@ -14,8 +14,8 @@ from ..errors import BudgetReached, RunCancelled
 from ..execution.item import Item
 from ..execution.measurement_orchestrator import MeasurementOrchestrator
 from ..execution.stage_executor import StageExecutor
+from ..pipeline.exceptions import add_note, classify, describe, is_a, no_stop, outside_iteration, printable
 from ..pipeline.failure import Failure, FailureSource
-from ..pipeline.retry import classify
 from ..pipeline.sample import Sample, SampleOutcome, replace
 from ..pipeline.serializer import content_of, digest_of
 from ..pipeline.stages import Stage
@@ -129,9 +129,9 @@ class Run(Consumable):
             self.pipeline.artifacts.open()
         for stage in self.pipeline.stages:
             try:
-                self._source.loop.call(stage.setup)
+                outside_iteration(f"setup() of {stage!r}", self._source.loop.call, stage.setup)
             except Exception as error:
-                error.add_note(f"raised by setup() of {stage!r}, so the run has ended")
+                add_note(error, f"raised by setup() of {stage!r}, so the run has ended")
                 raise
             self._set_up_stages.append(stage)
 
@@ -222,11 +222,12 @@ class Run(Consumable):
 
     def fail(self, error: BaseException, outcome: RunOutcome = RunOutcome.FAILED, *, now: bool = True) -> None:
         """End the run with an error, which is raised in the consumer: now, or when all samples have settled."""
-        interrupt = isinstance(error, KeyboardInterrupt | SystemExit)
+        error = no_stop(error, "the run")
+        interrupt = is_a(error, KeyboardInterrupt, SystemExit)
         with self.lock:
             # The first one counts, but an interrupt is not lost behind an error.
             undecided = self._error is None and self._outcome is RunOutcome.COMPLETED
-            if undecided or (interrupt and isinstance(self._error, Exception)):
+            if undecided or (interrupt and is_a(self._error, Exception)):
                 self._error, self._outcome = error, outcome
         if now:
             self.stop.set()
@@ -274,7 +275,7 @@ class Run(Consumable):
     def close_source(self) -> None:
         """Close the source; on the thread that read it."""
         try:
-            self._source.close()
+            outside_iteration("closing the source", self._source.close)
         except Exception as error:  # noqa: BLE001 - raised in the consumer
             self.fail(error, now=False)
 
@@ -315,7 +316,7 @@ class Run(Consumable):
             active_runs.add(self)
             self.context.run(self.ledger.count_artifacts)
             try:
-                self.context.run(self.begin)
+                outside_iteration("the begin of the run", self.context.run, self.begin)
                 if self.stop.is_set():  # a signal ended it meanwhile
                     raise QueueClosed
                 self._driver.start()
@@ -364,11 +365,12 @@ class Run(Consumable):
                 return
             self._recording = True
         try:
-            self.result = context.run(self.end, self._outcome, self._error or self._reason)
+            why = self._error if self._error is not None else self._reason
+            self.result = context.run(self.end, self._outcome, why)
         except Exception as fault:
             logger.exception("the record of run %s could not be written", self.id)
             if self._error is None:
-                self._outcome, self._error = RunOutcome.FAILED, fault
+                self._outcome, self._error = RunOutcome.FAILED, no_stop(fault, "the end of the run")
             self.result = result_of(self, self._outcome, self._error)
         finally:
             self._recording = self.result is not None
@@ -384,7 +386,7 @@ class Run(Consumable):
         while self._set_up_stages:
             stage = self._set_up_stages.pop()
             try:
-                self.context.copy().run(self._source.loop.call, stage.close)
+                outside_iteration(f"close() of {stage!r}", self.context.copy().run, self._source.loop.call, stage.close)
             except Exception as error:
-                logger.exception("%r failed to close", stage)
+                logger.error("%r failed to close: %s", stage, describe(error), exc_info=printable(error))
                 self.fail(error, now=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..definition import has_iterator, is_iterable
 from ..errors import SourceError
+from ..pipeline.exceptions import outside_iteration
 from ..pipeline.sample import Sample
 from .loop import LoopThread
 
@@ -43,10 +44,11 @@ class SourceReader:
         Raises:
             SourceError: the source is an iterator that an earlier run used up, or nothing that can be iterated, or
                 the id of its sample is no string.
+            RuntimeError: it raised `StopIteration` when it was opened, which is not the end of an iterator.
             Exception: what the source raised.
         """
         if self._sync is None and self._async is None:
-            self._open()
+            outside_iteration("opening the source", self._open)
         if self._async is not None:
             iterator = self._async
             data = self.loop.wait_for(lambda: anext(iterator, _END))

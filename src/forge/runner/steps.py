@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..costs import usage
 from ..costs.usage import Spender, UsageScope
+from ..execution.calls import to_thread
 from ..execution.item import Item
 from ..execution.results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
+from ..pipeline.exceptions import is_a
 from ..pipeline.failure import FailureSource
 from ..pipeline.measurement import Measurement
 from ..pipeline.sample import SampleOutcome, SampleStatus, private_copies, replace
@@ -146,7 +148,7 @@ class StageStep(Step):
                 raise
             onward, derived = self._leave(items, [verdict], verdict)
         if derived:
-            await asyncio.to_thread(self.run.look_up, derived)
+            await to_thread(self.run.look_up, derived)
         return onward
 
     @property
@@ -215,7 +217,7 @@ class StageStep(Step):
             elif verdict.samples[0] is not item.sample or item.sample.digest is not None:
                 item.sample = item.sample.with_data(verdict.samples[0].data)
         elif verdict.outcome is StageOutcome.CANCELLED:
-            if isinstance(verdict.error, KeyboardInterrupt | SystemExit):
+            if is_a(verdict.error, KeyboardInterrupt, SystemExit):
                 self.run.interrupt(verdict.error)
             return False  # it settles with the run's end
         elif verdict.outcome is StageOutcome.ERROR:
@@ -288,7 +290,7 @@ class MeasurementStep(Step):
             item.step = self.index + 1
             if result.outcome is MeasurementOutcome.ERROR:
                 assert result.error is not None
-                if isinstance(result.error, KeyboardInterrupt | SystemExit):
+                if is_a(result.error, KeyboardInterrupt, SystemExit):
                     self.run.interrupt(result.error)
                 if self.run.stop.is_set():
                     continue

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fsspec.core import split_protocol, url_to_fs
 
 from ..errors import ArtifactCorruptError, ArtifactNotFoundError, StorageError
+from ..pipeline.exceptions import class_name, message_of
 from .records import ArtifactResult
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class ArtifactStore:
         return fs, root.rstrip("/")
 
     def _unusable(self, error: Exception, hint: str = "") -> StorageError:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(message_of(error).split()) or class_name(type(error))
         return StorageError(f"cannot use artifacts in {self._url}: {reason}{hint}")
 
 

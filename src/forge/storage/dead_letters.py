@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..errors import NotReplayableError
+from ..pipeline.exceptions import describe
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import Sample, SampleStatus
 from ..pipeline.serializer import Serializer, digest_of
@@ -98,7 +99,7 @@ class DeadLetterQueue:
             data = self.serializer.loads(entry.data)
         except Exception as error:
             raise NotReplayableError(
-                f"sample {entry.sample_id!r} cannot be replayed: the serializer cannot read its data: {error}"
+                f"sample {entry.sample_id!r} cannot be replayed: the serializer cannot read its data: {describe(error)}"
             ) from error
         return Sample(
             data=data,

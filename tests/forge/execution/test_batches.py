@@ -230,7 +230,7 @@ async def forgotten(_: Any) -> list[Any]:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "member": ([[Sample(data=1, id="x"), 5]], "returned a list with int at index 1; it must return a Sample, a Skip"),
+    "member": ([[Sample(data=1, id="x"), 5]], "returned a list with int at index 1 (return "),
     "coroutine": (None, "returned a coroutine for its batch (await it, in an async def)"),
 }
 

@@ -38,10 +38,7 @@ if TYPE_CHECKING:
 
     from forge.runner import Runner
 
-EMPTY = (
-    "stage 'tested' returned an empty list (return Skip(reason) instead); "
-    "it must return a Sample, a Skip or a list of Samples"
-)
+MUST = "it must return a Sample, a Skip or a list of Samples"
 
 sync_and_async = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
@@ -87,18 +84,25 @@ def test_a_forgotten_await_is_named(runner: Runner, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (None, "stage 'tested' returned NoneType; it must return a Sample, a Skip or a list of Samples"),
-        ("text", "stage 'tested' returned str; it must return a Sample, a Skip or a list of Samples"),
-        ([], EMPTY),
-        ((Sample(data=1),), "stage 'tested' returned tuple; it must return a Sample, a Skip or a list of Samples"),
-        ([1], "stage 'tested' returned a list with int at index 0; it must return a Sample, a Skip or a list of Samples"),  # noqa: E501
+        (None, f"stage 'tested' returned None (return the sample, or Skip(reason) to leave it out); {MUST}"),
+        ("text",
+         f"stage 'tested' returned str (return sample.with_data(…) if it is the sample's new data); {MUST}"),
+        ({"id": "0"},
+         f"stage 'tested' returned dict (return sample.with_data(…) if it is the sample's new data); {MUST}"),
+        ([], f"stage 'tested' returned an empty list (return Skip(reason) instead); {MUST}"),
+        ((Sample(data=1),), f"stage 'tested' returned a tuple of Samples (return a list); {MUST}"),
+        ((number for number in [1]),
+         f"stage 'tested' returned a generator (return a list of samples instead of yielding them); {MUST}"),
+        ([1],
+         ("stage 'tested' returned a list with int at index 0 (return sample.with_data(…) if the list is the sample's "
+          f"new data, or sample.child(key, …) for each member that is to become a sample); {MUST}")),
         (Sample(id="other", data=1),
          "stage 'tested' returned sample 'other' for '0'; return a list to make new ones"),
         (Skip(""), "stage 'tested' returned Skip(''); the reason must be a word"),
         ([Sample(id=7, data=1)],  # type: ignore[arg-type]
          "stage 'tested' made a sample with id 7; it must be a string"),
     ],
-    ids=["None", "str", "empty", "tuple", "no samples", "other id", "no reason", "child id"],
+    ids=["None", "str", "dict", "empty", "tuple", "generator", "no samples", "other id", "no reason", "child id"],
 )  # fmt: skip
 def test_anything_but_a_sample_a_skip_or_a_list_is_an_error(
     runner: Runner, is_async: bool, returned: Any, message: str, monkeypatch: pytest.MonkeyPatch
@@ -125,7 +129,7 @@ def test_a_result_whose_comparison_raises_is_an_error_like_any_other() -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (lambda batch: None, "stage 'tested' returned NoneType for a batch of 1; "),
+        (lambda batch: None, "stage 'tested' returned None for a batch of 1; "),
         (tuple, "stage 'tested' returned tuple for a batch of 1; "),
         (lambda batch: [], "stage 'tested' returned a list of 0 for a batch of 1; "),
         (lambda batch: [*batch, *batch], "stage 'tested' returned a list of 2 for a batch of 1; "),
@@ -905,7 +909,8 @@ def test_the_executor_works_outside_of_a_run() -> None:
 
 @sync_and_async
 @pytest.mark.parametrize("batch_size", [None, 2])
-def test_an_error_is_gone_with_its_verdict(is_async: bool, batch_size: int | None) -> None:
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_an_error_is_gone_with_its_verdict(is_async: bool, batch_size: int | None, timeout: float | None) -> None:
     """It leads to the frames that it came through: none of them leads back, so it takes no garbage collector."""
 
     class RefusedError(Exception):
@@ -914,7 +919,7 @@ def test_an_error_is_gone_with_its_verdict(is_async: bool, batch_size: int | Non
     def refuse(_: Any) -> Any:
         raise RefusedError
 
-    executor, failing = StageExecutor(), stage_of(refuse, is_async, batch_size=batch_size)
+    executor, failing = StageExecutor(), stage_of(refuse, is_async, batch_size=batch_size, timeout=timeout)
     items = [Item(Sample(id=str(number), data=number), copy_context()) for number in range(2)]
 
     def verdicts() -> Sequence[Verdict]:

@@ -12,7 +12,7 @@ import pytest
 
 from forge import Measurement, Pipeline, Sample, Skip, SQLStorage, Stage, StreamingRunner, stage
 from forge.runner.streaming import WRITE_BATCH
-from tests.support.runs import every_runner, ledger, samples, wait
+from tests.support.runs import PATIENCE, every_runner, ledger, samples, wait
 from tests.support.telemetry import recording
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ class RefusedError(Exception):
 class Refusal(Measurement):
     key = "refusal"
 
-    def __init__(self, error: Callable[[], RefusedError]) -> None:
+    def __init__(self, error: Callable[[], RefusedError], timeout: float | None) -> None:
+        super().__init__(timeout=timeout)
         self._error = error
 
     def compute(self, sample: Sample) -> Any:
@@ -164,21 +165,19 @@ def refusing(kind: str, error: Callable[[], RefusedError]) -> tuple[list[Stage],
     async def refuse_later(_: Any) -> Any:
         raise error()
 
-    match kind:
-        case "measurement":
-            return [], [Refusal(error)]
-        case "async":
-            return [stage(refuse_later)], []
-        case "batch":
-            return [stage(batch_size=2)(refuse)], []
-    return [stage(refuse)], []
+    timeout = PATIENCE if "timed" in kind else None
+    if "measurement" in kind:
+        return [], [Refusal(error, timeout)]
+    function = refuse_later if "async" in kind else refuse
+    return [stage(batch_size=2 if "batch" in kind else None, timeout=timeout)(function)], []
 
 
 @every_runner
-@pytest.mark.parametrize("kind", ["sync", "async", "batch", "measurement"])
+@pytest.mark.parametrize("timed", ["", "timed "])
+@pytest.mark.parametrize("kind", ["sync", "async", "batch", "async batch", "measurement"])
 @pytest.mark.parametrize("sampling_rate", [None, 0.0, 1.0], ids=["off", "untraced", "traced"])
 def test_the_error_of_a_sample_is_gone_when_that_has_settled(
-    runner: Runner, kind: str, sampling_rate: float | None
+    runner: Runner, timed: str, kind: str, sampling_rate: float | None
 ) -> None:
     """Its traceback leads to the frames that it came through, and what is in them: none of that leads back to it, so
     it takes no garbage collector.
@@ -190,7 +189,7 @@ def test_the_error_of_a_sample_is_gone_when_that_has_settled(
         raised.append(weakref.ref(made))
         return made
 
-    stages, measurements = refusing(kind, error)
+    stages, measurements = refusing(timed + kind, error)
     with recording(sampling_rate=sampling_rate) if sampling_rate is not None else nullcontext():
         run = runner.run(Pipeline(name="p", source=samples(1, 2, 3), stages=stages, measurements=measurements))
         gc.disable()

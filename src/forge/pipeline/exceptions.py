@@ -1,0 +1,231 @@
+"""Exceptions: their classes, messages and notes.
+
+Those of user code are strangers: an attribute may raise, have another type than usual or refuse to be set, the message
+may not be readable. Nothing else reads or sets attributes of exceptions, so that none of this harms a run.
+
+The classes of errors are few on purpose: they stand on metrics. Exceptions of HTTP clients are recognised by their
+status attribute and by the names of their classes, so that none of those libraries has to be imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeGuard, TypeVar
+
+from ..errors import RunCancelled
+
+T = TypeVar("T")
+
+RATE_LIMIT = "rate_limit"
+SERVER_ERROR = "server_error"
+CLIENT_ERROR = "client_error"
+NETWORK_ERROR = "network_error"
+TIMEOUT = "timeout"
+CANCELLED = "cancelled"
+
+TRANSIENT = frozenset({RATE_LIMIT, SERVER_ERROR, NETWORK_ERROR, TIMEOUT})
+"""Classes of errors that may not occur again in another attempt."""
+
+_CANCELLATIONS = (asyncio.CancelledError, RunCancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
+_STATUS_CLASSES = {
+    408: TIMEOUT,
+    425: NETWORK_ERROR,  # Too Early: the TLS handshake was not over, and is by the next attempt
+    429: RATE_LIMIT,
+}
+_TIMEOUT_CLASSES = {
+    ("requests", "Timeout"),
+    ("httpx", "TimeoutException"),
+    ("openai", "APITimeoutError"),
+    ("anthropic", "APITimeoutError"),
+    ("botocore", "ConnectTimeoutError"),
+    ("botocore", "ReadTimeoutError"),
+    ("urllib3", "TimeoutError"),
+}
+_NETWORK_CLASSES = {
+    ("requests", "ConnectionError"),
+    ("requests", "ChunkedEncodingError"),
+    ("httpx", "TransportError"),
+    ("httpcore", "NetworkError"),
+    ("aiohttp", "ClientConnectionError"),
+    ("aiohttp", "ClientPayloadError"),
+    ("openai", "APIConnectionError"),
+    ("anthropic", "APIConnectionError"),
+    ("botocore", "HTTPClientError"),
+    ("botocore", "ConnectionError"),
+    ("http", "IncompleteRead"),
+    ("urllib", "URLError"),
+    ("urllib3", "HTTPError"),
+}
+_NETWORK_ERRNOS = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+
+
+def classify(error: BaseException) -> str:
+    """Return the class of an error: one of the constants above, or the qualified name of the exception's class.
+
+    A status decides first (408, 425, 429, 5xx, other 4xx), then timeouts, then what failed below HTTP. Never the
+    message.
+    """
+    if is_a(error, *_CANCELLATIONS):
+        return CANCELLED
+    status = http_status(error)
+    if status is not None:
+        return _STATUS_CLASSES.get(status, SERVER_ERROR if status >= 500 else CLIENT_ERROR)
+    # A wrapped timeout (URLError keeps the cause as its reason, requests as its argument) is still a timeout.
+    reasons = (error, _attribute(error, "reason"), *_ARGUMENTS(error)[:1])
+    if any(is_a(reason, TimeoutError) or _names(reason) & _TIMEOUT_CLASSES for reason in reasons):
+        return TIMEOUT
+    if is_a(error, ConnectionError, socket.gaierror, socket.herror) or _names(error) & _NETWORK_CLASSES:
+        return NETWORK_ERROR
+    if is_a(error, OSError) and _integer(_attribute(error, "errno")) in _NETWORK_ERRNOS:
+        return NETWORK_ERROR
+    return class_name(type(error))
+
+
+def is_a(thing: object, *kinds: type[T]) -> TypeGuard[T]:
+    """Return True if an object is an instance of one of these classes, whatever its `__class__` says."""
+    return issubclass(type(thing), kinds)
+
+
+def class_name(kind: type) -> str:
+    """Return a qualified name such as `json.decoder.JSONDecodeError`; built-in classes have no module."""
+    module, name = _module(kind), _QUALNAME(kind)
+    return name if module in {"", "builtins"} else f"{module}.{name}"
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message of an error, even if its `__str__` fails."""
+    try:
+        return str.__str__(str(error))  # of a subclass, the text alone
+    except Exception as fault:  # noqa: BLE001 - somebody else's code
+        return f"{class_name(type(error))}, whose message could not be read: {class_name(type(fault))}"
+
+
+def describe(error: BaseException) -> str:
+    """Return the qualified name and the message of an error, on one line, for a log."""
+    message = " ".join(message_of(error).split())
+    name = class_name(type(error))
+    return f"{name}: {message}" if message else name
+
+
+def printable(error: BaseException) -> BaseException | None:
+    """Return the error if Python can print its stack trace, for a log; otherwise None."""
+    try:
+        traceback.format_exception(error)
+    except Exception:  # noqa: BLE001 - somebody else's code
+        return None
+    return error
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note that Python prints below the message, if the error takes one."""
+    with contextlib.suppress(Exception):
+        error.add_note(note)
+
+
+def set_context(error: BaseException, context: BaseException) -> None:
+    """Say that an error occurred while another one was handled, if it takes that."""
+    with contextlib.suppress(Exception):
+        error.__context__ = context
+
+
+def outside_iteration(what: str, function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function that is not an iterator's `__next__`, so that its `StopIteration` does not mean the end of one.
+
+    Raises:
+        RuntimeError: as `no_stop` returns it.
+        BaseException: anything else that the function raised.
+    """
+    try:
+        return function(*arguments)
+    except (StopIteration, StopAsyncIteration) as error:
+        raise no_stop(error, what) from error
+
+
+def no_stop(error: BaseException, what: str) -> BaseException:
+    """Return the error; for `StopIteration` and `StopAsyncIteration`, which would end a loop of the consumer as if all
+    were well, and which no future takes, a `RuntimeError` caused by it, as PEP 479 has it.
+    """
+    if not is_a(error, StopIteration, StopAsyncIteration):
+        return error
+    wrapped = RuntimeError(f"{what} raised {class_name(type(error))}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def http_status(error: BaseException) -> int | None:
+    """Return the HTTP error status of an exception, if it has one."""
+    response = _attribute(error, "response")
+    if is_a(response, dict):  # botocore
+        return _error_status(_entry(_entry(response, "ResponseMetadata"), "HTTPStatusCode"))
+    for owner in (error, response):
+        # One after the other: aiohttp warns about whoever looks at `code`, and has `status`.
+        for name in ("status_code", "status", "code"):
+            found = _error_status(_attribute(owner, name))
+            if found is not None:
+                return found
+    return None
+
+
+def response_header(error: BaseException, name: str) -> str | None:
+    """Return a header of the HTTP response that an exception is about, if it has one."""
+    response = _attribute(error, "response")
+    botocore = _entry(_entry(response, "ResponseMetadata"), "HTTPHeaders") if is_a(response, dict) else None
+    for headers in (botocore, _attribute(error, "headers"), _attribute(response, "headers")):
+        # Plain dicts (botocore's are lower case) know nothing of case.
+        for spelling in (name, name.lower()):
+            value = _entry(headers, spelling)
+            if is_a(value, str):
+                return str.__str__(value)
+    return None
+
+
+# The real attributes, of which a class may have others of the same name.
+_ARGUMENTS: Callable[[BaseException], tuple[Any, ...]] = vars(BaseException)["args"].__get__
+_QUALNAME: Callable[[type], str] = vars(type)["__qualname__"].__get__
+_NAME: Callable[[type], str] = vars(type)["__name__"].__get__
+_BASES: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
+
+
+def _module(kind: type) -> str:
+    """Return the name of a class's module; empty if it has none."""
+    try:
+        module: object = vars(type)["__module__"].__get__(kind)
+    except AttributeError:  # made by `type()` outside of a module
+        return ""
+    return str.__str__(module) if is_a(module, str) else ""
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    """Return an attribute; None if there is none, or it is a property that raises."""
+    try:
+        return getattr(owner, name, None)
+    except Exception:  # noqa: BLE001 - somebody else's code
+        return None
+
+
+def _entry(owner: Any, key: str) -> Any:
+    """Return the entry of a mapping, or of whatever has a method `get`; None if there is none, or it raises."""
+    try:
+        return owner.get(key)
+    except Exception:  # noqa: BLE001 - somebody else's code
+        return None
+
+
+def _integer(value: Any) -> int | None:
+    """Return an integer, also of a subclass such as `http.HTTPStatus`; None for anything else."""
+    return int.__index__(value) if is_a(value, int) and not is_a(value, bool) else None
+
+
+def _error_status(value: Any) -> int | None:
+    status = _integer(value)
+    return status if status is not None and 400 <= status <= 599 else None
+
+
+def _names(thing: Any) -> set[tuple[str, str]]:
+    """Return the names of an object's class and base classes, with their packages."""
+    return {(_module(kind).partition(".")[0], _NAME(kind)) for kind in _BASES(type(thing))}
