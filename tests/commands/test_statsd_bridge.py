@@ -227,6 +227,63 @@ def test_more_requests_at_once_than_allowed() -> None:
         assert {statsd.packet() for _ in range(3)} == {b"done:1|c|#of:a"}
 
 
+def connected(bridge: Bridge) -> socket.socket:
+    host, port = bridge.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), PATIENCE)
+
+
+def read_answer(connection: socket.socket) -> None:
+    answer = b""
+    while not answer.endswith(b"ok\n"):
+        more = connection.recv(1000)
+        assert more, answer
+        answer += more
+
+
+def unfinished(bridge: Bridge, *before: bytes) -> socket.socket:
+    """A connection with the beginning of a header."""
+    connection = connected(bridge)
+    for each in before:
+        connection.sendall(each)
+        read_answer(connection)
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    return connection
+
+
+def test_more_connections_than_allowed() -> None:
+    with running_bridge("--port", "0", "--max-connections", "3") as bridge:
+        assert bridge.client.get(f"{bridge.url}/health").text == "ok\n"  # the first one; it is kept
+        slow = [unfinished(bridge), unfinished(bridge)]
+        with connected(bridge) as refused:
+            assert refused.recv(1) == b""
+        assert bridge.own()["forge_statsd_bridge_refused_connections_total"] == 1
+        for connection in slow:
+            connection.sendall(b"\r\n\r\n")
+            read_answer(connection)
+            connection.close()
+
+
+@pytest.mark.slow
+def test_a_header_that_is_not_complete_in_time() -> None:
+    """Also that of a second request, and where bytes go on coming."""
+    with running_bridge("--port", "0") as bridge:
+        slow = [unfinished(bridge), unfinished(bridge, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")]
+        slow[0].settimeout(0.5)
+        while True:
+            try:
+                assert slow[0].recv(1) == b""
+                break
+            except TimeoutError:
+                slow[0].sendall(b"x")
+            except ConnectionError:
+                break
+        with contextlib.suppress(ConnectionResetError):
+            assert slow[1].recv(1) == b""
+        for connection in slow:
+            connection.close()
+        assert bridge.client.get(f"{bridge.url}/health").text == "ok\n"
+
+
 def test_a_daemon_that_is_down_and_comes_back() -> None:
     port = free_port()
     with running_bridge(STATSD_PORT=str(port), FORGE_OTEL_STATSD_PROTOCOL="tcp") as bridge:
@@ -252,6 +309,7 @@ def test_its_own_metrics() -> None:
             "200": 2,
             "400": 1,
             "forge_statsd_bridge_refused_points_total": 2,
+            "forge_statsd_bridge_refused_connections_total": 0,
             "forge_statsd_bridge_packets_sent_total": 1,
             "forge_statsd_bridge_packets_lost_total": 0,
         }

@@ -187,6 +187,9 @@ def _add_statsd_bridge(commands: Any) -> None:
     bridge.add_argument(
         "--max-requests", type=_positive, default=32, metavar="N", help="maximum concurrent requests (default: 32)"
     )
+    bridge.add_argument(
+        "--max-connections", type=_positive, default=512, metavar="N", help="maximum connections (default: 512)"
+    )
     bridge.set_defaults(command=_Command(bridge.prog, ".statsd_bridge", "run", "statsd-bridge"))
 
 

@@ -19,7 +19,7 @@ def run(options: Namespace) -> int:
     settings, wrong = StatsDSettings.from_environment()
     if wrong:
         raise CommandError("; ".join(wrong))
-    limits = Limits(body=options.max_body, requests=options.max_requests)
+    limits = Limits(body=options.max_body, requests=options.max_requests, connections=options.max_connections)
     try:
         asyncio.run(serve(settings, limits, options.host, options.port))
     except AddressError as error:

@@ -17,9 +17,11 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
@@ -37,6 +39,8 @@ from ._sockets import Sender
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
 _READ_TIMEOUT: Final = 30.0
+_HEADER_TIMEOUT: Final = 10.0
+"""Seconds in which the header of a request must be complete, from the start of its connection or the last response."""
 _STOP_TIMEOUT: Final = 5.0
 
 
@@ -61,6 +65,8 @@ class Limits:
     """Maximum size of a request's body in bytes, also after decompression."""
     requests: int = 32
     """Maximum number of concurrent requests; further ones are answered with 429."""
+    connections: int = 512
+    """Maximum number of connections; further ones are closed at once."""
 
 
 class Bridge:
@@ -75,12 +81,15 @@ class Bridge:
         self._active = 0
         self._answered: Counter[int] = Counter()
         self._refused = 0
+        self._refused_connections = 0
+        self._without_request: set[object] = set()
+        """Protocols of connections that have not received a complete header."""
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
     def application(self) -> web.Application:
         """Return the application with `/v1/metrics` for OTLP, `/health`, and `/metrics` for Prometheus."""
-        application = web.Application(client_max_size=self._limits.body)
+        application = web.Application(client_max_size=self._limits.body, middlewares=[self._begin])
         application.router.add_post("/v1/metrics", self._export)
         application.router.add_get("/health", self._health)
         application.router.add_get("/metrics", self._metrics)
@@ -94,15 +103,38 @@ class Bridge:
         yield requests
         for name, text, value in (
             ("refused_points", "Points that StatsD does not support.", self._refused),
+            ("refused_connections", "Connections above the maximum.", self._refused_connections),
             ("packets_sent", "Packets handed to the operating system.", self._sender.sent),
             ("packets_lost", "Packets known to be lost.", self._sender.lost),
         ):
             yield CounterMetricFamily(f"forge_statsd_bridge_{name}", text, value)
 
+    def admit(self, connection: asyncio.Transport, server: web.Server) -> None:
+        """Hand a new connection over to the server, or close it."""
+        if len(server.connections) < self._limits.connections:
+            protocol = server()
+            self._without_request.add(protocol)
+            asyncio.get_running_loop().call_later(_HEADER_TIMEOUT, self._drop_without_request, protocol, connection)
+            connection.set_protocol(protocol)
+            protocol.connection_made(connection)
+        else:
+            self._refused_connections += 1
+            connection.close()
+
+    def _drop_without_request(self, protocol: asyncio.Protocol, connection: asyncio.Transport) -> None:
+        if protocol in self._without_request:
+            self._without_request.discard(protocol)
+            connection.abort()
+
     def close(self) -> None:
         """Finish accepted requests, and close the socket."""
         self._thread.shutdown()
         self._sender.close()
+
+    @web.middleware
+    async def _begin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._without_request.discard(request.protocol)
+        return await handler(request)
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -177,6 +209,15 @@ class Bridge:
         return _RefusedError(413, f"the body has more than {self._limits.body} bytes; send smaller batches")
 
 
+class _NewConnection(asyncio.Protocol):
+    def __init__(self, bridge: Bridge, server: web.Server) -> None:
+        self._bridge = bridge
+        self._server = server
+
+    def connection_made(self, transport: Any) -> None:
+        self._bridge.admit(transport, self._server)
+
+
 def _from_protobuf(body: bytes) -> ExportMetricsServiceRequest:
     try:
         return ExportMetricsServiceRequest.FromString(body)
@@ -210,16 +251,27 @@ async def serve(settings: StatsDSettings, limits: Limits, host: str, port: int) 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     bridge = Bridge(settings, limits)
     # aiohttp would decompress bodies without a configurable limit.
-    runner = web.AppRunner(bridge.application(), access_log=None, auto_decompress=False, shutdown_timeout=_STOP_TIMEOUT)
+    runner = web.AppRunner(
+        bridge.application(),
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=_HEADER_TIMEOUT,
+        shutdown_timeout=_STOP_TIMEOUT,
+    )
+    listener: asyncio.Server | None = None
     try:
         await runner.setup()
+        assert runner.server is not None
+        accept = partial(_NewConnection, bridge, runner.server)
         try:
-            await web.TCPSite(runner, host, port).start()
+            listener = await asyncio.get_running_loop().create_server(accept, host, port)
         except OSError as error:
             raise AddressError(os.strerror(error.errno or 0)) from None
-        opened_host, opened_port, *_ = runner.addresses[0]
+        opened_host, opened_port, *_ = listener.sockets[0].getsockname()
         print(f"http://{opened_host}:{opened_port}/v1/metrics -> {settings.address}", flush=True)  # noqa: T201 - this is a command
         await stop.wait()
     finally:
+        if listener is not None:
+            listener.close()
         await runner.cleanup()
         bridge.close()
