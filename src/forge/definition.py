@@ -59,6 +59,11 @@ class Pipeline:
     cost comes on top. `hourly_budget` (US dollars) declares what all runs together may spend in an hour, for dashboards
     and alerts; it stops nothing.
 
+    A run in which more than `max_failures` samples fail ends at once, as `failed`, with `TooManyFailuresError`. An
+    integer is a number of samples; a float from 0.0 to 1.0 is a share of the samples tried, once there are 100. By
+    default, a run ends if all of the first 100 samples tried fail; 1.0 lets any number fail. Samples that an earlier
+    run finished are not tried, and a replay never ends that way.
+
     Raises:
         ConfigurationError: for names that are used twice or that no storage can hold, missing or cyclic
             dependencies, or parts of the wrong kind.
@@ -77,6 +82,7 @@ class Pipeline:
         expected_interval: float | None = None,
         prices: Prices | None = None,
         max_cost: Decimal | float | None = None,
+        max_failures: float | None = None,
         hourly_budget: Decimal | float | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
@@ -98,6 +104,7 @@ class Pipeline:
         self.name = name
         self.prices = prices
         self.max_cost = _budget(f"{what}: max_cost", max_cost)
+        self.max_failures = _failure_limit(f"{what}: max_failures", max_failures)
         self.hourly_budget = _budget(f"{what}: hourly_budget", hourly_budget)
         self.source = source
         self.stages = _parts(f"{what}: stages", stages)
@@ -173,6 +180,15 @@ def _budget(what: str, given: Decimal | float | None) -> Decimal | None:
     if not budget:
         raise ConfigurationError(f"{what} must be more than 0")
     return budget
+
+
+def _failure_limit(what: str, given: float | None) -> float | None:
+    good = isinstance(given, int | float) and not isinstance(given, bool) and given >= 0
+    if given is not None and not (good and (isinstance(given, int) or given <= 1)):
+        raise ConfigurationError(
+            f"{what} must be a whole number of samples, or a share of them from 0.0 to 1.0, not {given!r}"
+        )
+    return given
 
 
 def _hint(part: Any) -> str:

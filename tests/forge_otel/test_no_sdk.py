@@ -23,6 +23,9 @@ sys.meta_path.insert(0, Refuse())
 '''
 
 PIPELINE = """
+import logging
+logging.getLogger("forge").setLevel(logging.ERROR)  # one sample fails
+
 from forge import Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, StreamingRunner, stage
 
 @stage(retry=RetryPolicy(max_attempts=2, initial_delay=0.0))

@@ -58,6 +58,9 @@ class BatchVerdict:
     attempts: int
     busy: float
     duration: float
+    error: BaseException | None = None
+    """Error of the last attempt if the batch failed as a whole, so that its samples were processed alone."""
+    error_type: str | None = None
 
 
 class MeasurementOutcome(StrEnum):

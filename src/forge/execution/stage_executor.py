@@ -206,16 +206,17 @@ class StageExecutor:
                 _verdict(stage, sample, attempts, result, batch=ids)
                 for sample, result in zip(samples, results, strict=True)
             )
-        for attempts in parts:
-            attempts.release_error()
-        if whole is not None:
-            whole.release_error()
         first = whole or parts[0]
+        error = None if first.cancelled else first.error
+        for attempts in (first, *parts):
+            attempts.release_error()
         return BatchVerdict(
             verdicts=tuple(verdicts),
             attempts=first.number,
             busy=sum(attempts.busy for attempts in parts) + (whole.busy if whole else 0.0),
             duration=self._clock.monotonic() - first.started,
+            error=error,
+            error_type=None if error is None else classify(error),
         )
 
 

@@ -19,10 +19,11 @@ class FailureSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The failure of a sample: place and error."""
+    """The failure of a sample, or of a batch call: place and error."""
 
     source: FailureSource
     where: str
     error: BaseException
     error_type: str
+    message: str
     attempts: int = 1

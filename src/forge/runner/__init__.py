@@ -2,12 +2,22 @@
 
 from .base import Runner
 from .batch import BatchRunner
-from .result import Ledger, MeasurementSummary, RunResult, RunSnapshot, StageState, StageSummary, StorageSummary
+from .result import (
+    FailureSummary,
+    Ledger,
+    MeasurementSummary,
+    RunResult,
+    RunSnapshot,
+    StageState,
+    StageSummary,
+    StorageSummary,
+)
 from .run import Run
 from .streaming import StreamingRunner
 
 __all__ = [
     "BatchRunner",
+    "FailureSummary",
     "Ledger",
     "MeasurementSummary",
     "Run",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..execution.item import Item
-from ..pipeline.exceptions import message_of
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleOutcome, SampleStatus
 from ..storage.records import DeadLetter, SampleRecord
@@ -97,7 +96,7 @@ class Committer:
             source=failure.source,
             where=failure.where,
             error_type=failure.error_type,
-            message=message_of(failure.error),
+            message=failure.message,
             attempts=failure.attempts,
             time=self._run.clock.time(),
             data=item.original,

@@ -6,9 +6,19 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 
 from ..execution.results import MeasurementOutcome, StageOutcome
+from ..pipeline.failure import Failure
 from ..pipeline.sample import SampleOutcome
 from ..support.percentiles import Sketch
-from .result import Ledger, MeasurementSummary, StageSummary, StorageSummary
+from ..support.text import escape
+from .result import FailureSummary, Ledger, MeasurementSummary, StageSummary, StorageSummary, shortened
+
+FailureKey = tuple[str, str, str]
+MAX_FAILURE_CLASSES = 100
+"""Number of classes of errors and places that are counted one by one."""
+OTHER = "_OTHER"
+"""Class of all errors beyond these."""
+MAX_MESSAGE = 1000
+"""Characters kept of the message of an example."""
 
 
 @dataclass(slots=True)
@@ -20,6 +30,7 @@ class StageCounters:
     active: int = 0
     retries: int = 0
     batches: int = 0
+    batch_failures: int = 0
     busy: float = 0.0
     backpressure: float = 0.0
     # Plain dictionaries where something is counted for every sample: a `Counter` takes three times as long.
@@ -43,6 +54,7 @@ class StageCounters:
             backpressure=self.backpressure,
             concurrency=self.concurrency,
             batches=self.batches,
+            batch_failures=self.batch_failures,
         )
 
 
@@ -67,6 +79,72 @@ class MeasurementCounters:
 
 
 @dataclass(slots=True)
+class FailureCounter:
+    """The counter of failures of one class at one place, with the first of them as an example."""
+
+    sample_id: str
+    message: str
+    count: int = 0
+    dead_letters: int = 0
+    logged: bool = False
+
+
+class FailureCounters(dict[FailureKey, FailureCounter]):
+    """The counters of a run's failures, by (source, stage or measurement or backend, error type).
+
+    Classes of errors may be made while the run goes on, without end; so those beyond `MAX_FAILURE_CLASSES` are counted
+    as one.
+    """
+
+    def add(self, failure: Failure, sample_id: str, *, dead_letter: bool = False) -> None:
+        """Count a failure."""
+        key = self._key(failure)
+        counter = self.get(key)
+        if counter is None:
+            counter = self[key] = FailureCounter(sample_id, readable(failure.message))
+        counter.count += 1
+        counter.dead_letters += dead_letter
+
+    def is_first(self, failure: Failure) -> bool:
+        """Return True to the first who asks about a counted failure of its class and place."""
+        counter = self[self._key(failure)]
+        first, counter.logged = not counter.logged, True
+        return first
+
+    @property
+    def count(self) -> int:
+        """Number of all failures."""
+        return sum(counter.count for counter in self.values())
+
+    @property
+    def dead_letters(self) -> dict[FailureKey, int]:
+        """Numbers of those that are dead letters."""
+        return {key: counter.dead_letters for key, counter in self.items() if counter.dead_letters}
+
+    def _key(self, failure: Failure) -> FailureKey:
+        key = (failure.source.value, failure.where, failure.error_type)
+        known = key in self or len(self) < MAX_FAILURE_CLASSES
+        return key if known else (*key[:2], OTHER)
+
+    def summaries(self) -> list[FailureSummary]:
+        """Return the summaries, the commonest first."""
+        return sorted(
+            (
+                FailureSummary(
+                    source=source,
+                    where=where,
+                    error_type=error_type,
+                    count=counter.count,
+                    sample_id=counter.sample_id,
+                    message=counter.message,
+                )
+                for (source, where, error_type), counter in self.items()
+            ),
+            key=lambda summary: -summary.count,
+        )
+
+
+@dataclass(slots=True)
 class RunCounters:
     """All counters of a run, guarded by the run's lock."""
 
@@ -77,8 +155,8 @@ class RunCounters:
     active: int = 0
     outcomes: dict[SampleOutcome, int] = field(default_factory=lambda: dict.fromkeys(SampleOutcome, 0))
     storage: Counter[str] = field(default_factory=Counter)
-    dead_letters: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    failures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    failures: FailureCounters = field(default_factory=FailureCounters)
+    batch_failures: FailureCounters = field(default_factory=FailureCounters)
     skips: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_settled: float | None = None
 
@@ -88,6 +166,11 @@ class RunCounters:
 
     def storage_summary(self) -> StorageSummary:
         return StorageSummary(**{name.name: self.storage[name.name] for name in fields(StorageSummary)})
+
+
+def readable(message: str) -> str:
+    """Return a message without what cannot be encoded, cut after `MAX_MESSAGE` characters."""
+    return shortened(escape(message), MAX_MESSAGE)
 
 
 def _percentiles(sketch: Sketch) -> dict[str, float | None]:

@@ -101,9 +101,7 @@ class RunLedger:
             if outcome is _SKIPPED and item.skip:
                 counters.skips[item.skip] += 1
             if item.failure:
-                failure = item.failure
-                counts = counters.dead_letters if outcome is SampleOutcome.DLQ else counters.failures
-                counts[failure.source.value, failure.where, failure.error_type] += 1
+                counters.failures.add(item.failure, item.sample.id, dead_letter=outcome is SampleOutcome.DLQ)
             return self.costs.settle(item, outcome) if item.pending_costs is not None else ()
 
     def seal(self) -> list[Item]:

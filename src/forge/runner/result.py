@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -44,6 +43,11 @@ class Ledger:
     def settled(self) -> int:
         """Sum of all outcomes."""
         return self.ready + self.skipped + self.unchanged + self.split + self.dlq + self.failed
+
+    @property
+    def tried(self) -> int:
+        """Samples that have settled and had not been finished by an earlier run."""
+        return self.settled - self.unchanged
 
     @property
     def imbalance(self) -> int:
@@ -88,7 +92,9 @@ class StageSummary:
     concurrency: int
     """Configured number of concurrent calls."""
     batches: int
-    """Calls of `process_batch`; 0 for stages without batches."""
+    """Batches processed; 0 for stages without batches."""
+    batch_failures: int
+    """Batches that failed as a whole, so that their samples were processed alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +142,33 @@ class StorageSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailureSummary:
+    """Failures of one class at one place, with the first of them as an example."""
+
+    source: str
+    """Kind of component: a value of `FailureSource`."""
+    where: str
+    """Stage, measurement or storage backend."""
+    error_type: str
+    """Class of the error, as returned by `classify`. Beyond 100 classes and places, `_OTHER`."""
+    count: int
+    """Number of failures."""
+    sample_id: str
+    """Id of the first sample that failed; of a batch, of its first sample."""
+    message: str
+    """Message of the first error, at most 1000 characters of it."""
+
+    def __str__(self) -> str:
+        sample = f"{'first in ' if self.count > 1 else ''}sample {shortened(self.sample_id, 60)!r}"
+        return f"{self.count} × {self.error_type} in {self.where}, {sample}: {self.first_line}"
+
+    @property
+    def first_line(self) -> str:
+        """The message on one line of at most 160 characters."""
+        return _on_one_line(self.message, 160)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """The result of a run, which is also stored as its record."""
 
@@ -173,8 +206,10 @@ class RunResult:
     """Rows, artifacts and bytes written."""
     dead_letters: Mapping[tuple[str, str, str], int]
     """Dead letters enqueued, by (source, stage or measurement or backend, error type)."""
-    failures: Mapping[tuple[str, str, str], int]
-    """Failures without a dead letter, by the same key: there is no storage, or the id is a duplicate."""
+    failures: Sequence[FailureSummary]
+    """Samples that failed, with and without a dead letter, the commonest first."""
+    batch_failures: Sequence[FailureSummary]
+    """Batches that failed as a whole, so that their samples were processed alone, the commonest first."""
     skips: Mapping[tuple[str, str], int]
     """Skipped samples, by (stage, reason)."""
     input_digest: str
@@ -184,16 +219,20 @@ class RunResult:
     cost: CostSummary = field(default_factory=CostSummary)
     """Usage and costs of API calls."""
 
+    @property
+    def unfinished(self) -> int:
+        """Samples that were in flight when the run ended; they settled as `failed`, without a failure of their own."""
+        return self.ledger.dlq + self.ledger.failed - sum(failure.count for failure in self.failures)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         plain = asdict(self)
         plain["cost"] = self.cost.to_dict()
         plain["ledger"] |= {"settled": self.ledger.settled, "imbalance": self.ledger.imbalance}
-        for name in ("dead_letters", "failures"):
-            plain[name] = [
-                {"source": source, "where": where, "error_type": kind, "count": count}
-                for (source, where, kind), count in sorted(getattr(self, name).items())
-            ]
+        plain["dead_letters"] = [
+            {"source": source, "where": where, "error_type": kind, "count": count}
+            for (source, where, kind), count in sorted(self.dead_letters.items())
+        ]
         plain["skips"] = [
             {"stage": stage, "reason": reason, "count": count} for (stage, reason), count in sorted(self.skips.items())
         ]
@@ -205,15 +244,28 @@ class RunResult:
             for outcome in SampleOutcome
             if getattr(self.ledger, outcome.value)
         )
-        ending = f" ({self.error_type}: {self.error})" if self.error else ""
-        reasons = Counter(self.dead_letters) + Counter(self.failures)
-        why = "".join(f"; {count} × {kind} in {where}" for (_, where, kind), count in reasons.most_common(3))
+        ending = f" ({self.error_type}: {_on_one_line(self.error, 500)})" if self.error else ""
         cost = str(self.cost)
-        return (
+        head = (
             f"{self.pipeline}: {self.outcome.value}{ending} in {self.duration:.3g} s; "
-            f"{self.ledger.admitted} admitted, {self.ledger.derived} derived: {counts or 'nothing settled'}{why}"
+            f"{self.ledger.admitted} admitted, {self.ledger.derived} derived: {counts or 'nothing settled'}"
             f"{'; ' if cost else ''}{cost}"
         )
+        return "\n  ".join([head, *self.failure_lines()])
+
+    def failure_lines(self, limit: int = 5) -> list[str]:
+        """Return a line for each class of failures, of samples and of batches the commonest `limit` each."""
+        lines = [*map(str, self.failures[:limit])]
+        lines += [
+            f"{failure.count} × {failure.error_type} in batches of {failure.where}, whose samples were then processed "
+            f"alone: {failure.first_line}"
+            for failure in self.batch_failures[:limit]
+        ]
+        if left_out := len(self.failures) + len(self.batch_failures) - len(lines):
+            lines.append(f"and failures of {left_out} other classes")
+        if self.unfinished:
+            lines.append(f"{self.unfinished} were in flight when the run ended")
+        return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +297,16 @@ class RunSnapshot:
     """Samples of the source that are not admitted yet; None if its size is unknown, 0 once it has ended."""
 
 
+def shortened(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters, with an ellipsis where it was cut."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _on_one_line(text: str, limit: int) -> str:
+    line = shortened(" ".join(text.split()), limit)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+
+
 def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> RunResult:
     """Return the result of a run that has just ended."""
     duration = run.clock.monotonic() - run.started.monotonic
@@ -260,7 +322,7 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             definition=pipeline.definition,
             runner=run.runner,
             outcome=outcome,
-            exit_code=exit_code_of(outcome, error, counters.dead_letters.total() + counters.failures.total()),
+            exit_code=exit_code_of(outcome, error, counters.failures.count),
             error_type=classify(error) if error is not None else cancelled,
             error=message_of(error) if error is not None else None,
             started=run.started.time,
@@ -270,8 +332,9 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             stages=[stage.summary(duration) for stage in counters.stages.values()],
             measurements=[measurement.summary() for measurement in counters.measurements.values()],
             storage=counters.storage_summary(),
-            dead_letters=dict(counters.dead_letters),
-            failures=dict(counters.failures),
+            dead_letters=counters.failures.dead_letters,
+            failures=counters.failures.summaries(),
+            batch_failures=counters.batch_failures.summaries(),
             skips=dict(counters.skips),
             cost=ledger.costs.summary(counters.outcomes[SampleOutcome.READY]),
             input_digest=ledger.input_digest,

@@ -14,7 +14,7 @@ from ..errors import BudgetReached, RunCancelled
 from ..execution.item import Item
 from ..execution.measurement_orchestrator import MeasurementOrchestrator
 from ..execution.stage_executor import StageExecutor
-from ..pipeline.exceptions import add_note, classify, describe, is_a, no_stop, outside_iteration, printable
+from ..pipeline.exceptions import add_note, classify, describe, is_a, message_of, no_stop, outside_iteration, printable
 from ..pipeline.failure import Failure, FailureSource
 from ..pipeline.sample import Sample, SampleOutcome, replace
 from ..pipeline.serializer import content_of, digest_of
@@ -25,6 +25,7 @@ from . import active_runs
 from .admission import Admission
 from .consumable import Consumable, outcome_of
 from .driver import Driver
+from .failures import FailureLimit, FailureLog
 from .ledger import RunLedger
 from .outcome import RunOutcome
 from .queue import QueueClosed
@@ -88,6 +89,8 @@ class Run(Consumable):
         self.counters = self.ledger.counters
         """To be touched only under `lock`."""
         self.lock = self.ledger.lock
+        self._failure_log = FailureLog(pipeline.name)
+        self._failure_limit = FailureLimit(1.0 if replay is not None else pipeline.max_failures)
         self._outcome = RunOutcome.COMPLETED
         self._reason: BaseException | None = None
         """Reason for halting the run that is not an error."""
@@ -159,6 +162,10 @@ class Run(Consumable):
             return False
         if charges:
             self.spent(item, charges)
+        if item.failure is not None:
+            self._failed(item, item.failure)
+        elif self._failure_limit.waits:
+            self._limit_failures()
         return True
 
     def spent(self, item: Item, charges: Sequence[Charge]) -> None:
@@ -170,6 +177,7 @@ class Run(Consumable):
     def end(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
         """End the run, in which everything has settled: complete its record. Returns the run's result."""
         result = result_of(self, outcome, error)
+        self._failure_log.ended(result)
         if self.pipeline.storage is not None and self._recorded:
             self.pipeline.dead_letters.refresh()
             self.pipeline.storage.end_run(self.id, result.ended, result.outcome.value, result.to_dict())
@@ -298,9 +306,33 @@ class Run(Consumable):
         item.sample = replace(item.sample, digest=digest)
         return True
 
+    def _failed(self, item: Item, failure: Failure) -> None:
+        """Log the failure of a sample that has settled, if it is the first of its class, and end the run if there are
+        too many."""
+        with self.lock:
+            first = self.counters.failures.is_first(failure)
+        if first:
+            self._failure_log.sample_failed(item, failure)
+        self._limit_failures()
+
+    def _limit_failures(self) -> None:
+        if self.stop.is_set():
+            return
+        with self.lock:
+            error = self._failure_limit.error(self.counters)
+        if error is not None:
+            self.fail(error)
+
+    def batch_failed(self, items: Sequence[Item], failure: Failure) -> None:
+        """Log a batch that failed as a whole, and was counted."""
+        with self.lock:
+            first = self.counters.batch_failures.is_first(failure)
+        if first:
+            self._failure_log.batch_failed(items, failure)
+
     def fail_item(self, item: Item, error: BaseException, source: FailureSource, where: str, attempts: int = 1) -> None:
         """Note the failure of a sample, and the outcome it will settle with."""
-        item.failure = Failure(source, where, error, classify(error), attempts)
+        item.failure = Failure(source, where, error, classify(error), message_of(error), attempts)
         item.verdict = SampleOutcome.FAILED if self.pipeline.storage is None else SampleOutcome.DLQ
 
     def _start(self) -> None:

@@ -13,8 +13,8 @@ from ..costs.usage import Spender, UsageScope
 from ..execution.calls import to_thread
 from ..execution.item import Item
 from ..execution.results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
-from ..pipeline.exceptions import is_a
-from ..pipeline.failure import FailureSource
+from ..pipeline.exceptions import classify, is_a, message_of
+from ..pipeline.failure import Failure, FailureSource
 from ..pipeline.measurement import Measurement
 from ..pipeline.sample import SampleOutcome, SampleStatus, private_copies, replace
 from ..pipeline.stages import Stage, default_queue_limit
@@ -182,14 +182,20 @@ class StageStep(Step):
         Returns the items that go on, and those of them that were derived here.
         """
         pairs = list(zip(items, verdicts, strict=True))
+        failure = self._batch_failure(whole) if self.batch_size else None
         with self._lock:
             if items[0].executing != self.name:  # and so are the others of a batch
                 return [], []  # counted as cancelled when the run ended
             self._count(whole)
             self._counters.batches += 1 if self.batch_size else 0
+            if failure is not None:
+                self._counters.batch_failures += 1
+                self.run.counters.batch_failures.add(failure, items[0].sample.id)
             for item, verdict in pairs:
                 self._counters.outcomes[verdict.outcome] += 1
                 item.executing = None
+        if failure is not None:
+            self.run.batch_failed(items, failure)
         onward: list[Item] = []
         derived: list[Item] = []
         for item, verdict in pairs:
@@ -200,6 +206,14 @@ class StageStep(Step):
             if self._routed(item, verdict, whole.attempts):
                 onward.append(item)
         return onward, derived
+
+    def _batch_failure(self, batch: Verdict | BatchVerdict) -> Failure | None:
+        """Return the failure of a batch as a whole, if it failed."""
+        error = batch.error
+        if error is None:
+            return None
+        error_type = batch.error_type or classify(error)
+        return Failure(FailureSource.STAGE, self.name, error, error_type, message_of(error), batch.attempts)
 
     def _count(self, whole: Verdict | BatchVerdict) -> None:
         """Count what occurs once per sample or batch."""

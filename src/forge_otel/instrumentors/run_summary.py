@@ -43,7 +43,7 @@ def summaries(result: RunResult, extra: Attributes) -> Iterator[LogEvent]:
     ledger = result.ledger
     yield LogEvent(
         events.FORGE_PIPELINE_SUMMARY,
-        str(result),
+        "; ".join(map(str.strip, str(result).splitlines())),
         {
             **extra,
             a.FORGE_SUMMARY_ADMITTED: ledger.admitted,

@@ -523,6 +523,7 @@ def test_what_is_reported_after_the_run_has_ended_is_only_logged(caplog: pytest.
     run = BatchRunner().run(pipeline(samples(0), held))
     result = run.drain()
     assert booked(result) == {("held", "failed"): (1, CENT)}
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "forge"):
         held.go.set()
         assert held.reported.acquire(timeout=PATIENCE)

@@ -164,7 +164,7 @@ def test_a_stranger_fails_its_sample_alone(
     )
     result = runner.run(pipeline).drain()
     assert (result.outcome, ledger(result)) == ("completed", {"admitted": 3, "ready": 2, "failed": 1})
-    assert [error_type for _, _, error_type in result.failures] == [expected]
+    assert [failure.error_type for failure in result.failures] == [expected]
 
 
 @both_runners

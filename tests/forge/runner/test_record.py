@@ -31,7 +31,7 @@ from forge import (
     SQLStorage,
     stage,
 )
-from forge.runner import Ledger, MeasurementSummary, StageSummary, StorageSummary
+from forge.runner import FailureSummary, Ledger, MeasurementSummary, StageSummary, StorageSummary
 from tests.support.clock import START, FakeClock
 from tests.support.runs import PATIENCE, both_runners, every_runner, ledger, samples
 
@@ -223,6 +223,7 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
                 backpressure=0,
                 concurrency=2,
                 batches=0,
+                batch_failures=0,
             ),
             StageSummary(
                 name="more",
@@ -242,6 +243,7 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
                 backpressure=0,
                 concurrency=1,
                 batches=0,
+                batch_failures=0,
             ),
         ],
         measurements=[
@@ -255,7 +257,12 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
             artifact_bytes_written=4,
         ),
         dead_letters={("stage", "work", "ValueError"): 1},
-        failures={},
+        failures=[
+            FailureSummary(
+                source="stage", where="work", error_type="ValueError", count=1, sample_id="3", message="never"
+            )
+        ],
+        batch_failures=[],
         skips={("work", "third"): 1},
         input_digest=hashlib.sha256(b"0\n1\n2\n3\n").hexdigest(),
         revision=result.revision,
@@ -263,9 +270,10 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
     )
     # The four durations are 1, 4, 8 and 20.
     assert [result.stages[0].p50, result.stages[0].p95, result.stages[0].p99] == pytest.approx([4, 8, 8], rel=0.01)
-    assert (
-        str(result) == "p: completed in 225 s; 4 admitted, 0 derived: 2 ready, 1 skipped, 1 dlq; 1 × ValueError in work"
-    )
+    assert str(result).splitlines() == [
+        "p: completed in 225 s; 4 admitted, 0 derived: 2 ready, 1 skipped, 1 dlq",
+        "  1 × ValueError in work, sample '3': never",
+    ]
 
 
 def test_without_a_storage_the_record_is_in_the_result_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,17 +343,33 @@ def test_without_a_storage_the_result_says_why_samples_failed(runner: Runner) ->
 
     source = [Sample(id="a", data=1), Sample(id="a", data=1), Sample(id="b", data=2), Sample(id="c", data=2)]
     result = runner.run(Pipeline(name="p", source=source, stages=[check])).drain()
-    assert result.failures == {
-        ("stage", "check", "ValueError"): 2,
-        ("stage", "source", "forge.errors.DuplicateIdError"): 1,
-    }
-    assert result.to_dict()["failures"] == [
-        {"source": "stage", "where": "check", "error_type": "ValueError", "count": 2},
-        {"source": "stage", "where": "source", "error_type": "forge.errors.DuplicateIdError", "count": 1},
+    twice = "sample id 'a' came twice in this run; the first one is kept"
+    expected: list[dict[str, Any]] = [
+        {
+            "source": "stage",
+            "where": "check",
+            "error_type": "ValueError",
+            "count": 2,
+            "sample_id": "b",
+            "message": "two",
+        },
+        {
+            "source": "stage",
+            "where": "source",
+            "error_type": "forge.errors.DuplicateIdError",
+            "count": 1,
+            "sample_id": "a",
+            "message": twice,
+        },
     ]
-    assert str(result).endswith(
-        "1 ready, 3 failed; 2 × ValueError in check; 1 × forge.errors.DuplicateIdError in source"
-    )
+    assert result.failures == [FailureSummary(**each) for each in expected]
+    assert result.to_dict()["failures"] == expected
+    first, *lines = str(result).splitlines()
+    assert first.endswith("1 ready, 3 failed")
+    assert lines == [
+        "  2 × ValueError in check, first in sample 'b': two",
+        f"  1 × forge.errors.DuplicateIdError in source, sample 'a': {twice}",
+    ]
 
 
 @both_runners

@@ -237,7 +237,7 @@ def test_of_a_call_fails_the_sample(
     assert ledger(run) == {"admitted": 3, "ready": 2, "failed": 1}
     assert run.result is not None
     by_python = "async" in kind and stop is StopIteration
-    assert [error_type for _, _, error_type in run.result.failures] == ["RuntimeError" if by_python else stop.__name__]
+    assert [failure.error_type for failure in run.result.failures] == ["RuntimeError" if by_python else stop.__name__]
 
 
 @both_runners
@@ -256,7 +256,8 @@ def test_of_a_retry_policy_fails_the_sample(
     run = runner.run(Pipeline(name="p", source=samples(0), stages=[failing]))
     consume(run)
     assert run.result is not None
-    assert run.result.failures == {("stage", "failing", stop.__name__): 1}
+    [failure] = run.result.failures
+    assert (failure.where, failure.error_type, failure.count) == ("failing", stop.__name__, 1)
 
 
 @both_runners

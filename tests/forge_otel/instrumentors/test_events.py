@@ -80,7 +80,8 @@ INFO forge.pipeline.stop in forge.pipeline small
   forge.runner.name = 'batch'
 INFO forge.pipeline.summary in forge.pipeline small
   small: completed in 4.62 s; 5 admitted, 2 derived: 3 ready, 1 skipped, 1 split, 2 dlq; \
-1 × ValueError in clean; 1 × ZeroDivisionError in density
+1 × ValueError in clean, sample 'broken': no text in it; \
+1 × ZeroDivisionError in density, sample 'pair#b': division by zero
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
