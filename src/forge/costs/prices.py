@@ -251,9 +251,9 @@ def _mapping(yaml: Any, path: Path, node: Any) -> Mapping[str, Any]:
 
 
 def _entry(yaml: Any, path: Path, node: Any) -> Price:
-    said = _mapping(yaml, path, node)
+    entries = _mapping(yaml, path, node)
     taken: dict[str, Any] = {}
-    for key, value in said.items():
+    for key, value in entries.items():
         where = f"{path}:{value.start_mark.line + 1}"
         if key not in _KEYS:
             raise ConfigurationError(f"{where}: unknown key {key!r}; there are {', '.join(_KEYS)}")

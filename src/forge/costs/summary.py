@@ -158,9 +158,9 @@ class CostSummary:
 
     def __str__(self) -> str:
         """Return one line; empty if nothing was used or saved."""
-        said = []
+        parts = []
         if self.charges:
-            said.append(f"{float(self.amount):.4g} USD")
+            parts.append(f"{float(self.amount):.4g} USD")
             details = []
             if self.per_ready_sample:
                 details.append(f"{float(self.per_ready_sample):.3g} a ready sample")
@@ -168,11 +168,11 @@ class CostSummary:
                 details.append(f"{self.wasted_share:.0%} wasted")
             if self.unpriced:
                 details.append(f"{self.unpriced} of {self.calls} calls without a price")
-            said.append(f"({', '.join(details)})" if details else "")
+            parts.append(f"({', '.join(details)})" if details else "")
         saved = total(self.saved.values())
         if saved:
-            said.append(f"{float(saved):.4g} USD saved by the cache")
-        return " ".join(filter(None, said))
+            parts.append(f"{float(saved):.4g} USD saved by the cache")
+        return " ".join(filter(None, parts))
 
     def _amounts(self, key: Callable[[Charge], Any]) -> dict[Any, Decimal]:
         amounts: defaultdict[Any, Decimal] = defaultdict(lambda: ZERO)

@@ -91,7 +91,7 @@ class StageExecutor:
         """Run all attempts of an async stage on a batch; if they fail, one more for each sample alone."""
         return await sans_io.run_async(self._batch_attempts(stage, items), self._perform_async)
 
-    def attempt(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - said to observers
+    def attempt(self, stage: Stage, payload: Payload, attempt: int) -> Any:  # noqa: ARG002 - for observers
         """Call a sync stage with a sample or a batch: its attempt number `attempt`, from 1."""
         function, argument = _call(stage, payload)
         if stage.provider is None:

@@ -151,7 +151,7 @@ class Run(Consumable):
         """Admit a sample of the source. Called in the item's context."""
         self.ledger.admit(item)
 
-    def derive(self, parent: Item, children: Sequence[Item], stage_name: str) -> None:  # noqa: ARG002 - said to observers
+    def derive(self, parent: Item, children: Sequence[Item], stage_name: str) -> None:  # noqa: ARG002 - for observers
         """Admit the samples that a stage derived from one; the parent will settle as `split`."""
         self.ledger.derive(children)
 

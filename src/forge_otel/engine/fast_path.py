@@ -246,12 +246,12 @@ class FastPath:
         operation, run = self.operation, self.run
         assert operation.span is not None
         described = operation.end(self._call(), result, None)
-        said = {**self.attributes, **described.attributes}
+        common = {**self.attributes, **described.attributes}
         durations: list[Series] = []
         counts: list[Series] = []
         totals: list[Series] = []
         for metric, _, attributes in described.points:
-            series = run.telemetry.series.get(metric, {**said, **attributes})
+            series = run.telemetry.series.get(metric, {**common, **attributes})
             if metric.instrument is Instrument.HISTOGRAM:
                 durations.append(series)
             else:
@@ -286,10 +286,10 @@ class FastPath:
         try:
             for event, body, attributes in cached.events:
                 if a.ERROR_TYPE not in attributes or self.run.may_emit(attributes[a.ERROR_TYPE]):
-                    said = {**attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
+                    full = {**attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
                     if error is not None:
-                        said.update(exception_attributes(error))
-                    self.run.telemetry.records.emit(event, body, said, context)
+                        full.update(exception_attributes(error))
+                    self.run.telemetry.records.emit(event, body, full, context)
         except Exception as fault:  # noqa: BLE001 - the span is to be ended
             faults.suppress(fault, f"the events of {self.operation.name}")
 

@@ -188,9 +188,9 @@ class RunScope:
             buffer.drain()
 
     def _suppressed_buffer(self, signal: str, reason: str) -> Buffer:
-        said = {a.FORGE_TELEMETRY_SIGNAL: signal, a.FORGE_TELEMETRY_REASON: reason}
+        extra = {a.FORGE_TELEMETRY_SIGNAL: signal, a.FORGE_TELEMETRY_REASON: reason}
         table = self.telemetry.series
-        series = table.get(metrics.FORGE_TELEMETRY_SUPPRESSED, {**self.identity, **said})
+        series = table.get(metrics.FORGE_TELEMETRY_SUPPRESSED, {**self.identity, **extra})
         self._buffers.append(table.buffer(series.name, partial(self._count_suppressed, series)))
         return self._buffers[-1]
 

@@ -41,7 +41,7 @@ class Records:
     def emit(self, event: Event, body: str, attributes: dict[str, Any], context: Context | None) -> None:
         """Write an event, without a context in the current one. The attributes are nobody else's."""
         logger: Any = self._logger
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "timestamp": (now := time_ns()),
             "observed_timestamp": now,
             "context": context,
@@ -52,9 +52,9 @@ class Records:
             "event_name": event.name,
         }
         if not self._from_sdk:
-            logger.emit(**said)
+            logger.emit(**fields)
             return
-        record: Any = _Record(**said)
+        record: Any = _Record(**fields)
         if self._whole is not None and PLAIN.issuperset(map(type, attributes.values())):
             record = self._whole(record, logger.resource, logger.instrumentation_scope, self._limits)
         logger.emit(record)
@@ -102,15 +102,15 @@ def whole() -> Any:
     provider.add_log_record_processor(Keep())
     logger: Any = provider.get_logger("test")
     attributes = {"a": "b", "c": 1, "d": 0.5, "e": True}
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "timestamp": 1,
         "observed_timestamp": 2,
         "body": "c",
         "event_name": "d",
         "attributes": attributes,
     }
-    logger.emit(**said)
-    logger.emit(Whole(_Record(**said), logger.resource, logger.instrumentation_scope, logger._log_record_limits))
+    logger.emit(**fields)
+    logger.emit(Whole(_Record(**fields), logger.resource, logger.instrumentation_scope, logger._log_record_limits))
     public, whole = map(_contents, seen)
     return Whole if public == whole else None
 
