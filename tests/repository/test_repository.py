@@ -138,25 +138,3 @@ def test_a_release_is_built_as_the_page_says(copy: Path) -> None:
         "forge_otel-7.8.9-py3-none-any.whl",
         "forge_otel-7.8.9.tar.gz",
     ]
-
-
-def _folders(root: Path) -> set[str]:
-    """The folders below a folder that hold Python modules, as relative paths."""
-    return {file.parent.relative_to(root).as_posix() for file in root.rglob("*.py") if file.name != "__init__.py"}
-
-
-def test_tests_mirror_the_source() -> None:
-    """Tests of a folder are found by its name; those of the checker and of the commands stand at the top."""
-    source, tests = ROOT / "src", ROOT / "tests"
-    expected = {
-        folder.removeprefix("forge_otel/")
-        if folder.startswith(("forge_otel/checker", "forge_otel/commands"))
-        else folder
-        for folder in _folders(source)
-    }
-    found = {
-        folder for folder in _folders(tests) if folder.split("/")[0] in {"forge", "forge_otel", "checker", "commands"}
-    }
-    # What is below one of these folders is tested through it.
-    below = ("checker/rules", "commands/demo", "commands/doctor")
-    assert found == {folder for folder in expected if not folder.startswith(below)}
