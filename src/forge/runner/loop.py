@@ -22,6 +22,8 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._cleaning_up: set[object] = set()
+        """Coroutines that are left to end by themselves."""
         self._blocked = False
         self._stopped = False
 
@@ -50,10 +52,13 @@ class LoopThread:
             return self.wait_for(function)
         return function()
 
-    def wait_for(self, function: Callable[[], Awaitable[Any]]) -> Any:
-        """Call an async function on the loop and wait for its result."""
+    def wait_for(self, function: Callable[[], Awaitable[Any]], *, cleans_up: bool = False) -> Any:
+        """Call an async function on the loop and wait for its result. `cancel_all` spares what `cleans_up`."""
         loop = self.loop
-        future = asyncio.run_coroutine_threadsafe(guarded(function), loop)
+        coroutine = guarded(function)
+        if cleans_up:
+            self._cleaning_up.add(coroutine)
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
         except Interrupted as interrupted:
@@ -69,7 +74,7 @@ class LoopThread:
     def cancel_all(self, grace: float) -> None:
         """Cancel every task, and wait until they have ended: about `grace` seconds, twice that for a blocked loop.
 
-        Calls that ran into their timeout were cancelled then, so they are left to clean up.
+        What cleans up is not cancelled: closing the source, and calls that were cancelled at their timeout.
         """
         with self._lock:
             loop = self._loop
@@ -79,7 +84,7 @@ class LoopThread:
         async def cancel() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
-                if not task.cancelling():
+                if not task.cancelling() and task.get_coro() not in self._cleaning_up:
                     task.cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=grace)

@@ -6,6 +6,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -281,9 +282,13 @@ class Run(Consumable):
         self._source.loop.spawn(coroutine)
 
     def close_source(self) -> None:
-        """Close the source; on the thread that read it."""
+        """Close the source; on the thread that read it. Never raises."""
         try:
             outside_iteration("closing the source", self._source.close)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.interrupt(error)
+        except (QueueClosed, CancelledError):  # the loop has ended
+            logger.warning("the source of %r did not close in time, when run %s ended", self.pipeline, self.id)
         except Exception as error:  # noqa: BLE001 - raised in the consumer
             self.fail(error, now=False)
 

@@ -68,7 +68,7 @@ class SourceReader:
         """Close what was opened, if it can be closed (generators can)."""
         self._ended = True
         if self._async is not None and hasattr(self._async, "aclose"):
-            self.loop.wait_for(self._async.aclose)
+            self.loop.wait_for(self._async.aclose, cleans_up=True)
         elif self._sync is not None and hasattr(self._sync, "close"):
             self._sync.close()
 
