@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from timeit import default_timer
 from typing import Any
+from uuid import uuid4
 
 from opentelemetry.instrumentation.utils import unwrap
 from opentelemetry.metrics import MeterProvider
@@ -19,6 +20,9 @@ from wrapt import wrap_function_wrapper
 
 from forge.execution.results import Verdict
 from forge.execution.stage_executor import StageExecutor
+
+RUN_ID = str(uuid4())
+"""The id of the run, of which by hand there is one in a process."""
 
 
 def instrument(tracer_provider: TracerProvider, meter_provider: MeterProvider) -> None:
@@ -34,7 +38,7 @@ def instrument(tracer_provider: TracerProvider, meter_provider: MeterProvider) -
         stage, sample = args
         known = {"forge.pipeline.name": sample.pipeline, "forge.stage.name": stage.name}
         with tracer.start_as_current_span(
-            f"forge.stage {stage.name}", attributes={**known, "forge.sample.id": sample.id}
+            f"forge.stage {stage.name}", attributes={**known, "forge.run.id": RUN_ID, "forge.sample.id": sample.id}
         ) as span:
             started = default_timer()
             verdict = wrapped(*args, **kwargs)
@@ -47,7 +51,7 @@ def instrument(tracer_provider: TracerProvider, meter_provider: MeterProvider) -
         stage, sample = args
         known = {"forge.pipeline.name": sample.pipeline, "forge.stage.name": stage.name}
         with tracer.start_as_current_span(
-            f"forge.stage {stage.name}", attributes={**known, "forge.sample.id": sample.id}
+            f"forge.stage {stage.name}", attributes={**known, "forge.run.id": RUN_ID, "forge.sample.id": sample.id}
         ) as span:
             started = default_timer()
             verdict = await wrapped(*args, **kwargs)

@@ -173,14 +173,24 @@ def written(
     instrument(tracers, meters)
     try:
         source = [Sample(id="a", data=2), Sample(id="b", data=3)]
-        BatchRunner().run(Pipeline(name="p", source=source, stages=[stage(name="halve")(function)])).drain()
+        run = BatchRunner().run(Pipeline(name="p", source=source, stages=[stage(name="halve")(function)]))
+        run.drain()
     finally:
         uninstrument()
     stages = [span for span in spans.get_finished_spans() if span.name.startswith("forge.stage")]
     data = metrics.get_metrics_data()
     assert data is not None
+    ids: dict[Any, Any] = {run.id: "RUN", by_hand.RUN_ID: "RUN"}
     return (
-        [(span.name, span.attributes, span.status.status_code, span.status.description) for span in stages],
+        [
+            (
+                span.name,
+                {name: ids.get(value, value) for name, value in (span.attributes or {}).items()},
+                span.status.status_code,
+                span.status.description,
+            )
+            for span in stages
+        ],
         {
             (metric.name, frozenset((point.attributes or {}).items()))
             for resource in data.resource_metrics

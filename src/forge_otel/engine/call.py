@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -17,6 +17,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
 from ..patching import faults
 from ..semconv import attributes as a
+from ..semconv.attributes import ForgeLinkType
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
 from ..signals.exceptions import exception_attributes, message
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from ..signals.telemetry import Telemetry
     from .detected_usage import UsageAccumulator
     from .operation import Operation
+
+_BATCH: Final = ForgeLinkType.BATCH
 
 T = TypeVar("T")
 
@@ -332,7 +335,7 @@ class Call:
     def _start_span(self, defined: Span) -> None:
         attributes, spans = self.attributes, self.telemetry.spans
         linked = self.scopes if self.operation.links_samples else ()
-        links = spans.links(*[scope.span.get_span_context() for scope in linked if scope.span is not None])
+        links = spans.links(_BATCH, *[scope.span.get_span_context() for scope in linked if scope.span is not None])
         name, begun = span_name(defined, attributes), start_attributes(defined, attributes)
         self.span = spans.start(name, None, defined.kind, begun, links, self.started_ns)
         self.context = trace.set_span_in_context(self.span)
@@ -403,7 +406,7 @@ class Call:
             if scope.span is not None and run is not None:
                 if links is None:
                     context = part.shared.context if part.shared is not None else None
-                    links = spans.links(context) if context is not None else []
+                    links = spans.links(_BATCH, context) if context is not None else []
                 began, parent = scope.at(self.started), scope.span.get_span_context()
                 attributes = {**part.attributes, a.FORGE_SAMPLE_ID: scope.sample_id, **part.ended}
                 kind, ends = part.defined.kind, began + lasted

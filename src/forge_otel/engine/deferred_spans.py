@@ -14,6 +14,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 
 from ..semconv import attributes as a
+from ..semconv.attributes import ForgeLinkType
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
 from ..signals.spans import are_plain, without_none
@@ -153,7 +154,7 @@ def _export_sample(scope: SampleScope, steps: Sequence[Step], template: SpanTemp
         if done.shared is not None and done.shared.is_step(done):
             context = done.shared.reserve(run)
             if context is not None:
-                linked = run.telemetry.spans.links(own)
+                linked = run.telemetry.spans.links(ForgeLinkType.BATCH, own)
                 run.export(done, context, run.span_context, linked, scope.at(started), scope.at(started + duration))
     for index in reversed(range(len(steps))):
         done, started, duration = steps[index]
@@ -166,7 +167,7 @@ def _export_sample(scope: SampleScope, steps: Sequence[Step], template: SpanTemp
             done,
             run.telemetry.spans.reserve(own),
             own if parent is None else contexts[parent],
-            run.telemetry.spans.links(batch) if batch is not None else (),
+            run.telemetry.spans.links(ForgeLinkType.BATCH, batch) if batch is not None else (),
             scope.at(started),
             scope.at(started + duration),
             scope.sample_id,

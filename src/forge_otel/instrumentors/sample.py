@@ -16,6 +16,7 @@ from ..patching import faults
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
+from ..semconv.attributes import ForgeLinkType
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..signals.context import attach, get_current, with_span
@@ -98,7 +99,7 @@ def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
 
 
 def _to_run(run: RunScope) -> list[Link]:
-    return run.telemetry.spans.links(run.span_context) if run.span_context is not None else []
+    return run.telemetry.spans.links(ForgeLinkType.RUN, run.span_context) if run.span_context is not None else []
 
 
 # Settlement.
@@ -154,7 +155,7 @@ def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: Ba
         scope.drop_steps()
         return
     for link in _to_earlier(run, item):
-        scope.span.add_link(link.context)
+        scope.span.add_link(link.context, link.attributes)
     end_span(scope.span, ended, failure, scope.at(scope.clock()))
     run.span_budget.correct(scope.spans - run.steps)
 
@@ -176,7 +177,7 @@ def _to_earlier(run: RunScope, item: Item) -> list[Link]:
     if item.dead_letter is None or not item.dead_letter.carrier:
         return []
     earlier = trace.get_current_span(_propagator.extract(item.dead_letter.carrier)).get_span_context()
-    return run.telemetry.spans.links(earlier) if earlier.is_valid else []
+    return run.telemetry.spans.links(ForgeLinkType.REPLAY, earlier) if earlier.is_valid else []
 
 
 # The seams.

@@ -51,6 +51,24 @@ FORGE_SAMPLE_PARENT_ID: Final = "forge.sample.parent.id"
 Type: `string`. Examples: `json/decoder.py`.
 """
 
+FORGE_LINK_TYPE: Final = "forge.link.type"
+"""Kind of relation that a link stands for. On every link of the telemetry's own spans, and on nothing else.
+
+Type: `ForgeLinkType`.
+"""
+
+
+class ForgeLinkType(StrEnum):
+    """Values of `forge.link.type`."""
+
+    BATCH = "batch"
+    """Between the span of a batch and those of its samples."""
+    RUN = "run"
+    """From a sample's own trace to the span of its run."""
+    REPLAY = "replay"
+    """From a sample to the trace in which it became a dead letter."""
+
+
 FORGE_SKIP_REASON: Final = "forge.skip.reason"
 """The stage's argument to `Skip(reason)`. On metrics at most 30 distinct values per process, then `_OTHER`.
 

@@ -13,7 +13,7 @@ FORGE_MEASUREMENT: Final = Span(
     "forge.measurement",
     SpanKind.INTERNAL,
     "Measurement of a sample.",
-    (a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_SAMPLE_ID),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_SAMPLE_ID),
     (a.FORGE_MEASUREMENT_KEY,),
 )
 """Measurement of a sample."""
@@ -22,7 +22,13 @@ FORGE_MEASUREMENT_BATCH: Final = Span(
     "forge.measurement.batch",
     SpanKind.INTERNAL,
     "Measurement of a batch; linked to its samples.",
-    (a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_MEASUREMENT_BATCH_SIZE),
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_RUN_ID,
+        a.FORGE_MEASUREMENT_KEY,
+        a.FORGE_MEASUREMENT_VERSION,
+        a.FORGE_MEASUREMENT_BATCH_SIZE,
+    ),
     (a.FORGE_MEASUREMENT_KEY,),
 )
 """Measurement of a batch; linked to its samples. A child of the run's span, with a link to the span of every sample in
@@ -54,7 +60,7 @@ FORGE_STAGE: Final = Span(
     "forge.stage",
     SpanKind.INTERNAL,
     "A stage's execution for a sample, with all attempts.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_SAMPLE_ID),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_STAGE_NAME, a.FORGE_SAMPLE_ID),
     (a.FORGE_STAGE_NAME,),
 )
 """A stage's execution for a sample, with all attempts. From the first attempt to the verdict, including retries and the
@@ -65,7 +71,7 @@ FORGE_STAGE_BATCH: Final = Span(
     "forge.stage.batch",
     SpanKind.INTERNAL,
     "A stage's execution for a batch, with all attempts; linked to its samples.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_BATCH_SIZE),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_STAGE_NAME, a.FORGE_STAGE_BATCH_SIZE),
     (a.FORGE_STAGE_NAME,),
 )
 """A stage's execution for a batch, with all attempts; linked to its samples. A child of the run's span, with a link to
@@ -74,12 +80,14 @@ the span of every sample in the batch. The outcome is the worst one in the batch
 
 FORGE_STORAGE: Final = Span(
     "forge.storage",
-    SpanKind.CLIENT,
+    SpanKind.INTERNAL,
     "An operation of the storage or the artifact store.",
-    (a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_OPERATION),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_OPERATION),
     (a.FORGE_STORAGE_OPERATION, a.FORGE_STORAGE_BACKEND),
 )
-"""An operation of the storage or the artifact store."""
+"""An operation of the storage or the artifact store. The client span is the one that an instrumentation of the database
+driver writes.
+"""
 
 ALL: Final = (
     FORGE_MEASUREMENT,

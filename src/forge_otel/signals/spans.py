@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, SpanContext, get_current_span, set_span_in_context
 
+from ..semconv import attributes as a
 from .sdk import PLAIN
 from .sdk.spans import LightSpans, decides
 from .sdk.spans import end_span as _end_span
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanKind, Tracer
 
     from ..semconv import definitions
+    from ..semconv.attributes import ForgeLinkType
 
 
 class Spans:
@@ -100,10 +102,12 @@ class Spans:
             1
         ]
 
-    def links(self, *contexts: SpanContext) -> list[Link]:
-        """Return links to spans."""
+    def links(self, kind: ForgeLinkType, *contexts: SpanContext) -> list[Link]:
+        """Return links of a kind to spans."""
         light = self.light.current()
-        return light.make_links(contexts) if light is not None else [Link(context) for context in contexts]
+        if light is not None:
+            return light.make_links(kind.value, contexts)  # type: ignore[no-any-return]
+        return [Link(context, {a.FORGE_LINK_TYPE: kind.value}) for context in contexts]
 
     def _light_below(self, parent: SpanContext, attributes: Mapping[str, Any]) -> Any:
         """Return the class of light spans for one with these attributes below a parent; None if it cannot be light."""

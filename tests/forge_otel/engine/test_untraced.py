@@ -411,10 +411,12 @@ def test_a_batch_is_traced_late_with_the_first_of_its_samples() -> None:
         return sample
 
     with recording(sampling_rate=0.0) as recorded:
-        BatchRunner().run(Pipeline(name="p", source=samples(0, 1), stages=[fan_out, batch, picky])).drain()
+        run = BatchRunner().run(Pipeline(name="p", source=samples(0, 1), stages=[fan_out, batch, picky]))
+        run.drain()
     (late,) = (span for span in recorded.spans if span.name == "forge.stage.batch batch")
     assert dict(late.attributes or {}) == {
         "forge.pipeline.name": "p",
+        "forge.run.id": run.id,
         "forge.stage.name": "batch",
         "forge.stage.batch.size": 4,
         "forge.stage.outcome": "success",

@@ -23,35 +23,35 @@ if TYPE_CHECKING:
 EXPECTED = """\
 forge.pipeline small | pipeline.id=PIPELINE, pipeline.name=small, run.id=RUN, run.outcome=completed, runner.name=batch
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=busy, sample.outcome=ready
-    forge.stage clean | pipeline.name=small, sample.id=busy, stage.name=clean, stage.outcome=success
-    forge.stage tag | pipeline.name=small, sample.id=busy, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
-    forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, sample.id=busy
+    forge.stage clean | pipeline.name=small, run.id=RUN, sample.id=busy, stage.name=clean, stage.outcome=success
+    forge.stage tag | pipeline.name=small, run.id=RUN, sample.id=busy, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
+    forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, pipeline.name=small, run.id=RUN, sample.id=busy
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=plain, sample.outcome=ready
-    forge.stage clean | pipeline.name=small, sample.id=plain, stage.name=clean, stage.outcome=success
-      forge.storage upload file | CLIENT | artifact.deduplicated=False, artifact.key=ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73, storage.backend=file, storage.operation=upload, storage.size=7
-    forge.stage tag | pipeline.name=small, sample.id=plain, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
-    forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, sample.id=plain
-  forge.stage.batch tag | pipeline.name=small, stage.batch.size=2, stage.name=tag, stage.outcome=success | -> plain | -> busy
-  forge.measurement.batch length | measurement.batch.size=2, measurement.key=length, measurement.outcome=computed, measurement.version=1 | -> plain | -> busy
+    forge.stage clean | pipeline.name=small, run.id=RUN, sample.id=plain, stage.name=clean, stage.outcome=success
+      forge.storage upload file | artifact.deduplicated=False, artifact.key=ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73, pipeline.name=small, run.id=RUN, storage.backend=file, storage.operation=upload, storage.size=7
+    forge.stage tag | pipeline.name=small, run.id=RUN, sample.id=plain, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
+    forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, pipeline.name=small, run.id=RUN, sample.id=plain
+  forge.stage.batch tag | pipeline.name=small, run.id=RUN, stage.batch.size=2, stage.name=tag, stage.outcome=success | -> plain | -> busy
+  forge.measurement.batch length | measurement.batch.size=2, measurement.key=length, measurement.outcome=computed, measurement.version=1, pipeline.name=small, run.id=RUN | -> plain | -> busy
   forge.sample | error.type=ValueError, pipeline.name=small, run.id=RUN, sample.id=broken, sample.outcome=dlq | ERROR(no text in it)
-    forge.stage clean | error.type=ValueError, pipeline.name=small, sample.id=broken, stage.name=clean, stage.outcome=error | ERROR(no text in it)
-    forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
+    forge.stage clean | error.type=ValueError, pipeline.name=small, run.id=RUN, sample.id=broken, stage.name=clean, stage.outcome=error | ERROR(no text in it)
+    forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=0
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=short, sample.outcome=skipped, skip.reason=too short
-    forge.stage clean | pipeline.name=small, sample.id=short, skip.reason=too short, stage.name=clean, stage.outcome=skip
-  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=22
+    forge.stage clean | pipeline.name=small, run.id=RUN, sample.id=short, skip.reason=too short, stage.name=clean, stage.outcome=skip
+  forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=22
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=pair, sample.outcome=split
-    forge.stage clean | pipeline.name=small, sample.id=pair, stage.name=clean, stage.outcome=success
-  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
+    forge.stage clean | pipeline.name=small, run.id=RUN, sample.id=pair, stage.name=clean, stage.outcome=success
+  forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=0
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=pair#a, sample.outcome=ready, sample.parent.id=pair
-    forge.stage tag | pipeline.name=small, sample.id=pair#a, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
-    forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, sample.id=pair#a
+    forge.stage tag | pipeline.name=small, run.id=RUN, sample.id=pair#a, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
+    forge.measurement density | measurement.key=density, measurement.outcome=computed, measurement.version=1, pipeline.name=small, run.id=RUN, sample.id=pair#a
   forge.sample | error.type=ZeroDivisionError, pipeline.name=small, run.id=RUN, sample.id=pair#b, sample.outcome=dlq, sample.parent.id=pair | ERROR(division by zero)
-    forge.stage tag | pipeline.name=small, sample.id=pair#b, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
-    forge.measurement density | error.type=ZeroDivisionError, measurement.key=density, measurement.outcome=error, measurement.version=1, sample.id=pair#b | ERROR(division by zero)
-    forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=0
-  forge.stage.batch tag | pipeline.name=small, stage.batch.size=2, stage.name=tag, stage.outcome=success | -> pair#a | -> pair#b
-  forge.measurement.batch length | measurement.batch.size=1, measurement.key=length, measurement.outcome=computed, measurement.version=1 | -> pair#a
-  forge.storage write sqlite | CLIENT | storage.backend=sqlite, storage.operation=write, storage.size=11
+    forge.stage tag | pipeline.name=small, run.id=RUN, sample.id=pair#b, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
+    forge.measurement density | error.type=ZeroDivisionError, measurement.key=density, measurement.outcome=error, measurement.version=1, pipeline.name=small, run.id=RUN, sample.id=pair#b | ERROR(division by zero)
+    forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=0
+  forge.stage.batch tag | pipeline.name=small, run.id=RUN, stage.batch.size=2, stage.name=tag, stage.outcome=success | -> pair#a | -> pair#b
+  forge.measurement.batch length | measurement.batch.size=1, measurement.key=length, measurement.outcome=computed, measurement.version=1, pipeline.name=small, run.id=RUN | -> pair#a
+  forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=11
 """  # noqa: E501 - a line for each span
 
 
@@ -138,9 +138,9 @@ def test_trace_per_sample_makes_linked_roots() -> None:
         == """\
 forge.pipeline p | pipeline.id=PIPELINE, pipeline.name=p, run.id=RUN, run.outcome=completed, runner.name=batch
 forge.sample | pipeline.name=p, run.id=RUN, sample.id=1, sample.outcome=ready | -> forge.pipeline p
-  forge.stage plain | pipeline.name=p, sample.id=1, stage.name=plain, stage.outcome=success
+  forge.stage plain | pipeline.name=p, run.id=RUN, sample.id=1, stage.name=plain, stage.outcome=success
 forge.sample | pipeline.name=p, run.id=RUN, sample.id=2, sample.outcome=ready | -> forge.pipeline p
-  forge.stage plain | pipeline.name=p, sample.id=2, stage.name=plain, stage.outcome=success
+  forge.stage plain | pipeline.name=p, run.id=RUN, sample.id=2, stage.name=plain, stage.outcome=success
 """
     )
     assert len({span.context.trace_id for span in recorded.spans if span.context}) == 3
@@ -174,6 +174,24 @@ def test_sample_that_failed_before_links_to_its_old_trace(tmp_path: Path) -> Non
     assert [link.context.span_id for link in last.links] == [middle.context.span_id]
 
 
+@pytest.mark.parametrize("rate", [0.0, 1.0], ids=["late", "traced"])
+def test_every_link_says_what_it_is(tmp_path: Path, rate: float) -> None:
+    @stage(batch_size=2)
+    def refuse(samples: list[Sample]) -> list[Sample]:
+        raise ValueError("not today")
+
+    pipeline = pipeline_of(refuse, storage=SQLStorage(f"sqlite:///{tmp_path / 'x.db'}"))
+    with recording(sampling_rate=rate, trace_per_sample=True) as recorded:
+        BatchRunner().run(pipeline).drain()
+        BatchRunner().replay(pipeline).drain()
+    assert {(span.name, *(link.attributes or {}).items()) for span in recorded.spans for link in span.links} == {
+        ("forge.sample", ("forge.link.type", "run")),
+        ("forge.sample", ("forge.link.type", "replay")),
+        ("forge.stage refuse", ("forge.link.type", "batch")),
+        ("forge.stage.batch refuse", ("forge.link.type", "batch")),
+    }
+
+
 def test_run_whose_source_fails() -> None:
     def source() -> object:
         yield Sample(id="1", data=1)
@@ -190,7 +208,7 @@ def test_run_whose_source_fails() -> None:
 forge.pipeline p | error.type=network_error, pipeline.id=PIPELINE, pipeline.name=p, run.id=RUN, run.outcome=failed, \
 runner.name=batch | ERROR(line is dead)
   forge.sample | pipeline.name=p, run.id=RUN, sample.id=1, sample.outcome=ready
-    forge.stage plain | pipeline.name=p, sample.id=1, stage.name=plain, stage.outcome=success
+    forge.stage plain | pipeline.name=p, run.id=RUN, sample.id=1, stage.name=plain, stage.outcome=success
 """
     )
 
@@ -207,10 +225,15 @@ def test_batch_in_which_some_fail_and_some_are_skipped() -> None:
         return [sample.child(str(number), number) for number in (1, 2, 4)]
 
     with recording() as recorded:
-        BatchRunner().run(pipeline_of(fan_out, picky)).drain()
-    lines = [line.strip() for line in recorded.tree().splitlines() if "picky" in line]
-    of, batch, failed = "pipeline.name=p, sample.id=1#", "-> forge.stage.batch picky", " | ERROR(took too long)"
-    worst = "error.type=timeout, pipeline.name=p, stage.batch.size=3, stage.name=picky, stage.outcome=error"
+        run = BatchRunner().run(pipeline_of(fan_out, picky))
+        run.drain()
+    lines = [line.strip() for line in recorded.tree().replace(run.id, "RUN").splitlines() if "picky" in line]
+    of, batch, failed = (
+        "pipeline.name=p, run.id=RUN, sample.id=1#",
+        "-> forge.stage.batch picky",
+        " | ERROR(took too long)",
+    )
+    worst = "error.type=timeout, pipeline.name=p, run.id=RUN, stage.batch.size=3, stage.name=picky, stage.outcome=error"
     assert sorted(lines) == [
         f"forge.stage picky | error.type=timeout, {of}2, stage.name=picky, stage.outcome=error{failed} | {batch}",
         f"forge.stage picky | {of}1, skip.reason=odd, stage.name=picky, stage.outcome=skip | {batch}",
@@ -254,11 +277,11 @@ def test_storage_outside_of_a_run(tmp_path: Path) -> None:
     assert (
         recorded.tree().replace(str(tmp_path), "FOLDER").replace("0" * 64, "KEY")
         == """\
-forge.storage query sqlite | CLIENT | storage.backend=sqlite, storage.operation=query, storage.size=33
-forge.storage query sqlite | CLIENT | storage.backend=sqlite, storage.operation=query, storage.size=10
-forge.storage delete sqlite | CLIENT | storage.backend=sqlite, storage.operation=delete
-forge.storage delete sqlite | CLIENT | storage.backend=sqlite, storage.operation=delete
-forge.storage download file | CLIENT | error.type=forge.errors.ArtifactNotFoundError, storage.backend=file, \
+forge.storage query sqlite | storage.backend=sqlite, storage.operation=query, storage.size=33
+forge.storage query sqlite | storage.backend=sqlite, storage.operation=query, storage.size=10
+forge.storage delete sqlite | storage.backend=sqlite, storage.operation=delete
+forge.storage delete sqlite | storage.backend=sqlite, storage.operation=delete
+forge.storage download file | error.type=forge.errors.ArtifactNotFoundError, storage.backend=file, \
 storage.operation=download | ERROR(FOLDER/artifacts has no artifact KEY)
 """
     )

@@ -28,6 +28,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from ...semconv import attributes as a
 from . import PLAIN, is_sdk, tested
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def light_spans() -> Any:
     with tracer.start_as_current_span("parent") as above:
         parent = above.get_span_context()
         for attributes, failure in (({"c": 1, "d": 0.5}, None), ({"e": True}, "failed"), ({}, None)):
-            links = light.make_links([parent])
+            links = light.make_links("run", [parent])
             public = tracer.start_span("test", kind=SpanKind.CLIENT, attributes={"a": "b"}, links=links, start_time=1)
             begun = "test", public.get_span_context(), parent, {"a": "b"}, 1, SpanKind.CLIENT, links
             others = [light.begin(*begun) for _ in range(2)]
@@ -275,9 +276,13 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
     behind, unset = processor._span_processors, Status()
     empty: Any = ()
     most_links = limits.max_links
-    no_attributes = BoundedAttributes(
-        limits.max_link_attributes, None, immutable=True, max_value_len=limits.max_attribute_length
-    )
+    link_attributes: dict[str, BoundedAttributes] = {}
+
+    def attributes_of_links(attributes: Mapping[str, Any]) -> BoundedAttributes:
+        """Attributes of links, within the limits."""
+        return BoundedAttributes(
+            limits.max_link_attributes, attributes, immutable=True, max_value_len=limits.max_attribute_length
+        )
 
     def fitted(links: Sequence[Link]) -> Sequence[Link]:
         """The last links, and the number of those dropped, as the SDK keeps them."""
@@ -409,13 +414,16 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
                 each.on_end(span)
 
         @staticmethod
-        def make_links(contexts: Iterable[SpanContext]) -> list[Link]:
-            """Links as the SDK keeps them, past two constructors."""
+        def make_links(kind: str, contexts: Iterable[SpanContext]) -> list[Link]:
+            """Links of a kind as the SDK keeps them, past two constructors."""
+            attributes = link_attributes.get(kind)
+            if attributes is None:
+                attributes = link_attributes[kind] = attributes_of_links({a.FORGE_LINK_TYPE: kind})
             links = []
             for context in contexts:
                 link = _new(Link)
                 link._context = context
-                link._attributes = no_attributes
+                link._attributes = attributes
                 links.append(link)
             return links
 

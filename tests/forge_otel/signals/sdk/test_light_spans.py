@@ -37,6 +37,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, SQLStorage, stage
 from forge_otel import ForgeInstrumentor
+from forge_otel.semconv.attributes import ForgeLinkType
 from forge_otel.signals.sdk.spans import light_spans
 from forge_otel.signals.spans import Spans
 from tests.support.clock import FakeClock
@@ -246,9 +247,9 @@ def started(*processors: Any, **settings: Any) -> tuple[Any, Any, Spans]:
     parent = trace.set_span_in_context(tracer.start_span("parent"))
     spans = Spans(tracer)
     attributes: dict[str, Any] = {"a": "b", "c": 1}
-    ours = spans.start("s", parent, SpanKind.CLIENT, attributes, spans.links(LINKED), 5)
+    ours = spans.start("s", parent, SpanKind.CLIENT, attributes, spans.links(ForgeLinkType.BATCH, LINKED), 5)
     theirs = tracer.start_span(
-        *("s", parent, SpanKind.CLIENT, attributes, [trace.Link(LINKED)], 5),
+        *("s", parent, SpanKind.CLIENT, attributes, [trace.Link(LINKED, {"forge.link.type": "batch"})], 5),
         record_exception=False,
         set_status_on_exception=False,
     )
