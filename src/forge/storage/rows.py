@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from ..errors import UnstorableError
+from ..errors import ConfigurationError, UnstorableError
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleStatus
 from ..support.money import plain
+from ..support.numbers import MAX_COUNT, is_count, shown
 from ..support.text import escape, is_encodable, unescape
 from .records import DeadLetter, DeadLetterKey, SampleRecord
 
@@ -22,6 +23,17 @@ include the names of pipeline and measurement."""
 
 _CHUNK = 1000
 """Ids in one statement; SQLite allows 32 766 variables."""
+
+
+def checked_limit(limit: int | None) -> int | None:
+    """Return a maximum number of rows.
+
+    Raises:
+        ConfigurationError: it is no number of rows.
+    """
+    if limit is not None and not is_count(limit, 0):
+        raise ConfigurationError(f"limit must be a whole number from 0 to {MAX_COUNT}, or None, not {shown(limit)}")
+    return limit
 
 
 def chunks(ids: Iterable[str]) -> Iterator[list[str]]:

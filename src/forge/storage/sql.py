@@ -21,6 +21,7 @@ from .engine import Engines, backend_of, connect, is_in_memory, parse_url, schem
 from .records import DeadLetter, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
 from .rows import (
     check,
+    checked_limit,
     chunks,
     cost_row,
     dead_letter_key_of,
@@ -144,7 +145,9 @@ class SQLStorage:
         if parent is not None:
             conditions.append(samples.c.parent == escape(parent))
         with self._open().read.begin() as connection:
-            rows = connection.execute(select(samples).where(*conditions).order_by(samples.c.id).limit(limit))
+            rows = connection.execute(
+                select(samples).where(*conditions).order_by(samples.c.id).limit(checked_limit(limit))
+            )
             return _load(connection, pipeline, rows.all())
 
     def measured(self, pipeline: str, pairs: Iterable[tuple[str, str]], key: str, version: str) -> dict[str, bytes]:
@@ -219,14 +222,14 @@ class SQLStorage:
         chosen = select(dead_letters).where(*conditions)
         with self._open().read.begin() as connection:
             if ids is None:
-                ordered = chosen.order_by(dead_letters.c.time, dead_letters.c.sample_id).limit(limit)
+                ordered = chosen.order_by(dead_letters.c.time, dead_letters.c.sample_id).limit(checked_limit(limit))
                 return [dead_letter_of(row) for row in connection.execute(ordered)]
             found = [
                 dead_letter_of(row)
                 for chunk in chunks(ids)
                 for row in connection.execute(chosen.where(dead_letters.c.sample_id.in_(chunk)))
             ]
-        return sorted(found, key=_age)[:limit]
+        return sorted(found, key=_age)[: checked_limit(limit)]
 
     def drop_dead_letters(self, pipeline: str, ids: Iterable[str]) -> list[DeadLetter]:
         """Remove dead letters; returns those removed, the oldest first. The samples' rows stay."""
@@ -280,7 +283,7 @@ class SQLStorage:
 
     def runs(self, pipeline: str | None = None, limit: int | None = None) -> list[RunRow]:
         """Return the runs of one pipeline, or of all, the newest first."""
-        chosen = select(runs).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(limit)
+        chosen = select(runs).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(checked_limit(limit))
         if pipeline is not None:
             chosen = chosen.where(runs.c.pipeline == pipeline)
         with self._open().read.begin() as connection:

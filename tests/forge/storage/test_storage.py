@@ -365,6 +365,15 @@ def test_query_by_status_and_parent_in_the_order_of_ids(storage: SQLStorage) -> 
     assert storage.query("corpus", limit=2).size == 4 + 4 + 1
 
 
+@pytest.mark.parametrize("limit", [-1, 2**63, 1.5, True, "1"])
+def test_a_limit_is_a_number_of_rows(storage: SQLStorage, limit: Any) -> None:
+    storage.write([ready("a")])
+    for ask in (storage.query, storage.dead_letters, storage.runs):
+        with pytest.raises(ConfigurationError, match="limit must be a whole number from 0 to 1000000000, or None, not"):
+            ask("corpus", limit=limit)
+        assert ask("corpus", limit=None) is not None
+
+
 # Text that databases cannot hold
 
 ODD_IDS = ["nul\0", "caf\udce9.txt", r"C:\u0000\udce9", "\udce9"]
