@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _active: weakref.WeakSet[Run] = weakref.WeakSet()
 _changed = threading.Condition()
+_ending = False
 
 
 def add(run: Run) -> None:
@@ -43,6 +44,17 @@ def wait(timeout: float) -> bool:
         return _changed.wait_for(lambda: not _active, timeout)
 
 
+def end_begins() -> None:
+    """Note that the process is about to end."""
+    global _ending  # noqa: PLW0603 - there is one process
+    _ending = True
+
+
+def is_ending() -> bool:
+    """Return True if the process is about to end: `exiting` will be called."""
+    return _ending
+
+
 def exiting(timeout: float | None) -> None:
     """Announce the end of the process, after that of its runs.
 
@@ -52,14 +64,15 @@ def exiting(timeout: float | None) -> None:
 
 
 def _end_all() -> None:
+    end_begins()
     for run in current():
         run.close()
     exiting(None)
 
 
 def _forget() -> None:
-    global _changed  # noqa: PLW0603 - a thread of the parent may have held it
-    _changed = threading.Condition()
+    global _changed, _ending
+    _changed, _ending = threading.Condition(), False
     _active.clear()  # they are the parent's
 
 

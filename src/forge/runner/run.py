@@ -184,6 +184,12 @@ class Run(Consumable):
             self.pipeline.storage.end_run(self.id, result.ended, result.outcome.value, result.to_dict())
         return result
 
+    def ended(self, exiting: bool) -> None:
+        """Report that the run has ended, and has its `result`; `exiting` if the process is about to end as well.
+
+        Does nothing: it is there to be observed.
+        """
+
     def snapshot(self) -> RunSnapshot:
         """Return counts and states at this moment, consistent with each other."""
         return self.ledger.snapshot(self._driver.queues, self._source)
@@ -414,6 +420,7 @@ class Run(Consumable):
             if self.pipeline.storage is not None:
                 self.pipeline.storage.release()
             active_runs.remove(self)
+        self.ended(active_runs.is_ending())
 
     def _cancel_the_rest(self) -> None:
         for item in self.ledger.seal():

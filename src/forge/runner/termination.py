@@ -171,6 +171,7 @@ class Termination:
         """End all runs of the process, and let observers deliver what they have."""
         timeout = self._timeout
         deadline = time.monotonic() + timeout
+        active_runs.end_begins()
         try:
             error = RunTerminated(number)
             for run in active_runs.current():

@@ -121,6 +121,9 @@ class ForgeConfig:
     zero_point_timeout: float = field(default=1.0, metadata=setting(seconds, number))
     """Maximum time in seconds that the first pull from the source waits for the export of the initial points."""
 
+    shutdown_timeout: float = field(default=5.0, metadata=setting(seconds, number))
+    """Maximum time in seconds for the delivery of telemetry at the end of a run, and of the process."""
+
     on_run_start: Hook | None = field(default=None, metadata=setting(_hook))
     """Called with `span, run` when a run starts."""
     on_run_end: Hook | None = field(default=None, metadata=setting(_hook))

@@ -182,6 +182,28 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
     return end
 
 
+def _ended(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def ended(self: Run, exiting: bool) -> None:
+        original(self, exiting)
+        telemetry = layer.telemetry
+        if telemetry is not None and not exiting:  # otherwise everything is delivered together, in a moment
+            with faults.protected("the flush at a run's end"):
+                telemetry.flush()
+
+    return ended
+
+
+def _exiting(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def exiting(timeout: float | None) -> None:
+        original(timeout)
+        telemetry = layer.telemetry
+        if telemetry is not None:
+            with faults.protected("the delivery at exit"):
+                telemetry.exit(timeout)
+
+    return exiting
+
+
 # The source.
 
 
@@ -217,5 +239,7 @@ _MODULE = "forge.runner.run"
 TARGETS = (
     Target(_MODULE, "Run.begin", _begin),
     Target(_MODULE, "Run.end", _end),
+    Target(_MODULE, "Run.ended", _ended),
     Target(_MODULE, "Run.pull", _pull),
+    Target("forge.runner.active_runs", "exiting", _exiting),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Protocol
@@ -15,12 +16,13 @@ from ..patching import faults
 from ..semconv import SCHEMA_URL
 from ..semconv import attributes as a
 from ..semconv.metrics import FORGE_TELEMETRY_FAULTS
+from .delivery import ABORT_GRACE, Delivery
 from .exceptions import qualified_name
 from .metrics import Attributes, SeriesTable
 from .observables import Observables
 from .sdk import histograms, is_sdk
 from .sdk.log_records import Records
-from .sdk.providers import readers_of
+from .sdk.providers import is_periodic, readers_of
 from .spans import Spans
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Telemetry:
         self.series = SeriesTable(meter)
         self.observables = Observables(config.components, self.series)
         self.observables.attach(meter_provider or metrics.get_meter_provider(), meter)
+        self.delivery = Delivery()
         self._forget_faults = faults.on_fault(self._count_fault)
         self._inspect_providers()
 
@@ -93,13 +96,35 @@ class Telemetry:
         new = [self.series.get(metric, attributes).initialize() for metric, attributes in points]
         provider = self._meter_provider or metrics.get_meter_provider()
         if any(new) and _all_periodic(provider):
-            self._flush(provider)
+            self.delivery.flush(self.config.zero_point_timeout, "metrics")
 
     def prepare(self) -> None:
         """Prepare for a run: global providers may have been set since the last one."""
         if isinstance(self._tracer, trace.ProxyTracer):
             self._get_tracer()
         self._inspect_providers()
+        with faults.protected("looking at the providers"):
+            self.delivery.prepare(
+                self._tracer_provider or trace.get_tracer_provider(),
+                self._meter_provider or metrics.get_meter_provider(),
+                self._logger_provider or _logs.get_logger_provider(),
+            )
+
+    def flush(self) -> None:
+        """Flush the providers at the end of a run, in at most `shutdown_timeout`."""
+        self.delivery.flush(self.config.shutdown_timeout)
+
+    def exit(self, timeout: float | None) -> None:
+        """Deliver everything before the process ends, and print what could not be delivered.
+
+        Takes at most `shutdown_timeout` and a moment, or `timeout` in all if that is less.
+        """
+        bound = self.config.shutdown_timeout
+        if timeout is not None:
+            bound = max(0.0, min(bound, timeout - ABORT_GRACE))
+        for missing in self.delivery.shut_down(bound):
+            with contextlib.suppress(Exception):
+                print(f"forge-otel: not delivered: {missing}", file=sys.stderr, flush=True)  # noqa: T201
 
     def close(self) -> None:
         """Write all buffered values, and stop observing and counting faults. Does not flush the user's providers."""
@@ -109,6 +134,7 @@ class Telemetry:
         self._forget_faults()
         self.observables.close()
         self.spans.restore()
+        self.delivery.close()
 
     def forget(self) -> None:
         """Discard the parent's values in a forked process, and stop observing. Takes no lock, since a parent's thread
@@ -120,6 +146,7 @@ class Telemetry:
         self._forget_faults()
         self.observables.close()
         self.spans.restore()
+        self.delivery.forget()
 
     def _get_tracer(self) -> None:
         self._tracer = trace.get_tracer(SCOPE_NAME, __version__, self._tracer_provider, SCHEMA_URL)
@@ -131,18 +158,6 @@ class Telemetry:
         self.records = Records(self._logger, from_sdk=is_sdk(type(provider)))
         if is_sdk(type(self._meter_provider or metrics.get_meter_provider())):
             histograms.works()
-
-    def _flush(self, provider: MeterProvider) -> None:
-        # A hanging exporter must not block the run, and force_flush does not guarantee its timeout.
-        timeout = self.config.zero_point_timeout
-
-        def flush() -> None:
-            with faults.protected("the flush of the initial points"):
-                provider.force_flush(timeout * 1000)  # type: ignore[attr-defined] # `_all_periodic` saw the SDK's
-
-        thread = threading.Thread(target=flush, daemon=True, name="forge-otel-flush")
-        thread.start()
-        thread.join(timeout)
 
     def _count_fault(self, fault: BaseException, where: str) -> None:  # noqa: ARG002 - logged, not counted
         self.faults += 1
@@ -157,6 +172,4 @@ def _all_periodic(provider: MeterProvider) -> bool:
     readers = readers_of(provider)
     if not readers:
         return False
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415 - only where it is used
-
-    return all(isinstance(reader, PeriodicExportingMetricReader) for reader in readers)
+    return all(map(is_periodic, readers))

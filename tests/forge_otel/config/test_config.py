@@ -168,7 +168,7 @@ def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> Non
             (
                 "FORGE_OTEL_EVENT='all' is ignored: there is no such setting; "
                 "there are components, events, trace_per_sample, sampling_rate, slow_threshold, "
-                "span_budget, event_budget, zero_points, zero_point_timeout"
+                "span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
             ),
         ),
         (
@@ -177,7 +177,7 @@ def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> Non
             (
                 "FORGE_OTEL_ON_STAGE_END='print' is ignored: there is no such setting; "
                 "there are components, events, trace_per_sample, sampling_rate, slow_threshold, "
-                "span_budget, event_budget, zero_points, zero_point_timeout"
+                "span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
             ),
         ),
     ],
@@ -228,7 +228,7 @@ def test_bad_file_entries_are_logged_and_left_out(warnings: pytest.LogCaptureFix
     assert entries.events is None
     known = (
         "there are components, events, trace_per_sample, sampling_rate, slow_threshold, span_budget, event_budget, "
-        "zero_points, zero_point_timeout"
+        "zero_points, zero_point_timeout, shutdown_timeout"
     )
     assert warnings.messages == [
         "events: 'some' of forge in the configuration file is ignored: it must be one of default, all, none",

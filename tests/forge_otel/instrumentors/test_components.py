@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -192,7 +193,7 @@ def test_a_new_method_is_observed_or_left_out_on_purpose(name: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.path)
 def test_wrappers_have_the_signature_of_what_they_wrap(target: Target) -> None:
-    original = getattr(owner_of(target), target.path.split(".")[1])
+    original = operator.attrgetter(target.path)(importlib.import_module(target.module))
     wrapper = target.wrap(original, Layer())
     assert parameters(wrapper) == parameters(original)
     assert inspect.iscoroutinefunction(wrapper) == inspect.iscoroutinefunction(original)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from opentelemetry.metrics import MeterProvider
+
+from . import is_sdk
 
 _PROCESSORS: Final = (
     ("_active_span_processor", "_span_processors"),
     ("_multi_log_record_processor", "_log_record_processors"),
 )
+_QUEUES: Final = (("_batch_processor", "_queue"),)
+_EXIT_HANDLERS: Final = (("_atexit_handler",), ("_at_exit_handler",))
 _EXPORTERS: Final = (("span_exporter",), ("_exporter",), ("_batch_processor", "_exporter"))
 
 
@@ -43,6 +47,37 @@ def endpoint_of(exporter: Any) -> str | None:
     """Where an exporter of OTLP sends; None where it is not found."""
     endpoint = getattr(exporter, "_endpoint", None)
     return endpoint if isinstance(endpoint, str) else None
+
+
+def queue_of(processor: Any) -> Collection[Any] | None:
+    """Return the queue of a processor, with its `maxlen` if it is bounded; None if it is not found."""
+    if is_sdk(type(processor)) and type(processor).__name__.startswith("Simple"):
+        return ()
+    queue: Collection[Any] | None = _first(processor, _QUEUES)
+    return queue
+
+
+def is_periodic(reader: Any) -> bool:
+    """Return True if a reader exports periodically, and is not scraped."""
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415 - only where it is used
+
+    return isinstance(reader, PeriodicExportingMetricReader)
+
+
+def shuts_down_at_exit(provider: Any) -> bool:
+    """Return True if the SDK shuts the provider down when the process exits, and has not done so."""
+    return _first(provider, _EXIT_HANDLERS) is not None
+
+
+def flushes_at_shutdown(sender: Any) -> bool:
+    """Return True if a processor or reader exports everything when it is shut down."""
+    # A periodic reader does so on its thread, which it lacks if its interval is infinite.
+    return queue_of(sender) is not None or getattr(sender, "_daemon_thread", None) is not None
+
+
+def aborts_quickly(exporter: Any) -> bool:
+    """Return True if the `shutdown` of an exporter is known to return at once, and ends repeated attempts."""
+    return type(exporter).__module__.startswith("opentelemetry.exporter.otlp.")
 
 
 def _first(start: Any, paths: Sequence[Sequence[str]]) -> Any | None:
