@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 import traceback
@@ -19,7 +20,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
-from forge import BatchRunner, Pipeline, Sample, StreamingRunner, stage
+from forge import BatchRunner, Measurement, Pipeline, Sample, Stage, StreamingRunner, stage
 from forge.execution.stage_executor import StageExecutor
 from forge_otel.patching import faults
 from tests.support.clock import FakeClock
@@ -164,6 +165,117 @@ def test_faults_are_counted(tmp_path: Path) -> None:
     assert recorded.points["forge.telemetry.faults"] == {text: 7}  # five samples, two batches
     (summary,) = (event for event in recorded.events if event.name == "forge.pipeline.summary")
     assert summary.attributes["forge.summary.faults"] == 7
+
+
+class RefusingError(Exception):
+    """Raises wherever it is looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
+
+@both_runners
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, RefusingError])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_whatever_a_hook_raises_is_suppressed_and_counted(
+    runner: Runner, kind: type[Exception], is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def hook(*_: Any) -> None:
+        raise kind
+
+    @stage(batch_size=2)
+    async def later(samples: list[Sample]) -> list[Sample]:
+        return samples
+
+    @stage(batch_size=2)
+    def now(samples: list[Sample]) -> list[Sample]:
+        return samples
+
+    class Length(Measurement):
+        key = "length"
+
+        async def compute(self, sample: Sample) -> int:
+            return 1
+
+    def pipeline() -> Pipeline:
+        return Pipeline(name="p", source=[1, 2], stages=[later, now], measurements=[Length()])
+
+    hooks: dict[str, Any] = dict.fromkeys(HOOKS, hook)
+    faults._logged.clear()
+    with recording(raise_faults=False, **hooks) as recorded:
+        run = runner.run(pipeline())
+        result = asyncio.run(run.adrain()) if is_async else run.drain()
+        assert (result.outcome, result.ledger.ready) == ("completed", 2)
+        name = f"{__name__}.{kind.__name__}" if kind is RefusingError else kind.__name__
+        points = recorded.points["forge.telemetry.faults"]
+        # The run's own two, of which the first belongs to no run yet.
+        assert {text.split(",")[0] for text in points} == {f"error.type={name}"}
+        assert recorded.total("forge.telemetry.faults") >= 8
+    logged = [record.getMessage() for record in caplog.records if record.name == "forge_otel"]
+    assert sum(name in line for line in logged) == len(HOOKS)
+
+
+@both_runners
+@pytest.mark.parametrize("sampling_rate", [1.0, 0.0], ids=["traced", "untraced"])
+@pytest.mark.parametrize("kind", ["sync", "async", "batch", "measurement", "setup", "source"])
+def test_an_error_that_cannot_be_looked_at_has_its_event_without_a_trace(
+    runner: Runner, kind: str, sampling_rate: float
+) -> None:
+    def refuse(_: Any) -> Any:
+        raise RefusingError
+
+    async def refuse_later(_: Any) -> Any:
+        raise RefusingError
+
+    class Refusing(Measurement):
+        key = "work"
+
+        def compute(self, sample: Sample) -> Any:
+            raise RefusingError
+
+    class Unready(Stage):
+        def setup(self) -> None:
+            raise RefusingError
+
+        def process(self, sample: Sample) -> Sample:
+            return sample
+
+    def source() -> list[int]:
+        raise RefusingError
+
+    stages: dict[str, Stage] = {
+        "sync": stage(refuse),
+        "async": stage(refuse_later),
+        "batch": stage(batch_size=2)(refuse),
+        "setup": Unready(),
+    }
+    pipeline = Pipeline(
+        name="p",
+        source=source if kind == "source" else [1, 2],
+        stages=[stages[kind]] if kind in stages else [],
+        measurements=[Refusing()] if kind == "measurement" else [],
+    )
+    with recording(sampling_rate=sampling_rate) as recorded:
+        run = runner.run(pipeline)
+        # Not `pytest.raises`, which looks at the error.
+        try:
+            run.drain()
+            ended = None
+        except Exception as error:  # noqa: BLE001 - as above
+            ended = type(error)
+        assert ended is (RefusingError if kind in {"setup", "source"} else None)
+        name = f"{__name__}.RefusingError"
+        found = [event for event in recorded.events if "exception.type" in event.attributes]
+        assert found
+        for event in found:
+            assert event.attributes["exception.type"] == event.attributes["error.type"] == name
+            assert event.attributes["exception.message"] == f"<exception str() failed: {name}>"
+            assert "exception.stacktrace" not in event.attributes
+        failures = {span.status.description for span in recorded.spans} - {None}
+        assert failures == {f"<exception str() failed: {name}>"}
 
 
 def test_hooks_get_the_span_and_what_it_is_about(tmp_path: Path) -> None:

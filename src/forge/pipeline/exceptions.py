@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeGuard, TypeVar
 
 from ..errors import RunCancelled
+from ..support.text import is_fit
 
 T = TypeVar("T")
 
@@ -113,9 +114,9 @@ def describe(error: BaseException) -> str:
 
 
 def printable(error: BaseException) -> BaseException | None:
-    """Return the error if Python can print its stack trace, for a log; otherwise None."""
+    """Return the error if Python can print its stack trace, and any log take that; otherwise None."""
     try:
-        traceback.format_exception(error)
+        "".join(traceback.format_exception(error)).encode()
     except Exception:  # noqa: BLE001 - somebody else's code
         return None
     return error
@@ -192,12 +193,12 @@ _BASES: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
 
 
 def _module(kind: type) -> str:
-    """Return the name of a class's module; empty if it has none."""
+    """Return the name of a class's module; empty if it has none, or one that cannot be encoded."""
     try:
         module: object = vars(type)["__module__"].__get__(kind)
     except AttributeError:  # made by `type()` outside of a module
         return ""
-    return str.__str__(module) if is_a(module, str) else ""
+    return str.__str__(module) if is_a(module, str) and is_fit(module) else ""
 
 
 def _attribute(owner: Any, name: str) -> Any:

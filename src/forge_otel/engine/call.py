@@ -20,9 +20,10 @@ from ..semconv import attributes as a
 from ..semconv.attributes import ForgeLinkType
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
-from ..signals.exceptions import exception_attributes, message
+from ..signals.exceptions import exception_attributes
 from ..signals.metrics import Attributes
 from ..signals.spans import end_span, span_name, start_attributes, without_none
+from ..support.exceptions import is_a, message
 from .deferred_spans import SharedSpan, SpanTemplate, export_alone
 from .operation import NOTHING, LogEvent, MetricPoint, Result
 from .sampling import Sampler
@@ -235,7 +236,7 @@ class Call:
             result = await original(*arguments, **keywords)
         except BaseException as error:
             # A coroutine that nobody awaits any more is closed from wherever it is found: its context is gone.
-            self.leave(None if isinstance(error, GeneratorExit) else tokens)
+            self.leave(None if is_a(error, GeneratorExit) else tokens)
             self.close(None, error)
             raise
         self.leave(tokens)
@@ -408,10 +409,11 @@ class Call:
                     context = part.shared.context if part.shared is not None else None
                     links = spans.links(_BATCH, context) if context is not None else []
                 began, parent = scope.at(self.started), scope.span.get_span_context()
-                attributes = {**part.attributes, a.FORGE_SAMPLE_ID: scope.sample_id, **part.ended}
+                attributes = {**part.attributes, a.FORGE_SAMPLE_ID: scope.exported_id, **part.ended}
                 kind, ends = part.defined.kind, began + lasted
-                plain = part.is_plain and type(scope.sample_id) is str
-                if spans.write(part.name, parent, kind, attributes, links, part.failure, began, ends, plain=plain):
+                if spans.write(
+                    part.name, parent, kind, attributes, links, part.failure, began, ends, plain=part.is_plain
+                ):
                     scope.spans += 1
                     run.count_span()
             elif scope.drop_reason is not None:

@@ -18,6 +18,7 @@ from ..semconv.attributes import ForgeLinkType
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
 from ..signals.spans import are_plain, without_none
+from ..support.text import fit, fit_values
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -49,7 +50,7 @@ class SpanTemplate:
         self.name = name
         self.attributes = attributes
         """Attributes at its start; the sample's id need not be among them."""
-        self.ended = without_none(ended)
+        self.ended = fit_values(without_none(ended))
         self.failure = failure
         """The message of the error, where the call failed."""
         self.shared = shared
@@ -59,7 +60,11 @@ class SpanTemplate:
 
     def varied(self, *, failure: str | None, shared: SharedSpan | None) -> SpanTemplate:
         """The same of a call that failed with this message, or as a part of this batch."""
-        return SpanTemplate(self.defined, self.name, self.attributes, self.ended, failure, shared)
+        other = object.__new__(SpanTemplate)
+        other.defined, other.name = self.defined, self.name
+        other.attributes, other.ended, other.is_plain = self.attributes, self.ended, self.is_plain
+        other.failure, other.shared = failure, shared
+        return other
 
 
 class SharedSpan:
@@ -184,7 +189,8 @@ def export_alone(run: RunScope, template: SpanTemplate, context: Context, starte
 def late_attributes(template: SpanTemplate, sample_id: str | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     """All attributes of a span that is exported after the fact."""
     if sample_id is not None and a.FORGE_SAMPLE_ID in template.defined.start_attributes:
-        return {**template.attributes, a.FORGE_SAMPLE_ID: sample_id, **_LATE, **template.ended, **without_none(extra)}
+        own = {a.FORGE_SAMPLE_ID: fit(sample_id)}
+        return {**template.attributes, **own, **_LATE, **template.ended, **without_none(extra)}
     return {**template.attributes, **_LATE, **template.ended, **without_none(extra)}
 
 

@@ -22,10 +22,11 @@ from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
 from ..semconv.definitions import Instrument
 from ..signals.context import SPAN_KEY, attach, detach, get_current, with_span
-from ..signals.exceptions import exception_attributes, message
+from ..signals.exceptions import exception_attributes
 from ..signals.sdk import PLAIN
 from ..signals.sdk.spans import end_span
 from ..signals.spans import span_name, start_attributes, without_none
+from ..support.exceptions import is_a, message
 from .call import Call, observe, observe_async
 from .deferred_spans import SpanTemplate
 from .scopes import RUN, SAMPLE
@@ -217,11 +218,11 @@ class FastPath:
         """Start the span of a call, and make it current. Returns the reading alone where that fails."""
         try:
             around, spans = get_current(), self.run.telemetry.spans
-            attributes = {**self.begun, a.FORGE_SAMPLE_ID: scope.sample_id}
+            attributes = {**self.begun, a.FORGE_SAMPLE_ID: scope.exported_id}
             above: Any = around.get(SPAN_KEY, INVALID_SPAN)
             light, parent = spans.light.current(), above.get_span_context()
             usual = above is scope.span and self._plain and parent[3] & TraceFlags.SAMPLED
-            if light is not None and usual and type(scope.sample_id) is str:
+            if light is not None and usual:
                 span: Any = light.begin(self.name, light.child_of(parent), parent, attributes, scope.at(started))
             else:
                 span = spans.start(self.name, around, self.kind, attributes, (), scope.at(started))
@@ -455,7 +456,7 @@ def _await(original: Function, layer: Layer, operation: Operation, usual: Any) -
             result = await (original(self, subject, sample, begun) if timed else original(self, subject, sample))
         except BaseException as error:
             # A coroutine that nobody awaits any more is closed from wherever it is found: its context is gone.
-            if not isinstance(error, GeneratorExit):
+            if not is_a(error, GeneratorExit):
                 path.leave(opened)
             path.raised(scope, opened, error)
             raise
@@ -523,7 +524,7 @@ def _await_batch(original: Function, layer: Layer, operation: Operation, is_usua
             result = await original(*arguments)
         except BaseException as error:
             # A coroutine that nobody awaits any more is closed from wherever it is found: its context is gone.
-            call.leave(None if isinstance(error, GeneratorExit) else tokens)
+            call.leave(None if is_a(error, GeneratorExit) else tokens)
             call.close(None, error)
             raise
         call.leave(tokens)

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.trace import NonRecordingSpan
 
 from ..semconv import attributes as a
-from ..semconv import metrics
+from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
 from ..signals.metrics import LOCK_TIMEOUT, BoundInstruments, Buffer
+from ..signals.spans import start_attributes
 from .deferred_spans import Step, late_attributes
 from .sampling import EventBudget, Sampler, SpanBudget
 
@@ -87,6 +88,7 @@ class RunScope:
         "paths",
         "read",
         "recording",
+        "sample_attributes",
         "sampled_ids",
         "sampler",
         "settled",
@@ -114,6 +116,8 @@ class RunScope:
         """The run's OpenTelemetry context, cached when the first untraced sample is admitted."""
         self.identity = identity
         """What says on every span, metric and event which run it belongs to."""
+        self.sample_attributes = start_attributes(spans.FORGE_SAMPLE, identity)
+        """Attributes with which the span of every sample starts."""
         self.clock = clock
         """Readings in seconds; the run's own, so that durations agree with the run's record."""
         self.wall_ns = wall_ns
@@ -278,6 +282,7 @@ class SampleScope(NonRecordingSpan):
         "_steps",
         "clock",
         "drop_reason",
+        "exported_id",
         "inside",
         "keep_step",
         "opened",
@@ -310,6 +315,8 @@ class SampleScope(NonRecordingSpan):
     def __init__(self, run: RunScope, sample_id: str) -> None:
         self.run = run
         self.sample_id = sample_id
+        self.exported_id: str
+        """The id as spans have it; set where it is traced."""
         self.clock = clock = run.clock
         self.started = clock()
         self.paths = run.paths

@@ -19,6 +19,7 @@ from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeRunOutcome
 from ..signals.metrics import Attributes
+from ..support.exceptions import is_a
 from . import measurement, stage, storage
 from .error_types import error_type
 from .initial_points import initial_points
@@ -49,7 +50,7 @@ def _announce_run(call: Call) -> Sequence[LogEvent]:
 
 def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) -> Result:
     run: Run = call.arguments[0]
-    raised: BaseException | None = fault or call.notes[0]
+    raised: BaseException | None = fault if fault is not None else call.notes[0]
     if _is_budget_stop(raised):
         raised = None
     outcome = ForgeRunOutcome.FAILED.value if result is None else result.outcome.value
@@ -84,7 +85,7 @@ def _is_budget_stop(reason: BaseException | None) -> bool:
     """Return True if a run ended because it reached its budget, which is not an error."""
     from forge.errors import BudgetReached  # noqa: PLC0415 - `forge` is imported by now
 
-    return isinstance(reason, BudgetReached)
+    return is_a(reason, BudgetReached)
 
 
 RUN_OPERATION = Operation(

@@ -20,9 +20,10 @@ from ..semconv.attributes import ForgeLinkType
 from ..semconv.attributes import ForgeSampleOutcome as Outcome
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..signals.context import attach, get_current, with_span
-from ..signals.exceptions import message
 from ..signals.metrics import FLUSH_SIZE
-from ..signals.spans import end_span, start_attributes
+from ..signals.spans import end_span
+from ..support.exceptions import message
+from ..support.text import fit, fit_values
 from .error_types import error_type
 
 if TYPE_CHECKING:
@@ -69,11 +70,13 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Samp
         _suppress(run, scope, _BUDGET)
         return
     own_trace = telemetry.config.trace_per_sample
+    attributes = _attributes(run, sample)
+    scope.exported_id = attributes[a.FORGE_SAMPLE_ID]
     span = telemetry.spans.start(
         spans.FORGE_SAMPLE.type,
         _ROOT if own_trace else None,
         spans.FORGE_SAMPLE.kind,
-        _attributes(run, sample),
+        attributes,
         _to_run(run) if own_trace else (),
         scope.at(scope.started),
     )
@@ -94,8 +97,10 @@ def _suppress(run: RunScope, scope: SampleScope, reason: str) -> None:
 
 
 def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
-    attributes = {**run.identity, a.FORGE_SAMPLE_ID: sample.id, a.FORGE_SAMPLE_PARENT_ID: sample.parent}
-    return start_attributes(spans.FORGE_SAMPLE, attributes)
+    attributes = {**run.sample_attributes, a.FORGE_SAMPLE_ID: fit(sample.id)}
+    if sample.parent is not None:
+        attributes[a.FORGE_SAMPLE_PARENT_ID] = fit(sample.parent)
+    return attributes
 
 
 def _to_run(run: RunScope) -> list[Link]:
@@ -113,7 +118,7 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
     if scope.usage is not None:
         scope.usage.count_detected()
     if scope.inside is not None or scope.open_calls:
-        _abandon(scope, error or asyncio.CancelledError())
+        _abandon(scope, error if error is not None else asyncio.CancelledError())
     if run.ended:
         return
     duration = scope.clock() - scope.started
@@ -156,6 +161,8 @@ def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: Ba
         return
     for link in _to_earlier(run, item):
         scope.span.add_link(link.context, link.attributes)
+    if item.skip or kind is not None:
+        ended = dict(fit_values(ended))
     end_span(scope.span, ended, failure, scope.at(scope.clock()))
     run.span_budget.correct(scope.spans - run.steps)
 

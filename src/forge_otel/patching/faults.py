@@ -7,6 +7,8 @@ import logging
 import os
 from collections.abc import Callable
 
+from ..support.exceptions import class_name, is_a, message, printable
+
 RAISE = os.environ.get("FORGE_OTEL_RAISE_FAULTS") == "1"
 """Raise faults instead of suppressing them, for tests."""
 
@@ -58,23 +60,22 @@ class protected:  # noqa: N801 - used like a function
         pass
 
     def __exit__(self, _: object, fault: BaseException | None, __: object) -> bool:
-        if not isinstance(fault, Exception):
+        if fault is None or not is_a(fault, Exception):
             return False
         suppress(fault, self._where)
         return True
 
 
 def _log(fault: BaseException, where: str) -> None:
-    kind = type(fault)
     # By name: a class that is created for each fault is logged once as well.
-    key = (where, f"{kind.__module__}.{kind.__qualname__}")
+    key = (where, class_name(type(fault)))
     if key in _logged:
         return
     _logged.add(key)
     _logger.warning(
         "%s failed; the pipeline continues without it: %s: %s",
         where,
-        kind.__qualname__ if kind.__module__ == "builtins" else key[1],
-        fault,
-        exc_info=fault if _logger.isEnabledFor(logging.DEBUG) else None,
+        key[1],
+        message(fault),
+        exc_info=printable(fault) if _logger.isEnabledFor(logging.DEBUG) else None,
     )

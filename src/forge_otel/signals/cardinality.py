@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ..semconv import attributes as a
 from ..semconv.definitions import Metric
+from ..support.text import fit_values
 
 OTHER: Final = "_OTHER"
 """The value that replaces every value beyond a limit."""
@@ -64,7 +65,8 @@ class Cardinality:
 
     def limit(self, metric: Metric, attributes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the attributes for a point of the metric: the allowed ones that have a value, within the limits."""
-        kept = {name: attributes[name] for name in metric.attributes if attributes.get(name) is not None}
+        known_names = {name: attributes[name] for name in metric.attributes if attributes.get(name) is not None}
+        kept = dict(fit_values(known_names))
         overflows = []
         with self._lock:
             for name in kept.keys() & MAX_ATTRIBUTE_VALUES.keys():

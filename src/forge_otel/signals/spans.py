@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, SpanContext, get_current_span, set_span_in_context
 
 from ..semconv import attributes as a
+from ..support.text import fit, fit_values
 from .sdk import PLAIN
 from .sdk.spans import LightSpans, decides
 from .sdk.spans import end_span as _end_span
@@ -96,7 +97,8 @@ class Spans:
         """
         light = self.light.current() if plain and decides(parent) else None
         if light is not None:
-            light.write(name, light.child_of(parent), parent, attributes, start_time, kind, links, failure, end_time)
+            said = fit(failure) if failure is not None else None
+            light.write(name, light.child_of(parent), parent, attributes, start_time, kind, links, said, end_time)
             return True
         return self.export(name, self.reserve(parent), parent, kind, attributes, links, failure, start_time, end_time)[
             1
@@ -201,9 +203,9 @@ def without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def span_name(defined: definitions.Span, attributes: Mapping[str, Any]) -> str:
     """Return the name of a span with these attributes."""
-    return " ".join((defined.type, *(str(attributes[name]) for name in defined.name_attributes)))
+    return fit(" ".join((defined.type, *(str(attributes[name]) for name in defined.name_attributes))))
 
 
-def start_attributes(defined: definitions.Span, attributes: Mapping[str, Any]) -> dict[str, Any]:
+def start_attributes(defined: definitions.Span, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the attributes that are set when a span starts."""
-    return {name: attributes[name] for name in defined.start_attributes if attributes.get(name) is not None}
+    return fit_values({name: attributes[name] for name in defined.start_attributes if attributes.get(name) is not None})

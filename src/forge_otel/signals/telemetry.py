@@ -16,8 +16,8 @@ from ..patching import faults
 from ..semconv import SCHEMA_URL
 from ..semconv import attributes as a
 from ..semconv.metrics import FORGE_TELEMETRY_FAULTS
+from ..support.exceptions import class_name
 from .delivery import ABORT_GRACE, Delivery
-from .exceptions import qualified_name
 from .metrics import Attributes, SeriesTable
 from .observables import Observables
 from .sdk import histograms, is_sdk
@@ -161,7 +161,7 @@ class Telemetry:
 
     def _count_fault(self, fault: BaseException, where: str) -> None:  # noqa: ARG002 - logged, not counted
         self.faults += 1
-        attributes = {**self._identity(), a.ERROR_TYPE: qualified_name(type(fault))}
+        attributes = {**self._identity(), a.ERROR_TYPE: class_name(type(fault))}
         self.series.get(FORGE_TELEMETRY_FAULTS, attributes).append(1)
 
 

@@ -113,6 +113,7 @@ STRANGERS: dict[str, tuple[Callable[[], Exception], str]] = {
     "OSError with a dict": (lambda: OSError({}, "details"), "OSError"),
     "status": (lambda: StatusError(["429"]), f"{HERE}.StatusError"),
     "module None": (lambda: made(__module__=None), "Made"),
+    "module that is not fit": (lambda: made(__module__="caf\udce9"), "Made"),
     "module a property": (lambda: made(__module__=property(lambda _: 1 / 0)), "Made"),
     "without a module": (without_module, "Alone"),
     "liar": (LyingError, f"{HERE}.LyingError"),
@@ -270,6 +271,7 @@ def test_an_error_whose_trace_cannot_be_formatted_is_not_printable() -> None:
     error = ValueError()
     assert printable(error) is error
     assert printable(RefusingError()) is None
+    assert printable(ValueError("caf\udce9")) is None
 
 
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])

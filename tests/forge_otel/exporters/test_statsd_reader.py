@@ -401,3 +401,20 @@ def test_a_pipeline_that_knows_nothing_of_it(udp: Listener, tmp_path: Path) -> N
     timed = [line for line in lines if line.name == "forge.stage.latency"]
     assert sum(line.weight for line in timed) == 2
     assert {(line.kind, line.tags) for line in timed} == {("h", frozenset({"stage:upper"}))}
+
+
+def test_half_a_surrogate_pair_costs_no_other_metrics(udp: Listener) -> None:
+    """Whoever's text it is: a name that is not UTF-8 in an attribute, a description, the resource."""
+    reader = StatsDMetricReader(port=udp.port)
+    resource = Resource({"service.instance.id": "i\udce9"})
+    provider = MeterProvider([reader], resource, shutdown_on_exit=False)
+    meter = provider.get_meter("test\udce9", "1\udce9", attributes={"a": "\udce9"})
+    meter.create_counter("done", description="caf\udce9").add(5, {"file": "caf\udce9\0", "all": ["caf\udce9"]})
+    meter.create_up_down_counter("active").add(2, {"key\udce9": "b"})
+    meter.create_histogram("latency").record(3, {"file": "caf\udce9"})
+    provider.shutdown()
+    assert sorted(udp.packet().decode().split("\n")) == [
+        "active:2|g|#key_udce9:b,instance:i_udce9",
+        "done:5|c|#file:caf_udce9_u0000",
+        "latency:3|h|#file:caf_udce9",
+    ]

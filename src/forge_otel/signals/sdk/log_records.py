@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry._logs import Logger, LogRecord
 
+from ...support.text import MAX_EVENT_TEXT, fit, fit_values
 from . import PLAIN, is_sdk, tested
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _MOST_ATTRIBUTES: Final = 32
 class Records:
     """Writes log records to a logger."""
 
-    __slots__ = ("_from_sdk", "_limits", "_logger", "_whole")
+    __slots__ = ("_from_sdk", "_limits", "_logger", "_max_text", "_whole")
 
     def __init__(self, logger: Logger, *, from_sdk: bool) -> None:
         """`from_sdk` says that the logger's provider is the SDK's."""
@@ -34,6 +35,9 @@ class Records:
         self._whole: Any = None
         """The class of what the SDK is handed; None where it makes that itself."""
         self._limits = getattr(logger, "_log_record_limits", None)
+        length = getattr(self._limits, "max_log_record_attribute_length", None)
+        self._max_text = MAX_EVENT_TEXT if length is None else max(4 * length, MAX_EVENT_TEXT)
+        """Maximum size of a text in bytes. If the SDK has a limit, in characters, that is the one for attributes."""
         # A logger that waits for a provider is not the SDK's, although there may be one now.
         if from_sdk and is_sdk(type(logger)) and _allow_all(self._limits):
             self._whole = whole()
@@ -41,6 +45,8 @@ class Records:
     def emit(self, event: Event, body: str, attributes: dict[str, Any], context: Context | None) -> None:
         """Write an event, without a context in the current one. The attributes are nobody else's."""
         logger: Any = self._logger
+        limit = self._max_text
+        body, attributes = fit(body, limit), dict(fit_values(attributes, limit))
         fields: dict[str, Any] = {
             "timestamp": (now := time_ns()),
             "observed_timestamp": now,

@@ -29,6 +29,7 @@ from opentelemetry.trace import (
 )
 
 from ...semconv import attributes as a
+from ...support.text import escape, fit
 from . import PLAIN, is_sdk, tested
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end
     """End a span of ours with its last attributes and, if it failed, the message of its error."""
     kind: Any = type(span)
     is_light = end_time is not None and getattr(kind, "is_light", False)
+    if failure is not None:
+        failure = _description(failure, None if is_light else span)
     plain = is_light and PLAIN.issuperset(map(type, attributes.values()))
     if plain and kind.end_light(span, attributes, failure, end_time):
         return
@@ -137,6 +140,14 @@ def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end
             span.set_status(Status(_ERROR, failure))
     finally:
         span.end(end_time)
+
+
+def _description(failure: str, span: Any) -> str:
+    """Return the message of an error as a status has it: cut as the SDK cuts attributes. None is a light span, whose
+    attributes have no limit.
+    """
+    limit = getattr(getattr(span, "_limits", None), "max_span_attribute_length", None)
+    return fit(failure) if limit is None else escape(failure[:limit])[:limit]
 
 
 def _why_not(tracer: Any) -> str | None:

@@ -1,0 +1,1 @@
+"""Text and exceptions: what any layer needs, without a concept of telemetry."""

@@ -1,0 +1,70 @@
+"""Text on its way out: escaped, since protobuf takes no half surrogate pairs and many backends no NUL, and cut."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+MAX_SPAN_TEXT: Final = 8 << 10
+"""Maximum size in bytes of a text on a span or a metric. 512 spans, the usual batch, stay below the 4 MiB that a gRPC
+receiver takes at once."""
+
+MAX_EVENT_TEXT: Final = 64 << 10
+"""The same for an event."""
+
+_UNFIT = re.compile(r"[\0\ud800-\udfff]|\\(?=u(?:0000|005c|d[89a-f][0-9a-f]{2}))")
+_ELLIPSIS: Final = "…"
+
+
+def escape(text: str) -> str:
+    r"""Escape half surrogate pairs and NUL as `\udce9` and `\u0000`; any other text is returned itself.
+
+    As `forge.support.text` does, so that an id is the same in the telemetry and in the storage. (That one is not
+    imported, since the telemetry needs no `forge`.)
+    """
+    if "\0" not in text and "\\u" not in text:
+        # Encoding is many times as fast as a search by a pattern.
+        if text.isascii():
+            return text
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return text
+    return _UNFIT.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def fit(text: str, limit: int = MAX_SPAN_TEXT) -> str:
+    """Return a text escaped, and cut to this size in bytes; the usual one is returned itself."""
+    # Before anything else looks at megabytes. One character too many remains, so the result is seen to be cut.
+    fitted = escape(text if len(text) <= limit else text[: limit + 1])
+    if len(fitted) * 4 <= limit:  # no character has more bytes
+        return fitted
+    encoded = fitted.encode()
+    if len(encoded) <= limit:
+        return fitted
+    return encoded[: limit - len(_ELLIPSIS.encode())].decode(errors="ignore") + _ELLIPSIS
+
+
+def fit_values(attributes: Mapping[str, Any], limit: int = MAX_SPAN_TEXT) -> Mapping[str, Any]:
+    """Return attributes with fit names and texts, also those in sequences; the usual ones are returned themselves."""
+    fitted = {fit(name, limit): _fit_value(value, limit) for name, value in attributes.items()}
+    same = all(fitted.get(name, _MISSING) is value for name, value in attributes.items())
+    return attributes if same else fitted
+
+
+_MISSING: Final = object()
+
+
+def _fit_value(value: Any, limit: int) -> Any:
+    kind = type(value)
+    if kind is str:
+        return fit(value, limit)
+    if issubclass(kind, str):
+        return fit(str.__str__(value), limit)
+    if kind is tuple or kind is list:
+        fitted = [_fit_value(each, limit) for each in value]
+        return value if all(one is other for one, other in zip(fitted, value, strict=True)) else fitted
+    return value
