@@ -286,6 +286,34 @@ def test_calls_that_fail_and_calls_that_wrap_calls(runner: Runner) -> None:
     assert said_by_spans(recorded, "forge.stage") == (3, 117, 20)
 
 
+@both_runners
+@pytest.mark.parametrize("tokens", [-5, 2**62, 1.5, True])
+def test_usage_that_makes_no_sense_is_counted_and_has_no_price(
+    runner: Runner, tokens: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with recording() as recorded:
+        handler = TelemetryHandler(tracer_provider=recorded.tracer_provider, meter_provider=MeterProvider())
+
+        @stage
+        def calls(sample: Sample) -> Sample:
+            with handler.inference("openai", request_model="gpt-4o-mini") as call:
+                call.input_tokens, call.output_tokens = tokens, 20
+            return sample
+
+        result = runner.run(Pipeline(name="p", source=samples(1, 2), stages=[calls])).drain()
+    assert result.ledger.ready == 2
+    assert (result.cost.calls, result.cost.unpriced, result.cost.input_tokens, result.cost.output_tokens) == (
+        2,
+        2,
+        0,
+        40,
+    )
+    problem = f"input_tokens must be a whole number from 0 to 10¹², not {tokens}"
+    assert [text for text in caplog.messages if text.startswith("usage of")] == [
+        f"usage of model 'gpt-4o-mini' of 'openai': {problem}; so the cost of this run may be too low"
+    ]
+
+
 def test_calls_outside_of_a_pipeline_and_after_uninstrumenting(
     running: Any,
     client: openai.OpenAI,

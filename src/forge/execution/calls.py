@@ -158,7 +158,7 @@ class Calls:
         slots = None
         if what.timeout is not None:
             slots = self._task_slots.get(id(what))
-            if slots is None:
+            if slots is None or slots.loop is not asyncio.get_running_loop():
                 slots = self._task_slots[id(what)] = _TaskSlots(what, what.timeout)
             await slots.take()
         task = asyncio.create_task(self._call_and_take(what, function, argument), context=copy_context())
@@ -284,6 +284,7 @@ class _TaskSlots:
         self._what = what
         self._timeout = timeout
         self._patience = max(timeout, CLEAN_UP)
+        self.loop = asyncio.get_running_loop()
         self._free = asyncio.Semaphore(what.concurrency)
         self._abandoned: set[asyncio.Task[Any]] = set()
 

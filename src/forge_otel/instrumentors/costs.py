@@ -67,13 +67,15 @@ def _detect(invocation: Any) -> None:
         return
     sent, received = invocation.input_tokens, getattr(invocation, "output_tokens", None)
     cached = getattr(invocation, "cache_read_input_tokens", None) or 0
+    if isinstance(cached, int) and isinstance(sent, int | None):
+        cached = min(cached, sent or 0)
     asked = invocation.request_model or invocation.response_model_name
     reading = read(
         provider=invocation.provider,
         model=asked or None,
-        input_tokens=sent or 0,
-        cached_input_tokens=min(cached, sent or 0),
-        output_tokens=received or 0,
+        input_tokens=0 if sent is None else sent,
+        cached_input_tokens=cached,
+        output_tokens=0 if received is None else received,
     )
     if reading.problem is not None:
         attempt.origin.costs.unreadable(reading.usage, reading.problem)
