@@ -377,6 +377,12 @@ def test_a_port_in_use() -> None:
     )
 
 
+def test_a_host_that_nobody_knows() -> None:
+    said = refusal("--host", "nowhere.invalid", "--port", "0")
+    assert said.startswith("forge-otel statsd-bridge: --host nowhere.invalid --port 0: cannot be opened: ")
+    assert "Unknown error" not in said
+
+
 def test_a_missing_extra() -> None:
     program = "import sys; sys.modules['aiohttp'] = None; from forge_otel.commands.cli import main; sys.exit(main())"
     done = subprocess.run(

@@ -82,7 +82,8 @@ class RetryPolicy:
         """
         if attempt >= self.max_attempts or not self.retry_on(error):
             return None
-        delay = self._backoff(attempt) * (1 - self.jitter * self.random())
+        share = min(1.0, max(0.0, self.random()))  # whatever it returns, the delay can be waited
+        delay = self._backoff(attempt) * (1 - self.jitter * share)
         asked = retry_after(error, now)
         if asked is None:
             return delay

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import signal
+import socket
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -265,6 +266,8 @@ async def serve(settings: StatsDSettings, limits: Limits, host: str, port: int) 
         accept = partial(_NewConnection, bridge, runner.server)
         try:
             listener = await asyncio.get_running_loop().create_server(accept, host, port)
+        except socket.gaierror as error:
+            raise AddressError(error.strerror) from None
         except OSError as error:
             raise AddressError(os.strerror(error.errno or 0)) from None
         opened_host, opened_port, *_ = listener.sockets[0].getsockname()

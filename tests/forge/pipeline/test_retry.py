@@ -332,6 +332,12 @@ def test_a_policy_that_makes_no_sense_is_an_error(settings: dict[str, Any], mess
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(("random", "delay"), [(-1.0, 8), (5.0, 4), (float("nan"), 8)])
+def test_a_random_number_out_of_range_is_one_at_its_limit(random: float, delay: float) -> None:
+    policy = RetryPolicy(initial_delay=8, jitter=0.5, random=lambda: random)
+    assert policy.delay(ConnectionError(), 1) == delay
+
+
 @pytest.mark.parametrize("multiplier", [2, 1000, 1e300, 10**300])
 def test_many_attempts_do_not_overflow(multiplier: float) -> None:
     policy = RetryPolicy(max_attempts=10**9, initial_delay=1, multiplier=multiplier, max_delay=30, jitter=0)
