@@ -113,7 +113,7 @@ def run(*options: str, before: Sequence[str] = (), **environ: str) -> subprocess
     )
 
 
-ALL = ("ok", "forge", "all 32 functions are instrumented")
+ALL = ("ok", "forge", "all 34 functions are instrumented")
 DEFAULTS = ("ok", "settings", "the defaults")
 USUAL_SAMPLER = ("ok", "sampler", f"every run is traced; {FOLLOWS} {PARENT_BASED}")
 OTLP = {
@@ -308,7 +308,7 @@ class TestEnvironments:
 
         assert done.stdout.splitlines()[0].endswith(f", storage schema {VERSION}")
         assert done.stdout.splitlines()[1:] == [
-            "ok       forge     all 32 functions are instrumented",
+            "ok       forge     all 34 functions are instrumented",
             "ok       settings  the defaults",
             "warning  sampler   none of 10,000 runs would be traced (AlwaysOffSampler)",
             *(f"{level:7}  {subject:8}  {message}" for level, subject, message in SIGNALS),

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeGuard, TypeVar
 
 from ..errors import RunCancelled
-from ..support.text import is_fit
+from ..support.text import escape, is_fit
 
 T = TypeVar("T")
 
@@ -107,8 +107,8 @@ def message_of(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return the qualified name and the message of an error, on one line, for a log."""
-    message = " ".join(message_of(error).split())
+    """Return the qualified name and the message of an error, on one line that any log takes."""
+    message = " ".join(escape(message_of(error)).split())
     name = class_name(type(error))
     return f"{name}: {message}" if message else name
 

@@ -133,9 +133,9 @@ class Run(Consumable):
             self.pipeline.artifacts.open()
         for stage in self.pipeline.stages:
             try:
-                outside_iteration(f"setup() of {stage!r}", self._source.loop.call, stage.setup)
+                outside_iteration(f"setup() of stage {stage.name!r}", self._source.loop.call, stage.setup)
             except Exception as error:
-                add_note(error, f"raised by setup() of {stage!r}, so the run has ended")
+                add_note(error, f"raised by setup() of stage {stage.name!r}, so the run has ended")
                 raise
             self._set_up_stages.append(stage)
 
@@ -430,7 +430,9 @@ class Run(Consumable):
         while self._set_up_stages:
             stage = self._set_up_stages.pop()
             try:
-                outside_iteration(f"close() of {stage!r}", self.context.copy().run, self._source.loop.call, stage.close)
+                outside_iteration(
+                    f"close() of stage {stage.name!r}", self.context.copy().run, self._source.loop.call, stage.close
+                )
             except Exception as error:
-                logger.error("%r failed to close: %s", stage, describe(error), exc_info=printable(error))
+                logger.error("stage %r failed to close: %s", stage.name, describe(error), exc_info=printable(error))
                 self.fail(error, now=False)

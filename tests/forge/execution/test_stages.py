@@ -525,7 +525,7 @@ def test_an_error_in_setup_closes_what_was_set_up_and_is_raised_at_the_first_pul
     run = runner.run(Pipeline(name="p", source=source, stages=stages))
     with pytest.raises(OSError, match="setup of b") as raised:
         next(run)
-    assert raised.value.__notes__ == [f"raised by setup() of {stages[1]!r}, so the run has ended"]
+    assert raised.value.__notes__ == [f"raised by setup() of stage {stages[1].name!r}, so the run has ended"]
     assert log == ["setup a", "setup b", "close a"]
     assert read == []
     assert run.result is not None

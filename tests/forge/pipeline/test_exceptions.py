@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -52,6 +53,13 @@ class RefusingError(Exception):
         raise RuntimeError("no message")
 
     __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """No attribute can be set, not even by Python's own context managers."""
+
+    code: int = 1
 
 
 class FalseError(Exception):
@@ -106,6 +114,7 @@ def without_module() -> Exception:
 
 STRANGERS: dict[str, tuple[Callable[[], Exception], str]] = {
     "refusing": (RefusingError, f"{HERE}.RefusingError"),
+    "frozen": (FrozenError, f"{HERE}.FrozenError"),
     "false": (FalseError, f"{HERE}.FalseError"),
     "args": (ArgsError, f"{HERE}.ArgsError"),
     "errno": (ErrnoError, f"{HERE}.ErrnoError"),
@@ -221,6 +230,8 @@ def test_an_error_has_a_message(error: BaseException, message: str) -> None:
 
 def test_an_error_is_described_on_one_line() -> None:
     assert describe(ValueError("wrong\n in two lines")) == "ValueError: wrong in two lines"
+    assert describe(ValueError()) == "ValueError"
+    assert describe(ValueError("caf\udce9")) == r"ValueError: caf\udce9"
     assert (
         describe(RefusingError())
         == f"{HERE}.RefusingError: {HERE}.RefusingError, whose message could not be read: RuntimeError"

@@ -155,7 +155,7 @@ def test_of_a_stages_setup_or_close_is_raised_in_the_consumer(
 ) -> None:
     run = runner.run(Pipeline(name="p", source=["a"], stages=[kind(Part(where, stop))]))
     by_python = kind is StoppingAsync and stop is StopIteration
-    named = f"{where}() of {kind.__name__}(name={kind.__name__!r}) raised {stop.__name__}"
+    named = f"{where}() of stage {kind.__name__!r} raised {stop.__name__}"
     assert_failed(run, consume, COROUTINE if by_python else named)
 
 
