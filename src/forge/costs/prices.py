@@ -98,7 +98,7 @@ class Price:
             moment = getattr(self, name)
             if moment is not None and not isinstance(moment, datetime):
                 raise ConfigurationError(f"price of {self.provider}: {name} must be a datetime, not {moment!r}")
-            if moment is not None and moment.tzinfo is None:
+            if moment is not None and moment.utcoffset() is None:
                 object.__setattr__(self, name, moment.replace(tzinfo=UTC))
         if self.valid_from and self.valid_until and self.valid_from >= self.valid_until:
             raise ConfigurationError(f"price of {self.provider}: it ends before it begins")

@@ -28,7 +28,7 @@ class Measurement:
     depends_on: Sequence[str] = ()
     """Keys of measurements that come first; their values are in `sample.measurements`."""
     concurrency: int = 1
-    """Maximum number of concurrent calls."""
+    """Maximum number of concurrent calls, at most 100 000."""
     timeout: float | None = None
     """Seconds for one call; a longer one fails with `StageTimeoutError`. None: unlimited."""
     batch_size: int | None = None

@@ -42,9 +42,9 @@ class Stage:
     version: str = "1"
     """Part of the pipeline's identity: change it when the stage's results change, and everything is redone."""
     concurrency: int = 1
-    """Maximum number of concurrent calls."""
+    """Maximum number of concurrent calls, at most 100 000."""
     timeout: float | None = None
-    """Seconds for one call; a longer one fails with `StageTimeoutError`, of class `timeout`."""
+    """Seconds for one call; a longer one fails with `StageTimeoutError`, of class `timeout`. None: unlimited."""
     retry: RetryPolicy = NO_RETRY
     """Policy for repeating failed calls; by default each call has one attempt."""
     latency_budget: float | None = None

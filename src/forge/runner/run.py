@@ -276,7 +276,11 @@ class Run(Consumable):
         """Start a thread that works in the run's context. A daemon: the user's code may never return."""
         context = self.context.copy()
         thread = threading.Thread(target=context.run, args=(work, *arguments), daemon=True, name=name)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            error.add_note(f"raised for {name!r}: each sync stage has as many threads as its `concurrency`")
+            raise
         return thread
 
     def wait_for(self, function: Callable[[], Awaitable[Any]]) -> Any:

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,18 @@ def test_the_first_entry_that_fits_counts() -> None:
     assert amount(table(price()), used("gpt-4o", **one)) is None
 
 
+class NoOffset(tzinfo):
+    """A time zone that says nothing."""
+
+    def utcoffset(self, _: datetime | None) -> None:
+        return None
+
+    dst = utcoffset
+
+    def tzname(self, _: datetime | None) -> None:
+        return None
+
+
 @pytest.mark.parametrize(
     ("pattern", "names", "others"),
     [
@@ -101,6 +113,8 @@ def test_prices_hold_from_one_moment_until_another() -> None:
     assert amount(ended, used(input_tokens=1), moment) is None
     east = timezone(timedelta(hours=2))
     assert amount(table(price(valid_from=change.replace(tzinfo=east))), used(input_tokens=1), moment - 7200) == 1
+    floating = change.replace(tzinfo=NoOffset())
+    assert price(valid_from=floating, valid_until=change + timedelta(1)).valid_from == change.replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize(

@@ -443,6 +443,25 @@ def test_times_beyond_what_threads_can_wait_are_no_limit(runner: Runner, seconds
     assert ledger(result) == {"admitted": 3, "ready": 3}
 
 
+def test_more_threads_than_the_system_allows_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == "forge-0-5":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    run = StreamingRunner().run(Pipeline(name="p", source=samples(1), stages=[stage(concurrency=9)(lambda s: s)]))
+    with pytest.raises(RuntimeError) as caught:
+        run.drain()
+    assert caught.value.__notes__ == [
+        "raised for 'forge-0-5': each sync stage has as many threads as its `concurrency`"
+    ]
+    assert run.result is not None
+    assert (run.result.outcome, run.result.ledger.imbalance) == ("failed", 0)
+
+
 def test_a_stage_with_slots_held_by_calls_that_are_not_late_is_not_stuck() -> None:
     executor = StageExecutor()
     inside, release = threading.Event(), threading.Event()
