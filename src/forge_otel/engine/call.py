@@ -273,7 +273,7 @@ class Call:
         with faults.protected(f"the end of {operation.name}"):
             ended = operation.end(self, result, error)
         if ended.tail_kept:
-            for scope in (*self.scopes, *(self.deferred_in or ())):
+            for scope in (*self.scopes, *(self.deferred_in or ()), *((self._sample,) if self._sample else ())):
                 scope.tail_kept = True
         if self.run is None or not self.run.ended:
             if operation.hooks is not None:
@@ -338,7 +338,8 @@ class Call:
         linked = self.scopes if self.operation.links_samples else ()
         links = spans.links(_BATCH, *[scope.span.get_span_context() for scope in linked if scope.span is not None])
         name, begun = span_name(defined, attributes), start_attributes(defined, attributes)
-        self.span = spans.start(name, None, defined.kind, begun, links, self.started_ns)
+        context = self.run.below(otel_context.get_current()) if self.run is not None else None
+        self.span = spans.start(name, context, defined.kind, begun, links, self.started_ns)
         self.context = trace.set_span_in_context(self.span)
         if self.run is not None and self.span.is_recording():
             self.run.count_span()
@@ -366,7 +367,7 @@ class Call:
         elif self.deferred_in is not None and self.run is not None:
             if ended.error is not None and self.run.span_budget.take(1, from_reserve=True):
                 ends = self.started_ns + round(duration * 1e9)
-                export_alone(self.run, template, otel_context.get_current(), self.started_ns, ends)
+                export_alone(self.run, template, self.run.below(otel_context.get_current()), self.started_ns, ends)
             else:
                 self.run.suppress(Signal.SPAN.value, self.drop_reason or Reason.SAMPLING.value)
 
@@ -407,7 +408,7 @@ class Call:
             if scope.span is not None and run is not None:
                 if links is None:
                     context = part.shared.context if part.shared is not None else None
-                    links = spans.links(_BATCH, context) if context is not None else []
+                    links = spans.links(_BATCH, context) if context is not None and run.recording else []
                 began, parent = scope.at(self.started), scope.span.get_span_context()
                 attributes = {**part.attributes, a.FORGE_SAMPLE_ID: scope.exported_id, **part.ended}
                 kind, ends = part.defined.kind, began + lasted

@@ -167,7 +167,7 @@ def _export_sample(scope: SampleScope, steps: Sequence[Step], template: SpanTemp
             continue
         parent = _parent(steps, index)
         usage = scope.usage.attributes_of(done.name) if scope.usage is not None else {}
-        batch = done.shared.context if done.shared is not None else None
+        batch = done.shared.context if done.shared is not None and run.recording else None
         contexts[index] = run.export(
             done,
             run.telemetry.spans.reserve(own),

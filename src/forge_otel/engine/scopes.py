@@ -16,16 +16,17 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import NonRecordingSpan
+from opentelemetry.trace import NonRecordingSpan, get_current_span
 
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
+from ..signals.context import with_span
 from ..signals.metrics import LOCK_TIMEOUT, BoundInstruments, Buffer
 from ..signals.spans import start_attributes
 from .deferred_spans import Step, late_attributes
-from .sampling import EventBudget, Sampler, SpanBudget
+from .sampling import EventBudget, Sampler, SpanBudget, outer_share, without_threshold
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -85,6 +86,7 @@ class RunScope:
         "identity",
         "is_slow",
         "lock",
+        "parent",
         "paths",
         "read",
         "recording",
@@ -92,6 +94,7 @@ class RunScope:
         "sampled_ids",
         "sampler",
         "settled",
+        "share",
         "span_budget",
         "span_context",
         "steps",
@@ -108,6 +111,7 @@ class RunScope:
         clock: Callable[[], float],
         wall_ns: Callable[[], int],
         faults_before: int,
+        share: float | None = None,
     ) -> None:
         self.telemetry = telemetry
         self.call = call
@@ -124,7 +128,10 @@ class RunScope:
         """Unix time in nanoseconds, by the same clock."""
         self.recording = call.span is not None and call.span.is_recording()
         """Whether its trace is recorded: if the run's span is not, nothing of the run is."""
-        self.span_context = call.span.get_span_context() if call.span is not None else None
+        self.span_context, self.parent = _as_parent(call.span, telemetry.config.sampling_rate)
+        """Its span as the parent of others: the context, and a span to make current where the context differs."""
+        self.share = share
+        """The share of traces that the sampler takes, or of those like the run's; None if it is not known."""
         self.ended = False
         """The run has given its account: what an abandoned thread still brings is not recorded."""
         self.faults_before = faults_before
@@ -223,6 +230,29 @@ class RunScope:
         self._buffers += [bound, bound.traced]
         return bound
 
+    def below(self, context: Context) -> Context:
+        """Return a context for spans that start in another one: below the run's span without its threshold."""
+        if self.parent is None or self.span_context is None:
+            return context
+        above = get_current_span(context).get_span_context()
+        return with_span(self.parent, context) if above.span_id == self.span_context.span_id else context
+
+    def weight(self, own: Span | None, *, is_certain: bool) -> float | None:
+        """Return the number of samples that the span of one stands for; None if that is not known.
+
+        `own` is its span, if it is open. Certain are those that would be written at every rate.
+        """
+        rate = self.telemetry.config.sampling_rate
+        if rate >= 1 or self.span_budget.has_refused:
+            return None
+        share = self.share
+        if own is not None and self.telemetry.config.trace_per_sample:
+            theirs = outer_share(own.get_span_context())
+            share = theirs if theirs is not None else share
+        if not share:
+            return None
+        return 1 / share if is_certain else 1 / (share * rate)
+
     def may_emit(self, error_type: str) -> bool:
         """Whether the budget allows one more event about an error of this class; else it is counted as left out."""
         if self.event_budget.take(error_type):
@@ -267,6 +297,18 @@ class RunScope:
         """Send every call the slow path, without a look at what is buffered."""
         self.paths.clear()
         self.waits.clear()
+
+
+def _as_parent(span: Span | None, rate: float) -> tuple[SpanContext | None, Span | None]:
+    """Return the context of a run's span as the parent of others, and a span with it if that is not the span itself.
+
+    Samples that are thinned again do not have the threshold of their trace.
+    """
+    if span is None:
+        return None, None
+    context = span.get_span_context()
+    thinned = without_threshold(context) if rate < 1 else context
+    return thinned, None if thinned is context else NonRecordingSpan(thinned)
 
 
 class SampleScope(NonRecordingSpan):

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 
 from ..engine.call import CALL, Call, Clocks, open_call
 from ..engine.detected_usage import usage_attributes
 from ..engine.operation import LogEvent, MetricPoint, Operation, Result
+from ..engine.sampling import outer_share
 from ..engine.scopes import RUN, SAMPLE, RunScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
@@ -109,11 +111,12 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     telemetry.prepare()
     faults_before = telemetry.faults
     clocks = Clocks(run.clock.monotonic, _wall_ns(run))
+    above = trace.get_current_span()
     call = open_call(RUN_OPERATION, telemetry, run, clocks=clocks)
     if call is None:
         return
     identity = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUN_ID: run.id}
-    scope = RunScope(telemetry, call, identity, *clocks, faults_before)
+    scope = RunScope(telemetry, call, identity, *clocks, faults_before, _share(telemetry, call, above))
     RUN.set(scope)
     CALL.set(None)
     if call.context is not None:  # never detached: all contexts of the run are copies of this one
@@ -126,6 +129,19 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     with faults.protected("the initial points"):
         telemetry.write_initial_points(initial_points(run, telemetry.config.components))
     call.write(MetricPoint(metrics.FORGE_PIPELINE_STARTED))
+
+
+def _share(telemetry: Telemetry, call: Call, above: trace.Span) -> float | None:
+    """Return the share of traces like those of the run's samples that the user's sampler takes; None if it decides
+    unseen. `above` is the span around the run.
+    """
+    starts_here = not above.get_span_context().is_valid or getattr(above, "parent", above) is None
+    if call.span is not None and (starts_here or not telemetry.config.trace_per_sample):
+        share = outer_share(call.span.get_span_context())
+        if share is not None:
+            return share
+    decided_here = starts_here or telemetry.config.trace_per_sample
+    return 1.0 if decided_here and telemetry.spans.takes_every_root() else None
 
 
 def _open_paths(scope: RunScope, pipeline: Pipeline) -> None:

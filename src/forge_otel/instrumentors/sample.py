@@ -52,7 +52,7 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
     sample = item.sample
     scope = SampleScope(run, sample.id)
     SAMPLE.set(scope)
-    if run.recording:
+    if run.recording or telemetry.config.trace_per_sample:  # which asks the user's sampler about each sample
         try:
             if not run.sampler.traces(sample.id):
                 _suppress(run, scope, _SAMPLING)
@@ -74,7 +74,7 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Samp
     scope.exported_id = attributes[a.FORGE_SAMPLE_ID]
     span = telemetry.spans.start(
         spans.FORGE_SAMPLE.type,
-        _ROOT if own_trace else None,
+        _ROOT if own_trace else run.below(get_current()),
         spans.FORGE_SAMPLE.kind,
         attributes,
         _to_run(run) if own_trace else (),
@@ -104,7 +104,11 @@ def _attributes(run: RunScope, sample: Sample) -> dict[str, Any]:
 
 
 def _to_run(run: RunScope) -> list[Link]:
-    return run.telemetry.spans.links(ForgeLinkType.RUN, run.span_context) if run.span_context is not None else []
+    return (
+        run.telemetry.spans.links(ForgeLinkType.RUN, run.span_context)
+        if run.recording and run.span_context is not None
+        else []
+    )
 
 
 # Settlement.
@@ -126,7 +130,7 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
     is_slow = run.is_slow is not None and run.is_slow(duration)
     if scope.span is not None:
         instruments.traced.append((duration, scope.span.get_span_context()))
-        _end_spans(scope, item, outcome, error)
+        _end_spans(scope, item, outcome, error, is_certain=is_slow or scope.tail_kept or outcome in _FAILURES)
         return
     durations = instruments.pending
     durations.append(duration)
@@ -134,17 +138,20 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
         run.drain()
     if scope.drop_reason is not None:
         if is_slow or scope.tail_kept or outcome in _FAILURES:
-            _end_spans(scope, item, outcome, error)
+            _end_spans(scope, item, outcome, error, is_certain=True)
         else:
             count_suppressed(scope, scope.drop_reason)
 
 
-def _end_spans(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None) -> None:
+def _end_spans(
+    scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseException | None, *, is_certain: bool
+) -> None:
     """End the span of a sample, or export its deferred span with all deferred descendants."""
     run = scope.run
     kind = item.failure.error_type if item.failure else error_type(error) if error is not None else None
     ended = {
         a.FORGE_SAMPLE_OUTCOME: outcome.value,
+        a.FORGE_SAMPLE_WEIGHT: run.weight(scope.span, is_certain=is_certain),
         a.FORGE_SKIP_REASON: item.skip[1] if item.skip else None,
         a.ERROR_TYPE: kind,
     }

@@ -51,6 +51,15 @@ FORGE_SAMPLE_PARENT_ID: Final = "forge.sample.parent.id"
 Type: `string`. Examples: `json/decoder.py`.
 """
 
+FORGE_SAMPLE_WEIGHT: Final = "forge.sample.weight"
+"""Number of samples that the span stands for. Where `sampling_rate` is below 1: 1 ÷ rate for a sample that only the
+hash of its id chose, 1 for one that is traced at every rate (it failed, was retried or is slow), both divided by the
+share of traces that the SDK's sampler takes. Absent if that share is not known, and once the span budget has refused a
+sample.
+
+Type: `double`. Examples: `100.0`, `1.0`.
+"""
+
 FORGE_LINK_TYPE: Final = "forge.link.type"
 """Kind of relation that a link stands for. On every link of the telemetry's own spans, and on nothing else.
 

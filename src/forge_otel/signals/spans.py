@@ -13,7 +13,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, SpanContex
 from ..semconv import attributes as a
 from ..support.text import fit, fit_values
 from .sdk import PLAIN
-from .sdk.spans import LightSpans, decides
+from .sdk.spans import LightSpans, decides, takes_every_root
 from .sdk.spans import end_span as _end_span
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ class Spans:
         self.light = LightSpans(tracer)
         self.reserve = self._ids.reserve
         self.restore = self._ids.restore
+
+    def takes_every_root(self) -> bool:
+        """Return True if the sampler takes every trace that starts in this process, False if it may take less."""
+        return takes_every_root(self._tracer)
 
     def start(  # noqa: PLR0917 - the parameters of `Tracer.start_span`, in its order
         self,

@@ -48,7 +48,7 @@ def test_complete_late_trace_of_a_small_run(tmp_path: Path) -> None:
     tree = recorded.tree().replace(run.id, "RUN").replace(run.pipeline.id, "PIPELINE")
     # Of their samples, batches are linked to those that are traced.
     expected = sorted(line.replace(" | -> plain", "").replace(" | -> pair#a", "") for line in unordered(EXPECTED))
-    assert [line.replace(", trace.late=True", "") for line in unordered(tree)] == [
+    assert [line.replace(", sample.weight=1.0", "").replace(", trace.late=True", "") for line in unordered(tree)] == [
         line for line in expected if wanted(line)
     ]
     assert all(("trace.late=True" in line) != ("forge.pipeline" in line) for line in tree.splitlines())

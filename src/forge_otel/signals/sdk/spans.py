@@ -184,6 +184,20 @@ def _follows_parent(sampler: Any) -> bool:
     return decides is sampling.StaticSampler.should_sample and sampler._decision is sampling.Decision.RECORD_AND_SAMPLE
 
 
+def takes_every_root(tracer: Any) -> bool:
+    """Return True if a tracer's sampler takes every trace that starts in this process."""
+    return is_sdk(type(tracer)) and _takes_every_root(tracer.sampler)
+
+
+def _takes_every_root(sampler: Any) -> bool:
+    from opentelemetry.sdk.trace import sampling  # noqa: PLC0415 - the SDK is there
+
+    decides = _function(sampler, "should_sample")
+    if decides is sampling.ParentBased.should_sample:
+        return _takes_every_root(sampler._root)
+    return decides is sampling.StaticSampler.should_sample and sampler._decision is sampling.Decision.RECORD_AND_SAMPLE
+
+
 def _sees_ends_only(processor: Any) -> bool:
     """True if a span processor does nothing before a span has ended."""
     from opentelemetry.sdk.trace import SpanProcessor, export  # noqa: PLC0415 - the SDK is there
