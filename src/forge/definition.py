@@ -186,7 +186,7 @@ def _failure_limit(what: str, given: float | None) -> float | None:
     good = isinstance(given, int | float) and not isinstance(given, bool) and given >= 0
     if given is not None and not (good and (isinstance(given, int) or given <= 1)):
         raise ConfigurationError(
-            f"{what} must be a whole number of samples, or a share of them from 0.0 to 1.0, not {given!r}"
+            f"{what} must be a whole number of samples, or a share of them from 0.0 to 1.0, not {shown(given)}"
         )
     return given
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigurationError
 from ..pipeline.exceptions import describe
 from ..support.money import MONEY, ZERO, rounded, to_money
+from ..support.numbers import shown
 
 if TYPE_CHECKING:
     from .usage import Usage
@@ -97,7 +98,7 @@ class Price:
         for name in ("valid_from", "valid_until"):
             moment = getattr(self, name)
             if moment is not None and not isinstance(moment, datetime):
-                raise ConfigurationError(f"price of {self.provider}: {name} must be a datetime, not {moment!r}")
+                raise ConfigurationError(f"price of {self.provider}: {name} must be a datetime, not {shown(moment)}")
             if moment is not None and moment.utcoffset() is None:
                 object.__setattr__(self, name, moment.replace(tzinfo=UTC))
         if self.valid_from and self.valid_until and self.valid_from >= self.valid_until:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import ClassVar
@@ -10,7 +9,8 @@ from typing import ClassVar
 from ..definition import Pipeline
 from ..errors import ConfigurationError, NotReplayableError
 from ..storage.records import DeadLetter
-from ..support.clock import Clock, SystemClock
+from ..support.clock import LONGEST_WAIT, Clock, SystemClock
+from ..support.numbers import is_finite, shown
 from .driver import Driver
 from .run import Run
 
@@ -39,8 +39,8 @@ class Runner(ABC):
         shutdown_timeout: float = 5.0,
         handle_signals: bool = True,
     ) -> None:
-        if not isinstance(shutdown_timeout, int | float) or not 0 < shutdown_timeout < threading.TIMEOUT_MAX:
-            what = f"{type(self).__name__}(shutdown_timeout={shutdown_timeout!r})"
+        if not is_finite(shutdown_timeout) or not 0 < shutdown_timeout <= LONGEST_WAIT:
+            what = f"{type(self).__name__}(shutdown_timeout={shown(shutdown_timeout)})"
             raise ConfigurationError(f"{what}: must be a positive number of seconds")
         self._resume = resume
         self._clock = clock or SystemClock()

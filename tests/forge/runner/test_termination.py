@@ -610,7 +610,7 @@ Runner(shutdown_timeout=3600).run(pipeline(stages=[Hangs()])).drain()
 
 
 def test_settings() -> None:
-    for wrong in (0, -1, float("inf"), float("nan"), "5", 1e300):
+    for wrong in (0, -1, float("inf"), float("nan"), "5", 1e300, True):
         with pytest.raises(ConfigurationError, match=re.escape(f"StreamingRunner(shutdown_timeout={wrong!r})")):
             StreamingRunner(shutdown_timeout=wrong)  # type: ignore[arg-type]
     run = BatchRunner(shutdown_timeout=2).run(Pipeline(name="p", source=[], stages=[]))
