@@ -5,6 +5,7 @@ What is hosted elsewhere is checked against its published schema; what runs here
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import tomllib
@@ -138,3 +139,21 @@ def test_a_release_is_built_as_the_page_says(copy: Path) -> None:
         "forge_otel-7.8.9-py3-none-any.whl",
         "forge_otel-7.8.9.tar.gz",
     ]
+
+
+OF_EXCEPTIONS = {
+    *("__cause__", "__context__", "__notes__", "__suppress_context__", "__traceback__"),
+    *("add_note", "with_traceback"),
+}
+
+
+def test_exceptions_are_looked_at_in_one_place() -> None:
+    """A user's exception may raise when it is looked at, so in each package one module does that, guarded."""
+    sources = (ROOT / "src").rglob("*.py")
+    found = {
+        file.relative_to(ROOT / "src").as_posix()
+        for file in sources
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in OF_EXCEPTIONS
+    }
+    assert found == {"forge/pipeline/exceptions.py", "forge_otel/support/exceptions.py"}

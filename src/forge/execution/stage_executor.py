@@ -63,7 +63,7 @@ class StageExecutor:
                 sans_io.run(self._retries(attempts), self._perform)
             return _verdict(stage, sample, attempts, attempts.result)
         ended = now()
-        if type(result) is Sample and result.id == sample.id:  # the commonest result of the commonest call
+        if type(result) is Sample and result.id is sample.id:  # the commonest result of the commonest call
             duration = ended - begun
             return Verdict(outcome=_SUCCESS, samples=(result,), busy=duration, duration=duration)
         attempts = _Attempts(stage, sample, self._clock, started=begun)
@@ -267,7 +267,7 @@ def _verdict(
         if error is None:
             try:
                 samples = _validated(stage, sample, result, batch or ())
-            except StageResultError as wrong:
+            except Exception as wrong:  # noqa: BLE001 - a result's class may be as strange as an exception's
                 error = wrong
         if error is not None:
             outcome, error_type = StageOutcome.ERROR, classify(error)

@@ -113,14 +113,35 @@ def test_anything_but_a_sample_a_skip_or_a_list_is_an_error(
     assert str(errors["0"]) == message
 
 
-def test_a_result_whose_comparison_raises_is_an_error_like_any_other() -> None:
-    class Array:
-        def __eq__(self, other: object) -> bool:
-            raise ValueError("the truth value of an array is ambiguous")
+class Array:
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
 
-        __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
 
-    result = StreamingRunner().run(Pipeline(name="p", source=[1], stages=[stage_of(lambda _: Array(), False)])).drain()
+
+class Lazy:
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise ValueError("not loaded")
+
+
+@both_runners
+@sync_and_async
+@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize(
+    "returned",
+    [Array, Lazy, lambda: Sample(id=Array(), data=1), lambda: [Sample(id=Array(), data=1)]],  # type: ignore[arg-type]
+    ids=["comparison", "class", "id", "id of a child"],
+)
+def test_a_result_that_raises_is_an_error_like_any_other(
+    runner: Runner, is_async: bool, batch_size: int | None, returned: Callable[[], Any]
+) -> None:
+    def odd(argument: Any) -> Any:
+        return [returned() for _ in argument] if batch_size else returned()
+
+    tested = stage_of(odd, is_async, batch_size=batch_size)
+    result = runner.run(Pipeline(name="p", source=[1], stages=[tested])).drain()
     assert (result.outcome, result.ledger.failed) == ("completed", 1)
 
 
