@@ -44,6 +44,11 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         return self._config
 
     @property
+    def telemetry(self) -> Telemetry | None:
+        """The output; None if nothing is instrumented."""
+        return self._telemetry
+
+    @property
     def patched(self) -> Sequence[Target]:
         """The instrumented functions, without those of modules that are not imported yet."""
         return self._patches.placed if self._patches is not None else ()

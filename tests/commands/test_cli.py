@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import os
+import pty
 import signal
 import socket
 import sqlite3
@@ -25,6 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from forge_otel import __version__
 from forge_otel.commands.cli import main
 
+PATIENCE = 60.0
 COMMAND = [sys.executable, "-m", "forge_otel.commands.cli"]
 
 
@@ -155,6 +157,7 @@ def test_ctrl_c_ends_the_run_and_prints_what_was_done(tmp_path: Path) -> None:
     output, errors = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in errors
+    assert errors.splitlines()[-1] == f"forge-otel demo: interrupted; {RESUME}"
     document = json.loads(output)
     ledger = document["ledger"]
     assert document["outcome"] == "cancelled"
@@ -275,10 +278,65 @@ def test_an_endpoint_that_does_not_answer_is_told(folder: Path, tmp_path: Path) 
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "1"},
+        timeout=PATIENCE,
+        env={**os.environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "3600", "FORGE_OTEL_SHUTDOWN_TIMEOUT": "0.5"},
     )
     telemetry = json.loads(process.stdout)["telemetry"]
     assert telemetry["flushed"] is False
-    assert telemetry["failed_exports"] > 0
+    # The files have everything.
+    assert sorted(text.rpartition(" to ")[2] for text in telemetry["undelivered"]) == [
+        f"{endpoint}/v1/{signal}" for signal in ("logs", "metrics", "traces")
+    ]
     assert process.stderr == ""
-    assert "Failed to export" in (tmp_path / "out" / "demo.log").read_text()
+    assert "Transient error" in (tmp_path / "out" / "demo.log").read_text()
+
+
+RESUME = "the same command continues where this one stopped"
+
+
+@pytest.mark.slow
+def test_sigterm_gives_the_terminal_its_cursor_back(tmp_path: Path) -> None:
+    ours, terminal = pty.openpty()
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--json", "--out", out], stdout=subprocess.PIPE, stderr=terminal, text=True
+    )
+    os.close(terminal)
+    written = b""
+
+    def read() -> None:
+        nonlocal written
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 65536):
+                written += part
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    pause = threading.Event()
+    while not _rows(out / "corpus.db"):
+        assert process.poll() is None
+        pause.wait(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=PATIENCE)
+    reader.join()
+    os.close(ours)
+    assert (process.returncode, output) == (-signal.SIGTERM, "")
+    text = written.decode()
+    assert text.count("\x1b[?25h") == text.count("\x1b[?25l") == 1
+    assert text.endswith(f"forge-otel demo: terminated; {RESUME}\r\n")
+
+
+def test_ctrl_c_outside_of_a_run_is_one_line(tmp_path: Path) -> None:
+    program = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from forge_otel.commands import semconv
+def interrupted(_):
+    signal.raise_signal(signal.SIGINT)
+semconv.check_registry = interrupted
+from forge_otel.commands.cli import main
+sys.exit(main(["semconv", "check", {str(tmp_path)!r}]))
+"""
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (130, "")
+    assert process.stderr == "forge-otel semconv check: interrupted; run it again to start over\n"

@@ -270,16 +270,19 @@ class TestEnvironments:
         assert "forge.pipeline.summary" in [record.get("eventName") for record in records(tmp_path, "logs")]
 
     def test_sending_to_nobody(self) -> None:
-        variables = {**OTLP, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+        endpoint = f"http://127.0.0.1:{free_port()}"
+        variables = {**OTLP, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "0.5"}
         code, findings, errors = doctor(
-            "--send", **variables, OTEL_EXPORTER_OTLP_TIMEOUT="1", FORGE_OTEL_ZERO_POINTS="false"
+            "--send", **variables, OTEL_EXPORTER_OTLP_TIMEOUT="3600", FORGE_OTEL_ZERO_POINTS="false"
         )
 
-        sent = [finding for finding in findings if finding[1] == "sent"]
+        sent = [(level, message) for level, subject, message in findings if subject == "sent"]
         assert code == 1
-        assert {level for level, *_ in sent} == {"error"}
-        for kind in ("spans", "metrics", "logs"):
-            assert any(kind in message for *_, message in sent)
+        assert ("error", f"not delivered: 5 spans to {endpoint}/v1/traces") in sent
+        assert ("error", f"not delivered: 4 log records to {endpoint}/v1/logs") in sent
+        [metrics] = [message for _, message in sent if message.startswith("not delivered: the metrics since ")]
+        assert metrics.endswith(f" to {endpoint}/v1/metrics")
+        assert any("refused" in message for _, message in sent)
         assert errors == ""
 
     def test_the_schema_of_a_database(self, tmp_path: Path) -> None:

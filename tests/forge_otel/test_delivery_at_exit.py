@@ -385,3 +385,18 @@ def test_end_without_notice_loses_one_interval_at_most(end: str, collector: Coll
     # The run's span was open, and what says how it ended is missing.
     assert "forge.pipeline endless" not in collector.names
     assert "forge.pipeline.summary" not in collector.events
+
+
+def test_providers_that_the_user_has_shut_down(collector: Collector, tmp_path: Path) -> None:
+    script = (
+        RUN
+        + """
+from opentelemetry import _logs, metrics, trace
+for provider in (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()):
+    provider.shutdown()
+"""
+    )
+    with instrumented(tmp_path, script, collector.url) as started:
+        output, errors = started.communicate(timeout=PATIENCE)
+    assert (started.returncode, output, errors) == (0, "", "")  # nothing of the SDK's, either
+    assert collector.names == SPANS

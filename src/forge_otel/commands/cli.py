@@ -58,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _report_error(command, f"{error.name} is not installed: pip install 'forge-otel[{command.extra}]'")
     except KeyboardInterrupt:
+        print(f"{command.name}: interrupted; run it again to start over", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     except BrokenPipeError:
         # The reader has closed the pipe. Without this, Python would report it again when it closes stdout.

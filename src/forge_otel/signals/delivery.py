@@ -24,6 +24,7 @@ from .sdk.providers import (
     aborts_quickly,
     flushes_at_shutdown,
     is_periodic,
+    is_shut_down,
     processors_of,
     readers_of,
     real,
@@ -85,7 +86,7 @@ class Delivery:
         self._closed = True
         deadline = time.monotonic() + timeout
         left_alone = list(self._outlets)
-        for provider in self._taken_over:
+        for provider in filter(shuts_down_at_exit, self._taken_over):
             outlets = [outlet for outlet in self._outlets if outlet.provider is provider]
             left_alone = [outlet for outlet in left_alone if outlet not in outlets]
             _shut_down(provider, outlets)
@@ -175,6 +176,8 @@ class _Outlet:
 
     def flush(self, timeout: float) -> None:
         """Begin to flush it, unless it is busy for `timeout` seconds, or another flush will follow anyway."""
+        if is_shut_down(self.sender):  # by the user
+            return
         if not self.busy or (self._pending < 2 and time.monotonic() < self.busy_since + timeout):
             self.submit(self.sender.force_flush)
 

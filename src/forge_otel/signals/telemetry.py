@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from ..config.config import ForgeConfig
     from ..semconv.definitions import Event, Metric
+    from .sdk.exports import Undelivered
 
 SCOPE_NAME: Final = "forge_otel"
 """The name of the tracer, the meter and the logger."""
@@ -114,15 +116,16 @@ class Telemetry:
         """Flush the providers at the end of a run, in at most `shutdown_timeout`."""
         self.delivery.flush(self.config.shutdown_timeout)
 
-    def exit(self, timeout: float | None) -> None:
-        """Deliver everything before the process ends, and print what could not be delivered.
+    def shut_down(self, timeout: float = math.inf) -> Sequence[Undelivered]:
+        """Deliver everything, and shut down what the SDK would at exit; returns what was not delivered.
 
         Takes at most `shutdown_timeout` and a moment, or `timeout` in all if that is less.
         """
-        bound = self.config.shutdown_timeout
-        if timeout is not None:
-            bound = max(0.0, min(bound, timeout - ABORT_GRACE))
-        for missing in self.delivery.shut_down(bound):
+        return self.delivery.shut_down(max(0.0, min(self.config.shutdown_timeout, timeout - ABORT_GRACE)))
+
+    def exit(self, timeout: float | None) -> None:
+        """Shut down before the process ends, in `timeout` seconds if a signal ends it, and print what is lost."""
+        for missing in self.shut_down(math.inf if timeout is None else timeout):
             with contextlib.suppress(Exception):
                 print(f"forge-otel: not delivered: {missing}", file=sys.stderr, flush=True)  # noqa: T201
 

@@ -13,12 +13,12 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 from sqlalchemy import URL
 
-from forge import Run, SQLStorage, StreamingRunner
+from forge import ExitCode, Run, RunResult, SQLStorage, StreamingRunner
 from forge.errors import ConfigurationError, StorageError
 from forge_otel import ForgeInstrumentor
 
@@ -30,10 +30,6 @@ from .run_report import report, show
 from .telemetry_setup import DemoProviders
 from .verdict import judge
 
-FLUSH = 10.0
-"""Maximum time in seconds for the last flush."""
-FLUSH_INTERRUPTED = 0.4
-"""Maximum time in seconds for the last flush after Ctrl-C."""
 SCRAPE = 120.0
 """Maximum time in seconds for a scrape without a terminal."""
 
@@ -60,7 +56,16 @@ def demo(options: Namespace) -> int:
         telemetry = DemoProviders(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
         pipeline = stack.enter_context(example.pipeline(storage, out))
         instrumentor = ForgeInstrumentor()
+        display = stack.enter_context(ExitStack())
+
+        def run_ended(_: Any, __: Run, result: RunResult) -> None:
+            # Nothing else is done before a signal ends the process: the terminal needs its cursor back.
+            display.close()
+            if result.exit_code in (ExitCode.TERMINATED, ExitCode.HUNG_UP):
+                _explain_resumption("terminated", options.rerun)
+
         instrumentor.instrument(
+            on_run_end=run_ended,
             tracer_provider=telemetry.tracer_provider,
             meter_provider=telemetry.meter_provider,
             logger_provider=telemetry.logger_provider,
@@ -69,10 +74,11 @@ def demo(options: Namespace) -> int:
         stack.enter_context(example.instrumented(telemetry))
         run = StreamingRunner(resume=not options.rerun).run(pipeline)
         cpu = time.process_time()
-        error = _drive(run, example.total)
+        error = _drive(run, example.total, display)
         cpu = time.process_time() - cpu
         interrupted = isinstance(error, KeyboardInterrupt)
-        telemetry.finish(FLUSH_INTERRUPTED if interrupted else FLUSH)
+        assert instrumentor.telemetry is not None
+        telemetry.finish(instrumentor.telemetry.delivery, instrumentor.telemetry.config.shutdown_timeout)
         if run.result is None:
             assert error is not None
             raise error
@@ -83,13 +89,20 @@ def demo(options: Namespace) -> int:
             show(document, Console())
         if prometheus and not interrupted:
             _serve(prometheus)
+        if interrupted:
+            _explain_resumption("interrupted", options.rerun)
     return run.result.exit_code
 
 
-def _drive(run: Run, total: int) -> BaseException | None:
+def _explain_resumption(how: str, rerun: bool) -> None:
+    same = "without --rerun, it" if rerun else "the same command"
+    print(f"forge-otel demo: {how}; {same} continues where this one stopped", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _drive(run: Run, total: int, display: ExitStack) -> BaseException | None:
     """Drain the run with a progress display; return the exception that ended it early, if any."""
     try:
-        with progress(run, total, Console(stderr=True)), run:
+        with progress(run, total, Console(stderr=True), display), run:
             run.drain()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - reported by the summary
         return error

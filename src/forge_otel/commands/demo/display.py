@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -30,11 +30,12 @@ WINDOW = 5.0
 
 
 @contextmanager
-def progress(run: Run, total: int, console: Console) -> Iterator[None]:
-    """Show the run's progress on the console while the block lasts."""
+def progress(run: Run, total: int, console: Console, closing: ExitStack) -> Iterator[None]:
+    """Show the run's progress on the console while the block lasts, or until `closing` is closed."""
     tracker = ProgressTracker(run, total)
     if console.is_terminal:
-        with Live(get_renderable=tracker.table, console=console, refresh_per_second=REFRESH, transient=True):
+        with Live(get_renderable=tracker.table, console=console, refresh_per_second=REFRESH, transient=True) as live:
+            closing.callback(live.stop)
             yield
         return
     done = threading.Event()

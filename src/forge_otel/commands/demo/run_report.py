@@ -45,6 +45,7 @@ def report(result: RunResult, verdict: Verdict, telemetry: DemoProviders) -> dic
         "prometheus": telemetry.prometheus.url if telemetry.prometheus else None,
         "failed_exports": telemetry.failures,
         "dropped": {"spans": telemetry.dropped("span"), "log_records": telemetry.dropped("log")},
+        "undelivered": telemetry.undelivered,
         "flushed": telemetry.flushed,
         "flush_duration": telemetry.flush_duration,
     }
@@ -200,7 +201,8 @@ def _telemetry(telemetry: dict[str, Any], console: Console) -> None:
     if telemetry["flushed"]:
         console.print(f"last flush succeeded in {took}", highlight=False)
     else:
-        console.print(Text(f"last flush failed after {took}: some telemetry was lost", style="red"))
+        lost = "; ".join(telemetry["undelivered"])
+        console.print(Text(f"last flush gave up after {took}; not delivered: {lost}", style="red"))
 
 
 def _verdict(verdict: dict[str, Any], console: Console) -> None:

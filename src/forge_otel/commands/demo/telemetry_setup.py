@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from ...semconv.attributes import ERROR_TYPE
+from ...signals.delivery import Delivery
 from .errors import DemoError
 from .prometheus_endpoint import PrometheusEndpoint
 
@@ -37,6 +37,8 @@ QUEUE_SIZE = 65_536
 """Default of `OTEL_BSP_MAX_QUEUE_SIZE` and `OTEL_BLRP_MAX_QUEUE_SIZE`, in spans and log records."""
 EXPORT_INTERVAL = 5_000
 """Default of `OTEL_METRIC_EXPORT_INTERVAL`, in milliseconds."""
+MIN_FLUSH = 0.3
+"""Minimum time in seconds for a flush, where others have taken all of it."""
 GRPC_PORT = 4317
 """OTLP's port for gRPC. Endpoints with this port use gRPC, others HTTP with protobuf."""
 
@@ -89,6 +91,8 @@ class DemoProviders:
         self.sinks: list[Sink] = []
         self.flushed: bool | None = None
         """True if the last flush succeeded in time; None before it."""
+        self.undelivered: Sequence[str] = []
+        """Telemetry that was not delivered, and its addresses."""
         self.flush_duration = 0.0
         """Duration of the last flush in seconds."""
         self._last_metrics: MetricsData | None = None
@@ -114,31 +118,24 @@ class DemoProviders:
             size = None if OTEL_BLRP_MAX_QUEUE_SIZE in os.environ else QUEUE_SIZE
             self.logger_provider.add_log_record_processor(BatchLogRecordProcessor(logs, max_queue_size=size, **own))
 
-    def finish(self, timeout: float) -> None:
+    def finish(self, delivery: Delivery, timeout: float) -> None:
         """Flush everything, and close files and connections, within `timeout` seconds.
 
-        The Prometheus port stays open. The SDK's own flush does not respect its timeout, so it runs on a separate
-        thread, which is abandoned after the timeout.
+        The Prometheus port stays open.
         """
-
-        def work() -> None:
-            self.tracer_provider.force_flush()
-            self.logger_provider.force_flush()
+        begun = time.monotonic()
+        # Metrics come last, so that they include the exports of spans and log records.
+        delivery.flush(timeout, "traces", "logs")
+        missing = delivery.shut_down(max(MIN_FLUSH, begun + timeout - time.monotonic()))
+        self.undelivered = [str(each) for each in missing]
+        self.flush_duration = time.monotonic() - begun
+        self.flushed = not missing
+        if self.flushed:
             self.tracer_provider.shutdown()
             self.logger_provider.shutdown()
-            # Last, so that the metrics include the exports of spans and log records. The provider's own flush
-            # would also collect for Prometheus, and the next scrape would return every series twice.
+            # The provider would shut down the reader of Prometheus as well.
             for reader in self._readers:
-                reader.force_flush()
                 reader.shutdown()
-
-        failures = self.failures
-        begun = time.monotonic()
-        thread = threading.Thread(target=work, daemon=True, name="flush")
-        thread.start()
-        thread.join(timeout)
-        self.flush_duration = time.monotonic() - begun
-        self.flushed = not thread.is_alive() and self.failures == failures
 
     @property
     def failures(self) -> int:

@@ -66,7 +66,8 @@ def diagnose(*, sending: bool, storage: str | None = None) -> Iterator[Diagnosti
     if sending and all(diagnostic.level != "error" for diagnostic in (instrumented, *sdk)):
         from .sending import send  # noqa: PLC0415 - needs `forge`, whose imports were checked above
 
-        yield from send(exports)
+        assert instrumentor.telemetry is not None
+        yield from send(exports, instrumentor.telemetry)
 
 
 def _versions() -> Diagnostic:

@@ -14,6 +14,7 @@ _PROCESSORS: Final = (
     ("_multi_log_record_processor", "_log_record_processors"),
 )
 _QUEUES: Final = (("_batch_processor", "_queue"),)
+_SHUT_DOWN: Final = (("_batch_processor", "_shutdown"), ("_shutdown",))
 _EXIT_HANDLERS: Final = (("_atexit_handler",), ("_at_exit_handler",))
 _EXPORTERS: Final = (("span_exporter",), ("_exporter",), ("_batch_processor", "_exporter"))
 
@@ -73,6 +74,11 @@ def flushes_at_shutdown(sender: Any) -> bool:
     """Return True if a processor or reader exports everything when it is shut down."""
     # A periodic reader does so on its thread, which it lacks if its interval is infinite.
     return queue_of(sender) is not None or getattr(sender, "_daemon_thread", None) is not None
+
+
+def is_shut_down(sender: Any) -> bool:
+    """Return True if a processor or reader is known to be shut down."""
+    return _first(sender, _SHUT_DOWN) is True
 
 
 def aborts_quickly(exporter: Any) -> bool:
