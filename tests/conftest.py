@@ -64,7 +64,7 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _postgresql_server() -> Iterator[postgresql.Server]:
+def postgresql_server() -> Iterator[postgresql.Server]:
     if not postgresql.is_installed():
         lacking(f"needs PostgreSQL: {postgresql.INSTALL}")
     with postgresql.running_server() as server:
@@ -72,9 +72,9 @@ def _postgresql_server() -> Iterator[postgresql.Server]:
 
 
 @pytest.fixture
-def postgresql_url(_postgresql_server: postgresql.Server) -> Iterator[str]:
+def postgresql_url(postgresql_server: postgresql.Server) -> Iterator[str]:
     """An empty PostgreSQL database."""
-    with _postgresql_server.database() as url:
+    with postgresql_server.database() as url:
         yield url
 
 

@@ -33,23 +33,50 @@ def is_installed() -> bool:
 class Server:
     """A running server."""
 
-    def __init__(self, port: int, password: str) -> None:
-        self._port = port
+    def __init__(self, folder: Path, port: int, password: str) -> None:
+        self.port = port
+        self._folder = folder
         self._password = password
 
     def url(self, database: str) -> str:
-        return f"postgresql://postgres:{self._password}@127.0.0.1:{self._port}/{database}"
+        return f"postgresql://postgres:{self._password}@127.0.0.1:{self.port}/{database}"
+
+    def start(self) -> None:
+        """Start the server, and wait until it takes connections."""
+        options = f"-F -h 127.0.0.1 -p {self.port} -k ''"
+        log = self._folder / "log"
+        try:
+            _run("pg_ctl", "start", "--wait", "--silent", "--pgdata", self._folder / "data", "--log", log,
+                 "--options", options)  # fmt: skip
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from error
+
+    def stop(self) -> None:
+        """Stop the server at once, as a crash would."""
+        _run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate", "--pgdata", self._folder / "data")
+
+    def end_connections(self, url: str) -> int:
+        """End all connections to a database, as an administrator would; returns their number."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            name = url.rpartition("/")[2]
+            ended = connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            ).fetchall()
+        return len(ended)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
         """The URL of an empty database that is dropped at the end."""
         name = f"test_{uuid.uuid4().hex}"
+        self._execute(f"CREATE DATABASE {name}")
+        try:
+            yield self.url(name)
+        finally:
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-            try:
-                yield self.url(name)
-            finally:
-                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(statement.encode())
 
 
 @contextlib.contextmanager
@@ -65,17 +92,12 @@ def running_server() -> Iterator[Server]:
     try:
         _run("initdb", "--pgdata", data, "--username=postgres", f"--pwfile={folder / 'password'}",
              "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")  # fmt: skip
-        port = free_port()
-        options = f"-F -h 127.0.0.1 -p {port} -k ''"
-        log = folder / "log"
+        server = Server(folder, free_port(), password)
+        server.start()
         try:
-            _run("pg_ctl", "start", "--wait", "--silent", "--pgdata", data, "--log", log, "--options", options)
-        except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from error
-        try:
-            yield Server(port, password)
+            yield server
         finally:
-            _run("pg_ctl", "stop", "--wait", "--silent", "--mode=immediate", "--pgdata", data)
+            server.stop()
     finally:
         shutil.rmtree(folder)
 

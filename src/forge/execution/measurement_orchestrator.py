@@ -16,6 +16,7 @@ from ..pipeline.exceptions import CANCELLED, classify, describe, is_a
 from ..pipeline.measurement import Measurement
 from ..pipeline.sample import Sample, private_copy
 from ..pipeline.serializer import JSONSerializer, content_of
+from ..storage.gate import Gate
 from ..support import sans_io
 from ..support.clock import Clock, SystemClock
 from ..support.money import ZERO
@@ -45,6 +46,7 @@ class MeasurementOrchestrator:
         *,
         clock: Clock | None = None,
         stop: threading.Event | None = None,
+        gate: Gate | None = None,
         nothing_stored: bool = False,
     ) -> None:
         self._pipeline = pipeline
@@ -54,6 +56,7 @@ class MeasurementOrchestrator:
         self._storage = pipeline.storage if pipeline else None
         self._clock = clock or SystemClock()
         self._stop = stop or threading.Event()
+        self._gate = gate or Gate()
         self._calls = Calls(_private_values)
         self.nothing_stored = nothing_stored
         """True if the storage was empty when the run began, so that lookups can be skipped."""
@@ -130,6 +133,8 @@ class MeasurementOrchestrator:
     def _perform(self, request: _Request) -> Mapping[str, MeasurementResult] | Outcome:
         if isinstance(request, _Lookup):
             return self._cached(*request)
+        if self._gate.closed:
+            self._gate.wait(self._stop)
         if self._stop.is_set():
             return None, RunCancelled("the run ended")
         measurement, function, payload = request
@@ -143,6 +148,8 @@ class MeasurementOrchestrator:
     async def _perform_async(self, request: _Request) -> Mapping[str, MeasurementResult] | Outcome:
         if isinstance(request, _Lookup):
             return await to_thread(self._cached, *request)
+        if self._gate.closed:
+            await self._gate.wait_async(self._stop)
         if self._stop.is_set():
             return None, RunCancelled("the run ended")
         measurement, function, payload = request

@@ -14,6 +14,7 @@ from ..pipeline.exceptions import CANCELLED, classify, is_a, set_context
 from ..pipeline.retry import RetryPolicy
 from ..pipeline.sample import Sample, Skip, private_copies, replace, with_private_values
 from ..pipeline.stages import Stage
+from ..storage.gate import Gate
 from ..support import sans_io
 from ..support.clock import Clock, SystemClock
 from .calls import Batch, Calls, Interrupted, Payload
@@ -31,10 +32,14 @@ class StageExecutor:
     run as well, in a test for example.
     """
 
-    def __init__(self, *, clock: Clock | None = None, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self, *, clock: Clock | None = None, stop: threading.Event | None = None, gate: Gate | None = None
+    ) -> None:
         self._clock = clock or SystemClock()
         self._now = self._clock.monotonic
         self._stop = stop or threading.Event()
+        self._gate = gate or Gate()
+        """Holds up further attempts. The first one is held up by the caller, so that the wait is not the stage's."""
         self._calls = Calls(_private_result)
 
     def apply(self, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
@@ -168,6 +173,11 @@ class StageExecutor:
         """Make an attempt, or wait; returns True if the run ended while waiting."""
         if not isinstance(request, _Attempts):
             return self._clock.wait(self._stop, request)
+        if self._gate.closed:
+            self._gate.wait(self._stop)
+            if self._stop.is_set():
+                request.cancel()
+                return None
         try:
             request.succeed(self.attempt(request.stage, request.next_payload(), request.number))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
@@ -183,6 +193,8 @@ class StageExecutor:
                 return True
             return False
         try:
+            if self._gate.closed:
+                await self._gate.wait_async(self._stop)
             request.succeed(await self.attempt_async(request.stage, request.next_payload(), request.number))
         except Interrupted as interrupted:
             request.cancel(interrupted.interrupt)

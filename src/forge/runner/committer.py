@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..errors import StorageError, UnstorableError
 from ..execution.item import Item
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleOutcome, SampleStatus
+from ..storage.faults import is_constraint
 from ..storage.records import DeadLetter, SampleRecord
 
 if TYPE_CHECKING:
@@ -30,15 +33,29 @@ class Committer:
         self._storage = run.pipeline.storage
 
     def settle(self, items: Sequence[Item]) -> list[Item]:
-        """Store items in one transaction, and settle them; returns those that became ready."""
+        """Store items in one transaction, and settle them; returns those that became ready.
+
+        Raises:
+            StorageError: the storage does not work. What was stored before has settled.
+        """
         for item in items:
             if item.verdict is None and (item.payload is not None or self._run.serialise(item)):
                 item.verdict = _READY
-        if self._storage is not None:
-            self._write([item for item in items if item.verdict in _STORED])
+        if self._storage is None:
+            return self._settle(items)
+        stored: set[Item] = set()
+        try:
+            self._write([item for item in items if item.verdict in _STORED], stored)
             for item in items:
                 if item.verdict is SampleOutcome.DLQ:
                     self._enqueue(item)
+                    stored.add(item)
+        except StorageError:
+            self._settle([item for item in items if item in stored])
+            raise
+        return self._settle(items)
+
+    def _settle(self, items: Sequence[Item]) -> list[Item]:
         ready = []
         for item in items:
             assert item.verdict is not None
@@ -48,20 +65,28 @@ class Committer:
             item.failure = None  # the traceback of its error leads to frames that lead back
         return ready
 
-    def _write(self, items: Sequence[Item]) -> None:
-        """Write items together; if that fails, one by one, so that only those fail that cannot be written."""
+    def _write(self, items: Sequence[Item], stored: set[Item]) -> None:
+        """Write items together; if one of them cannot be written, one by one, so that only this one fails.
+
+        Adds those that were written to `stored`.
+        """
         if not items:
             return
         assert self._storage is not None
         try:
             written = self._storage.write([self._record(item) for item in items])
-        except Exception as error:  # noqa: BLE001 - it becomes the failure of the samples
+        except Exception as error:
+            if _is_fault(error):
+                raise
             if len(items) == 1:
+                if not is_constraint(error):
+                    items[0].original = None  # no row holds the result, nor would it the next time
                 self._run.fail_item(items[0], error, FailureSource.STORAGE, self._storage.backend)
                 return
             for item in items:
-                self._write([item])
+                self._write([item], stored)
             return
+        stored.update(items)
         self._count(written)
         if written.superseded:
             self._run.pipeline.dead_letters.settled(*written.superseded)
@@ -109,11 +134,23 @@ class Committer:
             values=dict(item.values),
             costs=dict(item.value_costs or {}),
         )
+        enqueue = self._run.pipeline.dead_letters.enqueue
         try:
-            self._count(item.context.copy().run(self._run.pipeline.dead_letters.enqueue, entry))
-        except Exception:
+            try:
+                written = item.context.copy().run(enqueue, entry)
+            except Exception as error:
+                if _is_fault(error) or not (entry.data or entry.values):
+                    raise
+                # No row holds its data, or a value that was measured before it failed.
+                bare = replace(entry, data=None, digest=None, values={}, costs={})
+                written = item.context.copy().run(enqueue, bare)
+        except Exception as error:
+            if _is_fault(error):
+                raise
             logger.exception("sample %r failed, and its dead letter could not be written", sample.id)
             item.verdict = SampleOutcome.FAILED
+        else:
+            self._count(written)
 
     def _count(self, written: WriteResult) -> None:
         with self._run.lock:
@@ -121,3 +158,8 @@ class Committer:
             for outcome in written.outcomes:
                 counts[outcome.value] += 1
             counts["bytes_written"] += written.size
+
+
+def _is_fault(error: Exception) -> bool:
+    """Return True for a fault of the storage, False for an error of the samples."""
+    return isinstance(error, StorageError) and not isinstance(error, UnstorableError)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import BudgetReached, RunCancelled
+from ..errors import BudgetReached, RunCancelled, StorageError
 from ..execution.item import Item
 from ..execution.measurement_orchestrator import MeasurementOrchestrator
 from ..execution.stage_executor import StageExecutor
@@ -20,6 +20,7 @@ from ..pipeline.failure import Failure, FailureSource
 from ..pipeline.sample import Sample, SampleOutcome, replace
 from ..pipeline.serializer import content_of, digest_of
 from ..pipeline.stages import Stage
+from ..storage.gate import Gate, Patience, patience
 from ..storage.records import DeadLetter
 from ..support.clock import Clock
 from . import active_runs
@@ -42,6 +43,9 @@ logger = logging.getLogger("forge")
 
 GRACE = 0.4
 """Seconds that a run waits for its tasks, and then for its threads, when it ends; what still runs then is abandoned."""
+
+CANCEL_PATIENCE = 2.0
+"""Seconds for which the record of a cancelled run is tried to be stored."""
 
 
 class ClockReading(NamedTuple):
@@ -81,8 +85,10 @@ class Run(Consumable):
         """Context of the run's own work; the contexts of its samples are copies of it."""
         self.stop = threading.Event()
         """Set when the run ends early."""
-        self.executor = StageExecutor(clock=clock, stop=self.stop)
-        self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop)
+        self.gate = pipeline.storage.gate if pipeline.storage is not None else Gate()
+        """Closed while the storage does not work: no call of user code begins."""
+        self.executor = StageExecutor(clock=clock, stop=self.stop, gate=self.gate)
+        self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop, gate=self.gate)
         self._admission = Admission(self, resume=resume, replay=replay)
         self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None)
         self.ledger = RunLedger(pipeline, clock, settled_late=self.spent)
@@ -362,8 +368,11 @@ class Run(Consumable):
             self.started = ClockReading(self.clock.time(), self.clock.monotonic())
             active_runs.add(self)
             self.context.run(self.ledger.count_artifacts)
+            patient = Patience(self.stop, storage=self.pipeline.storage, lost=self.fail)
             try:
+                self.context.run(patience.set, Patience(eager=True))
                 outside_iteration("the begin of the run", self.context.run, self.begin)
+                self.context.run(patience.set, patient)
                 if self.stop.is_set():  # a signal ended it meanwhile
                     raise QueueClosed
                 self._driver.start()
@@ -411,11 +420,13 @@ class Run(Consumable):
             if self._recording:
                 return
             self._recording = True
+        context.run(patience.set, self._last_patience())
         try:
             why = self._error if self._error is not None else self._reason
             self.result = context.run(self.end, self._outcome, why)
         except Exception as fault:
-            logger.exception("the record of run %s could not be written", self.id)
+            if not (isinstance(fault, StorageError) and isinstance(self._error, StorageError)):  # raised already
+                logger.exception("the record of run %s could not be written", self.id)
             if self._error is None:
                 self._outcome, self._error = RunOutcome.FAILED, no_stop(fault, "the end of the run")
             self.result = result_of(self, self._outcome, self._error)
@@ -425,6 +436,12 @@ class Run(Consumable):
                 self.pipeline.storage.release()
             active_runs.remove(self)
         self.ended(active_runs.is_ending())
+
+    def _last_patience(self) -> Patience:
+        """Return how long the run's end waits for the storage."""
+        if isinstance(self._error, StorageError):
+            return Patience(seconds=0)  # the run has waited
+        return Patience(seconds=CANCEL_PATIENCE if self._outcome is RunOutcome.CANCELLED else None)
 
     def _cancel_the_rest(self) -> None:
         for item in self.ledger.seal():

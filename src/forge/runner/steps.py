@@ -34,6 +34,7 @@ class Step(ABC):
     def __init__(self, run: Run, what: Any, name: str, index: int, queue_limit: int) -> None:
         self.run = run
         self.costs = run.costs
+        self.gate = run.gate
         self.name = name
         self.index = index
         self.concurrency: int = what.concurrency
@@ -87,6 +88,8 @@ class StageStep(Step):
         self._lock = run.lock
 
     def process(self, items: list[Item]) -> list[Item]:
+        if self.gate.closed:
+            self.gate.wait(self.run.stop)
         if self.batch_size is None:
             return self._process_alone(items)
         self._enter(items)
@@ -134,6 +137,8 @@ class StageStep(Step):
         return onward
 
     async def process_async(self, items: list[Item]) -> list[Item]:
+        if self.gate.closed:
+            await self.gate.wait_async(self.run.stop)
         self._enter(items)
         executor = self.run.executor
         if self.batch_size:
@@ -255,6 +260,8 @@ class MeasurementStep(Step):
         self._counters = run.counters.measurements[measurement.key]
 
     def process(self, items: list[Item]) -> list[Item]:
+        if self.gate.closed:
+            self.gate.wait(self.run.stop)
         items, failed = self._prepare(items)
         orchestrator = self.run.orchestrator
         if not items:
@@ -270,6 +277,8 @@ class MeasurementStep(Step):
             del result  # see `StageStep._process_alone`
 
     async def process_async(self, items: list[Item]) -> list[Item]:
+        if self.gate.closed:
+            await self.gate.wait_async(self.run.stop)
         items, failed = self._prepare(items)
         orchestrator = self.run.orchestrator
         if not items:

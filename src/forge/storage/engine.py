@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ..errors import ConfigurationError, StorageError
+from .faults import reason_of
 from .migrations import NewerSchemaError, migrate, version_of
 
 _DRIVERS = {
@@ -23,11 +26,22 @@ _DRIVERS = {
 }
 
 _LOCK_TIMEOUT = 60.0
-"""Seconds that a writer waits for another one to let go of the SQLite file, or for a free connection."""
+"""Seconds for which operations are tried again while the database is locked or does not work, unless the storage has a
+`timeout` of its own."""
 _CONNECT_TIMEOUT = "10"
 """Seconds in which a PostgreSQL server must answer, unless the URL says otherwise."""
+_ACKNOWLEDGE_TIMEOUT = "10000"
+"""Milliseconds in which the machine of a PostgreSQL server must acknowledge what was sent to it."""
+_LOCK_WAIT = 1000
+"""Milliseconds that a statement of a write waits for a lock in PostgreSQL before the transaction is tried again."""
 _CREATION_LOCK = 0x666F726765
 """Number of the PostgreSQL lock under which tables are created."""
+
+_RESERVED_OPTIONS = frozenset({"execution_options", "isolation_level", "pool"})
+_RESERVED_PARAMETERS = frozenset({"autocommit", "context", "cursor_factory", "isolation_level", "row_factory"})
+_FILE_PARAMETERS = frozenset({"cached_statements", "check_same_thread", "detect_types", "timeout", "uri"})
+"""Parameters of a SQLite URL for the driver; others belong to a URI, which `uri=true` makes of the file's name."""
+_FORMS = "write sqlite:///file.db for a file, or sqlite:// for a database in memory"
 
 
 class Engines(NamedTuple):
@@ -42,7 +56,8 @@ def parse_url(url: str) -> URL:
     """Parse a database URL.
 
     Raises:
-        ConfigurationError: it is none, or names another kind of database.
+        ConfigurationError: it is none, names another kind of database or a form of SQLite that several connections
+            cannot use, or has a parameter that does not belong there.
     """
     try:
         parsed = make_url(url)
@@ -54,7 +69,38 @@ def parse_url(url: str) -> URL:
         raise ConfigurationError(
             f"SQLStorage: {parsed.drivername!r} is no database it knows; there are {', '.join(_DRIVERS)}"
         )
+    problem = _sqlite_problem(parsed) if backend_of(parsed) == "sqlite" else _postgresql_problem(parsed)
+    if problem is not None:
+        raise ConfigurationError(f"SQLStorage({shown(parsed)!r}): {problem}")
     return parsed
+
+
+def check_options(url: URL, options: Mapping[str, Any]) -> None:
+    """Check options for SQLAlchemy's `create_engine`.
+
+    Raises:
+        ConfigurationError: one of them does not exist, or is the storage's own.
+    """
+    arguments = options.get("connect_args", {})
+    ours = _RESERVED_OPTIONS & options.keys()
+    if is_in_memory(url):
+        ours |= {name for name in options if name == "creator" or name.startswith(("pool", "max_overflow"))}
+    ours |= {f"connect_args[{name!r}]" for name in _RESERVED_PARAMETERS & arguments.keys()}
+    if ours:
+        raise ConfigurationError(f"SQLStorage: {', '.join(sorted(ours))} cannot be set, because the storage does")
+    if options:
+        try:
+            _create(url, timeout=0, options=options)
+        except (ImportError, StorageError):
+            return  # reported when it is opened
+        except (ArgumentError, TypeError) as error:
+            raise ConfigurationError(f"SQLStorage: {reason_of(error)}") from None
+
+
+def shown(url: URL) -> str:
+    """Return the URL without passwords."""
+    hidden = {name: "***" for name in url.query if "password" in name.lower()}
+    return url.update_query_dict(hidden).render_as_string()
 
 
 def backend_of(url: URL) -> str:
@@ -67,18 +113,20 @@ def is_in_memory(url: URL) -> bool:
     return backend_of(url) == "sqlite" and url.database in (None, "", ":memory:")
 
 
-def connect(url: URL) -> Engines:
+def connect(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engines:
     """Connect, create missing tables, and migrate those of an earlier release.
 
+    `timeout` is the number of seconds to wait for a free connection, `options` are those of `create_engine`.
+
     Raises:
-        StorageError: the driver, the folder, the permission or the server is missing, the file is no database, or a
-            newer release has migrated it.
+        StorageError: the driver or the folder is missing, or a newer release has migrated the database.
+        SQLAlchemyError: the permission or the server is missing, the file is no database, or is locked.
     """
     is_sqlite = backend_of(url) == "sqlite"
     try:
-        engine = _sqlite_engine(url) if is_sqlite else _postgresql_engine(url)
+        engine = _create(url, timeout=timeout, options=options)
     except ImportError as error:
-        raise _unusable(url, f'{error}; pip install "forge-otel[postgresql]" installs the driver') from error
+        raise unusable(url, f'{error}; pip install "forge-otel[postgresql]" installs the driver') from error
     try:
         with engine.begin() as connection:
             if not is_sqlite:
@@ -88,52 +136,73 @@ def connect(url: URL) -> Engines:
             migrate(connection)
     except NewerSchemaError as error:
         engine.dispose()
-        raise _unusable(url, str(error)) from None
-    except SQLAlchemyError as error:
+        raise unusable(url, str(error)) from None
+    except SQLAlchemyError:
         engine.dispose()
-        raise _unusable(url, str(error.orig if isinstance(error, DBAPIError) else error)) from error
+        raise
+    if is_sqlite:
+        return Engines(engine, engine.execution_options(sqlite_begin="BEGIN"), os.getpid())
     # Several statements of one read see the same state of the database.
-    reading = {"sqlite_begin": "BEGIN"} if is_sqlite else {"isolation_level": "REPEATABLE READ"}
-    return Engines(engine, engine.execution_options(**reading), os.getpid())
+    reader = engine.execution_options(isolation_level="REPEATABLE READ")
+    return Engines(engine.execution_options(lock_wait=_LOCK_WAIT), reader, os.getpid())
 
 
 def schema_version(url: URL) -> int:
     """Return the version of the schema without changing anything; 0 if there are no tables yet.
 
     Raises:
-        StorageError: as for `connect`.
+        StorageError: the database cannot be read.
     """
-    if backend_of(url) == "sqlite":
-        if is_in_memory(url) or not (url.query.get("uri") or Path(url.database or "").exists()):
-            return 0  # connecting would create the file
-    else:
-        url = _with_connect_timeout(url)
+    if is_in_memory(url):
+        return 0
+    if backend_of(url) == "sqlite" and not url.query.get("uri") and not Path(url.database or "").exists():
+        return 0  # connecting would create the file
     try:
-        engine = create_engine(_with_driver(url), poolclass=NullPool)
+        engine = create_engine(_for_driver(url), poolclass=NullPool, connect_args=_driver_arguments(url))
         with engine.connect() as connection:
             return version_of(connection)
     except (ImportError, SQLAlchemyError) as error:
-        raise _unusable(url, str(error.orig if isinstance(error, DBAPIError) else error)) from error
+        raise unusable(url, reason_of(error)) from error
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def unusable(url: URL, reason: str) -> StorageError:
+    """Return the error of a database that cannot be opened."""
+    return StorageError(f"cannot use {shown(url)}: {' '.join(reason.split())}")
+
+
+def _create(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engine:
+    """Create the engine, without connecting."""
+    settings: dict[str, Any] = {
+        "hide_parameters": True,  # error messages go to logs and traces: no ids, no data
+        **options,
+        "connect_args": {**_driver_arguments(url), **options.get("connect_args", {})},
+    }
+    if "poolclass" not in options:
+        settings = {"pool_timeout": min(timeout, threading.TIMEOUT_MAX), **settings}
+    if backend_of(url) == "sqlite":
+        return _sqlite_engine(url, settings)
+    engine = create_engine(_for_driver(url), **{"pool_pre_ping": True, **settings})
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        # For this transaction only: a pooler gives its connections to others.
+        if (wait := connection.get_execution_options().get("lock_wait")) is not None:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {wait:d}")
+
+    return engine
+
+
+def _sqlite_engine(url: URL, settings: dict[str, Any]) -> Engine:
     if sqlite3.sqlite_version_info < (3, 35):
-        raise _unusable(url, f"SQLite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
-    in_memory = is_in_memory(url)
-    if url.database and not in_memory and not url.database.startswith("file:"):
+        raise unusable(url, f"SQLite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
+    if is_in_memory(url):
+        # A database in memory is its connection, so there must be one only.
+        settings = {**settings, "pool_size": 1, "max_overflow": 0}
+    elif url.database and not url.database.startswith("file:"):
         folder = Path(url.database).absolute().parent
         if not folder.is_dir():
-            raise _unusable(url, f"there is no folder {folder}; create it first")
-    engine = create_engine(
-        _with_driver(url),
-        hide_parameters=True,  # error messages go to logs and traces: no ids, no data
-        poolclass=QueuePool,
-        # A database in memory is its connection, so there must be one only.
-        pool_size=1 if in_memory else 5,
-        max_overflow=0 if in_memory else 10,
-        pool_timeout=_LOCK_TIMEOUT,
-        connect_args={"timeout": _LOCK_TIMEOUT, "check_same_thread": False},
-    )
+            raise unusable(url, f"there is no folder {folder}; create it first")
+    engine = create_engine(_for_driver(url), **{"poolclass": QueuePool, **settings})
 
     # One statement for many rows: `executemany` gives up the interpreter lock twice for each of them.
     engine.dialect.use_insertmanyvalues_wo_returning = True
@@ -142,7 +211,7 @@ def _sqlite_engine(url: URL) -> Engine:
     def connected(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # no BEGIN but ours
         # Readers go on while somebody writes. A commit survives the process, if not a power failure.
-        _switch_to_wal(connection)
+        connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
 
     @event.listens_for(engine, "begin")
@@ -154,33 +223,63 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging. If several processes open a new file at once, SQLite lets one succeed and the
-    others fail without waiting."""
-    deadline = time.monotonic() + _LOCK_TIMEOUT
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+def _driver_arguments(url: URL) -> dict[str, Any]:
+    """Return the arguments of the driver's `connect`: ours, and those of the URL that have to be of a type."""
+    if backend_of(url) == "sqlite":
+        # A lock is waited for by trying again, because then the gate is closed.
+        return {"timeout": float(_parameter(url, "timeout") or 0), "check_same_thread": False}
+    # Poolers that give the connection to another client after each transaction lose prepared statements.
+    threshold = _parameter(url, "prepare_threshold")
+    arguments: dict[str, Any] = {"prepare_threshold": int(threshold) if threshold and threshold.isdecimal() else None}
+    for name, value in (("connect_timeout", _CONNECT_TIMEOUT), ("tcp_user_timeout", _ACKNOWLEDGE_TIMEOUT)):
+        if name not in url.query:
+            arguments[name] = value
+    return arguments
 
 
-def _postgresql_engine(url: URL) -> Engine:
-    url = _with_connect_timeout(url)
-    return create_engine(_with_driver(url), hide_parameters=True, pool_pre_ping=True, pool_timeout=_LOCK_TIMEOUT)
+def _for_driver(url: URL) -> URL:
+    return url.set(drivername=_DRIVERS[url.drivername]).difference_update_query(["prepare_threshold"])
 
 
-def _with_connect_timeout(url: URL) -> URL:
-    return url if "connect_timeout" in url.query else url.update_query_dict({"connect_timeout": _CONNECT_TIMEOUT})
+def _sqlite_problem(url: URL) -> str | None:
+    """Return the reason why a URL of SQLite cannot be used by several connections."""
+    if url.username or url.password or url.host or url.port:
+        return f"a file has neither user nor host; {_FORMS}"
+    if "isolation_level" in url.query:
+        return "isolation_level cannot be set, because the storage does"
+    try:
+        float(_parameter(url, "timeout") or 0)
+    except ValueError:
+        return f"timeout must be a number of seconds, not {_parameter(url, 'timeout')!r}"
+    others = sorted(set(url.query) - _FILE_PARAMETERS)
+    if (_parameter(url, "uri") or "").lower() not in {"true", "t", "yes", "y", "on", "1"}:
+        return f"{', '.join(others)} would be ignored; it needs uri=true, and a file: URI" if others else None
+    name, _, inside = (url.database or "").partition("?")
+    parameters = {**dict(parse_qsl(inside)), **{name: _parameter(url, name) for name in url.query}}
+    if name.removeprefix("file:") in {"", ":memory:"} or parameters.get("mode") == "memory":
+        return f"each connection would have a database of its own, or lock the others out at once; {_FORMS}"
+    if parameters.get("vfs") == "memdb":
+        return f"a database of the vfs memdb has no write-ahead log; {_FORMS}"
+    if parameters.get("cache") == "shared":
+        return f"connections with a shared cache lock each other out, without waiting; {_FORMS}"
+    for parameter in ("nolock", "immutable"):
+        if parameters.get(parameter) not in {None, "0"}:
+            return f"{parameter} switches the locks off, which several connections need; {_FORMS}"
+    return None
 
 
-def _with_driver(url: URL) -> URL:
-    return url.set(drivername=_DRIVERS[url.drivername])
+def _postgresql_problem(url: URL) -> str | None:
+    """Return the reason why a URL of PostgreSQL cannot be used."""
+    ours = sorted(_RESERVED_PARAMETERS & url.query.keys())
+    if ours:
+        return f"{', '.join(ours)} cannot be set, because the storage does"
+    threshold = _parameter(url, "prepare_threshold")
+    if threshold is not None and not threshold.isdecimal() and threshold.lower() != "none":
+        return f"prepare_threshold must be a number or none, not {threshold!r}"
+    return None
 
 
-def _unusable(url: URL, reason: str) -> StorageError:
-    return StorageError(f"cannot use {url.render_as_string()}: {' '.join(reason.split())}")
+def _parameter(url: URL, name: str) -> str | None:
+    """Return the last value of a parameter; None if it is not given."""
+    values = url.normalized_query.get(name)
+    return values[-1] if values else None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -12,12 +11,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from ..errors import StorageError
+from ..errors import ConfigurationError, StorageError
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleStatus
+from ..support.clock import Clock, SystemClock
 from ..support.text import escape, unescape
-from . import statements
-from .engine import Engines, backend_of, connect, is_in_memory, parse_url, schema_version
+from . import engine, statements
+from .database import Database
+from .engine import backend_of, check_options, is_in_memory, parse_url, schema_version, shown
+from .gate import Gate
 from .records import DeadLetter, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
 from .rows import (
     check,
@@ -38,23 +40,39 @@ class SQLStorage:
     """The storage of pipelines in SQLite (`sqlite:///corpus.db`) or PostgreSQL (`postgresql://user@host/database`).
 
     Nothing is opened before the first use. All methods may be called from several threads, and several
-    processes may share one database. Errors of the database itself are raised as SQLAlchemy's; a method that
-    failed has changed nothing. `sqlite://` keeps everything in memory, until `close`.
+    processes may share one database. `sqlite://` keeps everything in memory, until `close`.
+
+    A transaction that fails because of the database (locked, full, read-only, gone, …) is tried again as a whole for
+    `timeout` seconds (default: 60); then the method raises `StorageError`, which says what to do. Errors of the content
+    are raised as SQLAlchemy's. A method that failed has changed nothing.
+
+    `options` go to SQLAlchemy's `create_engine`: `pool_size=20`, or `connect_args={"sslmode": "require"}` for the
+    driver. `clock` is for tests.
 
     Raises:
-        ConfigurationError: for a URL that is none, or names another kind of database.
+        ConfigurationError: for a URL that is none, that names another kind of database, or a form of SQLite that cannot
+            be used by several connections; for a negative timeout; for an option that does not exist or that the
+            storage sets itself.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, timeout: float | None = None, clock: Clock | None = None, **options: Any) -> None:
         self._url = parse_url(url)
-        self._engines: Engines | None = None
-        self._inherited: Engines | None = None
-        self._lock = threading.Lock()
+        seconds = engine._LOCK_TIMEOUT if timeout is None else timeout
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise ConfigurationError(f"SQLStorage: timeout must be a number of seconds from 0, not {timeout!r}")
+        check_options(self._url, options)
+        self._settings = {"timeout": timeout, "clock": clock, **options}
+        self._database = Database(self, self._url, timeout=seconds, clock=clock or SystemClock(), options=options)
 
     @property
     def backend(self) -> str:
         """`sqlite` or `postgresql`."""
         return backend_of(self._url)
+
+    @property
+    def gate(self) -> Gate:
+        """Closed while operations wait for the database to work again; runs hold up calls of user code meanwhile."""
+        return self._database.gate
 
     def open(self) -> None:
         """Connect, create missing tables, and migrate those of an earlier release. Every other method does it too;
@@ -64,7 +82,7 @@ class SQLStorage:
             StorageError: if the driver, the folder, the permission or the server is missing, the file is no database,
                 or a newer release of forge-otel has migrated the database.
         """
-        self._open()
+        self._database.open()
 
     def schema_version(self) -> int:
         """Return the version of the stored schema, without creating or migrating anything; 0 if there are no tables.
@@ -76,10 +94,7 @@ class SQLStorage:
 
     def close(self) -> None:
         """Close the connections. The next use opens them again."""
-        with self._lock:
-            engines, self._engines = self._own(), None
-        if engines is not None:
-            engines.write.dispose()
+        self._database.close()
 
     def release(self) -> None:
         """Close the connections, unless the database would be gone with them, being one in memory."""
@@ -103,12 +118,25 @@ class SQLStorage:
             check(record)
         if not written:
             return WriteResult((), 0)
-        with self._open().write.begin() as connection:
+
+        def work(connection: Connection) -> tuple[dict[tuple[str, str], int], int, tuple[DeadLetterKey, ...]]:
             new, old = self._new_and_old(connection, written)
             revisions = self._write_samples(connection, new, old)
             size = self._write_values(connection, new, old)
             self._write_costs(connection, written)
-            superseded = self._write_dead_letters(connection, written)
+            return revisions, size, self._write_dead_letters(connection, written)
+
+        def stored(connection: Connection, result: tuple[dict[tuple[str, str], int], Any, Any]) -> bool:
+            # A row of this revision and run is there only if all of them are. Where no row changes, nothing is lost by
+            # doing it again.
+            for (pipeline, sample_id), revision in result[0].items():
+                chosen = {"pipeline": pipeline, "ids": [escape(sample_id)]}
+                found = connection.execute(statements.SAMPLES, chosen).first()
+                run_id = records[last[pipeline, sample_id]].run_id
+                return found is not None and (found.revision, found.run_id) == (revision, run_id)
+            return False
+
+        revisions, size, superseded = self._database.write(work, stored)
         outcomes = []
         for index, record in enumerate(records):
             key = (record.pipeline, record.id)
@@ -122,13 +150,17 @@ class SQLStorage:
 
     def read(self, pipeline: str, ids: Iterable[str]) -> ReadResult:
         """Read the samples with these ids, as far as they exist."""
-        with self._open().read.begin() as connection:
+        wanted = list(chunks(ids))
+
+        def work(connection: Connection) -> ReadResult:
             rows = [
                 row
-                for chunk in chunks(ids)
+                for chunk in wanted
                 for row in connection.execute(statements.SAMPLES, {"pipeline": pipeline, "ids": chunk})
             ]
             return _load(connection, pipeline, rows)
+
+        return self._database.read(work)
 
     def query(
         self,
@@ -144,17 +176,15 @@ class SQLStorage:
             conditions.append(samples.c.status == SampleStatus(status).value)
         if parent is not None:
             conditions.append(samples.c.parent == escape(parent))
-        with self._open().read.begin() as connection:
-            rows = connection.execute(
-                select(samples).where(*conditions).order_by(samples.c.id).limit(checked_limit(limit))
-            )
-            return _load(connection, pipeline, rows.all())
+        chosen = select(samples).where(*conditions).order_by(samples.c.id).limit(checked_limit(limit))
+        return self._database.read(lambda connection: _load(connection, pipeline, connection.execute(chosen).all()))
 
     def measured(self, pipeline: str, pairs: Iterable[tuple[str, str]], key: str, version: str) -> dict[str, bytes]:
         """Return cached values for pairs of sample id and digest of its data, by sample id."""
         wanted = dict(pairs)
-        found: dict[str, bytes] = {}
-        with self._open().read.begin() as connection:
+
+        def work(connection: Connection) -> dict[str, bytes]:
+            found: dict[str, bytes] = {}
             for ids in chunks(wanted):
                 digests = sorted({wanted[unescape(sample_id)] for sample_id in ids})
                 rows = connection.execute(
@@ -165,44 +195,55 @@ class SQLStorage:
                     sample_id = unescape(row.sample_id)
                     if wanted[sample_id] == row.digest:
                         found[sample_id] = row.value
-        return found
+            return found
+
+        return self._database.read(work)
 
     def costs(self, pipeline: str, pairs: Iterable[tuple[str, str]], key: str, version: str) -> dict[str, Decimal]:
         """Return the costs of computing cached values, in US dollars, by sample id; free values are left out."""
         wanted = dict(pairs)
-        found: dict[str, Decimal] = {}
-        with self._open().read.begin() as connection:
+
+        def work(connection: Connection) -> dict[str, Decimal]:
+            found: dict[str, Decimal] = {}
             for ids in chunks(wanted):
                 chosen = {"pipeline": pipeline, "ids": ids, "key": key, "version": version}
                 for row in connection.execute(statements.COSTS, chosen):
                     sample_id = unescape(row.sample_id)
                     if wanted[sample_id] == row.digest:
                         found[sample_id] = Decimal(row.amount)
-        return found
+            return found
+
+        return self._database.read(work)
 
     def has_costs(self, pipeline: str) -> bool:
         """Return True if any value had a cost."""
         chosen = select(costs.c.key).where(costs.c.pipeline == pipeline).limit(1)
-        with self._open().read.begin() as connection:
-            return connection.execute(chosen).first() is not None
+        return self._database.read(lambda connection: connection.execute(chosen).first() is not None)
 
     def delete(self, pipeline: str, ids: Iterable[str]) -> int:
         """Remove samples with their values and dead letters; returns the number of samples removed."""
-        count = 0
-        with self._open().write.begin() as connection:
-            for chunk in chunks(ids):
+        wanted = list(chunks(ids))
+
+        def work(connection: Connection) -> int:
+            count = 0
+            for chunk in wanted:
                 count += len(_lock_rows(connection, pipeline, chunk))
                 for table in (measurements, costs, dead_letters):
                     connection.execute(delete(table).where(table.c.pipeline == pipeline, table.c.sample_id.in_(chunk)))
                 connection.execute(delete(samples).where(samples.c.pipeline == pipeline, samples.c.id.in_(chunk)))
-        return count
+            return count
+
+        def stored(connection: Connection, _: int) -> bool:
+            return not any(
+                connection.execute(statements.IDS, {"pipeline": pipeline, "ids": chunk}).first() for chunk in wanted
+            )
+
+        return self._database.write(work, stored)
 
     def count(self, pipeline: str) -> int:
         """Return the number of stored samples."""
-        with self._open().read.begin() as connection:
-            return connection.execute(
-                select(func.count()).select_from(samples).where(samples.c.pipeline == pipeline)
-            ).scalar_one()
+        counted = select(func.count()).select_from(samples).where(samples.c.pipeline == pipeline)
+        return self._database.read(lambda connection: connection.execute(counted).scalar_one())
 
     def dead_letters(
         self,
@@ -220,27 +261,38 @@ class SQLStorage:
         if error_type is not None:
             conditions.append(dead_letters.c.error_type == error_type)
         chosen = select(dead_letters).where(*conditions)
-        with self._open().read.begin() as connection:
-            if ids is None:
-                ordered = chosen.order_by(dead_letters.c.time, dead_letters.c.sample_id).limit(checked_limit(limit))
-                return [dead_letter_of(row) for row in connection.execute(ordered)]
-            found = [
-                dead_letter_of(row)
-                for chunk in chunks(ids)
-                for row in connection.execute(chosen.where(dead_letters.c.sample_id.in_(chunk)))
-            ]
-        return sorted(found, key=_age)[: checked_limit(limit)]
+        if ids is None:
+            found = [chosen.order_by(dead_letters.c.time, dead_letters.c.sample_id).limit(checked_limit(limit))]
+        else:
+            found = [chosen.where(dead_letters.c.sample_id.in_(chunk)) for chunk in chunks(ids)]
+
+        def work(connection: Connection) -> list[DeadLetter]:
+            return [dead_letter_of(row) for selection in found for row in connection.execute(selection)]
+
+        entries = self._database.read(work)
+        return entries if ids is None else sorted(entries, key=_age)[: checked_limit(limit)]
 
     def drop_dead_letters(self, pipeline: str, ids: Iterable[str]) -> list[DeadLetter]:
         """Remove dead letters; returns those removed, the oldest first. The samples' rows stay."""
-        dropped: list[DeadLetter] = []
-        with self._open().write.begin() as connection:
-            for chunk in chunks(ids):
+        wanted = list(chunks(ids))
+
+        def work(connection: Connection) -> list[DeadLetter]:
+            dropped: list[DeadLetter] = []
+            for chunk in wanted:
                 _lock_rows(connection, pipeline, chunk)
                 removal = delete(dead_letters).where(
                     dead_letters.c.pipeline == pipeline, dead_letters.c.sample_id.in_(chunk)
                 )
                 dropped.extend(dead_letter_of(row) for row in connection.execute(removal.returning(dead_letters)))
+            return dropped
+
+        def stored(connection: Connection, _: list[DeadLetter]) -> bool:
+            return not any(
+                connection.execute(statements.DEAD_LETTER_KEYS, {"pipeline": pipeline, "ids": chunk}).first()
+                for chunk in wanted
+            )
+
+        dropped = self._database.write(work, stored)
         return sorted(dropped, key=_age)
 
     def dead_letter_state(self, pipeline: str) -> tuple[dict[tuple[FailureSource, str], int], float | None]:
@@ -250,8 +302,7 @@ class SQLStorage:
             .where(dead_letters.c.pipeline == pipeline)
             .group_by(dead_letters.c.source, dead_letters.c.place)
         )
-        with self._open().read.begin() as connection:
-            rows = connection.execute(counted).all()
+        rows = self._database.read(lambda connection: connection.execute(counted).all())
         depth = {(FailureSource(source), place): number for source, place, number, _ in rows}
         return depth, min((oldest for *_, oldest in rows), default=None)
 
@@ -266,8 +317,14 @@ class SQLStorage:
             "started": started,
             "record": json.dumps(record),
         }
-        with self._open().write.begin() as connection:
+
+        def work(connection: Connection) -> None:
             connection.execute(insert(runs), row)
+
+        def stored(connection: Connection, _: None) -> bool:
+            return connection.execute(select(runs.c.id).where(runs.c.id == run_id)).first() is not None
+
+        self._database.write(work, stored)
 
     def end_run(self, run_id: str, ended: float, outcome: str, record: Mapping[str, Any]) -> None:
         """Store the end of a run: its Unix time and outcome; `record` replaces the one from its start.
@@ -275,47 +332,25 @@ class SQLStorage:
         Raises:
             StorageError: if there is no such run.
         """
-        change = update(runs).where(runs.c.id == run_id)
-        with self._open().write.begin() as connection:
-            changed = connection.execute(change.values(ended=ended, outcome=str(outcome), record=json.dumps(record)))
-            if changed.rowcount == 0:
-                raise StorageError(f"run {run_id!r} cannot be ended: it is not stored, so it never began here")
+        row = {"ended": ended, "outcome": str(outcome), "record": json.dumps(record)}
+        change = update(runs).where(runs.c.id == run_id).values(row)
+        if self._database.write(lambda connection: connection.execute(change).rowcount) == 0:
+            raise StorageError(f"run {run_id!r} cannot be ended: it is not stored, so it never began here")
 
     def runs(self, pipeline: str | None = None, limit: int | None = None) -> list[RunRow]:
         """Return the runs of one pipeline, or of all, the newest first."""
         chosen = select(runs).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(checked_limit(limit))
         if pipeline is not None:
             chosen = chosen.where(runs.c.pipeline == pipeline)
-        with self._open().read.begin() as connection:
-            return [
-                RunRow(**{**row, "record": json.loads(row["record"])}) for row in connection.execute(chosen).mappings()
-            ]
+        rows = self._database.read(lambda connection: connection.execute(chosen).mappings().all())
+        return [RunRow(**{**row, "record": json.loads(row["record"])}) for row in rows]
 
-    def __reduce__(self) -> tuple[type[SQLStorage], tuple[str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Connections stay at home: another process opens its own.
-        return type(self), (self._url.render_as_string(hide_password=False),)
+        return _rebuild, (type(self), self._url.render_as_string(hide_password=False), self._settings)
 
     def __repr__(self) -> str:
-        return f"SQLStorage({self._url.render_as_string()!r})"
-
-    def _open(self) -> Engines:
-        engines = self._engines
-        if engines is not None and engines.pid == os.getpid():
-            return engines
-        with self._lock:
-            engines = self._own()
-            if engines is None:
-                engines = self._engines = connect(self._url)
-            return engines
-
-    def _own(self) -> Engines | None:
-        """Return the engines that this process opened.
-
-        Those inherited through a fork are kept aside: closing them would disturb the parent.
-        """
-        if self._engines is not None and self._engines.pid != os.getpid():
-            self._inherited, self._engines = self._engines, None
-        return self._engines
+        return f"SQLStorage({shown(self._url)!r})"
 
     def _new_and_old(
         self, connection: Connection, records: Sequence[SampleRecord]
@@ -378,6 +413,10 @@ class SQLStorage:
         if rows:
             connection.execute(statements.upserts(self.backend).dead_letters, rows)
         return tuple(superseded)
+
+
+def _rebuild(kind: type[SQLStorage], url: str, settings: dict[str, Any]) -> SQLStorage:
+    return kind(url, **settings)
 
 
 def _by_pipeline(records: Sequence[SampleRecord]) -> Iterator[tuple[str, list[str]]]:

@@ -152,7 +152,7 @@ def test_a_migrated_database_has_the_tables_of_a_new_one(
     if old_url.startswith("sqlite"):
         new: Any = contextlib.nullcontext(f"sqlite:///{tmp_path / 'new.db'}")
     else:
-        new = request.getfixturevalue("_postgresql_server").database()
+        new = request.getfixturevalue("postgresql_server").database()
     with new as new_url:
         for url in (old_url, new_url):
             storage = SQLStorage(url)
