@@ -46,6 +46,7 @@ class Item:
         "place",
         "refusal",
         "sample",
+        "scope",
         "skip",
         "step",
         "value_costs",
@@ -93,6 +94,8 @@ class Item:
         self.enqueued_at = 0.0
         self.waited = 0.0
         """Seconds waited in the queue of the last stage."""
+        self.scope: Any = None
+        """State that an observer keeps for it, in addition to what its context has; `forge` never looks at it."""
         self.was_ready = False
         """True if it had been ready before this run."""
         self.pending_costs: PendingCosts | None = None

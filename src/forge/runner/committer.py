@@ -137,13 +137,13 @@ class Committer:
         enqueue = self._run.pipeline.dead_letters.enqueue
         try:
             try:
-                written = item.context.copy().run(enqueue, entry)
+                written = item.context.copy().run(enqueue, entry, None, failure.error)
             except Exception as error:
                 if _is_fault(error) or not (entry.data or entry.values):
                     raise
                 # No row holds its data, or a value that was measured before it failed.
                 bare = replace(entry, data=None, digest=None, values={}, costs={})
-                written = item.context.copy().run(enqueue, bare)
+                written = item.context.copy().run(enqueue, bare, None, failure.error)
         except Exception as error:
             if _is_fault(error):
                 raise

@@ -47,10 +47,16 @@ class DeadLetterQueue:
         self._lock = threading.Lock()
         self._snapshot = DeadLetterSnapshot()
 
-    def enqueue(self, entry: DeadLetter, carrier: Mapping[str, str] | None = None) -> WriteResult:
+    def enqueue(
+        self,
+        entry: DeadLetter,
+        carrier: Mapping[str, str] | None = None,
+        error: BaseException | None = None,  # noqa: ARG002 - said to observers
+    ) -> WriteResult:
         """Store a failed sample: the entry, and the sample's row with status `dlq`, in one transaction.
 
-        A carrier replaces the entry's own. Errors are those of `SQLStorage.write`.
+        A carrier replaces the entry's own. `error` is the exception that the entry is about, where there is one. Errors
+        are those of `SQLStorage.write`.
         """
         if carrier is not None:
             entry = entry.with_carrier(carrier)

@@ -7,19 +7,21 @@ observed function is called exactly once, and what it returns or raises reaches 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.trace import TraceFlags
 
 from ..patching import faults
 from ..semconv import attributes as a
 from ..semconv.attributes import ForgeLinkType
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
+from ..signals.context import get_current, with_span
 from ..signals.exceptions import exception_attributes
 from ..signals.metrics import Attributes
 from ..signals.spans import end_span, span_name, start_attributes, without_none
@@ -31,7 +33,7 @@ from .scopes import RUN, SAMPLE, RunScope, SampleScope
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Link
+    from opentelemetry.trace import Link, SpanContext
 
     from ..patching.patches import Layer
     from ..semconv.definitions import Event, Span
@@ -43,6 +45,7 @@ _BATCH: Final = ForgeLinkType.BATCH
 
 T = TypeVar("T")
 
+_NONE_RESERVED: Final[Mapping[int | None, SpanContext]] = {}
 CALL: ContextVar[Call | None] = ContextVar("forge_otel_call", default=None)
 """The innermost operation with a span that is going on here."""
 
@@ -101,6 +104,7 @@ class Call:
 
     __slots__ = (
         "_open",
+        "_reserved",
         "_sample",
         "_started_ns",
         "_wall_ns",
@@ -118,6 +122,7 @@ class Call:
         "started",
         "telemetry",
         "usage",
+        "waited",
     )
 
     def __init__(  # noqa: PLR0917 - a record
@@ -151,15 +156,22 @@ class Call:
         """The reason for which there is no span, where that is ours."""
         self.usage: UsageAccumulator | None = None
         """Usage of API calls made for the batch; that of one sample is kept by the sample."""
+        self.waited: float | None = None
+        """Seconds that the sample had waited in a queue; None if it had not."""
         self._sample: SampleScope | None = None
         """The sample that is worked on alone."""
+        self._reserved: Mapping[int | None, SpanContext] = _NONE_RESERVED
+        """Contexts of spans that are written later, of samples of a batch by place; None: of the call itself."""
         self._open: dict[Call, None] = {self: None}
 
     def enter_samples(self, scopes: Sequence[SampleScope]) -> bool:
         """Begin for these samples. False where one of them has settled, so that the call is not to be recorded."""
         self.scopes = scopes
         if scopes and not self.operation.links_samples:
-            self._sample = scopes[0]
+            self._sample = scope = scopes[0]
+            # A stage that is called inside of another one has not waited.
+            if self.operation.queued and scope.inside is None and not scope.open_calls:
+                self.waited = scope.waited
         for scope in scopes:
             if not scope.enter(self):
                 self.claim()
@@ -175,6 +187,7 @@ class Call:
     def resume(self, scope: SampleScope, started: float, span: trace.Span | None) -> None:
         """Take a call over from the fast path, with its start and its span, or without one for an untraced sample."""
         self._sample = scope
+        self.waited = scope.waited if self.operation.queued else None
         self.started = started
         if span is not None:
             self.span, self.context = span, trace.set_span_in_context(span)
@@ -338,6 +351,8 @@ class Call:
         linked = self.scopes if self.operation.links_samples else ()
         links = spans.links(_BATCH, *[scope.span.get_span_context() for scope in linked if scope.span is not None])
         name, begun = span_name(defined, attributes), start_attributes(defined, attributes)
+        if self.waited is not None:
+            begun = {**begun, a.FORGE_STAGE_QUEUE_WAIT: self.waited}
         context = self.run.below(otel_context.get_current()) if self.run is not None else None
         self.span = spans.start(name, context, defined.kind, begun, links, self.started_ns)
         self.context = trace.set_span_in_context(self.span)
@@ -355,6 +370,7 @@ class Call:
         begun = start_attributes(defined, self.attributes)
         failure = message(ended.error) if ended.error is not None else None
         template = SpanTemplate(defined, span_name(defined, self.attributes), begun, attributes, failure)
+        template.own = self._reserved.get(None)
         if self.operation.links_samples:
             shared = self.end_shared(template, duration)
             if shared is not None and self.operation.each is not None and result is not None:
@@ -363,7 +379,7 @@ class Call:
             end_span(self.span, template.ended, failure, self.started_ns + round(duration * 1e9))
         elif self.deferred_in:
             for scope in self.deferred_in:
-                scope.add_step(template, self.started, duration)
+                scope.add_step(template, self.started, duration, self.waited)
         elif self.deferred_in is not None and self.run is not None:
             if ended.error is not None and self.run.span_budget.take(1, from_reserve=True):
                 ends = self.started_ns + round(duration * 1e9)
@@ -378,7 +394,7 @@ class Call:
             return SharedSpan(len(self.scopes), self.span.get_span_context())
         if not self.deferred_in:
             return None
-        shared = SharedSpan(len(self.deferred_in))
+        shared = SharedSpan(len(self.deferred_in), own=template.own)
         template = shared.defer(template)
         for scope in self.deferred_in:
             scope.add_step(template, self.started, duration)
@@ -388,20 +404,24 @@ class Call:
         """The spans of the samples of a batch, in order, linked to that of the batch."""
         assert each.span is not None
         name, begun = span_name(each.span, self.attributes), start_attributes(each.span, self.attributes)
+        extra = self.operation.each_attributes(self, batch)
         known: dict[Any, SpanTemplate] = {}
-        for result in self.operation.each_result(batch):
+        for place, result in enumerate(self.operation.each_result(batch)):
             key = each.cache_key(result)
             template = known.get(key) if result.error is None else None
             if template is None:
                 described = Call(each, self.telemetry, self.run, self.arguments, self.attributes)
                 ended = each.end(described, result, None)
                 failure = message(ended.error) if ended.error is not None else None
-                template = known[key] = SpanTemplate(each.span, name, begun, ended.attributes, failure, shared)
+                attributes = {**ended.attributes, **extra}
+                template = known[key] = SpanTemplate(each.span, name, begun, attributes, failure, shared)
+                template.own = self._reserved.get(place)
             yield template
 
     def end_parts(self, parts: Iterable[SpanTemplate]) -> None:
         """Give each sample of a batch a span of its own, or a step."""
         run, spans, duration = self.run, self.telemetry.spans, self.elapsed
+        queued = self.operation.each is not None and self.operation.each.queued
         lasted = round(duration * 1e9)
         links: Sequence[Link] | None = None
         for scope, part in zip(self.scopes, parts, strict=False):
@@ -411,14 +431,16 @@ class Call:
                     links = spans.links(_BATCH, context) if context is not None and run.recording else []
                 began, parent = scope.at(self.started), scope.span.get_span_context()
                 attributes = {**part.attributes, a.FORGE_SAMPLE_ID: scope.exported_id, **part.ended}
-                kind, ends = part.defined.kind, began + lasted
+                if queued and scope.waited is not None:
+                    attributes[a.FORGE_STAGE_QUEUE_WAIT] = scope.waited
+                kind, ends, own = part.defined.kind, began + lasted, part.own
                 if spans.write(
-                    part.name, parent, kind, attributes, links, part.failure, began, ends, plain=part.is_plain
+                    part.name, parent, kind, attributes, links, part.failure, began, ends, own, plain=part.is_plain
                 ):
                     scope.spans += 1
                     run.count_span()
             elif scope.drop_reason is not None:
-                scope.add_step(part, self.started, duration)
+                scope.add_step(part, self.started, duration, scope.waited if queued else None)
 
     @property
     def _usage(self) -> UsageAccumulator | None:
@@ -427,13 +449,46 @@ class Call:
         return self.usage if self._sample is None else self._sample.usage
 
     def _emit(self, emitted: Sequence[LogEvent]) -> None:
-        for event, body, extra, error in emitted:
+        for event, body, extra, error, place in emitted:
             if not self.telemetry.emits(event):
                 continue
             if not self._may_emit(event, extra.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
                 continue
             attributes = {**self.attributes, **extra, **(exception_attributes(error) if error is not None else {})}
-            self.telemetry.records.emit(event, body, without_none(attributes), self.context)
+            self.telemetry.records.emit(event, body, without_none(attributes), self._context_of(place))
+
+    def _context_of(self, place: int | None) -> Context | None:
+        """Return the context of an event: with the span of the call or, in a batch, that of the sample at this place.
+
+        The ids of spans that are written later are drawn now.
+        """
+        parent, flags = self._parent_of(place)
+        if parent is None:
+            return self.context
+        own = self._reserved.get(place)
+        if own is None:
+            own = self.telemetry.spans.reserve(parent, flags)
+            self._reserved = {**self._reserved, place: own}
+        return with_span(trace.NonRecordingSpan(own), get_current())
+
+    def _parent_of(self, place: int | None) -> tuple[SpanContext | None, TraceFlags]:
+        """Return the parent of a span that is written later, and its flags, as far as they are known. None where the
+        span is current, or there will be none.
+        """
+        unknown = TraceFlags.get_default()
+        if place is None:
+            if self.span is not None or not self.deferred_in:
+                return None, unknown
+            if self.operation.links_samples:
+                return self.run.span_context if self.run is not None else None, unknown
+            return self.deferred_in[0].get_span_context(), unknown
+        if len(self.scopes) != len(self.arguments[-1]):  # some of them are of no run
+            return None, unknown
+        scope = self.scopes[place]
+        if scope.span is not None:
+            parent = scope.span.get_span_context()
+            return parent, parent.trace_flags
+        return scope.get_span_context() if scope.drop_reason is not None else None, unknown
 
     def _may_emit(self, event: Event, kind: str | None) -> bool:
         """True for events of errors, as long as the run's budget for their class lasts; of those that say what spans

@@ -35,7 +35,7 @@ _LATE: Final[Mapping[str, Any]] = {a.FORGE_TRACE_LATE: True}
 class SpanTemplate:
     """All that a span says but for its times and its sample; shared by the spans of many calls."""
 
-    __slots__ = ("attributes", "defined", "ended", "failure", "is_plain", "name", "shared")
+    __slots__ = ("attributes", "defined", "ended", "failure", "is_plain", "name", "own", "shared")
 
     def __init__(  # noqa: PLR0917 - a record
         self,
@@ -55,6 +55,8 @@ class SpanTemplate:
         """The message of the error, where the call failed."""
         self.shared = shared
         """The span of the batch: itself, or the one that it links to."""
+        self.own: SpanContext | None = None
+        """That of the one span that has this template, if an event refers to it."""
         self.is_plain = are_plain(attributes) and are_plain(self.ended)
         """True if all attributes are of types that need no look from the SDK."""
 
@@ -63,18 +65,20 @@ class SpanTemplate:
         other = object.__new__(SpanTemplate)
         other.defined, other.name = self.defined, self.name
         other.attributes, other.ended, other.is_plain = self.attributes, self.ended, self.is_plain
-        other.failure, other.shared = failure, shared
+        other.failure, other.shared, other.own = failure, shared, None
         return other
 
 
 class SharedSpan:
     """The span of a batch: a step of several samples, exported and counted once."""
 
-    __slots__ = ("_left", "_lock", "_template", "context")
+    __slots__ = ("_left", "_lock", "_own", "_template", "context")
 
-    def __init__(self, samples: int, context: SpanContext | None = None) -> None:
+    def __init__(self, samples: int, context: SpanContext | None = None, own: SpanContext | None = None) -> None:
         self.context = context
         """That of the span, once there is one."""
+        self._own = own
+        """The one that it will have, if an event refers to it."""
         self._template: SpanTemplate | None = None
         self._left = samples
         self._lock = threading.Lock()
@@ -93,7 +97,7 @@ class SharedSpan:
         with self._lock:
             if self.context is not None:
                 return None
-            self.context = run.telemetry.spans.reserve(run.span_context)
+            self.context = self._own or run.telemetry.spans.reserve(run.span_context)
             return self.context
 
     def leave(self) -> bool:
@@ -104,11 +108,15 @@ class SharedSpan:
 
 
 class Step(NamedTuple):
-    """One operation on a sample: what its span would say, its start by the run's clock, and its duration in seconds."""
+    """One operation on a sample: what its span would say, its start by the run's clock, and its duration in seconds.
+
+    `waited` are the seconds that the sample had waited in the queue of a stage; None if it had not.
+    """
 
     template: SpanTemplate
     started: float
     duration: float
+    waited: float | None
 
 
 def export_deferred(scope: SampleScope, template: SpanTemplate, links: Sequence[Link]) -> None:
@@ -155,28 +163,30 @@ def _export_sample(scope: SampleScope, steps: Sequence[Step], template: SpanTemp
     own = run.export(template, own, above, links, scope.at(scope.started), scope.at(settled))
     contexts = [own] * len(steps)
     # The batches first: others link to them.
-    for done, started, duration in steps:
+    for done, started, duration, _ in steps:
         if done.shared is not None and done.shared.is_step(done):
             context = done.shared.reserve(run)
             if context is not None:
                 linked = run.telemetry.spans.links(ForgeLinkType.BATCH, own)
-                run.export(done, context, run.span_context, linked, scope.at(started), scope.at(started + duration))
+                began, ended = scope.at(started), scope.at(started + duration)
+                done.shared.context = run.export(done, context, run.span_context, linked, began, ended)
     for index in reversed(range(len(steps))):
-        done, started, duration = steps[index]
+        done, started, duration, waited = steps[index]
         if done.shared is not None and done.shared.is_step(done):
             continue
         parent = _parent(steps, index)
         usage = scope.usage.attributes_of(done.name) if scope.usage is not None else {}
+        extra = {**usage, a.FORGE_STAGE_QUEUE_WAIT: waited}
         batch = done.shared.context if done.shared is not None and run.recording else None
         contexts[index] = run.export(
             done,
-            run.telemetry.spans.reserve(own),
+            done.own or run.telemetry.spans.reserve(own),
             own if parent is None else contexts[parent],
             run.telemetry.spans.links(ForgeLinkType.BATCH, batch) if batch is not None else (),
             scope.at(started),
             scope.at(started + duration),
             scope.sample_id,
-            usage,
+            extra,
         )
 
 
@@ -198,7 +208,7 @@ def _parent(steps: Sequence[Step], index: int) -> int | None:
     """The step within which another one began; it ended later, so it comes behind."""
     began = steps[index].started
     for later in range(index + 1, len(steps)):
-        template, started, duration = steps[later]
+        template, started, duration, _ = steps[later]
         if template.shared is not None and template.shared.is_step(template):
             continue
         if started < began <= started + duration:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import INVALID_SPAN, TraceFlags
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, TraceFlags
 
 from ..patching import faults
 from ..semconv import attributes as a
@@ -187,7 +187,10 @@ class FastPath:
         if span is None:
             if scope.drop_reason is not None:
                 template = cached.template if failure is None else cached.template.varied(failure=failure, shared=None)
-                scope.add_step(template, started, duration)
+                if failure is not None and cached.events:
+                    template.own = self.run.telemetry.spans.reserve(scope.get_span_context())
+                    context = with_span(NonRecordingSpan(template.own), get_current())
+                scope.add_step(template, started, duration, scope.waited if self.operation.queued else None)
             cached.instruments.append(duration)
         else:
             cached.instruments.traced.append((duration, span.get_span_context()))
@@ -219,6 +222,8 @@ class FastPath:
         try:
             around, spans = get_current(), self.run.telemetry.spans
             attributes = {**self.begun, a.FORGE_SAMPLE_ID: scope.exported_id}
+            if self.operation.queued and scope.waited is not None:
+                attributes[a.FORGE_STAGE_QUEUE_WAIT] = scope.waited
             above: Any = around.get(SPAN_KEY, INVALID_SPAN)
             light, parent = spans.light.current(), above.get_span_context()
             usual = above is scope.span and self._plain and parent[3] & TraceFlags.SAMPLED
@@ -262,7 +267,7 @@ class FastPath:
             run.bind(durations, counts, totals),
             [
                 (event, body, without_none({**self.attributes, **attributes}))
-                for event, body, attributes, _ in described.events
+                for event, body, attributes, *_ in described.events
                 if run.telemetry.emits(event)
             ],
         )
@@ -382,6 +387,7 @@ def observed(operation: Operation, usual: Callable[[], Any]) -> Callable[[Functi
 def _call(original: Function, layer: Layer, operation: Operation, usual: Any) -> Function:
     sample_of = SAMPLE.get
     tried, timed = operation.has_attempts, "started" in inspect.signature(original).parameters
+    queued = operation.queued
 
     def call(self: Any, subject: Any, sample: Any, started: float | None = None) -> Any:  # noqa: PLR0912 - for speed
         scope: Any = sample_of()
@@ -416,7 +422,7 @@ def _call(original: Function, layer: Layer, operation: Operation, usual: Any) ->
                     duration, cached = result.duration, path.usual
                     cached.durations.append(duration)
                     if scope.drop_reason is not None:
-                        scope.keep_step((cached.template, begun, duration))
+                        scope.keep_step((cached.template, begun, duration, scope.waited if queued else None))
                 return result
             else:
                 path.leave(opened)
@@ -434,6 +440,7 @@ def _call(original: Function, layer: Layer, operation: Operation, usual: Any) ->
 def _await(original: Function, layer: Layer, operation: Operation, usual: Any) -> Function:
     sample_of = SAMPLE.get
     tried, timed = operation.has_attempts, "started" in inspect.signature(original).parameters
+    queued = operation.queued
 
     async def call_async(self: Any, subject: Any, sample: Any, started: float | None = None) -> Any:  # noqa: PLR0912
         scope: Any = sample_of()
@@ -470,7 +477,7 @@ def _await(original: Function, layer: Layer, operation: Operation, usual: Any) -
                     duration, cached = result.duration, path.usual
                     cached.durations.append(duration)
                     if scope.drop_reason is not None:
-                        scope.keep_step((cached.template, begun, duration))
+                        scope.keep_step((cached.template, begun, duration, scope.waited if queued else None))
                 return result
             else:
                 path.leave(opened)

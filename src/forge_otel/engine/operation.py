@@ -37,6 +37,8 @@ class LogEvent(NamedTuple):
     attributes: Attributes = NOTHING
     error: BaseException | None = None
     """The exception that `exception.*` describes."""
+    place: int | None = None
+    """Of a batch, the index of the sample to whose span it belongs; None: to the batch's."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +77,8 @@ class Operation:
     """True if the span links to the spans of the samples, as that of a batch does."""
     spends: bool = False
     """True if calls of APIs are made in it, whose usage is reported or detected."""
+    queued: bool = False
+    """True if samples wait for it in a queue; its spans say how long."""
     hooks: str | None = None
     """The user's hooks are the `on_…_start` and `on_…_end` of this name."""
     hook_arguments: Callable[..., tuple[Any, ...]] = lambda *arguments: arguments[1:]
@@ -96,3 +100,5 @@ class Operation:
     """The operation of which each sample of a batch has a span, linked to that of the batch."""
     each_result: Callable[[Any], Sequence[Any]] = lambda _: ()
     """The results of a batch, one for each sample, as `each` reads them."""
+    each_attributes: Callable[[Call, Any], Attributes] = lambda *_: NOTHING
+    """What the spans of its samples say of the batch, given its call and result."""

@@ -49,7 +49,7 @@ SAMPLE: ContextVar[SampleScope | None] = ContextVar("forge_otel_sample", default
 MAX_STEPS: Final = 64
 """Deferred steps kept for one sample, the last ones: a stage may use the storage any number of times."""
 
-_STEP: Final = 3
+_STEP: Final = 4
 """Places that a step takes in a scope's list. As tuples, steps would cost more than what they measure: the garbage
 collector looks at each of them.
 """
@@ -335,6 +335,7 @@ class SampleScope(NonRecordingSpan):
         "span",
         "started",
         "usage",
+        "waited",
     )
 
     spans = 0
@@ -350,9 +351,10 @@ class SampleScope(NonRecordingSpan):
     _began_ns: int | None = None
 
     _steps: list[Any]
-    keep_step: Callable[[tuple[SpanTemplate, float, float]], None]
-    """Keep the template, start and duration of a step; only where there is a `drop_reason`. Unlike `add_step`, it drops
-    none: for calls of the pipeline's own stages and measurements, of which a sample has a limited number."""
+    keep_step: Callable[[tuple[SpanTemplate, float, float, float | None]], None]
+    """Keep the template, start, duration and queue wait of a step; only where there is a `drop_reason`. Unlike
+    `add_step`, it drops none: for calls of the pipeline's own stages and measurements, of which a sample has a limited
+    number."""
 
     def __init__(self, run: RunScope, sample_id: str) -> None:
         self.run = run
@@ -374,6 +376,8 @@ class SampleScope(NonRecordingSpan):
         """It is settling: what begins now is not recorded."""
         self.usage: UsageAccumulator | None = None
         """What API calls used; None as long as there are none."""
+        self.waited: float | None = None
+        """Seconds in the queue of the last stage; None if there was no queue."""
 
     def get_span_context(self) -> SpanContext:
         """The ids of the span that may be exported later. They are drawn when somebody asks for them, which of most
@@ -452,9 +456,9 @@ class SampleScope(NonRecordingSpan):
         self.keep_step = steps.extend
         self.drop_reason = reason
 
-    def add_step(self, template: SpanTemplate, started: float, duration: float) -> None:
+    def add_step(self, template: SpanTemplate, started: float, duration: float, waited: float | None = None) -> None:
         """Keep a step, and drop the first ones if there are too many."""
-        self.keep_step((template, started, duration))
+        self.keep_step((template, started, duration, waited))
         self._drop_first()
 
     def _drop_first(self) -> None:
@@ -475,7 +479,7 @@ class SampleScope(NonRecordingSpan):
         """The last steps, in the order in which they ended."""
         self._drop_first()
         steps = tuple(self._steps)  # a call that was abandoned may come back meanwhile
-        return itertools.starmap(Step, zip(steps[::_STEP], steps[1::_STEP], steps[2::_STEP], strict=False))
+        return itertools.starmap(Step, zip(*(steps[place::_STEP] for place in range(_STEP)), strict=False))
 
     def drop_steps(self) -> None:
         """Keep no steps any longer."""

@@ -15,6 +15,7 @@ from ..patching import faults
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics
+from ..signals.exceptions import type_and_message
 from ..signals.metrics import Attributes
 from ..signals.observables import failed_in
 
@@ -38,7 +39,10 @@ def _enqueue_end(call: Call, _: WriteResult | None, error: BaseException | None)
         return Result()
     entry: DeadLetter = call.arguments[1]
     body = f"Dead letter: {entry.sample_id}, {entry.error_type}, {entry.source.value} {entry.where}"
-    return Result(points=[MetricPoint(metrics.FORGE_DLQ_ENQUEUED)], events=[LogEvent(events.FORGE_DLQ_ENQUEUE, body)])
+    exception: BaseException | None = call.arguments[3]
+    said = {} if exception is None else type_and_message(exception)
+    points = [MetricPoint(metrics.FORGE_DLQ_ENQUEUED)]
+    return Result(points=points, events=[LogEvent(events.FORGE_DLQ_ENQUEUE, body, said)])
 
 
 def _replay_end(_: Call, __: Sample | None, error: BaseException | None) -> Result:
@@ -49,7 +53,7 @@ def _drop_end(_: Call, dropped: Sequence[DeadLetter] | None, __: BaseException |
     return Result(points=[MetricPoint(metrics.FORGE_DLQ_DROPPED, 1, _letter(entry)) for entry in dropped or ()])
 
 
-ENQUEUE = Operation(name="a dead letter", start=lambda _, entry, __: _letter(entry), end=_enqueue_end)
+ENQUEUE = Operation(name="a dead letter", start=lambda _, entry, *__: _letter(entry), end=_enqueue_end)
 REPLAY = Operation(name="a replay", start=lambda _, entry: _letter(entry), end=_replay_end)
 DROP = Operation(name="dropping dead letters", end=_drop_end)
 
@@ -67,12 +71,17 @@ def _traced(entry: DeadLetter, carrier: Mapping[str, str] | None) -> Mapping[str
 
 
 def _enqueue(original: Callable[..., WriteResult], layer: Layer) -> Callable[..., WriteResult]:
-    def enqueue(self: DeadLetterQueue, entry: DeadLetter, carrier: Mapping[str, str] | None = None) -> WriteResult:
+    def enqueue(
+        self: DeadLetterQueue,
+        entry: DeadLetter,
+        carrier: Mapping[str, str] | None = None,
+        error: BaseException | None = None,
+    ) -> WriteResult:
         telemetry = layer.telemetry
         if telemetry is not None:
             telemetry.observables.track_queue(self)
             carrier = _traced(entry, carrier)
-        return observe(ENQUEUE, layer, original, self, entry, carrier)
+        return observe(ENQUEUE, layer, original, self, entry, carrier, error)
 
     return enqueue
 

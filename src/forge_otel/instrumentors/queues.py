@@ -52,8 +52,13 @@ def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         stage = self.stage
         if stage is None:
             return
-        run = run_of()
-        series = run.waits.get(stage) if run is not None else None
+        scope = item.scope
+        if scope is not None:
+            scope.waited = item.waited
+            series = scope.run.waits.get(stage)
+        else:
+            run = run_of()
+            series = run.waits.get(stage) if run is not None else None
         if series is not None:
             # `Series.append` inlined: called for every sample and stage.
             values = series.pending

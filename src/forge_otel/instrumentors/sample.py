@@ -50,7 +50,7 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
         SAMPLE.set(None)
         return None
     sample = item.sample
-    scope = SampleScope(run, sample.id)
+    item.scope = scope = SampleScope(run, sample.id)
     SAMPLE.set(scope)
     if run.recording or telemetry.config.trace_per_sample:  # which asks the user's sampler about each sample
         try:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.call import CALL, Call, observe
 from ..engine.fast_path import FastPath, observed
-from ..engine.operation import LogEvent, MetricPoint, Operation, Result
+from ..engine.operation import NOTHING, LogEvent, MetricPoint, Operation, Result
 from ..engine.scopes import SAMPLE, SampleScope
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeStageOutcome
+from ..signals.exceptions import type_and_message
 from ..signals.metrics import Attributes
 from .error_types import error_type
 
@@ -101,20 +102,29 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
     stage, items = call.arguments[1:]
     if batch is None:
         return _no_verdict(call, len(items), error)
-    # The worst verdict represents the batch; the first failure gives the error.
+    # The batch call represents the batch if it failed, else the worst verdict; the first failure gives the error.
     worst = min(batch.verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.outcome.value), default=None)
     attributes = _verdict_attributes(worst) if worst is not None else {}
+    error = worst.error if worst is not None else None
+    points, log_events = [], []
+    if batch.error is not None:
+        error = batch.error
+        attributes = {a.FORGE_STAGE_OUTCOME: ForgeStageOutcome.ERROR.value, a.ERROR_TYPE: batch.error_type}
+        points.append(MetricPoint(metrics.FORGE_STAGE_BATCH_FAILURES))
+        body = f"Batch failed: {stage.name}, {batch.error_type}, {len(items)} samples, after {_tries(batch.attempts)}"
+        log_events.append(LogEvent(events.FORGE_STAGE_BATCH_EXCEPTION, body, {a.ERROR_TYPE: batch.error_type}, error))
     executions = Counter((verdict.outcome.value, verdict.skip_reason) for verdict in batch.verdicts)
     failures = [
-        (item, verdict)
-        for item, verdict in zip(items, batch.verdicts, strict=True)
+        (place, verdict)
+        for place, verdict in enumerate(batch.verdicts)
         if verdict.outcome.value == ForgeStageOutcome.ERROR
     ]
     kinds = Counter(verdict.error_type for _, verdict in failures)
     return Result(
         attributes=attributes,
-        error=worst.error if worst is not None else None,
+        error=error,
         points=[
+            *points,
             *(
                 MetricPoint(
                     metrics.FORGE_STAGE_EXECUTIONS, n, {a.FORGE_STAGE_OUTCOME: outcome, a.FORGE_SKIP_REASON: reason}
@@ -127,9 +137,19 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
             MetricPoint(metrics.FORGE_STAGE_BATCH_SIZE, len(items)),
             *_retries(call, batch.attempts),
         ],
-        tail_kept=batch.attempts > 1,
+        tail_kept=batch.attempts > 1 or batch.error is not None,
         events=[
-            *(_failed(stage, verdict, batch.attempts, item.sample.id) for item, verdict in failures),
+            *log_events,
+            *(
+                _failed(
+                    stage,
+                    verdict,
+                    batch.attempts,
+                    place,
+                    {a.FORGE_SAMPLE_ID: items[place].sample.id, **_batch_attributes(call, batch)},
+                )
+                for place, verdict in failures
+            ),
             LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, batch of {len(items)}", attributes),
         ],
     )
@@ -172,15 +192,27 @@ def _verdict_attributes(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _failed(stage: Stage, verdict: Verdict, attempts: int, sample_id: str | None = None) -> LogEvent:
-    tries = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-    attributes = {a.ERROR_TYPE: verdict.error_type}
+def _failed(
+    stage: Stage, verdict: Verdict, attempts: int, place: int | None = None, extra: Attributes = NOTHING
+) -> LogEvent:
     return LogEvent(
         events.FORGE_STAGE_EXCEPTION,
-        f"Stage failed: {stage.name}, {verdict.error_type}, after {tries}",
-        attributes if sample_id is None else {**attributes, a.FORGE_SAMPLE_ID: sample_id},
+        f"Stage failed: {stage.name}, {verdict.error_type}, after {_tries(attempts)}",
+        {a.ERROR_TYPE: verdict.error_type, **extra},
         verdict.error,
+        place,
     )
+
+
+def _tries(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"
+
+
+def _batch_attributes(call: Call, batch: BatchVerdict) -> Attributes:
+    """Return the attributes of a batch's samples: of those that were processed alone because the batch call failed."""
+    size = len(call.arguments[2])
+    failed = batch.error is not None and size > 1
+    return {a.FORGE_STAGE_BATCH_SIZE: size, a.FORGE_STAGE_BATCH_FAILED: True} if failed else NOTHING
 
 
 def _retries(call: Call, attempts: int) -> list[MetricPoint]:
@@ -209,7 +241,9 @@ def _usual() -> StageOutcome:
 
 def _usual_batch() -> Callable[[BatchVerdict], bool]:
     success = _usual()
-    return lambda batch: batch.attempts == 1 and all(verdict.outcome is success for verdict in batch.verdicts)
+    return lambda batch: (
+        batch.error is None and batch.attempts == 1 and all(verdict.outcome is success for verdict in batch.verdicts)
+    )
 
 
 def _batch_values(call: Call, batch: BatchVerdict) -> Sequence[float]:
@@ -229,6 +263,7 @@ STAGE = Operation(
     end=_end,
     samples=current_sample,
     spends=True,
+    queued=True,
     sample_ids=lambda _, __, sample: [sample.id],
     hooks="stage",
     hook_arguments=lambda _, stage, sample: (stage, own_sample(sample)),
@@ -252,6 +287,7 @@ STAGE_BATCH = Operation(
     values=_batch_values,
     each=STAGE,
     each_result=lambda batch: batch.verdicts,
+    each_attributes=_batch_attributes,
 )
 
 
@@ -291,6 +327,7 @@ def _retry_end(retry: Call, _: None, __: BaseException | None) -> Result:
         a.FORGE_STAGE_ATTEMPT: attempt,
         a.FORGE_STAGE_RETRY_DELAY: delay,
         a.ERROR_TYPE: kind,
+        **type_and_message(error),
     }
     body = f"Stage retries: {stage.name}, {kind} in attempt {attempt}, the next one in {delay:.3g} s"
     return Result(events=[LogEvent(events.FORGE_STAGE_RETRY, body, attributes)])

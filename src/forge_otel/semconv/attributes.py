@@ -408,6 +408,18 @@ FORGE_STAGE_BATCH_SIZE: Final = "forge.stage.batch.size"
 Type: `int`. Unit: `{sample}`. Examples: `16`.
 """
 
+FORGE_STAGE_BATCH_FAILED: Final = "forge.stage.batch.failed"
+"""The batch call failed, and this sample was processed alone.
+
+Type: `boolean`.
+"""
+
+FORGE_STAGE_QUEUE_WAIT: Final = "forge.stage.queue.wait"
+"""Time that the sample waited in the stage's queue before, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `0.12`.
+"""
+
 FORGE_SUMMARY_EXECUTIONS: Final = "forge.summary.executions"
 """Number of samples with a verdict of the stage.
 

@@ -108,6 +108,14 @@ FORGE_STAGE_EXCEPTION: Final = Event("forge.stage.exception", SeverityNumber.WAR
 Body: `Stage failed: {forge.stage.name}, {error.type}, after {attempts} attempts`.
 """
 
+FORGE_STAGE_BATCH_EXCEPTION: Final = Event(
+    "forge.stage.batch_exception", SeverityNumber.WARN, "A batch call failed, whatever became of its samples alone."
+)
+"""A batch call failed, whatever became of its samples alone.
+
+Body: `Batch failed: {forge.stage.name}, {error.type}, {forge.stage.batch.size} samples, after {attempts} attempts`.
+"""
+
 FORGE_STAGE_SUMMARY: Final = Event(
     "forge.stage.summary", SeverityNumber.INFO, "Summary of a stage in a run, emitted at its end."
 )
@@ -162,6 +170,7 @@ ALL: Final = (
     FORGE_STAGE_STOP,
     FORGE_STAGE_RETRY,
     FORGE_STAGE_EXCEPTION,
+    FORGE_STAGE_BATCH_EXCEPTION,
     FORGE_STAGE_SUMMARY,
     FORGE_STORAGE_SAMPLE_WRITE,
     FORGE_STORAGE_ARTIFACT_UPLOAD,

@@ -607,6 +607,19 @@ FORGE_STAGE_BATCH_SIZE: Final = Metric(
 In Prometheus `forge_stage_batch_size`, in StatsD `forge.stage.batch_size`.
 """
 
+FORGE_STAGE_BATCH_FAILURES: Final = Metric(
+    "forge.stage.batch.failures",
+    Instrument.COUNTER,
+    "{failure}",
+    "Number of batch calls that failed, whatever became of their samples alone.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.ERROR_TYPE),
+)
+"""Number of batch calls that failed, whatever became of their samples alone. A batch counts once, after all its
+attempts.
+
+In Prometheus `forge_stage_batch_failures_total`, in StatsD `forge.stage.batch_failures`.
+"""
+
 FORGE_STAGE_QUEUE_DEPTH: Final = Metric(
     "forge.stage.queue.depth",
     Instrument.UPDOWNCOUNTER,
@@ -802,6 +815,7 @@ ALL: Final = (
     FORGE_STAGE_CONCURRENCY_LIMIT,
     FORGE_STAGE_LATENCY_BUDGET,
     FORGE_STAGE_BATCH_SIZE,
+    FORGE_STAGE_BATCH_FAILURES,
     FORGE_STAGE_QUEUE_DEPTH,
     FORGE_STAGE_QUEUE_LIMIT,
     FORGE_STAGE_QUEUE_DURATION,

@@ -75,7 +75,8 @@ FORGE_STAGE_BATCH: Final = Span(
     (a.FORGE_STAGE_NAME,),
 )
 """A stage's execution for a batch, with all attempts; linked to its samples. A child of the run's span, with a link to
-the span of every sample in the batch. The outcome is the worst one in the batch.
+the span of every sample in the batch. The outcome is the worst one in the batch, and `error` if the batch call failed,
+whatever became of its samples alone.
 """
 
 FORGE_STORAGE: Final = Span(

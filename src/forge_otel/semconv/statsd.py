@@ -121,6 +121,9 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
             "forge.stage.concurrency_limit", "g", {"stage": a.FORGE_STAGE_NAME}
         ),
         m.FORGE_STAGE_BATCH_SIZE.name: StatsD("forge.stage.batch_size", "h", {"stage": a.FORGE_STAGE_NAME}),
+        m.FORGE_STAGE_BATCH_FAILURES.name: StatsD(
+            "forge.stage.batch_failures", "c", {"stage": a.FORGE_STAGE_NAME, "error": a.ERROR_TYPE}
+        ),
         m.FORGE_STAGE_QUEUE_DEPTH.name: StatsD("forge.stage.queue.depth", "g", {"stage": a.FORGE_STAGE_NAME}),
         m.FORGE_STAGE_QUEUE_LIMIT.name: StatsD("forge.stage.queue.limit", "g", {"stage": a.FORGE_STAGE_NAME}),
         m.FORGE_STAGE_QUEUE_DURATION.name: StatsD(

@@ -8,6 +8,11 @@ from ..support.exceptions import class_name, message, stacktrace
 
 def exception_attributes(error: BaseException) -> dict[str, str]:
     """Return the attributes of an event for an exception; without a stack trace, if that cannot be formatted."""
-    attributes = {a.EXCEPTION_TYPE: class_name(type(error)), a.EXCEPTION_MESSAGE: message(error)}
+    attributes = type_and_message(error)
     trace = stacktrace(error)
     return attributes if trace is None else {**attributes, a.EXCEPTION_STACKTRACE: trace}
+
+
+def type_and_message(error: BaseException) -> dict[str, str]:
+    """Return the attributes of an event for an exception that another event has the stack trace of."""
+    return {a.EXCEPTION_TYPE: class_name(type(error)), a.EXCEPTION_MESSAGE: message(error)}

@@ -18,7 +18,7 @@ from .sdk.spans import end_span as _end_span
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, SpanKind, Tracer
+    from opentelemetry.trace import Span, SpanKind, TraceFlags, Tracer
 
     from ..semconv import definitions
     from ..semconv.attributes import ForgeLinkType
@@ -92,21 +92,23 @@ class Spans:
         failure: str | None,
         start_time: int,
         end_time: int,
+        context: SpanContext | None = None,
         *,
         plain: bool,
     ) -> bool:
-        """Export a span that is over, below a parent; returns True if it was recorded.
+        """Export a span that is over, below a parent, with a context that was reserved or a new one; returns True if it
+        was recorded.
 
         `plain` says that all attributes are of the types in `PLAIN`.
         """
         light = self.light.current() if plain and decides(parent) else None
         if light is not None:
+            own = light.child_of(parent, context.span_id if context is not None else None)
             said = fit(failure) if failure is not None else None
-            light.write(name, light.child_of(parent), parent, attributes, start_time, kind, links, said, end_time)
+            light.write(name, own, parent, attributes, start_time, kind, links, said, end_time)
             return True
-        return self.export(name, self.reserve(parent), parent, kind, attributes, links, failure, start_time, end_time)[
-            1
-        ]
+        own = context or self.reserve(parent)
+        return self.export(name, own, parent, kind, attributes, links, failure, start_time, end_time)[1]
 
     def links(self, kind: ForgeLinkType, *contexts: SpanContext) -> list[Link]:
         """Return links of a kind to spans."""
@@ -156,12 +158,13 @@ class ReservedIds:
         if self.generator is not None and self._tracer.id_generator is self:
             self._tracer.id_generator = self.generator
 
-    def reserve(self, parent: SpanContext | None) -> SpanContext:
-        """Return the context of a span that may be exported later, as the child of a parent or as a root."""
+    def reserve(self, parent: SpanContext | None, flags: TraceFlags | None = None) -> SpanContext:
+        """Return the context of a span that may be exported later, as the child of a parent or as a root; with the
+        flags that it will have, if they are known."""
         generator = self.generator
         span_id = generator.generate_span_id() if generator is not None else random.getrandbits(64) or 1
         if parent is not None:
-            return SpanContext(parent.trace_id, span_id, False, trace_state=parent.trace_state)
+            return SpanContext(parent.trace_id, span_id, False, flags, parent.trace_state)
         trace_id = generator.generate_trace_id() if generator is not None else random.getrandbits(128) or 1
         return SpanContext(trace_id, span_id, is_remote=False)
 

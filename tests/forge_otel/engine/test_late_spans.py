@@ -83,7 +83,12 @@ def test_logs_and_dead_letters_point_to_spans_that_exist(tmp_path: Path) -> None
         run.drain()
     of_errors = {"forge.stage.exception", "forge.measurement.exception", "forge.stage.retry", "forge.dlq.enqueue"}
     places = {(event.name, event.span) for event in recorded.events if event.name in of_errors}
-    assert places == {(name, "forge.sample") for name in of_errors}
+    assert places == {
+        ("forge.stage.exception", "forge.stage clean"),
+        ("forge.measurement.exception", "forge.measurement density"),
+        ("forge.stage.retry", "forge.sample"),
+        ("forge.dlq.enqueue", "forge.sample"),
+    }
     ids = {
         (span.attributes or {})["forge.sample.id"]: f"{span.context.trace_id:032x}-{span.context.span_id:016x}"
         for span in recorded.spans
@@ -209,7 +214,7 @@ def test_samples_with_traces_of_their_own(runner: Runner) -> None:
     assert sample.context.trace_id != run.context.trace_id
     assert spans["forge.stage broken"].parent == sample.context
     (failure,) = (event for event in recorded.events if event.name == "forge.stage.exception")
-    assert failure.span == "forge.sample"
+    assert failure.span == "forge.stage broken"
 
 
 @pytest.mark.parametrize("kind", [BatchRunner, StreamingRunner])

@@ -118,14 +118,15 @@ def test_what_stands_alone_still_names_the_pipeline(tmp_path: Path, component: s
 
 
 def test_every_metric_of_a_run_belongs_to_one_component(tmp_path: Path) -> None:
-    """What is in the vocabulary and not seen after a small run needs a queue, a run that goes on, a failed read or a
-    fault.
+    """What is in the vocabulary and not seen after a small run needs a queue, a run that goes on, a failed batch, a
+    failed read or a fault.
     """
     with recording() as recorded:
         small_run(tmp_path, FakeClock()).drain()
         _, points, _ = names(recorded)
     assert {metric.name for metric in metrics.ALL} - points == {
         "forge.source.remaining",
+        "forge.stage.batch.failures",
         "forge.stage.queue.depth",
         "forge.stage.queue.limit",
         "forge.stage.queue.duration",

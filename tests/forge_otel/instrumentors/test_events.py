@@ -28,6 +28,8 @@ INFO forge.pipeline.start in forge.pipeline small
 INFO forge.stage.retry in forge.stage clean
   Stage retries: clean, rate_limit in attempt 1, the next one in 0.5 s
   error.type = 'rate_limit'
+  exception.message = 'come back later'
+  exception.type = 'tests.support.small_run.TooManyRequestsError'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
   forge.sample.id = 'busy'
@@ -47,6 +49,8 @@ WARN forge.stage.exception in forge.stage clean
 INFO forge.dlq.enqueue in forge.sample
   Dead letter: broken, ValueError, stage clean
   error.type = 'ValueError'
+  exception.message = 'no text in it'
+  exception.type = 'ValueError'
   forge.dlq.source = 'stage'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
@@ -66,6 +70,8 @@ WARN forge.measurement.exception in forge.measurement density
 INFO forge.dlq.enqueue in forge.sample
   Dead letter: pair#b, ZeroDivisionError, measurement density
   error.type = 'ZeroDivisionError'
+  exception.message = 'division by zero'
+  exception.type = 'ZeroDivisionError'
   forge.dlq.source = 'measurement'
   forge.measurement.key = 'density'
   forge.pipeline.name = 'small'

@@ -233,11 +233,12 @@ def test_batch_in_which_some_fail_and_some_are_skipped() -> None:
         "-> forge.stage.batch picky",
         " | ERROR(took too long)",
     )
+    at = "stage.batch.failed=True, stage.batch.size=3, stage.name=picky"
     worst = "error.type=timeout, pipeline.name=p, run.id=RUN, stage.batch.size=3, stage.name=picky, stage.outcome=error"
     assert sorted(lines) == [
-        f"forge.stage picky | error.type=timeout, {of}2, stage.name=picky, stage.outcome=error{failed} | {batch}",
-        f"forge.stage picky | {of}1, skip.reason=odd, stage.name=picky, stage.outcome=skip | {batch}",
-        f"forge.stage picky | {of}4, stage.name=picky, stage.outcome=success | {batch}",
+        f"forge.stage picky | error.type=timeout, {of}2, {at}, stage.outcome=error{failed} | {batch}",
+        f"forge.stage picky | {of}1, skip.reason=odd, {at}, stage.outcome=skip | {batch}",
+        f"forge.stage picky | {of}4, {at}, stage.outcome=success | {batch}",
         f"forge.stage.batch picky | {worst}{failed} | -> 1#1 | -> 1#2 | -> 1#4",
     ]
     assert recorded.points["forge.stage.executions"] == {
@@ -252,7 +253,7 @@ def test_batch_in_which_some_fail_and_some_are_skipped() -> None:
         "pipeline.name=p, stage.name=picky, stage.outcome=cancelled": 0,
     }
     (failure,) = (event for event in recorded.events if event.name == "forge.stage.exception")
-    assert (failure.attributes["forge.sample.id"], failure.span) == ("1#2", "forge.stage.batch picky")
+    assert (failure.attributes["forge.sample.id"], failure.span) == ("1#2", "forge.stage picky")
 
 
 def test_outside_of_a_run() -> None:

@@ -74,6 +74,8 @@ def test_retry_outside_of_a_run_names_the_pipeline(batch_size: int | None) -> No
     (event,) = (event for event in recorded.events if event.name == "forge.stage.retry")
     expected = {
         "error.type": "network_error",
+        "exception.message": "nobody there",
+        "exception.type": "ConnectionError",
         "forge.pipeline.name": "p",
         "forge.sample.id": "1",
         "forge.stage.attempt": 1,

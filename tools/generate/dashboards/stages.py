@@ -101,6 +101,7 @@ def _scaling() -> Section:
 def _executions() -> Section:
     failures = queries.grown(m.FORGE_STAGE_FAILURES, STEP, BY_STAGE, _HERE)
     errors = queries.grown(m.FORGE_STAGE_FAILURES, STEP, (*BY_STAGE, a.ERROR_TYPE), _HERE)
+    batches = queries.grown(m.FORGE_STAGE_BATCH_FAILURES, STEP, (*BY_STAGE, a.ERROR_TYPE), _HERE)
     skips = queries.grown(
         m.FORGE_STAGE_EXECUTIONS,
         STEP,
@@ -142,6 +143,7 @@ def _executions() -> Section:
                     "Samples that failed in each stage, after all attempts. Stages link to their events.",
                     [series(queues.with_zeros(failures), named(*BY_STAGE))],
                     none="No stage worked",
+                    span=6,
                 ),
                 "Events of this stage",
                 a.FORGE_STAGE_NAME,
@@ -151,12 +153,22 @@ def _executions() -> Section:
                 "Causes of failed executions: the class of the error, or the exception.",
                 [series(errors, named(*BY_STAGE, a.ERROR_TYPE))],
                 none="No errors",
+                span=6,
+            ),
+            bars(
+                "Failed batch calls, by error",
+                "Batch calls that failed, after all attempts. Their samples were then processed alone, and may have "
+                "succeeded.",
+                [series(batches, named(*BY_STAGE, a.ERROR_TYPE))],
+                none="No failed batches",
+                span=6,
             ),
             bars(
                 "Samples skipped, by reason",
                 "Samples that stages skipped.",
                 [series(skips, named(*BY_STAGE, a.FORGE_SKIP_REASON))],
                 none="Nothing skipped",
+                span=6,
             ),
         ],
     )
