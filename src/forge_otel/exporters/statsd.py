@@ -104,14 +104,14 @@ def _fit(data: Any) -> Any:
     if isinstance(data, str):
         return fit(data)
     if isinstance(data, Mapping):
-        return fit_values(data)
+        return {fit(name): value for name, value in fit_values(data).items()}
     if isinstance(data, list | tuple):
         return [_fit(each) for each in data]
     if isinstance(data, Resource):
-        return Resource(fit_values(data.attributes), data.schema_url)
+        return Resource(_fit(data.attributes), data.schema_url)
     if isinstance(data, InstrumentationScope):
         version = data.version and fit(data.version)
-        return InstrumentationScope(fit(data.name), version, data.schema_url, fit_values(data.attributes or {}))
+        return InstrumentationScope(fit(data.name), version, data.schema_url, _fit(data.attributes or {}))
     if dataclasses.is_dataclass(data) and not isinstance(data, type):
         return dataclasses.replace(data, **{each.name: _fit(getattr(data, each.name)) for each in fields(data)})
     return data

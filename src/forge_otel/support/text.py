@@ -49,22 +49,24 @@ def fit(text: str, limit: int = MAX_SPAN_TEXT) -> str:
 
 
 def fit_values(attributes: Mapping[str, Any], limit: int = MAX_SPAN_TEXT) -> Mapping[str, Any]:
-    """Return attributes with fit names and texts, also those in sequences; the usual ones are returned themselves."""
-    fitted = {fit(name, limit): _fit_value(value, limit) for name, value in attributes.items()}
-    same = all(fitted.get(name, _MISSING) is value for name, value in attributes.items())
-    return attributes if same else fitted
+    """Return attributes with fit texts, also in sequences; those that are plain are returned themselves."""
+    for value in attributes.values():  # the usual checks written out: most attributes need no other
+        if type(value) is str:
+            if not value.isascii() or len(value) > limit or "\0" in value or "\\u" in value:
+                break
+        elif type(value) not in _NUMBERS:
+            break
+    else:
+        return attributes
+    return {name: _fit_value(value, limit) for name, value in attributes.items()}
 
 
-_MISSING: Final = object()
+_NUMBERS: Final = frozenset({bool, int, float})
 
 
 def _fit_value(value: Any, limit: int) -> Any:
-    kind = type(value)
-    if kind is str:
-        return fit(value, limit)
-    if issubclass(kind, str):
-        return fit(str.__str__(value), limit)
-    if kind is tuple or kind is list:
-        fitted = [_fit_value(each, limit) for each in value]
-        return value if all(one is other for one, other in zip(fitted, value, strict=True)) else fitted
+    if isinstance(value, str):
+        return fit(str.__str__(value), limit)  # of a subclass, the text alone
+    if isinstance(value, list | tuple):
+        return [_fit_value(each, limit) for each in value]
     return value

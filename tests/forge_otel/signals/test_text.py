@@ -98,9 +98,15 @@ traced_or_not = pytest.mark.parametrize("sampling_rate", [1.0, 0.0], ids=["trace
 
 
 @both_runners
-@every_kind
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        *((kind, {}) for kind in SPANS),
+        *((kind, {"trace_per_sample": True}) for kind in ("sync", "batch")),
+        *((kind, {"events": "all"}) for kind in ("sync", "batch")),
+    ],
+)
 @traced_or_not
-@pytest.mark.parametrize("settings", [{}, {"trace_per_sample": True}, {"events": "all"}], ids=["", "roots", "events"])
 def test_ids_messages_and_classes_are_escaped(
     runner: Runner, kind: str, sampling_rate: float, settings: dict[str, Any]
 ) -> None:
@@ -193,16 +199,15 @@ def test_retries_usage_and_the_error_of_a_run_are_escaped(runner: Runner) -> Non
         assert all(encoded(recorded))
 
 
-@both_runners
 @every_kind
 @traced_or_not
-def test_a_huge_message_is_cut(runner: Runner, kind: str, sampling_rate: float) -> None:
+def test_a_huge_message_is_cut(kind: str, sampling_rate: float) -> None:
     def fail(sample: Sample) -> Any:
         raise LongError(MESSAGE)
 
     stages, measurements = failing(kind, fail)
     with recording(sampling_rate=sampling_rate) as recorded:
-        run = runner.run(Pipeline(name="p", source=[1, 2], stages=stages, measurements=measurements))
+        run = BatchRunner().run(Pipeline(name="p", source=[1, 2], stages=stages, measurements=measurements))
         run.drain()
         failures = [span.status.description for span in recorded.spans if span.status.description is not None]
         assert len(failures) >= 3
@@ -216,12 +221,11 @@ def test_a_huge_message_is_cut(runner: Runner, kind: str, sampling_rate: float) 
             assert (len(trace.encode()), trace[-2:]) == (65536, "x…")
 
 
-@both_runners
 @every_kind
 @traced_or_not
 @pytest.mark.parametrize("limit", [100, 20_000])
 def test_a_limit_of_the_sdk_is_the_one_for_descriptions_too(
-    runner: Runner, kind: str, sampling_rate: float, limit: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, sampling_rate: float, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", str(limit))
 
@@ -235,7 +239,7 @@ def test_a_limit_of_the_sdk_is_the_one_for_descriptions_too(
     recorded.logger_provider = LoggerProvider(shutdown_on_exit=False)
     recorded.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(recorded.log_exporter))
     with recording(sampling_rate=sampling_rate, recorded=recorded):
-        runner.run(Pipeline(name="p", source=[1, 2], stages=stages, measurements=measurements)).drain()
+        BatchRunner().run(Pipeline(name="p", source=[1, 2], stages=stages, measurements=measurements)).drain()
         failures = [span.status.description for span in recorded.spans if span.status.description is not None]
         assert len(failures) >= 3
         cut = (r"caf\udce9" + "x" * limit)[:limit]
@@ -261,3 +265,22 @@ def test_with_a_limit_above_ours_an_event_is_cut_by_the_sdk_alone(monkeypatch: p
         BatchRunner().run(Pipeline(name="p", source=[1], stages=[work])).drain()
     [event] = [event for event in recorded.events if event.name == "forge.stage.exception"]
     assert event.attributes["exception.message"] == "é" * 100_000
+
+
+@traced_or_not
+def test_a_name_that_looks_escaped_is_the_same_everywhere(sampling_rate: float) -> None:
+    @stage(name=r"caf\udce9")
+    def work(sample: Sample) -> Any:
+        raise LongError
+
+    with recording(sampling_rate=sampling_rate) as recorded:
+        BatchRunner().run(Pipeline(name=r"p\u0000", source=[1], stages=[work])).drain()
+        [span] = [span for span in recorded.spans if span.name.startswith("forge.stage ")]
+        assert span.name == r"forge.stage caf\u005cudce9"
+        assert span.attributes is not None
+        assert span.attributes["forge.stage.name"] == r"caf\u005cudce9"
+        assert {(each.attributes or {})["forge.pipeline.name"] for each in recorded.spans} == {r"p\u005cu0000"}
+        [event] = [event for event in recorded.events if event.name == "forge.stage.exception"]
+        assert event.attributes["forge.stage.name"] == r"caf\u005cudce9"
+        names = r"pipeline.name=p\u005cu0000", r"stage.name=caf\u005cudce9"
+        assert recorded.total("forge.stage.executions", *names) == 1
