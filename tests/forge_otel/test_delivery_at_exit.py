@@ -264,6 +264,24 @@ except KeyboardInterrupt:
     assert "forge.pipeline.summary" in collector.events
 
 
+def test_second_ctrl_c_waits_for_nothing(collector: Collector, tmp_path: Path) -> None:
+    collector.gate.clear()
+    script = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+StreamingRunner().run(endless()).drain()
+"""
+    with instrumented(tmp_path, script, collector.url, FORGE_OTEL_SHUTDOWN_TIMEOUT="3600") as started:
+        assert line(started) == "started"
+        started.send_signal(signal.SIGINT)
+        collector.wait_for_span("forge.pipeline endless")
+        started.send_signal(signal.SIGINT)
+        returncode, _, lines = ended(started)
+    assert returncode == -signal.SIGINT
+    assert {text.rpartition(" ")[2] for text in lines} == {
+        f"{collector.url}/v1/{name}" for name in ("logs", "metrics", "traces")
+    }
+
+
 def test_exit_handlers_of_the_user_that_run_before(collector: Collector, tmp_path: Path) -> None:
     script = """
 import atexit

@@ -400,7 +400,21 @@ class Run(Consumable):
                 with self.lock:
                     if self._error is None and self._outcome is RunOutcome.COMPLETED:
                         self._error, self._outcome = error, outcome
-            self._end_now(self.context)
+            try:
+                self._end_now(self.context)
+            except (KeyboardInterrupt, SystemExit) as interrupt:
+                if isinstance(self._error, KeyboardInterrupt):
+                    self._give_up()
+                else:  # whoever closes the run next, at the latest the process when it exits, ends it
+                    self._error, self._outcome = interrupt, RunOutcome.CANCELLED
+                raise
+
+    def _give_up(self) -> None:
+        """Leave the run as it is, because a second interrupt came while it ended after the first."""
+        if self.result is None:
+            self._recording = True
+            self.result = result_of(self, self._outcome, self._error)
+            self._release()
 
     def _end_now(self, context: Context) -> None:
         """Stop everything, settle what is in flight, and write the run's end in the given context."""
@@ -432,9 +446,7 @@ class Run(Consumable):
             self.result = result_of(self, self._outcome, self._error)
         finally:
             self._recording = self.result is not None
-            if self.pipeline.storage is not None:
-                self.pipeline.storage.release()
-            active_runs.remove(self)
+        self._release()
         self.ended(active_runs.is_ending())
 
     def _last_patience(self) -> Patience:
@@ -442,6 +454,11 @@ class Run(Consumable):
         if isinstance(self._error, StorageError):
             return Patience(seconds=0)  # the run has waited
         return Patience(seconds=CANCEL_PATIENCE if self._outcome is RunOutcome.CANCELLED else None)
+
+    def _release(self) -> None:
+        if self.pipeline.storage is not None:
+            self.pipeline.storage.release()
+        active_runs.remove(self)
 
     def _cancel_the_rest(self) -> None:
         for item in self.ledger.seal():

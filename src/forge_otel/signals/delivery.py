@@ -47,6 +47,7 @@ class Delivery:
         self._taken_over: list[Any] = []
         """Providers whose exit handler of the SDK is unregistered."""
         self._closed = False
+        self._interrupted = False
 
     def prepare(self, tracer_provider: Any, meter_provider: Any, logger_provider: Any) -> None:
         """Look at the providers of a run, which may have other processors and readers than before."""
@@ -73,17 +74,23 @@ class Delivery:
         flushed = [outlet for outlet in self._outlets if not signals or outlet.watch.signal in signals]
         for outlet in flushed:
             outlet.flush(timeout)
-        return _wait(flushed, timeout)
+        try:
+            return _wait(flushed, timeout)
+        except (KeyboardInterrupt, SystemExit):
+            self._interrupted = True
+            raise
 
     def shut_down(self, timeout: float) -> Sequence[Undelivered]:
         """Flush everything, and shut down what the SDK would at exit; returns what was not delivered.
 
         Takes at most `timeout` seconds, and a fraction of one for exports that it aborts. The time that an earlier
-        flush has taken, and still takes, counts.
+        flush has taken, and still takes, counts; if it was interrupted, nothing more is waited for.
         """
         if self._closed:
             return []
         self._closed = True
+        if self._interrupted:
+            timeout = 0.0
         deadline = time.monotonic() + timeout
         left_alone = list(self._outlets)
         for provider in filter(shuts_down_at_exit, self._taken_over):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,11 @@ def url(tmp_path: Path) -> str:
 
 
 @contextmanager
-def process(script: str, url: str, kind: str = "streaming") -> Iterator[subprocess.Popen[str]]:
+def process(
+    script: str, url: str, kind: str = "streaming", prefix: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PREAMBLE + script, kind, url],
+        [*prefix, sys.executable, "-W", "error", "-c", PREAMBLE + script, kind, url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -264,6 +267,38 @@ Runner(""",
         assert line(started) == "exiting"
         started.send_signal(signal.SIGTERM)
         assert ended(started) == (128 + signal.SIGTERM, "", "")
+
+
+HANGS_IN_CLOSE = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Hangs(Waits):
+    def close(self):
+        say("closing")
+        threading.Event().wait()
+"""
+
+
+def test_second_ctrl_c_gives_up_the_end_of_the_run(url: str) -> None:
+    with process(HANGS_IN_CLOSE + "Runner().run(pipeline(stages=[Hangs()])).drain()", url) as started:
+        assert line(started) == "started"
+        started.send_signal(signal.SIGINT)
+        assert line(started) == "closing"
+        started.send_signal(signal.SIGINT)
+        returncode, output, errors = ended(started)
+    assert (returncode, output) == (-signal.SIGINT, "")
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+    [(outcome, _)] = records(url)
+    assert outcome is None
+
+
+def test_first_ctrl_c_in_the_end_of_the_run_still_has_its_record(url: str) -> None:
+    with process(HANGS_IN_CLOSE + "Runner().run(pipeline(stages=[Hangs()], source=range(3))).drain()", url) as started:
+        assert line(started) == "closing"
+        started.send_signal(signal.SIGINT)
+        returncode, output, _ = ended(started)
+    assert (returncode, output) == (-signal.SIGINT, "")
+    [(outcome, record)] = records(url)
+    assert (outcome, record["exit_code"], record["ledger"]["ready"]) == ("cancelled", 130, 3)
 
 
 def test_observers_have_what_is_left_of_the_time(url: str) -> None:
@@ -579,6 +614,27 @@ def test_platform_with_less(url: str) -> None:
             started.kill()
     assert returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
     assert (output, errors) == ("", "")
+    assert_cancelled(url)
+
+
+def test_first_process_of_a_container(url: str) -> None:
+    # Signals without a handler have no effect on it.
+    unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+    if shutil.which("unshare") is None or subprocess.call([*unshare, "true"], stderr=subprocess.DEVNULL):
+        pytest.skip("this machine lets users make no process namespaces")
+    script = """
+@stage
+def first(sample):
+    if sample.data == 0:
+        say(os.getpid())
+    return sample
+Runner().run(pipeline(stages=[first, Waits()])).drain()
+"""
+    with process(script, url, prefix=unshare) as started:
+        assert [line(started), line(started)] == ["1", "started"]
+        [child] = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text(encoding="ascii").split()
+        os.kill(int(child), signal.SIGTERM)
+        assert ended(started) == (128 + signal.SIGTERM, "", "")
     assert_cancelled(url)
 
 
