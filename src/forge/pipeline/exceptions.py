@@ -14,8 +14,8 @@ import contextlib
 import errno
 import socket
 import traceback
-from collections.abc import Callable
-from typing import Any, TypeGuard, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeGuard, TypeVar
 
 from ..errors import RunCancelled
 from ..support.text import escape, is_fit
@@ -116,10 +116,43 @@ def describe(error: BaseException) -> str:
 def printable(error: BaseException) -> BaseException | None:
     """Return the error if Python can print its stack trace, and any log take that; otherwise None."""
     try:
+        if not _is_honest(error):
+            return None
         "".join(traceback.format_exception(error)).encode()
     except Exception:  # noqa: BLE001 - somebody else's code
         return None
     return error
+
+
+def _is_honest(error: BaseException) -> bool:
+    """Return True if Python, which formats the errors behind an error as well, finds what is really there.
+
+    A property `__cause__` that makes a new error each time would keep it busy forever.
+    """
+    pending, seen = [error], set[int]()
+    while pending:
+        each = pending.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        kind = type(each)
+        if any(getattr(kind, name) is not found for name, found in _READ_BY_PYTHON.items()):
+            return False
+        behind = [_READ_BY_PYTHON["__cause__"].__get__(each), _READ_BY_PYTHON["__context__"].__get__(each)]
+        if issubclass(kind, BaseExceptionGroup):
+            members: Any = getattr(kind, "exceptions", None)
+            if members is not _MEMBERS:
+                return False
+            behind += members.__get__(each)
+        pending += [other for other in behind if other is not None]
+    return True
+
+
+_READ_BY_PYTHON: Final[Mapping[str, Any]] = {
+    name: vars(BaseException)[name]
+    for name in ("__cause__", "__context__", "__getattribute__", "__suppress_context__", "__traceback__")
+}
+_MEMBERS: Any = vars(BaseExceptionGroup)["exceptions"]
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import StorageError, UnstorableError
 from ..execution.item import Item
+from ..pipeline.exceptions import is_a
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleOutcome, SampleStatus
 from ..storage.faults import is_constraint
@@ -162,4 +163,4 @@ class Committer:
 
 def _is_fault(error: Exception) -> bool:
     """Return True for a fault of the storage, False for an error of the samples."""
-    return isinstance(error, StorageError) and not isinstance(error, UnstorableError)
+    return is_a(error, StorageError) and not is_a(error, UnstorableError)

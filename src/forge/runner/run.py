@@ -285,7 +285,7 @@ class Run(Consumable):
         try:
             thread.start()
         except RuntimeError as error:
-            error.add_note(f"raised for {name!r}: each sync stage has as many threads as its `concurrency`")
+            add_note(error, f"raised for {name!r}: each sync stage has as many threads as its `concurrency`")
             raise
         return thread
 
@@ -439,7 +439,7 @@ class Run(Consumable):
             why = self._error if self._error is not None else self._reason
             self.result = context.run(self.end, self._outcome, why)
         except Exception as fault:
-            if not (isinstance(fault, StorageError) and isinstance(self._error, StorageError)):  # raised already
+            if not (is_a(fault, StorageError) and is_a(self._error, StorageError)):  # raised already
                 logger.exception("the record of run %s could not be written", self.id)
             if self._error is None:
                 self._outcome, self._error = RunOutcome.FAILED, no_stop(fault, "the end of the run")
@@ -451,7 +451,7 @@ class Run(Consumable):
 
     def _last_patience(self) -> Patience:
         """Return how long the run's end waits for the storage."""
-        if isinstance(self._error, StorageError):
+        if is_a(self._error, StorageError):
             return Patience(seconds=0)  # the run has waited
         return Patience(seconds=CANCEL_PATIENCE if self._outcome is RunOutcome.CANCELLED else None)
 

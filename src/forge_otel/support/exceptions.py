@@ -8,7 +8,7 @@ than it must.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import CodeType, TracebackType
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ def stacktrace(error: BaseException) -> str | None:
     parses Python code could fail because of it.
     """
     try:
-        return _stacktrace(error, class_name(type(error)), _text_of(error))
+        return _stacktrace(error, class_name(type(error)), _text_of(error)) if _is_honest(error) else None
     except Exception:  # noqa: BLE001 - somebody else's code
         return None
 
@@ -47,10 +47,43 @@ def stacktrace(error: BaseException) -> str | None:
 def printable(error: BaseException) -> BaseException | None:
     """Return the error if Python can print its stack trace, and any log take that; otherwise None."""
     try:
+        if not _is_honest(error):
+            return None
         "".join(traceback.format_exception(error)).encode()
     except Exception:  # noqa: BLE001 - somebody else's code
         return None
     return error
+
+
+def _is_honest(error: BaseException) -> bool:
+    """Return True if Python, which formats the errors behind an error as well, finds what is really there.
+
+    A property `__cause__` that makes a new error each time would keep it busy forever.
+    """
+    pending, seen = [error], set[int]()
+    while pending:
+        each = pending.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        kind = type(each)
+        if any(getattr(kind, name) is not found for name, found in _READ_BY_PYTHON.items()):
+            return False
+        behind = [_READ_BY_PYTHON["__cause__"].__get__(each), _READ_BY_PYTHON["__context__"].__get__(each)]
+        if issubclass(kind, BaseExceptionGroup):
+            members: Any = getattr(kind, "exceptions", None)
+            if members is not _MEMBERS:
+                return False
+            behind += members.__get__(each)
+        pending += [other for other in behind if other is not None]
+    return True
+
+
+_READ_BY_PYTHON: Final[Mapping[str, Any]] = {
+    name: vars(BaseException)[name]
+    for name in ("__cause__", "__context__", "__getattribute__", "__suppress_context__", "__traceback__")
+}
+_MEMBERS: Any = vars(BaseExceptionGroup)["exceptions"]
 
 
 # The real attributes, of which a metaclass may have others of the same name.

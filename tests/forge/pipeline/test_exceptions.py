@@ -62,6 +62,14 @@ class FrozenError(Exception):
     code: int = 1
 
 
+class EndlessError(Exception):
+    """Has a new error behind it each time that one looks."""
+
+    @property
+    def __cause__(self) -> BaseException:  # type: ignore[override]
+        return EndlessError()
+
+
 class FalseError(Exception):
     def __bool__(self) -> bool:
         return False
@@ -115,6 +123,7 @@ def without_module() -> Exception:
 STRANGERS: dict[str, tuple[Callable[[], Exception], str]] = {
     "refusing": (RefusingError, f"{HERE}.RefusingError"),
     "frozen": (FrozenError, f"{HERE}.FrozenError"),
+    "endless": (EndlessError, f"{HERE}.EndlessError"),
     "false": (FalseError, f"{HERE}.FalseError"),
     "args": (ArgsError, f"{HERE}.ArgsError"),
     "errno": (ErrnoError, f"{HERE}.ErrnoError"),
@@ -283,6 +292,10 @@ def test_an_error_whose_trace_cannot_be_formatted_is_not_printable() -> None:
     assert printable(error) is error
     assert printable(RefusingError()) is None
     assert printable(ValueError("caf\udce9")) is None
+    assert printable(EndlessError()) is None
+    error.__context__ = EndlessError()
+    assert printable(error) is None
+    assert printable(ExceptionGroup("group", [ValueError(), EndlessError()])) is None
 
 
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])

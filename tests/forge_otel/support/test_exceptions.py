@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import re
@@ -165,6 +164,22 @@ class CauseError(Exception):
         raise RuntimeError("no cause")
 
 
+class EndlessError(Exception):
+    @property
+    def __cause__(self) -> BaseException:  # type: ignore[override]
+        return EndlessError()
+
+
+def endless_behind() -> BaseException:
+    error = ValueError()
+    error.__context__ = EndlessError()
+    return error
+
+
+def endless_in_a_group() -> BaseException:
+    return ExceptionGroup("group", [ValueError(), EndlessError()])
+
+
 class TracebackError(Exception):
     __traceback__: Any = "no traceback"
 
@@ -188,11 +203,11 @@ def made(module: Any) -> type:
 
 
 # Made in the test: pytest would look at them.
-@pytest.mark.parametrize("make", [RefusingError, CauseError, TracebackError])
+@pytest.mark.parametrize(
+    "make", [RefusingError, CauseError, TracebackError, EndlessError, endless_behind, endless_in_a_group]
+)
 def test_an_exception_whose_trace_cannot_be_formatted_has_none(make: Callable[[], BaseException]) -> None:
     error = make()
-    with contextlib.suppress(Exception):
-        raise error
     assert stacktrace(error) is None
     assert exception_attributes(error) == {
         "exception.type": class_name(type(error)),
