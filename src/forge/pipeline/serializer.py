@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from ..errors import SerializationError
 
@@ -34,6 +35,9 @@ class Serializer(Protocol):
 
 class JSONSerializer:
     """JSON, with a tag for what it lacks: bytes, dates and times, decimals, UUIDs, tuples, sets, other keys.
+
+    What it takes comes back equal and of the same type, times with their `ZoneInfo` and `fold`. All else is refused,
+    such as subclasses of these types. Time zones of other libraries become offsets where that gives an equal time.
 
     Reading never runs code, unlike pickle.
     """
@@ -106,8 +110,10 @@ def _encode(value: Any, path: str) -> Any:
         return {_TAG: kind.__name__, _VALUE: sorted(items, key=_canonical)}
     if kind in (bytes, bytearray):
         return {_TAG: kind.__name__, _VALUE: base64.b64encode(value).decode("ascii")}
-    if kind in (datetime, date, time):
-        return {_TAG: kind.__name__, _VALUE: value.isoformat()}
+    if kind is date:
+        return {_TAG: "date", _VALUE: value.isoformat()}
+    if kind in (datetime, time):
+        return _encode_time(value, path)
     if kind is timedelta:
         return {_TAG: "timedelta", _VALUE: [value.days, value.seconds, value.microseconds]}
     if kind in (Decimal, UUID):
@@ -116,6 +122,35 @@ def _encode(value: Any, path: str) -> Any:
         f"{path} is a {kind.__module__}.{kind.__qualname__}, which JSON cannot hold; "
         "return plain data, or give the pipeline a serializer of its own"
     )
+
+
+def _encode_time(value: datetime | time, path: str) -> dict[str, Any]:
+    encoded: dict[str, Any] = {_TAG: type(value).__name__, _VALUE: value.isoformat()}
+    zone = value.tzinfo
+    if value.fold:
+        encoded["fold"] = value.fold
+    if zone is None or type(zone) is timezone:
+        return encoded
+    if type(zone) is ZoneInfo and zone.key is not None:
+        encoded |= {_VALUE: value.replace(tzinfo=None).isoformat(), "zone": zone.key}
+    # Times of different zones are unequal where the clocks are changed. A time of day has no offset in most zones.
+    try:
+        again = _decode(encoded)
+    except (KeyError, ValueError):
+        again = None
+    if again != value or again.tzinfo is None:
+        raise SerializationError(
+            f"{path} has a time zone of {type(zone).__module__}.{type(zone).__qualname__} that cannot be stored; "
+            "use zoneinfo.ZoneInfo, or convert the time to UTC"
+        )
+    return encoded
+
+
+def _decode_time(kind: type[datetime] | type[time], encoded: dict[str, Any]) -> datetime | time:
+    value = kind.fromisoformat(encoded[_VALUE])
+    if "fold" in encoded:
+        value = value.replace(fold=encoded["fold"])
+    return value.replace(tzinfo=ZoneInfo(encoded["zone"])) if "zone" in encoded else value
 
 
 def _canonical(encoded: Any) -> str:
@@ -130,9 +165,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "frozenset": frozenset,
     "bytes": base64.b64decode,
     "bytearray": lambda value: bytearray(base64.b64decode(value)),
-    "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,
-    "time": time.fromisoformat,
     "timedelta": lambda value: timedelta(*value),
     "Decimal": Decimal,
     "UUID": UUID,
@@ -141,4 +174,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 
 def _decode(value: dict[str, Any]) -> Any:
     tag = value.get(_TAG)
-    return value if tag is None else _DECODERS[tag](value[_VALUE])
+    if tag is None:
+        return value
+    if tag == "datetime":
+        return _decode_time(datetime, value)
+    return _decode_time(time, value) if tag == "time" else _DECODERS[tag](value[_VALUE])

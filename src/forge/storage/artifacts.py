@@ -36,6 +36,9 @@ class ArtifactStore:
     Every artifact lies under the SHA-256 of its content, so the same content is stored once. It appears as a
     whole or not at all, however many processes write. Nothing is opened before the first use; all methods may
     be called from several threads. `storage_options` go to fsspec's file system: credentials, an endpoint, …
+
+    In S3 the rights to read and write objects below the prefix are enough (`s3:GetObject`, `s3:PutObject`, and
+    `s3:DeleteObject` for `delete`): the bucket is never listed.
     """
 
     def __init__(self, url: str, **storage_options: Any) -> None:
@@ -51,26 +54,24 @@ class ArtifactStore:
         return _ALIASES.get(protocol, protocol)
 
     def open(self) -> None:
-        """Check that the store can be used, and create a missing folder. Every other method does it too.
+        """Check that the store can be written: create a missing folder, or store an empty artifact in an object store.
 
         Raises:
             StorageError: for an unknown protocol, a missing package, a folder that cannot be written, or a
-                bucket that cannot be reached.
+                bucket that is not there, cannot be reached, or may not be written.
         """
-        self._open()
+        fs, root = self._open()
+        if self.backend != "file":
+            try:
+                self._store(fs, _path(root, hashlib.sha256().hexdigest()), b"")
+            except Exception as error:  # every kind of store has its own
+                raise self._unusable(error) from error
 
     def put(self, content: bytes) -> ArtifactResult:
         """Store the content, unless it is there already."""
         fs, root = self._open()
         key = hashlib.sha256(content).hexdigest()
-        path = _path(root, key)
-        # A wrong size is what a power failure can leave behind; such a file is written again.
-        size = _size(fs, path)
-        there = size == len(content)
-        if not there and self.backend == "file":
-            there = not _write_file(Path(path), content, replace=size is not None)
-        elif not there:
-            fs.pipe_file(path, content)  # object stores show an object when it is complete
+        there = not self._store(fs, _path(root, key), content)
         result = ArtifactResult(key, len(content), deduplicated=there)
         if (tell := artifact_stored.get()) is not None:
             tell(result)
@@ -89,6 +90,11 @@ class ArtifactStore:
             content = fs.cat_file(_path(root, key))
         except FileNotFoundError:
             raise ArtifactNotFoundError(f"{self._url} has no artifact {key}") from None
+        except PermissionError as error:
+            if self.backend == "file":
+                raise
+            # The answer of an object store for what is not there, to those who may not list it.
+            raise ArtifactNotFoundError(f"{self._url} has no artifact {key}, or forbids reading it") from error
         if hashlib.sha256(content).hexdigest() != key:
             raise ArtifactCorruptError(f"artifact {key} in {self._url} is damaged: delete it and store it again")
         return ArtifactResult(key, len(content), content=content)
@@ -96,13 +102,13 @@ class ArtifactStore:
     def exists(self, key: str) -> bool:
         """Return True if there is an artifact under a key; ValueError as for `get`."""
         fs, root = self._open()
-        return _size(fs, _path(root, key)) is not None
+        return _size(fs, _path(root, key))[0] is not None
 
     def delete(self, key: str) -> bool:
         """Remove an artifact; returns True if it was there. ValueError as for `get`."""
         fs, root = self._open()
         path = _path(root, key)
-        if _size(fs, path) is None:
+        if _size(fs, path)[0] is None:
             return False
         with contextlib.suppress(FileNotFoundError):  # somebody else was faster
             fs.rm_file(path)
@@ -131,15 +137,33 @@ class ArtifactStore:
             raise self._unusable(error, hint) from error
         except ValueError as error:
             raise self._unusable(error) from error
-        try:
-            if self.backend == "file":
+        if self.backend == "file":
+            try:
                 os.makedirs(root, exist_ok=True)
                 tempfile.TemporaryFile(dir=root).close()
-            else:
-                fs.ls(root.partition("/")[0])
-        except Exception as error:  # every kind of store has its own
-            raise self._unusable(error) from error
+            except OSError as error:
+                raise self._unusable(error) from error
         return fs, root.rstrip("/")
+
+    def _store(self, fs: AbstractFileSystem, path: str, content: bytes) -> bool:
+        """Write content, unless it is there already; returns True if it was written."""
+        size, known = _size(fs, path)
+        # A wrong size is what a power failure can leave behind; such a file is written again.
+        if size == len(content):
+            return False
+        if self.backend == "file":
+            return _write_file(Path(path), content, replace=size is not None)
+        if not known:
+            try:
+                fs.pipe_file(path, content, mode="create")
+            except FileExistsError:
+                return False
+            except (NotImplementedError, OSError, TypeError, ValueError):
+                pass  # a store that cannot tell: it is written again
+            else:
+                return True
+        fs.pipe_file(path, content)  # object stores show an object when it is complete
+        return True
 
     def _unusable(self, error: Exception, hint: str = "") -> StorageError:
         reason = " ".join(message_of(error).split()) or class_name(type(error))
@@ -157,12 +181,20 @@ def _path(root: str, key: str) -> str:
     return f"{root}/{key[:2]}/{key[2:4]}/{key}"
 
 
-def _size(fs: AbstractFileSystem, path: str) -> int | None:
+def _size(fs: AbstractFileSystem, path: str) -> tuple[int | None, bool]:
+    """Return the size of a file, None if it is not there, and whether that is certain.
+
+    Object stores do not tell those who may not list them that an object is not there: reading it is forbidden.
+    """
     try:
         size: int = fs.info(path)["size"]
     except FileNotFoundError:
-        return None
-    return size
+        return None, True
+    except PermissionError:
+        if "file" in fs.protocol:
+            raise
+        return None, False
+    return size, True
 
 
 def _write_file(path: Path, content: bytes, *, replace: bool) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections import OrderedDict
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -61,6 +63,82 @@ def test_data_comes_back_equal_and_of_the_same_type(data: Any) -> None:
     again = SERIALIZER.loads(SERIALIZER.dumps(data))
     assert again == data
     assert type(again) is type(data)
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+NAIVE = datetime.fromisoformat("2026-07-01T12:00:00")
+
+
+@pytest.mark.parametrize(
+    ("data", "encoded"),
+    [
+        (NAIVE, {"value": "2026-07-01T12:00:00"}),
+        (NAIVE.replace(fold=1), {"value": "2026-07-01T12:00:00", "fold": 1}),
+        (datetime(2026, 7, 1, 12, tzinfo=UTC), {"value": "2026-07-01T12:00:00+00:00"}),
+        (datetime(2026, 7, 1, 12, tzinfo=BERLIN), {"value": "2026-07-01T12:00:00", "zone": "Europe/Berlin"}),
+        (datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN), {"value": "2026-10-25T02:30:00", "zone": "Europe/Berlin"}),
+        (
+            datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN, fold=1),
+            {"value": "2026-10-25T02:30:00", "zone": "Europe/Berlin", "fold": 1},
+        ),
+        (datetime(2026, 3, 29, 2, 30, tzinfo=BERLIN), {"value": "2026-03-29T02:30:00", "zone": "Europe/Berlin"}),
+        (time(2, 30, tzinfo=BERLIN), {"value": "02:30:00", "zone": "Europe/Berlin"}),
+        (time(2, 30, fold=1), {"value": "02:30:00", "fold": 1}),
+        (time(2, 30, tzinfo=timezone(timedelta(hours=1))), {"value": "02:30:00+01:00"}),
+    ],
+    ids=str,
+)
+def test_times_come_back_with_zone_and_fold(data: Any, encoded: dict[str, Any]) -> None:
+    content = SERIALIZER.dumps(data)
+    again = SERIALIZER.loads(content)
+    assert (again, again.tzinfo, again.fold) == (data, data.tzinfo, data.fold)
+    assert json.loads(content) == {"$type": type(data).__name__, **encoded}
+
+
+class Summer(tzinfo):
+    """A zone of another library, whose clocks change at 3."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return None if moment is None else timedelta(hours=2 - (moment.fold if moment.hour == 2 else 0))
+
+    def dst(self, moment: datetime | None) -> timedelta | None:
+        return self.utcoffset(moment)
+
+    def tzname(self, moment: datetime | None) -> str:
+        return "summer"
+
+
+def test_a_zone_of_another_library_becomes_an_offset_where_that_is_equal() -> None:
+    data = datetime(2026, 7, 1, 12, tzinfo=Summer())
+    again = SERIALIZER.loads(SERIALIZER.dumps(data))
+    assert again == data
+    assert again.tzinfo == timezone(timedelta(hours=2))
+
+
+@pytest.mark.parametrize(
+    ("data", "zone"),
+    [
+        (datetime(2026, 10, 25, 2, 30, tzinfo=Summer()), "test_serializer.Summer"),
+        (time(2, 30, tzinfo=Summer()), "test_serializer.Summer"),
+        (datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo.no_cache("Europe/Berlin")), "zoneinfo.ZoneInfo"),
+    ],
+    ids=str,
+)
+def test_times_that_would_come_back_unequal_are_refused(data: Any, zone: str) -> None:
+    with pytest.raises(SerializationError) as caught:
+        SERIALIZER.dumps({"at": [data]})
+    assert str(caught.value).replace(f"{__name__}.", "test_serializer.") == (
+        f"data['at'][0] has a time zone of {zone} that cannot be stored; "
+        "use zoneinfo.ZoneInfo, or convert the time to UTC"
+    )
+
+
+@pytest.mark.parametrize("kind", [str, int, float, bytes, list, dict, tuple, set, Decimal, UUID, timedelta])
+def test_subclasses_are_refused(kind: type) -> None:
+    special = type("Special", (kind,), {})
+    values: dict[type, Any] = {UUID: special(int=1) if kind is UUID else None}
+    with pytest.raises(SerializationError, match="Special, which JSON cannot hold"):
+        SERIALIZER.dumps([values.get(kind) or special()])
 
 
 def test_nan_comes_back() -> None:
