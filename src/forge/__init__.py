@@ -14,7 +14,7 @@ from .pipeline.sample import Sample, SampleOutcome, SampleStatus, Skip
 from .pipeline.serializer import JSONSerializer
 from .pipeline.stages import Stage, stage
 from .runner import BatchRunner, Run, RunResult, StreamingRunner
-from .runner.outcome import ExitCode, RunOutcome
+from .runner.outcome import ExitCode, RunOutcome, RunType
 from .storage import ArtifactStore, SQLStorage
 from .storage.dead_letters import DeadLetterQueue
 from .storage.records import DeadLetter
@@ -38,6 +38,7 @@ __all__ = [
     "Run",
     "RunOutcome",
     "RunResult",
+    "RunType",
     "SQLStorage",
     "Sample",
     "SampleOutcome",

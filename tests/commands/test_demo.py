@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from forge import BatchRunner, ExitCode, Pipeline, Prices, RunOutcome, RunResult, Sample, Skip, stage, usage
+from forge import BatchRunner, ExitCode, Pipeline, Prices, RunOutcome, RunResult, RunType, Sample, Skip, stage, usage
 from forge.runner.result import Ledger, StageSummary, StorageSummary
 from forge_otel.commands.demo import examples, numbers
 from forge_otel.commands.demo.run_report import show
@@ -577,6 +577,7 @@ def finished_run(*stages: dict[str, Any], unchanged: int = 0) -> RunResult:
         pipeline_id="i",
         definition={},
         runner="streaming",
+        type=RunType.FULL,
         outcome=RunOutcome.COMPLETED,
         exit_code=ExitCode.OK,
         error_type=None,

@@ -103,6 +103,25 @@ def test_a_short_run(server: PrometheusServer, endpoint: str, tmp_path: Path, al
     assert firing(server) == expected
 
 
+def test_a_replay_after_a_failed_night_is_no_success(server: PrometheusServer, endpoint: str, tmp_path: Path) -> None:
+    finish(start_worker(endpoint, tmp_path / "db", {"good": 1, "interval": 1}))
+    night = {"good": 1, "bad": 1, "interval": 1, "fails": True, "replays": True}
+    finish(start_worker(endpoint, tmp_path / "db", night))
+
+    replayed = 'sum (last_over_time(forge_pipeline_completed_total{forge_run_type="replay"}[1h]))'
+    wait_until(lambda: server.query(replayed) == {(): 1}, "the replay has arrived")
+    stale = datetime.now(UTC)
+    wait_until(lambda: evaluated(server) > stale, "the rules have seen it")
+    assert {"ForgePipelineOverdue", "ForgeRunFailed"} <= firing(server)
+
+
+def test_the_first_failure_of_a_process_is_an_increase(server: PrometheusServer, endpoint: str, tmp_path: Path) -> None:
+    finish(start_worker(endpoint, tmp_path / "db", {"good": 1, "fails": True}))
+
+    failed = 'sum (increase(forge_pipeline_completed_total{forge_run_outcome="failed"}[15m])) > 0'
+    wait_until(lambda: bool(server.query(failed)), "the counter went from 0 to 1")
+
+
 def test_old_dead_letters(server: PrometheusServer, endpoint: str, tmp_path: Path) -> None:
     database = tmp_path / "db"
     finish(start_worker(f"http://127.0.0.1:{free_port()}", database, {"bad": 1}, OTEL_SDK_DISABLED="true"))

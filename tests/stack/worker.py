@@ -1,11 +1,11 @@
 """A pipeline with known numbers, in a process of its own, with what a user would set up: the SDK, exporters for OTLP.
 
 The argument is a JSON object. `good`, `bad` and `limited` are how many samples pass, fail, and fail once because of a
-rate limit; `fails` breaks the source at its end; `again` does what is finished once more; `text` is what an error
-message says; `pause` is a file that the last sample waits for; `budget` is the latency budget of the stage `check`, and
-`interval` how often the pipeline should succeed, in seconds; `faulty` sets a hook that raises; `spends` is how many
-dollars looking at a sample of each kind costs, where null means that nobody knows, and `hourly_budget` how many all
-of it may cost in an hour.
+rate limit; `fails` breaks the source at its end; `again` does what is finished once more; `replays` makes good what
+failed, and replays it after the run; `text` is what an error message says; `pause` is a file that the last sample waits
+for; `budget` is the latency budget of the stage `check`, and `interval` how often the pipeline should succeed, in
+seconds; `faulty` sets a hook that raises; `spends` is how many dollars looking at a sample of each kind costs, where
+null means that nobody knows, and `hourly_budget` how many all of it may cost in an hour.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from forge_otel import ForgeInstrumentor
 
 SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("good", "bad", "limited"), 0),
-    **dict.fromkeys(("fails", "again", "faulty"), False),
+    **dict.fromkeys(("fails", "again", "faulty", "replays"), False),
     **dict.fromkeys(("pause", "budget", "interval", "hourly_budget")),
     "spends": {},
     "text": "bad",
@@ -59,6 +59,10 @@ class Length(Measurement):
 
     def compute(self, sample: Sample) -> int:
         return len(sample.data)
+
+
+repaired: list[bool] = []
+"""Not empty once bad samples pass."""
 
 
 def pipeline(settings: Mapping[str, Any]) -> Pipeline:
@@ -85,7 +89,7 @@ def pipeline(settings: Mapping[str, Any]) -> Pipeline:
         if sample.data in settings["spends"]:
             amount = settings["spends"][sample.data]
             usage.report(provider="worker", model="eye", amount=None if amount is None else Decimal(amount))
-        if sample.data == "bad":
+        if sample.data == "bad" and not repaired:
             logger.warning("looking at a bad one")
             raise ValueError(settings["text"])
         if sample.data == "limited" and sample.id not in failed:
@@ -121,12 +125,16 @@ def main() -> None:
     set_logger_provider(loggers)
     logger.addHandler(LoggingHandler())
     ForgeInstrumentor().instrument(**({"on_stage_end": faulty} if settings["faulty"] else {}))
-    run = StreamingRunner(resume=not settings["again"]).run(pipeline(settings))
+    of = pipeline(settings)
+    run = StreamingRunner(resume=not settings["again"]).run(of)
     try:
         run.drain()
     except ConnectionResetError:
         assert settings["fails"]
     assert run.result is not None
+    if settings["replays"]:
+        repaired.append(True)
+        assert StreamingRunner().replay(of).drain().ledger.ready == settings["bad"]
     print(json.dumps(run.result.to_dict()))  # noqa: T201
 
 

@@ -64,7 +64,7 @@ def _active(ago: str | None = None) -> Expression:
 
 def _run_failed() -> Expression:
     failed = q.select(m.FORGE_PIPELINE_COMPLETED, {a.FORGE_RUN_OUTCOME: ForgeRunOutcome.FAILED})
-    return q.sum_by(q.growth(failed, WINDOW), a.FORGE_PIPELINE_NAME, a.ERROR_TYPE) > 0
+    return q.sum_by(q.growth(failed, WINDOW), a.FORGE_PIPELINE_NAME) > 0
 
 
 def _run_died() -> Expression:
@@ -142,8 +142,8 @@ ALL: Final = (
         runbook="run-failed",
         expression=_run_failed(),
         severity="warning",
-        summary=f"A run of {_PIPELINE} failed: {_ERROR}",
-        description=f"Runs of the pipeline {_PIPELINE} that failed with {_ERROR} in the last 15 minutes: {COUNT}.",
+        summary=f"A run of {_PIPELINE} failed",
+        description=f"Runs of the pipeline {_PIPELINE} that failed in the last 15 minutes: {COUNT}.",
     ),
     Alert(
         name="ForgeRunDied",

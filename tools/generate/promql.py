@@ -173,8 +173,9 @@ def rate(counter: Selector, window: str) -> Expression:
 def growth(counter: Selector, window: str) -> Expression:
     """Return the growth of each series within the window, including the first value of a new series.
 
-    A series that did not exist at the start of the window grew by its latest value, others by their `increase()`. A
-    series with a gap, because nothing could be delivered, counts as new.
+    A series that did not exist at the start of the window grew by its latest value, others by their `increase()`. That
+    extrapolates: of a process that exports 0 and 1 within a minute, it makes 2. A series with a gap, because nothing
+    could be delivered, counts as new.
     """
     new = combine(last(_counter(counter), window), "unless", offset(counter, window))
     return new | _over("increase", counter, window)

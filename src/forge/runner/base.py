@@ -51,15 +51,21 @@ class Runner(ABC):
     def driver(self, run: Run) -> Driver:
         """Create the driver that moves the samples of a run."""
 
-    def run(self, pipeline: Pipeline) -> Run:
+    def run(self, pipeline: Pipeline, *, limit: int | None = None) -> Run:
         """Create a run of the pipeline, which begins when it is iterated or drained.
 
+        With a `limit`, it takes at most so many samples from the source, and is a partial run.
+
         Raises:
-            ConfigurationError: it is no pipeline, or the file of prices that `FORGE_PRICES` names is faulty.
+            ConfigurationError: it is no pipeline, the limit is no positive whole number, or the file of prices that
+                `FORGE_PRICES` names is faulty.
         """
         if not isinstance(pipeline, Pipeline):
             raise ConfigurationError(f"{type(self).__name__}().run() takes a Pipeline, not {pipeline!r}")
-        return self._run(pipeline, self._resume)
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            what = f"{type(self).__name__}().run(limit={limit!r})"
+            raise ConfigurationError(f"{what}: must be a positive number of samples, or None for all")
+        return self._run(pipeline, self._resume, limit=limit)
 
     def replay(self, pipeline: Pipeline, sample_ids: Collection[str] | None = None) -> Run:
         """Create a run that processes the pipeline's dead letters instead of its source: all replayable ones, or those
@@ -83,9 +89,16 @@ class Runner(ABC):
                     raise NotReplayableError(
                         f"the dead letter of {entry.sample_id!r} has no data, because it could not be serialised"
                     )
-        return self._run(pipeline, True, entries)
+        return self._run(pipeline, True, replay=entries)
 
-    def _run(self, pipeline: Pipeline, resume: bool, replay: Sequence[DeadLetter] | None = None) -> Run:
+    def _run(
+        self,
+        pipeline: Pipeline,
+        resume: bool,
+        *,
+        replay: Sequence[DeadLetter] | None = None,
+        limit: int | None = None,
+    ) -> Run:
         return Run(
             pipeline,
             runner=self.name,
@@ -93,6 +106,7 @@ class Runner(ABC):
             resume=resume,
             driver=self.driver,
             replay=replay,
+            limit=limit,
             shutdown_timeout=self._shutdown_timeout,
             handle_signals=self._handle_signals,
         )

@@ -8,6 +8,17 @@ from ..errors import BudgetReached, RunTerminated, TooManyFailuresError
 from ..pipeline.exceptions import is_a
 
 
+class RunType(StrEnum):
+    """Kind of a run, by the samples that it takes."""
+
+    FULL = "full"
+    """All samples of the source."""
+    PARTIAL = "partial"
+    """The first samples of the source, as many as a limit allows."""
+    REPLAY = "replay"
+    """Dead letters, instead of the source."""
+
+
 class RunOutcome(StrEnum):
     """Outcome of a run."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..costs.summary import CostSummary
 from ..pipeline.exceptions import CANCELLED, classify, message_of
 from ..pipeline.sample import SampleOutcome
-from .outcome import ExitCode, RunOutcome, exit_code_of
+from .outcome import ExitCode, RunOutcome, RunType, exit_code_of
 from .revision import code_revision
 
 if TYPE_CHECKING:
@@ -182,6 +182,8 @@ class RunResult:
     """Names and versions of stages and measurements, from which the id is derived."""
     runner: str
     """Name of the runner: `batch` or `streaming`."""
+    type: RunType
+    """Kind of the run."""
     outcome: RunOutcome
     """Outcome of the run as a whole."""
     exit_code: ExitCode
@@ -246,8 +248,9 @@ class RunResult:
         )
         ending = f" ({self.error_type}: {_on_one_line(self.error, 500)})" if self.error else ""
         cost = str(self.cost)
+        kind = "" if self.type is RunType.FULL else f" ({self.type.value})"
         head = (
-            f"{self.pipeline}: {self.outcome.value}{ending} in {self.duration:.3g} s; "
+            f"{self.pipeline}{kind}: {self.outcome.value}{ending} in {self.duration:.3g} s; "
             f"{self.ledger.admitted} admitted, {self.ledger.derived} derived: {counts or 'nothing settled'}"
             f"{'; ' if cost else ''}{cost}"
         )
@@ -321,6 +324,7 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             pipeline_id=pipeline.id,
             definition=pipeline.definition,
             runner=run.runner,
+            type=run.type,
             outcome=outcome,
             exit_code=exit_code_of(outcome, error, counters.failures.count),
             error_type=classify(error) if error is not None else cancelled,

@@ -29,7 +29,7 @@ from .consumable import Consumable, outcome_of
 from .driver import Driver
 from .failures import FailureLimit, FailureLog
 from .ledger import RunLedger
-from .outcome import RunOutcome
+from .outcome import RunOutcome, RunType
 from .queue import QueueClosed
 from .result import RunResult, RunSnapshot, result_of
 from .source import SourceReader
@@ -71,6 +71,7 @@ class Run(Consumable):
         resume: bool,
         driver: Any,
         replay: Sequence[DeadLetter] | None = None,
+        limit: int | None = None,
         shutdown_timeout: float,
         handle_signals: bool,
     ) -> None:
@@ -78,6 +79,7 @@ class Run(Consumable):
         self.id = str(uuid.uuid4())
         self.pipeline = pipeline
         self.runner = runner
+        self.type = RunType.REPLAY if replay is not None else RunType.FULL if limit is None else RunType.PARTIAL
         self.clock = clock
         self.shutdown_timeout = shutdown_timeout
         self.handle_signals = handle_signals
@@ -90,7 +92,7 @@ class Run(Consumable):
         self.executor = StageExecutor(clock=clock, stop=self.stop, gate=self.gate)
         self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop, gate=self.gate)
         self._admission = Admission(self, resume=resume, replay=replay)
-        self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None)
+        self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None, limit)
         self.ledger = RunLedger(pipeline, clock, settled_late=self.spent)
         self.costs = self.ledger.costs
         self.counters = self.ledger.counters

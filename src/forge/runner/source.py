@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,21 @@ _END = object()
 
 
 class SourceReader:
-    """The source of one run; opened, read and closed on the same thread. What is async in it runs on the loop."""
+    """The source of one run, or the first `limit` samples of it; opened, read and closed on the same thread. What is
+    async in it runs on the loop.
+    """
 
-    def __init__(self, pipeline: Pipeline, replay: Callable[[], Iterable[Sample]] | None = None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, replay: Callable[[], Iterable[Sample]] | None = None, limit: int | None = None
+    ) -> None:
         self.loop = LoopThread()
         self._pipeline = pipeline
         self._source: Source = replay or pipeline.source
         self._sync: Iterator[Any] | None = None
         self._async: AsyncIterator[Any] | None = None
         self._size: int | None = None
+        self._left = math.inf if limit is None else limit
+        """Number of samples that may still be read."""
         self._ended = False
 
     def remaining(self, read: int) -> int | None:
@@ -47,6 +54,9 @@ class SourceReader:
             RuntimeError: it raised `StopIteration` when it was opened, which is not the end of an iterator.
             Exception: what the source raised.
         """
+        if self._left <= 0:
+            self._ended = True
+            return None
         if self._sync is None and self._async is None:
             outside_iteration("opening the source", self._open)
         if self._async is not None:
@@ -58,6 +68,7 @@ class SourceReader:
         if data is _END:
             self._ended = True
             return None
+        self._left -= 1
         if not isinstance(data, Sample):
             return Sample(data=data)
         if not isinstance(data.id, str):
@@ -89,7 +100,8 @@ class SourceReader:
                 f"the source of {self._pipeline!r} is an iterator that an earlier run used up; "
                 "give a list, or a function that makes a new iterator"
             )
-        self._size = _size(given)
+        size = _size(given)
+        self._size = size if size is None else int(min(size, self._left))
 
 
 def _size(given: Any) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ from ..semconv import attributes as a
 from ..semconv import metrics
 from ..semconv.definitions import Metric
 from ..signals.metrics import Attributes
-from .error_types import error_type
 
 if TYPE_CHECKING:
     from forge import Pipeline, Run
@@ -24,7 +22,11 @@ def initial_points(run: Run, components: Collection[str]) -> Iterator[tuple[Metr
         "measurement": _measurements,
         "storage": _storage,
     }
-    where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
+    where = {
+        a.FORGE_PIPELINE_NAME: run.pipeline.name,
+        a.FORGE_RUNNER_NAME: run.runner,
+        a.FORGE_RUN_TYPE: run.type.value,
+    }
     for component, series in fixed.items():
         if component in components:
             for metric, extra in series(run.pipeline):
@@ -35,9 +37,7 @@ def _runner(pipeline: Pipeline) -> Iterator[tuple[Metric, dict[str, Any]]]:
     for metric in (metrics.FORGE_PIPELINE_STARTED, metrics.FORGE_SOURCE_READS, metrics.FORGE_SAMPLE_ADMITTED):
         yield metric, {}
     for outcome in a.ForgeRunOutcome:
-        # The error type of a failed run is not known in advance; that of a cancelled run is.
-        kind = error_type(asyncio.CancelledError()) if outcome is a.ForgeRunOutcome.CANCELLED else None
-        yield metrics.FORGE_PIPELINE_COMPLETED, {a.FORGE_RUN_OUTCOME: outcome.value, a.ERROR_TYPE: kind}
+        yield metrics.FORGE_PIPELINE_COMPLETED, {a.FORGE_RUN_OUTCOME: outcome.value}
     for settled in a.ForgeSampleOutcome:
         yield metrics.FORGE_SAMPLE_SETTLED, {a.FORGE_SAMPLE_OUTCOME: settled.value}
     for stage in pipeline.stages:

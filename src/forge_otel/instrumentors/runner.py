@@ -19,7 +19,7 @@ from ..patching import faults
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
-from ..semconv.attributes import ForgeRunOutcome
+from ..semconv.attributes import ForgeRunOutcome, ForgeRunType
 from ..signals.metrics import Attributes
 from ..support.exceptions import is_a
 from . import measurement, stage, storage
@@ -42,6 +42,7 @@ def _start_run(run: Run) -> Attributes:
         a.FORGE_PIPELINE_NAME: run.pipeline.name,
         a.FORGE_PIPELINE_ID: run.pipeline.id,
         a.FORGE_RUN_ID: run.id,
+        a.FORGE_RUN_TYPE: run.type.value,
         a.FORGE_RUNNER_NAME: run.runner,
     }
 
@@ -78,7 +79,8 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
             a.FORGE_SUMMARY_FAULTS: call.telemetry.faults - scope.faults_before,
         }
         log_events += summaries(result, {**attributes, **counted})
-        points += last_run(result, run.clock.time())
+        if run.type.value == ForgeRunType.FULL:
+            points += last_run(result, run.clock.time())
         attributes = {**attributes, **usage_attributes(result.cost.charges)}
     return Result(attributes=attributes, error=raised, points=points, events=log_events)
 

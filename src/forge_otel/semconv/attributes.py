@@ -248,6 +248,27 @@ FORGE_RUN_ID: Final = "forge.run.id"
 Type: `string`. Examples: `0f8fad5b-d9cb-469f-a165-70867728950e`.
 """
 
+FORGE_RUN_TYPE: Final = "forge.run.type"
+"""Kind of the run, by the samples that it takes. Only full runs write the gauges of the last run and the times of its
+end and success.
+
+Type: `ForgeRunType`.
+"""
+
+
+class ForgeRunType(StrEnum):
+    """Values of `forge.run.type`."""
+
+    FULL = "full"
+    """All samples of the source."""
+    PARTIAL = "partial"
+    """The first samples of the source, up to a limit."""
+    REPLAY = "replay"
+    """Dead letters instead of the source."""
+    REMEASURE = "remeasure"
+    """Stored samples, measured again."""
+
+
 FORGE_RUN_OUTCOME: Final = "forge.run.outcome"
 """Outcome of a run.
 

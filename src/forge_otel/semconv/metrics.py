@@ -264,7 +264,7 @@ FORGE_PIPELINE_STARTED: Final = Metric(
     Instrument.COUNTER,
     "{run}",
     "Number of started runs.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_TYPE),
 )
 """Number of started runs.
 
@@ -276,7 +276,7 @@ FORGE_PIPELINE_COMPLETED: Final = Metric(
     Instrument.COUNTER,
     "{run}",
     "Number of ended runs, by outcome.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_OUTCOME, a.ERROR_TYPE),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_TYPE, a.FORGE_RUN_OUTCOME),
 )
 """Number of ended runs, by outcome.
 
@@ -288,7 +288,7 @@ FORGE_PIPELINE_ACTIVE: Final = Metric(
     Instrument.UPDOWNCOUNTER,
     "{run}",
     "Number of active runs.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_TYPE),
     observable=True,
 )
 """Number of active runs.
@@ -301,7 +301,7 @@ FORGE_PIPELINE_DURATION: Final = Metric(
     Instrument.HISTOGRAM,
     "s",
     "Duration of runs.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_OUTCOME, a.ERROR_TYPE),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_RUN_TYPE, a.FORGE_RUN_OUTCOME, a.ERROR_TYPE),
     boundaries=(0.01, 0.1, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400),
 )
 """Duration of runs.

@@ -183,7 +183,11 @@ class Observables:
 
 def _up_down_counters(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric, float, Attributes]]:
     """Yield the values of a run's up-down counters."""
-    where = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUNNER_NAME: run.runner}
+    where = {
+        a.FORGE_PIPELINE_NAME: run.pipeline.name,
+        a.FORGE_RUNNER_NAME: run.runner,
+        a.FORGE_RUN_TYPE: run.type.value,
+    }
     yield metrics.FORGE_PIPELINE_ACTIVE, 1, where
     yield metrics.FORGE_SAMPLE_ACTIVE, snapshot.ledger.active, where
     if snapshot.source_remaining is not None:

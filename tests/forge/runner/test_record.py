@@ -196,6 +196,7 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
         pipeline_id=pipeline.id,
         definition=pipeline.definition,
         runner="batch",
+        type=forge.RunType.FULL,
         outcome=forge.RunOutcome.COMPLETED,
         exit_code=forge.ExitCode.SAMPLES_FAILED,
         error_type=None,

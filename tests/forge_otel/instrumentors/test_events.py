@@ -24,6 +24,7 @@ INFO forge.pipeline.start in forge.pipeline small
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
+  forge.run.type = 'full'
   forge.runner.name = 'batch'
 INFO forge.stage.retry in forge.stage clean
   Stage retries: clean, rate_limit in attempt 1, the next one in 0.5 s
@@ -83,6 +84,7 @@ INFO forge.pipeline.stop in forge.pipeline small
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
   forge.run.outcome = 'completed'
+  forge.run.type = 'full'
   forge.runner.name = 'batch'
 INFO forge.pipeline.summary in forge.pipeline small
   small: completed in 4.62 s; 5 admitted, 2 derived: 3 ready, 1 skipped, 1 split, 2 dlq; \
@@ -92,6 +94,7 @@ INFO forge.pipeline.summary in forge.pipeline small
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
   forge.run.outcome = 'completed'
+  forge.run.type = 'full'
   forge.runner.name = 'batch'
   forge.summary.admitted = 5
   forge.summary.derived = 2
@@ -112,6 +115,7 @@ INFO forge.stage.summary in forge.pipeline small
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
+  forge.run.type = 'full'
   forge.runner.name = 'batch'
   forge.stage.name = 'clean'
   forge.summary.backpressure = 0.0
@@ -131,6 +135,7 @@ INFO forge.stage.summary in forge.pipeline small
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
+  forge.run.type = 'full'
   forge.runner.name = 'batch'
   forge.stage.name = 'tag'
   forge.summary.backpressure = 0.0
@@ -152,6 +157,7 @@ INFO forge.measurement.summary in forge.pipeline small
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
+  forge.run.type = 'full'
   forge.runner.name = 'batch'
   forge.summary.cached = 0
   forge.summary.computed = 3
@@ -167,6 +173,7 @@ INFO forge.measurement.summary in forge.pipeline small
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
+  forge.run.type = 'full'
   forge.runner.name = 'batch'
   forge.summary.cached = 0
   forge.summary.computed = 3

@@ -81,15 +81,17 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "measurement.key=density, pipeline.name=small": Histogram(3, 0.375, 0.125, 0.125),
     },
     "forge.pipeline.active": {
-        "pipeline.name=small, runner.name=batch": 0,
+        "pipeline.name=small, run.type=full, runner.name=batch": 0,
     },
     "forge.pipeline.completed": {
-        "error.type=cancelled, pipeline.name=small, run.outcome=cancelled, runner.name=batch": 0,
-        "pipeline.name=small, run.outcome=completed, runner.name=batch": 1,
-        "pipeline.name=small, run.outcome=failed, runner.name=batch": 0,
+        "pipeline.name=small, run.outcome=cancelled, run.type=full, runner.name=batch": 0,
+        "pipeline.name=small, run.outcome=completed, run.type=full, runner.name=batch": 1,
+        "pipeline.name=small, run.outcome=failed, run.type=full, runner.name=batch": 0,
     },
     "forge.pipeline.duration": {
-        "pipeline.name=small, run.outcome=completed, runner.name=batch": Histogram(1, 4.625, 4.625, 4.625),
+        "pipeline.name=small, run.outcome=completed, run.type=full, runner.name=batch": Histogram(
+            1, 4.625, 4.625, 4.625
+        ),
     },
     "forge.pipeline.end.time": {
         "pipeline.name=small": 1700000004.625,
@@ -109,7 +111,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, sample.outcome=unchanged": 0,
     },
     "forge.pipeline.started": {
-        "pipeline.name=small, runner.name=batch": 1,
+        "pipeline.name=small, run.type=full, runner.name=batch": 1,
     },
     "forge.pipeline.success.time": {
         "pipeline.name=small": 1700000004.625,
@@ -299,7 +301,7 @@ def test_state_while_a_run_goes_on() -> None:
         "forge.stage.queue.limit",
     )
     at = "pipeline.name=p, stage.name=look"
-    keys = ("pipeline.name=p, runner.name=streaming", "pipeline.name=p", at, at, at, at)
+    keys = ("pipeline.name=p, run.type=full, runner.name=streaming", "pipeline.name=p", at, at, at, at)
     assert [seen[name] for name in state] == [
         {key: value} for key, value in zip(keys, (1, 1, 1, 3, 0, 16), strict=True)
     ]
@@ -524,8 +526,8 @@ def test_state_follows_the_instrumentor_that_is_active() -> None:
     assert "forge.pipeline.active" not in recorded.points
     with recording(recorded=recorded):
         BatchRunner().run(Pipeline(name="b", source=[])).drain()
-        assert recorded.points["forge.pipeline.active"] == {"pipeline.name=b, runner.name=batch": 0}
+        assert recorded.points["forge.pipeline.active"] == {"pipeline.name=b, run.type=full, runner.name=batch": 0}
     assert recorded.points["forge.pipeline.started"] == {
-        "pipeline.name=a, runner.name=batch": 1,
-        "pipeline.name=b, runner.name=batch": 1,
+        "pipeline.name=a, run.type=full, runner.name=batch": 1,
+        "pipeline.name=b, run.type=full, runner.name=batch": 1,
     }

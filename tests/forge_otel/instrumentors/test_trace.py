@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from forge.runner import Runner
 
 EXPECTED = """\
-forge.pipeline small | pipeline.id=PIPELINE, pipeline.name=small, run.id=RUN, run.outcome=completed, runner.name=batch
+forge.pipeline small | pipeline.id=PIPELINE, pipeline.name=small, run.id=RUN, run.outcome=completed, run.type=full, runner.name=batch
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=busy, sample.outcome=ready
     forge.stage clean | pipeline.name=small, run.id=RUN, sample.id=busy, stage.name=clean, stage.outcome=success
     forge.stage tag | pipeline.name=small, run.id=RUN, sample.id=busy, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
@@ -136,7 +136,8 @@ def test_trace_per_sample_makes_linked_roots() -> None:
     assert (
         tree
         == """\
-forge.pipeline p | pipeline.id=PIPELINE, pipeline.name=p, run.id=RUN, run.outcome=completed, runner.name=batch
+forge.pipeline p | pipeline.id=PIPELINE, pipeline.name=p, run.id=RUN, run.outcome=completed, run.type=full, \
+runner.name=batch
 forge.sample | pipeline.name=p, run.id=RUN, sample.id=1, sample.outcome=ready | -> forge.pipeline p
   forge.stage plain | pipeline.name=p, run.id=RUN, sample.id=1, stage.name=plain, stage.outcome=success
 forge.sample | pipeline.name=p, run.id=RUN, sample.id=2, sample.outcome=ready | -> forge.pipeline p
@@ -206,7 +207,7 @@ def test_run_whose_source_fails() -> None:
         tree
         == """\
 forge.pipeline p | error.type=network_error, pipeline.id=PIPELINE, pipeline.name=p, run.id=RUN, run.outcome=failed, \
-runner.name=batch | ERROR(line is dead)
+run.type=full, runner.name=batch | ERROR(line is dead)
   forge.sample | pipeline.name=p, run.id=RUN, sample.id=1, sample.outcome=ready
     forge.stage plain | pipeline.name=p, run.id=RUN, sample.id=1, stage.name=plain, stage.outcome=success
 """

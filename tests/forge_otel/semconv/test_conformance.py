@@ -129,8 +129,8 @@ def test_providers_need_nothing_but_their_methods(kind: type[Slotted | Unhashabl
             points = recorded.points
         finally:
             instrumentor.uninstrument()
-        assert points["forge.pipeline.started"] == {"pipeline.name=p, runner.name=batch": runs}
-        assert points["forge.pipeline.active"] == {"pipeline.name=p, runner.name=batch": 0}
+        assert points["forge.pipeline.started"] == {"pipeline.name=p, run.type=full, runner.name=batch": runs}
+        assert points["forge.pipeline.active"] == {"pipeline.name=p, run.type=full, runner.name=batch": 0}
 
 
 GLOBAL_PROVIDER_COMES_LATER = """
