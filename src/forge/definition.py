@@ -61,8 +61,8 @@ class Pipeline:
 
     A run in which more than `max_failures` samples fail ends at once, as `failed`, with `TooManyFailuresError`. An
     integer is a number of samples; a float from 0.0 to 1.0 is a share of the samples tried, once there are 100. By
-    default, a run ends if all of the first 100 samples tried fail; 1.0 lets any number fail. Samples that an earlier
-    run finished are not tried, and a replay never ends that way.
+    default, a run ends if all of the first 100 samples tried fail; 1.0 lets any number fail. Skipped and split samples
+    and those that an earlier run finished do not count as tried, and a replay never ends that way.
 
     Raises:
         ConfigurationError: for names that are used twice or that no storage can hold, missing or cyclic

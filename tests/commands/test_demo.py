@@ -456,9 +456,10 @@ def test_people_read_the_same(each: Finished) -> None:
         row = next(line for line in lines if line[0] == one["key"])
         assert row[1:4] == [str(one[key]) for key in ("computed", "cached", "errors")]
     for entry in document["dead_letters"]:
-        assert ["dead", "letter", entry["where"], entry["error_type"], str(entry["count"])] in lines
+        head = [str(entry["count"]), "×", entry["error_type"], "in", f"{entry['where']},"]
+        assert any(line[:5] == head for line in lines)
     for entry in document["skips"]:
-        assert ["skipped", entry["stage"], *entry["reason"].split(), str(entry["count"])] in lines
+        assert [entry["stage"], str(entry["count"]), *entry["reason"].split()] in lines
     assert document["verdict"]["text"].split()[0] in text.getvalue()
     assert max(map(len, text.getvalue().splitlines())) <= 80
 
@@ -468,8 +469,41 @@ def test_people_read_what_failed_when_the_run_was_stopped(first: Finished) -> No
     text = io.StringIO()
     show({**first.document, "outcome": "cancelled", "ledger": ledger}, Console(file=text, width=80))
     assert (
-        "failed: in flight when the run was stopped; the next run processes them again" in text.getvalue().splitlines()
+        "failed: 2 in flight when the run was stopped; the next run processes them again"
+        in text.getvalue().splitlines()
     )
+
+
+FAILED = """
+failed
+12 × rate_limit in annotate, first in sample json/decoder.py#py_scanstring
+    HTTP Error 429: Too Many Requests. Limit reached for the project [bold] of
+    the demo; try again in 20 s \\x1b[2J
+1 × ValueError in parse, sample caf\\udce9.py
+    no text in it
+2 × forge.errors.StageResultError in batches of tag, whose samples were then
+processed alone
+    stage 'tag' returned a list of 3 for a batch of 4
+Failed samples are kept as dead letters, and the next run tries them again.
+"""
+
+
+def test_people_read_the_first_message_of_each_kind_of_failure(first: Finished) -> None:
+    """As it is: neither markup nor control characters in it have an effect."""
+
+    def failure(*values: Any) -> dict[str, Any]:
+        return dict(zip(("where", "error_type", "count", "sample_id", "message"), values, strict=True))
+
+    too_many = "HTTP Error 429: Too Many Requests.\nLimit reached for the project [bold] of the demo; try again in 20 s"
+    failures = [
+        failure("annotate", "rate_limit", 12, "json/decoder.py#py_scanstring", f"{too_many} \x1b[2J"),
+        failure("parse", "ValueError", 1, "caf\udce9.py", "no text in it"),
+    ]
+    short = "stage 'tag' returned a list of 3 for a batch of 4"
+    batches = [failure("tag", "forge.errors.StageResultError", 2, "a", short)]
+    text = io.StringIO()
+    show({**first.document, "failures": failures, "batch_failures": batches}, Console(file=text, width=80))
+    assert FAILED in "\n".join(map(str.rstrip, text.getvalue().splitlines()))
 
 
 @pytest.mark.slow
@@ -632,6 +666,12 @@ def test_the_source_limits_a_run_whose_stages_had_time() -> None:
     verdict = judge(result, pipeline_of("a", "b"), cpu=1.0)
     assert verdict.limit == "source"
     assert verdict.text == "No stage limits the run: the busiest, b, was 49% utilized."
+
+
+def test_a_run_that_failed_has_no_bottleneck() -> None:
+    result = dataclasses.replace(finished_run({"name": "a", "utilization": 0.9}), outcome=RunOutcome.FAILED)
+    verdict = judge(result, pipeline_of("a"), cpu=1.0)
+    assert (verdict.limit, verdict.text) == ("none", "No verdict: the run failed.")
 
 
 def test_a_run_that_found_most_of_it_done_says_nothing() -> None:

@@ -9,8 +9,8 @@ from ..execution.results import MeasurementOutcome, StageOutcome
 from ..pipeline.failure import Failure
 from ..pipeline.sample import SampleOutcome
 from ..support.percentiles import Sketch
-from ..support.text import escape
-from .result import FailureSummary, Ledger, MeasurementSummary, StageSummary, StorageSummary, shortened
+from ..support.text import escape, shortened
+from .result import FailureSummary, Ledger, MeasurementSummary, StageSummary, StorageSummary
 
 FailureKey = tuple[str, str, str]
 MAX_FAILURE_CLASSES = 100

@@ -37,7 +37,7 @@ class FailureLimit:
         """Return the error that ends the run if too many of its samples have failed; None if not."""
         outcomes, limit = counters.outcomes, self._limit
         failed = outcomes[SampleOutcome.DLQ] + outcomes[SampleOutcome.FAILED]
-        tried = sum(outcomes.values()) - outcomes[SampleOutcome.UNCHANGED]
+        tried = failed + outcomes[SampleOutcome.READY]  # like `Ledger.tried`
         if isinstance(limit, int):
             exceeded = failed > limit
         elif tried < MIN_TRIED:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..costs.summary import CostSummary
 from ..pipeline.exceptions import CANCELLED, classify, message_of
 from ..pipeline.sample import SampleOutcome
+from ..support.text import on_one_line, shortened
 from .outcome import ExitCode, RunOutcome, RunType, exit_code_of
 from .revision import code_revision
 
@@ -46,8 +47,8 @@ class Ledger:
 
     @property
     def tried(self) -> int:
-        """Samples that have settled and had not been finished by an earlier run."""
-        return self.settled - self.unchanged
+        """Samples that have succeeded or failed; skipped, split and unchanged ones have done neither."""
+        return self.ready + self.dlq + self.failed
 
     @property
     def imbalance(self) -> int:
@@ -165,7 +166,7 @@ class FailureSummary:
     @property
     def first_line(self) -> str:
         """The message on one line of at most 160 characters."""
-        return _on_one_line(self.message, 160)
+        return on_one_line(self.message, 160)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +247,7 @@ class RunResult:
             for outcome in SampleOutcome
             if getattr(self.ledger, outcome.value)
         )
-        ending = f" ({self.error_type}: {_on_one_line(self.error, 500)})" if self.error else ""
+        ending = f" ({self.error_type}: {on_one_line(self.error, 500)})" if self.error else ""
         cost = str(self.cost)
         kind = "" if self.type is RunType.FULL else f" ({self.type.value})"
         head = (
@@ -298,16 +299,6 @@ class RunSnapshot:
     """Unix time when a sample last settled."""
     source_remaining: int | None
     """Samples of the source that are not admitted yet; None if its size is unknown, 0 once it has ended."""
-
-
-def shortened(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters, with an ellipsis where it was cut."""
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _on_one_line(text: str, limit: int) -> str:
-    line = shortened(" ".join(text.split()), limit)
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> RunResult:

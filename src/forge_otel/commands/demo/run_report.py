@@ -8,8 +8,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from forge.support.text import on_one_line
 
 from .numbers import dollars, seconds, share, size
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from .verdict import Verdict
 
 OUTCOMES = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
+FAILURES = OUTCOMES[-2:]
 
 
 def report(result: RunResult, verdict: Verdict, telemetry: DemoProviders) -> dict[str, Any]:
@@ -57,10 +61,11 @@ def show(document: dict[str, Any], console: Console) -> None:
     _headline(document, console)
     _stages(document["stages"], console)
     _measurements(document["measurements"], console)
-    _failures(document, console)
+    _skips(document["skips"], console)
     _cost(document["cost"], console)
     _storage(document["storage"], console)
     _telemetry(document["telemetry"], console)
+    _failures(document, console)
     _verdict(document["verdict"], console)
 
 
@@ -74,17 +79,19 @@ def _headline(document: dict[str, Any], console: Console) -> None:
     )
     if document["error"]:
         console.print(Text(f"{document['error_type']}: {document['error']}", style="red"))
-    counts = ", ".join(f"{ledger[name]} {name}" for name in OUTCOMES if ledger[name])
+    counts = [
+        Text(f"{ledger[name]} {name}", style="red" if name in FAILURES else "") for name in OUTCOMES if ledger[name]
+    ]
     console.print(
         f"{ledger['admitted']} admitted + {ledger['derived']} derived = "
         f"{ledger['settled']} settled + {ledger['active']} active",
         highlight=False,
     )
-    console.print(f"settled: {counts or 'nothing'}", highlight=False)
-    if outcome == "cancelled" and ledger["failed"]:
-        console.print(
-            Text("failed: in flight when the run was stopped; the next run processes them again", style="dim")
-        )
+    console.print(Text("settled: ") + (Text(", ").join(counts) if counts else Text("nothing")), highlight=False)
+    unfinished = ledger["dlq"] + ledger["failed"] - sum(failure["count"] for failure in document["failures"])
+    if unfinished > 0:
+        text = f"failed: {unfinished} in flight when the run was stopped; the next run processes them again"
+        console.print(Text(text, style="dim"))
 
 
 def _table(console: Console, title: str, *columns: str) -> Table:
@@ -96,6 +103,11 @@ def _table(console: Console, title: str, *columns: str) -> Table:
     return table
 
 
+def _count(count: int, style: str) -> Text:
+    """Return a count that stands out unless it is 0."""
+    return Text(f"{count}", style=style if count else "")
+
+
 def _stages(stages: list[dict[str, Any]], console: Console) -> None:
     table = _table(
         console, "stage", "done", "skip", "error", "retry", "p50", "p95", "p99", "busy", "wait", "held up", "used"
@@ -105,8 +117,8 @@ def _stages(stages: list[dict[str, Any]], console: Console) -> None:
             stage["name"],
             f"{stage['executions']}",
             f"{stage['skips']}",
-            f"{stage['errors'] + stage['cancelled']}",
-            f"{stage['retries']}",
+            _count(stage["errors"] + stage["cancelled"], "red"),
+            _count(stage["retries"], "yellow"),
             *(seconds(stage[key]) for key in ("p50", "p95", "p99", "busy", "queue_wait_p95", "backpressure")),
             share(stage["utilization"]),
         )
@@ -121,26 +133,43 @@ def _measurements(measurements: list[dict[str, Any]], console: Console) -> None:
     for measurement in measurements:
         table.add_row(
             measurement["key"],
-            *(f"{measurement[key]}" for key in ("computed", "cached", "errors")),
+            *(f"{measurement[key]}" for key in ("computed", "cached")),
+            _count(measurement["errors"], "red"),
             share(measurement["hit_ratio"]),
             *(seconds(measurement[key]) for key in ("p50", "p95", "p99")),
         )
     console.print(table)
 
 
-def _failures(document: dict[str, Any], console: Console) -> None:
-    rows = [
-        ("dead letter", entry["where"], entry["error_type"], entry["count"]) for entry in document["dead_letters"]
-    ] + [("skipped", entry["stage"], entry["reason"], entry["count"]) for entry in document["skips"]]
-    if rows:
-        console.print()
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("not ready", "at", "because of"):
-            table.add_column(name, no_wrap=name != "because of")
-        table.add_column("samples", justify="right")
-        for *cells, count in rows:
-            table.add_row(*map(str, cells), f"{count}")
+def _skips(skips: list[dict[str, Any]], console: Console) -> None:
+    if skips:
+        table = _table(console, "skipped at", "samples")
+        table.add_column("because of")
+        for skip in skips:
+            table.add_row(skip["stage"], f"{skip['count']}", skip["reason"])
         console.print(table)
+
+
+def _failures(document: dict[str, Any], console: Console) -> None:
+    """Print each class of failures with its first message. As a list, because messages may take any number of lines."""
+    if not document["failures"] and not document["batch_failures"]:
+        return
+    console.print()
+    console.print(Text("failed", style="dim"))
+    for failure in document["failures"]:
+        first = "first in sample" if failure["count"] > 1 else "sample"
+        _failure(failure, "red", f"in {failure['where']}, {first} {failure['sample_id']}", console)
+    for failure in document["batch_failures"]:
+        what = f"in batches of {failure['where']}, whose samples were then processed alone"
+        _failure(failure, "yellow", what, console)
+    if document["ledger"]["dlq"]:
+        console.print(Text("Failed samples are kept as dead letters, and the next run tries them again.", style="dim"))
+
+
+def _failure(failure: dict[str, Any], style: str, where: str, console: Console) -> None:
+    what = f"{failure['count']} × {failure['error_type']}"
+    console.print(Text.assemble((on_one_line(what, 200), style), " ", on_one_line(where, 300), overflow="fold"))
+    console.print(Padding(Text(on_one_line(failure["message"], 300), overflow="fold"), (0, 0, 0, 4), expand=False))
 
 
 def _cost(cost: dict[str, Any], console: Console) -> None:

@@ -41,15 +41,15 @@ def judge(result: RunResult, pipeline: Pipeline, cpu: float) -> Verdict:
     cores = cpu / result.duration if result.duration > 0 else 0.0
     stages = result.stages
     ledger = result.ledger
-    if 2 * ledger.unchanged > ledger.settled:
-        return Verdict(
-            limit="none",
-            stage=None,
-            utilization=None,
-            cores=cores,
-            text=f"No verdict: {ledger.unchanged} of {ledger.settled} samples were finished by an earlier run.",
-            advice="Use --rerun to process them again.",
-        )
+    none: str | None = None
+    if result.outcome == "failed":
+        none, advice = "the run failed.", "The next run does not repeat what is finished."
+    elif 2 * ledger.unchanged > ledger.settled:
+        none = f"{ledger.unchanged} of {ledger.settled} samples were finished by an earlier run."
+        advice = "Use --rerun to process them again."
+    if none is not None:
+        text = f"No verdict: {none}"
+        return Verdict(limit="none", stage=None, utilization=None, cores=cores, text=text, advice=advice)
     held_up = [index for index, stage in enumerate(stages) if _held_up(stage, result.duration)]
     after = max(held_up) + 1 if held_up else _busiest(stages)
     computing = cores >= COMPUTING
