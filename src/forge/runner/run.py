@@ -405,7 +405,7 @@ class Run(Consumable):
             try:
                 self._end_now(self.context)
             except (KeyboardInterrupt, SystemExit) as interrupt:
-                if isinstance(self._error, KeyboardInterrupt):
+                if is_a(self._error, KeyboardInterrupt):
                     self._give_up()
                 else:  # whoever closes the run next, at the latest the process when it exits, ends it
                     self._error, self._outcome = interrupt, RunOutcome.CANCELLED
