@@ -948,6 +948,31 @@ def test_the_executor_works_outside_of_a_run() -> None:
 
 
 @sync_and_async
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_a_sample_is_gone_with_its_verdict(is_async: bool, timeout: float | None) -> None:
+    """Nor does the thread that made the call keep it until the next one comes."""
+
+    class Data:
+        pass
+
+    executor, tested = StageExecutor(), stage_of(lambda sample: sample, is_async, timeout=timeout)
+
+    def verdict_of(sample: Sample) -> Verdict:
+        return asyncio.run(executor.apply_async(tested, sample)) if is_async else executor.apply(tested, sample)
+
+    gc.disable()
+    try:
+        data = Data()
+        kept = weakref.ref(data)
+        assert verdict_of(Sample(id="x", data=data)).outcome is StageOutcome.SUCCESS
+        del data
+        assert kept() is None
+    finally:
+        gc.enable()
+        executor.close()
+
+
+@sync_and_async
 @pytest.mark.parametrize("batch_size", [None, 2])
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
 def test_an_error_is_gone_with_its_verdict(is_async: bool, batch_size: int | None, timeout: float | None) -> None:
