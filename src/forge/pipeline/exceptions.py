@@ -77,10 +77,10 @@ def classify(error: BaseException) -> str:
     if status is not None:
         return _STATUS_CLASSES.get(status, SERVER_ERROR if status >= 500 else CLIENT_ERROR)
     # A wrapped timeout (URLError keeps the cause as its reason, requests as its argument) is still a timeout.
-    reasons = (error, _attribute(error, "reason"), *_ARGUMENTS(error)[:1])
-    if any(is_a(reason, TimeoutError) or _names(reason) & _TIMEOUT_CLASSES for reason in reasons):
-        return TIMEOUT
-    if is_a(error, ConnectionError, socket.gaierror, socket.herror) or _names(error) & _NETWORK_CLASSES:
+    for reason in (error, _attribute(error, "reason"), *_ARGUMENTS(error)[:1]):
+        if is_a(reason, BaseException) and (is_a(reason, TimeoutError) or _names(type(reason)) & _TIMEOUT_CLASSES):
+            return TIMEOUT
+    if is_a(error, ConnectionError, socket.gaierror, socket.herror) or _names(type(error)) & _NETWORK_CLASSES:
         return NETWORK_ERROR
     if is_a(error, OSError) and _integer(_attribute(error, "errno")) in _NETWORK_ERRNOS:
         return NETWORK_ERROR
@@ -196,7 +196,7 @@ def http_status(error: BaseException) -> int | None:
     response = _attribute(error, "response")
     if is_a(response, dict):  # botocore
         return _error_status(_entry(_entry(response, "ResponseMetadata"), "HTTPStatusCode"))
-    for owner in (error, response):
+    for owner in (error,) if response is None else (error, response):
         # One after the other: aiohttp warns about whoever looks at `code`, and has `status`.
         for name in ("status_code", "status", "code"):
             found = _error_status(_attribute(owner, name))
@@ -260,6 +260,19 @@ def _error_status(value: Any) -> int | None:
     return status if status is not None and 400 <= status <= 599 else None
 
 
-def _names(thing: Any) -> set[tuple[str, str]]:
-    """Return the names of an object's class and base classes, with their packages."""
-    return {(_module(kind).partition(".")[0], _NAME(kind)) for kind in _BASES(type(thing))}
+def _names(kind: type) -> frozenset[tuple[str, str]]:
+    """Return the names of a class and its base classes, with their packages."""
+    # A class whose metaclass is not Python's own may say of itself that it equals another one.
+    known = _known_names.get(kind) if type(kind) is type else None
+    if known is None:
+        known = frozenset((_module(base).partition(".")[0], _NAME(base)) for base in _BASES(kind))
+        if type(kind) is type:
+            if len(_known_names) >= _MOST_KNOWN:
+                _known_names.clear()
+            _known_names[kind] = known
+    return known
+
+
+_MOST_KNOWN: Final = 256
+_known_names: dict[type, frozenset[tuple[str, str]]] = {}
+"""The names of the classes of errors so far: during an outage the same ones are asked for again and again."""

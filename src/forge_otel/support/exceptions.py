@@ -60,6 +60,8 @@ def _is_honest(error: BaseException) -> bool:
 
     A property `__cause__` that makes a new error each time would keep it busy forever.
     """
+    if _CAUSE(error) is None and _CONTEXT(error) is None and not is_a(error, BaseExceptionGroup):  # the usual one
+        return _has_real_attributes(type(error))
     pending, seen = [error], set[int]()
     while pending:
         each = pending.pop()
@@ -67,9 +69,9 @@ def _is_honest(error: BaseException) -> bool:
             continue
         seen.add(id(each))
         kind = type(each)
-        if any(getattr(kind, name) is not found for name, found in _READ_BY_PYTHON.items()):
+        if not _has_real_attributes(kind):
             return False
-        behind = [_READ_BY_PYTHON["__cause__"].__get__(each), _READ_BY_PYTHON["__context__"].__get__(each)]
+        behind = [_CAUSE(each), _CONTEXT(each)]
         if issubclass(kind, BaseExceptionGroup):
             members: Any = getattr(kind, "exceptions", None)
             if members is not _MEMBERS:
@@ -79,10 +81,30 @@ def _is_honest(error: BaseException) -> bool:
     return True
 
 
+def _has_real_attributes(kind: type) -> bool:
+    """Return True if an exception class leaves the attributes that Python reads as they are."""
+    # A class whose metaclass is not Python's own may say of itself that it equals another one.
+    if type(kind) is type and kind in _honest_kinds:
+        return True
+    if any(getattr(kind, name) is not found for name, found in _READ_BY_PYTHON.items()):
+        return False
+    if type(kind) is type:
+        if len(_honest_kinds) >= _MAX_KINDS:
+            _honest_kinds.clear()
+        _honest_kinds.add(kind)
+    return True
+
+
+_MAX_KINDS: Final = 256
+_honest_kinds: set[type] = set()
+"""Classes that have them, as far as they were looked at: during an outage the same ones occur again and again."""
+
 _READ_BY_PYTHON: Final[Mapping[str, Any]] = {
     name: vars(BaseException)[name]
     for name in ("__cause__", "__context__", "__getattribute__", "__suppress_context__", "__traceback__")
 }
+_CAUSE: Any = vars(BaseException)["__cause__"].__get__
+_CONTEXT: Any = vars(BaseException)["__context__"].__get__
 _MEMBERS: Any = vars(BaseExceptionGroup)["exceptions"]
 
 
