@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Mapping
@@ -247,10 +248,10 @@ def _sqlite_problem(url: URL) -> str | None:
         return f"a file has neither user nor host; {_FORMS}"
     if "isolation_level" in url.query:
         return "isolation_level cannot be set, because the storage does"
-    try:
-        float(_parameter(url, "timeout") or 0)
-    except ValueError:
-        return f"timeout must be a number of seconds, not {_parameter(url, 'timeout')!r}"
+    timeout = _parameter(url, "timeout") or "0"
+    # The driver counts milliseconds in 32 bits.
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]*)?", timeout):
+        return f"timeout must be a number of seconds below a million, not {timeout!r}"
     others = sorted(set(url.query) - _FILE_PARAMETERS)
     if (_parameter(url, "uri") or "").lower() not in {"true", "t", "yes", "y", "on", "1"}:
         return f"{', '.join(others)} would be ignored; it needs uri=true, and a file: URI" if others else None

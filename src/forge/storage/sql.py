@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from ..errors import ConfigurationError, StorageError
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleStatus
+from ..support import numbers
 from ..support.clock import Clock, SystemClock
 from ..support.text import escape, unescape
 from . import engine, statements
@@ -58,8 +58,10 @@ class SQLStorage:
     def __init__(self, url: str, *, timeout: float | None = None, clock: Clock | None = None, **options: Any) -> None:
         self._url = parse_url(url)
         seconds = engine._LOCK_TIMEOUT if timeout is None else timeout
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-            raise ConfigurationError(f"SQLStorage: timeout must be a number of seconds from 0, not {timeout!r}")
+        if not numbers.is_finite(seconds):
+            raise ConfigurationError(
+                f"SQLStorage: timeout must be a number of seconds from 0, not {numbers.shown(timeout)}"
+            )
         check_options(self._url, options)
         self._settings = {"timeout": timeout, "clock": clock, **options}
         self._database = Database(self, self._url, timeout=seconds, clock=clock or SystemClock(), options=options)

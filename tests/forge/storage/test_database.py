@@ -23,6 +23,7 @@ from forge.pipeline.failure import FailureSource
 from forge.pipeline.sample import SampleStatus
 from forge.storage import SampleRecord, SQLStorage, WriteOutcome
 from forge.storage.records import DeadLetter
+from forge.support.numbers import shown
 from tests.support import pgbouncer
 from tests.support.clock import FakeClock
 from tests.support.needs import lacking
@@ -342,11 +343,11 @@ def test_a_pooler_that_gives_each_transaction_another_connection(postgresql_url:
 # Options
 
 
-@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), True, "60"])
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), True, "60", 10**400])
 def test_a_timeout_that_is_none(timeout: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         SQLStorage("sqlite://", timeout=timeout)
-    assert str(caught.value) == f"SQLStorage: timeout must be a number of seconds from 0, not {timeout!r}"
+    assert str(caught.value) == f"SQLStorage: timeout must be a number of seconds from 0, not {shown(timeout)}"
 
 
 def test_options_of_the_engine_and_the_driver(postgresql_url: str) -> None:
@@ -392,7 +393,10 @@ def test_options_of_sqlite(tmp_path: Path) -> None:
         ("postgresql://host/a?autocommit=true", {}, "autocommit cannot be set, because the storage does"),
         ("postgresql://h/a?prepare_threshold=x", {}, "prepare_threshold must be a number or none, not 'x'"),
         ("sqlite:///a.db?isolation_level=x", {}, "isolation_level cannot be set, because the storage does"),
-        ("sqlite:///a.db?timeout=soon", {}, "timeout must be a number of seconds, not 'soon'"),
+        ("sqlite:///a.db?timeout=soon", {}, "timeout must be a number of seconds below a million, not 'soon'"),
+        ("sqlite:///a.db?timeout=nan", {}, "timeout must be a number of seconds below a million, not 'nan'"),
+        ("sqlite:///a.db?timeout=-1", {}, "timeout must be a number of seconds below a million, not '-1'"),
+        ("sqlite:///a.db?timeout=1e10", {}, "timeout must be a number of seconds below a million, not '1e10'"),
         ("sqlite:///a.db?mode=ro", {}, "mode would be ignored; it needs uri=true, and a file: URI"),
         ("sqlite://host/a.db", {}, "a file has neither user nor host; write sqlite:///file.db for a file"),
         ("sqlite:///file:a?mode=memory&cache=shared&uri=true", {}, "each connection would have a database of its own"),
