@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -73,7 +74,9 @@ class Database:
                 except StorageError:
                     raise
                 except Exception as error:
-                    raise unusable(self.url, reason_of(error)) from error
+                    # The server's own messages say what to do.
+                    remedy = f"; {remedy_of(error)}" if isinstance(getattr(error, "orig", None), sqlite3.Error) else ""
+                    raise unusable(self.url, reason_of(error) + remedy) from error
                 self._engines, self._worked = engines, True
             return engines
 

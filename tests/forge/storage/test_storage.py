@@ -172,19 +172,20 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     file.write_text("something else, and long enough to be looked at" * 100)
     with pytest.raises(StorageError) as caught:
         SQLStorage(f"sqlite:///{file}").open()
-    assert str(caught.value) == f"cannot use sqlite:///{file}: file is not a database"
+    assert str(caught.value) == f"cannot use sqlite:///{file}: file is not a database; restore the file from a backup"
 
 
 def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         SQLStorage(f"sqlite:///{tmp_path}").open()
-    assert str(caught.value) == f"cannot use sqlite:///{tmp_path}: unable to open database file"
+    remedy = "make the file, its folder and its disk writable"
+    assert str(caught.value) == f"cannot use sqlite:///{tmp_path}: unable to open database file; {remedy}"
 
 
 def test_a_database_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "corpus.db").close()
     url = f"sqlite:///file:{tmp_path}/corpus.db?mode=ro&uri=true"
-    with pytest.raises(StorageError, match=r"attempt to write a readonly database$"):
+    with pytest.raises(StorageError, match=r"attempt to write a readonly database; make the file, .* writable$"):
         SQLStorage(url).open()
 
 
