@@ -113,19 +113,23 @@ class MeasurementOrchestrator:
         missing = [item for item in items if item.sample.id not in cached]
         started = self._clock.monotonic()
         outcomes: list[Outcome] = []
+        whole: BaseException | None = None
         if missing:
             usage.narrow_to(missing)
             compute = measurement.compute_batch
             values, error = yield measurement, compute, tuple(item.sample for item in missing)
             if error is None:
                 outcomes = [(value, None) for value in values]
-            elif len(missing) == 1 or not is_a(error, Exception) or classify(error) == CANCELLED:
+            elif not is_a(error, Exception) or classify(error) == CANCELLED:
                 outcomes = [(None, error)] * len(missing)
+            elif len(missing) == 1:
+                whole, outcomes = error, [(None, error)]
             else:
+                whole = error
                 for item in usage.retry_each(missing):
                     values, error = yield measurement, compute, (item.sample,)
                     outcomes.append((None, error) if error is not None else (values[0], None))
-        return self._batch_result(samples, cached, outcomes, self._clock.monotonic() - started)
+        return self._batch_result(samples, cached, outcomes, self._clock.monotonic() - started, whole)
 
     def _is_cacheable(self, sample: Sample) -> bool:
         return self._storage is not None and not self.nothing_stored and bool(sample.digest)
@@ -206,16 +210,20 @@ class MeasurementOrchestrator:
         cached: Mapping[str, MeasurementResult],
         outcomes: Sequence[Outcome],
         duration: float,
+        whole: BaseException | None,
     ) -> BatchMeasurementResult:
         computed = iter([self._result(outcome, duration) for outcome in outcomes])
         results = tuple(cached.get(sample.id) or next(computed) for sample in samples)
-        failed = next((result for result in results if result.error is not None), None)
+        error = whole
+        if error is None:
+            error = next((result.error for result in results if result.error is not None), None)
         return BatchMeasurementResult(
             results=results,
             computed=len(outcomes),
             duration=duration,
-            error=failed.error if failed else None,
-            error_type=failed.error_type if failed else None,
+            failed=whole is not None,
+            error=error,
+            error_type=None if error is None else classify(error),
         )
 
 

@@ -100,5 +100,8 @@ class BatchMeasurementResult:
     computed: int
     """Number of samples passed to `compute_batch`."""
     duration: float
+    failed: bool = False
+    """True if the batch failed as a whole, so that its samples were measured alone."""
     error: BaseException | None = None
+    """Error of the batch if it failed as a whole, or else of the first sample that failed."""
     error_type: str | None = None

@@ -12,7 +12,14 @@ from ..costs import usage
 from ..costs.usage import Spender, UsageScope
 from ..execution.calls import to_thread
 from ..execution.item import Item
-from ..execution.results import BatchVerdict, MeasurementOutcome, MeasurementResult, StageOutcome, Verdict
+from ..execution.results import (
+    BatchMeasurementResult,
+    BatchVerdict,
+    MeasurementOutcome,
+    MeasurementResult,
+    StageOutcome,
+    Verdict,
+)
 from ..pipeline.exceptions import classify, is_a, message_of
 from ..pipeline.failure import Failure, FailureSource
 from ..pipeline.measurement import Measurement
@@ -269,7 +276,7 @@ class MeasurementStep(Step):
         if self.batch_size:
             with usage.reporting_to(UsageScope(self, items)):
                 batch = orchestrator.measure_batch(self.measurement, items)
-            return failed + self._leave(items, batch.results, batch.duration, batch.computed)
+            return failed + self._leave_batch(items, batch)
         result = self._context(items).run(orchestrator.measure, self.measurement, items[0].sample)
         try:
             return self._leave(items, [result], result.duration, 1)
@@ -286,7 +293,7 @@ class MeasurementStep(Step):
         if self.batch_size:
             with usage.reporting_to(UsageScope(self, items)):
                 batch = await orchestrator.measure_batch_async(self.measurement, items)
-            return failed + self._leave(items, batch.results, batch.duration, batch.computed)
+            return failed + self._leave_batch(items, batch)
         result = await in_context(self._context(items), orchestrator.measure_async(self.measurement, items[0].sample))
         return self._leave(items, [result], result.duration, 1)
 
@@ -297,6 +304,16 @@ class MeasurementStep(Step):
         for item in items:
             (good if item.payload is not None or self.run.serialise(item) else bad).append(item)
         return good, bad
+
+    def _leave_batch(self, items: Sequence[Item], batch: BatchMeasurementResult) -> list[Item]:
+        error = batch.error
+        if batch.failed and error is not None:
+            error_type = batch.error_type or classify(error)
+            failure = Failure(FailureSource.MEASUREMENT, self.name, error, error_type, message_of(error))
+            with self.run.lock:
+                self.run.counters.batch_failures.add(failure, items[0].sample.id)
+            self.run.batch_failed(items, failure)
+        return self._leave(items, batch.results, batch.duration, batch.computed)
 
     def _leave(
         self, items: Sequence[Item], results: Sequence[MeasurementResult], duration: float, computed: int

@@ -71,6 +71,8 @@ def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseExce
         return _no_result(error)
     outcomes = {result.outcome.value for result in batch.results}
     outcome = next((o for o in (Outcome.ERROR, Outcome.COMPUTED) if o in outcomes), Outcome.CACHED)
+    if batch.failed:
+        outcome = Outcome.ERROR
     attributes = {a.FORGE_MEASUREMENT_OUTCOME: outcome.value, a.ERROR_TYPE: batch.error_type}
     points = _counts(batch.results)
     if batch.computed:
@@ -83,6 +85,7 @@ def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseExce
         attributes=attributes,
         error=batch.error,
         points=points,
+        tail_kept=batch.failed,
         events=[
             *(
                 _failed(measurement, result, item.sample.id)
@@ -133,7 +136,9 @@ def _usual() -> MeasurementOutcome:
 
 def _usual_batch() -> Callable[[BatchMeasurementResult], bool]:
     computed = _usual()
-    return lambda batch: batch.computed > 0 and all(result.outcome is computed for result in batch.results)
+    return lambda batch: (
+        batch.computed > 0 and batch.error is None and all(result.outcome is computed for result in batch.results)
+    )
 
 
 def _batch_values(call: Call, batch: BatchMeasurementResult) -> Sequence[float]:

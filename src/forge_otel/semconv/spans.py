@@ -32,7 +32,7 @@ FORGE_MEASUREMENT_BATCH: Final = Span(
     (a.FORGE_MEASUREMENT_KEY,),
 )
 """Measurement of a batch; linked to its samples. A child of the run's span, with a link to the span of every sample in
-the batch.
+the batch. The outcome is `error` if the batch call failed, whatever became of its samples alone.
 """
 
 FORGE_PIPELINE: Final = Span(

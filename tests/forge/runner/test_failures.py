@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import BatchRunner, ExitCode, Pipeline, RetryPolicy, Run, RunResult, Sample, Skip, SQLStorage, Stage, stage
+from forge import (
+    BatchRunner,
+    ExitCode,
+    Measurement,
+    Pipeline,
+    RetryPolicy,
+    Run,
+    RunResult,
+    Sample,
+    Skip,
+    SQLStorage,
+    Stage,
+    stage,
+)
 from forge.errors import ConfigurationError, TooManyFailuresError
 from forge.runner import FailureSummary
 from tests.support.runs import both_runners, every_runner, ledger, samples, wait
@@ -260,6 +273,38 @@ def test_a_batch_of_one_that_fails_is_one_as_well(runner: Runner) -> None:
 
     result = run_of(runner, samples(1), batch_of(fail, False)).drain()
     assert (result.stages[0].batch_failures, result.stages[0].errors) == (1, 1)
+
+
+@every_runner
+@sync_and_async
+def test_a_batch_of_a_measurement_that_fails_is_seen_as_well(
+    runner: Runner, is_async: bool, warnings: pytest.LogCaptureFixture
+) -> None:
+    class Length(Measurement):
+        key = "length"
+        batch_size = 4
+
+        def compute_batch(self, samples: Any) -> list[int]:
+            if len(samples) > 1:
+                raise ValueError("too many at once")
+            return [1]
+
+    class LengthAsync(Length):
+        async def compute_batch(self, samples: Any) -> list[int]:  # type: ignore[override]
+            return Length.compute_batch(self, samples)
+
+    measurement = LengthAsync() if is_async else Length()
+    result = runner.run(Pipeline(name="p", source=samples(*range(4)), measurements=[measurement])).drain()
+    assert (ledger(result), result.failures) == ({"admitted": 4, "ready": 4}, [])
+    message = "too many at once"
+    assert result.batch_failures == [
+        FailureSummary(
+            source="measurement", where="length", error_type="ValueError", count=1, sample_id="0", message=message
+        )
+    ]
+    assert logged(warnings) == [
+        f"p: a batch of 4, from sample '0', failed in length: ValueError: {message} (others like it are counted)"
+    ]
 
 
 # The limit.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from forge import BatchRunner, Pipeline, Run, Sample, SQLStorage, Stage, StreamingRunner, stage
+from forge import BatchRunner, Measurement, Pipeline, Run, Sample, SQLStorage, Stage, StreamingRunner, stage
 from tests.support.clock import FakeClock
 from tests.support.runs import both_runners, samples, wait
 from tests.support.telemetry import Event, Recorded, recording
@@ -164,6 +164,30 @@ def test_a_batch_of_one_was_not_taken_apart(runner: Runner) -> None:
         runner.run(Pipeline(name="p", source=samples(0), stages=[batch_of(fail, False)])).drain()
     assert recorded.total("forge.stage.batch.failures") == recorded.total("forge.stage.failures") == 1
     assert "batch.failed" not in recorded.tree()
+
+
+@both_runners
+@every_path
+def test_a_failed_batch_of_a_measurement_is_an_error_of_its_span(runner: Runner, settings: dict[str, Any]) -> None:
+    class Length(Measurement):
+        key = "length"
+        batch_size = 4
+
+        def compute_batch(self, samples: Any) -> list[int]:
+            if len(samples) > 1:
+                raise ValueError("too many at once")
+            return [1]
+
+    with recording(**settings) as recorded:
+        runner.run(Pipeline(name="p", source=samples(*range(4)), measurements=[Length()])).drain()
+    (span,) = spans_of(recorded, "forge.measurement.batch length")
+    assert (span.status.status_code.name, span.status.description) == ("ERROR", "too many at once")
+    assert span.attributes is not None
+    assert (span.attributes["forge.measurement.outcome"], span.attributes["error.type"]) == ("error", "ValueError")
+    assert recorded.points["forge.measurement.batch.duration"].keys() == {
+        "error.type=ValueError, measurement.key=length, pipeline.name=p"
+    }
+    assert recorded.total("forge.measurement.computations", "measurement.outcome=computed") == 4
 
 
 # The trace of a failed sample.
