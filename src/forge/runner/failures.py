@@ -48,8 +48,9 @@ class FailureLimit:
         if not exceeded:
             return None
         cause = counters.failures.summaries()[0]
-        what = f"the first {tried} samples all failed" if limit is None else f"{failed} of {tried} samples failed"
-        hint = "Pipeline(max_failures=1.0) would go on" if limit is None else f"max_failures={limit} allows no more"
+        what, hint = f"{failed} of {tried} samples tried failed", f"max_failures={limit} allows no more"
+        if limit is None:
+            what, hint = f"the first {tried} samples tried all failed", "Pipeline(max_failures=1.0) would go on"
         return TooManyFailuresError(f"{what}, most of them as {cause} ({hint})")
 
 
@@ -78,7 +79,7 @@ class FailureLog:
         repeated = any(failure.count > 1 for failure in (*result.failures, *result.batch_failures))
         if nothing_else or repeated:
             share = "every sample" if nothing_else else f"{failed} of {tried} samples"
-            self._warn("%s: %s failed: %s", share, "; ".join(result.failure_lines()))
+            self._warn("%s: %s tried failed: %s", share, "; ".join(result.failure_lines()))
 
     def _warn_of(self, what: str, failure: Failure) -> None:
         message = readable(failure.message)

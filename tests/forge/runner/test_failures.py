@@ -96,7 +96,7 @@ def test_the_first_failure_of_each_class_is_an_example(
     assert logged(warnings) == [
         "p: sample '1' failed in tested: LookupError: odd: 1 (others like it are counted)",
         "p: sample '3' failed in tested: timeout: too slow (others like it are counted)",
-        f"p: 4 of 8 samples failed: {'; '.join(lines)}",
+        f"p: 4 of 8 samples tried failed: {'; '.join(lines)}",
     ]
     assert [record.exc_info is not None for record in warnings.records] == [True, True, False]
 
@@ -182,7 +182,7 @@ def test_text_that_cannot_be_encoded_or_would_move_the_cursor_is_escaped(
     assert str(failure) == r"1 × ValueError in tested, sample 'caf\udce9': caf\udce9 \u0000\x1b[2J"
     first, last = logged(warnings)
     assert first.startswith(r"p: sample 'caf\udce9' failed in tested: ValueError: caf\udce9 \u0000")
-    assert last == f"p: every sample failed: {failure}"
+    assert last == f"p: every sample tried failed: {failure}"
     assert warnings.text.encode()
 
 
@@ -222,7 +222,7 @@ def test_a_failed_batch_is_counted_though_every_sample_succeeds_alone(
     assert str(result).splitlines()[1:] == [f"  {line}"]
     assert logged(warnings) == [
         "p: a batch of 4, from sample '0', failed in tested: ValueError: too many at once (others like it are counted)",
-        f"p: 0 of 8 samples failed: {line}",
+        f"p: 0 of 8 samples tried failed: {line}",
     ]
     assert result.exit_code is ExitCode.OK
     assert result.to_dict()["stages"][0]["batch_failures"] == 2
@@ -342,8 +342,8 @@ def test_a_service_that_is_down_does_not_burn_through_the_input(runner: Runner, 
     storage = SQLStorage(f"sqlite:///{tmp_path}/db") if stored else None
     result, message = too_many(run_of(runner, source, fail_if(lambda _: True), storage=storage))
     assert message == (
-        "the first 100 samples all failed, most of them as 100 × network_error in tested, first in sample '0': refused "
-        "(Pipeline(max_failures=1.0) would go on)"
+        "the first 100 samples tried all failed, most of them as 100 × network_error in tested, first in sample '0': "
+        "refused (Pipeline(max_failures=1.0) would go on)"
     )
     assert sum(failure.count for failure in result.failures) >= 100
     assert result.ledger.imbalance == result.ledger.active == 0
@@ -369,14 +369,23 @@ def test_samples_that_are_skipped_or_split_on_the_way_have_not_succeeded(runner:
         return [sample.child(str(number), number) for number in range(4)]
 
     _, message = too_many(run_of(runner, range(100_000), prepare, fail_if(lambda _: True)))
-    assert message.startswith("the first 100 samples all failed, most of them as 100 × network_error in tested")
+    assert message.startswith("the first 100 samples tried all failed, most of them as 100 × network_error in tested")
 
 
 def test_a_shorter_run_in_which_all_failed_completes_with_a_warning(warnings: pytest.LogCaptureFixture) -> None:
     result = run_of(BatchRunner(), samples(*range(99)), fail_if(lambda _: True)).drain()
     assert (result.outcome, result.exit_code) == ("completed", ExitCode.SAMPLES_FAILED)
     assert logged(warnings)[1:] == [
-        "p: every sample failed: 99 × network_error in tested, first in sample '0': refused",
+        "p: every sample tried failed: 99 × network_error in tested, first in sample '0': refused",
+    ]
+
+
+def test_skipped_samples_have_not_succeeded(warnings: pytest.LogCaptureFixture) -> None:
+    skip = stage(name="skip")(lambda sample: sample if sample.data else Skip("nothing"))
+    result = run_of(BatchRunner(), samples(0, 1), skip, fail_if(lambda _: True)).drain()
+    assert (result.ledger.skipped, result.ledger.tried, result.outcome) == (1, 1, "completed")
+    assert logged(warnings)[1:] == [
+        "p: every sample tried failed: 1 × network_error in tested, sample '1': refused",
     ]
 
 
@@ -387,8 +396,8 @@ def test_a_number_is_a_number_of_samples(limit: int) -> None:
     )
     assert result.ledger.failed == limit + 1
     assert message == (
-        f"{limit + 1} of {2 * (limit + 1)} samples failed, most of them as {limit + 1} × network_error in tested, "
-        f"{'first in ' if limit else ''}sample '1': refused (max_failures={limit} allows no more)"
+        f"{limit + 1} of {2 * (limit + 1)} samples tried failed, most of them as {limit + 1} × network_error in "
+        f"tested, {'first in ' if limit else ''}sample '1': refused (max_failures={limit} allows no more)"
     )
 
 
@@ -430,7 +439,7 @@ def test_unchanged_samples_were_not_tried(tmp_path: Path) -> None:
     assert ledger(result) == {"admitted": 299, "unchanged": 200, "dlq": 99}
     result, message = too_many(BatchRunner().run(pipeline(400)))
     assert ledger(result) == {"admitted": 300, "unchanged": 200, "dlq": 100}
-    assert message.startswith("the first 100 samples all failed")
+    assert message.startswith("the first 100 samples tried all failed")
 
 
 @both_runners
