@@ -13,6 +13,7 @@ from textwrap import fill
 
 from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Attribute, Definition, Event, Metric, Registry, Span
+from forge_otel.semconv import attributes as a
 
 FOLDER = "src/forge_otel/semconv"
 WIDTH = 120
@@ -170,6 +171,8 @@ from .definitions import Event
         arguments = [f'"{event.name}"', f"SeverityNumber.{event.severity}", _string(event.brief)]
         if not event.default:
             arguments.append("default=False")
+        if any(reference.attribute.key == a.FORGE_DURATION for reference in event.attributes):
+            arguments.append("timed=True")
         body = event.annotations.get("body")
         format_ = f"Body: `{body}`." if body else ""
         text += f"\n{constant(event.name)}: Final = Event({', '.join(arguments)})\n"

@@ -301,7 +301,7 @@ class Call:
                 except Exception as fault:  # noqa: BLE001 - the other points are not to be lost
                     faults.suppress(fault, f"the metric {point.metric.name}")
             with faults.protected(f"the events of {operation.name}"):
-                self._emit(ended.events)
+                self._emit(ended.events, ended.duration if ended.duration is not None else self.elapsed)
         if operation.span is not None:
             with faults.protected(f"the span of {operation.name}"):
                 self._end_span(operation.span, ended, result)
@@ -448,13 +448,15 @@ class Call:
             return None
         return self.usage if self._sample is None else self._sample.usage
 
-    def _emit(self, emitted: Sequence[LogEvent]) -> None:
+    def _emit(self, emitted: Sequence[LogEvent], duration: float = 0.0) -> None:
         for event, body, extra, error, place in emitted:
             if not self.telemetry.emits(event):
                 continue
             if not self._may_emit(event, extra.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
                 continue
             attributes = {**self.attributes, **extra, **(exception_attributes(error) if error is not None else {})}
+            if event.timed:
+                attributes[a.FORGE_DURATION] = duration
             self.telemetry.records.emit(event, body, without_none(attributes), self._context_of(place))
 
     def _context_of(self, place: int | None) -> Context | None:

@@ -195,7 +195,7 @@ class FastPath:
         else:
             cached.instruments.traced.append((duration, span.get_span_context()))
         if cached.events:
-            self._emit(scope, context, cached, error)
+            self._emit(scope, context, cached, duration, error)
         if span is not None:
             ended = cached.template.ended
             if scope.usage is not None:
@@ -287,12 +287,19 @@ class FastPath:
         call.close(result, error)
 
     def _emit(
-        self, scope: SampleScope, context: Context | None, cached: CachedResult, error: BaseException | None
+        self,
+        scope: SampleScope,
+        context: Context | None,
+        cached: CachedResult,
+        duration: float,
+        error: BaseException | None,
     ) -> None:
         try:
             for event, body, attributes in cached.events:
                 if a.ERROR_TYPE not in attributes or self.run.may_emit(attributes[a.ERROR_TYPE]):
                     full = {**attributes, a.FORGE_SAMPLE_ID: scope.sample_id}
+                    if event.timed:
+                        full[a.FORGE_DURATION] = duration
                     if error is not None:
                         full.update(exception_attributes(error))
                     self.run.telemetry.records.emit(event, body, full, context)

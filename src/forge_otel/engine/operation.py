@@ -51,6 +51,8 @@ class Result:
     """The reason for the span's error status."""
     points: Sequence[MetricPoint] = ()
     events: Sequence[LogEvent] = ()
+    duration: float | None = None
+    """Duration in seconds for timed events; by default that of the call."""
     tail_kept: bool = False
     """True if the samples are to be traced because of this call, even if they are ready in the end."""
 

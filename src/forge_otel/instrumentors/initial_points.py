@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def initial_points(run: Run, components: Collection[str]) -> Iterator[tuple[Metric, Attributes]]:
-    """Yield the counter series of a run, without those that depend on data: error types and skip reasons."""
+    """Yield the counter series of a run, without those that depend on data, such as error types."""
     fixed = {
         "runner": _runner,
         "stage": _stages,

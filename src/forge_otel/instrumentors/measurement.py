@@ -62,7 +62,7 @@ def _end(call: Call, result: MeasurementResult | None, error: BaseException | No
         log_events.append(_failed(measurement, result))
     body = f"Measurement done: {measurement.key}, {result.outcome.value}"
     log_events.append(LogEvent(events.FORGE_MEASUREMENT_STOP, body, attributes))
-    return Result(attributes=attributes, error=result.error, points=points, events=log_events)
+    return Result(attributes=attributes, error=result.error, points=points, events=log_events, duration=result.duration)
 
 
 def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseException | None) -> Result:
@@ -94,6 +94,7 @@ def _end_batch(call: Call, batch: BatchMeasurementResult | None, error: BaseExce
             ),
             LogEvent(events.FORGE_MEASUREMENT_BATCH_COMPLETE, body, attributes),
         ],
+        duration=batch.duration,
     )
 
 

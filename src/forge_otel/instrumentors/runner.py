@@ -82,7 +82,7 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
         if run.type.value == ForgeRunType.FULL:
             points += last_run(result, run.clock.time())
         attributes = {**attributes, **usage_attributes(result.cost.charges)}
-    return Result(attributes=attributes, error=raised, points=points, events=log_events)
+    return Result(attributes=attributes, error=raised, points=points, events=log_events, duration=duration)
 
 
 def _is_budget_stop(reason: BaseException | None) -> bool:

@@ -88,6 +88,8 @@ def _end(call: Call, verdict: Verdict | None, error: BaseException | None) -> Re
         *_retries(call, verdict.attempts),
     ]
     log_events = []
+    if verdict.skip_reason is not None:
+        points.append(MetricPoint(metrics.FORGE_STAGE_SKIPS))
     if verdict.outcome.value == ForgeStageOutcome.ERROR:
         points.append(MetricPoint(metrics.FORGE_STAGE_FAILURES))
         log_events.append(_failed(stage, verdict, verdict.attempts))
@@ -95,7 +97,14 @@ def _end(call: Call, verdict: Verdict | None, error: BaseException | None) -> Re
         LogEvent(events.FORGE_STAGE_STOP, f"Stage done: {stage.name}, {verdict.outcome.value}", attributes)
     )
     tail_kept = verdict.attempts > 1
-    return Result(attributes=attributes, error=verdict.error, points=points, events=log_events, tail_kept=tail_kept)
+    return Result(
+        attributes=attributes,
+        error=verdict.error,
+        points=points,
+        events=log_events,
+        duration=verdict.duration,
+        tail_kept=tail_kept,
+    )
 
 
 def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | None) -> Result:
@@ -113,7 +122,8 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
         points.append(MetricPoint(metrics.FORGE_STAGE_BATCH_FAILURES))
         body = f"Batch failed: {stage.name}, {batch.error_type}, {len(items)} samples, after {_tries(batch.attempts)}"
         log_events.append(LogEvent(events.FORGE_STAGE_BATCH_EXCEPTION, body, {a.ERROR_TYPE: batch.error_type}, error))
-    executions = Counter((verdict.outcome.value, verdict.skip_reason) for verdict in batch.verdicts)
+    executions = Counter(verdict.outcome.value for verdict in batch.verdicts)
+    skips = Counter(verdict.skip_reason for verdict in batch.verdicts if verdict.skip_reason is not None)
     failures = [
         (place, verdict)
         for place, verdict in enumerate(batch.verdicts)
@@ -126,17 +136,17 @@ def _end_batch(call: Call, batch: BatchVerdict | None, error: BaseException | No
         points=[
             *points,
             *(
-                MetricPoint(
-                    metrics.FORGE_STAGE_EXECUTIONS, n, {a.FORGE_STAGE_OUTCOME: outcome, a.FORGE_SKIP_REASON: reason}
-                )
-                for (outcome, reason), n in executions.items()
+                MetricPoint(metrics.FORGE_STAGE_EXECUTIONS, n, {a.FORGE_STAGE_OUTCOME: outcome})
+                for outcome, n in executions.items()
             ),
+            *(MetricPoint(metrics.FORGE_STAGE_SKIPS, n, {a.FORGE_SKIP_REASON: reason}) for reason, n in skips.items()),
             *(MetricPoint(metrics.FORGE_STAGE_FAILURES, n, {a.ERROR_TYPE: kind}) for kind, n in kinds.items()),
             MetricPoint(metrics.FORGE_STAGE_DURATION, batch.duration),
             MetricPoint(metrics.FORGE_STAGE_BUSY_TIME, batch.busy),
             MetricPoint(metrics.FORGE_STAGE_BATCH_SIZE, len(items)),
             *_retries(call, batch.attempts),
         ],
+        duration=batch.duration,
         tail_kept=batch.attempts > 1 or batch.error is not None,
         events=[
             *log_events,

@@ -60,6 +60,13 @@ sample.
 Type: `double`. Examples: `100.0`, `1.0`.
 """
 
+FORGE_DURATION: Final = "forge.duration"
+"""Duration of the operation that ended, in seconds. On events only; a span has its own times. Of a stage, from the
+first attempt to the verdict.
+
+Type: `double`. Unit: `s`. Examples: `0.25`.
+"""
+
 FORGE_LINK_TYPE: Final = "forge.link.type"
 """Kind of relation that a link stands for. On every link of the telemetry's own spans, and on nothing else.
 

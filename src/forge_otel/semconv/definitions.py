@@ -54,12 +54,15 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A type of event. `default` events are emitted with the setting `events="default"`."""
+    """A type of event. `default` events are emitted with the setting `events="default"`; `timed` ones have the duration
+    of the operation that ended.
+    """
 
     name: str
     severity: SeverityNumber
     brief: str
     default: bool = True
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ Body: `Measurement started: {forge.measurement.key}`.
 """
 
 FORGE_MEASUREMENT_STOP: Final = Event(
-    "forge.measurement.stop", SeverityNumber.DEBUG, "The measurement of a sample ended.", default=False
+    "forge.measurement.stop", SeverityNumber.DEBUG, "The measurement of a sample ended.", default=False, timed=True
 )
 """The measurement of a sample ended.
 
@@ -31,14 +31,20 @@ Body: `Measurement done: {forge.measurement.key}, {forge.measurement.outcome}`.
 """
 
 FORGE_MEASUREMENT_BATCH_COMPLETE: Final = Event(
-    "forge.measurement.batch_complete", SeverityNumber.DEBUG, "The measurement of a batch ended.", default=False
+    "forge.measurement.batch_complete",
+    SeverityNumber.DEBUG,
+    "The measurement of a batch ended.",
+    default=False,
+    timed=True,
 )
 """The measurement of a batch ended.
 
 Body: `Measurement done: {forge.measurement.key}, batch of {forge.measurement.batch.size}, {computed} computed`.
 """
 
-FORGE_MEASUREMENT_EXCEPTION: Final = Event("forge.measurement.exception", SeverityNumber.WARN, "A measurement failed.")
+FORGE_MEASUREMENT_EXCEPTION: Final = Event(
+    "forge.measurement.exception", SeverityNumber.WARN, "A measurement failed.", timed=True
+)
 """A measurement failed.
 
 Body: `Measurement failed: {forge.measurement.key}, {error.type}`.
@@ -59,13 +65,13 @@ FORGE_PIPELINE_START: Final = Event("forge.pipeline.start", SeverityNumber.INFO,
 Body: `Run started: {forge.pipeline.name}`.
 """
 
-FORGE_PIPELINE_STOP: Final = Event("forge.pipeline.stop", SeverityNumber.INFO, "A run ended.")
+FORGE_PIPELINE_STOP: Final = Event("forge.pipeline.stop", SeverityNumber.INFO, "A run ended.", timed=True)
 """A run ended.
 
 Body: `Run {forge.run.outcome}: {forge.pipeline.name}, after {duration} s`.
 """
 
-FORGE_PIPELINE_EXCEPTION: Final = Event("forge.pipeline.exception", SeverityNumber.ERROR, "A run failed.")
+FORGE_PIPELINE_EXCEPTION: Final = Event("forge.pipeline.exception", SeverityNumber.ERROR, "A run failed.", timed=True)
 """A run failed.
 
 Body: `Run failed: {forge.pipeline.name}, {error.type}`.
@@ -87,7 +93,9 @@ FORGE_STAGE_START: Final = Event(
 Body: `Stage started: {forge.stage.name}`.
 """
 
-FORGE_STAGE_STOP: Final = Event("forge.stage.stop", SeverityNumber.DEBUG, "A stage's execution ended.", default=False)
+FORGE_STAGE_STOP: Final = Event(
+    "forge.stage.stop", SeverityNumber.DEBUG, "A stage's execution ended.", default=False, timed=True
+)
 """A stage's execution ended.
 
 Body: `Stage done: {forge.stage.name}, {forge.stage.outcome}`.
@@ -102,14 +110,19 @@ Body: `Stage retries: {forge.stage.name}, {error.type} in attempt {forge.stage.a
 {forge.stage.retry.delay} s`.
 """
 
-FORGE_STAGE_EXCEPTION: Final = Event("forge.stage.exception", SeverityNumber.WARN, "A stage failed for a sample.")
+FORGE_STAGE_EXCEPTION: Final = Event(
+    "forge.stage.exception", SeverityNumber.WARN, "A stage failed for a sample.", timed=True
+)
 """A stage failed for a sample.
 
 Body: `Stage failed: {forge.stage.name}, {error.type}, after {attempts} attempts`.
 """
 
 FORGE_STAGE_BATCH_EXCEPTION: Final = Event(
-    "forge.stage.batch_exception", SeverityNumber.WARN, "A batch call failed, whatever became of its samples alone."
+    "forge.stage.batch_exception",
+    SeverityNumber.WARN,
+    "A batch call failed, whatever became of its samples alone.",
+    timed=True,
 )
 """A batch call failed, whatever became of its samples alone.
 
@@ -126,7 +139,7 @@ Body: `Stage {forge.stage.name}: executions {forge.summary.executions}, errors {
 """
 
 FORGE_STORAGE_SAMPLE_WRITE: Final = Event(
-    "forge.storage.sample_write", SeverityNumber.DEBUG, "Samples were written.", default=False
+    "forge.storage.sample_write", SeverityNumber.DEBUG, "Samples were written.", default=False, timed=True
 )
 """Samples were written.
 
@@ -134,7 +147,7 @@ Body: `Samples written: {changes}`.
 """
 
 FORGE_STORAGE_ARTIFACT_UPLOAD: Final = Event(
-    "forge.storage.artifact_upload", SeverityNumber.DEBUG, "An artifact was uploaded.", default=False
+    "forge.storage.artifact_upload", SeverityNumber.DEBUG, "An artifact was uploaded.", default=False, timed=True
 )
 """An artifact was uploaded.
 
@@ -142,14 +155,16 @@ Body: `Artifact uploaded: {forge.artifact.key}, {forge.storage.size} bytes`.
 """
 
 FORGE_STORAGE_ARTIFACT_DOWNLOAD: Final = Event(
-    "forge.storage.artifact_download", SeverityNumber.DEBUG, "An artifact was downloaded.", default=False
+    "forge.storage.artifact_download", SeverityNumber.DEBUG, "An artifact was downloaded.", default=False, timed=True
 )
 """An artifact was downloaded.
 
 Body: `Artifact downloaded: {forge.artifact.key}, {forge.storage.size} bytes`.
 """
 
-FORGE_STORAGE_EXCEPTION: Final = Event("forge.storage.exception", SeverityNumber.WARN, "A storage operation failed.")
+FORGE_STORAGE_EXCEPTION: Final = Event(
+    "forge.storage.exception", SeverityNumber.WARN, "A storage operation failed.", timed=True
+)
 """A storage operation failed.
 
 Body: `Storage failed: {forge.storage.operation} {forge.storage.backend}, {error.type}`.

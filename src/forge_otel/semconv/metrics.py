@@ -486,11 +486,23 @@ FORGE_STAGE_EXECUTIONS: Final = Metric(
     Instrument.COUNTER,
     "{execution}",
     "Number of samples with a verdict of the stage.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_OUTCOME, a.FORGE_SKIP_REASON),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_OUTCOME),
 )
 """Number of samples with a verdict of the stage. Each sample of a batch counts.
 
 In Prometheus `forge_stage_executions_total`, in StatsD `forge.stage.executions`.
+"""
+
+FORGE_STAGE_SKIPS: Final = Metric(
+    "forge.stage.skips",
+    Instrument.COUNTER,
+    "{skip}",
+    "Number of samples that the stage skipped, by reason.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_SKIP_REASON),
+)
+"""Number of samples that the stage skipped, by reason.
+
+In Prometheus `forge_stage_skips_total`, in StatsD `forge.stage.skips`.
 """
 
 FORGE_STAGE_DURATION: Final = Metric(
@@ -806,6 +818,7 @@ ALL: Final = (
     FORGE_SAMPLE_ACTIVE,
     FORGE_SAMPLE_DURATION,
     FORGE_STAGE_EXECUTIONS,
+    FORGE_STAGE_SKIPS,
     FORGE_STAGE_DURATION,
     FORGE_STAGE_FAILURES,
     FORGE_STAGE_RETRIES,

@@ -105,6 +105,9 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
         m.FORGE_STAGE_EXECUTIONS.name: StatsD(
             "forge.stage.executions", "c", {"stage": a.FORGE_STAGE_NAME, "outcome": a.FORGE_STAGE_OUTCOME}
         ),
+        m.FORGE_STAGE_SKIPS.name: StatsD(
+            "forge.stage.skips", "c", {"stage": a.FORGE_STAGE_NAME, "reason": a.FORGE_SKIP_REASON}
+        ),
         m.FORGE_STAGE_DURATION.name: StatsD("forge.stage.latency", "h", {"stage": a.FORGE_STAGE_NAME}, factor=1000),
         m.FORGE_STAGE_FAILURES.name: StatsD(
             "forge.stage.failures", "c", {"stage": a.FORGE_STAGE_NAME, "error": a.ERROR_TYPE}

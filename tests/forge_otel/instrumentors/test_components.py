@@ -71,6 +71,7 @@ def test_stage_alone(tmp_path: Path) -> None:
     assert spans == {"forge.stage clean", "forge.stage.batch tag"}
     assert points == {
         "forge.stage.executions",
+        "forge.stage.skips",
         "forge.stage.duration",
         "forge.stage.failures",
         "forge.stage.retries",

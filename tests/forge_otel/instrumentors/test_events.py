@@ -43,6 +43,7 @@ WARN forge.stage.exception in forge.stage clean
   exception.message = 'no text in it'
   exception.stacktrace = 'ValueError: no text in it'
   exception.type = 'ValueError'
+  forge.duration = 0.25
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'
   forge.sample.id = 'broken'
@@ -63,6 +64,7 @@ WARN forge.measurement.exception in forge.measurement density
   exception.message = 'division by zero'
   exception.stacktrace = 'ZeroDivisionError: division by zero'
   exception.type = 'ZeroDivisionError'
+  forge.duration = 0.125
   forge.measurement.key = 'density'
   forge.measurement.version = '1'
   forge.pipeline.name = 'small'
@@ -80,6 +82,7 @@ INFO forge.dlq.enqueue in forge.sample
   forge.sample.id = 'pair#b'
 INFO forge.pipeline.stop in forge.pipeline small
   Run completed: small, after 4.62 s
+  forge.duration = 4.625
   forge.pipeline.id = 'PIPELINE'
   forge.pipeline.name = 'small'
   forge.run.id = 'RUN'

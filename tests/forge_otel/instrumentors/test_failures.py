@@ -78,6 +78,8 @@ def test_a_failed_batch_is_seen_though_every_sample_succeeds_alone(
     assert (first.severity, first.span) == ("WARN", "forge.stage.batch tag")
     assert first.body == "Batch failed: tag, ValueError, 4 samples, after 1 attempt"
     assert first.attributes.pop("exception.stacktrace").endswith("ValueError: too many at once\n")  # type: ignore[attr-defined]
+    (tag,) = run.result.stages  # type: ignore[union-attr]
+    assert {first.attributes.pop("forge.duration"), second.attributes["forge.duration"]} >= {tag.max}  # type: ignore[attr-defined]
     assert first.attributes == {
         "error.type": "ValueError",
         "exception.message": "too many at once",

@@ -177,10 +177,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, stage.name=tag, stage.outcome=success": Histogram(2, 2.0, 1.0, 1.0),
     },
     "forge.stage.executions": {
-        "pipeline.name=small, skip.reason=too short, stage.name=clean, stage.outcome=skip": 1,
         "pipeline.name=small, stage.name=clean, stage.outcome=cancelled": 0,
         "pipeline.name=small, stage.name=clean, stage.outcome=error": 1,
-        "pipeline.name=small, stage.name=clean, stage.outcome=skip": 0,
+        "pipeline.name=small, stage.name=clean, stage.outcome=skip": 1,
         "pipeline.name=small, stage.name=clean, stage.outcome=success": 3,
         "pipeline.name=small, stage.name=tag, stage.outcome=cancelled": 0,
         "pipeline.name=small, stage.name=tag, stage.outcome=error": 0,
@@ -199,6 +198,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "forge.stage.retry_wait.time": {
         "error.type=rate_limit, pipeline.name=small, stage.name=clean": 0.5,
     },
+    "forge.stage.skips": {"pipeline.name=small, skip.reason=too short, stage.name=clean": 1},
     "forge.storage.artifacts.downloaded": {
         "pipeline.name=small, storage.backend=file": 0,
     },

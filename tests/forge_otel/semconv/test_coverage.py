@@ -12,6 +12,7 @@ import pytest
 
 from forge import ArtifactStore, BatchRunner, Measurement, Pipeline, Sample, SQLStorage, stage
 from tests.support import vocabulary
+from tests.support.clock import FakeClock
 from tests.support.telemetry import recording
 
 
@@ -67,11 +68,12 @@ def test_artifact_that_a_stage_reads(tmp_path: Path) -> None:
         return sample.with_data(artifacts.get(key).size)
 
     with recording(events="all") as recorded:
-        run = BatchRunner().run(Pipeline(name="p", source=[Sample(id="1", data=1)], stages=[reads]))
+        run = BatchRunner(clock=FakeClock()).run(Pipeline(name="p", source=[Sample(id="1", data=1)], stages=[reads]))
         run.drain()
     (event,) = (event for event in recorded.events if event.name == "forge.storage.artifact_download")
     assert event.attributes == {
         "forge.artifact.key": key,
+        "forge.duration": 0.0,
         "forge.pipeline.name": "p",
         "forge.run.id": run.id,
         "forge.storage.backend": "file",

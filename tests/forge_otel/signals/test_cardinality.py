@@ -88,9 +88,9 @@ def test_reasons_to_skip() -> None:
     source = [Sample(id=str(number), data=number) for number in range(100)]
     with recording(sampling_rate=0.0) as recorded:
         BatchRunner().run(Pipeline(name="p", source=source, stages=[skip])).drain()
-    executions = {text: count for text, count in recorded.points["forge.stage.executions"].items() if count}
+    executions = {text: count for text, count in recorded.points["forge.stage.skips"].items() if count}
     assert len(executions) == 31
-    assert recorded.total("forge.stage.executions", "skip.reason=_OTHER") == 70
+    assert recorded.total("forge.stage.skips", "skip.reason=_OTHER") == 70
 
 
 def test_stages_and_measurements() -> None:

@@ -171,7 +171,7 @@ def test_reasons_and_ids_of_parents_are_escaped(runner: Runner, sampling_rate: f
         assert (child["forge.sample.parent.id"], child["forge.skip.reason"]) == (FIT, FIT)
         [skipped] = [span.attributes or {} for span in recorded.spans if span.name == "forge.stage skip"]
         assert (skipped["forge.sample.id"], skipped["forge.skip.reason"]) == (f"{FIT}#{FIT}", FIT)
-        assert recorded.total("forge.stage.executions", f"skip.reason={FIT}") == 1
+        assert recorded.total("forge.stage.skips", f"skip.reason={FIT}") == 1
         assert all(encoded(recorded))
 
 

@@ -102,12 +102,7 @@ def _executions() -> Section:
     failures = queries.grown(m.FORGE_STAGE_FAILURES, STEP, BY_STAGE, _HERE)
     errors = queries.grown(m.FORGE_STAGE_FAILURES, STEP, (*BY_STAGE, a.ERROR_TYPE), _HERE)
     batches = queries.grown(m.FORGE_STAGE_BATCH_FAILURES, STEP, (*BY_STAGE, a.ERROR_TYPE), _HERE)
-    skips = queries.grown(
-        m.FORGE_STAGE_EXECUTIONS,
-        STEP,
-        (*BY_STAGE, a.FORGE_SKIP_REASON),
-        {**_HERE, a.FORGE_STAGE_OUTCOME: ForgeStageOutcome.SKIP, a.FORGE_SKIP_REASON: q.unequal("")},
-    )
+    skips = queries.grown(m.FORGE_STAGE_SKIPS, STEP, (*BY_STAGE, a.FORGE_SKIP_REASON), _HERE)
     return Section(
         "Executions and errors",
         [
