@@ -50,18 +50,15 @@ def fit(text: str, limit: int = MAX_SPAN_TEXT) -> str:
 
 def fit_values(attributes: Mapping[str, Any], limit: int = MAX_SPAN_TEXT) -> Mapping[str, Any]:
     """Return attributes with fit texts, also in sequences; those that are plain are returned themselves."""
-    for value in attributes.values():  # the usual checks written out: most attributes need no other
-        if type(value) is str:
-            if not value.isascii() or len(value) > limit or "\0" in value or "\\u" in value:
-                break
-        elif type(value) not in _NUMBERS:
-            break
-    else:
-        return attributes
+    values = attributes.values()
+    if _PLAIN.issuperset(map(type, values)):  # most attributes need no other look than one at all of their texts
+        text = "".join([value for value in values if type(value) is str])
+        if text.isascii() and len(text) <= limit and "\0" not in text and "\\u" not in text:
+            return attributes
     return {name: _fit_value(value, limit) for name, value in attributes.items()}
 
 
-_NUMBERS: Final = frozenset({bool, int, float})
+_PLAIN: Final = frozenset({str, bool, int, float})
 
 
 def _fit_value(value: Any, limit: int) -> Any:
