@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.005, 0.25
+_FIRST_DELAY, _LONGEST_DELAY = 0.001, 0.25
 """Seconds between two attempts, doubled each time. The first ones let another writer finish."""
 _QUIET = 1.0
 """Seconds of waiting before a warning is logged."""

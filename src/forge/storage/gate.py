@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .sql import SQLStorage
 
 _LONGEST_POLL = 0.05
-"""Maximum seconds between two looks at a closed gate."""
+"""Maximum seconds between two looks at a closed gate, or at the end of the run."""
 
 
 class Gate:
@@ -29,33 +29,35 @@ class Gate:
         self.closed = False
         """True while operations wait. Check it before `wait` on hot paths."""
         self._waiting = 0
-        self._lock = threading.Lock()
+        self._opened = threading.Condition()
 
     @contextmanager
     def hold(self) -> Iterator[None]:
         """Keep the gate closed in the block."""
-        with self._lock:
+        with self._opened:
             self._waiting += 1
             self.closed = True
         try:
             yield
         finally:
-            with self._lock:
+            with self._opened:
                 self._waiting -= 1
                 self.closed = self._waiting > 0
+                if not self.closed:
+                    self._opened.notify_all()
 
     def wait(self, stop: threading.Event) -> None:
         """Wait until the gate is open, or `stop` is set."""
-        for seconds in _polls():
-            if not self.closed or stop.wait(seconds):
-                return
+        with self._opened:
+            while self.closed and not stop.is_set():
+                self._opened.wait(_LONGEST_POLL)
 
     async def wait_async(self, stop: threading.Event) -> None:
         """Wait like `wait`, in this task."""
-        for seconds in _polls():
-            if not self.closed or stop.is_set():
-                return
+        seconds = 0.001
+        while self.closed and not stop.is_set():
             await asyncio.sleep(seconds)
+            seconds = min(2 * seconds, _LONGEST_POLL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,3 @@ class Patience:
 _UNLIMITED = Patience()
 patience: ContextVar[Patience] = ContextVar("patience", default=_UNLIMITED)
 """Patience of storage operations in this context; set inside a run."""
-
-
-def _polls() -> Iterator[float]:
-    seconds = 0.001
-    while True:
-        yield seconds
-        seconds = min(2 * seconds, _LONGEST_POLL)
