@@ -58,9 +58,13 @@ def lock(path: Path) -> Iterator[Lock]:
 
 
 class Work:
-    """Stages that count calls. The first call makes the storage faulty; later ones last until the gate is closed."""
+    """Calls, counted. The first one makes the storage faulty; later ones last until that has been noticed: with
+    a clock until it moves, since only the wait before another attempt moves it, otherwise until the gate is closed."""
 
-    def __init__(self, break_it: Callable[[], None], repair: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, break_it: Callable[[], None], repair: Callable[[], None] | None = None, *, clock: FakeClock | None = None
+    ) -> None:
+        self.clock = clock
         self.calls: Counter[str] = Counter()
         self.storage: SQLStorage
         self.run: Run
@@ -76,7 +80,7 @@ class Work:
             self._break()
             return
         deadline = time.monotonic() + PATIENCE
-        while not (self.storage.gate.closed or self.run.stop.is_set() or self.repaired):
+        while not (self._is_noticed() or self.run.stop.is_set() or self.repaired):
             assert time.monotonic() < deadline
             time.sleep(0.0005)
         with self._lock:
@@ -84,6 +88,9 @@ class Work:
                 self._repair()
                 self._repair = None
                 self.repaired = True
+
+    def _is_noticed(self) -> bool:
+        return self.storage.gate.closed if self.clock is None else self.clock.monotonic() > 0
 
     repaired = False
 
@@ -170,8 +177,9 @@ def run_of(work: Work, pipeline: Pipeline, runner: Runner | None = None) -> Run:
 def test_while_the_database_is_locked_at_most_the_attempts_in_flight_are_paid(
     make: Any, path: Path, lock: Lock
 ) -> None:
-    work = Work(lock.take)
-    storage = SQLStorage(f"sqlite:///{path}", clock=FakeClock())
+    clock = FakeClock()
+    work = Work(lock.take, clock=clock)
+    storage = SQLStorage(f"sqlite:///{path}", clock=clock)
     run = run_of(work, pipeline_of(work, storage, make))
     with pytest.raises(StorageError) as caught:
         run.drain()
@@ -223,6 +231,38 @@ def test_a_retry_waits_for_the_storage_as_well(path: Path, lock: Lock) -> None:
         run.drain()
     assert len(attempts) <= 1 + 2
     assert max(Counter(attempts).values()) == 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_the_samples_of_a_failed_batch_wait_for_the_storage_as_well(asynchronous: bool, path: Path, lock: Lock) -> None:
+    """The batch in flight fails while the gate is closed: its samples are not tried alone before it opens."""
+    batches: list[int] = []
+    clock = FakeClock()
+    storage = SQLStorage(f"sqlite:///{path}", clock=clock)
+
+    class Flaky(Measurement):
+        key, batch_size, max_wait = "flaky", 4, 0.0
+
+        def compute_batch(self, batch: Any) -> Any:
+            batches.append(len(batch))
+            if len(batches) == 1:
+                lock.take()
+                return [1] * len(batch)
+            deadline = time.monotonic() + PATIENCE
+            while not (clock.monotonic() > 0 or run.stop.is_set()):
+                assert time.monotonic() < deadline
+                time.sleep(0.0005)
+            raise ConnectionError
+
+    class FlakyAsync(Flaky):
+        async def compute_batch(self, batch: Any) -> Any:
+            return await asyncio.to_thread(super().compute_batch, batch)
+
+    flaky = FlakyAsync() if asynchronous else Flaky()
+    run = StreamingRunner().run(Pipeline(name="p", source=samples(*range(50)), measurements=[flaky], storage=storage))
+    with pytest.raises(StorageError):
+        run.drain()
+    assert len(batches) <= 2
 
 
 @both_runners

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import pickle
 import socket
@@ -22,6 +23,7 @@ from forge.errors import ConfigurationError, StorageError
 from forge.pipeline.failure import FailureSource
 from forge.pipeline.sample import SampleStatus
 from forge.storage import SampleRecord, SQLStorage, WriteOutcome
+from forge.storage.gate import Patience, patience
 from forge.storage.records import DeadLetter
 from forge.support.numbers import shown
 from tests.support import pgbouncer
@@ -176,6 +178,21 @@ def test_a_lock_is_waited_for_when_the_database_is_opened(tmp_path: Path, locked
     storage.close()
 
 
+def test_a_run_learns_of_the_loss_before_the_gate_opens(tmp_path: Path, locked: sqlite3.Connection) -> None:
+    storage, other = (SQLStorage(f"sqlite:///{tmp_path / 'forge.db'}", clock=FakeClock()) for _ in range(2))
+    lost: list[tuple[str, bool]] = []
+
+    def write() -> None:
+        patience.set(Patience(storage=storage, lost=lambda error: lost.append((str(error), storage.gate.closed))))
+        for each in (other, storage):  # the other one is no business of the run
+            with pytest.raises(StorageError) as caught:
+                each.write([ready("a")])
+        assert lost == [(str(caught.value), True)]
+
+    contextvars.copy_context().run(write)
+    assert locked.in_transaction
+
+
 def test_a_long_fault_is_logged_once_with_its_end(
     tmp_path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -328,13 +345,15 @@ def test_a_pooler_that_gives_each_transaction_another_connection(postgresql_url:
     if not pgbouncer.is_installed():
         lacking(f"needs PgBouncer: {pgbouncer.INSTALL}")
     with pgbouncer.pooled(postgresql_url) as url:
-        storage = SQLStorage(url)
+        clock = FakeClock()
+        storage = SQLStorage(url, clock=clock)
         pipeline = Pipeline(name="p", source=samples(*range(500)), storage=storage)
         assert ledger(StreamingRunner().run(pipeline).drain()) == {"admitted": 500, "ready": 500}
         with ThreadPoolExecutor(8) as threads:
-            found = list(threads.map(lambda _: len(storage.query("p").samples), range(40)))
-        assert found == [500] * 40
+            found = list(threads.map(lambda _: storage.count("p"), range(400)))
+        assert found == [500] * 400
         assert ledger(StreamingRunner().run(pipeline).drain()) == {"admitted": 500, "unchanged": 500}
+        assert clock.monotonic() == 0  # nothing had to be repeated
         storage.close()
     with psycopg.connect(postgresql_url) as server:
         assert server.execute("SHOW lock_timeout").fetchall() == [("0",)]
