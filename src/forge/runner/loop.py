@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any
 
 from ..execution.calls import Interrupted, guarded
@@ -24,6 +25,8 @@ class LoopThread:
         self._lock = threading.Lock()
         self._cleaning_up: set[object] = set()
         """Coroutines that are left to end by themselves."""
+        self._spawned: set[Future[Any]] = set()
+        """Tasks that have not ended."""
         self._blocked = False
         self._stopped = False
 
@@ -69,7 +72,10 @@ class LoopThread:
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Start a task on the loop; it is cancelled when the loop stops."""
-        asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        # The loop keeps no task that waits: the garbage collector takes one that waits for something of its own.
+        self._spawned.add(future)
+        future.add_done_callback(self._spawned.discard)
 
     def cancel_all(self, grace: float) -> None:
         """Cancel every task, and wait until they have ended: about `grace` seconds, twice that for a blocked loop.
