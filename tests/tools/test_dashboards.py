@@ -402,15 +402,15 @@ def test_the_stage_to_scale(tmp_path: Path) -> None:
 
 
 def test_the_last_run_and_the_ledger(tmp_path: Path) -> None:
-    count = f"forge_pipeline_sample_count{{{HERE}"
+    count = f"forge_pipeline_last_run_size{{{HERE}"
     answers(
         tmp_path,
         {
-            f'forge_pipeline_end_time_seconds{{{HERE},instance="1"}}': "500x4",
-            f'forge_pipeline_end_time_seconds{{{HERE},instance="2"}}': "100x40",
+            f'forge_pipeline_end_timestamp_seconds{{{HERE},instance="1"}}': "500x4",
+            f'forge_pipeline_end_timestamp_seconds{{{HERE},instance="2"}}': "100x40",
             f'{count},instance="1",forge_sample_outcome="ready"}}': "7x4",
             f'{count},instance="2",forge_sample_outcome="ready"}}': "9x40",
-            f'forge_pipeline_success_time_seconds{{{HERE},instance="2"}}': "100x40",
+            f'forge_pipeline_success_timestamp_seconds{{{HERE},instance="2"}}': "100x40",
             f'forge_pipeline_expected_interval_seconds{{{HERE},instance="1"}}': "250x4",
             f'forge_sample_admitted_total{{{HERE},instance="1"}}': "10x4",
             f'forge_sample_derived_total{{{HERE},instance="1",forge_stage_name="split"}}': "5x4",

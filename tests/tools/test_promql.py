@@ -93,7 +93,7 @@ def test_an_expression_is_neither_true_nor_false() -> None:
 
 
 @pytest.mark.parametrize("aggregate", [q.sum_by, q.mean_by])
-@pytest.mark.parametrize("metric", [m.FORGE_PIPELINE_SUCCESS_RATIO, m.FORGE_MEASUREMENT_CACHE_HIT_RATIO])
+@pytest.mark.parametrize("metric", [m.FORGE_PIPELINE_LAST_RUN_SUCCESS_RATIO, m.FORGE_MEASUREMENT_CACHE_HIT_RATIO])
 def test_ratio_gauges_are_not_averaged(aggregate: Callable[..., q.Expression], metric: Metric) -> None:
     gauge = q.select(metric)
 
@@ -104,7 +104,7 @@ def test_ratio_gauges_are_not_averaged(aggregate: Callable[..., q.Expression], m
 
 def test_a_ratio_gauge_is_not_averaged_over_time() -> None:
     with pytest.raises(ValueError, match="is the ratio of one run"):
-        q.mean(q.select(m.FORGE_PIPELINE_SUCCESS_RATIO), "5m")
+        q.mean(q.select(m.FORGE_PIPELINE_LAST_RUN_SUCCESS_RATIO), "5m")
 
 
 def test_gauges_have_no_rate() -> None:

@@ -81,7 +81,7 @@ def _run_died() -> Expression:
 def _no_progress(limit: str, seconds: int) -> Expression:
     """Return the number of processes with runs that were active all the time and in which no sample has settled."""
     working = (_active() > 0) & (_active(limit) > 0)
-    settled = q.max_by(q.select(m.FORGE_PIPELINE_PROGRESS_TIME), *PROCESS)
+    settled = q.max_by(q.select(m.FORGE_PIPELINE_PROGRESS_TIMESTAMP), *PROCESS)
     return q.count_by(q.combine(working, "unless", q.age(settled) < seconds), a.FORGE_PIPELINE_NAME)
 
 
@@ -103,7 +103,7 @@ def _over_budget() -> Expression:
 
 def _old_letters(limit: int) -> Expression:
     # All processes report the same storage, and its oldest letter only gets younger: the greatest time is the latest.
-    oldest = q.max_by(q.last(q.select(m.FORGE_DLQ_OLDEST_TIME), "1h"), a.FORGE_PIPELINE_NAME)
+    oldest = q.max_by(q.last(q.select(m.FORGE_DLQ_OLDEST_TIMESTAMP), "1h"), a.FORGE_PIPELINE_NAME)
     return q.age(oldest) > limit
 
 

@@ -8,7 +8,7 @@ errors = q.select(m.FORGE_STAGE_EXECUTIONS, {a.FORGE_STAGE_OUTCOME: a.ForgeStage
 everything = q.select(m.FORGE_STAGE_EXECUTIONS, {a.FORGE_PIPELINE_NAME: q.matching("$pipeline")})
 q.ratio(q.sum_by(q.growth(errors, "5m"), a.FORGE_STAGE_NAME), q.sum_by(q.growth(everything, "5m"), a.FORGE_STAGE_NAME))
 q.quantile(0.95, m.FORGE_STAGE_DURATION, "5m", a.FORGE_STAGE_NAME)
-q.newest(m.FORGE_PIPELINE_SUCCESS_RATIO)
+q.newest(m.FORGE_PIPELINE_LAST_RUN_SUCCESS_RATIO)
 str(...)  # the text
 ```
 
@@ -262,7 +262,7 @@ def quantile(share: float, histogram: Metric, window: str, *keys: str, where: Wh
 
 def newest(gauge: Metric, window: str = "1d", *, where: Where = None) -> Expression:
     """Return the gauge of each pipeline's last run, from the process whose run ended last, even if it has ended."""
-    ended = last(select(m.FORGE_PIPELINE_END_TIME, _only(where, m.FORGE_PIPELINE_END_TIME)), window)
+    ended = last(select(m.FORGE_PIPELINE_END_TIMESTAMP, _only(where, m.FORGE_PIPELINE_END_TIMESTAMP)), window)
     newest_end = combine(ended, "==", max_by(ended, a.FORGE_PIPELINE_NAME), on=(a.FORGE_PIPELINE_NAME,), many="left")
     here = combine(last(select(gauge, where), window), "and", newest_end, on=(*TARGET, a.FORGE_PIPELINE_NAME))
     return max_by(here, *gauge.attributes)

@@ -81,7 +81,7 @@ def _greatest(metric: Metric) -> Recording:
     return Recording("pipeline", metric, "max", q.max_by(q.last(q.select(metric), "10m"), *queries.PIPELINE))
 
 
-LAST_SUCCESS: Final = _greatest(m.FORGE_PIPELINE_SUCCESS_TIME)
+LAST_SUCCESS: Final = _greatest(m.FORGE_PIPELINE_SUCCESS_TIMESTAMP)
 """One series per pipeline instead of per process, which is cheap to query over days."""
 
 EXPECTED_INTERVAL: Final = _greatest(m.FORGE_PIPELINE_EXPECTED_INTERVAL)

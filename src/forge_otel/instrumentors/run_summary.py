@@ -22,20 +22,20 @@ def last_run(result: RunResult, now: float) -> Iterator[MetricPoint]:
     ledger = result.ledger
     for outcome in ForgeSampleOutcome:
         count = getattr(ledger, outcome.value)
-        yield MetricPoint(metrics.FORGE_PIPELINE_SAMPLE_COUNT, count, {a.FORGE_SAMPLE_OUTCOME: outcome.value})
+        yield MetricPoint(metrics.FORGE_PIPELINE_LAST_RUN_SIZE, count, {a.FORGE_SAMPLE_OUTCOME: outcome.value})
     # Skipped, split and unchanged samples have neither succeeded nor failed.
     attempted = ledger.ready + ledger.dlq + ledger.failed
     if attempted:
-        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_RATIO, ledger.ready / attempted)
+        yield MetricPoint(metrics.FORGE_PIPELINE_LAST_RUN_SUCCESS_RATIO, ledger.ready / attempted)
     for measured in result.measurements:
         lookups = measured.cached + measured.computed + measured.errors
         if lookups:
             of = {a.FORGE_MEASUREMENT_KEY: measured.key}
             yield MetricPoint(metrics.FORGE_MEASUREMENT_CACHE_HIT_RATIO, measured.cached / lookups, of)
     ended = min(result.ended, now)  # not in the future, if the clock was set back: ages are not negative
-    yield MetricPoint(metrics.FORGE_PIPELINE_END_TIME, ended)
+    yield MetricPoint(metrics.FORGE_PIPELINE_END_TIMESTAMP, ended)
     if result.outcome.value == ForgeRunOutcome.COMPLETED:
-        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_TIME, ended)
+        yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_TIMESTAMP, ended)
 
 
 def summaries(result: RunResult, extra: Attributes) -> Iterator[LogEvent]:

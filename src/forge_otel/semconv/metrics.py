@@ -158,8 +158,8 @@ FORGE_DLQ_DEPTH: Final = Metric(
 In Prometheus `forge_dlq_depth`, in StatsD `forge.dlq.depth`.
 """
 
-FORGE_DLQ_OLDEST_TIME: Final = Metric(
-    "forge.dlq.oldest.time",
+FORGE_DLQ_OLDEST_TIMESTAMP: Final = Metric(
+    "forge.dlq.oldest.timestamp",
     Instrument.GAUGE,
     "s",
     "Unix time of the oldest dead letter.",
@@ -168,7 +168,7 @@ FORGE_DLQ_OLDEST_TIME: Final = Metric(
 )
 """Unix time of the oldest dead letter.
 
-In Prometheus `forge_dlq_oldest_time_seconds`.
+In Prometheus `forge_dlq_oldest_timestamp_seconds`.
 """
 
 FORGE_MEASUREMENT_COMPUTATIONS: Final = Metric(
@@ -309,8 +309,8 @@ FORGE_PIPELINE_DURATION: Final = Metric(
 In Prometheus `forge_pipeline_duration_seconds`, in StatsD `forge.pipeline.duration`.
 """
 
-FORGE_PIPELINE_SAMPLE_COUNT: Final = Metric(
-    "forge.pipeline.sample_count",
+FORGE_PIPELINE_LAST_RUN_SIZE: Final = Metric(
+    "forge.pipeline.last_run.size",
     Instrument.GAUGE,
     "{sample}",
     "Number of samples of the last run, by outcome.",
@@ -318,11 +318,11 @@ FORGE_PIPELINE_SAMPLE_COUNT: Final = Metric(
 )
 """Number of samples of the last run, by outcome.
 
-In Prometheus `forge_pipeline_sample_count`, in StatsD `forge.pipeline.samples`.
+In Prometheus `forge_pipeline_last_run_size`, in StatsD `forge.pipeline.samples`.
 """
 
-FORGE_PIPELINE_SUCCESS_RATIO: Final = Metric(
-    "forge.pipeline.success_ratio",
+FORGE_PIPELINE_LAST_RUN_SUCCESS_RATIO: Final = Metric(
+    "forge.pipeline.last_run.success_ratio",
     Instrument.GAUGE,
     "1",
     "Ratio of ready samples among the ready and failed ones of the last run.",
@@ -331,11 +331,11 @@ FORGE_PIPELINE_SUCCESS_RATIO: Final = Metric(
 """Ratio of ready samples among the ready and failed ones of the last run. Not written if there were none. Do not
 average it: compute ratios over time or over pipelines from `forge.sample.settled`.
 
-In Prometheus `forge_pipeline_success_ratio`, in StatsD `forge.pipeline.success_ratio`.
+In Prometheus `forge_pipeline_last_run_success_ratio`, in StatsD `forge.pipeline.success_ratio`.
 """
 
-FORGE_PIPELINE_PROGRESS_TIME: Final = Metric(
-    "forge.pipeline.progress.time",
+FORGE_PIPELINE_PROGRESS_TIMESTAMP: Final = Metric(
+    "forge.pipeline.progress.timestamp",
     Instrument.GAUGE,
     "s",
     "Unix time of the last settlement of a sample.",
@@ -344,19 +344,23 @@ FORGE_PIPELINE_PROGRESS_TIME: Final = Metric(
 )
 """Unix time of the last settlement of a sample.
 
-In Prometheus `forge_pipeline_progress_time_seconds`.
+In Prometheus `forge_pipeline_progress_timestamp_seconds`.
 """
 
-FORGE_PIPELINE_END_TIME: Final = Metric(
-    "forge.pipeline.end.time", Instrument.GAUGE, "s", "Unix time of the end of the last run.", (a.FORGE_PIPELINE_NAME,)
+FORGE_PIPELINE_END_TIMESTAMP: Final = Metric(
+    "forge.pipeline.end.timestamp",
+    Instrument.GAUGE,
+    "s",
+    "Unix time of the end of the last run.",
+    (a.FORGE_PIPELINE_NAME,),
 )
 """Unix time of the end of the last run.
 
-In Prometheus `forge_pipeline_end_time_seconds`.
+In Prometheus `forge_pipeline_end_timestamp_seconds`.
 """
 
-FORGE_PIPELINE_SUCCESS_TIME: Final = Metric(
-    "forge.pipeline.success.time",
+FORGE_PIPELINE_SUCCESS_TIMESTAMP: Final = Metric(
+    "forge.pipeline.success.timestamp",
     Instrument.GAUGE,
     "s",
     "Unix time of the end of the last completed run.",
@@ -364,7 +368,7 @@ FORGE_PIPELINE_SUCCESS_TIME: Final = Metric(
 )
 """Unix time of the end of the last completed run.
 
-In Prometheus `forge_pipeline_success_time_seconds`.
+In Prometheus `forge_pipeline_success_timestamp_seconds`.
 """
 
 FORGE_PIPELINE_EXPECTED_INTERVAL: Final = Metric(
@@ -581,7 +585,7 @@ In Prometheus `forge_stage_active`, in StatsD `forge.stage.active`.
 """
 
 FORGE_STAGE_CONCURRENCY_LIMIT: Final = Metric(
-    "forge.stage.concurrency_limit",
+    "forge.stage.concurrency.limit",
     Instrument.UPDOWNCOUNTER,
     "{execution}",
     "Maximum number of samples that the stage processes concurrently.",
@@ -791,7 +795,7 @@ ALL: Final = (
     FORGE_DLQ_REPLAYED,
     FORGE_DLQ_DROPPED,
     FORGE_DLQ_DEPTH,
-    FORGE_DLQ_OLDEST_TIME,
+    FORGE_DLQ_OLDEST_TIMESTAMP,
     FORGE_MEASUREMENT_COMPUTATIONS,
     FORGE_MEASUREMENT_DURATION,
     FORGE_MEASUREMENT_CACHE_HITS,
@@ -803,11 +807,11 @@ ALL: Final = (
     FORGE_PIPELINE_COMPLETED,
     FORGE_PIPELINE_ACTIVE,
     FORGE_PIPELINE_DURATION,
-    FORGE_PIPELINE_SAMPLE_COUNT,
-    FORGE_PIPELINE_SUCCESS_RATIO,
-    FORGE_PIPELINE_PROGRESS_TIME,
-    FORGE_PIPELINE_END_TIME,
-    FORGE_PIPELINE_SUCCESS_TIME,
+    FORGE_PIPELINE_LAST_RUN_SIZE,
+    FORGE_PIPELINE_LAST_RUN_SUCCESS_RATIO,
+    FORGE_PIPELINE_PROGRESS_TIMESTAMP,
+    FORGE_PIPELINE_END_TIMESTAMP,
+    FORGE_PIPELINE_SUCCESS_TIMESTAMP,
     FORGE_PIPELINE_EXPECTED_INTERVAL,
     FORGE_SOURCE_READS,
     FORGE_SOURCE_DURATION,

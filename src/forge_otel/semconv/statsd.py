@@ -77,10 +77,10 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
         m.FORGE_PIPELINE_DURATION.name: StatsD(
             "forge.pipeline.duration", "h", {"pipeline": a.FORGE_PIPELINE_NAME}, factor=1000
         ),
-        m.FORGE_PIPELINE_SAMPLE_COUNT.name: StatsD(
+        m.FORGE_PIPELINE_LAST_RUN_SIZE.name: StatsD(
             "forge.pipeline.samples", "g", {"pipeline": a.FORGE_PIPELINE_NAME, "outcome": a.FORGE_SAMPLE_OUTCOME}
         ),
-        m.FORGE_PIPELINE_SUCCESS_RATIO.name: StatsD(
+        m.FORGE_PIPELINE_LAST_RUN_SUCCESS_RATIO.name: StatsD(
             "forge.pipeline.success_ratio", "g", {"pipeline": a.FORGE_PIPELINE_NAME}
         ),
         m.FORGE_SOURCE_READS.name: StatsD("forge.source.reads", "c", {"pipeline": a.FORGE_PIPELINE_NAME}),

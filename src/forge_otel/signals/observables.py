@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _RUNNER = (
     metrics.FORGE_PIPELINE_ACTIVE,
-    metrics.FORGE_PIPELINE_PROGRESS_TIME,
+    metrics.FORGE_PIPELINE_PROGRESS_TIMESTAMP,
     metrics.FORGE_PIPELINE_EXPECTED_INTERVAL,
     metrics.FORGE_SOURCE_REMAINING,
     metrics.FORGE_SAMPLE_ACTIVE,
@@ -38,7 +38,7 @@ _STAGE = (
     metrics.FORGE_STAGE_QUEUE_DEPTH,
     metrics.FORGE_STAGE_QUEUE_LIMIT,
     metrics.FORGE_DLQ_DEPTH,
-    metrics.FORGE_DLQ_OLDEST_TIME,
+    metrics.FORGE_DLQ_OLDEST_TIMESTAMP,
 )
 
 _INT64_MAX: Final = 2**63 - 1
@@ -144,7 +144,7 @@ class Observables:
         where = {a.FORGE_PIPELINE_NAME: run.pipeline.name}
         if snapshot.last_settled is not None:
             # Not in the future, if the clock was set back since: ages are not negative.
-            self._set(metrics.FORGE_PIPELINE_PROGRESS_TIME, min(snapshot.last_settled, run.clock.time()), where)
+            self._set(metrics.FORGE_PIPELINE_PROGRESS_TIMESTAMP, min(snapshot.last_settled, run.clock.time()), where)
         if run.pipeline.expected_interval is not None:
             self._set(metrics.FORGE_PIPELINE_EXPECTED_INTERVAL, float(run.pipeline.expected_interval), where)
         if run.pipeline.hourly_budget is not None:
@@ -160,11 +160,11 @@ class Observables:
         # A queue may be gone at the last export of the process; its last snapshot still holds.
         self._letters.update({pipeline: queue.snapshot() for pipeline, queue in queues.items()})
         self._points.pop(metrics.FORGE_DLQ_DEPTH.name, None)
-        self._points.pop(metrics.FORGE_DLQ_OLDEST_TIME.name, None)
+        self._points.pop(metrics.FORGE_DLQ_OLDEST_TIMESTAMP.name, None)
         for pipeline, snapshot in self._letters.items():
             where = {a.FORGE_PIPELINE_NAME: pipeline}
             if snapshot.oldest is not None:
-                self._set(metrics.FORGE_DLQ_OLDEST_TIME, min(snapshot.oldest, time.time()), where)
+                self._set(metrics.FORGE_DLQ_OLDEST_TIMESTAMP, min(snapshot.oldest, time.time()), where)
             for (source, place), depth in snapshot.depth.items():
                 self._set(metrics.FORGE_DLQ_DEPTH, depth, {**where, **failed_in(source.value, place)}, summed=True)
 

@@ -68,7 +68,7 @@ def test_our_metrics_have_the_names_and_tags_of_the_registry() -> None:
 
 
 def test_what_the_registry_keeps_out_of_statsd_is_not_sent() -> None:
-    assert lines(gauge(m.FORGE_PIPELINE_END_TIME.name, (1.7e9, {"forge.pipeline.name": "p"}))) == []
+    assert lines(gauge(m.FORGE_PIPELINE_END_TIMESTAMP.name, (1.7e9, {"forge.pipeline.name": "p"}))) == []
 
 
 def test_metrics_of_others_keep_their_names_and_all_attributes() -> None:

@@ -58,7 +58,7 @@ def test_a_run_ends_after_it_began(runner: Callable[..., Any]) -> None:
     assert (result.started, result.duration, result.ended) == (START, 6, START + 6)
     points = recorded.points
     now = START + 6 - 3600
-    for name in ("forge.pipeline.end.time", "forge.pipeline.success.time"):
+    for name in ("forge.pipeline.end.timestamp", "forge.pipeline.success.timestamp"):
         assert list(points[name].values()) == [now], name
 
 
@@ -71,7 +71,7 @@ def test_what_is_in_the_future_is_now() -> None:
     def step(sample: Sample) -> Sample:
         if sample.data == 1:
             clock.set_back(3600)
-            seen.extend(recorded.points["forge.pipeline.progress.time"].values())
+            seen.extend(recorded.points["forge.pipeline.progress.timestamp"].values())
         return sample
 
     with recording() as recorded:
@@ -90,7 +90,7 @@ def test_dead_letters_are_not_younger_than_now(tmp_path: Any, monkeypatch: pytes
     with recording() as recorded:
         BatchRunner(clock=clock).run(Pipeline(name="p", source=samples(0), stages=[fail], storage=storage)).drain()
         monkeypatch.setattr("time.time", lambda: START)
-        assert list(recorded.points["forge.dlq.oldest.time"].values()) == [START]
+        assert list(recorded.points["forge.dlq.oldest.timestamp"].values()) == [START]
 
 
 def test_sizes_of_sources_add_up_to_what_metrics_can_carry() -> None:

@@ -41,11 +41,11 @@ def test_runner_alone(tmp_path: Path) -> None:
         "forge.pipeline.completed",
         "forge.pipeline.active",
         "forge.pipeline.duration",
-        "forge.pipeline.sample_count",
-        "forge.pipeline.success_ratio",
-        "forge.pipeline.progress.time",
-        "forge.pipeline.end.time",
-        "forge.pipeline.success.time",
+        "forge.pipeline.last_run.size",
+        "forge.pipeline.last_run.success_ratio",
+        "forge.pipeline.progress.timestamp",
+        "forge.pipeline.end.timestamp",
+        "forge.pipeline.success.timestamp",
         "forge.pipeline.expected_interval",
         "forge.cost.budget",
         "forge.measurement.cache.hit_ratio",
@@ -80,7 +80,7 @@ def test_stage_alone(tmp_path: Path) -> None:
         "forge.stage.batch.size",
         "forge.dlq.enqueued",
         "forge.dlq.depth",
-        "forge.dlq.oldest.time",
+        "forge.dlq.oldest.timestamp",
     }
     assert events == {"forge.stage.exception", "forge.stage.retry", "forge.dlq.enqueue"}
 

@@ -47,7 +47,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "error.type=ValueError, dlq.source=stage, pipeline.name=small, stage.name=clean": 1,
         "error.type=ZeroDivisionError, dlq.source=measurement, measurement.key=density, pipeline.name=small": 1,
     },
-    "forge.dlq.oldest.time": {
+    "forge.dlq.oldest.timestamp": {
         "pipeline.name=small": 1700000003.0625,
     },
     "forge.measurement.batch.duration": {
@@ -93,16 +93,16 @@ EXPECTED: dict[str, dict[str, Any]] = {
             1, 4.625, 4.625, 4.625
         ),
     },
-    "forge.pipeline.end.time": {
+    "forge.pipeline.end.timestamp": {
         "pipeline.name=small": 1700000004.625,
     },
     "forge.pipeline.expected_interval": {
         "pipeline.name=small": 3600.0,
     },
-    "forge.pipeline.progress.time": {
+    "forge.pipeline.progress.timestamp": {
         "pipeline.name=small": 1700000004.625,
     },
-    "forge.pipeline.sample_count": {
+    "forge.pipeline.last_run.size": {
         "pipeline.name=small, sample.outcome=dlq": 2,
         "pipeline.name=small, sample.outcome=failed": 0,
         "pipeline.name=small, sample.outcome=ready": 3,
@@ -113,10 +113,10 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "forge.pipeline.started": {
         "pipeline.name=small, run.type=full, runner.name=batch": 1,
     },
-    "forge.pipeline.success.time": {
+    "forge.pipeline.success.timestamp": {
         "pipeline.name=small": 1700000004.625,
     },
-    "forge.pipeline.success_ratio": {
+    "forge.pipeline.last_run.success_ratio": {
         "pipeline.name=small": 0.6,
     },
     "forge.sample.active": {
@@ -164,7 +164,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, stage.name=clean": 1.5,
         "pipeline.name=small, stage.name=tag": 2.0,
     },
-    "forge.stage.concurrency_limit": {
+    "forge.stage.concurrency.limit": {
         "pipeline.name=small, stage.name=clean": 0,
         "pipeline.name=small, stage.name=tag": 0,
     },
@@ -296,7 +296,7 @@ def test_state_while_a_run_goes_on() -> None:
         "forge.pipeline.active",
         "forge.sample.active",
         "forge.stage.active",
-        "forge.stage.concurrency_limit",
+        "forge.stage.concurrency.limit",
         "forge.stage.queue.depth",
         "forge.stage.queue.limit",
     )

@@ -9,10 +9,10 @@ from tests.support.clock import FakeClock
 from tests.support.telemetry import Recorded, recording
 
 GAUGES = (
-    "forge.pipeline.end.time",
-    "forge.pipeline.success.time",
-    "forge.pipeline.sample_count",
-    "forge.pipeline.success_ratio",
+    "forge.pipeline.end.timestamp",
+    "forge.pipeline.success.timestamp",
+    "forge.pipeline.last_run.size",
+    "forge.pipeline.last_run.success_ratio",
 )
 
 
@@ -35,7 +35,7 @@ def test_partial_runs_and_replays_are_no_successes(tmp_path: Path) -> None:
     with recording() as recorded:
         BatchRunner(clock=clock, resume=False).run(pipeline).drain()
         first = gauges(recorded)
-        assert first["forge.pipeline.success.time"] == {"pipeline.name=p": clock.time()}
+        assert first["forge.pipeline.success.timestamp"] == {"pipeline.name=p": clock.time()}
 
         clock.advance(86400)
         healthy = False
@@ -45,7 +45,7 @@ def test_partial_runs_and_replays_are_no_successes(tmp_path: Path) -> None:
         assert gauges(recorded) == first
 
         BatchRunner(clock=clock).run(pipeline).drain()
-        assert gauges(recorded)["forge.pipeline.success.time"] == {"pipeline.name=p": clock.time()}
+        assert gauges(recorded)["forge.pipeline.success.timestamp"] == {"pipeline.name=p": clock.time()}
     completed = {name: count for name, count in recorded.points["forge.pipeline.completed"].items() if count}
     assert completed == {
         "pipeline.name=p, run.outcome=completed, run.type=full, runner.name=batch": 2,

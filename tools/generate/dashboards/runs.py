@@ -109,10 +109,10 @@ def _glance() -> Section:
 
 
 def _pipelines() -> Section:
-    succeeded = q.max_by(q.last(q.select(m.FORGE_PIPELINE_SUCCESS_TIME, _HERE), _LONG), *BY_PIPELINE)
+    succeeded = q.max_by(q.last(q.select(m.FORGE_PIPELINE_SUCCESS_TIMESTAMP, _HERE), _LONG), *BY_PIPELINE)
     interval = q.newest(m.FORGE_PIPELINE_EXPECTED_INTERVAL, _LONG, where=_HERE)
-    progress = q.max_by(q.last(q.select(m.FORGE_PIPELINE_PROGRESS_TIME, _HERE), _LONG), *BY_PIPELINE)
-    ended = q.max_by(q.last(q.select(m.FORGE_PIPELINE_END_TIME, _HERE), _LONG), *BY_PIPELINE)
+    progress = q.max_by(q.last(q.select(m.FORGE_PIPELINE_PROGRESS_TIMESTAMP, _HERE), _LONG), *BY_PIPELINE)
+    ended = q.max_by(q.last(q.select(m.FORGE_PIPELINE_END_TIMESTAMP, _HERE), _LONG), *BY_PIPELINE)
     counts = [
         _last_count(ForgeSampleOutcome.READY),
         _last_count(ForgeSampleOutcome.SKIPPED),
@@ -130,7 +130,7 @@ def _pipelines() -> Section:
         Column("Of its interval", expression=q.age(succeeded) / interval, unit=SHARE, look=due),
         Column(
             "Success ratio",
-            expression=q.newest(m.FORGE_PIPELINE_SUCCESS_RATIO, _LONG, where=_HERE),
+            expression=q.newest(m.FORGE_PIPELINE_LAST_RUN_SUCCESS_RATIO, _LONG, where=_HERE),
             unit=SHARE,
             look=good,
         ),
@@ -155,7 +155,7 @@ def _pipelines() -> Section:
 def _last_count(settled: ForgeSampleOutcome, title: str = "", look: Sequence[Property] = ()) -> Column:
     """Return the column of the last run's samples with an outcome."""
     where = {**_HERE, a.FORGE_SAMPLE_OUTCOME: settled}
-    counted = q.max_by(q.newest(m.FORGE_PIPELINE_SAMPLE_COUNT, _LONG, where=where), *BY_PIPELINE)
+    counted = q.max_by(q.newest(m.FORGE_PIPELINE_LAST_RUN_SIZE, _LONG, where=where), *BY_PIPELINE)
     return Column(title or settled.value.capitalize(), expression=counted, look=look)
 
 

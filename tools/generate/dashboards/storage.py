@@ -44,7 +44,7 @@ def _depth(*by: str) -> Expression:
 
 def _glance() -> Section:
     # A storage's oldest letter only gets younger, so the greatest time is the latest.
-    oldest = q.min_by(q.max_by(q.last(q.select(m.FORGE_DLQ_OLDEST_TIME, _HERE), RATE), *BY_PIPELINE))
+    oldest = q.min_by(q.max_by(q.last(q.select(m.FORGE_DLQ_OLDEST_TIMESTAMP, _HERE), RATE), *BY_PIPELINE))
     trouble = thresholds("text", (1, ORANGE))
     return Section(
         "At a glance",
