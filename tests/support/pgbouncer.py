@@ -46,6 +46,7 @@ auth_type = plain
 auth_file = {folder / "users"}
 pool_mode = transaction
 default_pool_size = 2
+server_login_retry = 0.1
 logfile = {folder / "log"}
 """
     )

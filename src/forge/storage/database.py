@@ -45,14 +45,21 @@ class Database:
         self.url = url
         self.timeout = timeout
         self.options = options
-        self.gate = Gate()
         self._owner = owner
         self._clock = clock
         self._engines: Engines | None = None
         self._inherited: Engines | None = None
         self._worked = False
-        self._lock = threading.Lock()
         self._never = threading.Event()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._gate = Gate()
+
+    @property
+    def gate(self) -> Gate:
+        """Closed while transactions are repeated."""
+        self._renew_after_fork()
+        return self._gate
 
     def open(self) -> Engines:
         """Connect, unless that has been done.
@@ -61,11 +68,12 @@ class Database:
             StorageError: the database cannot be used. It is waited for only if it has worked before, if others lock it,
                 or if its server starts.
         """
+        self._renew_after_fork()
         engines = self._engines
-        if engines is not None and engines.pid == os.getpid():
+        if engines is not None:
             return engines
         with self._lock:
-            engines = self._own()
+            engines = self._engines
             if engines is None:
                 try:
                     # A mistake is reported at once. What has worked before is a fault, and may work again.
@@ -82,8 +90,9 @@ class Database:
 
     def close(self) -> None:
         """Close the connections. The next use opens them again."""
+        self._renew_after_fork()
         with self._lock:
-            engines, self._engines = self._own(), None
+            engines, self._engines = self._engines, None
         if engines is not None:
             engines.write.dispose()
 
@@ -189,14 +198,12 @@ class Database:
     def _connect(self) -> Engines:
         return connect(self.url, timeout=self.timeout, options=self.options)
 
-    def _own(self) -> Engines | None:
-        """Return the engines that this process opened.
-
-        Those inherited through a fork are kept aside: closing them would disturb the parent.
-        """
-        if self._engines is not None and self._engines.pid != os.getpid():
-            self._inherited, self._engines = self._engines, None
-        return self._engines
+    def _renew_after_fork(self) -> None:
+        """Start anew in a forked process: connections, locks and waits are those of its parent."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._inherited, self._engines = self._engines, None  # closing them would disturb the parent
+            self._lock, self._gate = threading.Lock(), Gate()
 
 
 def _delays() -> Iterator[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import threading
@@ -50,7 +49,6 @@ class Engines(NamedTuple):
 
     write: Engine
     read: Engine
-    pid: int
 
 
 def parse_url(url: str) -> URL:
@@ -142,10 +140,10 @@ def connect(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engines:
         engine.dispose()
         raise
     if is_sqlite:
-        return Engines(engine, engine.execution_options(sqlite_begin="BEGIN"), os.getpid())
+        return Engines(engine, engine.execution_options(sqlite_begin="BEGIN"))
     # Several statements of one read see the same state of the database.
     reader = engine.execution_options(isolation_level="REPEATABLE READ")
-    return Engines(engine.execution_options(lock_wait=_LOCK_WAIT), reader, os.getpid())
+    return Engines(engine.execution_options(lock_wait=_LOCK_WAIT), reader)
 
 
 def schema_version(url: URL) -> int:

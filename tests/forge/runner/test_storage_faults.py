@@ -15,7 +15,9 @@ import pytest
 
 from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, SQLStorage, Stage, StreamingRunner, stage
 from forge.errors import StorageError
+from tests.support import pgbouncer
 from tests.support.clock import FakeClock
+from tests.support.needs import lacking
 from tests.support.runs import PATIENCE, both_runners, ledger, rows, samples
 
 if TYPE_CHECKING:
@@ -43,6 +45,12 @@ class Lock:
 
     def close(self) -> None:
         self._connection.close()
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -521,16 +529,16 @@ def test_closing_a_run_ends_the_wait_for_the_storage(path: Path, lock: Lock) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trouble", ["restart", "ended connections"])
+@pytest.mark.parametrize("trouble", ["restart", "restart behind a pooler", "ended connections"])
 def test_a_server_that_drops_connections_costs_nothing(
-    trouble: str, postgresql_url: str, postgresql_server: Server
+    trouble: str, postgresql_url: str, postgresql_server: Server, stack: contextlib.ExitStack
 ) -> None:
     """A restart in the middle of a run: every sample is processed and stored once."""
     calls: Counter[str] = Counter()
     number = 2000
 
     def strike() -> None:
-        if trouble == "restart":
+        if trouble != "ended connections":
             postgresql_server.stop()
             time.sleep(0.5)
             postgresql_server.start()
@@ -551,7 +559,12 @@ def test_a_server_that_drops_connections_costs_nothing(
         return sample
 
     threads: list[threading.Thread] = []
-    storage = SQLStorage(postgresql_url)
+    url = postgresql_url
+    if trouble == "restart behind a pooler":
+        if not pgbouncer.is_installed():
+            lacking(f"needs PgBouncer: {pgbouncer.INSTALL}")
+        url = stack.enter_context(pgbouncer.pooled(postgresql_url))
+    storage = SQLStorage(url)
     pipeline = Pipeline(
         name="p", source=samples(*range(number)), stages=[paid], measurements=[Cached()], storage=storage
     )

@@ -8,6 +8,8 @@ import logging
 import pickle
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -191,6 +193,41 @@ def test_a_run_learns_of_the_loss_before_the_gate_opens(tmp_path: Path, locked: 
 
     contextvars.copy_context().run(write)
     assert locked.in_transaction
+
+
+def test_a_process_that_is_forked_during_a_fault_does_not_wait(tmp_path: Path) -> None:
+    program = """
+import os, sqlite3, sys, threading, time
+from forge.pipeline.sample import SampleStatus
+from forge.storage import SampleRecord, SQLStorage
+
+storage = SQLStorage(f"sqlite:///{sys.argv[1]}")
+storage.open()
+lock = sqlite3.connect(sys.argv[1], isolation_level=None)
+lock.execute("BEGIN IMMEDIATE")
+
+def write(name):
+    storage.write([SampleRecord(pipeline="p", id=name, status=SampleStatus.READY)])
+
+waiting = threading.Thread(target=write, args=["parent"])
+waiting.start()
+while not storage.gate.closed:
+    time.sleep(0.001)
+child = os.fork()
+if child == 0:
+    print(storage.gate.closed, flush=True)
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+lock.execute("ROLLBACK")
+waiting.join()
+print(status, storage.gate.closed, storage.count("p"))
+storage.close()
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "forge.db")], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "False\n0 False 1\n"
+    assert answer.stderr == ""
 
 
 def test_a_long_fault_is_logged_once_with_its_end(
