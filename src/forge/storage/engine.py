@@ -28,10 +28,13 @@ _DRIVERS = {
 _LOCK_TIMEOUT = 60.0
 """Seconds for which operations are tried again while the database is locked or does not work, unless the storage has a
 `timeout` of its own."""
-_CONNECT_TIMEOUT = "10"
-"""Seconds in which a PostgreSQL server must answer, unless the URL says otherwise."""
-_ACKNOWLEDGE_TIMEOUT = "10000"
-"""Milliseconds in which the machine of a PostgreSQL server must acknowledge what was sent to it."""
+_NETWORK: Mapping[str, str] = {
+    "connect_timeout": "10",  # seconds in which a server must answer
+    "tcp_user_timeout": "10000",  # milliseconds in which its machine must acknowledge what was sent to it
+    "keepalives_idle": "10",  # seconds without an answer after which that is asked for,
+    "keepalives_interval": "5",  # and asked for again: a machine that is gone does not end its connections
+}
+"""Parameters of libpq, unless the URL has others."""
 _LOCK_WAIT = 1000
 """Milliseconds that a statement of a write waits for a lock in PostgreSQL before the transaction is tried again."""
 _CREATION_LOCK = 0x666F726765
@@ -230,9 +233,7 @@ def _driver_arguments(url: URL) -> dict[str, Any]:
     # Poolers that give the connection to another client after each transaction lose prepared statements.
     threshold = _parameter(url, "prepare_threshold")
     arguments: dict[str, Any] = {"prepare_threshold": int(threshold) if threshold and threshold.isdecimal() else None}
-    for name, value in (("connect_timeout", _CONNECT_TIMEOUT), ("tcp_user_timeout", _ACKNOWLEDGE_TIMEOUT)):
-        if name not in url.query:
-            arguments[name] = value
+    arguments |= {name: value for name, value in _NETWORK.items() if name not in url.query}
     return arguments
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import os
 import pickle
 import socket
 import sqlite3
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from sqlalchemy import URL, NullPool
+from sqlalchemy import URL, Engine, NullPool, event
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from forge import Pipeline, StreamingRunner
@@ -426,6 +427,27 @@ def test_options_of_the_engine_and_the_driver(postgresql_url: str) -> None:
     assert "***" in repr(storage)
     for each in (storage, copy):
         each.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="options of Linux")
+def test_a_server_that_is_gone_is_noticed_in_seconds(postgresql_url: str) -> None:
+    """A machine that vanishes does not end its connections, and TCP would wait for two hours."""
+    found: list[list[int]] = []
+
+    def look(connection: Any, _record: Any) -> None:
+        with socket.socket(fileno=os.dup(connection.fileno())) as each:
+            options = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)
+            found.append([each.getsockopt(socket.IPPROTO_TCP, option) for option in options])
+
+    event.listen(Engine, "connect", look)
+    try:
+        for url in (postgresql_url, f"{postgresql_url}?tcp_user_timeout=3000&keepalives_idle=7"):
+            storage = SQLStorage(url)
+            storage.open()
+            storage.close()
+    finally:
+        event.remove(Engine, "connect", look)
+    assert found == [[10_000, 10, 5], [3_000, 7, 5]]
 
 
 def test_options_of_sqlite(tmp_path: Path) -> None:
