@@ -94,10 +94,13 @@ class Termination:
             return
         try:
             ours, wakeup = self._sockets = socket.socketpair()
-        except OSError:  # too many open files: the run has to do without
+            wakeup.setblocking(False)
+            threading.Thread(target=self._wait, args=(ours,), daemon=True, name="forge-signals").start()
+        except (OSError, RuntimeError):  # too many open files or threads: the run has to do without
+            for end in self._sockets or ():
+                end.close()
+            self._close()
             return
-        wakeup.setblocking(False)
-        threading.Thread(target=self._wait, args=(ours,), daemon=True, name="forge-signals").start()
         try:
             others = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
             if others != -1:  # an event loop's; then the handler on the main thread has to do

@@ -638,6 +638,32 @@ Runner().run(pipeline(stages=[first, Waits()])).drain()
     assert_cancelled(url)
 
 
+LACKING = {
+    "threads": """
+import threading
+start = threading.Thread.start
+def start_others(thread):
+    if thread.name == "forge-signals":
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = start_others
+""",
+    "files": """
+import socket
+def none():
+    raise OSError("too many open files")
+socket.socketpair = none
+""",
+}
+
+
+@pytest.mark.parametrize("lacking", LACKING)
+def test_run_does_without_what_the_system_does_not_give(lacking: str, url: str) -> None:
+    script = "Runner().run(pipeline(stages=[same], source=[1])).drain()\nsay(dispositions() == DEFAULT)"
+    with process(LACKING[lacking] + script, url) as started:
+        assert ended(started) == (0, "True\n", "")
+
+
 def test_run_that_begins_meanwhile_does_not(url: str) -> None:
     script = """
 class Hangs(Waits):

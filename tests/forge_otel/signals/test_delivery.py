@@ -26,6 +26,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import NoOpTracerProvider
 
 from forge_otel.signals.delivery import Delivery
+from tests.support.ports import free_port
+from tests.support.sdk_versions import on_other_sdks, run_on
 
 PATIENCE = 60.0
 HOUR = 3600.0
@@ -173,6 +175,22 @@ def test_full_queue_has_dropped_more() -> None:
             span(provider)
         [text] = texts(delivery.shut_down(0.001))
         assert text.startswith("at least ")
+
+
+def test_otlp_exporter_that_repeats_its_attempts_is_aborted() -> None:
+    # The environments with other SDKs have no exporters.
+    otlp = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter", exc_type=ImportError)
+    endpoint = f"http://127.0.0.1:{free_port()}/v1/traces"
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(otlp.OTLPSpanExporter(endpoint, timeout=HOUR)))
+    delivery = Delivery()
+    delivery.prepare(provider, NO_METRICS, None)
+    span(provider)
+    assert texts(delivery.shut_down(0.1)) == [f"1 span to {endpoint}"]
+    [outlet] = delivery._outlets
+    assert outlet.wait(time.monotonic() + PATIENCE)
+    delivery.close()
+    provider.shutdown()
 
 
 def test_exporter_that_raises() -> None:
@@ -359,3 +377,9 @@ def test_metrics_since_the_last_delivery(temporality: AggregationTemporality) ->
     assert again == (None if temporality is AggregationTemporality.CUMULATIVE else lost)
     delivery.close()
     provider.shutdown()
+
+
+@pytest.mark.slow
+@on_other_sdks
+def test_all_of_this_on_other_sdks(sdk: str) -> None:
+    run_on(sdk, __file__)
