@@ -76,7 +76,7 @@ def process(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(forge.__file__).parent.parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(forge.__file__).parent.parent), "PYTHONUNBUFFERED": ""},
     ) as started:
         try:
             yield started
@@ -244,23 +244,36 @@ Runner(shutdown_timeout=3600).run(pipeline(stages=[Hangs()])).drain()
     assert outcome is None
 
 
+DELIVERS_FOR_EVER = """
+from forge.runner import active_runs
+active_runs.exiting = lambda timeout: (say("exiting"), threading.Event().wait())
+"""
+
+
+def test_second_signal_where_an_event_loop_has_the_wakeup_descriptor(url: str) -> None:
+    script = """
+async def consume():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: None)
+    await Runner(shutdown_timeout=3600).run(pipeline()).adrain()
+asyncio.run(consume())
+"""
+    with process(DELIVERS_FOR_EVER + script, url) as started:
+        assert line(started) == "started"
+        started.send_signal(signal.SIGTERM)
+        assert line(started) == "exiting"
+        started.send_signal(signal.SIGTERM)
+        assert ended(started) == (-signal.SIGTERM, "", "")
+
+
 def test_second_signal_ends_a_call_of_c_code_at_once(url: str) -> None:
     script = """
 class Hangs(Waits):
     def close(self):
         say("closing")
         never_returns()
-# Nobody delivers anything, so that only the end of the run takes long.
 Runner(shutdown_timeout=3600).run(pipeline(stages=[Hangs()])).drain()
 """
-    script = script.replace(
-        "Runner(",
-        """
-from forge.runner import active_runs
-active_runs.exiting = lambda timeout: (say("exiting"), threading.Event().wait())
-Runner(""",
-    )
-    with process(script, url) as started:
+    with process(DELIVERS_FOR_EVER + script, url) as started:
         assert line(started) == "started"
         started.send_signal(signal.SIGTERM)
         assert line(started) == "closing"
@@ -381,7 +394,7 @@ run = Runner().run(pipeline(stages=[same], source=range(3)))
 next(run)
 signal.signal(signal.SIGTERM, lambda *_: say("ours"))
 os.kill(os.getpid(), signal.SIGTERM)
-print([sample.data for sample in run])
+say([sample.data for sample in run])
 os.kill(os.getpid(), signal.SIGTERM)
 """
     with process(script, url) as started:
