@@ -175,9 +175,9 @@ class StageExecutor:
             return self._clock.wait(self._stop, request)
         if self._gate.closed:
             self._gate.wait(self._stop)
-            if self._stop.is_set():
-                request.cancel()
-                return None
+        if self._stop.is_set():  # the end of the run opens the gate as well
+            request.cancel()
+            return None
         try:
             request.succeed(self.attempt(request.stage, request.next_payload(), request.number))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it becomes the verdict
@@ -195,6 +195,9 @@ class StageExecutor:
         try:
             if self._gate.closed:
                 await self._gate.wait_async(self._stop)
+            if self._stop.is_set():
+                request.cancel()
+                return None
             request.succeed(await self.attempt_async(request.stage, request.next_payload(), request.number))
         except Interrupted as interrupted:
             request.cancel(interrupted.interrupt)
