@@ -381,7 +381,7 @@ def test_exporter_that_hangs_does_not_hang_the_run(runner: Runner) -> None:
     exporter = HangingExporter()
     reader = PeriodicExportingMetricReader(exporter, export_interval_millis=float("inf"))
     recorded = Recorded(readers=(reader,), in_memory=False)
-    with recording(recorded=recorded, zero_point_timeout=0.01):
+    with recording(recorded=recorded, zero_point_timeout=0.01, shutdown_timeout=0.01):
         result = runner.run(Pipeline(name="p", source=[Sample(id="1", data=1)])).drain()
         assert result.ledger.ready == 1
         wait(exporter.called)
