@@ -199,10 +199,14 @@ class MeasurementOrchestrator:
                 content = content_of(serializer, handed)
             except Exception as fault:  # noqa: BLE001 - the user's serializer may raise anything
                 error = fault
-        if error is not None:
-            kind = classify(error)
-            return MeasurementResult(outcome=MeasurementOutcome.ERROR, error=error, error_type=kind, duration=duration)
-        return MeasurementResult(outcome=MeasurementOutcome.COMPUTED, value=value, content=content, duration=duration)
+        try:
+            if error is not None:
+                failed, kind = MeasurementOutcome.ERROR, classify(error)
+                return MeasurementResult(outcome=failed, error=error, error_type=kind, duration=duration)
+            computed = MeasurementOutcome.COMPUTED
+            return MeasurementResult(outcome=computed, value=value, content=content, duration=duration)
+        finally:
+            del error, outcome  # the traceback leads to this frame, if the serializer has raised
 
     def _batch_result(
         self,
@@ -217,14 +221,17 @@ class MeasurementOrchestrator:
         error = whole
         if error is None:
             error = next((result.error for result in results if result.error is not None), None)
-        return BatchMeasurementResult(
-            results=results,
-            computed=len(outcomes),
-            duration=duration,
-            failed=whole is not None,
-            error=error,
-            error_type=None if error is None else classify(error),
-        )
+        try:
+            return BatchMeasurementResult(
+                results=results,
+                computed=len(outcomes),
+                duration=duration,
+                failed=whole is not None,
+                error=error,
+                error_type=None if error is None else classify(error),
+            )
+        finally:
+            del computed, results, error  # see `_result`
 
 
 class _Lookup(NamedTuple):

@@ -288,17 +288,20 @@ def _verdict(
             outcome, error_type = StageOutcome.ERROR, classify(error)
         else:
             outcome = StageOutcome.SUCCESS if samples else StageOutcome.SKIP
-    return Verdict(
-        outcome=outcome,
-        samples=samples,
-        split=outcome is StageOutcome.SUCCESS and not isinstance(result, Sample),
-        skip_reason=result.reason if outcome is StageOutcome.SKIP else None,
-        error=error,
-        error_type=error_type,
-        attempts=attempts.number if alone else 1,
-        busy=attempts.busy if alone else 0.0,
-        duration=attempts.ended - attempts.started if alone else 0.0,
-    )
+    try:
+        return Verdict(
+            outcome=outcome,
+            samples=samples,
+            split=outcome is StageOutcome.SUCCESS and not isinstance(result, Sample),
+            skip_reason=result.reason if outcome is StageOutcome.SKIP else None,
+            error=error,
+            error_type=error_type,
+            attempts=attempts.number if alone else 1,
+            busy=attempts.busy if alone else 0.0,
+            duration=attempts.ended - attempts.started if alone else 0.0,
+        )
+    finally:
+        del error  # its traceback leads to this frame, if a result was refused here
 
 
 def _validated(stage: Stage, sample: Sample, result: Any, batch: Collection[str] = ()) -> tuple[Sample, ...]:

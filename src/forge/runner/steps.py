@@ -276,7 +276,10 @@ class MeasurementStep(Step):
         if self.batch_size:
             with usage.reporting_to(UsageScope(self, items)):
                 batch = orchestrator.measure_batch(self.measurement, items)
-            return failed + self._leave_batch(items, batch)
+            try:
+                return failed + self._leave_batch(items, batch)
+            finally:
+                del batch  # see `StageStep._process_alone`
         result = self._context(items).run(orchestrator.measure, self.measurement, items[0].sample)
         try:
             return self._leave(items, [result], result.duration, 1)
@@ -293,7 +296,10 @@ class MeasurementStep(Step):
         if self.batch_size:
             with usage.reporting_to(UsageScope(self, items)):
                 batch = await orchestrator.measure_batch_async(self.measurement, items)
-            return failed + self._leave_batch(items, batch)
+            try:
+                return failed + self._leave_batch(items, batch)
+            finally:
+                del batch
         result = await in_context(self._context(items), orchestrator.measure_async(self.measurement, items[0].sample))
         return self._leave(items, [result], result.duration, 1)
 

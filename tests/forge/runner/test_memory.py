@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import Measurement, Pipeline, Sample, Skip, SQLStorage, Stage, StreamingRunner, stage
+from forge import JSONSerializer, Measurement, Pipeline, Sample, Skip, SQLStorage, Stage, StreamingRunner, stage
 from forge.runner.streaming import WRITE_BATCH
 from tests.support.runs import PATIENCE, every_runner, ledger, samples, wait
 from tests.support.telemetry import recording
@@ -171,6 +171,88 @@ def refusing(kind: str, error: Callable[[], RefusedError]) -> tuple[list[Stage],
         return [], [Refusal(error, timeout)]
     function = refuse_later if "async" in kind else refuse
     return [stage(batch_size=2 if "batch" in kind else None, timeout=timeout)(function)], []
+
+
+class Refused:
+    """Data of a sample whose result is refused, or cannot be stored."""
+
+
+class RefusingSerializer(JSONSerializer):
+    """Stores that data, but no value that is measured on it."""
+
+    def dumps(self, data: Any) -> bytes:
+        if isinstance(data, Refused):
+            return b"{}"
+        raise ValueError("no such value")
+
+
+def with_refused_results(kind: str) -> tuple[list[Stage], list[Measurement]]:
+    """A stage or a measurement whose every result is refused, by nobody's code but ours and the serializer's."""
+    batch_size = 2 if "batch" in kind else None
+
+    class Unserialisable(Measurement):
+        key = "value"
+
+        def compute(self, sample: Sample) -> Any:
+            return "value"
+
+        def compute_batch(self, batch: Any) -> Any:
+            return ["value"] * len(batch)
+
+    class Later(Unserialisable):
+        async def compute(self, sample: Sample) -> Any:
+            return "value"
+
+        async def compute_batch(self, batch: Any) -> Any:
+            return ["value"] * len(batch)
+
+    if "measurement" in kind:
+        measurement: type[Measurement] = Later if "async" in kind else Unserialisable
+        return [], [measurement(batch_size=batch_size)]
+
+    def nothing(given: Any) -> Any:
+        return [None] * len(given) if batch_size else None
+
+    async def nothing_later(given: Any) -> Any:
+        return nothing(given)
+
+    return [stage(batch_size=batch_size)(nothing_later if "async" in kind else nothing)], []
+
+
+@every_runner
+@pytest.mark.parametrize("asynchronous", ["", "async "])
+@pytest.mark.parametrize("kind", ["stage", "batch stage", "measurement", "batch measurement"])
+def test_a_sample_whose_result_is_refused_is_gone_when_it_has_settled(
+    runner: Runner, kind: str, asynchronous: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "forge")
+    kept: list[weakref.ref[Refused]] = []
+
+    def source() -> Iterator[Sample]:
+        for number in range(3):
+            data = Refused()
+            kept.append(weakref.ref(data))
+            yield Sample(id=str(number), data=data)
+            del data
+
+    stages, measurements = with_refused_results(asynchronous + kind)
+    run = runner.run(
+        Pipeline(
+            name="p",
+            source=source,
+            stages=stages,
+            measurements=measurements,
+            storage=SQLStorage("sqlite://"),
+            serializer=RefusingSerializer(),
+        )
+    )
+    gc.disable()
+    try:
+        run.drain()
+        assert ledger(run) == {"admitted": 3, "dlq": 3}
+        assert [each() for each in kept] == [None] * 3
+    finally:
+        gc.enable()
 
 
 @every_runner
