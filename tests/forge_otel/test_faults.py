@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from forge import BatchRunner, Measurement, Pipeline, Sample, Stage, StreamingRunner, stage
 from forge.execution.stage_executor import StageExecutor
 from forge_otel.patching import faults
+from forge_otel.signals.delivery import Delivery
 from tests.support.clock import FakeClock
 from tests.support.runs import both_runners, wait
 from tests.support.small_run import small_run
@@ -390,6 +391,17 @@ def test_exporter_that_hangs_does_not_hang_the_run(runner: Runner) -> None:
         if thread.name == "forge-otel-flush":
             thread.join()
     recorded.meter_provider.shutdown()
+
+
+@pytest.mark.parametrize(("runs", "telemetry", "wanted"), [(2.0, 5.0, 2.0), (5.0, 3.0, 3.0)])
+def test_the_flush_at_the_end_of_a_run_has_the_shorter_timeout(
+    runs: float, telemetry: float, wanted: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts: list[float] = []
+    monkeypatch.setattr(Delivery, "flush", lambda _, timeout: timeouts.append(timeout))
+    with recording(shutdown_timeout=telemetry):
+        BatchRunner(shutdown_timeout=runs).run(Pipeline(name="p", source=["a"])).drain()
+    assert timeouts == [wanted]
 
 
 def test_order_is_kept() -> None:

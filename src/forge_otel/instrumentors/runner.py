@@ -207,7 +207,7 @@ def _ended(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         telemetry = layer.telemetry
         if telemetry is not None and not exiting:  # otherwise everything is delivered together, in a moment
             with faults.protected("the flush at a run's end"):
-                telemetry.flush()
+                telemetry.flush(self.shutdown_timeout)
 
     return ended
 

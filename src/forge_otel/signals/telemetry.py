@@ -112,9 +112,9 @@ class Telemetry:
                 self._logger_provider or _logs.get_logger_provider(),
             )
 
-    def flush(self) -> None:
-        """Flush the providers at the end of a run, in at most `shutdown_timeout`."""
-        self.delivery.flush(self.config.shutdown_timeout)
+    def flush(self, timeout: float) -> None:
+        """Flush the providers at the end of a run, in at most `timeout` seconds, and `shutdown_timeout`."""
+        self.delivery.flush(min(timeout, self.config.shutdown_timeout))
 
     def shut_down(self, timeout: float = math.inf) -> Sequence[Undelivered]:
         """Deliver everything, and shut down what the SDK would at exit; returns what was not delivered.
