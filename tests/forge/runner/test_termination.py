@@ -19,6 +19,8 @@ import forge
 from forge import BatchRunner, Pipeline, SQLStorage, StreamingRunner
 from forge.errors import ConfigurationError
 
+pytestmark = pytest.mark.slow  # each of them takes half a second or more, in a process of its own
+
 PATIENCE = 60.0
 PREAMBLE = """
 import asyncio, itertools, os, signal, sqlite3, sys, threading, time
