@@ -24,6 +24,7 @@ from forge import BatchRunner, Measurement, Pipeline, Sample, Stage, StreamingRu
 from forge.execution.stage_executor import StageExecutor
 from forge_otel.patching import faults
 from forge_otel.signals.delivery import Delivery
+from forge_otel.support.exceptions import class_name
 from tests.support.clock import FakeClock
 from tests.support.runs import both_runners, wait
 from tests.support.small_run import small_run
@@ -168,6 +169,10 @@ def test_faults_are_counted(tmp_path: Path) -> None:
     assert summary.attributes["forge.summary.faults"] == 7
 
 
+class OwnBaseError(BaseException):
+    pass
+
+
 class RefusingError(Exception):
     """Raises wherever it is looked at."""
 
@@ -179,10 +184,13 @@ class RefusingError(Exception):
 
 
 @both_runners
-@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration, RefusingError])
+@pytest.mark.parametrize(
+    "kind",
+    [StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError, OwnBaseError, RefusingError],
+)
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_whatever_a_hook_raises_is_suppressed_and_counted(
-    runner: Runner, kind: type[Exception], is_async: bool, caplog: pytest.LogCaptureFixture
+    runner: Runner, kind: type[BaseException], is_async: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     def hook(*_: Any) -> None:
         raise kind
@@ -210,7 +218,7 @@ def test_whatever_a_hook_raises_is_suppressed_and_counted(
         run = runner.run(pipeline())
         result = asyncio.run(run.adrain()) if is_async else run.drain()
         assert (result.outcome, result.ledger.ready) == ("completed", 2)
-        name = f"{__name__}.{kind.__name__}" if kind is RefusingError else kind.__name__
+        name = class_name(kind)
         points = recorded.points["forge.telemetry.faults"]
         # The run's own two, of which the first belongs to no run yet.
         assert {text.split(",")[0] for text in points} == {f"error.type={name}"}

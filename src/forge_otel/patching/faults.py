@@ -49,7 +49,11 @@ def suppress(fault: BaseException, where: str) -> None:
 
 
 class protected:  # noqa: N801 - used like a function
-    """Suppress exceptions of the block. A class, because it wraps every call, and a generator would be slower."""
+    """Suppress whatever the block raises, except for `KeyboardInterrupt` and `SystemExit`.
+
+    It awaits and yields nothing, so a `CancelledError` or `GeneratorExit` is its own. A class, because it wraps every
+    call, and a generator would be slower.
+    """
 
     __slots__ = ("_where",)
 
@@ -60,7 +64,7 @@ class protected:  # noqa: N801 - used like a function
         pass
 
     def __exit__(self, _: object, fault: BaseException | None, __: object) -> bool:
-        if fault is None or not is_a(fault, Exception):
+        if fault is None or is_a(fault, KeyboardInterrupt) or is_a(fault, SystemExit):
             return False
         suppress(fault, self._where)
         return True
