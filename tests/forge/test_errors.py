@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import email.utils
 import errno
 import logging
@@ -17,7 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from forge import JSONSerializer, Measurement, Pipeline, Run, Sample, SQLStorage, StreamingRunner, classify, stage
+from forge import (
+    JSONSerializer,
+    Measurement,
+    Pipeline,
+    Run,
+    Sample,
+    SQLStorage,
+    Stage,
+    StreamingRunner,
+    classify,
+    stage,
+)
 from forge.errors import DuplicateIdError, RunCancelled, SourceError, StageTimeoutError, StorageError
 from forge.pipeline.exceptions import http_status
 from forge.pipeline.retry import retry_after
@@ -259,6 +271,131 @@ def test_an_interrupt_in_a_stage_ends_the_run_and_is_raised_in_the_consumer(
     assert result.ledger.imbalance == result.ledger.active == 0
     assert result.ledger.admitted == result.ledger.ready + result.ledger.failed
     assert list(run) == []
+
+
+class OwnBaseError(BaseException):
+    pass
+
+
+@every_runner
+@sync_and_async
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (OwnBaseError, "failed"),
+        (GeneratorExit, "failed"),
+        (asyncio.CancelledError, "failed"),
+        (KeyboardInterrupt, "cancelled"),
+        (SystemExit, "cancelled"),
+    ],
+)
+def test_whatever_the_close_of_a_stage_raises_the_run_has_a_result_and_a_record(
+    runner: Runner, error: type[BaseException], outcome: str, is_async: bool
+) -> None:
+    closed = []
+
+    class Closing(Stage):
+        def process(self, sample: Sample) -> Sample:
+            return sample
+
+        def close(self) -> None:
+            closed.append(self.name)
+            raise error("stop")
+
+    class ClosingAsync(Stage):
+        async def process(self, sample: Sample) -> Sample:
+            return sample
+
+        async def close(self) -> None:
+            closed.append(self.name)
+            raise error("stop")
+
+    kind = ClosingAsync if is_async else Closing
+    storage = SQLStorage("sqlite://")
+    run = runner.run(Pipeline(name="p", source=samples(1, 2, 3), stages=[kind(name="only")], storage=storage))
+    with pytest.raises((error, concurrent.futures.CancelledError)):  # as a future has it
+        run.drain()
+    assert run.result is not None
+    assert (run.result.outcome, run.result.ledger.ready, closed) == (outcome, 3, ["only"])
+    assert [record.outcome for record in storage.runs("p")] == [outcome]
+    assert list(run) == []
+    run.close()
+    storage.close()
+
+
+@every_runner
+@sync_and_async
+@interrupts
+@pytest.mark.parametrize("what", ["stage", "measurement", "value"])
+def test_an_interrupt_out_of_a_property_of_what_user_code_gives_ends_the_run(
+    runner: Runner, interrupt: type[BaseException], is_async: bool, what: str
+) -> None:
+    class Hostile(Exception):  # noqa: N818
+        @property
+        def status_code(self) -> int:
+            raise interrupt("stop")
+
+    class Value:
+        @property  # type: ignore[misc]  # as mocks have it
+        def __class__(self) -> Any:
+            raise interrupt("stop")
+
+    def fails(sample: Sample) -> Any:
+        if sample.data == 4:
+            if what == "value":
+                return Value()
+            raise Hostile
+        return sample
+
+    class Failing(Measurement):
+        key, version = "m", "1"
+
+        def compute(self, sample: Sample) -> Any:
+            fails(sample)
+
+    class FailingAsync(Measurement):
+        key, version = "m", "1"
+
+        async def compute(self, sample: Sample) -> Any:
+            fails(sample)
+
+    measurement = FailingAsync() if is_async else Failing()
+    storage = SQLStorage("sqlite://")
+    pipeline = Pipeline(
+        name="p",
+        source=samples(*range(100)),
+        stages=[] if what == "measurement" else [stage_of(fails, is_async, False)],
+        measurements=[measurement] if what == "measurement" else [],
+        storage=storage,
+    )
+    run = runner.run(pipeline)
+    with pytest.raises(interrupt, match="stop"):
+        run.drain()
+    assert run.result is not None
+    assert (run.result.outcome, run.result.ledger.imbalance, run.result.ledger.active) == ("cancelled", 0, 0)
+    assert [record.outcome for record in storage.runs("p")] == ["cancelled"]
+    storage.close()
+
+
+@every_runner
+@interrupts
+def test_the_event_loop_of_a_run_outlives_what_user_code_does_to_it(
+    runner: Runner, interrupt: type[BaseException]
+) -> None:
+    async def interrupted() -> None:
+        raise interrupt("stop")
+
+    @stage
+    async def harmful(sample: Sample) -> Sample:
+        task = asyncio.create_task(interrupted())
+        await asyncio.wait({task})
+        assert isinstance(task.exception(), interrupt)
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return sample
+
+    result = runner.run(Pipeline(name="p", source=samples(1, 2, 3), stages=[harmful])).drain()
+    assert (result.outcome, result.ledger.ready) == ("completed", 3)
 
 
 @every_runner

@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from ..execution.calls import Interrupted, guarded
@@ -112,8 +113,10 @@ class LoopThread:
         if thread is not threading.current_thread():
             thread.join(grace)
 
-    @staticmethod
-    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         # The runner, when it is left, waits for the tasks that still end, and closes the loop.
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.get_loop().run_forever()
+            while not self._stopped:  # user code may stop the loop as well
+                # These leave the loop, but their task has them, and whoever awaits it.
+                with suppress(KeyboardInterrupt, SystemExit):
+                    runner.get_loop().run_forever()

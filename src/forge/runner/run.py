@@ -404,15 +404,26 @@ class Run(Consumable):
                         self._error, self._outcome = error, outcome
             try:
                 self._end_now(self.context)
-            except (KeyboardInterrupt, SystemExit) as interrupt:
-                if is_a(self._error, KeyboardInterrupt):
-                    self._give_up()
-                else:  # whoever closes the run next, at the latest the process when it exits, ends it
-                    self._error, self._outcome = interrupt, RunOutcome.CANCELLED
+            except BaseException as fault:
+                if self.result is None and not is_a(self._error, KeyboardInterrupt):
+                    self._end_after(fault)
+                self._give_up()
                 raise
 
+    def _end_after(self, fault: BaseException) -> None:
+        """End the run all the same after its end has raised something: with what was not closed or written yet."""
+        if is_a(fault, KeyboardInterrupt, SystemExit):
+            self._error, self._outcome = fault, RunOutcome.CANCELLED
+        else:
+            self.fail(fault, now=False)
+        try:
+            self._end_now(self.context)
+        except BaseException:
+            self._give_up()
+            raise
+
     def _give_up(self) -> None:
-        """Leave the run as it is, because a second interrupt came while it ended after the first."""
+        """Leave the run as it is, unless it has ended: a second interrupt came while it ended after the first."""
         if self.result is None:
             self._recording = True
             self.result = result_of(self, self._outcome, self._error)
@@ -440,7 +451,9 @@ class Run(Consumable):
         try:
             why = self._error if self._error is not None else self._reason
             self.result = context.run(self.end, self._outcome, why)
-        except Exception as fault:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as fault:
             if not (is_a(fault, StorageError) and is_a(self._error, StorageError)):  # raised already
                 logger.exception("the record of run %s could not be written", self.id)
             if self._error is None:
@@ -473,6 +486,8 @@ class Run(Consumable):
                 outside_iteration(
                     f"close() of stage {stage.name!r}", self.context.copy().run, self._source.loop.call, stage.close
                 )
-            except Exception as error:
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:
                 logger.error("stage %r failed to close: %s", stage.name, describe(error), exc_info=printable(error))
                 self.fail(error, now=False)
