@@ -50,23 +50,37 @@ class LoopThread:
                 self._thread.start()
             return self._loop
 
-    def call(self, function: Callable[[], Any]) -> Any:
-        """Call a function; if it is async, on the loop, waiting for it."""
+    def call(self, function: Callable[[], Any], timeout: float | None = None) -> Any:
+        """Call a function; if it is async, on the loop, waiting for it at most `timeout` seconds.
+
+        Raises:
+            TimeoutError: an async function did not return in time. It was cancelled.
+        """
         if inspect.iscoroutinefunction(function):
-            return self.wait_for(function)
+            return self.wait_for(function, timeout=timeout)
         return function()
 
-    def wait_for(self, function: Callable[[], Awaitable[Any]], *, cleans_up: bool = False) -> Any:
-        """Call an async function on the loop and wait for its result. `cancel_all` spares what `cleans_up`."""
+    def wait_for(
+        self, function: Callable[[], Awaitable[Any]], *, cleans_up: bool = False, timeout: float | None = None
+    ) -> Any:
+        """Call an async function on the loop and wait for its result. `cancel_all` spares what `cleans_up`.
+
+        Raises:
+            TimeoutError: it did not return within `timeout` seconds. It was cancelled.
+        """
         loop = self.loop
         coroutine = guarded(function)
         if cleans_up:
             self._cleaning_up.add(coroutine)
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
-            return future.result()
+            return future.result(timeout)
         except Interrupted as interrupted:
             raise interrupted.interrupt from None
+        except TimeoutError:
+            if future.cancel():  # otherwise it is the function's own
+                raise TimeoutError(f"it did not return within {timeout} s, and was cancelled") from None
+            raise
         except BaseException:
             future.cancel()
             raise

@@ -480,11 +480,15 @@ class Run(Consumable):
             self.settle(item, SampleOutcome.FAILED, RunCancelled("the run ended before this sample was finished"))
 
     def _close_stages(self) -> None:
+        # Whoever cancels a run does not wait for ever. Only the event loop can leave a call, though: a sync `close`
+        # needs the thread that it is on, which may have set up what it closes.
+        timeout = self.shutdown_timeout if self._outcome is RunOutcome.CANCELLED else None
         while self._set_up_stages:
             stage = self._set_up_stages.pop()
             try:
+                call = self._source.loop.call
                 outside_iteration(
-                    f"close() of stage {stage.name!r}", self.context.copy().run, self._source.loop.call, stage.close
+                    f"close() of stage {stage.name!r}", self.context.copy().run, call, stage.close, timeout
                 )
             except (KeyboardInterrupt, SystemExit):
                 raise

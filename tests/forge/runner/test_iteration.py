@@ -293,6 +293,55 @@ def test_a_stage_can_close_its_own_run(runner: Runner, is_async: bool) -> None:
     assert run.result.ledger.active == run.result.ledger.imbalance == 0
 
 
+@both_runners
+@pytest.mark.parametrize("gives_way", [True, False], ids=["awaits", "blocks"])
+def test_an_async_close_that_hangs_is_left_when_the_run_is_closed(
+    runner: Runner, gives_way: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = threading.Event()
+
+    class Hangs(Stage):
+        async def process(self, sample: Sample) -> Sample:
+            return sample
+
+        async def close(self) -> None:
+            if gives_way:
+                await asyncio.Future()
+            else:
+                release.wait(PATIENCE)
+
+    closed = Watched()
+    stages = [closed, Hangs(name="hangs")]
+    storage = SQLStorage("sqlite://")
+    bounded = type(runner)(shutdown_timeout=0.1)
+    with bounded.run(Pipeline(name="p", source=samples(*range(10)), stages=stages, storage=storage)) as run:
+        next(run)
+    assert not release.is_set()
+    release.set()
+    assert run.result is not None
+    assert (run.result.outcome, run.result.error, closed.calls) == ("cancelled", None, ["setup", "close"])
+    assert [row.outcome for row in storage.runs("p")] == ["cancelled"]
+    [message] = [record.getMessage() for record in caplog.records if record.name == "forge"]
+    assert message == ("stage 'hangs' failed to close: TimeoutError: it did not return within 0.1 s, and was cancelled")
+    storage.close()
+
+
+@both_runners
+def test_an_async_close_has_all_the_time_when_the_run_completes(runner: Runner) -> None:
+    ended: list[str] = []
+
+    class Slow(Stage):
+        async def process(self, sample: Sample) -> Sample:
+            return sample
+
+        async def close(self) -> None:
+            await asyncio.sleep(0.1)
+            ended.append(self.name)
+
+    result = type(runner)(shutdown_timeout=0.001).run(Pipeline(name="p", source=["a"], stages=[Slow()])).drain()
+    assert (result.outcome, ended) == ("completed", ["Slow"])
+
+
 def test_an_interrupt_is_not_kept_waiting_by_samples_that_are_ready() -> None:
     last, interrupted = threading.Event(), threading.Event()
 
