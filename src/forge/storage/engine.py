@@ -35,8 +35,10 @@ _NETWORK: Mapping[str, str] = {
     "keepalives_interval": "5",  # and asked for again: a machine that is gone does not end its connections
 }
 """Parameters of libpq, unless the URL has others."""
-_LOCK_WAIT = 1000
-"""Milliseconds that a statement of a write waits for a lock in PostgreSQL before the transaction is tried again."""
+_LOCK_WAIT = 1.0
+"""Maximum seconds that a statement waits for a lock in PostgreSQL before the transaction is tried again."""
+_LONGEST_LOCK_TIMEOUT = 2**31 - 1
+"""Milliseconds that PostgreSQL can count."""
 _CREATION_LOCK = 0x666F726765
 """Number of the PostgreSQL lock under which tables are created."""
 
@@ -118,7 +120,8 @@ def is_in_memory(url: URL) -> bool:
 def connect(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engines:
     """Connect, create missing tables, and migrate those of an earlier release.
 
-    `timeout` is the number of seconds to wait for a free connection, `options` are those of `create_engine`.
+    `timeout` is the number of seconds to wait for a free connection, and for a lock unless `_LOCK_WAIT` is less;
+    `options` are those of `create_engine`.
 
     Raises:
         StorageError: the driver or the folder is missing, or a newer release has migrated the database.
@@ -145,15 +148,14 @@ def connect(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engines:
     if is_sqlite:
         return Engines(engine, engine.execution_options(sqlite_begin="BEGIN"))
     # Several statements of one read see the same state of the database.
-    reader = engine.execution_options(isolation_level="REPEATABLE READ")
-    return Engines(engine.execution_options(lock_wait=_LOCK_WAIT), reader)
+    return Engines(engine, engine.execution_options(isolation_level="REPEATABLE READ"))
 
 
-def schema_version(url: URL) -> int:
+def schema_version(url: URL, *, timeout: float) -> int:
     """Return the version of the schema without changing anything; 0 if there are no tables yet.
 
     Raises:
-        StorageError: the database cannot be read.
+        StorageError: the database cannot be read, or is locked for `timeout` seconds.
     """
     if is_in_memory(url):
         return 0
@@ -161,6 +163,8 @@ def schema_version(url: URL) -> int:
         return 0  # connecting would create the file
     try:
         engine = create_engine(_for_driver(url), poolclass=NullPool, connect_args=_driver_arguments(url))
+        if backend_of(url) == "postgresql":
+            _limit_lock_waits(engine, timeout)
         with engine.connect() as connection:
             return version_of(connection)
     except (ImportError, SQLAlchemyError) as error:
@@ -184,14 +188,18 @@ def _create(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engine:
     if backend_of(url) == "sqlite":
         return _sqlite_engine(url, settings)
     engine = create_engine(_for_driver(url), **{"pool_pre_ping": True, **settings})
+    _limit_lock_waits(engine, min(timeout, _LOCK_WAIT))
+    return engine
+
+
+def _limit_lock_waits(engine: Engine, seconds: float) -> None:
+    """Let statements of PostgreSQL fail that wait longer than this for a lock."""
+    milliseconds = int(min(max(seconds * 1000, 1), _LONGEST_LOCK_TIMEOUT))  # 0 would be no limit
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         # For this transaction only: a pooler gives its connections to others.
-        if (wait := connection.get_execution_options().get("lock_wait")) is not None:
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {wait:d}")
-
-    return engine
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds:d}")
 
 
 def _sqlite_engine(url: URL, settings: dict[str, Any]) -> Engine:
@@ -255,15 +263,19 @@ def _sqlite_problem(url: URL) -> str | None:
     if (_parameter(url, "uri") or "").lower() not in {"true", "t", "yes", "y", "on", "1"}:
         return f"{', '.join(others)} would be ignored; it needs uri=true, and a file: URI" if others else None
     name, _, inside = (url.database or "").partition("?")
-    parameters = {**dict(parse_qsl(inside)), **{name: _parameter(url, name) for name in url.query}}
+    pairs = [*parse_qsl(inside), *((key, value) for key, values in url.normalized_query.items() for value in values)]
+    parameters = dict(pairs)  # of several with the same name, SQLite takes the last one,
     if name.removeprefix("file:") in {"", ":memory:"} or parameters.get("mode") == "memory":
         return f"each connection would have a database of its own, or lock the others out at once; {_FORMS}"
-    if parameters.get("vfs") == "memdb":
-        return f"a database of the vfs memdb has no write-ahead log; {_FORMS}"
+    vfs = parameters.get("vfs", "")
+    if vfs in {"memdb", "unix-dotfile"}:
+        return f"a database of the vfs {vfs} has no write-ahead log; {_FORMS}"
+    if vfs.endswith("-none"):
+        return f"the vfs {vfs} switches the locks off, which several connections need; {_FORMS}"
     if parameters.get("cache") == "shared":
         return f"connections with a shared cache lock each other out, without waiting; {_FORMS}"
-    for parameter in ("nolock", "immutable"):
-        if parameters.get(parameter) not in {None, "0"}:
+    for parameter, value in pairs:
+        if parameter in {"nolock", "immutable"} and value != "0":  # but of these the first one
             return f"{parameter} switches the locks off, which several connections need; {_FORMS}"
     return None
 

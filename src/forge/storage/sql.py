@@ -92,7 +92,7 @@ class SQLStorage:
         Raises:
             StorageError: as for `open`.
         """
-        return schema_version(self._url)
+        return schema_version(self._url, timeout=self._database.timeout)
 
     def close(self) -> None:
         """Close the connections. The next use opens them again."""

@@ -625,6 +625,29 @@ def test_a_lock_on_a_table_is_waited_for_with_the_gate_closed(postgresql_url: st
     storage.close()
 
 
+@both_runners
+def test_a_run_whose_samples_are_locked_when_they_are_looked_up_ends(runner: Runner, postgresql_url: str) -> None:
+    storage = SQLStorage(postgresql_url, timeout=0.02, clock=FakeClock())
+    calls: list[str] = []
+
+    @stage
+    def paid(sample: Sample) -> Sample:
+        calls.append(sample.id)
+        return sample
+
+    pipeline = Pipeline(name="p", source=samples(*range(20)), stages=[paid], storage=storage)
+    storage.open()
+    with psycopg.connect(postgresql_url) as other:
+        other.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{PATIENCE:g}s'".encode())
+        other.execute("LOCK TABLE forge_samples IN ACCESS EXCLUSIVE MODE")
+        run = runner.run(pipeline)
+        with pytest.raises(StorageError, match=r"lock timeout.*; another session holds locks on the tables"):
+            run.drain()
+    assert calls == []
+    assert ledger(runner.run(pipeline).drain()) == {"admitted": 20, "ready": 20}
+    storage.close()
+
+
 # Rows that cannot be stored
 
 

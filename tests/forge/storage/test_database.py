@@ -346,6 +346,81 @@ def test_a_commit_whose_answer_is_lost_is_not_done_twice(
     storage.close()
 
 
+LOCKED = r": canceling statement due to lock timeout.*; another session holds locks on the tables: end it, or let it f"
+
+
+class GateClock(FakeClock):
+    """Notes at each wait between attempts whether the gate of the storage is closed."""
+
+    storage: SQLStorage
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed: set[bool] = set()
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        self.closed.add(self.storage.gate.closed)
+        return super().wait(stop, seconds)
+
+
+@contextlib.contextmanager
+def locking(url: str, statement: str) -> Iterator[None]:
+    """Hold the locks of a statement in another session, which the server ends if somebody waits without a limit."""
+    with psycopg.connect(url) as other:
+        other.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{PATIENCE:g}s'".encode())
+        other.execute(statement.encode())
+        yield
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
+def test_a_locked_table_is_waited_for_by_reads(read: Callable[[SQLStorage], Any], postgresql_url: str) -> None:
+    clock = GateClock()
+    storage = clock.storage = SQLStorage(postgresql_url, timeout=0.02, clock=clock)
+    storage.open()
+    tables = "forge_samples, forge_measurements, forge_costs, forge_dead_letters, forge_runs"
+    with (
+        locking(postgresql_url, f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE"),
+        pytest.raises(StorageError, match=LOCKED),
+    ):
+        read(storage)
+    assert clock.monotonic() == pytest.approx(0.02, abs=1e-9)
+    assert clock.closed == {True}
+    assert not storage.gate.closed
+    read(storage)
+    storage.close()
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT pg_advisory_xact_lock(439956432741)", "LOCK TABLE forge_schema IN ACCESS EXCLUSIVE MODE"]
+)
+def test_a_migration_by_another_process_is_waited_for_when_the_database_is_opened(
+    statement: str, postgresql_url: str
+) -> None:
+    clock = GateClock()
+    storage = clock.storage = SQLStorage(postgresql_url, timeout=0.02, clock=clock)
+    storage.open()
+    storage.close()
+    with locking(postgresql_url, statement), pytest.raises(StorageError, match=LOCKED):
+        storage.open()
+    assert clock.monotonic() == pytest.approx(0.02, abs=1e-9)
+    assert clock.closed == {True}
+    storage.open()
+    storage.close()
+
+
+def test_a_locked_version_of_the_schema_is_waited_for(postgresql_url: str) -> None:
+    storage = SQLStorage(postgresql_url, timeout=0.02)
+    storage.open()
+    with (
+        locking(postgresql_url, "LOCK TABLE forge_schema IN ACCESS EXCLUSIVE MODE"),
+        pytest.raises(StorageError, match="canceling statement due to lock timeout"),
+    ):
+        storage.schema_version()
+    longest = SQLStorage(postgresql_url, timeout=1e300)  # more than the server can count
+    assert longest.schema_version() == storage.schema_version() > 0
+    storage.close()
+
+
 @pytest.mark.slow
 def test_transactions_that_conflict_or_deadlock_are_repeated(postgresql_url: str) -> None:
     """Serializable transactions on the same rows fail with 40001 again and again, and mixed orders with 40P01."""
@@ -484,6 +559,10 @@ def test_options_of_sqlite(tmp_path: Path) -> None:
         ("sqlite:///file:a.db%3Fcache=shared?uri=true", {}, "connections with a shared cache lock each other out"),
         ("sqlite:///file:a.db?nolock=1&uri=true", {}, "nolock switches the locks off"),
         ("sqlite:///file:a.db?immutable=1&uri=true", {}, "immutable switches the locks off"),
+        ("sqlite:///file:a.db%3Fnolock=1%26nolock=0?uri=true", {}, "nolock switches the locks off"),
+        ("sqlite:///file:a.db?vfs=unix-none&uri=true", {}, "the vfs unix-none switches the locks off"),
+        ("sqlite:///file:a.db%3Fvfs=win32-none?uri=true", {}, "the vfs win32-none switches the locks off"),
+        ("sqlite:///file:a.db?vfs=unix-dotfile&uri=true", {}, "a database of the vfs unix-dotfile has no write-ahead"),
         ("sqlite:///file:/a?vfs=memdb&uri=true", {}, "a database of the vfs memdb has no write-ahead log"),
     ],
 )  # fmt: skip
