@@ -23,7 +23,7 @@ demo: $(READY) ## run a real pipeline over the standard library and read what ha
 test: $(READY) ## all tests (ARGS="-k retry")
 	$(BIN)/python -m pytest $(ARGS)
 
-test-fast: $(READY) ## the tests that take less than two seconds, without the stack, in parallel
+test-fast: $(READY) ## the tests that take less than a second, without the stack, in parallel
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/stack --numprocesses auto --dist worksteal $(ARGS)
 
 coverage: $(READY) ## all tests, and the lines and branches they miss; open htmlcov/index.html

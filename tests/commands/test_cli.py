@@ -177,6 +177,7 @@ def _rows(path: Path) -> Counter[str]:
             return Counter()
 
 
+@pytest.mark.slow
 def test_prometheus_is_served_until_the_metrics_were_fetched(folder: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "demo", "--json", "--input", folder, "--out", tmp_path / "out", "--prometheus", "0"],

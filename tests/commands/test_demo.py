@@ -288,6 +288,7 @@ def measured(document: dict[str, Any]) -> Counter[tuple[str, str]]:
     return +Counter({(one["key"], name): one[key] for one in document["measurements"] for key, name in columns.items()})
 
 
+@pytest.mark.slow
 def test_the_summary_is_what_the_files_say(first: Finished, expected: Expected) -> None:
     document = first.document
     assert document["outcome"] == "completed"
@@ -328,6 +329,7 @@ def test_measured_values(first: Finished, folder: Path) -> None:
     assert sum(value * value for value in values["embedding"]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_everything_but_the_dead_letters(
     second: Finished, expected: Expected, content: dict[str, Any]
 ) -> None:
@@ -349,6 +351,7 @@ def test_a_second_run_finds_everything_but_the_dead_letters(
     assert database(second.out) == content
 
 
+@pytest.mark.slow
 def test_doing_it_again_computes_and_duplicates_nothing(
     rerun: Finished, expected: Expected, content: dict[str, Any]
 ) -> None:

@@ -323,6 +323,7 @@ def test_many_clients_at_once_and_every_count_arrives() -> None:
         assert [statsd.packet() for _ in range(64)] == [b"done:1|c|#of:a"] * 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_and_what_was_answered_has_been_sent(number: signal.Signals) -> None:
     with Listener("udp") as statsd, running_bridge(STATSD_PORT=str(statsd.port)) as bridge:

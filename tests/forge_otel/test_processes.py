@@ -207,6 +207,7 @@ print(json.dumps(inside))
     assert output_of(script, tmp_path) == RUN
 
 
+@pytest.mark.slow
 @needs_fork
 def test_forks_while_everything_goes_on(tmp_path: Path) -> None:
     """Runs and collections in other threads hold any lock there is; children get by without them."""

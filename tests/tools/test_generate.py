@@ -33,6 +33,7 @@ def test_nothing_has_drifted() -> None:
     assert generate(ROOT, check=True) == []
 
 
+@pytest.mark.slow
 def test_a_second_time_there_is_nothing_to_do(checkout: Path) -> None:
     rename(checkout, "forge.stage.retries", "forge.stage.repetitions")
 
@@ -63,6 +64,7 @@ def test_check_names_what_has_drifted_and_leaves_it(checkout: Path, capsys: pyte
     assert "src/forge_otel/semconv/metrics.py" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_edited_file_is_put_right(checkout: Path) -> None:
     path = checkout / "src/forge_otel/semconv/events.py"
     generated = path.read_text()

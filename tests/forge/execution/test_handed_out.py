@@ -330,6 +330,7 @@ def test_whatever_is_changed_in_place_every_row_is_that_of_a_plain_loop(
         storage.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [BatchRunner, StreamingRunner, partial(StreamingRunner, ordered=True)], ids=[*RUNNERS])
 @settings(max_examples=25, deadline=None)
 @given(case=cases, length=st.integers(0, 10))

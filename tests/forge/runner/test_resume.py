@@ -628,6 +628,7 @@ def start(kind: str, url: str, fatal: str = "") -> int:
     ).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["batch", "streaming"])
 def test_a_killed_run_started_again_finishes_what_was_missing_and_doubles_nothing(
     kind: str, storage_url: str, undisturbed: dict[str, Any]

@@ -503,6 +503,7 @@ def test_the_end_of_a_cancelled_run_waits_for_two_seconds(path: Path, lock: Lock
     storage.close()
 
 
+@pytest.mark.slow
 def test_closing_a_run_ends_the_wait_for_the_storage(path: Path, lock: Lock) -> None:
     storage = SQLStorage(f"sqlite:///{path}", timeout=1000)
     work = Work(lock.take)
@@ -610,6 +611,7 @@ def test_permissions_that_are_taken_away(postgresql_url: str, postgresql_server:
             server.execute(f"DROP ROLE {role}".encode())
 
 
+@pytest.mark.slow
 def test_a_lock_on_a_table_is_waited_for_with_the_gate_closed(postgresql_url: str) -> None:
     other = psycopg.connect(postgresql_url)
 

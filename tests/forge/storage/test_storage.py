@@ -323,6 +323,7 @@ def test_pipelines_do_not_see_each_other(storage: SQLStorage) -> None:
     assert only(storage, "a").data == b"data"
 
 
+@pytest.mark.slow
 def test_two_thousand_samples_at_once(storage: SQLStorage) -> None:
     ids = [f"{number:04}" for number in range(2000)]
     records = [ready(sample_id, values={("tokens", "1"): sample_id.encode()}) for sample_id in ids]

@@ -366,6 +366,7 @@ def test_the_entry_point_is_a_reader() -> None:
     assert issubclass(StatsDMetricReader, MetricReader)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_entry_point")
 def test_a_pipeline_that_knows_nothing_of_it(udp: Listener, tmp_path: Path) -> None:
     packets: list[bytes] = []
