@@ -89,7 +89,7 @@ class Reading(NamedTuple):
     known: bool = True
     """False if it is not known what the calls used, so that they have no price."""
     problem: str | None = None
-    """What made no sense; None if all was clear."""
+    """The part that made no sense; None if all was clear."""
 
 
 def read(

@@ -51,7 +51,7 @@ class DeadLetterQueue:
         self,
         entry: DeadLetter,
         carrier: Mapping[str, str] | None = None,
-        error: BaseException | None = None,  # noqa: ARG002 - said to observers
+        error: BaseException | None = None,  # noqa: ARG002 - for observers
     ) -> WriteResult:
         """Store a failed sample: the entry, and the sample's row with status `dlq`, in one transaction.
 

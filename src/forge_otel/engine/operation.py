@@ -103,4 +103,4 @@ class Operation:
     each_result: Callable[[Any], Sequence[Any]] = lambda _: ()
     """The results of a batch, one for each sample, as `each` reads them."""
     each_attributes: Callable[[Call, Any], Attributes] = lambda *_: NOTHING
-    """What the spans of its samples say of the batch, given its call and result."""
+    """Attributes of its samples' spans that describe the batch, from its call and result."""

@@ -40,9 +40,9 @@ def _enqueue_end(call: Call, _: WriteResult | None, error: BaseException | None)
     entry: DeadLetter = call.arguments[1]
     body = f"Dead letter: {entry.sample_id}, {entry.error_type}, {entry.source.value} {entry.where}"
     exception: BaseException | None = call.arguments[3]
-    said = {} if exception is None else type_and_message(exception)
+    attributes = {} if exception is None else type_and_message(exception)
     points = [MetricPoint(metrics.FORGE_DLQ_ENQUEUED)]
-    return Result(points=points, events=[LogEvent(events.FORGE_DLQ_ENQUEUE, body, said)])
+    return Result(points=points, events=[LogEvent(events.FORGE_DLQ_ENQUEUE, body, attributes)])
 
 
 def _replay_end(_: Call, __: Sample | None, error: BaseException | None) -> Result:

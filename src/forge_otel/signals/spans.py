@@ -104,8 +104,8 @@ class Spans:
         light = self.light.current() if plain and decides(parent) else None
         if light is not None:
             own = light.child_of(parent, context.span_id if context is not None else None)
-            said = fit(failure) if failure is not None else None
-            light.write(name, own, parent, attributes, start_time, kind, links, said, end_time)
+            description = fit(failure) if failure is not None else None
+            light.write(name, own, parent, attributes, start_time, kind, links, description, end_time)
             return True
         own = context or self.reserve(parent)
         return self.export(name, own, parent, kind, attributes, links, failure, start_time, end_time)[1]

@@ -164,7 +164,7 @@ def _why_not(tracer: Any) -> str | None:
     most = limits.max_span_attributes
     if limits.max_span_attribute_length is not None or (most is not None and most < _MOST_ATTRIBUTES):
         return "span attributes are limited"
-    if not _follows_parent(tracer.sampler):
+    if not _takes_all(tracer.sampler, "_local_parent_sampled"):
         return f"the sampler {type(tracer.sampler).__name__} decides on each span"
     if type(tracer.span_processor) is not SynchronousMultiSpanProcessor:
         return f"spans go to a {type(tracer.span_processor).__name__}"
@@ -174,28 +174,21 @@ def _why_not(tracer: Any) -> str | None:
     return None
 
 
-def _follows_parent(sampler: Any) -> bool:
-    """True if a sampler takes every span below a sampled one of this process, and adds nothing to it."""
+def _takes_all(sampler: Any, which: str) -> bool:
+    """Return True if a sampler takes every span and adds nothing to it; of one based on the parent, if the sampler in
+    the attribute `which` does.
+    """
     from opentelemetry.sdk.trace import sampling  # noqa: PLC0415 - the SDK is there
 
     decides = _function(sampler, "should_sample")
     if decides is sampling.ParentBased.should_sample:
-        return _follows_parent(sampler._local_parent_sampled)
+        return _takes_all(getattr(sampler, which), which)
     return decides is sampling.StaticSampler.should_sample and sampler._decision is sampling.Decision.RECORD_AND_SAMPLE
 
 
 def takes_every_root(tracer: Any) -> bool:
     """Return True if a tracer's sampler takes every trace that starts in this process."""
-    return is_sdk(type(tracer)) and _takes_every_root(tracer.sampler)
-
-
-def _takes_every_root(sampler: Any) -> bool:
-    from opentelemetry.sdk.trace import sampling  # noqa: PLC0415 - the SDK is there
-
-    decides = _function(sampler, "should_sample")
-    if decides is sampling.ParentBased.should_sample:
-        return _takes_every_root(sampler._root)
-    return decides is sampling.StaticSampler.should_sample and sampler._decision is sampling.Decision.RECORD_AND_SAMPLE
+    return is_sdk(type(tracer)) and _takes_all(tracer.sampler, "_root")
 
 
 def _sees_ends_only(processor: Any) -> bool:
