@@ -100,6 +100,10 @@ class ForgeConfig:
     trace_per_sample: bool = field(default=False, metadata=setting(flag, boolean))
     """Give each sample a trace of its own, linked to the run's: for endless runs, and for tail sampling."""
 
+    parent_from_environment: bool = field(default=False, metadata=setting(flag, boolean))
+    """Take the parent of a run that starts outside of any span from `TRACEPARENT`, `TRACESTATE` and `BAGGAGE`: for jobs
+    that a traced program starts."""
+
     sampling_rate: float = field(default=1.0, metadata=setting(_ratio, number))
     """Ratio of samples to trace, from 0 to 1, decided by a hash of the sample's id. Metrics count all samples. Samples
     that fail, are retried or are slow are traced at any rate."""

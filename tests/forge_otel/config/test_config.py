@@ -24,6 +24,7 @@ def test_defaults() -> None:
         components=EVERYTHING,
         events="default",
         trace_per_sample=False,
+        parent_from_environment=False,
         sampling_rate=1.0,
         slow_threshold=None,
         span_budget=10_000,
@@ -167,8 +168,8 @@ def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> Non
             "all",
             (
                 "FORGE_OTEL_EVENT='all' is ignored: there is no such setting; "
-                "there are components, events, trace_per_sample, sampling_rate, slow_threshold, "
-                "span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
+                "there are components, events, trace_per_sample, parent_from_environment, sampling_rate, "
+                "slow_threshold, span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
             ),
         ),
         (
@@ -176,8 +177,8 @@ def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> Non
             "print",
             (
                 "FORGE_OTEL_ON_STAGE_END='print' is ignored: there is no such setting; "
-                "there are components, events, trace_per_sample, sampling_rate, slow_threshold, "
-                "span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
+                "there are components, events, trace_per_sample, parent_from_environment, sampling_rate, "
+                "slow_threshold, span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
             ),
         ),
     ],
@@ -227,8 +228,8 @@ def test_bad_file_entries_are_logged_and_left_out(warnings: pytest.LogCaptureFix
     assert vars(entries) == {"zero_points": False}
     assert entries.events is None
     known = (
-        "there are components, events, trace_per_sample, sampling_rate, slow_threshold, span_budget, event_budget, "
-        "zero_points, zero_point_timeout, shutdown_timeout"
+        "there are components, events, trace_per_sample, parent_from_environment, sampling_rate, slow_threshold, "
+        "span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
     )
     assert warnings.messages == [
         "events: 'some' of forge in the configuration file is ignored: it must be one of default, all, none",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
 
 from forge import BatchRunner, Pipeline, Sample, Skip, SQLStorage, StreamingRunner, stage
 from forge.execution.stage_executor import StageExecutor
@@ -97,6 +98,126 @@ def test_run_is_a_child_of_the_callers_span_and_leaves_it_current(tmp_path: Path
         "forge.sample": "forge.pipeline p",
         "forge.stage plain": "forge.sample",
     }
+
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def parent_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEPARENT", TRACEPARENT)
+    monkeypatch.setenv("TRACESTATE", "ci=step-7")
+    monkeypatch.setenv("BAGGAGE", "build=42")
+
+
+@pytest.mark.parametrize("runner", [BatchRunner(), StreamingRunner()], ids=["batch", "streaming"])
+@pytest.mark.usefixtures("parent_in_environment")
+def test_runs_have_the_parent_of_the_environment(runner: Runner) -> None:
+    builds = []
+
+    @stage
+    def look(sample: Sample) -> Sample:
+        builds.append(baggage.get_baggage("build"))
+        return sample
+
+    with recording(parent_from_environment=True) as recorded:
+        for _ in range(2):
+            runner.run(pipeline_of(look)).drain()
+    runs = [span for span in recorded.spans if span.name == "forge.pipeline p"]
+    assert [trace.format_span_id(run.parent.span_id) for run in runs if run.parent] == ["b7ad6b7169203331"] * 2
+    contexts = [span.context for span in recorded.spans if span.context]
+    assert {trace.format_trace_id(context.trace_id) for context in contexts} == {"0af7651916cd43dd8448eb211c80319c"}
+    assert {context.trace_state.to_header() for context in contexts} == {"ci=step-7"}
+    assert builds == ["42", "42"]
+    assert baggage.get_baggage("build") is None
+
+
+@pytest.mark.usefixtures("parent_in_environment")
+def test_runs_ignore_the_environment_by_default() -> None:
+    with recording() as recorded:
+        BatchRunner().run(pipeline_of(plain)).drain()
+    assert [span.parent for span in recorded.spans if span.name == "forge.pipeline p"] == [None]
+
+
+@pytest.mark.usefixtures("parent_in_environment")
+def test_the_callers_span_precedes_the_parent_of_the_environment() -> None:
+    seen = []
+
+    @stage
+    def look(sample: Sample) -> Sample:
+        seen.append(baggage.get_all())
+        return sample
+
+    with recording(parent_from_environment=True) as recorded:
+        tracer = recorded.tracer_provider.get_tracer("caller")
+        with tracer.start_as_current_span("caller") as caller:
+            BatchRunner().run(pipeline_of(look)).drain()
+    [run] = [span for span in recorded.spans if span.name == "forge.pipeline p"]
+    assert run.parent == caller.get_span_context()
+    assert seen == [{}]
+
+
+@pytest.mark.usefixtures("parent_in_environment")
+def test_runs_are_traced_as_the_parent_of_the_environment_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEPARENT", TRACEPARENT[:-2] + "00")
+    with recording(parent_from_environment=True) as recorded:
+        BatchRunner().run(pipeline_of(plain)).drain()
+    assert recorded.spans == ()
+
+
+def test_an_unreadable_parent_of_the_environment_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TRACEPARENT", "7")
+    with recording(parent_from_environment=True) as recorded:
+        BatchRunner().run(pipeline_of(plain)).drain()
+    assert [span.parent for span in recorded.spans if span.name == "forge.pipeline p"] == [None]
+    assert [record.getMessage() for record in caplog.records] == [
+        "TRACEPARENT='7' is ignored: none of the propagators in OTEL_PROPAGATORS can read it"
+    ]
+
+
+@pytest.mark.parametrize("parent", [None, ""])
+def test_no_parent_in_the_environment_is_no_fault(
+    parent: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("TRACEPARENT", raising=False)
+    if parent is not None:
+        monkeypatch.setenv("TRACEPARENT", parent)
+    with recording(parent_from_environment=True) as recorded:
+        BatchRunner().run(pipeline_of(plain)).drain()
+    assert [span.parent for span in recorded.spans if span.name == "forge.pipeline p"] == [None]
+    assert caplog.records == []
+
+
+class TwoFields(TextMapPropagator):
+    """A format whose fields are not variables' names."""
+
+    fields = {"x-b3-traceid", "2nd"}  # noqa: RUF012 - never changed
+
+    def extract(self, carrier: Any, context: Any = None, getter: Any = default_getter) -> Any:
+        [trace_id], [span_id] = getter.get(carrier, "x-b3-traceid"), getter.get(carrier, "2nd")
+        assert {"X_B3_TRACEID", "_2ND"} <= set(getter.keys(carrier))
+        parent = trace.SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=trace.TraceFlags(1))
+        return trace.set_span_in_context(trace.NonRecordingSpan(parent), context)
+
+    def inject(self, carrier: Any, context: Any = None, setter: Any = default_setter) -> None:
+        raise NotImplementedError
+
+
+def test_any_propagator_reads_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("X_B3_TRACEID", "1f")
+    monkeypatch.setenv("_2ND", "2f")
+    before = propagate.get_global_textmap()
+    propagate.set_global_textmap(TwoFields())
+    try:
+        with recording(parent_from_environment=True) as recorded:
+            BatchRunner().run(pipeline_of(plain)).drain()
+    finally:
+        propagate.set_global_textmap(before)
+    [parent] = [span.parent for span in recorded.spans if span.name == "forge.pipeline p"]
+    assert parent is not None
+    assert (parent.trace_id, parent.span_id) == (0x1F, 0x2F)
 
 
 @pytest.mark.parametrize("runner", [BatchRunner(), StreamingRunner()], ids=["batch", "streaming"])
