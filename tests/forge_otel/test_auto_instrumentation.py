@@ -42,7 +42,7 @@ SPANS = [
 ]
 EVENTS = ["forge.pipeline.start", "forge.pipeline.stop", "forge.pipeline.summary", "forge.stage.summary"]
 
-TO_STDOUT = {f"OTEL_{signal}_EXPORTER": "otlp_json_file" for signal in ("TRACES", "METRICS", "LOGS")}
+TO_FILES = {f"OTEL_{signal}_EXPORTER": "otlp_file" for signal in ("TRACES", "METRICS", "LOGS")}
 
 
 @pytest.fixture(autouse=True)
@@ -70,10 +70,7 @@ class Output:
         return self.metrics.get("forge.sample.settled", [])
 
     def read(self, line: str) -> None:
-        """One line of OTLP in JSON, or of the script itself."""
-        if not line.startswith("{"):
-            self.printed.append(line)
-            return
+        """One line of OTLP in JSON."""
         data = json.loads(line)
         for resource in data.get("resourceSpans", ()):
             for scope in resource["scopeSpans"]:
@@ -95,7 +92,7 @@ class Output:
 
 
 def instrumented(folder: Path, script: str = SCRIPT, **environ: str) -> Output:
-    """Run a script under `opentelemetry-instrument`."""
+    """Run a script under `opentelemetry-instrument`, and read what its exporters wrote to files in the folder."""
     file = folder / "script.py"
     file.write_text(script, encoding="utf-8")
     command = shutil.which("opentelemetry-instrument", path=str(Path(sys.executable).parent))
@@ -112,14 +109,15 @@ def instrumented(folder: Path, script: str = SCRIPT, **environ: str) -> Output:
         env={**inherited, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "logging", **environ},
     )
     assert done.returncode == 0, done.stderr
-    output = Output(log=done.stderr)
-    for line in done.stdout.splitlines():
-        output.read(line)
+    output = Output(done.stdout.splitlines(), log=done.stderr)
+    for written in sorted([*folder.glob("*.jsonl"), *folder.glob("telemetry/*.jsonl")]):
+        for line in written.read_text(encoding="utf-8").splitlines():
+            output.read(line)
     return output
 
 
 def test_everything_is_there(tmp_path: Path) -> None:
-    output = instrumented(tmp_path, **TO_STDOUT)
+    output = instrumented(tmp_path, **TO_FILES)
 
     assert output.log == ""
     assert output.printed == ["['A', 'B']"]
@@ -131,7 +129,7 @@ def test_everything_is_there(tmp_path: Path) -> None:
 
 
 def test_it_can_be_disabled(tmp_path: Path) -> None:
-    output = instrumented(tmp_path, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="forge", **TO_STDOUT)
+    output = instrumented(tmp_path, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="forge", **TO_FILES)
 
     assert output.log == ""
     assert output.printed == ["['A', 'B']"]
@@ -139,14 +137,14 @@ def test_it_can_be_disabled(tmp_path: Path) -> None:
 
 
 def test_without_an_sdk_the_script_works_as_before(tmp_path: Path) -> None:
-    output = instrumented(tmp_path, OTEL_SDK_DISABLED="true", **TO_STDOUT)
+    output = instrumented(tmp_path, OTEL_SDK_DISABLED="true", **TO_FILES)
 
     assert output.printed == ["['A', 'B']"]
     assert (output.spans, output.events, output.metrics) == ([], [], {})
 
 
 def test_variables_count(tmp_path: Path) -> None:
-    output = instrumented(tmp_path, FORGE_OTEL_COMPONENTS="stage", FORGE_OTEL_EVENTS="all", **TO_STDOUT)
+    output = instrumented(tmp_path, FORGE_OTEL_COMPONENTS="stage", FORGE_OTEL_EVENTS="all", **TO_FILES)
 
     assert output.log == ""
     assert output.spans == ["forge.stage upper"] * 2
@@ -176,7 +174,7 @@ def witness(folder: Path) -> dict[str, str]:
 
 
 def test_a_bad_variable_is_logged_and_harms_nobody(tmp_path: Path) -> None:
-    output = instrumented(tmp_path, **witness(tmp_path), FORGE_OTEL_COMPONENTS="stages", **TO_STDOUT)
+    output = instrumented(tmp_path, **witness(tmp_path), FORGE_OTEL_COMPONENTS="stages", **TO_FILES)
 
     components = "runner, stage, measurement, storage"
     assert output.log.splitlines() == [
@@ -196,7 +194,7 @@ def another_version_of_forge(folder: Path) -> dict[str, str]:
 
 def test_another_version_of_forge_is_logged_and_harms_nobody(tmp_path: Path) -> None:
     """A class that we patch is not there: the module stays as it is, the others are instrumented."""
-    output = instrumented(tmp_path, **another_version_of_forge(tmp_path / "old"), **TO_STDOUT)
+    output = instrumented(tmp_path, **another_version_of_forge(tmp_path / "old"), **TO_FILES)
 
     [line] = output.log.splitlines()
     assert line.startswith("patching forge.execution.stage_executor failed; the pipeline continues without it: ")
@@ -213,9 +211,6 @@ def configured(folder: Path, *entries: str, **environ: str) -> tuple[Output, lis
     """Run the script with a declarative configuration file; returns what it printed, and what we logged."""
     file = configuration(folder, yaml.safe_load("\n".join(entries)))
     output = instrumented(folder, OTEL_CONFIG_FILE=str(file), **environ)
-    for written in sorted(folder.glob("*.jsonl")):
-        for line in written.read_text(encoding="utf-8").splitlines():
-            output.read(line)
     return output, [line for line in output.log.splitlines() if not line.startswith(USUAL)]
 
 

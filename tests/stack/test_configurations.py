@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BACKENDS = ("prometheus", "loki", "tempo", "statsd")
 COMBINATIONS = [
     ("local",),
+    ("local", "files"),
     *(("local", backend) for backend in BACKENDS),
     ("local", *BACKENDS),
     ("local", "tempo", "tail-sampling"),

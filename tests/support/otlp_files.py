@@ -12,13 +12,10 @@ import yaml
 def configuration(folder: Path, forge: Mapping[str, Any] | None = None) -> Path:
     """Write one to `otel.yaml` in the folder, with these entries of ours; the telemetry goes to `traces.jsonl`,
     `metrics.jsonl` and `logs.jsonl` beside it.
-
-    A file for each signal: nothing keeps three exporters from writing to stdout at the same time.
     """
 
     def sent_by(kind: str, signal: str) -> dict[str, Any]:
-        stream = (folder / f"{signal}.jsonl").as_uri()
-        return {kind: {"exporter": {"otlp_file/development": {"output_stream": stream}}}}
+        return {kind: {"exporter": {"otlp_file": {"path": str(folder / f"{signal}.jsonl")}}}}
 
     file = folder / "otel.yaml"
     content = {

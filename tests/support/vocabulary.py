@@ -8,14 +8,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opentelemetry.exporter.otlp.json.common._log_encoder import encode_logs
-from opentelemetry.exporter.otlp.json.common.metrics_encoder import encode_metrics
-from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
 from forge_otel.checker.load import load
 from forge_otel.checker.model import Place, Registry
 from forge_otel.checker.verification import Deviation, Element, VerificationReport, elements
 from forge_otel.checker.verify import Verifier, verify
+from forge_otel.exporters._encoding import otlp_json
 
 if TYPE_CHECKING:
     from .telemetry import Recorded
@@ -78,7 +79,7 @@ def _is_among(element: str, patterns: Iterable[str]) -> bool:
 
 
 def _requests(recorded: Recorded) -> Iterator[object]:
-    yield encode_spans(recorded.spans).to_dict()
-    yield encode_logs(recorded.log_exporter.get_finished_logs()).to_dict()
+    yield otlp_json(encode_spans(recorded.spans))
+    yield otlp_json(encode_logs(recorded.log_exporter.get_finished_logs()))
     for data in recorded.collected:
-        yield encode_metrics(data).to_dict()
+        yield otlp_json(encode_metrics(data))

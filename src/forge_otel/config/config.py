@@ -34,7 +34,7 @@ SWITCH: Final = "FORGE_OTEL_SDK_FAST_PATHS"
 PREFIX: Final = "FORGE_OTEL_"
 """Prefix of the environment variables that set fields of `ForgeConfig`."""
 
-_OTHER_VARIABLES = ("FORGE_OTEL_RAISE_FAULTS", "FORGE_OTEL_STATSD_", SWITCH)
+_OTHER_VARIABLES = ("FORGE_OTEL_RAISE_FAULTS", "FORGE_OTEL_STATSD_", "FORGE_OTEL_FILE_", SWITCH)
 _logger = logging.getLogger("forge_otel")
 
 

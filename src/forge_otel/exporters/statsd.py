@@ -5,12 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, Final
 
-from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -19,10 +15,8 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
     PeriodicExportingMetricReader,
 )
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from ..support.text import fit, fit_values
+from ._encoding import encode_all_metrics
 from ._lines import Encoder
 from ._settings import StatsDSettings
 from ._sockets import Sender
@@ -78,7 +72,7 @@ class _Exporter(MetricExporter):
             # After a fork, the first export contains values that the parent sends as well.
             self._process = os.getpid()
             return MetricExportResult.SUCCESS
-        packets, refused = self._encoder.encode(_encoded(metrics_data))
+        packets, refused = self._encoder.encode(encode_all_metrics(metrics_data))
         for reason in refused.keys() - self._logged:
             self._logged.add(reason)
             _logger.warning("not sent to StatsD: %s", reason)
@@ -90,28 +84,3 @@ class _Exporter(MetricExporter):
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:  # noqa: ARG002 - the SDK's signature
         self._sender.close()
-
-
-def _encoded(metrics_data: MetricsData) -> ExportMetricsServiceRequest:
-    try:
-        return encode_metrics(metrics_data)
-    except UnicodeEncodeError:  # half a surrogate pair in a text of somebody else's must not cost all metrics
-        return encode_metrics(_fit(metrics_data))
-
-
-def _fit(data: Any) -> Any:
-    """Return metrics with fit texts, wherever these stand."""
-    if isinstance(data, str):
-        return fit(data)
-    if isinstance(data, Mapping):
-        return {fit(name): value for name, value in fit_values(data).items()}
-    if isinstance(data, list | tuple):
-        return [_fit(each) for each in data]
-    if isinstance(data, Resource):
-        return Resource(_fit(data.attributes), data.schema_url)
-    if isinstance(data, InstrumentationScope):
-        version = data.version and fit(data.version)
-        return InstrumentationScope(fit(data.name), version, data.schema_url, _fit(data.attributes or {}))
-    if dataclasses.is_dataclass(data) and not isinstance(data, type):
-        return dataclasses.replace(data, **{each.name: _fit(getattr(data, each.name)) for each in fields(data)})
-    return data

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from opentelemetry.exporter.otlp.json.file._log_exporter import FileLogExporter
-from opentelemetry.exporter.otlp.json.file.metric_exporter import FileMetricExporter
-from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.environment_variables import (
@@ -28,6 +25,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from ...exporters.otlp_file import OTLPFileLogExporter, OTLPFileMetricExporter, OTLPFileSpanExporter
 from ...semconv.attributes import ERROR_TYPE
 from ...signals.delivery import Delivery
 from .errors import DemoError
@@ -156,12 +154,14 @@ class DemoProviders:
             folder.mkdir(parents=True, exist_ok=True)
             for name in names:
                 (folder / f"{name}.jsonl").write_bytes(b"")  # the exporters append
-            spans, metrics, logs = (
-                kind(folder / f"{name}.jsonl")
-                for kind, name in zip((FileSpanExporter, FileMetricExporter, FileLogExporter), names, strict=True)
-            )
         except OSError as error:
             raise DemoError(f"--out: cannot write telemetry to {folder}: {error.strerror}") from None
+        spans, metrics, logs = (
+            exporter(folder / f"{name}.jsonl")
+            for exporter, name in zip(
+                (OTLPFileSpanExporter, OTLPFileMetricExporter, OTLPFileLogExporter), names, strict=True
+            )
+        )
         return self._counted(spans, metrics, logs, lambda name: (f"{name}.jsonl", folder / f"{name}.jsonl"))
 
     def _otlp(self, endpoint: str) -> tuple[Any, Any, Any]:

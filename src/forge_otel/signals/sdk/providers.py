@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import PurePath
 from typing import Any, Final
 
 from opentelemetry.metrics import MeterProvider
@@ -16,6 +17,7 @@ _PROCESSORS: Final = (
 _QUEUES: Final = (("_batch_processor", "_queue"),)
 _SHUT_DOWN: Final = (("_batch_processor", "_shutdown"), ("_shutdown",))
 _EXIT_HANDLERS: Final = (("_atexit_handler",), ("_at_exit_handler",))
+_DESTINATIONS: Final = (("_endpoint",), ("path",))
 _EXPORTERS: Final = (("span_exporter",), ("_exporter",), ("_batch_processor", "_exporter"))
 
 
@@ -45,9 +47,9 @@ def exporter_of(processor: Any) -> Any | None:
 
 
 def endpoint_of(exporter: Any) -> str | None:
-    """Where an exporter of OTLP sends; None where it is not found."""
-    endpoint = getattr(exporter, "_endpoint", None)
-    return endpoint if isinstance(endpoint, str) else None
+    """Where an exporter of OTLP sends, or the file it writes; None where neither is found."""
+    endpoint = _first(exporter, _DESTINATIONS)
+    return str(endpoint) if isinstance(endpoint, str | PurePath) else None
 
 
 def queue_of(processor: Any) -> Collection[Any] | None:
