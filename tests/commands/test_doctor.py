@@ -149,6 +149,12 @@ class TestEnvironments:
         assert message.startswith("FORGE_OTEL_EVENT='all' is ignored: there is no such setting; there are components, ")
         assert ("ok", "settings", "components=['runner', 'stage'], sampling_rate=0.01") in findings
 
+    @pytest.mark.parametrize(
+        "variable", [{"FORGE_OTEL_EXCEPTIONS": "both"}, {"OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": "logs/dup"}]
+    )
+    def test_the_signal_of_exceptions_that_is_in_effect(self, variable: dict[str, str]) -> None:
+        assert ("ok", "settings", "exceptions='both'") in doctor(**OTLP, **variable)[1]
+
     def test_an_exporter_that_does_not_exist(self) -> None:
         message = "Requested component 'otpl' not found in entry point 'opentelemetry_traces_exporter'"
         assert doctor("--send", OTEL_TRACES_EXPORTER="otpl") == (

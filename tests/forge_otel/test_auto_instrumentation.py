@@ -237,8 +237,8 @@ def test_bad_entries_are_logged_and_the_others_count(tmp_path: Path) -> None:
     output, log = configured(tmp_path, "components: [stage]", "events: some", "sampling: 0.5")
 
     known = (
-        "there are components, events, trace_per_sample, parent_from_environment, sampling_rate, slow_threshold, "
-        "span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
+        "there are components, events, exceptions, trace_per_sample, parent_from_environment, sampling_rate, "
+        "slow_threshold, span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
     )
     assert log == [
         "events: 'some' of forge in the configuration file is ignored: it must be one of default, all, none",

@@ -24,6 +24,7 @@ from .fields import (
 )
 
 Events = Literal["default", "all", "none"]
+Exceptions = Literal["logs", "span_events", "both"]
 Hook = Callable[..., object]
 
 _COMPONENTS: Final = ("runner", "stage", "measurement", "storage")
@@ -34,6 +35,11 @@ SWITCH: Final = "FORGE_OTEL_SDK_FAST_PATHS"
 PREFIX: Final = "FORGE_OTEL_"
 """Prefix of the environment variables that set fields of `ForgeConfig`."""
 
+OPT_IN: Final = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"
+"""OpenTelemetry's own variable for the signal of exceptions, where the setting `exceptions` is not a variable of
+ours."""
+
+_OPTED_IN: Final[Mapping[str, str]] = {"logs": "logs", "logs/dup": "both"}
 _OTHER_VARIABLES = ("FORGE_OTEL_RAISE_FAULTS", "FORGE_OTEL_STATSD_", "FORGE_OTEL_FILE_", SWITCH)
 _logger = logging.getLogger("forge_otel")
 
@@ -97,6 +103,11 @@ class ForgeConfig:
     """Log events to emit: `default` emits those that spans and metrics do not already cover, `all` adds one for each
     start and end, `none` emits none."""
 
+    exceptions: Exceptions = field(default="logs", metadata=setting(one_of(*get_args(Exceptions)), word))
+    """Where to record exceptions: `logs` as log events, `span_events` as events of their spans, for backends that take
+    traces only, `both` as both. Where the variable is not set, `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN=logs/dup` means
+    `both`."""
+
     trace_per_sample: bool = field(default=False, metadata=setting(flag, boolean))
     """Give each sample a trace of its own, linked to the run's: for endless runs, and for tail sampling."""
 
@@ -146,13 +157,19 @@ class ForgeConfig:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ForgeConfig:
-        """Read the `FORGE_OTEL_*` environment variables. Invalid ones are logged, and the default is used."""
+        """Read the `FORGE_OTEL_*` environment variables, and `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`. Invalid ones of
+        ours are logged, and the default is used.
+        """
         variables = {
             name: text
             for name, text in environ.items()
             if name.startswith(PREFIX) and not name.startswith(_OTHER_VARIABLES) and text.strip()
         }
-        return cls(**_valid({name.removeprefix(PREFIX).lower(): text for name, text in variables.items()}, _variable))
+        texts = {name.removeprefix(PREFIX).lower(): text for name, text in variables.items()}
+        opted_in = _OPTED_IN.get(word(environ.get(OPT_IN, "")))
+        if opted_in is not None:
+            texts.setdefault("exceptions", opted_in)
+        return cls(**_valid(texts, _variable))
 
     def with_settings(self, settings: Mapping[str, Any]) -> ForgeConfig:
         """Return a copy with other values in the given fields.

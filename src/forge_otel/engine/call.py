@@ -22,7 +22,7 @@ from ..semconv.attributes import ForgeLinkType
 from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
 from ..signals.context import get_current, with_span
-from ..signals.exceptions import exception_attributes
+from ..signals.exceptions import exception_attributes, span_event_attributes
 from ..signals.metrics import Attributes
 from ..signals.spans import end_span, span_name, start_attributes, without_none
 from ..support.exceptions import is_a, message
@@ -46,6 +46,7 @@ _BATCH: Final = ForgeLinkType.BATCH
 T = TypeVar("T")
 
 _NONE_RESERVED: Final[Mapping[int | None, SpanContext]] = {}
+_NO_EXCEPTIONS: Final[Mapping[int | None, Sequence[Attributes]]] = {}
 CALL: ContextVar[Call | None] = ContextVar("forge_otel_call", default=None)
 """The innermost operation with a span that is going on here."""
 
@@ -103,6 +104,8 @@ class Call:
     """One call of an operation, while it goes on."""
 
     __slots__ = (
+        "_alone",
+        "_exceptions",
         "_open",
         "_reserved",
         "_sample",
@@ -160,8 +163,12 @@ class Call:
         """Seconds that the sample had waited in a queue; None if it had not."""
         self._sample: SampleScope | None = None
         """The sample that is worked on alone."""
+        self._alone: bool | None = None
+        """True if the span is written later, and alone; None as long as the run's budget was not asked."""
         self._reserved: Mapping[int | None, SpanContext] = _NONE_RESERVED
         """Contexts of spans that are written later, of samples of a batch by place; None: of the call itself."""
+        self._exceptions: Mapping[int | None, Sequence[Attributes]] = _NO_EXCEPTIONS
+        """Attributes of the exceptions that are events of spans, by the place of the span as above."""
         self._open: dict[Call, None] = {self: None}
 
     def enter_samples(self, scopes: Sequence[SampleScope]) -> bool:
@@ -301,6 +308,8 @@ class Call:
                 except Exception as fault:  # noqa: BLE001 - the other points are not to be lost
                     faults.suppress(fault, f"the metric {point.metric.name}")
             with faults.protected(f"the events of {operation.name}"):
+                if self.telemetry.exceptions_on_spans:
+                    self._keep_exceptions(ended.events)
                 self._emit(ended.events, ended.duration if ended.duration is not None else self.elapsed)
         if operation.span is not None:
             with faults.protected(f"the span of {operation.name}"):
@@ -369,28 +378,36 @@ class Call:
         duration = self.elapsed
         begun = start_attributes(defined, self.attributes)
         failure = message(ended.error) if ended.error is not None else None
-        template = SpanTemplate(defined, span_name(defined, self.attributes), begun, attributes, failure)
+        name, exceptions = span_name(defined, self.attributes), self._exceptions.get(None, ())
+        template = SpanTemplate(defined, name, begun, attributes, failure, exceptions=exceptions)
         template.own = self._reserved.get(None)
         if self.operation.links_samples:
             shared = self.end_shared(template, duration)
             if shared is not None and self.operation.each is not None and result is not None:
                 self.end_parts(self._parts(self.operation.each, result, shared))
         elif self.span is not None:
-            end_span(self.span, template.ended, failure, self.started_ns + round(duration * 1e9))
+            end_span(self.span, template.ended, failure, self.started_ns + round(duration * 1e9), exceptions)
         elif self.deferred_in:
             for scope in self.deferred_in:
                 scope.add_step(template, self.started, duration, self.waited)
         elif self.deferred_in is not None and self.run is not None:
-            if ended.error is not None and self.run.span_budget.take(1, from_reserve=True):
+            if ended.error is not None and self._is_written_alone():
                 ends = self.started_ns + round(duration * 1e9)
                 export_alone(self.run, template, self.run.below(otel_context.get_current()), self.started_ns, ends)
             else:
                 self.run.suppress(Signal.SPAN.value, self.drop_reason or Reason.SAMPLING.value)
 
+    def _is_written_alone(self) -> bool:
+        """Return True if the run's budget has room for the span of a failed call that belongs to no sample."""
+        if self._alone is None:
+            self._alone = self.run is not None and self.run.span_budget.take(1, from_reserve=True)
+        return self._alone
+
     def end_shared(self, template: SpanTemplate, duration: float) -> SharedSpan | None:
         """End the span of a batch, or let its samples keep it as a step. None where there is neither."""
         if self.span is not None:
-            end_span(self.span, template.ended, template.failure, self.started_ns + round(duration * 1e9))
+            ends = self.started_ns + round(duration * 1e9)
+            end_span(self.span, template.ended, template.failure, ends, template.exceptions)
             return SharedSpan(len(self.scopes), self.span.get_span_context())
         if not self.deferred_in:
             return None
@@ -414,7 +431,8 @@ class Call:
                 ended = each.end(described, result, None)
                 failure = message(ended.error) if ended.error is not None else None
                 attributes = {**ended.attributes, **extra}
-                template = known[key] = SpanTemplate(each.span, name, begun, attributes, failure, shared)
+                exceptions = self._exceptions.get(place, ())
+                template = known[key] = SpanTemplate(each.span, name, begun, attributes, failure, shared, exceptions)
                 template.own = self._reserved.get(place)
             yield template
 
@@ -433,9 +451,10 @@ class Call:
                 attributes = {**part.attributes, a.FORGE_SAMPLE_ID: scope.exported_id, **part.ended}
                 if queued and scope.waited is not None:
                     attributes[a.FORGE_STAGE_QUEUE_WAIT] = scope.waited
-                kind, ends, own = part.defined.kind, began + lasted, part.own
+                kind, ends, own, errors = part.defined.kind, began + lasted, part.own, part.exceptions
                 if spans.write(
-                    part.name, parent, kind, attributes, links, part.failure, began, ends, own, plain=part.is_plain
+                    *(part.name, parent, kind, attributes, links, part.failure, began, ends, own, errors),
+                    plain=part.is_plain,
                 ):
                     scope.spans += 1
                     run.count_span()
@@ -450,7 +469,7 @@ class Call:
 
     def _emit(self, emitted: Sequence[LogEvent], duration: float = 0.0) -> None:
         for event, body, extra, error, place in emitted:
-            if not self.telemetry.emits(event):
+            if not self.telemetry.emits(event, error):
                 continue
             if not self._may_emit(event, extra.get(a.ERROR_TYPE) or self.attributes.get(a.ERROR_TYPE)):
                 continue
@@ -458,6 +477,17 @@ class Call:
             if event.timed:
                 attributes[a.FORGE_DURATION] = duration
             self.telemetry.records.emit(event, body, without_none(attributes), self._context_of(place))
+
+    def _keep_exceptions(self, emitted: Sequence[LogEvent]) -> None:
+        """Keep the exceptions of events as events of spans, each once a span: of the call's or, in a batch, of that of
+        the sample at the event's place.
+        """
+        found: dict[int | None, dict[int, BaseException]] = {}
+        for *_, error, place in emitted:
+            if error is not None:
+                has_span = place is None or len(self.scopes) == len(self.arguments[-1])  # else some are of no run
+                found.setdefault(place if has_span else None, {})[id(error)] = error
+        self._exceptions = {place: tuple(map(span_event_attributes, each.values())) for place, each in found.items()}
 
     def _context_of(self, place: int | None) -> Context | None:
         """Return the context of an event: with the span of the call or, in a batch, that of the sample at this place.
@@ -479,10 +509,13 @@ class Call:
         """
         unknown = TraceFlags.get_default()
         if place is None:
-            if self.span is not None or not self.deferred_in:
+            if self.span is not None or self.deferred_in is None or self.run is None:
                 return None, unknown
+            if not self.deferred_in:  # an event of a failure, so the span is written if there is room
+                above = trace.get_current_span(self.run.below(get_current())).get_span_context()
+                return (above, above.trace_flags) if self._is_written_alone() else (None, unknown)
             if self.operation.links_samples:
-                return self.run.span_context if self.run is not None else None, unknown
+                return self.run.span_context, unknown
             return self.deferred_in[0].get_span_context(), unknown
         if len(self.scopes) != len(self.arguments[-1]):  # some of them are of no run
             return None, unknown

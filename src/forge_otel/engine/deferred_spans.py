@@ -35,7 +35,7 @@ _LATE: Final[Mapping[str, Any]] = {a.FORGE_TRACE_LATE: True}
 class SpanTemplate:
     """All that a span says but for its times and its sample; shared by the spans of many calls."""
 
-    __slots__ = ("attributes", "defined", "ended", "failure", "is_plain", "name", "own", "shared")
+    __slots__ = ("attributes", "defined", "ended", "exceptions", "failure", "is_plain", "name", "own", "shared")
 
     def __init__(  # noqa: PLR0917 - a record
         self,
@@ -45,6 +45,7 @@ class SpanTemplate:
         ended: Mapping[str, Any],
         failure: str | None = None,
         shared: SharedSpan | None = None,
+        exceptions: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.defined = defined
         self.name = name
@@ -53,6 +54,8 @@ class SpanTemplate:
         self.ended = fit_values(without_none(ended))
         self.failure = failure
         """The message of the error, where the call failed."""
+        self.exceptions = exceptions
+        """The attributes of the exceptions that are events of the span."""
         self.shared = shared
         """The span of the batch: itself, or the one that it links to."""
         self.own: SpanContext | None = None
@@ -60,12 +63,14 @@ class SpanTemplate:
         self.is_plain = are_plain(attributes) and are_plain(self.ended)
         """True if all attributes are of types that need no look from the SDK."""
 
-    def varied(self, *, failure: str | None, shared: SharedSpan | None) -> SpanTemplate:
-        """The same of a call that failed with this message, or as a part of this batch."""
+    def varied(
+        self, *, failure: str | None, shared: SharedSpan | None, exceptions: Sequence[Mapping[str, Any]] = ()
+    ) -> SpanTemplate:
+        """The same of a call that failed with this message and these exceptions, or as a part of this batch."""
         other = object.__new__(SpanTemplate)
         other.defined, other.name = self.defined, self.name
         other.attributes, other.ended, other.is_plain = self.attributes, self.ended, self.is_plain
-        other.failure, other.shared, other.own = failure, shared, None
+        other.failure, other.exceptions, other.shared, other.own = failure, exceptions, shared, None
         return other
 
 
@@ -85,7 +90,7 @@ class SharedSpan:
 
     def defer(self, template: SpanTemplate) -> SpanTemplate:
         """Keep what the span would say, as a step of each of the samples."""
-        self._template = template.varied(failure=template.failure, shared=self)
+        self._template = template.varied(failure=template.failure, shared=self, exceptions=template.exceptions)
         return self._template
 
     def is_step(self, template: SpanTemplate) -> bool:
@@ -193,7 +198,7 @@ def _export_sample(scope: SampleScope, steps: Sequence[Step], template: SpanTemp
 def export_alone(run: RunScope, template: SpanTemplate, context: Context, started: int, ended: int) -> None:
     """Export the span of what belongs to no sample, and was not traced; times are Unix times in nanoseconds."""
     parent = trace.get_current_span(context).get_span_context()
-    run.export(template, run.telemetry.spans.reserve(parent), parent, (), started, ended)
+    run.export(template, template.own or run.telemetry.spans.reserve(parent), parent, (), started, ended)
 
 
 def late_attributes(template: SpanTemplate, sample_id: str | None, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ..semconv.attributes import ForgeTelemetryReason as Reason
 from ..semconv.attributes import ForgeTelemetrySignal as Signal
 from ..semconv.definitions import Instrument
 from ..signals.context import SPAN_KEY, attach, detach, get_current, with_span
-from ..signals.exceptions import exception_attributes
+from ..signals.exceptions import exception_attributes, span_event_attributes
 from ..signals.sdk import PLAIN
 from ..signals.sdk.spans import end_span
 from ..signals.spans import span_name, start_attributes, without_none
@@ -183,13 +183,13 @@ class FastPath:
             self._describe(scope, started, span, result, None)
             return
         duration, error = result.duration, result.error
-        failure = message(error) if error is not None else None
+        failure, exceptions = (None, ()) if error is None else self._failure(error)
         if span is None:
             if scope.drop_reason is not None:
-                template = cached.template if failure is None else cached.template.varied(failure=failure, shared=None)
-                if failure is not None and cached.events:
-                    template.own = self.run.telemetry.spans.reserve(scope.get_span_context())
-                    context = with_span(NonRecordingSpan(template.own), get_current())
+                template = cached.template
+                if failure is not None:
+                    template = template.varied(failure=failure, shared=None, exceptions=exceptions)
+                    context = self._reserve(scope, template) if cached.events else None
                 scope.add_step(template, started, duration, scope.waited if self.operation.queued else None)
             cached.instruments.append(duration)
         else:
@@ -200,7 +200,16 @@ class FastPath:
             ended = cached.template.ended
             if scope.usage is not None:
                 ended = {**ended, **without_none(scope.usage.attributes_of(self.name))}
-            end_span(span, ended, failure, scope.at(started) + round(duration * 1e9))
+            end_span(span, ended, failure, scope.at(started) + round(duration * 1e9), exceptions)
+
+    def _reserve(self, scope: SampleScope, template: SpanTemplate) -> Context:
+        """Draw the ids of a span that is written later. Returns the context of its events."""
+        template.own = self.run.telemetry.spans.reserve(scope.get_span_context())
+        return with_span(NonRecordingSpan(template.own), get_current())
+
+    def _failure(self, error: BaseException) -> tuple[str, Sequence[Attributes]]:
+        """Return the message of an error, and what the span has of it as events."""
+        return message(error), (span_event_attributes(error),) if self.run.telemetry.exceptions_on_spans else ()
 
     def raised(self, scope: SampleScope, opened: Opened, error: BaseException) -> None:
         """Record a call that has raised."""
@@ -267,8 +276,8 @@ class FastPath:
             run.bind(durations, counts, totals),
             [
                 (event, body, without_none({**self.attributes, **attributes}))
-                for event, body, attributes, *_ in described.events
-                if run.telemetry.emits(event)
+                for event, body, attributes, error, _ in described.events
+                if run.telemetry.emits(event, error)
             ],
         )
 

@@ -273,8 +273,9 @@ class RunScope:
     ) -> SpanContext:
         """Export a deferred span; times are Unix times in nanoseconds. Returns its context."""
         attributes = late_attributes(template, sample_id, extra)
+        kind, failure, exceptions = template.defined.kind, template.failure, template.exceptions
         exported, recorded = self.telemetry.spans.export(
-            template.name, context, parent, template.defined.kind, attributes, links, template.failure, started, ended
+            template.name, context, parent, kind, attributes, links, failure, started, ended, exceptions
         )
         if recorded:
             self.count_span()

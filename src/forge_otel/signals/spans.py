@@ -65,6 +65,7 @@ class Spans:
         failure: str | None,
         start_time: int,
         end_time: int,
+        exceptions: Sequence[Mapping[str, Any]] = (),
     ) -> tuple[SpanContext, bool]:
         """Export a finished span with a reserved context, as the child of a parent or as a root.
 
@@ -79,7 +80,7 @@ class Spans:
             with self._ids.used(context):
                 span = self._start_by_tracer(name, parent_context, kind, attributes, links, start_time)
         recorded = span.is_recording()
-        _end_span(span, {}, failure, end_time)
+        _end_span(span, {}, failure, end_time, exceptions)
         return span.get_span_context(), recorded
 
     def write(  # noqa: PLR0917 - what a span is made of
@@ -93,6 +94,7 @@ class Spans:
         start_time: int,
         end_time: int,
         context: SpanContext | None = None,
+        exceptions: Sequence[Mapping[str, Any]] = (),
         *,
         plain: bool,
     ) -> bool:
@@ -101,14 +103,14 @@ class Spans:
 
         `plain` says that all attributes are of the types in `PLAIN`.
         """
-        light = self.light.current() if plain and decides(parent) else None
+        light = self.light.current() if plain and not exceptions and decides(parent) else None
         if light is not None:
             own = light.child_of(parent, context.span_id if context is not None else None)
             description = fit(failure) if failure is not None else None
             light.write(name, own, parent, attributes, start_time, kind, links, description, end_time)
             return True
         own = context or self.reserve(parent)
-        return self.export(name, own, parent, kind, attributes, links, failure, start_time, end_time)[1]
+        return self.export(name, own, parent, kind, attributes, links, failure, start_time, end_time, exceptions)[1]
 
     def links(self, kind: ForgeLinkType, *contexts: SpanContext) -> list[Link]:
         """Return links of a kind to spans."""
@@ -193,9 +195,17 @@ class ReservedIds:
         return getattr(self.generator, name)
 
 
-def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end_time: int) -> None:
-    """End a span at a Unix time in nanoseconds, with the message of its error if it failed."""
-    _end_span(span, without_none(attributes), failure, end_time)
+def end_span(
+    span: Span,
+    attributes: Mapping[str, Any],
+    failure: str | None,
+    end_time: int,
+    exceptions: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """End a span at a Unix time in nanoseconds, with the message of its error if it failed, and with exceptions as
+    events.
+    """
+    _end_span(span, without_none(attributes), failure, end_time, exceptions)
 
 
 def are_plain(attributes: Mapping[str, Any]) -> bool:

@@ -63,6 +63,8 @@ class Telemetry:
     ) -> None:
         """Create the instruments. `identity` returns the attributes of the current run, or none outside of runs."""
         self.config = config
+        self.exceptions_on_spans = config.exceptions != "logs"
+        """True if exceptions are events of their spans."""
         self._identity = identity
         self.clock = time.perf_counter
         """Monotonic clock in seconds for calls outside of runs; runs have their own."""
@@ -83,8 +85,10 @@ class Telemetry:
         self._forget_faults = faults.on_fault(self._count_fault)
         self._inspect_providers()
 
-    def emits(self, event: Event) -> bool:
-        """Return True if the configuration enables an event."""
+    def emits(self, event: Event, error: BaseException | None = None) -> bool:
+        """Return True if the configuration enables an event, which describes this exception, if any."""
+        if error is not None and self.config.exceptions == "span_events":
+            return False
         return self.config.events == "all" or (self.config.events == "default" and event.default)
 
     def write_initial_points(self, points: Iterable[tuple[Metric, Attributes]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from forge_otel import ForgeConfig
-from forge_otel.config.config import FileEntries
+from forge_otel.config.config import OPT_IN, FileEntries
 
 EVERYTHING = frozenset({"runner", "stage", "measurement", "storage"})
 
@@ -23,6 +23,7 @@ def test_defaults() -> None:
     assert ForgeConfig() == ForgeConfig(
         components=EVERYTHING,
         events="default",
+        exceptions="logs",
         trace_per_sample=False,
         parent_from_environment=False,
         sampling_rate=1.0,
@@ -69,6 +70,10 @@ def test_components_may_be_any_collection() -> None:
             {"components": None},
             "components=None: it must be a collection of one or more of runner, stage, measurement, storage",
         ),
+        (
+            {"exceptions": "spans"},
+            "exceptions='spans': it must be one of logs, span_events, both",
+        ),
         ({"events": "some"}, "events='some': it must be one of default, all, none"),
         ({"events": ["all"]}, "events=['all']: it must be one of default, all, none"),
         ({"trace_per_sample": "yes"}, "trace_per_sample='yes': it must be true or false"),
@@ -110,6 +115,7 @@ def test_every_variable() -> None:
         {
             "FORGE_OTEL_COMPONENTS": "runner, stage",
             "FORGE_OTEL_EVENTS": "All",
+            "FORGE_OTEL_EXCEPTIONS": "Span_Events",
             "FORGE_OTEL_TRACE_PER_SAMPLE": "TRUE",
             "FORGE_OTEL_ZERO_POINTS": "false",
             "FORGE_OTEL_ZERO_POINT_TIMEOUT": "0.25",
@@ -124,6 +130,7 @@ def test_every_variable() -> None:
     ) == ForgeConfig(
         components=frozenset({"runner", "stage"}),
         events="all",
+        exceptions="span_events",
         trace_per_sample=True,
         zero_points=False,
         zero_point_timeout=0.25,
@@ -133,6 +140,26 @@ def test_every_variable() -> None:
         event_budget=0,
     )
     assert ForgeConfig.from_environment({"FORGE_OTEL_SLOW_THRESHOLD": "Auto"}).slow_threshold == "auto"
+
+
+@pytest.mark.parametrize(
+    ("environ", "exceptions"),
+    [
+        ({}, "logs"),
+        ({OPT_IN: "logs"}, "logs"),
+        ({OPT_IN: " Logs/Dup "}, "both"),
+        ({OPT_IN: ""}, "logs"),
+        ({OPT_IN: "spans"}, "logs"),
+        ({OPT_IN: "logs/dup", "FORGE_OTEL_EXCEPTIONS": "span_events"}, "span_events"),
+        ({OPT_IN: "logs/dup", "FORGE_OTEL_EXCEPTIONS": "logs"}, "logs"),
+        ({OPT_IN: "logs/dup", "FORGE_OTEL_EXCEPTIONS": " "}, "both"),
+    ],
+)
+def test_the_signal_of_exceptions_may_be_that_of_opentelemetry(
+    environ: dict[str, str], exceptions: str, warnings: pytest.LogCaptureFixture
+) -> None:
+    assert ForgeConfig.from_environment(environ).exceptions == exceptions
+    assert warnings.messages == []
 
 
 def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> None:
@@ -168,7 +195,7 @@ def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> Non
             "all",
             (
                 "FORGE_OTEL_EVENT='all' is ignored: there is no such setting; "
-                "there are components, events, trace_per_sample, parent_from_environment, sampling_rate, "
+                "there are components, events, exceptions, trace_per_sample, parent_from_environment, sampling_rate, "
                 "slow_threshold, span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
             ),
         ),
@@ -177,7 +204,7 @@ def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> Non
             "print",
             (
                 "FORGE_OTEL_ON_STAGE_END='print' is ignored: there is no such setting; "
-                "there are components, events, trace_per_sample, parent_from_environment, sampling_rate, "
+                "there are components, events, exceptions, trace_per_sample, parent_from_environment, sampling_rate, "
                 "slow_threshold, span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
             ),
         ),
@@ -228,8 +255,8 @@ def test_bad_file_entries_are_logged_and_left_out(warnings: pytest.LogCaptureFix
     assert vars(entries) == {"zero_points": False}
     assert entries.events is None
     known = (
-        "there are components, events, trace_per_sample, parent_from_environment, sampling_rate, slow_threshold, "
-        "span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
+        "there are components, events, exceptions, trace_per_sample, parent_from_environment, sampling_rate, "
+        "slow_threshold, span_budget, event_budget, zero_points, zero_point_timeout, shutdown_timeout"
     )
     assert warnings.messages == [
         "events: 'some' of forge in the configuration file is ignored: it must be one of default, all, none",

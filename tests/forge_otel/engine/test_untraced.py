@@ -117,7 +117,11 @@ def test_a_write_that_fails_is_traced_late(
     assert failed.parent.span_id == run.context.span_id
     assert late.parent.span_id == next(span for span in recorded.spans if span.name == "forge.sample").context.span_id
     (event,) = (event for event in recorded.events if event.name == "forge.storage.exception")
-    assert (event.span, event.attributes["exception.message"]) == ("forge.pipeline p", "no space left")
+    assert (event.span, event.attributes["exception.message"]) == ("forge.storage write sqlite", "no space left")
+    (record,) = (
+        log.log_record for log in recorded.log_exporter.get_finished_logs() if log.log_record.severity_text == "WARN"
+    )
+    assert (record.span_id, record.trace_flags) == (failed.context.span_id, failed.context.trace_flags)
 
 
 @pytest.mark.parametrize(("where", "faults"), [("begin_together", 0), ("_begin_together", 4), ("_end_spans", 2)])

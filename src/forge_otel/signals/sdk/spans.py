@@ -125,10 +125,19 @@ def decides(parent: SpanContext) -> bool:
     return bool(is_valid and not is_remote and flags & TraceFlags.SAMPLED)
 
 
-def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end_time: int | None = None) -> None:
-    """End a span of ours with its last attributes and, if it failed, the message of its error."""
+def end_span(
+    span: Span,
+    attributes: Mapping[str, Any],
+    failure: str | None,
+    end_time: int | None = None,
+    exceptions: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """End a span of ours with its last attributes and, if it failed, the message of its error.
+
+    `exceptions` are the attributes of the exceptions that are to be its events.
+    """
     kind: Any = type(span)
-    is_light = end_time is not None and getattr(kind, "is_light", False)
+    is_light = end_time is not None and not exceptions and getattr(kind, "is_light", False)
     if failure is not None:
         failure = _description(failure, None if is_light else span)
     plain = is_light and PLAIN.issuperset(map(type, attributes.values()))
@@ -136,6 +145,8 @@ def end_span(span: Span, attributes: Mapping[str, Any], failure: str | None, end
         return
     try:
         span.set_attributes(attributes)
+        for each in exceptions:
+            span.add_event("exception", each, end_time)
         if failure is not None:
             span.set_status(Status(_ERROR, failure))
     finally:

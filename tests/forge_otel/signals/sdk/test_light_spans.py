@@ -205,6 +205,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "slow": {"sampling_rate": 0.0, "slow_threshold": 0.1},
     "budget": {"span_budget": 30},
     "events": {"events": "all"},
+    "exceptions": {"exceptions": "both"},
+    "late exceptions": {"exceptions": "span_events", "sampling_rate": 0.0},
 }
 LIMITS = {
     "none": SpanLimits(),
