@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from forge_otel.checker.load import load
 
 from . import constants
-from .renames import follow, renamed
+from .renames import follow, follow_lines, renamed
 
 SOURCES = ("src/forge_otel", "tools/generate")
 """The folders of code that uses the constants."""
@@ -28,6 +28,8 @@ DERIVED = {
     "docs/reference": ".md",
 }
 """Folders in which all files with the given suffix are generated."""
+LINES = "tools/generate/adr.yaml"
+"""The lines of the ADR, which refer to names."""
 PAGE = "docs/configuration.md"
 """The page with a table of the settings."""
 
@@ -60,11 +62,15 @@ def generate(root: Path, *, check: bool = False) -> list[str]:
             for file in ("tools/__init__.py", PAGE):
                 shutil.copy(root / file, copy / file)
             return generate(copy)
-    wanted = constants.files(load(root / REGISTRY))
+    registry = load(root / REGISTRY)
+    wanted = constants.files(registry)
     names = renamed(root / constants.FOLDER, wanted)
     changed = write(root, wanted)
     for folder in SOURCES:
         changed += follow(names, root / folder, root)
+    everything = (*registry.spans, *registry.metrics, *registry.events, *registry.attributes)
+    if follow_lines(names, root / LINES, everything):
+        changed.append(LINES)
     return sorted({*changed, *_derive(root)})
 
 

@@ -1,4 +1,4 @@
-"""The reference pages: one for each component, an index, and the mapping of the ADR's names."""
+"""The reference pages: one for each component, and an index."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Final, TypeVar
 
 from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Attribute, Definition, Event, Metric, Reference, Registry, Span
-from forge_otel.semconv import attributes as a
 
 D = TypeVar("D", bound=Definition)
 
@@ -37,15 +36,6 @@ TRANSLATION: Final = """\
 In Prometheus and Loki dots in names become underscores, and units and types of metrics become suffixes. The page of \
 each component lists all three names of a metric."""
 
-ADR: Final = (
-    """\
-The ADR for this telemetry was written for Elixir's `telemetry`. Its names were replaced by names that follow \
-OpenTelemetry's conventions; the names in StatsD are unchanged.""",
-    """\
-Durations are not attributes: they follow from the start and end of spans, and are recorded in histograms. They are in \
-seconds, and in milliseconds in StatsD.""",
-)
-
 STATSD_TYPES: Final = {"c": "counter", "g": "gauge", "h": "histogram"}
 
 
@@ -56,7 +46,6 @@ def files(registry: Registry) -> dict[str, str]:
     )
     pages = {component: _component(registry, component) for component in components}
     pages["index"] = _index(registry, components)
-    pages["adr"] = _adr(registry)
     return {f"{FOLDER}/{name}.md": HEADER + "\n" + text for name, text in pages.items()}
 
 
@@ -75,7 +64,7 @@ def _index(registry: Registry, components: Iterable[str]) -> str:
     version = f"Version {registry.version}; schema URL `{registry.schema_url}`. {DEVELOPMENT}"
     lines = ["# Reference", "", *_paragraphs([registry.description, version])]
     lines += table(["Component", "Spans", "Metrics", "Events", "Attributes"], rows)
-    return "\n".join([*lines, *_paragraphs([TRANSLATION, "From the ADR's names [to these](adr.md)."])])
+    return "\n".join([*lines, *_paragraphs([TRANSLATION, "[ADR-007, line by line](adr.md)."])])
 
 
 def _component(registry: Registry, component: str) -> str:
@@ -166,16 +155,18 @@ def _attributes(component: str, references: Sequence[Reference], *, start: bool 
         present = reference.condition.rstrip(".").lower() or LEVELS[reference.level]
         if start and reference.sampling_relevant:
             present += "; at span start"
-        rows.append([_link(component, reference.attribute), present, reference.attribute.brief])
+        rows.append([link(component, reference.attribute), present, reference.attribute.brief])
     return table(["Attribute", "Present", "Meaning"], rows) if rows else []
 
 
-def _link(component: str, attribute: Attribute) -> str:
-    if attribute.upstream:
-        family = attribute.key.partition(".")[0].replace("_", "-")
-        return f"[`{attribute.key}`](https://opentelemetry.io/docs/specs/semconv/registry/attributes/{family}/)"
-    page = "" if attribute.component == component else f"{attribute.component}.md"
-    return f"[`{attribute.key}`]({page}#{_anchor(attribute.key)})"
+def link(component: str, definition: Definition) -> str:
+    """Return a link from a component's page to a definition."""
+    name = _name(definition)
+    if isinstance(definition, Attribute) and definition.upstream:
+        family = name.partition(".")[0].replace("_", "-")
+        return f"[`{name}`](https://opentelemetry.io/docs/specs/semconv/registry/attributes/{family}/)"
+    page = "" if definition.component == component else f"{definition.component}.md"
+    return f"[`{name}`]({page}#{_anchor(name)})"
 
 
 def _anchor(name: str) -> str:
@@ -192,36 +183,15 @@ def _adr_name(name: str) -> str:
     return f"`[{name}]`" if name.startswith(":") else f"`{name}`"
 
 
-def _adr(registry: Registry) -> str:
-    """Return the mapping of the ADR's names, each of which may have several successors."""
-    found: dict[str, list[str]] = {}
-    for kind, definitions in (
-        ("span", registry.spans.values()),
-        ("metric", registry.metrics.values()),
-        ("event", registry.events.values()),
-        ("attribute", registry.attributes.values()),
-    ):
-        for definition in definitions:
-            for name in definition.annotations.get("adr", ()):
-                here = f"{kind} `{_name(definition)}`"
-                if isinstance(definition, Metric):
-                    here += f", in Prometheus `{prometheus_names.name(definition)}`"
-                found.setdefault(name, []).append(here)
-    found.setdefault("forge.stage.error_type", []).append(f"attribute `{a.ERROR_TYPE}`")
-    lines = ["# Names in the ADR, and here", "", *_paragraphs(ADR)]
-    events = [name for name in found if name.startswith(":")]
-    metrics = [name for name in found if "_metrics_" in name]
-    others = [name for name in found if name not in events and name not in metrics]
-    for heading, names in (("Events", events), ("Metrics", metrics), ("Span names, attributes and tags", others)):
-        rows = [[_adr_name(name), ", ".join(found[name])] for name in sorted(names)]
-        lines += [f"## {heading}", "", *table(["In the ADR", "Here"], rows)]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _name(definition: Span | Metric | Event | Attribute) -> str:
-    if isinstance(definition, Attribute):
-        return definition.key
-    return definition.type if isinstance(definition, Span) else definition.name
+def _name(definition: Definition) -> str:
+    match definition:
+        case Attribute():
+            return definition.key
+        case Span():
+            return definition.type
+        case Metric() | Event():
+            return definition.name
+    raise TypeError(definition)
 
 
 def _paragraphs(texts: Iterable[str]) -> Iterator[str]:

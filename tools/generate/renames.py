@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path, PurePath
+
+from .constants import constant
+
+PLACEHOLDER = r"\{(\w+) ([a-z0-9_.]+)\}"
+"""A reference to a name of the registry in the lines of the ADR: its kind, and the name."""
 
 Renames = Mapping[str, Mapping[str, str]]
 """The new names of constants, by module and old name."""
@@ -40,6 +46,23 @@ def follow(renames: Renames, folder: Path, root: Path) -> list[str]:
             file.write_text("".join(lines), encoding="utf-8")
             changed.append(file.relative_to(root).as_posix())
     return changed
+
+
+def follow_lines(renames: Renames, file: Path, names: Iterable[str]) -> bool:
+    """Rename references in the lines of the ADR to names of the registry; return True if the file changed."""
+    by_constant = {constant(name): name for name in names}
+
+    def new(found: re.Match[str]) -> str:
+        kind, name = found.groups()
+        module = f"{kind}s" if kind in ("span", "event", "attribute") else "metrics"
+        renamed = renames.get(module, {}).get(constant(name))
+        return f"{{{kind} {by_constant[renamed]}}}" if renamed else found.group()
+
+    text = file.read_text(encoding="utf-8")
+    changed = re.sub(PLACEHOLDER, new, text)
+    if changed != text:
+        file.write_text(changed, encoding="utf-8")
+    return changed != text
 
 
 def _constants(text: str) -> list[str]:
