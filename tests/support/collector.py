@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,6 +12,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 PATIENCE = 60.0
@@ -29,6 +30,10 @@ class Collector:
         """Names of events."""
         self.metrics: dict[str, dict[str, float]] = {}
         """The last value of every counter, by metric, and by attributes put as `pipeline.name=p`."""
+        self.resources: list[dict[str, str]] = []
+        """The different resources of spans, metrics and logs."""
+        self.headers: dict[str, set[str]] = {}
+        """All values of each header of the requests, by its name in lower case."""
         self._received: set[str] = set()
         self._changed = threading.Condition()
 
@@ -64,18 +69,32 @@ class Collector:
             self._received.add(signal)
             if signal == "traces":
                 for traces in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    self._keep_resource(traces.resource)
                     self.spans += [span for scope in traces.scope_spans for span in scope.spans]
             elif signal == "logs":
                 for logs in ExportLogsServiceRequest.FromString(body).resource_logs:
+                    self._keep_resource(logs.resource)
                     records = [record for scope in logs.scope_logs for record in scope.log_records]
                     self.events += [record.event_name for record in records if record.event_name]
             else:
                 for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                    self._keep_resource(resource.resource)
                     for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
                         values = self.metrics.setdefault(metric.name, {})
                         for point in metric.sum.data_points:
                             values[_text(point.attributes)] = point.as_int or point.as_double
             self._changed.notify_all()
+
+    def keep_headers(self, headers: Iterable[tuple[str, str]]) -> None:
+        """Keep the headers of a request."""
+        with self._changed:
+            for name, value in headers:
+                self.headers.setdefault(name.lower(), set()).add(value)
+
+    def _keep_resource(self, resource: Resource) -> None:
+        attributes = {each.key: each.value.string_value for each in resource.attributes}
+        if attributes not in self.resources:
+            self.resources.append(attributes)
 
 
 @contextlib.contextmanager
@@ -86,6 +105,7 @@ def running_collector() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            collector.keep_headers(self.headers.items())
             collector.receive(self.path.rpartition("/")[2], body)
             collector.gate.wait()
             with contextlib.suppress(OSError):  # whoever has waited may be gone
