@@ -26,7 +26,7 @@ from tools.stack import ready
 
 CONFIGURATIONS = ROOT / "collector-config"
 PROVISIONING = CONFIGURATIONS / "grafana" / "provisioning"
-GO_PROGRAMS = {"otelcol", "prometheus", "loki", "tempo", "grafana", "graphite"}
+GO_PROGRAMS = {"otelcol", "prometheus", "jaeger", "victoria-logs", "grafana", "graphite"}
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +53,14 @@ def listening(services: Mapping[str, Service]) -> dict[str, set[int]]:
         local["extensions"]["health_check"]["endpoint"],
     ]
     own = local["service"]["telemetry"]["metrics"]["readers"][0]["pull"]["exporter"]["prometheus"]
-    tempo = yaml.safe_load((CONFIGURATIONS / "tempo" / "tempo.yaml").read_text())
     statsd = defaults("statsd/config.js", r"process\.env\.(\w+) \|\| \"?([\w.]+)")
-    loki = defaults("loki/loki.yaml", r"\$\{(\w+):-([\w.-]+)\}")
+    jaeger = defaults("jaeger/jaeger.yaml", r"\$\{env:(\w+):-(\d+)\}")
     bridge = _parser().parse_args(services["statsd-bridge"]["command"])
     return {
         "otelcol": {*(port_of(address) for address in addresses), own["port"]},
         "prometheus": {9090},
-        "loki": {int(loki["LOKI_PORT"])},
-        "tempo": {
-            tempo["server"]["http_listen_port"],
-            port_of(tempo["distributor"]["receivers"]["otlp"]["protocols"]["http"]["endpoint"]),
-        },
+        "jaeger": {int(port) for port in jaeger.values()},
+        "victoria-logs": {port_of(option(services["victoria-logs"]["command"], "-httpListenAddr"))},
         "grafana": {3000},
         "statsd-bridge": {bridge.port},
         "statsd": {int(statsd["STATSD_PORT"]), int(statsd["STATSD_ADMIN_PORT"])},
@@ -98,7 +94,8 @@ class TestImages:
         [
             ("OTELCOL_IMAGE", "otelcol-forge"),
             ("PROMETHEUS_IMAGE", "prometheus"),
-            ("LOKI_IMAGE", "loki"),
+            ("JAEGER_IMAGE", "jaeger"),
+            ("VICTORIA_LOGS_IMAGE", "victoria-logs"),
             ("STATSD_IMAGE", "statsd"),
             ("GRAPHITE_IMAGE", "victoria-metrics"),
         ],
@@ -210,12 +207,10 @@ class TestVolumes:
     def test_what_is_kept_is_kept_there(self, services: Mapping[str, Service]) -> None:
         said = {
             "otelcol": services["otelcol"]["environment"]["OTELCOL_DATA"],
-            "loki": services["loki"]["environment"]["LOKI_DATA"],
+            "jaeger": services["jaeger"]["environment"]["JAEGER_DATA"],
+            "victoria-logs": option(services["victoria-logs"]["command"], "-storageDataPath"),
             "prometheus": option(services["prometheus"]["command"], "--storage.tsdb.path"),
             "graphite": option(services["graphite"]["command"], "-storageDataPath"),
-            "tempo": yaml.safe_load((CONFIGURATIONS / "tempo" / "tempo.yaml").read_text())["storage"]["trace"]["wal"][
-                "path"
-            ].removesuffix("/wal"),
         }
 
         assert {name: [place] for name, place in said.items()} == {
@@ -255,7 +250,7 @@ class TestConnections:
             assert all(str(port["target"]) == port["published"] for port in service.get("ports", ())), name
 
     def test_services_are_reached_from_outside_their_container(self, services: Mapping[str, Service]) -> None:
-        binds = {"otelcol": "OTELCOL_BIND", "loki": "LOKI_BIND", "statsd": "STATSD_BIND"}
+        binds = {"otelcol": "OTELCOL_BIND", "jaeger": "JAEGER_BIND", "statsd": "STATSD_BIND"}
 
         assert {name: services[name]["environment"][variable] for name, variable in binds.items()} == dict.fromkeys(
             binds, "0.0.0.0"
@@ -300,24 +295,24 @@ class TestGrafana:
         used = {
             found
             for path in (CONFIGURATIONS / "grafana" / "dashboards").glob("*.json")
-            for found in re.findall(r'"type": "(prometheus|loki|tempo)",\s+"uid": "(\w+)"', path.read_text())
+            for found in re.findall(r'"datasource": \{\s+"type": "([\w-]+)",\s+"uid": "([\w-]+)"', path.read_text())
         }
 
-        assert {("prometheus", "prometheus"), ("loki", "loki")} <= used
+        assert used == {("prometheus", "prometheus"), ("victoriametrics-logs-datasource", "victoria-logs")}
         assert used <= {(source["type"], uid) for uid, source in sources.items()}
 
     def test_a_point_leads_to_its_trace_and_a_span_to_its_log_records_and_back(
         self, sources: Mapping[str, Any]
     ) -> None:
         (exemplar,) = sources["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
-        (field,) = sources["loki"]["jsonData"]["derivedFields"]
-        to_logs = sources["tempo"]["jsonData"]["tracesToLogsV2"]
-        to_metrics = sources["tempo"]["jsonData"]["tracesToMetrics"]
+        (field,) = sources["victoria-logs"]["jsonData"]["derivedFields"]
+        to_logs = sources["jaeger"]["jsonData"]["tracesToLogsV2"]
+        to_metrics = sources["jaeger"]["jsonData"]["tracesToMetrics"]
 
-        assert (exemplar["name"], exemplar["datasourceUid"]) == ("trace_id", "tempo")
-        assert (field["matcherType"], field["matcherRegex"], field["datasourceUid"]) == ("label", "trace_id", "tempo")
-        assert to_logs["datasourceUid"] == "loki"
-        assert to_logs["query"] == '{$${__tags}} | trace_id="$${__trace.traceId}"'
+        assert (exemplar["name"], exemplar["datasourceUid"]) == ("trace_id", "jaeger")
+        assert (field["matcherType"], field["matcherRegex"], field["datasourceUid"]) == ("label", "trace_id", "jaeger")
+        assert to_logs["datasourceUid"] == "victoria-logs"
+        assert to_logs["query"] == 'trace_id:="$${__trace.traceId}"'
         assert to_metrics["datasourceUid"] == "prometheus"
 
     def test_its_interval_is_that_at_which_pipelines_export(
@@ -327,6 +322,17 @@ class TestGrafana:
 
         assert sources["prometheus"]["jsonData"]["timeInterval"] == f"{interval}s"
         assert services["demo"]["environment"]["OTEL_METRIC_EXPORT_INTERVAL"] == str(1000 * interval)
+
+    def test_the_plug_in_of_its_data_source_is_preinstalled(
+        self, services: Mapping[str, Service], sources: Mapping[str, Any]
+    ) -> None:
+        name, _, version = services["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_SYNC"].partition("@")
+
+        assert name == sources["victoria-logs"]["type"]
+        assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+
+    def test_who_only_reaches_it_may_change_nothing(self, services: Mapping[str, Service]) -> None:
+        assert services["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
 
     def test_the_dashboards_are_where_it_looks(self, services: Mapping[str, Service]) -> None:
         (provider,) = yaml.safe_load((PROVISIONING / "dashboards" / "forge.yaml").read_text())["providers"]

@@ -56,11 +56,20 @@ def test_prometheus_takes_its_files_and_finds_the_collector(tmp_path: Path) -> N
     assert (tmp_path / "etc/prometheus/otelcol.targets.yaml").read_text() == '- targets: ["otelcol:8888"]\n'
 
 
-def test_loki_takes_its_file(tmp_path: Path) -> None:
-    container = Container(project()["services"]["loki"], tmp_path)
-    done = container.run(tool("loki"), *container.options, "-verify-config")
+def test_jaeger_takes_its_file(tmp_path: Path) -> None:
+    container = Container(project()["services"]["jaeger"], tmp_path)
+    done = container.run(tool("jaeger"), "validate", *container.options)
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_victoria_logs_takes_its_options(tmp_path: Path) -> None:
+    container = Container(project()["services"]["victoria-logs"], tmp_path)
+    # It reads all options before it finds out that the last one is unknown.
+    done = container.run(tool("victoria-logs"), *container.options, "-last.option")
+
+    assert done.returncode == 2
+    assert "flag provided but not defined: -last.option" in done.stdout
 
 
 def test_graphite_takes_its_options(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .programs import Program
-from .services import Collector, Loki, PrometheusServer
+from .services import Collector, Jaeger, PrometheusServer, VictoriaLogs
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -47,11 +47,17 @@ class Stack:
         self.programs.append(server)
         return server
 
-    def loki(self) -> Loki:
-        """A Loki that is not running yet."""
-        loki = Loki(self.folder / "loki")
-        self.programs.append(loki)
-        return loki
+    def jaeger(self) -> Jaeger:
+        """A Jaeger that is not running yet."""
+        jaeger = Jaeger(self.folder / "jaeger")
+        self.programs.append(jaeger)
+        return jaeger
+
+    def victoria_logs(self) -> VictoriaLogs:
+        """A VictoriaLogs that is not running yet."""
+        logs = VictoriaLogs(self.folder / "victoria-logs")
+        self.programs.append(logs)
+        return logs
 
 
 @pytest.fixture

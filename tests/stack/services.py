@@ -1,12 +1,15 @@
-"""The Collector, Prometheus and Loki on free ports of the loopback interface."""
+"""The Collector, Prometheus, Jaeger and VictoriaLogs on free ports of the loopback interface."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -170,23 +173,67 @@ class PrometheusServer(Program):
         return found
 
 
-class Loki(Program):
-    """Loki with `collector-config/loki/loki.yaml`."""
+class Jaeger(Program):
+    """Jaeger with `collector-config/jaeger/jaeger.yaml`."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        port, query, health = free_port(), free_port(), free_port()
+        self.otlp = f"http://127.0.0.1:{port}"
+        """Where it takes OTLP over HTTP."""
+        self.url = f"http://127.0.0.1:{query}"
+        """Where its page and its API are."""
+        self._health = f"http://127.0.0.1:{health}/status"
         super().__init__(
-            "loki",
-            [tool("loki"), f"-config.file={CONFIGURATIONS / 'loki' / 'loki.yaml'}", "-config.expand-env=true"],
+            "jaeger",
+            [tool("jaeger"), f"--config={CONFIGURATIONS / 'jaeger' / 'jaeger.yaml'}"],
             folder,
-            {"LOKI_PORT": str(self.port), "LOKI_GRPC_PORT": str(free_port()), "LOKI_DATA": str(folder / "data")},
+            {
+                "JAEGER_OTLP_PORT": str(port),
+                "JAEGER_QUERY_PORT": str(query),
+                "JAEGER_QUERY_GRPC_PORT": str(free_port()),
+                "JAEGER_HEALTH_PORT": str(health),
+                "JAEGER_DATA": str(folder / "data"),
+            },
         )
 
-    def run(self) -> Loki:
+    def run(self) -> Jaeger:
         """Start it."""
-        self.start(lambda: answers(f"{self.url}/ready"))
+        self.start(lambda: answers(self._health) and answers(f"{self.url}/api/services"))
         return self
+
+    def spans(self, trace_id: str) -> list[dict[str, Any]]:
+        """The spans of a trace, with its tags as a dict; none if it is unknown."""
+        try:
+            answer = json.loads(text(f"{self.url}/api/traces/{trace_id}"))
+        except HTTPError as error:
+            if error.code != HTTPStatus.NOT_FOUND:
+                raise
+            return []
+        (trace,) = answer["data"]
+        return [{**span, "tags": {tag["key"]: tag["value"] for tag in span["tags"]}} for span in trace["spans"]]
+
+
+class VictoriaLogs(Program):
+    """VictoriaLogs, which has no configuration file: all it needs are options."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        super().__init__(
+            "victoria-logs",
+            [tool("victoria-logs"), f"-httpListenAddr=127.0.0.1:{port}", "-storageDataPath=data"],
+            folder,
+        )
+
+    def run(self) -> VictoriaLogs:
+        """Start it."""
+        self.start(lambda: answers(f"{self.url}/health"))
+        return self
+
+    def query(self, expression: str) -> list[dict[str, str]]:
+        """The log records, or rows, that LogsQL selects."""
+        lines = text(f"{self.url}/select/logsql/query?{urlencode({'query': expression})}").splitlines()
+        return [json.loads(line) for line in lines]
 
 
 def records(folder: Path, signal: str) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from tests.support.compose import ROOT
 from tests.support.needs import lacking
 from tests.support.tools import tool
 
@@ -20,13 +21,15 @@ from .services import CONFIGURATIONS
 if TYPE_CHECKING:
     from .conftest import Stack
 
-BACKENDS = ("prometheus", "loki", "tempo", "statsd")
+BACKENDS = ("prometheus", "victoria-logs", "jaeger", "statsd")
+ELSEWHERE = ("loki", "tempo", "otlp")
+"""Backends that the stack does not run."""
 COMBINATIONS = [
     ("local",),
     ("local", "files"),
-    *(("local", backend) for backend in BACKENDS),
+    *(("local", backend) for backend in (*BACKENDS, *ELSEWHERE)),
     ("local", *BACKENDS),
-    ("local", "tempo", "tail-sampling"),
+    ("local", "jaeger", "tail-sampling"),
     ("local", "gateway"),
     ("local", "gateway", *BACKENDS),
     ("local", "gateway", *BACKENDS, "tail-sampling"),
@@ -85,6 +88,29 @@ def test_they_are_valid(combination: tuple[str, ...], folder: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+BLOCKS = re.findall(
+    r"^## ([^\n]+)\n(?:(?!^##).)*?```yaml\n(.*?)```", (ROOT / "docs/backends.md").read_text(), re.M | re.S
+)
+
+
+@pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=[name for name, _ in BLOCKS])
+def test_the_documented_backends_are_valid(block: str, tmp_path: Path) -> None:
+    (tmp_path / "block.yaml").write_text(block)
+    files = [CONFIGURATIONS / "local.yaml", CONFIGURATIONS / "otlp.yaml", tmp_path / "block.yaml"]
+    options = [option for file in files for option in ("--config", str(file))]
+    keys = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", block), "sesame")
+    done = subprocess.run(
+        [str(tool("otelcol-forge")), "validate", *options],
+        cwd=tmp_path,
+        env=keys,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_gateway_does_not_start_without_its_secrets(folder: Path) -> None:
     options = [option for name in ("local", "gateway") for option in ("--config", str(CONFIGURATIONS / f"{name}.yaml"))]
     command = [str(tool("otelcol-forge")), "validate", *options]
@@ -125,12 +151,15 @@ def test_everything_listens_on_loopback_unless_told_otherwise() -> None:
 
 def test_every_route_with_a_queue_is_isolated() -> None:
     routes = {}
-    for backend in BACKENDS:
+    for backend in (*BACKENDS, *ELSEWHERE):
         configuration = yaml.safe_load((CONFIGURATIONS / f"{backend}.yaml").read_text())
         for name, pipeline in configuration["service"]["pipelines"].items():
             routes[name] = (pipeline["receivers"], pipeline["processors"][-1])
 
-    assert routes.keys() == {"metrics/prometheus", "logs/loki", "traces/tempo", "metrics/statsd"}
+    assert routes.keys() == {
+        *("metrics/prometheus", "logs/victoria_logs", "traces/jaeger", "metrics/statsd"),
+        *("logs/loki", "traces/tempo", "traces/backend", "metrics/backend", "logs/backend"),
+    }
     assert set(map(str, routes.values())) == {"(['forward'], 'batch/isolate')"}
     sampling = yaml.safe_load((CONFIGURATIONS / "tail-sampling.yaml").read_text())
-    assert sampling["service"]["pipelines"]["traces/tempo"]["processors"][-1] == "batch/isolate"
+    assert sampling["service"]["pipelines"]["traces/jaeger"]["processors"][-1] == "batch/isolate"

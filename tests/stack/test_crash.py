@@ -39,7 +39,7 @@ SOON = {"retry_on_failure": {"initial_interval": "500ms", "max_interval": "1s"}}
 
 @pytest.fixture
 def backend(stack: Stack) -> Collector:
-    """Another Collector, where Tempo would be; it is not running yet."""
+    """Another Collector, where Jaeger would be; it is not running yet."""
     return stack.collector(name="backend")
 
 
@@ -70,7 +70,7 @@ def test_away_in_the_middle_of_a_run(
     backend.run()
     server = stack.prometheus().run()
     collector = stack.collector(
-        "tempo", "prometheus", variables={"TEMPO_ENDPOINT": backend.otlp, "PROMETHEUS_ENDPOINT": server.url}
+        "jaeger", "prometheus", variables={"JAEGER_ENDPOINT": backend.otlp, "PROMETHEUS_ENDPOINT": server.url}
     ).run()
     go = tmp_path / "go"
     worker = start_worker(collector.otlp, tmp_path / "db", {"good": 500, "bad": 20, "pause": str(go)}, **MANY_REQUESTS)
@@ -101,7 +101,7 @@ def test_away_in_the_middle_of_a_run(
 def test_what_waits_for_a_backend_survives(stack: Stack, backend: Collector, tmp_path: Path) -> None:
     server = stack.prometheus()
     collector = stack.collector(
-        "tempo", "prometheus", variables={"TEMPO_ENDPOINT": backend.otlp, "PROMETHEUS_ENDPOINT": server.url}
+        "jaeger", "prometheus", variables={"JAEGER_ENDPOINT": backend.otlp, "PROMETHEUS_ENDPOINT": server.url}
     ).run()
     record = json.loads(finish(start_worker(collector.otlp, tmp_path / "db", {"good": 100}, **MANY_REQUESTS)))
     wait_until(lambda: is_queued(collector), "everything is in the queues")
@@ -120,7 +120,7 @@ def test_what_waits_for_a_backend_survives(stack: Stack, backend: Collector, tmp
 
 def test_a_backend_that_comes_back(stack: Stack, backend: Collector, tmp_path: Path) -> None:
     collector = stack.collector(
-        "tempo", variables={"TEMPO_ENDPOINT": backend.otlp}, settings={"exporters": {"otlp_http/tempo": SOON}}
+        "jaeger", variables={"JAEGER_ENDPOINT": backend.otlp}, settings={"exporters": {"otlp_http/jaeger": SOON}}
     ).run()
     finish(start_worker(collector.otlp, tmp_path / "db1", {"good": 50}, **MANY_REQUESTS))
     wait_until(lambda: "Will retry the request" in collector.log.read_text(), "the backend is missed")

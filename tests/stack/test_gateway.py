@@ -94,11 +94,11 @@ def test_a_gateway_speaks_nothing_but_tls(gateways: list[Collector]) -> None:
 def test_tail_sampling_keeps_what_is_worth_keeping(stack: Stack, tmp_path: Path) -> None:
     backend = stack.collector(name="backend").run()
     variables = {
-        "TEMPO_ENDPOINT": backend.otlp,
+        "JAEGER_ENDPOINT": backend.otlp,
         "OTELCOL_DECISION_WAIT": "1s",
         "OTELCOL_SAMPLING_PERCENTAGE": "0",
     }
-    collector = stack.collector("tempo", "tail-sampling", variables=variables).run()
+    collector = stack.collector("jaeger", "tail-sampling", variables=variables).run()
     settings = {"good": 30, "bad": 3}
     finish(start_worker(collector.otlp, tmp_path / "db", settings, FORGE_OTEL_TRACE_PER_SAMPLE="true"))
 

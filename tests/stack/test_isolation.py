@@ -36,8 +36,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_a_full_queue_is_nobody_elses_business(stack: Stack, backend: str, tmp_path: Path) -> None:
-    variables = {"TEMPO_ENDPOINT": backend, "OTELCOL_QUEUE_BYTES": QUEUE}
-    collector = stack.collector("tempo", variables=variables).run()
+    variables = {"JAEGER_ENDPOINT": backend, "OTELCOL_QUEUE_BYTES": QUEUE}
+    collector = stack.collector("jaeger", variables=variables).run()
 
     finish(start_worker(collector.otlp, tmp_path / "db", {"good": 300}, **MANY_REQUESTS))
 
@@ -47,5 +47,5 @@ def test_a_full_queue_is_nobody_elses_business(stack: Stack, backend: str, tmp_p
     assert set(spans.values()) == {1}
     assert collector.counter("otelcol_receiver_refused_spans_total") == 0
     assert collector.counter("otelcol_receiver_failed_spans_total") == 0
-    dropped = collector.counter("otelcol_exporter_enqueue_failed_spans_total", exporter="otlp_http/tempo")
+    dropped = collector.counter("otelcol_exporter_enqueue_failed_spans_total", exporter="otlp_http/jaeger")
     assert 0 < dropped < len(spans)

@@ -135,8 +135,8 @@ def test_only_calls_of_others_get_span_metrics(stack: Stack) -> None:
 
 
 def test_its_own_metrics_have_the_names_that_dashboards_read(stack: Stack, tmp_path: Path) -> None:
-    variables = {"TEMPO_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTELCOL_QUEUE_BYTES": "65536"}
-    collector = stack.collector("tempo", variables=variables).run()
+    variables = {"JAEGER_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTELCOL_QUEUE_BYTES": "65536"}
+    collector = stack.collector("jaeger", variables=variables).run()
     server = stack.prometheus(otelcol=collector.own).run()
     finish(start_worker(collector.otlp, tmp_path / "db", {"good": 300}, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="32"))
 

@@ -1,19 +1,17 @@
-"""The ADR's three log lines, and what a stage logs, arrive in the file and in Loki with the trace they belong to."""
+"""The ADR's three log lines, and what a stage logs, arrive in the file and in VictoriaLogs with their trace."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from .pipelines import finish, start_worker
-from .programs import text, wait_until
+from .programs import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .conftest import Stack
-    from .services import Collector, Loki
+    from .services import Collector
 
 FAILING = {"good": 1, "bad": 1, "fails": True}
 LINES = {
@@ -22,14 +20,6 @@ LINES = {
     "forge.dlq.enqueue": "INFO",
 }
 """Pipeline failed, stage failed, sample to the dead letters: the events, and their severities."""
-
-
-def query(loki: Loki, expression: str) -> list[dict[str, Any]]:
-    """The log lines that LogQL selects, with their labels and structured metadata."""
-    answer = json.loads(text(f"{loki.url}/loki/api/v1/query_range?{urlencode({'query': expression})}"))
-    return [
-        {"line": line, **stream["stream"]} for stream in answer["data"]["result"] for _, line, *_ in stream["values"]
-    ]
 
 
 def span(collector: Collector, name: str, **wanted: str) -> dict[str, Any]:
@@ -74,20 +64,20 @@ def test_what_a_stage_logs_has_its_span(stack: Stack, tmp_path: Path) -> None:
     assert logged["severityText"] in ("WARN", "WARNING")
 
 
-def test_in_loki(stack: Stack, tmp_path: Path) -> None:
-    loki = stack.loki().run()
-    collector = stack.collector("loki", variables={"LOKI_ENDPOINT": loki.url}).run()
+def test_in_victoria_logs(stack: Stack, tmp_path: Path) -> None:
+    logs = stack.victoria_logs().run()
+    collector = stack.collector("victoria-logs", variables={"VICTORIA_LOGS_ENDPOINT": logs.url}).run()
     finish(start_worker(collector.otlp, tmp_path / "db", FAILING))
 
     everything = len(collector.logs())
-    wait_until(lambda: len(query(loki, '{service_name="worker"}')) == everything, "all log records are in Loki")
+    wait_until(lambda: len(logs.query("service.name:=worker")) == everything, "all log records are in VictoriaLogs")
     for log in collector.logs():
         if (name := log.get("eventName")) not in LINES:
             continue
-        (line,) = query(loki, f'{{service_name="worker"}} | event_name="{name}"')
-        assert line["line"] == log["body"]["stringValue"]
+        (line,) = logs.query(f'event_name:="{name}"')
+        assert line["_msg"] == log["body"]["stringValue"]
         assert line["severity_text"] == LINES[name]
         assert (line["trace_id"], line["span_id"]) == (log["traceId"], log["spanId"])
+        assert line["service.name"] == "worker"
         for key, value in log["attributes"].items():
-            if key != "exception.stacktrace":
-                assert line[key.replace(".", "_")] == str(value)
+            assert type(value)(line[key]) == value

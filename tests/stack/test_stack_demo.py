@@ -23,7 +23,7 @@ def test_its_queries_are_those_in_the_documentation() -> None:
 
 
 def test_all_numbers_agree(tmp_path: Path) -> None:
-    for name in ("otelcol-forge", "prometheus", "loki", "victoria-metrics", "statsd"):
+    for name in ("otelcol-forge", "prometheus", "jaeger", "victoria-logs", "victoria-metrics", "statsd"):
         tool(name)
     command = [sys.executable, "-m", "tools.stack.demo", "--limit", "30", "--out", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

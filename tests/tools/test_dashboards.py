@@ -118,7 +118,10 @@ def test_panels_ask_one_data_source_by_its_fixed_uid(name: str) -> None:
         asked = {json.dumps(target["datasource"], sort_keys=True) for target in panel["targets"]}
 
         assert asked == {json.dumps(panel["datasource"], sort_keys=True)}
-        assert panel["datasource"] in ({"type": "prometheus", "uid": "prometheus"}, {"type": "loki", "uid": "loki"})
+        assert panel["datasource"] in (
+            {"type": "prometheus", "uid": "prometheus"},
+            {"type": "victoriametrics-logs-datasource", "uid": "victoria-logs"},
+        )
 
 
 @each_dashboard
@@ -190,7 +193,7 @@ def test_outcomes_have_the_same_colours_everywhere(name: str) -> None:
     for panel in panels_of(name):
         (legend, *more) = [target.get("legendFormat", "") for target in panel["targets"]]
         for key, kind in KINDS.items():
-            if legend == f"{{{{{prometheus_names.label(key)}}}}}" and not more:
+            if legend in (f"{{{{{prometheus_names.label(key)}}}}}", f"{{{{{key}}}}}") and not more:
                 overrides = {
                     override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
                     for override in panel["fieldConfig"]["overrides"]
@@ -200,30 +203,28 @@ def test_outcomes_have_the_same_colours_everywhere(name: str) -> None:
 
 @each_dashboard
 def test_events_and_their_attributes_are_in_the_registry(name: str) -> None:
-    annotated = [annotation["expr"] for annotation in DASHBOARDS[name]["annotations"]["list"]]
-    for expression in [*expressions(name, "loki"), *annotated]:
-        (said,) = re.findall(r'\{service_name=~"\.\+"\} \| event_name="([\w.]+)"', expression)
-        has = {prometheus_names.label(one.attribute.key) for one in registry().events[said].attributes}
+    annotated = [annotation["target"]["expr"] for annotation in DASHBOARDS[name]["annotations"]["list"]]
+    for expression in [*expressions(name, "victoria-logs"), *annotated]:
+        (said,) = re.findall(r'^"event_name":="([\w.]+)"', expression)
+        has = {one.attribute.key for one in registry().events[said].attributes}
 
-        assert set(re.findall(r"\bforge_\w+|\berror_type\b", expression)) <= has
+        assert set(re.findall(r'"([\w.]+)"(?::[=~]|[,)])', expression)) - {"event_name"} <= has
 
 
 @each_dashboard
 def test_tables_of_events_show_attributes_that_the_events_have(name: str) -> None:
     for panel in panels_of(name):
-        if panel["type"] != "table" or panel["datasource"]["uid"] != "loki":
+        if panel["type"] != "table" or panel["datasource"]["uid"] != "victoria-logs":
             continue
-        (said,) = re.findall(r'event_name="([\w.]+)"', panel["targets"][0]["expr"])
-        attributes = {
-            prometheus_names.label(one.attribute.key): one.attribute for one in registry().events[said].attributes
-        }
+        (said,) = re.findall(r'"event_name":="([\w.]+)"', panel["targets"][0]["expr"])
+        attributes = {one.attribute.key: one.attribute for one in registry().events[said].attributes}
         steps = {step["id"]: step["options"] for step in panel["transformations"]}
         time, *shown, trace = steps["filterFieldsByName"]["include"]["names"]
 
         assert (time, trace) == ("Time", "trace_id")
         assert set(shown) <= attributes.keys()
         assert [one["targetField"] for one in steps["convertFieldType"]["conversions"]] == [
-            label for label in shown if attributes[label].type in ("int", "double")
+            key for key in shown if attributes[key].type in ("int", "double")
         ]
         order = steps["organize"]["indexByName"]
         assert sorted(order, key=order.__getitem__) == [time, *shown, trace]
@@ -256,10 +257,10 @@ def test_a_run_leads_to_its_trace_and_its_events() -> None:
     }
 
     assert links["Pipeline"] == "/d/forge-stages?var-pipeline=${__value.raw}&from=${__from}&to=${__to}"
-    assert explored(links["Trace"]) == ("tempo", {"queryType": "traceql", "query": "${__value.raw}"})
+    assert explored(links["Trace"]) == ("jaeger", {"query": "${__value.raw}"})
     assert explored(links["Run"]) == (
-        "loki",
-        {"queryType": "range", "expr": '{service_name=~".+"} | forge_run_id="${__value.raw}"'},
+        "victoria-logs",
+        {"queryType": "instant", "expr": '"forge.run.id":="${__value.raw}"'},
     )
 
 
@@ -270,7 +271,8 @@ def explored(url: str) -> tuple[str, dict[str, Any]]:
     (pane,) = json.loads(unquote(panes)).values()
     (query,) = pane["queries"]
     assert query.pop("refId") == "A"
-    assert query.pop("datasource") == {"type": pane["datasource"], "uid": pane["datasource"]}
+    types = {"jaeger": "jaeger", "victoria-logs": "victoriametrics-logs-datasource"}
+    assert query.pop("datasource") == {"type": types[pane["datasource"]], "uid": pane["datasource"]}
     assert pane["range"] == {"from": "${__from}", "to": "${__to}"}
     return pane["datasource"], query
 

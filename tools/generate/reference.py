@@ -33,7 +33,7 @@ LEVELS: Final = {
 DEVELOPMENT: Final = "Its stability is development: names may change with the version."
 
 TRANSLATION: Final = """\
-In Prometheus and Loki dots in names become underscores, and units and types of metrics become suffixes. The page of \
+In Prometheus, dots in names become underscores, and units and types of metrics become suffixes. The page of \
 each component lists all three names of a metric."""
 
 STATSD_TYPES: Final = {"c": "counter", "g": "gauge", "h": "histogram"}

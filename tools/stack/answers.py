@@ -1,8 +1,7 @@
-"""What the ADR asks of Prometheus, of the logs and of StatsD, and what they answer to it."""
+"""What the ADR asks of Prometheus, of the traces, of the logs and of StatsD, and what they answer to it."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -10,18 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from textwrap import indent
 from typing import Any
-from urllib.parse import urlencode
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
 from tests.stack.graphite import Graphite
-from tests.stack.programs import text
-from tests.stack.services import Collector, Loki, PrometheusServer
+from tests.stack.services import Collector, Jaeger, PrometheusServer, VictoriaLogs
 
-SERVICE = '{service_name="forge-demo"}'
-FAILURES = f'{SERVICE} | event_name=~"forge.pipeline.exception|forge.stage.exception|forge.dlq.enqueue"'
+SERVICE = '"service.name":="forge-demo"'
+EVENTS = f"{SERVICE} event_name:* | stats by (event_name) count() as records"
+FAILURES = f'{SERVICE} event_name:in("forge.pipeline.exception", "forge.stage.exception", "forge.dlq.enqueue")'
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,8 @@ class Asked:
     """Who is asked, and about what."""
 
     prometheus: PrometheusServer
-    loki: Loki
+    jaeger: Jaeger
+    logs: VictoriaLogs
     graphite: Graphite
     collector: Collector
     runs: list[dict[str, Any]]
@@ -92,9 +91,15 @@ def is_in(graphite: Graphite, runs: list[dict[str, Any]]) -> bool:
     return sum(_executions_in(graphite, executions).values()) >= executions.total()
 
 
-def records_in(loki: Loki) -> int:
-    """How many log records of the demo Loki has."""
-    return sum(_counts(loki, f"sum(count_over_time({SERVICE}[1h]))", "event_name").values())
+def spans_in(jaeger: Jaeger, collector: Collector) -> int:
+    """How many spans Jaeger has of the traces that the Collector took in."""
+    return sum(len(jaeger.spans(trace)) for trace in _traces(collector))
+
+
+def records_in(logs: VictoriaLogs) -> int:
+    """How many log records of the demo VictoriaLogs has."""
+    (row,) = logs.query(f"{SERVICE} | stats count() as records")
+    return int(row["records"])
 
 
 def taken_in(prometheus: PrometheusServer) -> dict[str, float]:
@@ -120,6 +125,7 @@ def show(asked: Asked, console: Console) -> bool:
         )
     ]
     agrees.append(_show_statsd(asked, console))
+    agrees.append(_show_traces(asked, console))
     _show_logs(asked, console)
     agrees.append(_show_collector(asked, console))
     return all(agrees)
@@ -148,23 +154,32 @@ def _show_statsd(asked: Asked, console: Console) -> bool:
     return _same(found, executions)
 
 
+def _show_traces(asked: Asked, console: Console) -> bool:
+    console.print("[bold]Jaeger[/]: the runs' traces\n")
+    written = _traces(asked.collector)
+    found = {trace: float(len(asked.jaeger.spans(trace))) for trace in written}
+    table = _table("trace", "spans", "the files")
+    for trace, count in found.items():
+        table.add_row(trace, f"{count:.0f}", *_beside("{:.0f}", count, written, trace))
+    console.print(Padding(table, (0, 2)))
+    _indented(console, f"A trace's page: {asked.jaeger.url}/trace/TRACE\n", 2)
+    return _same(found, written)
+
+
 def _show_logs(asked: Asked, console: Console) -> None:
-    console.print("[bold]Loki[/]: the events, and how often\n")
-    counts = _counts(
-        asked.loki, f'sum by (event_name) (count_over_time({SERVICE} | event_name!="" [1h]))', "event_name"
-    )
+    console.print("[bold]VictoriaLogs[/]: the events, and how often\n")
     table = _table("event_name", "")
-    for name, count in sorted(counts.items()):
-        table.add_row(name, str(count))
+    for row in sorted(asked.logs.query(EVENTS), key=lambda each: each["event_name"]):
+        table.add_row(row["event_name"], row["records"])
     console.print(Padding(table, (0, 2, 1, 2)))
     console.print("[bold]Failures[/], each with the trace that it happened in")
     _indented(console, FAILURES, 2, "cyan")
     spans = {span["spanId"]: span for span in asked.collector.spans()}
-    failures = _lines(asked.loki, FAILURES, limit=4)
+    failures = asked.logs.query(f"{FAILURES} | sort by (_time desc) limit 4")
     if not failures:
         _indented(console, "none: nothing failed in these runs", 2)
     for line in failures:
-        _indented(console, f"{line['severity_text']:5} {line['event_name']}: {line['line']}", 2)
+        _indented(console, f"{line['severity_text']:5} {line['event_name']}: {line['_msg']}", 2)
         path = " › ".join(reversed(list(_path(spans, line["span_id"]))))
         _indented(console, f"trace {line['trace_id']}: {path}", 8, "dim")
 
@@ -245,17 +260,6 @@ def _summed(runs: list[dict[str, Any]], part: str, name: str, key: str) -> Count
     return found
 
 
-def _counts(loki: Loki, expression: str, label: str) -> dict[str, int]:
-    answer = _loki(loki, "query", query=expression)
-    return {series["metric"].get(label, ""): int(series["value"][1]) for series in answer}
-
-
-def _lines(loki: Loki, expression: str, limit: int) -> list[dict[str, str]]:
-    """The newest log records, with their labels and structured metadata."""
-    streams = _loki(loki, "query_range", query=expression, limit=str(limit))
-    found = [(int(at), {"line": line, **stream["stream"]}) for stream in streams for at, line, *_ in stream["values"]]
-    return [record for _, record in sorted(found, key=lambda each: each[0], reverse=True)]
-
-
-def _loki(loki: Loki, what: str, **parameters: str) -> Any:
-    return json.loads(text(f"{loki.url}/loki/api/v1/{what}?{urlencode(parameters)}"))["data"]["result"]
+def _traces(collector: Collector) -> Counter[str]:
+    """The traces in the Collector's file, with the numbers of their spans."""
+    return Counter(span["traceId"] for span in collector.spans())

@@ -1,7 +1,7 @@
 """`make stack-demo`: the stack without containers, two runs of the demo, and what the ADR asks of its telemetry.
 
-Starts the Collector, Prometheus, Loki, StatsD, Graphite and the bridge with the configuration files of the stack, on
-free ports of the loopback interface. What they say is compared with what the runs say of themselves.
+Starts the Collector, Prometheus, Jaeger, VictoriaLogs, StatsD, Graphite and the bridge with the configuration files of
+the stack, on free ports of the loopback interface. What they say is compared with what the runs say of themselves.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from forge import ExitCode
 from tests.stack.graphite import Bridge, Graphite, StatsD
 from tests.stack.pipelines import finish, start_demo
 from tests.stack.programs import wait_until
-from tests.stack.services import Collector, Loki, PrometheusServer
+from tests.stack.services import Collector, Jaeger, PrometheusServer, VictoriaLogs
 
 from . import answers
 
 HERE = Path(__file__).parent
-PROGRAMS = ("otelcol-forge", "prometheus", "loki", "victoria-metrics", "statsd")
+PROGRAMS = ("otelcol-forge", "prometheus", "jaeger", "victoria-logs", "victoria-metrics", "statsd")
 MARKER = ".stack-demo"
 """In a folder that may be emptied."""
 
@@ -41,7 +41,8 @@ class Stack:
 
     collector: Collector
     prometheus: PrometheusServer
-    loki: Loki
+    jaeger: Jaeger
+    logs: VictoriaLogs
     graphite: Graphite
 
 
@@ -76,14 +77,23 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
         runs = [_run(out, stack, console, "--limit", options.limit)]
         runs.append(_run(out, stack, console, "--limit", options.limit, "--rerun"))
         _wait_for_arrival(stack, runs)
-        asked = answers.Asked(stack.prometheus, stack.loki, stack.graphite, stack.collector, runs, began)
+        asked = answers.Asked(stack.prometheus, stack.jaeger, stack.logs, stack.graphite, stack.collector, runs, began)
         agrees = answers.show(asked, console)
         told = "Every count is what the runs say." if agrees else "[red]Not every number is what the runs say.[/]"
         console.print(f"\n{told} Each program's data and log are in [bold]{options.out}[/]:", soft_wrap=True)
-        for what in ("collector/data/traces.jsonl", "collector/data/logs.jsonl", "prometheus", "loki", "graphite"):
+        for what in (
+            *("collector/data/traces.jsonl", "collector/data/logs.jsonl"),
+            *("prometheus", "jaeger", "victoria-logs", "graphite"),
+        ):
             console.print(f"  {options.out / what}", soft_wrap=True)
         if options.keep:
-            console.print(f"Prometheus: {stack.prometheus.url}\nOTLP over HTTP: {stack.collector.otlp}")
+            for name, url in (
+                ("Prometheus", stack.prometheus.url),
+                ("Jaeger", stack.jaeger.url),
+                ("VictoriaLogs", f"{stack.logs.url}/select/vmui"),
+                ("OTLP over HTTP", stack.collector.otlp),
+            ):
+                console.print(f"{name}: {url}", soft_wrap=True)
             console.print("Ctrl-C stops everything.")
             while True:
                 time.sleep(3600)
@@ -96,25 +106,28 @@ def _stack(folder: Path, console: Console) -> Iterator[Stack]:
     graphite = Graphite(folder / "graphite")
     statsd = StatsD(folder / "statsd", graphite)
     bridge = Bridge(folder / "bridge", statsd)
-    loki = Loki(folder / "loki")
+    jaeger = Jaeger(folder / "jaeger")
+    logs = VictoriaLogs(folder / "victoria-logs")
     prometheus = PrometheusServer(folder / "prometheus", "prometheus.yml")
     variables = {
         "FORGE_STATSD_BRIDGE_ENDPOINT": bridge.url,
-        "LOKI_ENDPOINT": loki.url,
+        "JAEGER_ENDPOINT": jaeger.otlp,
         "PROMETHEUS_ENDPOINT": prometheus.url,
+        "VICTORIA_LOGS_ENDPOINT": logs.url,
     }
-    collector = Collector(folder / "collector", "prometheus", "loki", "statsd", variables=variables)
+    overlays = ("prometheus", "jaeger", "victoria-logs", "statsd")
+    collector = Collector(folder / "collector", *overlays, variables=variables)
     (prometheus.folder / "otelcol.targets.yaml").write_text(json.dumps([{"targets": [collector.own]}]))
-    programs = (graphite, statsd, bridge, loki, prometheus, collector)
+    programs = (graphite, statsd, bridge, jaeger, logs, prometheus, collector)
     began = time.monotonic()
     try:
         with (
-            console.status("Starting Prometheus, Loki, Graphite, StatsD, the bridge and the Collector …"),
+            console.status("Starting the Collector and what it sends to …"),
             ThreadPoolExecutor() as starting,
         ):
             list(starting.map(lambda program: program.run(), programs))
-        console.print(f"Six programs are ready after {time.monotonic() - began:.0f} s.")
-        yield Stack(collector, prometheus, loki, graphite)
+        console.print(f"{len(programs)} programs are ready after {time.monotonic() - began:.0f} s.")
+        yield Stack(collector, prometheus, jaeger, logs, graphite)
     finally:
         for program in reversed(programs):
             program.stop()
@@ -133,12 +146,13 @@ def _run(out: Path, stack: Stack, console: Console, *options: str) -> dict[str, 
 
 
 def _wait_for_arrival(stack: Stack, runs: list[dict[str, Any]]) -> None:
-    """Until Prometheus, Loki and Graphite have all of it."""
+    """Until Prometheus, Jaeger, VictoriaLogs and Graphite have all of it."""
     records = len(stack.collector.logs())
     written = {"spans": len(stack.collector.spans()), "log_records": records}
     conditions: dict[str, Callable[[], bool]] = {
         "all runs are in Prometheus": lambda: answers.runs_in(stack.prometheus) == len(runs),
-        "all log records are in Loki": lambda: answers.records_in(stack.loki) == records,
+        "all spans are in Jaeger": lambda: answers.spans_in(stack.jaeger, stack.collector) == written["spans"],
+        "all log records are in VictoriaLogs": lambda: answers.records_in(stack.logs) == records,
         "the Collector's own metrics were scraped": lambda: answers.taken_in(stack.prometheus) == written,
         "all runs are in Graphite": lambda: answers.is_in(stack.graphite, runs),
     }

@@ -43,8 +43,8 @@ class Service:
 SERVICES = (
     Service("otelcol", "http://127.0.0.1:13133", "OTLP at 127.0.0.1:4317 (gRPC) and http://127.0.0.1:4318"),
     Service("prometheus", "http://127.0.0.1:9090/-/ready", "metrics and alerts at http://127.0.0.1:9090"),
-    Service("loki", "http://127.0.0.1:3100/ready", "log records, in Grafana"),
-    Service("tempo", "http://127.0.0.1:3200/ready", "traces, in Grafana"),
+    Service("jaeger", "http://127.0.0.1:16686/api/services", "traces at http://127.0.0.1:16686"),
+    Service("victoria-logs", "http://127.0.0.1:9428/health", "log records at http://127.0.0.1:9428/select/vmui"),
     Service("statsd-bridge", "http://127.0.0.1:4319/health", "OTLP becomes StatsD"),
     Service("statsd", "127.0.0.1:8126", "StatsD at 127.0.0.1:8125 (UDP)"),
     Service("graphite", "http://127.0.0.1:8428/health", "what StatsD has sent, in Grafana"),

@@ -12,15 +12,14 @@ from grafana_foundation_sdk.builders.dashboard import AnnotationQuery, Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
-from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import events as e
 from forge_otel.semconv.attributes import ForgeRunOutcome
 
 from .colours import BLUE, OUTCOMES
 from .panels import Panel
-from .sources import LOKI
-from .targets import events, named, records
+from .sources import VICTORIA_LOGS
+from .targets import events, records
 from .variables import PIPELINE, Variable, chosen
 
 _TAG = "forge"
@@ -120,16 +119,5 @@ def _runs() -> Iterator[AnnotationQuery]:
 
 
 def _annotation(name: str, query: str, colour: str) -> AnnotationQuery:
-    # Grafana queries Loki with `expr`; its editor shows the target.
-    return (
-        AnnotationQuery()
-        .name(name)
-        .datasource(LOKI)
-        .enable(True)
-        .icon_color(colour)
-        .expr(query)
-        .target(records(query))
-        .title_format(name.replace("Runs", "Run"))
-        .text_format(f"{named(a.FORGE_PIPELINE_NAME)}, run {named(a.FORGE_RUN_ID)}")
-        .tag_keys(prometheus_names.label(a.FORGE_PIPELINE_NAME))
-    )
+    """Return markers at log records; what they say is the record's body."""
+    return AnnotationQuery().name(name).datasource(VICTORIA_LOGS).enable(True).icon_color(colour).target(records(query))

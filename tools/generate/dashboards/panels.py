@@ -34,7 +34,7 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from forge_otel.checker import prometheus_names
 
 from .colours import OUTCOMES, fixed, thresholds
-from .sources import LOKI, PROMETHEUS
+from .sources import PROMETHEUS, VICTORIA_LOGS
 from .targets import events_link
 
 Panel: TypeAlias = Builder[models.Panel]
@@ -224,7 +224,7 @@ def messages(title: str, description: str, targets: Sequence[Target], *, span: i
         logs.Panel()
         .title(title)
         .description(description)
-        .datasource(LOKI)
+        .datasource(VICTORIA_LOGS)
         .targets(list(targets))
         .span(span)
         .height(8)

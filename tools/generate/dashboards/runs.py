@@ -19,7 +19,7 @@ from . import ledger
 from .colours import GREEN, ORANGE, RED, SUCCESSES, YELLOW, thresholds
 from .layout import Page, Section, uid
 from .panels import AGO, COUNT, SECONDS, SHARE, areas, bars, figure, lines
-from .sources import LOKI
+from .sources import VICTORIA_LOGS
 from .tables import (
     Column,
     Property,
@@ -209,14 +209,14 @@ def _runs(registry: Registry) -> Section:
                 [counted(stopped, a.FORGE_RUN_OUTCOME)],
                 none="No run ended",
                 outcomes=ForgeRunOutcome,
-                source=LOKI,
+                source=VICTORIA_LOGS,
             ),
             lines(
                 "Duration of each run",
                 "Duration of the runs that ended, the maximum of each pipeline, from their events.",
                 SECONDS,
                 [greatest(summaries, a.FORGE_SUMMARY_DURATION, a.FORGE_PIPELINE_NAME)],
-                source=LOKI,
+                source=VICTORIA_LOGS,
             ),
             lines(
                 "Duration of runs",

@@ -5,5 +5,5 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.common import DataSourceRef
 
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
-LOKI = DataSourceRef(type_val="loki", uid="loki")
-TEMPO = DataSourceRef(type_val="tempo", uid="tempo")
+VICTORIA_LOGS = DataSourceRef(type_val="victoriametrics-logs-datasource", uid="victoria-logs")
+JAEGER = DataSourceRef(type_val="jaeger", uid="jaeger")

@@ -1,4 +1,4 @@
-"""Tables of events in Loki, one row each, and of metrics, one row per combination of attributes."""
+"""Tables of events in VictoriaLogs, one row each, and of metrics, one row per combination of attributes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from forge_otel.semconv.definitions import Event
 from ..promql import Expression, Where
 from .colours import BLUE, ORANGE, RED, mappings, thresholds
 from .panels import BYTES, DOLLARS, SECONDS, SHARE, transformation
-from .sources import LOKI, PROMETHEUS
+from .sources import PROMETHEUS, VICTORIA_LOGS
 from .targets import TRACE, cells, events, events_link, records, trace_link
 
 WHOLE = "locale"
@@ -121,18 +121,18 @@ def event_table(
     registry: Registry,
 ) -> table.Panel:
     """Return a table with a row for each event, newest first, with the units of the registry."""
-    labels = [prometheus_names.label(one.key) for one in columns]
-    numbers = [label for one, label in zip(columns, labels, strict=True) if _is_number(registry, one.key)]
+    keys = [one.key for one in columns]
+    numbers = [key for key in keys if _is_number(registry, key)]
     steps = [
         transformation("extractFields", {"source": "labels", "format": "json", "keepTime": True, "replace": True}),
-        transformation("filterFieldsByName", {"include": {"names": [_TIME, *labels]}}),
+        transformation("filterFieldsByName", {"include": {"names": [_TIME, *keys]}}),
         transformation(
             "convertFieldType",
-            {"conversions": [{"targetField": label, "destinationType": "number"} for label in numbers]},
+            {"conversions": [{"targetField": key, "destinationType": "number"} for key in numbers]},
         ),
-        _organized({_TIME: "Ended", **{label: one.title for label, one in zip(labels, columns, strict=True)}}),
+        _organized({_TIME: "Ended", **{one.key: one.title for one in columns}}),
     ]
-    panel = _table(title, description, LOKI, steps, 10).with_target(records(events(event, where)))
+    panel = _table(title, description, VICTORIA_LOGS, steps, 10).with_target(records(events(event, where)))
     panel = panel.sort_by([common.TableSortByFieldState().display_name("Ended").desc(True)])
     for one in columns:
         panel = panel.override_by_name(one.title, [Property("unit", _unit(registry, one.key)), *one.look])

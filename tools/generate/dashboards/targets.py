@@ -1,20 +1,19 @@
-"""Queries of panels: to Prometheus, and to Loki for events."""
+"""Queries of panels: to Prometheus, and to VictoriaLogs for events."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from grafana_foundation_sdk.builders import loki
 from grafana_foundation_sdk.builders import prometheus as builders
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.common import DataSourceRef
-from grafana_foundation_sdk.models.loki import LokiQueryDirection, LokiQueryType
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-from opentelemetry.semconv._incubating.attributes.event_attributes import EVENT_NAME
-from opentelemetry.semconv.attributes.service_attributes import SERVICE_NAME
 
 from forge_otel.checker import prometheus_names
 from forge_otel.semconv import metrics as m
@@ -23,7 +22,7 @@ from forge_otel.semconv.definitions import Event, Metric
 from .. import promql as q
 from .. import queries
 from ..promql import Expression, Where
-from .sources import LOKI, PROMETHEUS, TEMPO
+from .sources import JAEGER, PROMETHEUS, VICTORIA_LOGS
 from .variables import PIPELINE, chosen
 
 RATE = "$__rate_interval"
@@ -32,7 +31,9 @@ STEP = "$__interval"
 """A window of the distance between two points, so that bars add up to the total."""
 RANGE = "$__range"
 TRACE = "trace_id"
-"""Loki's name of the trace id."""
+"""The field of a log record's trace id in VictoriaLogs."""
+EVENT = "event_name"
+"""The field of an event's name in VictoriaLogs."""
 _ROWS = 1000
 
 
@@ -83,53 +84,80 @@ def buckets(expression: Expression) -> builders.Dataquery:
     return series(expression, named(q.BUCKET), exemplars=True).format(PromQueryFormat.HEATMAP)
 
 
+@dataclass(frozen=True, slots=True)
+class LogsQuery(Dataquery, Builder[Dataquery]):
+    """A query in LogsQL, as the data source plug-in of VictoriaLogs takes it. The SDK has no builder for it."""
+
+    expr: str
+    query_type: str
+    """`instant` for log records, `statsRange` for values over time."""
+    legend_format: str = ""
+    max_lines: int | None = None
+
+    def build(self) -> Dataquery:
+        """Return the query itself, which is all there is to build."""
+        return self
+
+    def to_json(self) -> dict[str, object]:
+        """Return it in the JSON model of the plug-in."""
+        lines = {} if self.max_lines is None else {"maxLines": self.max_lines}
+        legend = {"legendFormat": self.legend_format} if self.legend_format else {}
+        return {
+            "datasource": VICTORIA_LOGS,
+            "expr": self.expr,
+            "queryType": self.query_type,
+            "refId": "A",
+            **legend,
+            **lines,
+        }
+
+
 def events(event: Event, where: Where = None) -> str:
-    """Return the LogQL query for an event. Attributes are structured metadata in Loki, named as in Prometheus."""
-    conditions = {EVENT_NAME: event.name, **(where or {})}
-    filters = " | ".join(
-        f'{prometheus_names.label(key)}{wanted.operator}"{wanted.value}"'
-        if isinstance(wanted, q.Matcher)
-        else f'{prometheus_names.label(key)}="{wanted}"'
-        for key, wanted in conditions.items()
-    )
-    return f'{{{prometheus_names.label(SERVICE_NAME)}=~".+"}} | {filters}'
+    """Return the LogsQL filter for an event. Attributes are fields in VictoriaLogs, with their own names."""
+    return " ".join(_condition(key, wanted) for key, wanted in {EVENT: event.name, **(where or {})}.items())
 
 
-def records(query: str) -> loki.Dataquery:
-    """Return a query for log records, newest first."""
-    newest = _loki(query).direction(LokiQueryDirection.BACKWARD)
-    return newest.max_lines(_ROWS)
+def _condition(key: str, wanted: str | q.Matcher) -> str:
+    if not isinstance(wanted, q.Matcher):
+        return f'"{key}":="{wanted}"'
+    # Grafana writes several chosen values as one regular expression, with their special characters escaped.
+    value = re.sub(r"\$(\w+)", r"${\1:regex}", wanted.value)
+    return {
+        "!=": f'!"{key}":="{value}"',
+        "=~": f'"{key}":~`^(?:{value})$`',
+        "!~": f'!"{key}":~`^(?:{value})$`',
+    }[wanted.operator]
 
 
-def counted(query: str, *by: str) -> loki.Dataquery:
+def records(query: str) -> LogsQuery:
+    """Return a query for log records; where there are more than fit, VictoriaLogs gives the newest."""
+    return LogsQuery(query, "instant", max_lines=_ROWS)
+
+
+def counted(query: str, *by: str) -> LogsQuery:
     """Return a query for the number of log records per step. Unlike a counter, it misses none."""
-    return _loki(f"sum{_by(by)}(count_over_time({query} [$__auto]))").legend_format(named(*by))
+    return _values(query, "count()", by)
 
 
-def greatest(query: str, key: str, *by: str) -> loki.Dataquery:
+def greatest(query: str, key: str, *by: str) -> LogsQuery:
     """Return a query for the maximum of an attribute per step."""
-    return _loki(
-        f"max{_by(by)}(max_over_time({query} | unwrap {prometheus_names.label(key)} [$__auto]))"
-    ).legend_format(named(*by))
+    return _values(query, f'max("{key}")', by)
 
 
-def _loki(query: str) -> loki.Dataquery:
-    return loki.Dataquery().datasource(LOKI).expr(query).query_type(LokiQueryType.RANGE)
-
-
-def _by(keys: tuple[str, ...]) -> str:
-    return f" by ({', '.join(prometheus_names.label(key) for key in keys)}) " if keys else " "
+def _values(query: str, function: str, by: tuple[str, ...]) -> LogsQuery:
+    fields = ", ".join(f'"{key}"' for key in by)
+    legend = " / ".join(f"{{{{{key}}}}}" for key in by)
+    return LogsQuery(f"{query} | stats by ({fields}) {function} as value", "statsRange", legend)
 
 
 def trace_link(value: str) -> str:
     """Return the URL of a trace in Grafana; `value` is a template for its id."""
-    return _explore(TEMPO, {"queryType": "traceql", "query": value})
+    return _explore(JAEGER, {"query": value})
 
 
 def events_link(key: str, value: str) -> str:
     """Return the URL in Grafana of the log records whose attribute has the value of a template."""
-    query = f'{{{prometheus_names.label(SERVICE_NAME)}=~".+"}} | {prometheus_names.label(key)}="{value}"'
-    return _explore(LOKI, {"queryType": LokiQueryType.RANGE.value, "expr": query})
+    return _explore(VICTORIA_LOGS, {"queryType": "instant", "expr": _condition(key, value)})
 
 
 def _explore(source: DataSourceRef, query: Mapping[str, Any]) -> str:
