@@ -23,7 +23,7 @@ OWN_TESTS = {"airflow.md", "dagster.md", "github-actions.md", "kubernetes.md"}
 UNRUN = [ROOT / name for name in ("CHANGELOG.md", "RELEASING.md", "SECURITY.md", "changes/README.md")]
 """Pages whose links are checked, too; the commands of a release run in `test_repository.py`."""
 BLOCK = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KNOWN = {"diff", "python", "sh", "yaml", "text", "promql", "{eval-rst}", "{toctree}"}
+KNOWN = {"diff", "dockerfile", "python", "sh", "yaml", "text", "promql", "{eval-rst}", "{toctree}"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
