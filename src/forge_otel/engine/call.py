@@ -496,6 +496,9 @@ class Call:
         """
         parent, flags = self._parent_of(place)
         if parent is None:
+            current = trace.get_current_span() if self.context is None else None
+            if isinstance(current, SampleScope) and current.drop_reason is not None:
+                return with_span(trace.NonRecordingSpan(current.late_context()), get_current())
             return self.context
         own = self._reserved.get(place)
         if own is None:
@@ -504,26 +507,30 @@ class Call:
         return with_span(trace.NonRecordingSpan(own), get_current())
 
     def _parent_of(self, place: int | None) -> tuple[SpanContext | None, TraceFlags]:
-        """Return the parent of a span that is written later, and its flags, as far as they are known. None where the
-        span is current, or there will be none.
+        """Return the parent of a span that is written later, and its flags. None where the span is current, or there
+        will be none.
         """
-        unknown = TraceFlags.get_default()
+        unset = TraceFlags.get_default()
         if place is None:
             if self.span is not None or self.deferred_in is None or self.run is None:
-                return None, unknown
+                return None, unset
             if not self.deferred_in:  # an event of a failure, so the span is written if there is room
+                if not self._is_written_alone():
+                    return None, unset
                 above = trace.get_current_span(self.run.below(get_current())).get_span_context()
-                return (above, above.trace_flags) if self._is_written_alone() else (None, unknown)
-            if self.operation.links_samples:
-                return self.run.span_context, unknown
-            return self.deferred_in[0].get_span_context(), unknown
+                return above, above.trace_flags
+            if self.operation.links_samples:  # it is exported with any of them
+                batch = self.run.span_context
+                granted = [scope.is_granted() for scope in self.deferred_in]
+                return batch, batch.trace_flags if batch is not None and any(granted) else unset
+            return self.deferred_in[0].get_span_context(), self.deferred_in[0].late_flags()
         if len(self.scopes) != len(self.arguments[-1]):  # some of them are of no run
-            return None, unknown
+            return None, unset
         scope = self.scopes[place]
         if scope.span is not None:
             parent = scope.span.get_span_context()
             return parent, parent.trace_flags
-        return scope.get_span_context() if scope.drop_reason is not None else None, unknown
+        return (scope.get_span_context(), scope.late_flags()) if scope.drop_reason is not None else (None, unset)
 
     def _may_emit(self, event: Event, kind: str | None) -> bool:
         """True for events of errors, as long as the run's budget for their class lasts; of those that say what spans

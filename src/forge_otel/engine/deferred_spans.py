@@ -131,12 +131,21 @@ def export_deferred(scope: SampleScope, template: SpanTemplate, links: Sequence[
     """
     # Only those of batches that no other sample has exported.
     steps = [step for step in scope.steps() if not _is_exported(step.template)]
-    if scope.run.span_budget.take(1 + len(steps), from_reserve=True):
+    if _grant(scope, 1 + len(steps)):
         _export_sample(scope, steps, template, links)
         if scope.dropped_steps:
             scope.run.suppress(_SPAN, scope.drop_reason or _BUDGET, scope.dropped_steps)
     else:
         count_suppressed(scope, _BUDGET)
+
+
+def _grant(scope: SampleScope, spans: int) -> bool:
+    """Return True if the run's budget allows so many spans; where it was asked before, it is told how many they are."""
+    if scope.granted is None:
+        return scope.run.span_budget.take(spans, from_reserve=True)
+    if scope.granted:
+        scope.run.span_budget.correct(spans - scope.granted)
+    return scope.granted > 0
 
 
 def count_suppressed(scope: SampleScope, reason: str) -> None:
@@ -151,6 +160,8 @@ def count_suppressed(scope: SampleScope, reason: str) -> None:
         if shared is not None and shared.is_step(template) and not shared.leave():
             suppressed -= 1
     scope.run.suppress(_SPAN, reason, suppressed)
+    if scope.granted:
+        scope.run.span_budget.correct(-scope.granted)
 
 
 def _is_exported(template: SpanTemplate) -> bool:

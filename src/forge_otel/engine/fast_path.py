@@ -204,7 +204,7 @@ class FastPath:
 
     def _reserve(self, scope: SampleScope, template: SpanTemplate) -> Context:
         """Draw the ids of a span that is written later. Returns the context of its events."""
-        template.own = self.run.telemetry.spans.reserve(scope.get_span_context())
+        template.own = self.run.telemetry.spans.reserve(scope.get_span_context(), scope.late_flags())
         return with_span(NonRecordingSpan(template.own), get_current())
 
     def _failure(self, error: BaseException) -> tuple[str, Sequence[Attributes]]:

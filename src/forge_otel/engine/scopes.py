@@ -16,7 +16,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.trace import NonRecordingSpan, get_current_span
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, get_current_span
 
 from ..semconv import attributes as a
 from ..semconv import metrics, spans
@@ -30,7 +30,7 @@ from .sampling import EventBudget, Sampler, SpanBudget, outer_share, without_thr
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Link, Span, SpanContext
+    from opentelemetry.trace import Link, Span
 
     from ..semconv.definitions import Metric
     from ..signals.metrics import Series
@@ -343,6 +343,8 @@ class SampleScope(NonRecordingSpan):
     """Spans that it has."""
     tail_kept = False
     """True if it was retried, which is worth a trace."""
+    granted: int | None = None
+    """Spans that the run's budget has granted before the sample settles, 0 if it refused; None if it was not asked."""
     dropped_steps = 0
     """Steps that were dropped because there were too many."""
     notes: Sequence[Any] = ()
@@ -390,6 +392,29 @@ class SampleScope(NonRecordingSpan):
             parent = None if telemetry.config.trace_per_sample else self.run.span_context
             context = self.__dict__.setdefault("_context", telemetry.spans.reserve(parent))
         return context  # type: ignore[no-any-return]
+
+    def is_granted(self) -> bool:
+        """Ask the run's budget now, since it fails or is retried. Returns True if its spans are exported later."""
+        if self.granted is None:
+            with self.run.lock:
+                if self.granted is None:
+                    spans = 2 + len(self._steps) // _STEP  # its own, and that of what fails
+                    self.granted = spans if self.run.span_budget.take(spans, from_reserve=True) else 0
+        return self.granted > 0
+
+    def late_flags(self) -> TraceFlags:
+        """Return the trace flags of its spans, which are exported later if the run's budget allows it."""
+        if not self.is_granted():
+            return TraceFlags.get_default()
+        run = self.run
+        if run.telemetry.config.trace_per_sample or run.span_context is None:
+            return run.telemetry.spans.root_flags(self.get_span_context().trace_id)
+        return run.span_context.trace_flags
+
+    def late_context(self) -> SpanContext:
+        """Return the context of its span, which is exported later if the run's budget allows it."""
+        own = self.get_span_context()
+        return SpanContext(own.trace_id, own.span_id, False, self.late_flags(), own.trace_state)
 
     def __reduce__(self) -> tuple[type[NonRecordingSpan], tuple[SpanContext]]:
         return NonRecordingSpan, (self.get_span_context(),)  # copies and other processes get its ids

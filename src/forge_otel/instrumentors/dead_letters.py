@@ -11,6 +11,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from ..engine.call import Call, observe
 from ..engine.operation import LogEvent, MetricPoint, Operation, Result
+from ..engine.scopes import SampleScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
@@ -63,9 +64,12 @@ _propagator = TraceContextTextMapPropagator()
 def _traced(entry: DeadLetter, carrier: Mapping[str, str] | None) -> Mapping[str, str] | None:
     """Return the carrier with the current trace context, which is the failed sample's."""
     with faults.protected("the carrier of a dead letter"):
-        if is_instrumentation_enabled() and trace.get_current_span().get_span_context().is_valid:
+        span = trace.get_current_span()
+        if is_instrumentation_enabled() and span.get_span_context().is_valid:
+            if isinstance(span, SampleScope) and span.drop_reason is not None:
+                span = trace.NonRecordingSpan(span.late_context())
             updated = dict(entry.carrier if carrier is None else carrier)
-            _propagator.inject(updated)
+            _propagator.inject(updated, trace.set_span_in_context(span))
             return updated
     return carrier
 

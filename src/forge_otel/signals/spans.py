@@ -13,7 +13,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, SpanContex
 from ..semconv import attributes as a
 from ..support.text import fit, fit_values
 from .sdk import PLAIN
-from .sdk.spans import LightSpans, decides, takes_every_root
+from .sdk.spans import LightSpans, decides, root_flags, takes_every_root
 from .sdk.spans import end_span as _end_span
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class Spans:
     def takes_every_root(self) -> bool:
         """Return True if the sampler takes every trace that starts in this process, False if it may take less."""
         return takes_every_root(self._tracer)
+
+    def root_flags(self, trace_id: int) -> TraceFlags:
+        """Return the trace flags that the root span of a trace will have, as far as that can be found out."""
+        return root_flags(self._tracer, trace_id)
 
     def start(  # noqa: PLR0917 - the parameters of `Tracer.start_span`, in its order
         self,

@@ -8,8 +8,17 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_ON,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 
-from forge import BatchRunner, Pipeline, RetryPolicy, Sample, SQLStorage, StreamingRunner, stage
+from forge import ArtifactStore, BatchRunner, Pipeline, RetryPolicy, Sample, SQLStorage, StreamingRunner, stage
 from forge_otel.instrumentors.slow import MIN_SAMPLES
 from forge_otel.signals.telemetry import SCOPE_NAME
 from tests.forge_otel.instrumentors.test_trace import EXPECTED
@@ -90,14 +99,114 @@ def test_logs_and_dead_letters_point_to_spans_that_exist(tmp_path: Path) -> None
         ("forge.dlq.enqueue", "forge.sample"),
     }
     ids = {
-        (span.attributes or {})["forge.sample.id"]: f"{span.context.trace_id:032x}-{span.context.span_id:016x}"
+        (span.attributes or {})["forge.sample.id"]: (
+            f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-{span.context.trace_flags:02x}"
+        )
         for span in recorded.spans
         if span.name == "forge.sample" and span.context
     }
     letters = run.pipeline.dead_letters.list()
     assert {letter.sample_id for letter in letters} == {"broken", "pair#b"}
     for letter in letters:
-        assert letter.carrier["traceparent"] == f"00-{ids[letter.sample_id]}-00"
+        assert letter.carrier["traceparent"] == ids[letter.sample_id]
+        assert trace.TraceFlags(int(ids[letter.sample_id][-2:], 16)).sampled
+
+
+def fail_in_every_way(folder: Path) -> None:
+    """Run samples of which some are retried, some fail alone, some in a batch, some are not stored."""
+    store = ArtifactStore(str(folder / "artifacts"))
+    failed: set[str] = set()
+
+    @stage(retry=RetryPolicy(initial_delay=0, jitter=0))
+    def alone(sample: Sample) -> Sample:
+        if sample.data % 4 == 0 and sample.id not in failed:
+            failed.add(sample.id)
+            raise ConnectionError("again")
+        if sample.data % 4 == 1:
+            raise ValueError("never")
+        if sample.data % 4 == 2:
+            store.get("0" * 64)
+        return sample
+
+    @stage(batch_size=2)
+    def together(samples: list[Sample]) -> list[Sample]:
+        if any(sample.data % 8 == 3 for sample in samples):
+            raise ValueError("refused")
+        return samples
+
+    storage = SQLStorage(f"sqlite:///{folder / 'x.db'}")
+    pipeline = Pipeline(name="p", source=samples(*range(40)), stages=[alone, together], storage=storage)
+    BatchRunner().run(pipeline).drain()
+    storage.close()
+
+
+class Every(Sampler):
+    """Takes every trace, which nobody knows of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def should_sample(self, *arguments: Any, **__: Any) -> SamplingResult:
+        self.asked.append(arguments[2])
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, arguments[4])
+
+    def get_description(self) -> str:
+        return "Every"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sampler", "share"),
+    [
+        ({}, ParentBased(ALWAYS_ON), 1.0),
+        ({}, ALWAYS_ON, 1.0),
+        ({"trace_per_sample": True}, ParentBased(ALWAYS_ON), 1.0),
+        ({"trace_per_sample": True}, TraceIdRatioBased(0.5), 0.5),
+        ({"trace_per_sample": True}, ParentBased(TraceIdRatioBased(0.5)), 0.5),
+        ({"span_budget": 40}, ParentBased(ALWAYS_ON), 0.5),
+    ],
+)
+def test_late_events_have_the_sampled_flag_that_their_span_will_have(
+    settings: dict[str, Any], sampler: Sampler, share: float, tmp_path: Path
+) -> None:
+    recorded = Recorded()
+    recorded.tracer_provider = TracerProvider(sampler, id_generator=RandomIdGenerator(), shutdown_on_exit=False)
+    recorded.tracer_provider.add_span_processor(SimpleSpanProcessor(recorded.span_exporter))
+    with recording(recorded=recorded, sampling_rate=0.0, **settings):
+        fail_in_every_way(tmp_path)
+    written = {span.context.span_id: span.context.trace_flags for span in recorded.spans if span.context}
+    of_samples = [
+        log.log_record for log in recorded.log_exporter.get_finished_logs() if log.log_record.event_name in LATE_EVENTS
+    ]
+    assert {record.event_name for record in of_samples} == LATE_EVENTS
+    for record in of_samples:
+        assert record.span_id
+        flags = written.get(record.span_id)
+        assert record.trace_flags == flags if flags is not None else not record.trace_flags.sampled
+    assert (sum(record.span_id in written for record in of_samples) < len(of_samples)) == (share < 1)
+    assert any(record.span_id in written for record in of_samples)
+
+
+LATE_EVENTS = {
+    "forge.stage.retry",
+    "forge.stage.exception",
+    "forge.stage.batch_exception",
+    "forge.storage.exception",
+    "forge.dlq.enqueue",
+}
+
+
+def test_a_sampler_that_may_count_is_asked_once(tmp_path: Path) -> None:
+    """Before its span is written nobody knows whether it will be sampled."""
+    recorded, sampler = Recorded(), Every()
+    recorded.tracer_provider = TracerProvider(sampler, shutdown_on_exit=False)
+    recorded.tracer_provider.add_span_processor(SimpleSpanProcessor(recorded.span_exporter))
+    with recording(recorded=recorded, sampling_rate=0.0, trace_per_sample=True):
+        fail_in_every_way(tmp_path)
+    written = [span.name for span in recorded.spans]
+    assert sampler.asked.count("forge.sample") == written.count("forge.sample") == 35
+    records = [log.log_record for log in recorded.log_exporter.get_finished_logs()]
+    of_samples = LATE_EVENTS - {"forge.stage.batch_exception"}  # a batch is below the run
+    assert not any(record.trace_flags.sampled for record in records if record.event_name in of_samples)
 
 
 @both_runners

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.trace import (
+    INVALID_SPAN,
     Link,
     NonRecordingSpan,
     SpanContext,
@@ -29,6 +30,7 @@ from opentelemetry.trace import (
 )
 
 from ...semconv import attributes as a
+from ...semconv import spans
 from ...support.text import escape, fit
 from . import PLAIN, is_sdk, tested
 
@@ -200,6 +202,28 @@ def _takes_all(sampler: Any, which: str) -> bool:
 def takes_every_root(tracer: Any) -> bool:
     """Return True if a tracer's sampler takes every trace that starts in this process."""
     return is_sdk(type(tracer)) and _takes_all(tracer.sampler, "_root")
+
+
+def root_flags(tracer: Any, trace_id: int) -> TraceFlags:
+    """Return the trace flags that the root span of a trace will have. It counts as not sampled where that cannot be
+    found out: samplers that are not the SDK's may decide by more than the trace, and may count how often they do.
+    """
+    if not is_sdk(type(tracer)):
+        return TraceFlags.get_default()
+    from opentelemetry.sdk.trace import sampling  # noqa: PLC0415 - the SDK is there
+
+    sampler, flags = tracer.sampler, 0
+    while _function(sampler, "should_sample") is sampling.ParentBased.should_sample:
+        sampler = sampler._root
+    if type(sampler).__module__.startswith(_SAMPLERS):
+        asked = sampler.should_sample(set_span_in_context(INVALID_SPAN), trace_id, spans.FORGE_SAMPLE.type)
+        flags = TraceFlags.SAMPLED if asked.decision.is_sampled() else 0
+    is_random = getattr(tracer.id_generator, "is_trace_id_random", bool)()
+    return TraceFlags(flags | (_RANDOM if is_random else 0))
+
+
+_SAMPLERS: Final = "opentelemetry.sdk.trace."
+_RANDOM: Final = getattr(TraceFlags, "RANDOM_TRACE_ID", 0)
 
 
 def _sees_ends_only(processor: Any) -> bool:
