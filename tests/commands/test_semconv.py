@@ -33,8 +33,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours = vocabulary.registry()
     counts = (
-        f"{len(ours.attributes)} attributes, {len(ours.spans)} spans, {len(ours.metrics)} metrics, "
-        f"{len(ours.events)} events"
+        f"{len(ours.attributes)} attributes, {len(ours.entities)} entities, {len(ours.spans)} spans, "
+        f"{len(ours.metrics)} metrics, {len(ours.events)} events"
     )
     assert run(capsys, "check") == (0, f"No findings in 9 files: {counts}.\n", "")
     registry(tmp_path, STROKE)
@@ -44,7 +44,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     )
     assert run(capsys, "check", tmp_path) == (
         1,
-        f"{finding}\n1 finding in 2 files: 0 attributes, 0 spans, 1 metrics, 0 events.\n",
+        f"{finding}\n1 finding in 2 files: 0 attributes, 0 entities, 0 spans, 1 metrics, 0 events.\n",
         "",
     )
     code, output, _ = run(capsys, "check", "--json", tmp_path)
@@ -54,7 +54,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert document == {
         "findings": [{"file": f"{tmp_path}/pump.yaml", "line": 2, "rule": "metric/counter"}],
         "files": 2,
-        "definitions": {"attributes": 0, "spans": 0, "metrics": 1, "events": 0},
+        "definitions": {"attributes": 0, "entities": 0, "spans": 0, "metrics": 1, "events": 0},
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from forge_otel.checker import prometheus_names
-from forge_otel.checker.model import Attribute, Definition, Event, Metric, Reference, Registry, Span
+from forge_otel.checker.model import Attribute, Definition, Entity, Event, Metric, Reference, Registry, Span
 
 D = TypeVar("D", bound=Definition)
 
@@ -58,12 +58,12 @@ def _index(registry: Registry, components: Iterable[str]) -> str:
     for component in components:
         numbers = [
             sum(definition.component == component for definition in of_kind.values())
-            for of_kind in (registry.spans, registry.metrics, registry.events, registry.attributes)
+            for of_kind in (registry.entities, registry.spans, registry.metrics, registry.events, registry.attributes)
         ]
         rows.append([f"[{_title(component)}]({component}.md)", *(str(number or "") for number in numbers)])
     version = f"Version {registry.version}; schema URL `{registry.schema_url}`. {DEVELOPMENT}"
     lines = ["# Reference", "", *_paragraphs([registry.description, version])]
-    lines += table(["Component", "Spans", "Metrics", "Events", "Attributes"], rows)
+    lines += table(["Component", "Entities", "Spans", "Metrics", "Events", "Attributes"], rows)
     return "\n".join([*lines, *_paragraphs([TRANSLATION, "[ADR-007, line by line](adr.md)."])])
 
 
@@ -71,6 +71,7 @@ def _component(registry: Registry, component: str) -> str:
     metrics = _own(registry.metrics.values(), component)
     lines = [f"# {_title(component)}", ""]
     for heading, sections in (
+        ("Entities", [_entity(component, entity) for entity in _own(registry.entities.values(), component)]),
         ("Spans", [_span(component, span) for span in _own(registry.spans.values(), component)]),
         ("Metrics", [_metric(component, metric) for metric in metrics]),
         ("Events", [_event(component, event) for event in _own(registry.events.values(), component)]),
@@ -85,6 +86,15 @@ def _component(registry: Registry, component: str) -> str:
 
 def _own(definitions: Iterable[D], component: str) -> list[D]:
     return [definition for definition in definitions if definition.component == component]
+
+
+def _entity(component: str, entity: Entity) -> list[str]:
+    return _section(
+        entity.type,
+        entity,
+        [f"Identified by: {', '.join(link(component, reference.attribute) for reference in entity.identity)}"],
+        _attributes(component, (*entity.identity, *entity.description)),
+    )
 
 
 def _span(component: str, span: Span) -> list[str]:
@@ -187,7 +197,7 @@ def _name(definition: Definition) -> str:
     match definition:
         case Attribute():
             return definition.key
-        case Span():
+        case Entity() | Span():
             return definition.type
         case Metric() | Event():
             return definition.name

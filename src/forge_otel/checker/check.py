@@ -51,7 +51,7 @@ class CheckReport:
         """Return the number of definitions of each kind."""
         if self.registry is None:
             return {}
-        kinds = ("attributes", "spans", "metrics", "events")
+        kinds = ("attributes", "entities", "spans", "metrics", "events")
         return {kind: len(getattr(self.registry, kind)) for kind in kinds}
 
 

@@ -37,7 +37,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """The fields common to attributes, spans, metrics and events."""
+    """The fields common to all kinds of definitions."""
 
     brief: str
     note: str = ""
@@ -98,6 +98,8 @@ class Reference:
 class Signal(Definition):
     """A span, a metric or an event."""
 
+    level: Literal["recommended", "opt_in"] = "recommended"
+    """`opt_in` if it is not emitted by default."""
     attributes: tuple[Reference, ...] = ()
 
     def reference(self, key: str) -> Reference | None:
@@ -166,7 +168,19 @@ class Event(Signal):
     @property
     def default(self) -> bool:
         """True if it is emitted with the setting `events="default"`."""
-        return bool(self.annotations.get("default", True))
+        return self.level == "recommended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity(Definition):
+    """A thing that telemetry is about."""
+
+    type: str
+    level: Literal["recommended", "opt_in"] = "recommended"
+    identity: tuple[Reference, ...]
+    """The attributes that identify it."""
+    description: tuple[Reference, ...] = ()
+    """Its other attributes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +194,7 @@ class Registry:
     spans: Mapping[str, Span]
     metrics: Mapping[str, Metric]
     events: Mapping[str, Event]
+    entities: Mapping[str, Entity] = field(default_factory=dict)
     components: tuple[str, ...]
     """The names of the files, without their suffix."""
 

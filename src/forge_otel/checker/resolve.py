@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from . import upstream
 from .findings import Finding, shown
-from .model import Attribute, Event, Member, Metric, Place, Reference, Registry, Span
+from .model import Attribute, Entity, Event, Member, Metric, Place, Reference, Registry, Span
 from .source import Document, DocumentPath
 
 NAME_FIELDS: Final = {
     "attributes": "key",
     "attribute_groups": "id",
+    "entities": "type",
     "spans": "type",
     "metrics": "name",
     "events": "name",
@@ -44,6 +45,10 @@ class _Entry:
 
     def place(self, *path: str | int) -> Place:
         return self.document.place(self.section, self.index, *path)
+
+    def signal(self) -> dict[str, Any]:
+        """Return the arguments common to entities, spans, metrics and events."""
+        return {**self.common(), "level": self.fields.get("requirement_level", "recommended")}
 
     def common(self) -> dict[str, Any]:
         """Return the arguments common to all kinds of definitions."""
@@ -109,7 +114,7 @@ class Resolver:
                     kind=entry.fields["kind"],
                     name=entry.fields["name"]["note"],
                     attributes=tuple(self._resolved(entry).values()),
-                    **entry.common(),
+                    **entry.signal(),
                 )
                 for name, entry in self._entries["spans"].items()
             },
@@ -119,13 +124,22 @@ class Resolver:
                     instrument=entry.fields["instrument"],
                     unit=entry.fields["unit"],
                     attributes=tuple(self._resolved(entry).values()),
-                    **entry.common(),
+                    **entry.signal(),
                 )
                 for name, entry in self._entries["metrics"].items()
             },
             events={
-                name: Event(name=name, attributes=tuple(self._resolved(entry).values()), **entry.common())
+                name: Event(name=name, attributes=tuple(self._resolved(entry).values()), **entry.signal())
                 for name, entry in self._entries["events"].items()
+            },
+            entities={
+                name: Entity(
+                    type=name,
+                    identity=tuple(self._resolved(entry, "identity").values()),
+                    description=tuple(self._resolved(entry, "description").values()),
+                    **entry.signal(),
+                )
+                for name, entry in self._entries["entities"].items()
             },
             components=tuple(self._components),
         )
@@ -151,13 +165,13 @@ class Resolver:
                     self._faulty["attribute_groups"].add(name)
                 graph = {name: inside - set(cycle) for name, inside in graph.items()}
 
-    def _resolved(self, entry: _Entry) -> dict[str, Reference]:
+    def _resolved(self, entry: _Entry, field: str = "attributes") -> dict[str, Reference]:
         """Return the attributes of a signal or a group, by key. A reference refines one of the same key in a group."""
-        references = list(enumerate(entry.fields.get("attributes", ())))
+        references = list(enumerate(entry.fields.get(field, ())))
         grouped: dict[str, Reference] = {}
         for index, fields in references:
             if "ref_group" in fields:
-                self._collect(fields["ref_group"], entry.place("attributes", index), grouped)
+                self._collect(fields["ref_group"], entry.place(field, index), grouped)
         result: dict[str, Reference] = {}
         direct: set[str] = set()
         for index, fields in references:
@@ -165,7 +179,7 @@ class Resolver:
                 for key in self._groups.get(fields["ref_group"], ()):
                     result.setdefault(key, grouped[key])
                 continue
-            key, place = fields["ref"], entry.place("attributes", index)
+            key, place = fields["ref"], entry.place(field, index)
             if key in direct:
                 self._find(place, "reference/collision", f"{entry.name} refers to {key} twice")
                 continue

@@ -28,7 +28,11 @@ def _signals(registry: Registry) -> Iterator[tuple[str, Signal]]:
 
 
 def _brief(registry: Registry) -> Iterator[Finding]:
-    definitions: list[tuple[str, Definition]] = [*registry.attributes.items(), *_signals(registry)]
+    definitions: list[tuple[str, Definition]] = [
+        *registry.attributes.items(),
+        *registry.entities.items(),
+        *_signals(registry),
+    ]
     for name, definition in definitions:
         if fault := _brief_fault(definition.brief):
             yield Finding(definition.at("brief"), "text/brief", f"{name}: the brief {fault}")
@@ -87,7 +91,13 @@ def _fits(example: Any, attribute: Attribute) -> bool:
 
 
 def _deprecated(registry: Registry) -> Iterator[Finding]:
-    kinds: list[Mapping[str, Definition]] = [registry.attributes, registry.spans, registry.metrics, registry.events]
+    kinds: list[Mapping[str, Definition]] = [
+        registry.attributes,
+        registry.entities,
+        registry.spans,
+        registry.metrics,
+        registry.events,
+    ]
     for definitions in kinds:
         for name, definition in definitions.items():
             target = (definition.deprecated or {}).get("renamed_to")

@@ -19,6 +19,7 @@ _MEMBER: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 def _kinds(registry: Registry) -> dict[str, Mapping[str, Definition]]:
     return {
         "attribute": registry.attributes,
+        "entity": registry.entities,
         "span": registry.spans,
         "metric": registry.metrics,
         "event": registry.events,
