@@ -28,6 +28,10 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     `config=`, by default the one of the `FORGE_OTEL_*` environment variables, and each field of `ForgeConfig` as a
     keyword, which overrides `config`. It may be called before or after `forge` is imported.
 
+    Called again with any of these, `instrument()` replaces all of them, as if nothing had been instrumented before: the
+    earlier providers are flushed, and a run in progress goes on with them. Called again without arguments, as by
+    OpenTelemetry after a configuration file, it changes nothing.
+
     `uninstrument()` restores every instrumented class.
     """
 
@@ -57,6 +61,15 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         """Return no dependencies: a distribution that is not installed would disable the instrumentation silently."""
         return ()
 
+    def instrument(self, **kwargs: Any) -> Any:
+        """Instrument the pipelines of this process, or replace the providers and settings; see the class."""
+        if not self.is_instrumented_by_opentelemetry:
+            return super().instrument(**kwargs)
+        given = {name: value for name, value in kwargs.items() if name not in _OF_THE_LOADER and value is not None}
+        if given:
+            self._instrument(**given)
+        return None
+
     def _instrument(
         self,
         *,
@@ -74,24 +87,31 @@ class ForgeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         ):
             if value is not None and not hasattr(value, method):
                 raise TypeError(f"{name}={value!r}: it is a {type(value).__name__}, which has no {method}()")
-        self._config = (config or ForgeConfig.from_environment()).with_settings(settings)
+        chosen = (config or ForgeConfig.from_environment()).with_settings(settings)
         _instrumentors.add(self)
-        self._patches = Patches()
+        earlier = self._telemetry
         try:
-            self._telemetry = Telemetry(
-                self._config,
+            telemetry = Telemetry(
+                chosen,
                 identity=current_identity,
                 tracer_provider=tracer_provider,
                 meter_provider=meter_provider,
                 logger_provider=logger_provider,
             )
-            self._patches.apply(targets(self._config.components), self._telemetry)
+            self._config, self._telemetry = chosen, telemetry
+            self._patches = self._patches or Patches()
+            self._patches.apply(targets(chosen.components), telemetry)
         except BaseException as fault:
-            self._uninstrument()
+            if earlier is None:
+                self._uninstrument()
             if not isinstance(fault, Exception):
                 raise
             # An exception would stop the instrumentors of other libraries as well.
             faults.suppress(fault, "instrumenting")
+            return
+        if earlier is not None:
+            with faults.protected("flushing the earlier providers"):
+                telemetry.replace(earlier)
 
     def _uninstrument(self, **_: Any) -> None:
         if self._patches is not None:
@@ -139,6 +159,9 @@ def instrument_worker(
             **settings,
         )
 
+
+_OF_THE_LOADER = ("skip_dep_check", "raise_exception_on_conflict")
+"""Arguments with which OpenTelemetry calls `instrument()` for every library that it finds."""
 
 _instrumentors: weakref.WeakSet[ForgeInstrumentor] = weakref.WeakSet()
 

@@ -8,14 +8,25 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry import _logs, metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    MetricExportResult,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import forge_otel
 from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, stage
+from forge.execution.stage_executor import StageExecutor
 from forge_otel import ForgeConfig, ForgeInstrumentor
 from forge_otel.instrumentors import targets
 from forge_otel.patching import faults
@@ -171,17 +182,186 @@ def test_each_component_alone(component: str, spans: list[str], providers: Provi
     assert recorded
 
 
-def test_twice_is_once(providers: Providers, caplog: pytest.LogCaptureFixture) -> None:
-    other = Providers()
-    ForgeInstrumentor().instrument(**providers.arguments())
+def test_again_without_arguments_changes_nothing(providers: Providers, caplog: pytest.LogCaptureFixture) -> None:
+    """As OpenTelemetry calls it for every library that it finds, after a configuration file has instrumented it."""
+    ForgeInstrumentor().instrument(**providers.arguments(), components={"stage"})
+    before, telemetry = patched(), ForgeInstrumentor().telemetry
+    ForgeInstrumentor().instrument(skip_dep_check=True, raise_exception_on_conflict=True)
+    ForgeInstrumentor().instrument(tracer_provider=None)
+
+    assert caplog.messages == []
+    assert patched() == before
+    assert ForgeInstrumentor().telemetry is telemetry
+    run_a_pipeline()
+    assert providers.span_names() == ["forge.stage upper"]
+
+
+def test_again_replaces_providers_and_settings(providers: Providers, caplog: pytest.LogCaptureFixture) -> None:
+    ForgeInstrumentor().instrument(**providers.arguments(), events="all")
     before = patched()
+    run_a_pipeline()
+    spans, events = providers.span_names(), providers.event_names()
+    other = Providers()
     ForgeInstrumentor().instrument(**other.arguments())
 
     assert patched() == before
-    assert caplog.messages == ["Attempting to instrument while already instrumented"]
+    run_a_pipeline()
+    assert caplog.messages == []
+    assert (providers.span_names(), providers.event_names()) == (spans, events)
+    assert other.span_names() == spans
+    assert "forge.stage.start" in events
+    assert "forge.stage.start" not in other.event_names()
+    assert other.total("forge.sample.settled") == 1
+
+
+def test_again_with_other_components(providers: Providers) -> None:
+    untouched = patched()
+    ForgeInstrumentor().instrument(**providers.arguments(), components={"stage", "storage"})
+    ForgeInstrumentor().instrument(**providers.arguments(), components={"runner", "stage"})
+    run_a_pipeline()
+
+    assert providers.span_names() == ["forge.pipeline words", "forge.sample", "forge.stage upper"]
+    ForgeInstrumentor().uninstrument()
+    assert patched() == untouched
+
+
+def test_again_flushes_the_earlier_providers() -> None:
+    """They wait for an hour: what they have got is exported when they are replaced, whether in a run or outside."""
+    spans = InMemorySpanExporter()
+    points: list[str] = []
+
+    class Exporter(ConsoleMetricExporter):
+        def export(self, metrics_data: MetricsData, *_: Any, **__: Any) -> MetricExportResult:
+            points.extend(m.name for r in metrics_data.resource_metrics for s in r.scope_metrics for m in s.metrics)
+            return MetricExportResult.SUCCESS
+
+    tracer_provider = TracerProvider(shutdown_on_exit=False)
+    tracer_provider.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=3_600_000))
+    meter_provider = MeterProvider([PeriodicExportingMetricReader(Exporter(), 3_600_000)], shutdown_on_exit=False)
+    ForgeInstrumentor().instrument(tracer_provider=tracer_provider, meter_provider=meter_provider)
+    StageExecutor().apply(upper, Sample(data="a", id="a"))
+    assert not spans.get_finished_spans()
+    ForgeInstrumentor().instrument(**Providers().arguments())
+
+    assert [span.name for span in spans.get_finished_spans()] == ["forge.stage upper"]
+    assert "forge.stage.executions" in points
+    tracer_provider.shutdown()
+    meter_provider.shutdown()
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.0])
+@pytest.mark.parametrize("events", ["default", "all"])
+def test_a_run_in_progress_keeps_its_providers(providers: Providers, rate: float, events: str) -> None:
+    def telemetries() -> int:
+        gc.collect()
+        return sum(type(each) is Telemetry for each in gc.get_objects())
+
+    ForgeInstrumentor().instrument(**providers.arguments(), sampling_rate=rate, events=events)
+    storage = SQLStorage("sqlite://")
+    numbers = Pipeline(
+        name="numbers", source=map(str, range(10)), stages=[upper], measurements=[Length()], storage=storage
+    )
+    run = BatchRunner().run(numbers)
+    for _ in range(4):
+        next(run)
+    other = Providers()
+    ForgeInstrumentor().instrument(**other.arguments())
+    assert telemetries() == 2
+    run_a_pipeline()
+    assert len(list(run)) == 6
+    storage.close()
+
+    assert providers.span_names().count("forge.pipeline numbers") == 1
+    assert "forge.pipeline words" not in providers.span_names()
+    assert providers.span_names().count("forge.sample") == 10 * rate
+    for metric in ("forge.sample.settled", "forge.stage.executions", "forge.measurement.computations"):
+        assert providers.total(metric, "pipeline.name=numbers") == 10
+        assert providers.total(metric, "pipeline.name=words") == 0
+        assert other.total(metric, "pipeline.name=words") == 1
+        assert other.total(metric, "pipeline.name=numbers") == 0
+    assert providers.event_names().count("forge.stage.start") == (10 if events == "all" and rate else 0)
+    assert providers.event_names().count("forge.pipeline.summary") == 1
+    assert sorted(set(other.span_names())) == [
+        "forge.measurement length",
+        "forge.pipeline words",
+        "forge.sample",
+        "forge.stage upper",
+        "forge.storage write sqlite",
+    ]
+    del run, numbers
+    assert telemetries() == 1
+
+
+def test_a_run_in_progress_is_observed_with_the_next_one_on_the_same_meters(providers: Providers) -> None:
+    numbers = Pipeline(name="numbers", source=map(str, range(10)), stages=[upper])
+    ForgeInstrumentor().instrument(**providers.arguments())
+    first = BatchRunner().run(numbers)
+    next(first)
+    ForgeInstrumentor().instrument(meter_provider=providers.meter_provider)
+    second = BatchRunner().run(Pipeline(name="numbers", source=["a", "b"], stages=[upper]))
+    next(second)
+
+    at = "pipeline.name=numbers"
+    assert providers.total("forge.pipeline.active", at) == 2
+    assert providers.total("forge.stage.concurrency.limit", at) == 2
+    assert providers.total("forge.sample.settled", at) == 2
+    assert (len(list(first)), len(list(second))) == (9, 1)
+    assert providers.total("forge.pipeline.active", at) == 0
+    assert providers.total("forge.sample.settled", at) == 12
+
+
+def test_what_is_wrong_leaves_the_earlier_providers(
+    providers: Providers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ForgeInstrumentor().instrument(**providers.arguments())
+    with pytest.raises(ValueError, match="events='some'"):
+        ForgeInstrumentor().instrument(**Providers().arguments(), events="some")
+    monkeypatch.setattr(faults, "RAISE", False)
+    ForgeInstrumentor().instrument(tracer_provider=BrokenProvider(LookupError("no tracer today")))
+
     run_a_pipeline()
     assert providers.span_names().count("forge.pipeline words") == 1
-    assert other.nothing()
+    assert caplog.messages == ["instrumenting failed; the pipeline continues without it: LookupError: no tracer today"]
+
+
+def test_exit_in_a_run_delivers_to_the_earlier_and_the_new_providers(tmp_path: Path) -> None:
+    script = """
+import sys
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+from forge import BatchRunner, Pipeline, stage
+from forge_otel import ForgeInstrumentor
+
+def providers(name):
+    tracers = TracerProvider()
+    exporter = ConsoleSpanExporter(formatter=lambda span: f"{name}: {span.name}\\n")
+    tracers.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=3_600_000))
+    return {"tracer_provider": tracers}
+
+@stage
+def same(sample):
+    return sample
+
+ForgeInstrumentor().instrument(**providers("old"))
+run = BatchRunner().run(Pipeline(name="open", source=[1, 2], stages=[same]))
+next(run)
+ForgeInstrumentor().instrument(**providers("new"))
+BatchRunner().run(Pipeline(name="later", source=[1], stages=[same])).drain()
+"""
+    file = tmp_path / "script.py"
+    file.write_text(script, encoding="utf-8")
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.stderr == ""
+    assert sorted(set(done.stdout.split("\n"))) == [
+        "",
+        "new: forge.pipeline later",
+        "new: forge.sample",
+        "new: forge.stage same",
+        "old: forge.pipeline open",
+        "old: forge.sample",
+        "old: forge.stage same",
+    ]
 
 
 def test_two_instrumentors_record_once(providers: Providers) -> None:

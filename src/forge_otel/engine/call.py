@@ -80,8 +80,11 @@ def open_call(operation: Operation, telemetry: Telemetry, *arguments: Any, clock
         if not is_instrumentation_enabled():
             return None
         run = RUN.get()
-        if run is not None and run.ended:
-            return None
+        if run is not None:
+            if run.ended:
+                return None
+            if not run.telemetry.is_closed:  # another one may have replaced it since the run began
+                telemetry = run.telemetry
         attributes = {**operation.start(*arguments), **(run.identity if run is not None else NOTHING)}
         call = Call(operation, telemetry, run, arguments, attributes, clocks)
         if not call.enter_samples(operation.samples(*arguments)):

@@ -200,7 +200,7 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
             with faults.protected("the fast paths of a run"):
                 scope.close()
             with faults.protected("the observables of a run"):
-                telemetry.observables.remove_run(self)
+                scope.telemetry.observables.remove_run(self)
 
     return end
 
@@ -209,9 +209,12 @@ def _ended(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     def ended(self: Run, exiting: bool) -> None:
         original(self, exiting)
         telemetry = layer.telemetry
-        if telemetry is not None and not exiting:  # otherwise everything is delivered together, in a moment
+        if telemetry is not None:
             with faults.protected("the flush at a run's end"):
-                telemetry.flush(self.shutdown_timeout)
+                scope = self.context.get(RUN)
+                if scope is not None and not scope.telemetry.is_closed:
+                    telemetry = scope.telemetry
+                telemetry.run_ended(scope, self.shutdown_timeout, exiting=exiting)
 
     return ended
 

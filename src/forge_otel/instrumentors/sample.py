@@ -49,6 +49,8 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
     if run is None or run.ended:
         SAMPLE.set(None)
         return None
+    if not run.telemetry.is_closed:  # another one may have replaced it since the run began
+        telemetry = run.telemetry
     sample = item.sample
     item.scope = scope = SampleScope(run, sample.id)
     SAMPLE.set(scope)

@@ -60,16 +60,25 @@ class Patches:
         self._done: list[_Patch] = []
 
     def apply(self, targets: Sequence[Target], telemetry: Any) -> None:
-        """Wrap the targets, now or when their module is imported.
+        """Wrap the targets, now or when their module is imported, in place of those of an earlier call.
 
-        The targets of one module are wrapped all or none: if one of them is missing, as in another version of the
-        library, a fault is reported and the module stays unchanged. A target that another instrumentor has wrapped is
-        skipped.
+        Targets that stay keep their wrappers, which report to the new telemetry from now on. The targets of one
+        module are wrapped all or none: if one of them is missing, as in another version of the library, a fault
+        is reported and the module stays unchanged. A target that another instrumentor has wrapped is skipped.
         """
         with _lock:
             self._telemetry = telemetry
+            self._targets.clear()
+            for patch in reversed(self._done):
+                if patch.target in targets:
+                    patch.layer.telemetry = telemetry
+                else:
+                    patch.remove()
+            self._done = [patch for patch in self._done if patch.in_use]
+            placed = self.placed
             for target in targets:
-                self._targets.setdefault(target.module, []).append(target)
+                if target not in placed:
+                    self._targets.setdefault(target.module, []).append(target)
             modules = tuple(self._targets)
             if self not in _waiting:
                 _waiting.append(self)

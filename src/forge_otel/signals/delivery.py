@@ -44,6 +44,8 @@ class Delivery:
 
     def __init__(self) -> None:
         self._outlets: list[_Outlet] = []
+        self._inherited: list[_Outlet] = []
+        """Those of an earlier delivery, to be flushed at exit only."""
         self._taken_over: list[Any] = []
         """Providers whose exit handler of the SDK is unregistered."""
         self._closed = False
@@ -58,12 +60,30 @@ class Delivery:
                 senders = [provider]
             known = {id(outlet.sender) for outlet in self._outlets}
             for sender in senders or ():
+                for outlet in [each for each in self._inherited if each.sender is sender]:
+                    self._inherited.remove(outlet)
+                    self._outlets.append(outlet)
+                    known.add(id(sender))
                 # To flush a reader that is scraped would repeat data in its next scrape.
                 if id(sender) not in known and (signal != "metrics" or is_periodic(sender)):
                     self._outlets.append(_Outlet(signal, provider, sender))
             if shuts_down_at_exit(provider) and not any(provider is other for other in self._taken_over):
                 self._taken_over.append(provider)
                 atexit.unregister(provider.shutdown)
+
+    def inherit(self, earlier: Delivery) -> None:
+        """Do at exit what an earlier delivery would have done for its providers, and close that."""
+        mine = [*self._outlets, *self._inherited]
+        for outlet in (*earlier._outlets, *earlier._inherited):
+            if is_shut_down(outlet.sender) or any(outlet.sender is other.sender for other in mine):
+                outlet.end()
+            else:
+                self._inherited.append(outlet)
+        for provider in filter(shuts_down_at_exit, earlier._taken_over):
+            if not any(provider is other for other in self._taken_over):
+                self._taken_over.append(provider)
+        for taken in (earlier._outlets, earlier._inherited, earlier._taken_over):
+            taken.clear()
 
     def flush(self, timeout: float, *signals: str) -> bool:
         """Flush the processors and readers of these signals, by default of all, together at most `timeout` seconds.
@@ -92,25 +112,26 @@ class Delivery:
         if self._interrupted:
             timeout = 0.0
         deadline = time.monotonic() + timeout
-        left_alone = list(self._outlets)
+        everything = [*self._outlets, *self._inherited]
+        left_alone = everything
         for provider in filter(shuts_down_at_exit, self._taken_over):
-            outlets = [outlet for outlet in self._outlets if outlet.provider is provider]
+            outlets = [outlet for outlet in everything if outlet.provider is provider]
             left_alone = [outlet for outlet in left_alone if outlet not in outlets]
             _shut_down(provider, outlets)
         for outlet in left_alone:
             outlet.flush(timeout)
-        _wait(self._outlets, timeout, deadline)
-        self._abort([outlet for outlet in self._outlets if outlet.busy])
-        missing = [outlet.watch.undelivered(flushed=not outlet.busy) for outlet in self._outlets]
+        _wait(everything, timeout, deadline)
+        self._abort([outlet for outlet in everything if outlet.busy])
+        missing = [outlet.watch.undelivered(flushed=not outlet.busy) for outlet in everything]
         return [each for each in missing if each is not None]
 
     def close(self) -> None:
         """Leave the providers to the SDK again."""
         self.forget()
-        for outlet in self._outlets:
-            outlet.watch.remove()
+        for outlet in (*self._outlets, *self._inherited):
             outlet.end()
         self._outlets.clear()
+        self._inherited.clear()
 
     def forget(self) -> None:
         """Leave the providers to the SDK in a forked process, which has none of the threads. Takes no lock."""
@@ -118,7 +139,7 @@ class Delivery:
             if not self._closed and shuts_down_at_exit(provider):
                 atexit.register(provider.shutdown)
         self._taken_over.clear()
-        for outlet in self._outlets:
+        for outlet in (*self._outlets, *self._inherited):
             outlet.watch.forget()
 
     def _abort(self, outlets: Sequence[_Outlet]) -> None:
@@ -202,7 +223,8 @@ class _Outlet:
         return self._idle.wait(max(0.0, deadline - time.monotonic()))
 
     def end(self) -> None:
-        """End the thread, when it is idle."""
+        """Stop watching, and end the thread when it is idle."""
+        self.watch.remove()
         self._tasks.put(None)
 
     def _work(self) -> None:

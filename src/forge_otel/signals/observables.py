@@ -73,20 +73,21 @@ class Observables:
         self._observers: list[_Observer] = []
 
     def attach(self, provider: MeterProvider, meter: Meter) -> None:
-        """Make the observable instruments of this meter report these points instead of earlier ones."""
+        """Make the observable instruments of this meter report these points, in addition to those of others that are
+        attached: of an earlier telemetry that still has runs.
+        """
         _observers[:] = [observer for observer in _observers if observer.provider is not None]
         self._observers = [observer for observer in _observers if observer.provider is real(provider)]
         if not self._observers:
             self._observers = [_Observer(provider, meter)]
             _observers.extend(self._observers)
         for observer in self._observers:
-            observer.observables = self
+            observer.attached = (*observer.attached, self)
 
     def close(self) -> None:
         """Detach from the observable instruments."""
         for observer in self._observers:
-            if observer.observables is self:
-                observer.observables = None
+            observer.attached = tuple(each for each in observer.attached if each is not self)
 
     def add_run(self, run: Run) -> None:
         """Add a run that begins, with its series, so that they exist even if it ends before the next collection."""
@@ -217,7 +218,8 @@ class _Observer:
     """
 
     def __init__(self, provider: MeterProvider, meter: Meter) -> None:
-        self.observables: Observables | None = None
+        self.attached: tuple[Observables, ...] = ()
+        """From the earliest to the latest."""
         self._provider = _weak_reference(provider)
         # A collection calls the callbacks in the order of creation, before it reads the synchronous instruments.
         first: Callbacks = [self._begin]
@@ -239,18 +241,30 @@ class _Observer:
         return None if provider is None else real(provider)
 
     def _begin(self, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - waits are bounded
-        observables = self.observables
-        if observables is not None:
+        for observables in self.attached:
             with faults.protected("the beginning of a collection"):
                 observables.collect()
         return []
 
     def _read(self, metric: Metric, options: CallbackOptions) -> Sequence[Observation]:  # noqa: ARG002 - does not wait
-        observables = self.observables
-        if observables is not None:
-            with faults.protected(f"the metric {metric.name}"):
-                return observables.read(metric)
+        with faults.protected(f"the metric {metric.name}"):
+            if len(self.attached) == 1:
+                return self.attached[0].read(metric)
+            return _merged(metric, [point for each in self.attached for point in each.read(metric)])
         return []
+
+
+def _merged(metric: Metric, points: Iterable[Observation]) -> Sequence[Observation]:
+    """Add up points with the same attributes; of a gauge, the last one counts."""
+    merged: dict[Any, Observation] = {}
+    for point in points:
+        key = frozenset((point.attributes or {}).items())
+        earlier = merged.get(key)
+        if earlier is not None and metric.instrument is Instrument.UPDOWNCOUNTER:
+            merged[key] = Observation(earlier.value + point.value, point.attributes)
+        else:
+            merged[key] = point
+    return list(merged.values())
 
 
 _observers: list[_Observer] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
@@ -72,6 +73,13 @@ class Telemetry:
         """Number of suppressed faults."""
         self.runs: WeakSet[LiveRun] = WeakSet()
         """The active runs."""
+        self.is_closed = False
+        """True if nothing is written to it any more."""
+        self._successor: Telemetry | None = None
+        """The telemetry that has replaced this one."""
+        self._earlier: set[Telemetry] = set()
+        """Those that this one has replaced, as long as they have runs."""
+        self._closing = threading.Lock()
         self._logger_provider = logger_provider
         self._meter_provider = meter_provider
         self._tracer_provider = tracer_provider
@@ -116,8 +124,30 @@ class Telemetry:
                 self._logger_provider or _logs.get_logger_provider(),
             )
 
+    def replace(self, earlier: Telemetry) -> None:
+        """Take the place of an earlier telemetry: it is flushed, and closed when the last of its runs has ended."""
+        self._earlier = {earlier, *earlier._earlier}
+        for each in self._earlier:
+            each._successor = self
+        earlier._forget_faults()
+        if not earlier.runs:
+            earlier.prepare()  # it may have written without a run
+        earlier.flush(self.config.shutdown_timeout)
+        earlier._close_if_over()
+
+    def run_ended(self, run: LiveRun | None, timeout: float, *, exiting: bool) -> None:
+        """Flush the providers at the end of a run, in at most `timeout` seconds, and `shutdown_timeout`.
+
+        At exit everything is delivered together, in a moment.
+        """
+        if run is not None:
+            self.runs.discard(run)
+        if not exiting:
+            self.flush(timeout)
+            self._close_if_over()
+
     def flush(self, timeout: float) -> None:
-        """Flush the providers at the end of a run, in at most `timeout` seconds, and `shutdown_timeout`."""
+        """Flush the providers in at most `timeout` seconds, and `shutdown_timeout`."""
         self.delivery.flush(min(timeout, self.config.shutdown_timeout))
 
     def shut_down(self, timeout: float = math.inf) -> Sequence[Undelivered]:
@@ -129,24 +159,40 @@ class Telemetry:
 
     def exit(self, timeout: float | None) -> None:
         """Shut down before the process ends, in `timeout` seconds if a signal ends it, and print what is lost."""
-        for missing in self.shut_down(math.inf if timeout is None else timeout):
-            with contextlib.suppress(Exception):
-                print(f"forge-otel: not delivered: {missing}", file=sys.stderr, flush=True)  # noqa: T201
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        for telemetry in (*self._earlier, self):
+            for missing in telemetry.shut_down(end - time.monotonic()):
+                with contextlib.suppress(Exception):
+                    print(f"forge-otel: not delivered: {missing}", file=sys.stderr, flush=True)  # noqa: T201
 
     def close(self) -> None:
         """Write all buffered values, and stop observing and counting faults. Does not flush the user's providers."""
+        for earlier in tuple(self._earlier):
+            earlier.close()
+        with self._closing:
+            if self.is_closed:
+                return
+            self.is_closed = True
         for run in tuple(self.runs):
             run.close()
         self.series.drain()
         self._forget_faults()
         self.observables.close()
         self.spans.restore()
-        self.delivery.close()
+        if self._successor is None:
+            self.delivery.close()
+        else:
+            self._successor.delivery.inherit(self.delivery)
+            self._successor._earlier.discard(self)
 
     def forget(self) -> None:
         """Discard the parent's values in a forked process, and stop observing. Takes no lock, since a parent's thread
         may have held it at the fork.
         """
+        self.is_closed = True
+        for earlier in self._earlier:
+            earlier.forget()
+        self._earlier.clear()
         self.series.forget()
         for run in tuple(self.runs):
             run.forget()
@@ -154,6 +200,11 @@ class Telemetry:
         self.observables.close()
         self.spans.restore()
         self.delivery.forget()
+
+    def _close_if_over(self) -> None:
+        """Close if another telemetry has replaced this one, and no run needs it any more."""
+        if self._successor is not None and not self.runs:
+            self.close()
 
     def _get_tracer(self) -> None:
         self._tracer = trace.get_tracer(SCOPE_NAME, __version__, self._tracer_provider, SCHEMA_URL)
