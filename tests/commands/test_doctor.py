@@ -275,6 +275,25 @@ class TestEnvironments:
         assert [span["name"] for span in records(tmp_path, "traces")].count("forge.pipeline forge-otel-doctor") == 1
         assert "forge.pipeline.summary" in [record.get("eventName") for record in records(tmp_path, "logs")]
 
+    def test_bad_settings_of_statsd(self) -> None:
+        code, findings, _ = doctor(
+            OTEL_TRACES_EXPORTER="none",
+            OTEL_LOGS_EXPORTER="none",
+            OTEL_METRICS_EXPORTER="statsd",
+            FORGE_OTEL_STATSD_NAME_TEMPLATE="{colour}.{name}",
+            DD_TAGS="team:ml,stage:prod",
+        )
+
+        assert code == 0
+        known = "{name}, {tags}, {pipeline}, {service}, {env}, {version}, {instance}"
+        assert sorted(message for level, subject, message in findings if (level, subject) == ("warning", "start")) == [
+            "DD_TAGS='team:ml,stage:prod': 'stage:prod' would replace a tag that the metrics have; it is ignored",
+            (
+                "FORGE_OTEL_STATSD_NAME_TEMPLATE='{colour}.{name}': it must not have the unknown placeholder {colour}; "
+                f"there are {known}; it is ignored"
+            ),
+        ]
+
     def test_sending_to_nobody(self) -> None:
         endpoint = f"http://127.0.0.1:{free_port()}"
         variables = {**OTLP, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "0.5"}

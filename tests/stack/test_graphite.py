@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .conftest import Stack
 
-EXECUTIONS = "stats.counters.forge.stage.executions"
+EXECUTIONS = "stats.counters.forge.stage.executions.worker"
 
 
 def test_counts_and_durations(stack: Stack, tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_counts_and_durations(stack: Stack, tmp_path: Path) -> None:
         f"{EXECUTIONS}.never_fails.error.count": 0,
         f"{EXECUTIONS}.check.success.count": 17,
         f"{EXECUTIONS}.check.error.count": 3,
-        "stats.timers.forge.stage.latency.check.count": 20,
+        "stats.timers.forge.stage.latency.worker.check.count": 20,
     }
 
     def found() -> dict[str, float]:

@@ -18,6 +18,7 @@ from opentelemetry.sdk.resources import Resource
 
 from forge_otel.exporters._sockets import Sender
 from forge_otel.exporters.statsd import StatsDMetricReader, StatsDSettings
+from tests.forge_otel.test_auto_instrumentation import instrumented
 from tests.support.ports import free_port
 from tests.support.tools import tool
 
@@ -97,18 +98,18 @@ def test_etsys_daemon(stack: Stack, server: str) -> None:
     metrics = etsy.result(lines=2 * (5 + 4) + 900)
 
     assert metrics["counters"] == {
-        "forge.stage.executions.decode.success": 14,
-        "forge.stage.executions.decode.error": 0,
-        "forge.stage.executions.store_x.success": 10,
-        "forge.stage.executions.store_x.error": 0,
-        "forge.cost.amount.decode.m_1": 0.25,
+        "forge.stage.executions._.decode.success": 14,
+        "forge.stage.executions._.decode.error": 0,
+        "forge.stage.executions._.store_x.success": 10,
+        "forge.stage.executions._.store_x.error": 0,
+        "forge.cost.amount._.decode._._.m_1._": 0.25,
     }
     assert metrics["gauges"] == {
-        "forge.stage.active.decode": 14,
-        "forge.stage.active.store_x": 10,
+        "forge.stage.active._.decode": 14,
+        "forge.stage.active._.store_x": 10,
         "balance": -2.5,
     }
-    timer = metrics["timer_data"]["forge.stage.latency.decode"]
+    timer = metrics["timer_data"]["forge.stage.latency._.decode"]
     assert timer["count"] == 900
     assert timer["sum"] == pytest.approx(sum(values) * 1000, rel=1e-9)
     assert_percentiles(timer, values)
@@ -130,6 +131,61 @@ def test_etsys_daemon_with_tags_and_fewer_lines_than_values(stack: Stack) -> Non
     timer = metrics["timer_data"]["forge.stage.latency;stage=decode"]
     assert timer["count"] == pytest.approx(5000, rel=1e-12)
     assert_percentiles(timer, values)
+
+
+STAGES = """
+from forge import BatchRunner, Pipeline, Sample, Skip, stage
+
+@stage
+def decode(sample: Sample) -> Sample | Skip:
+    return sample if sample.data < "x" else Skip("empty")
+
+for name, data in (("a", "uvx"), ("b", "uvwxy")):
+    print(BatchRunner().run(Pipeline(name=name, source=list(data), stages=[decode])).drain())
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({}, "forge.stage.{kind}.{pipeline}.decode.{value}"),
+        (
+            {"TAGS": "team:ml", "NAME_TEMPLATE": "{service}.{pipeline}.{name}.{tags}"},
+            "labels.{pipeline}.forge.stage.{kind}.decode.{value}",
+        ),
+        (
+            {"TAGS": "team:ml", "DIMENSIONS": "tags"},
+            "forge.stage.{kind};pipeline={pipeline};stage=decode;{tag}={value};service=labels;team=ml",
+        ),
+    ],
+    ids=["names", "template", "tags"],
+)
+def test_two_pipelines_with_a_stage_of_the_same_name(
+    stack: Stack, tmp_path: Path, settings: dict[str, str], place: str
+) -> None:
+    etsy = Etsy(stack.folder / "statsd")
+    stack.programs.append(etsy)
+    etsy.run()
+    instrumented(
+        tmp_path,
+        STAGES,
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_LOGS_EXPORTER="none",
+        OTEL_METRICS_EXPORTER="statsd",
+        OTEL_SERVICE_NAME="labels",
+        STATSD_PORT=str(etsy.port),
+        FORGE_OTEL_STATSD_FLAVOR="statsd",
+        **{f"FORGE_OTEL_STATSD_{name}": value for name, value in settings.items()},
+    )
+
+    counters = etsy.result(etsy.received())["counters"]
+
+    def count(pipeline: str, kind: str, tag: str, value: str) -> float:
+        return float(counters[place.format(pipeline=pipeline, kind=kind, tag=tag, value=value)])
+
+    assert [count(each, "executions", "outcome", "success") for each in "ab"] == [2, 3]
+    assert [count(each, "executions", "outcome", "skip") for each in "ab"] == [1, 2]
+    assert [count(each, "skips", "reason", "empty") for each in "ab"] == [1, 2]
 
 
 RECEIVER = """
@@ -250,9 +306,9 @@ def test_through_the_collector_and_the_bridge(
 
     metrics = etsy.result(etsy.received())
     rounds = 2 if counted == 300 else 1
-    assert metrics["counters"]["forge.stage.executions.decode.success"] == 7 * rounds
-    assert metrics["counters"]["forge.cost.amount.decode.m_1"] == 0.125 * rounds
-    timer = metrics["timer_data"]["forge.stage.latency.decode"]
+    assert metrics["counters"]["forge.stage.executions._.decode.success"] == 7 * rounds
+    assert metrics["counters"]["forge.cost.amount._.decode._._.m_1._"] == 0.125 * rounds
+    timer = metrics["timer_data"]["forge.stage.latency._.decode"]
     assert timer["count"] == counted
     assert timer["sum"] == pytest.approx(sum(values[:counted]) * 1000, rel=1e-9)
     assert bridge.tail() == f"http://127.0.0.1:{port}/v1/metrics -> udp://127.0.0.1:{etsy.port}\n"

@@ -24,11 +24,12 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 Attributes = Mapping[str, str | bool | int | float]
 
 
-def request(*metrics: Metric, instance: str = "") -> ExportMetricsServiceRequest:
+def request(*metrics: Metric, instance: str = "", resource: Attributes | None = None) -> ExportMetricsServiceRequest:
     """A request from one process."""
-    resource = Resource(attributes=_attributes({"service.instance.id": instance} if instance else {}))
+    named = {"service.instance.id": instance} if instance else {}
+    origin = Resource(attributes=_attributes({**named, **(resource or {})}))
     scope = ScopeMetrics(metrics=metrics)
-    return ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(resource=resource, scope_metrics=[scope])])
+    return ExportMetricsServiceRequest(resource_metrics=[ResourceMetrics(resource=origin, scope_metrics=[scope])])
 
 
 def counter(

@@ -1,19 +1,20 @@
-"""StatsD's other end: what reads its lines back, and a socket that takes them."""
+"""StatsD's other end: the grammars of its lines, and a socket that takes them."""
 
 from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .runs import PATIENCE
 
-LINE = re.compile(
-    r"(?P<name>[\w./-]+):(?P<value>-?[0-9]+(\.[0-9]+)?)\|(?P<kind>c|g|h|ms)"
-    r"(\|@(?P<rate>0\.[0-9]+))?(\|#(?P<tags>[\w./-]+:[\w./-]+(,[\w./-]+:[\w./-]+)*))?"
-)
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+DOGSTATSD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,199}")
+DOGSTATSD_TAG = re.compile(r"[^\W\d_][\w./-]*(:[\w./:-]*[\w./-])?")
+ETSY_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+ETSY_TAG = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*:[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,85 @@ class Line:
     tags: frozenset[str] = frozenset()
 
 
-def read(packets: Iterable[bytes]) -> list[Line]:
-    """The lines in packets; raises `ValueError` at anything that is not of their form."""
-    lines = []
+def read(packets: Iterable[bytes], flavor: str = "dogstatsd") -> list[Line]:
+    """The lines in packets; raises `ValueError` at anything that is not of the flavor's grammar."""
+    lines: list[Line] = []
     for packet in packets:
         for text in packet.decode().split("\n"):
-            match = LINE.fullmatch(text)
-            if match is None:
-                raise ValueError(f"not a line: {text!r}")
-            tags = frozenset((match["tags"] or "").split(",")) - {""}
-            weight = int(1 / float(match["rate"])) if match["rate"] else 1  # some daemons cut off the fraction
-            lines.append(Line(match["name"], match["kind"], float(match["value"]), weight, tags))
+            try:
+                line = GRAMMARS[flavor](text)
+                if flavor == "statsd" and line.kind == "g" and line.value < 0 and not _is_set(lines, line):
+                    raise ValueError("a gauge with a sign is changed, not set")
+                lines.append(line)
+            except ValueError as error:
+                raise ValueError(f"{error}: {text!r}") from None
     return lines
+
+
+def _is_set(before: list[Line], line: Line) -> bool:
+    last = before[-1] if before else None
+    return last is not None and (last.name, last.tags, last.value) == (line.name, line.tags, 0)
+
+
+def dogstatsd(text: str) -> Line:
+    """One line, by Datadog's page on its datagrams, with its rules for the names of metrics and for tags:
+    https://docs.datadoghq.com/extend/dogstatsd/datagram_shell and …/getting_started/tagging.
+
+    (The fields of later versions of the protocol, for a container and a time, and several values in a line are not in
+    it: the exporter has no use for them.)
+    """
+    head, *fields = text.split("|")
+    name, separator, number = head.partition(":")
+    _check(separator and DOGSTATSD_NAME.fullmatch(name), "not a name of at most 200 letters, digits, _ and .")
+    _check(NUMBER.fullmatch(number), "not a number")
+    _check(fields and fields[0] in ("c", "g", "ms", "h", "s", "d"), "not a type")
+    kind, *fields = fields
+    weight, tags = 1, frozenset[str]()
+    if fields and fields[0].startswith("@"):
+        _check(kind in ("c", "h", "d", "ms"), "a sample rate for another type")
+        weight = _weight(fields.pop(0))
+    if fields and fields[0].startswith("#"):
+        tags = _tags(fields.pop(0)[1:], DOGSTATSD_TAG)
+        _check(all(len(tag) <= 200 for tag in tags), "a tag of more than 200 characters")
+    _check(not fields, "further fields")
+    return Line(name, kind, float(number), weight, tags)
+
+
+def etsy(text: str) -> Line:
+    """One line, as Etsy's daemon documents it in docs/metric_types.md, and takes it without a change: it removes or
+    replaces other characters of a name, counts what is of no known type, and splits at every colon but those of tags.
+    """
+    line, separator, tags = text.partition("|#")
+    key, colon, rest = line.partition(":")
+    number, *fields = rest.split("|")
+    _check(colon and ETSY_KEY.fullmatch(key), "not a name of letters, digits, _ and - between single dots")
+    _check(NUMBER.fullmatch(number), "not a number")
+    _check(fields and fields[0] in ("c", "ms", "g"), "not a type")
+    kind, *rates = fields
+    _check(len(rates) <= 1 and (not rates or kind in ("c", "ms")), "a field that its type does not have")
+    _check(kind != "ms" or float(number) >= 0, "a negative time")
+    of_line = _tags(tags, ETSY_TAG) if separator else frozenset[str]()
+    return Line(key, kind, float(number), _weight(rates[0]) if rates else 1, of_line)
+
+
+GRAMMARS: dict[str, Callable[[str], Line]] = {"dogstatsd": dogstatsd, "statsd": etsy}
+
+
+def _check(holds: object, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _weight(field: str) -> int:
+    _check(re.fullmatch(r"@(0\.[0-9]+|1)", field) and float(field[1:]) > 0, "not a sample rate from 0 to 1")
+    return int(1 / float(field[1:]))  # some daemons cut off the fraction
+
+
+def _tags(text: str, grammar: re.Pattern[str]) -> frozenset[str]:
+    tags = text.split(",")
+    _check(all(map(grammar.fullmatch, tags)), "not tags")
+    _check(len({tag.partition(":")[0] for tag in tags}) == len(tags), "a tag twice")
+    return frozenset(tags)
 
 
 class Listener:

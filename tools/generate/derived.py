@@ -8,9 +8,9 @@ from pathlib import Path
 
 from forge_otel.checker.load import load
 
-from . import DERIVED, REGISTRY, adr, dashboards, prometheus_rules, reference, settings, write
+from . import DERIVED, REGISTRY, adr, dashboards, prometheus_rules, reference, settings, statsd, write
 
-_GENERATORS = (reference, adr, dashboards, prometheus_rules)
+_GENERATORS = (reference, adr, statsd, dashboards, prometheus_rules)
 
 
 def main(root: Path) -> None:

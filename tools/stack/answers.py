@@ -147,7 +147,7 @@ def _show_statsd(asked: Asked, console: Console) -> bool:
     executions = _executions(asked.runs)
     found = _executions_in(asked.graphite, executions)
     console.print("[bold]StatsD[/], through the bridge, as it has arrived in Graphite\n")
-    table = _table("stats.counters.forge.stage.executions.*.*.count", "Graphite", "the runs")
+    table = _table("stats.counters.forge.stage.executions.*.*.*.count", "Graphite", "the runs")
     for name, value in sorted(found.items()):
         table.add_row(name, f"{value:.0f}", *_beside("{:.0f}", value, executions, name))
     console.print(Padding(table, (0, 2, 1, 2)))
@@ -229,7 +229,7 @@ def _same(found: Mapping[str, float], expected: Mapping[str, float]) -> bool:
 
 
 def _executions_in(graphite: Graphite, stages: Iterable[str]) -> dict[str, float]:
-    return {name: graphite.total(f"stats.counters.forge.stage.executions.{name}.*.count") for name in stages}
+    return {name: graphite.total(f"stats.counters.forge.stage.executions.*.{name}.*.count") for name in stages}
 
 
 def _executions(runs: list[dict[str, Any]], key: str = "executions") -> Counter[str]:

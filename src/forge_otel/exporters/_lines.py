@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from ._histograms import Distribution, Weighted, merged
+from ._keys import Keys, StatsDKey
 from ._points import StatsDPoints, StatsDSeries
 from ._settings import StatsDSettings
 
-_UNSAFE: Final = re.compile(r"[^\w./-]+")
-"""Characters that may end a name, a tag or a line in some daemon."""
-
-_MAX_NAME: Final = 200
-"""Maximum length in bytes of a name, a tag or a tag's value, as in DogStatsD; longer ones are cut."""
-
-_INSTANCE: Final = "instance"
-"""The tag that distinguishes the gauges of several processes."""
+_MAX_KEYS: Final = 10_000
+"""Maximum number of series whose keys are remembered."""
 
 _MAX_VALUES: Final = 200_000
 """Maximum number of lines for all histograms of a request; one of 4 MiB could need a hundred times as many."""
 
 T = TypeVar("T")
-
-
-class StatsDKey(NamedTuple):
-    """The parts of a line before and after its value."""
-
-    name: str
-    tags: str
 
 
 class Encoded(NamedTuple):
@@ -46,10 +34,14 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-    """Encodes OTLP requests as packets of StatsD lines. Stateless between requests."""
+    """Encodes OTLP requests as packets of StatsD lines. Stateless between requests.
 
-    def __init__(self, settings: StatsDSettings) -> None:
+    With `forwarding`, the requests are those of other processes.
+    """
+
+    def __init__(self, settings: StatsDSettings, *, forwarding: bool = False) -> None:
         self._settings = settings
+        self._key = lru_cache(_MAX_KEYS)(Keys(settings, forwarding=forwarding).key)
 
     def encode(self, request: ExportMetricsServiceRequest) -> Encoded:
         """Encode all points that StatsD supports."""
@@ -113,21 +105,8 @@ class Encoder:
         """Combine series with the same key, as after the removal of tags or unsafe characters."""
         by_key: defaultdict[StatsDKey, list[T]] = defaultdict(list)
         for series, value in values:
-            by_key[self._key(series, gauges=gauges)].append(value)
+            by_key[self._key(series, gauges)].append(value)
         return ((key, each[0] if len(each) == 1 else combine(each)) for key, each in by_key.items())
-
-    def _key(self, series: StatsDSeries, *, gauges: bool) -> StatsDKey:
-        name = _safe(series.name)
-        match self._settings.tag_placement:
-            case "drop":
-                return StatsDKey(name, "")
-            case "name":
-                return StatsDKey(".".join([name, *(_safe(value).replace(".", "_") for _, value in series.tags)]), "")
-            case "tags":
-                tags = [f"{_safe(tag)}:{_safe(value)}" for tag, value in series.tags]
-                if gauges and self._settings.instance_tag and series.process:
-                    tags.append(f"{_INSTANCE}:{_safe(series.process)}")
-                return StatsDKey(name, f"|#{','.join(tags)}" if tags else "")
 
 
 def _gauge(key: StatsDKey, value: float) -> str:
@@ -138,11 +117,6 @@ def _gauge(key: StatsDKey, value: float) -> str:
 
 def _line(key: StatsDKey, value: float, kind: str, weight: int = 1) -> str:
     return f"{key.name}:{_decimal(value)}|{kind}{_rate(weight)}{key.tags}"
-
-
-def _safe(text: str) -> str:
-    safe = _UNSAFE.sub("_", text[:_MAX_NAME])
-    return safe.encode()[:_MAX_NAME].decode(errors="ignore") or "_"
 
 
 def _rate(weight: int) -> str:

@@ -16,7 +16,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     Metric,
     NumberDataPoint,
 )
-from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID
+from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION
 
 from ..semconv.definitions import StatsD
 from ..semconv.metrics import ALL
@@ -26,12 +26,41 @@ from ._histograms import Distribution, explicit, exponential
 _OWN: Final = frozenset(metric.name for metric in ALL)
 
 
+_ENVIRONMENT: Final = "deployment.environment.name"  # not in all versions of the conventions' package
+_UNKNOWN_SERVICE: Final = "unknown_service"
+"""What SDKs call a service without a name; some add the program's."""
+
+
+class Origin(NamedTuple):
+    """The process that points come from, as its resource names it; "" for what is not known."""
+
+    service: str
+    env: str
+    version: str
+    instance: str
+
+    @classmethod
+    def of(cls, resource: Iterable[KeyValue]) -> Origin:
+        """Return the origin of a resource."""
+        found = {attribute.key: _text(attribute.value) for attribute in resource}
+        service = found.get(SERVICE_NAME, "")
+        return cls(
+            "" if service.startswith(_UNKNOWN_SERVICE) else service,
+            found.get(_ENVIRONMENT, ""),
+            found.get(SERVICE_VERSION, ""),
+            found.get(SERVICE_INSTANCE_ID, ""),
+        )
+
+
 class StatsDSeries(NamedTuple):
-    """A name with tags, and the `service.instance.id` of the process, "" if unknown."""
+    """A name with tags, and its origin."""
 
     name: str
     tags: tuple[tuple[str, str], ...]
-    process: str
+    """The values by tag. A metric of the registry has all of its tags, with "" for an attribute that is absent."""
+    registered: bool
+    """True for a metric of the registry."""
+    origin: Origin
 
 
 @dataclass(slots=True)
@@ -49,14 +78,14 @@ class StatsDPoints:
         """Return the points of a request, without Forge's metrics that have no StatsD form in the registry."""
         points = cls()
         for of_resource in request.resource_metrics:
-            process = _process(of_resource.resource.attributes)
+            origin = Origin.of(of_resource.resource.attributes)
             for of_scope in of_resource.scope_metrics:
                 for metric in of_scope.metrics:
                     if metric.name in NAMES or metric.name not in _OWN:
-                        points._add(metric, process)
+                        points._add(metric, origin)
         return points
 
-    def _add(self, metric: Metric, process: str) -> None:
+    def _add(self, metric: Metric, origin: Origin) -> None:
         kind = metric.WhichOneof("data")
         if kind is None:
             return
@@ -81,7 +110,7 @@ class StatsDPoints:
             except ValueError as error:
                 self.refused[f"{metric.name}: {error}"] += 1
             else:
-                target.append((_series(metric, named, point, process), value))
+                target.append((_series(metric, named, point, origin), value))
 
 
 def _number(point: NumberDataPoint, factor: float) -> float:
@@ -107,17 +136,13 @@ def _factor(metric: Metric, named: StatsD | None) -> float:
     return 1000 if metric.unit == "s" and metric.WhichOneof("data") in ("histogram", "exponential_histogram") else 1
 
 
-def _series(metric: Metric, named: StatsD | None, point: Any, process: str) -> StatsDSeries:
+def _series(metric: Metric, named: StatsD | None, point: Any, origin: Origin) -> StatsDSeries:
     """Return the series of a point: name and tags of the registry; for other metrics the name and all attributes."""
     attributes = {attribute.key: text for attribute in point.attributes if (text := _text(attribute.value))}
     if named is None:
-        return StatsDSeries(metric.name, tuple(sorted(attributes.items())), process)
-    tags = tuple((tag, attributes[key]) for tag, key in named.tags.items() if key in attributes)
-    return StatsDSeries(named.name, tags, process)
-
-
-def _process(resource: Iterable[KeyValue]) -> str:
-    return next((_text(attribute.value) for attribute in resource if attribute.key == SERVICE_INSTANCE_ID), "")
+        return StatsDSeries(metric.name, tuple(sorted(attributes.items())), registered=False, origin=origin)
+    tags = tuple((tag, attributes.get(key, "")) for tag, key in named.tags.items())
+    return StatsDSeries(named.name, tags, registered=True, origin=origin)
 
 
 def _text(value: AnyValue) -> str:

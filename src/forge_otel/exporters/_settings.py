@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from ..config.fields import boolean, check_fields, flag, number, one_of, seconds, setting, settings_of, whole, word
+from ._tags import Tags, check_tags, datadog_tags
+from ._template import check_template, placeholders
 
 Protocol = Literal["udp", "tcp"]
 Flavor = Literal["dogstatsd", "statsd"]
@@ -15,6 +18,16 @@ Dimensions = Literal["tags", "name", "drop"]
 Histograms = Literal["values", "summary"]
 
 _PREFIX: Final = "FORGE_OTEL_STATSD_"
+_DATADOG_TAGS: Final = "DD_TAGS"
+_OTHER_VARIABLES: Final = {
+    "host": "STATSD_HOST",
+    "port": "STATSD_PORT",
+    "service": "DD_SERVICE",
+    "env": "DD_ENV",
+    "version": "DD_VERSION",
+    "entity_id": "DD_ENTITY_ID",
+}
+"""Variables that others read, too, by field."""
 _ETHERNET_PAYLOAD: Final = 1432
 _LOCAL_SOCKET_READ: Final = 8192
 
@@ -23,6 +36,12 @@ def _text(value: Any) -> str:
     if isinstance(value, str) and not any(character.isspace() or character == "\0" for character in value):
         return value
     raise ValueError("must be text without blanks")
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, str) and value.isprintable():
+        return value
+    raise ValueError("must be text on one line")
 
 
 def _host(value: Any) -> str:
@@ -48,8 +67,9 @@ def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 class StatsDSettings:
     """The address and the dialect of a StatsD daemon.
 
-    Each field can also be set in an environment variable, `FORGE_OTEL_STATSD_` and the field's name in capitals; host
-    and port in `STATSD_HOST` and `STATSD_PORT`.
+    Each field can also be set in an environment variable, `FORGE_OTEL_STATSD_` and the field's name in capitals. Others
+    are read as well: host and port from `STATSD_HOST` and `STATSD_PORT`; service, env, version and entity_id from
+    Datadog's `DD_SERVICE`, `DD_ENV`, `DD_VERSION` and `DD_ENTITY_ID`; tags also from its `DD_TAGS`.
 
     Raises:
         ValueError: a field has a value that is not allowed.
@@ -70,12 +90,33 @@ class StatsDSettings:
     """Placement of attributes: in `tags`, in the `name`, or nowhere (`drop`), with points added up. By default `tags`
     for `dogstatsd` and `name` for `statsd`."""
 
+    name_template: str = field(default="{name}.{tags}", metadata=setting(check_template))
+    """Template of names. `{name}` is the metric's own name, `{tags}` the values of its tags, if they are placed in the
+    name. `{pipeline}`, `{service}`, `{env}`, `{version}` and `{instance}` (the process) have a place of their own."""
+
+    tags: Tags = field(default=(), metadata=setting(check_tags))
+    """Tags of every line, such as `team:ml,region:eu`. Those of `FORGE_OTEL_STATSD_TAGS` win over those of `DD_TAGS`.
+    They are sent if attributes are placed in tags."""
+
+    service: str = field(default="", metadata=setting(_label))
+    """The tag `service`. By default the resource's `service.name`."""
+
+    env: str = field(default="", metadata=setting(_label))
+    """The tag `env`. By default the resource's `deployment.environment.name`."""
+
+    version: str = field(default="", metadata=setting(_label))
+    """The tag `version`. By default the resource's `service.version`."""
+
+    entity_id: str = field(default="", metadata=setting(_label))
+    """The tag `dd.internal.entity_id`, by which Datadog's agent finds the container. Only for `dogstatsd`."""
+
     histograms: Histograms = field(default="values", metadata=setting(one_of(*get_args(Histograms)), word))
     """`values` sends values that represent the histogram, `summary` its count and sum as counters, its minimum and
     maximum as gauges."""
 
     gauges: bool | None = field(default=None, metadata=setting(_or_none(flag), boolean))
-    """Send gauges. By default only with tags: without them, several processes overwrite each other's gauges."""
+    """Send gauges. By default only with tags, or with `{instance}` in the template: without them, several processes
+    overwrite each other's gauges."""
 
     instance_tag: bool = field(default=True, metadata=setting(flag, boolean))
     """Give gauges a tag `instance` with the resource's `service.instance.id`, if attributes are placed in tags."""
@@ -107,7 +148,33 @@ class StatsDSettings:
                     invalid.append(f"{variable}={text!r}: it {error}")
             elif name is None and variable.startswith(_PREFIX):
                 invalid.append(f"{variable}={text!r}: there is no such variable; there are {', '.join(_VARIABLES)}")
+        shared = list(datadog_tags(environ.get(_DATADOG_TAGS, "")))
+        invalid += [
+            f"{_DATADOG_TAGS}={environ[_DATADOG_TAGS]!r}: {each}" for each in shared if isinstance(each, ValueError)
+        ]
+        found["tags"] = (*(each for each in shared if isinstance(each, tuple)), *found.get("tags", ()))
         return cls(**found), invalid
+
+    @classmethod
+    def from_entries(
+        cls, entries: Mapping[str, Any], environ: Mapping[str, str] = os.environ
+    ) -> tuple[StatsDSettings, list[str]]:
+        """Read the entries of a configuration file, and the environment variables for the others; return the settings,
+        and a message for each invalid entry and variable, which is left out.
+        """
+        settings, invalid = cls.from_environment(environ)
+        found: dict[str, Any] = {}
+        for name, value in entries.items():
+            if value is None:
+                continue
+            try:
+                if name not in _ENTRIES:
+                    raise ValueError(f"is no setting; there are {', '.join(_ENTRIES)}")
+                declared = _SETTINGS[name]
+                found[name] = declared.from_text(value) if isinstance(value, str) else declared.check(value)
+            except ValueError as error:
+                invalid.append(f"{name}: {value!r} of the StatsD exporter in the configuration file: it {error}")
+        return dataclasses.replace(settings, **found), invalid
 
     @property
     def tag_placement(self) -> Dimensions:
@@ -117,7 +184,9 @@ class StatsDSettings:
     @property
     def sends_gauges(self) -> bool:
         """True if gauges are sent."""
-        return self.tag_placement == "tags" if self.gauges is None else self.gauges
+        if self.gauges is not None:
+            return self.gauges
+        return self.tag_placement == "tags" or "instance" in placeholders(self.name_template)
 
     @property
     def value_limit(self) -> int:
@@ -138,7 +207,7 @@ class StatsDSettings:
 
 
 _SETTINGS: Final = settings_of(StatsDSettings)
-_VARIABLES: Final[Mapping[str, str]] = {
-    f"STATSD_{name.upper()}" if name in ("host", "port") else _PREFIX + name.upper(): name for name in _SETTINGS
-}
+_ENTRIES: Final = tuple(name for name in _SETTINGS if name != "interval")
+"""The entries of a configuration file, whose reader has the interval."""
+_VARIABLES: Final[Mapping[str, str]] = {_OTHER_VARIABLES.get(name, _PREFIX + name.upper()): name for name in _SETTINGS}
 """The fields, by environment variable."""

@@ -75,7 +75,7 @@ class Bridge:
 
     def __init__(self, settings: StatsDSettings, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._encoder = Encoder(settings)
+        self._encoder = Encoder(settings, forwarding=True)
         self._sender = Sender(settings)
         # A single thread: the sender is not thread-safe, and the server must stay responsive.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="statsd-bridge")

@@ -1,11 +1,12 @@
-"""A metric reader for StatsD: `OTEL_METRICS_EXPORTER=otlp,statsd`."""
+"""A metric reader for StatsD, `OTEL_METRICS_EXPORTER=otlp,statsd`, and the exporter of configuration files."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import os
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any, Final, NoReturn
 
 from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import (
@@ -21,7 +22,7 @@ from ._lines import Encoder
 from ._settings import StatsDSettings
 from ._sockets import Sender
 
-__all__ = ["StatsDMetricReader", "StatsDSettings"]
+__all__ = ["StatsDMetricExporter", "StatsDMetricReader", "StatsDSettings"]
 
 _logger: Final = logging.getLogger("forge_otel")
 
@@ -40,8 +41,7 @@ class StatsDMetricReader(PeriodicExportingMetricReader):
     def __init__(self, settings: StatsDSettings | None = None, **fields: Any) -> None:
         if settings is None:
             settings, invalid = StatsDSettings.from_environment()
-            for line in invalid:
-                _logger.warning("%s; it is ignored", line)
+            _warn(invalid)
         settings = dataclasses.replace(settings, **fields)
         self._sender = Sender(settings)
         milliseconds = settings.interval * 1000
@@ -56,6 +56,15 @@ class StatsDMetricReader(PeriodicExportingMetricReader):
     def packets_lost(self) -> int:
         """Number of packets known to be lost."""
         return self._sender.lost
+
+    @property
+    def _preferred_aggregation(self) -> NoReturn:  # what another reader asks of its exporter
+        raise TypeError("statsd is a metric reader; in a configuration file, the exporter is forge_statsd")
+
+
+def _warn(invalid: Iterable[str]) -> None:
+    for line in invalid:
+        _logger.warning("%s; it is ignored", line)
 
 
 class _Exporter(MetricExporter):
@@ -84,3 +93,16 @@ class _Exporter(MetricExporter):
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:  # noqa: ARG002 - the SDK's signature
         self._sender.close()
+
+
+class StatsDMetricExporter(_Exporter):
+    """The exporter `forge_statsd` of a declarative configuration file, whose reader exports periodically.
+
+    Its entries are fields of `StatsDSettings`. Environment variables set the others. Invalid ones are logged and left
+    out: an exception would stop all telemetry of the process.
+    """
+
+    def __init__(self, **entries: Any) -> None:
+        settings, invalid = StatsDSettings.from_entries(entries)
+        _warn(invalid)
+        super().__init__(Encoder(settings), Sender(settings))

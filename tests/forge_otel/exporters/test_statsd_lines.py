@@ -61,7 +61,7 @@ def test_our_metrics_have_the_names_and_tags_of_the_registry() -> None:
     )
 
     assert found == [
-        "forge.stage.executions:3|c|#stage:decode,outcome:ok",
+        "forge.stage.executions:3|c|#pipeline:p,stage:decode,outcome:ok",
         "forge.stage.busy:1500|c|#stage:decode",
         "forge.stage.latency:12|h|#stage:decode",
     ]
@@ -101,7 +101,7 @@ def test_plain_statsd_has_attributes_in_the_name_and_no_gauges() -> None:
         counter("forge.stage.executions", (3, {"forge.stage.name": "a.b", "forge.stage.outcome": "ok"})),
         gauge("depth", (1, {})),
     ]
-    assert lines(*metrics, **PLAIN) == ["forge.stage.executions.a_b.ok:3|c"]
+    assert lines(*metrics, **PLAIN) == ["forge.stage.executions._.a_b.ok:3|c"]
     assert lines(*metrics, **PLAIN, dimensions="drop", gauges=True) == ["forge.stage.executions:3|c", "depth:1|g"]
     assert lines(*metrics, **PLAIN, dimensions="tags") == [
         "forge.stage.executions:3|c|#stage:a.b,outcome:ok",
@@ -143,7 +143,7 @@ def test_a_summary_instead_of_values() -> None:
         "latency.min:1|g|#a:b,instance:i",
         "latency.max:300|g|#a:b,instance:i",
     ]
-    assert lines(metric, histograms="summary", **PLAIN) == ["latency.b.count:2|c", "latency.b.sum:301|c"]
+    assert lines(metric, histograms="summary", **PLAIN) == ["latency.a.b.count:2|c", "latency.a.b.sum:301|c"]
 
 
 def test_what_statsd_has_no_form_for_is_refused() -> None:
@@ -192,7 +192,7 @@ def test_points_without_a_value_are_none() -> None:
 
 
 def test_a_line_that_no_packet_holds_is_refused() -> None:
-    tags = {f"{number:0200d}": "x" * 200 for number in range(4)}
+    tags = {f"{number:050d}": "x" * 200 for number in range(8)}
     long, short = counter("long", (1, tags)), counter("short", (1, {}))
     assert refused(long, short) == (["short:1|c"], {"long: too many tags: its line is longer than a packet": 1})
     assert len(lines(long, short, socket="/run/statsd.sock")) == 2
@@ -220,7 +220,9 @@ def test_a_histogram_keeps_count_and_sum_and_every_value_its_bucket(
     values: list[float], bounds: list[float], flavor: str
 ) -> None:
     settings: Any = {"flavor": flavor}
-    found = read(Encoder(StatsDSettings(**settings)).encode(request(histogram("h", measured(values, bounds)))).packets)
+    found = read(
+        Encoder(StatsDSettings(**settings)).encode(request(histogram("h", measured(values, bounds)))).packets, flavor
+    )
     stand_ins = values_of(found)
 
     assert len(stand_ins) == len(values)
@@ -315,7 +317,7 @@ def test_more_values_than_lines_are_allowed(flavor: str) -> None:
     values = [float(number % 10) for number in range(100_000)]
     metric = histogram("h", measured(values, [float(bound) for bound in range(10)]))
 
-    found = read([line.encode() for line in lines(metric, flavor=flavor, max_values=1000)])
+    found = read([line.encode() for line in lines(metric, flavor=flavor, max_values=1000)], flavor)
 
     assert len(found) == 1000
     assert values_of(found) == sorted(values)
@@ -326,7 +328,7 @@ def test_a_request_with_many_histograms_does_not_become_a_thousand_times_as_many
     points = [measured([1.0], [2.0], {"of": number}) for number in range(2000)]
     for point in points:
         point.count = point.bucket_counts[0] = point.sum = 1000
-    found = read([line.encode() for line in lines(histogram("h", *points), **PLAIN)])
+    found = read([line.encode() for line in lines(histogram("h", *points), **PLAIN)], "statsd")
     assert len(found) == 200_000
     assert sum(line.weight for line in found) == 2_000_000
 
@@ -361,14 +363,21 @@ SETTINGS = st.fixed_dictionaries(
         "histograms": st.sampled_from(["values", "summary"]),
         "gauges": st.sampled_from([True, False, None]),
         "socket": st.sampled_from(["", "/run/statsd.sock"]),
+        "tags": st.sampled_from(["", "team:ml,canary,url:http://a:1"]),
+        "service": HOSTILE.filter(str.isprintable),
+        "entity_id": HOSTILE.filter(str.isprintable),
+        "name_template": st.sampled_from(["{name}.{tags}", "x.{service}.{pipeline}.{name}.{tags}.{instance}"]),
     }
+)
+RESOURCE = st.fixed_dictionaries(
+    {}, optional={"service.name": HOSTILE, "deployment.environment.name": HOSTILE, "service.version": HOSTILE}
 )
 POINTS = st.lists(st.tuples(st.integers(-(2**40), 2**40), st.dictionaries(HOSTILE, HOSTILE, max_size=3)), max_size=20)
 
 
-@given(name=HOSTILE, points=POINTS, instance=HOSTILE, chosen=SETTINGS)
+@given(name=HOSTILE, points=POINTS, instance=HOSTILE, resource=RESOURCE, chosen=SETTINGS)
 def test_nothing_breaks_out_of_a_line_and_counters_add_up(
-    name: str, points: list[tuple[float, Any]], instance: str, chosen: dict[str, Any]
+    name: str, points: list[tuple[float, Any]], instance: str, resource: dict[str, str], chosen: dict[str, Any]
 ) -> None:
     settings = StatsDSettings(**chosen)
     sent = request(
@@ -376,12 +385,13 @@ def test_nothing_breaks_out_of_a_line_and_counters_add_up(
         gauge(name, *points),
         histogram(name, *(measured([float(abs(value))], [1.0, 100.0], attributes) for value, attributes in points)),
         instance=instance,
+        resource=resource,
     )
     packets, reasons = Encoder(settings).encode(sent)
 
     assert all(reason.endswith("too many tags: its line is longer than a packet") for reason in reasons)
     assert all(len(packet) <= settings.packet_size for packet in packets)
-    counters = [line for line in read(packets) if line.kind == "c"]
+    counters = [line for line in read(packets, settings.flavor) if line.kind == "c"]
     if settings.histograms == "values" and not reasons:
         assert sum(Fraction(line.value) for line in counters) == sum(value for value, _ in points)
     for place, group in groupby(sorted(counters, key=str), key=lambda line: (line.name, sorted(line.tags))):
@@ -420,4 +430,5 @@ def test_no_histogram_makes_lines_that_are_none(point: Any, unit: str, chosen: d
     data.aggregation_temporality = AGGREGATION_TEMPORALITY_DELTA
     data.data_points.append(point)
 
-    read(Encoder(StatsDSettings(**chosen)).encode(request(metric)).packets)
+    settings = StatsDSettings(**chosen)
+    read(Encoder(settings).encode(request(metric)).packets, settings.flavor)

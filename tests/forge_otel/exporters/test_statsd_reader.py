@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import Resource
 
 from forge_otel.exporters._sockets import Sender
-from forge_otel.exporters.statsd import StatsDMetricReader, StatsDSettings
+from forge_otel.exporters.statsd import StatsDMetricExporter, StatsDMetricReader, StatsDSettings
 from tests.forge_otel.test_auto_instrumentation import SCRIPT, instrumented
 from tests.support.needs import INSTALL, lacking
 from tests.support.ports import free_port
@@ -214,7 +216,7 @@ def test_what_has_no_form_is_logged_once(udp: Listener, caplog: pytest.LogCaptur
     with Telemetry(port=udp.port) as telemetry:
         counter = telemetry.meter.create_counter("done")
         for _ in range(2):
-            counter.add(1, {f"{number:0200d}": "x" * 200 for number in range(4)})
+            counter.add(1, {f"{number:050d}": "x" * 200 for number in range(8)})
             telemetry.provider.force_flush()
     assert caplog.messages == ["not sent to StatsD: done: too many tags: its line is longer than a packet"]
 
@@ -271,6 +273,8 @@ def test_settings_from_variables() -> None:
             "FORGE_OTEL_STATSD_MAX_VALUES": "50",
             "FORGE_OTEL_STATSD_INTERVAL": "2.5",
             "FORGE_OTEL_STATSD_SOCKET": "",
+            "FORGE_OTEL_STATSD_NAME_TEMPLATE": "ml.{name}.{tags}",
+            "FORGE_OTEL_STATSD_TAGS": "team:ml,region:eu",
             "FORGE_OTEL_EVENTS": "all",
         }
     )
@@ -286,8 +290,51 @@ def test_settings_from_variables() -> None:
         instance_tag=False,
         max_values=50,
         interval=2.5,
+        name_template="ml.{name}.{tags}",
+        tags=(("team", "ml"), ("region", "eu")),
     )
     assert StatsDSettings.from_environment({}) == (StatsDSettings(), [])
+
+
+def test_settings_from_datadogs_variables() -> None:
+    settings, wrong = StatsDSettings.from_environment(
+        {
+            "DD_TAGS": "team:data, canary,url:http://a",
+            "DD_SERVICE": "labels",
+            "DD_ENV": "prod",
+            "DD_VERSION": "1.4",
+            "DD_ENTITY_ID": "pod-1",
+            "FORGE_OTEL_STATSD_TAGS": "team:ml",
+        }
+    )
+    assert wrong == []
+    assert settings == StatsDSettings(
+        tags="team:ml,canary,url:http://a",  # type: ignore[arg-type] # checks make pairs of it
+        service="labels",
+        env="prod",
+        version="1.4",
+        entity_id="pod-1",
+    )
+    without_commas, _ = StatsDSettings.from_environment({"DD_TAGS": "team:ml canary"})
+    assert without_commas.tags == (("team", "ml"), ("canary", ""))
+
+
+@pytest.mark.parametrize("tags", ["team:ml,shard:3", ["team:ml", "shard:3"], {"team": "ml", "shard": 3}])
+def test_tags_in_code_and_in_files(tags: Any) -> None:
+    assert StatsDSettings(tags=tags).tags == (("team", "ml"), ("shard", "3"))
+
+
+def test_wrong_tags_of_datadogs_variable_do_not_cost_the_others() -> None:
+    text = "stage:prod,team:ml,a|b:c"
+    settings, wrong = StatsDSettings.from_environment({"DD_TAGS": text})
+    assert settings.tags == (("team", "ml"),)
+    assert wrong == [
+        f"DD_TAGS={text!r}: 'stage:prod' would replace a tag that the metrics have",
+        (
+            f"DD_TAGS={text!r}: 'a|b:c' is none: a tag begins with a letter, has only letters, digits and _ . / -, and "
+            "has a value after its colon"
+        ),
+    ]
 
 
 def test_every_setting_is_documented() -> None:
@@ -306,6 +353,51 @@ WRONG = [
     ("FORGE_OTEL_STATSD_FLAVOR", "influx", "must be one of dogstatsd, statsd"),
     ("FORGE_OTEL_STATSD_DIMENSIONS", "labels", "must be one of tags, name, drop"),
     ("FORGE_OTEL_STATSD_HISTOGRAMS", "both", "must be one of values, summary"),
+    (
+        "FORGE_OTEL_STATSD_TAGS",
+        "team:ml,te|am:ml",
+        (
+            "must be tags such as team:ml,region:eu; 'te|am:ml' is none: a tag begins with a letter, has only letters, "
+            "digits and _ . / -, and has a value after its colon"
+        ),
+    ),
+    (
+        "FORGE_OTEL_STATSD_TAGS",
+        "outcome:good",
+        "must be tags such as team:ml,region:eu; 'outcome:good' would replace a tag that the metrics have",
+    ),
+    (
+        "FORGE_OTEL_STATSD_TAGS",
+        f"a:{'b' * 200}",
+        f"must be tags such as team:ml,region:eu; 'a:{'b' * 200}' has more than 200 bytes",
+    ),
+    (
+        "FORGE_OTEL_STATSD_NAME_TEMPLATE",
+        "{colour}.{name}",
+        (
+            "must not have the unknown placeholder {colour}; there are {name}, {tags}, {pipeline}, {service}, {env}, "
+            "{version}, {instance}"
+        ),
+    ),
+    (
+        "FORGE_OTEL_STATSD_NAME_TEMPLATE",
+        "{name",
+        (
+            "must have a placeholder between every { and }; there are {name}, {tags}, {pipeline}, {service}, {env}, "
+            "{version}, {instance}"
+        ),
+    ),
+    (
+        "FORGE_OTEL_STATSD_NAME_TEMPLATE",
+        "a b.{name}",
+        "must have only letters, digits and _ . - around its placeholders, not 'a b.'",
+    ),
+    (
+        "FORGE_OTEL_STATSD_NAME_TEMPLATE",
+        "{tags}",
+        "must have the placeholder {name}: without it, different metrics would be one",
+    ),
+    ("DD_SERVICE", "a\tb", "must be text on one line"),
     ("FORGE_OTEL_STATSD_GAUGES", "1", "must be true or false"),
     ("FORGE_OTEL_STATSD_INSTANCE_TAG", "yes", "must be true or false"),
     ("FORGE_OTEL_STATSD_MAX_VALUES", "0", "must be a whole number from 1 to 1000000000"),
@@ -337,8 +429,59 @@ def test_a_wrong_keyword_raises() -> None:
         StatsDMetricReader(port="8125")
     with pytest.raises(ValueError, match=r"gauges=1: it must be true or false"):
         StatsDSettings(gauges=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"tags=5: it must be tags such as team:ml,region:eu"):
+        StatsDMetricReader(tags=5)
+    with pytest.raises(ValueError, match=r"name_template=None: it must be text such as \{name\}\.\{tags\}"):
+        StatsDMetricReader(name_template=None)
     with pytest.raises(TypeError, match="colour"):
         StatsDMetricReader(colour="red")
+
+
+def test_wrong_entries_of_a_file_are_left_out() -> None:
+    settings, wrong = StatsDSettings.from_entries(
+        {
+            "host": "statsd.example",
+            "port": "9125",
+            "flavor": "influx",
+            "tags": {"team": "ml"},
+            "interval": 5,
+            "socket": None,
+        },
+        {"STATSD_HOST": "other.example", "FORGE_OTEL_STATSD_GAUGES": "false", "FORGE_OTEL_STATSD_PROTOCOL": "x"},
+    )
+    assert settings == StatsDSettings(host="statsd.example", port=9125, gauges=False, tags=(("team", "ml"),))
+    assert wrong == [
+        "FORGE_OTEL_STATSD_PROTOCOL='x': it must be one of udp, tcp",
+        "flavor: 'influx' of the StatsD exporter in the configuration file: it must be one of dogstatsd, statsd",
+        (
+            "interval: 5 of the StatsD exporter in the configuration file: it is no setting; there are host, port, "
+            "protocol, socket, flavor, dimensions, name_template, tags, service, env, version, entity_id, histograms, "
+            "gauges, instance_tag, max_values"
+        ),
+    ]
+
+
+def test_the_exporter_of_a_file(udp: Listener, caplog: pytest.LogCaptureFixture) -> None:
+    exporter = StatsDMetricExporter(port=udp.port, tags=["team:ml"], flavor="influx")
+    resource = Resource({"service.name": "labels"})
+    provider = MeterProvider([PeriodicExportingMetricReader(exporter, math.inf)], resource, shutdown_on_exit=False)
+    provider.get_meter("test").create_counter("done").add(1)
+    provider.force_flush()
+    provider.shutdown()
+    assert udp.packet() == b"done:1|c|#service:labels,team:ml"
+    assert caplog.messages == [
+        (
+            "flavor: 'influx' of the StatsD exporter in the configuration file: it must be one of dogstatsd, statsd; "
+            "it is ignored"
+        )
+    ]
+
+
+def test_a_reader_is_no_exporter() -> None:
+    reader = StatsDMetricReader()
+    with pytest.raises(TypeError, match="in a configuration file, the exporter is forge_statsd"):
+        PeriodicExportingMetricReader(reader)  # type: ignore[arg-type] # as a file might name it
+    reader.shutdown()
 
 
 def test_a_reader_goes_on_with_a_wrong_variable(
@@ -383,6 +526,8 @@ def test_a_pipeline_that_knows_nothing_of_it(udp: Listener, tmp_path: Path) -> N
         OTEL_TRACES_EXPORTER="none",
         OTEL_LOGS_EXPORTER="none",
         OTEL_METRICS_EXPORTER="statsd",
+        OTEL_SERVICE_NAME="labels",
+        FORGE_OTEL_STATSD_TAGS="team:ml",
         STATSD_PORT=str(udp.port),
     )
     udp.end()
@@ -395,13 +540,35 @@ def test_a_pipeline_that_knows_nothing_of_it(udp: Listener, tmp_path: Path) -> N
     for line in lines:
         if line.kind == "c":
             counted[line.name, line.tags] += line.value
-    assert counted["forge.sample.settled", frozenset({"pipeline:words", "outcome:ready"})] == 2
-    assert counted["forge.stage.executions", frozenset({"stage:upper", "outcome:success"})] == 2
-    assert counted["forge.stage.executions", frozenset({"stage:upper", "outcome:error"})] == 0
-    assert counted["forge.pipeline.completed", frozenset({"pipeline:words", "outcome:completed"})] == 1
+    common = {"pipeline:words", "service:labels", "team:ml"}
+
+    def count(name: str, *tags: str) -> float:
+        return counted[name, frozenset({*common, *tags})]
+
+    assert count("forge.sample.settled", "outcome:ready") == 2
+    assert count("forge.stage.executions", "stage:upper", "outcome:success") == 2
+    assert count("forge.stage.executions", "stage:upper", "outcome:error") == 0
+    assert count("forge.pipeline.completed", "outcome:completed") == 1
     timed = [line for line in lines if line.name == "forge.stage.latency"]
     assert sum(line.weight for line in timed) == 2
-    assert {(line.kind, line.tags) for line in timed} == {("h", frozenset({"stage:upper"}))}
+    assert {(line.kind, line.tags) for line in timed} == {("h", frozenset({*common, "stage:upper"}))}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_entry_point")
+def test_a_configuration_file(udp: Listener, tmp_path: Path) -> None:
+    """As the documentation shows it."""
+    page = (Path(__file__).parents[3] / "docs" / "statsd.md").read_text()
+    [documented] = re.findall(r"```yaml\n(.+?)```", page, re.DOTALL)
+    (tmp_path / "otel.yaml").write_text(documented.replace("port: 8125", f"port: {udp.port}"))
+
+    output = instrumented(tmp_path, SCRIPT, OTEL_CONFIG_FILE=str(tmp_path / "otel.yaml"))
+
+    assert output.printed == ["['A', 'B']"]
+    lines = read([udp.packet()])
+    assert lines
+    assert {tag for line in lines for tag in line.tags} >= {"pipeline:words", "stage:upper", "team:ml", "region:eu"}
+    assert all({"team:ml", "region:eu"} <= line.tags for line in lines)
 
 
 def test_half_a_surrogate_pair_costs_no_other_metrics(udp: Listener) -> None:
