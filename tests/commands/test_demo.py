@@ -31,7 +31,8 @@ from rich.console import Console
 
 from forge import BatchRunner, ExitCode, Pipeline, Prices, RunOutcome, RunResult, RunType, Sample, Skip, stage, usage
 from forge.runner.result import Ledger, StageSummary, StorageSummary
-from forge_otel.commands.demo import examples, numbers
+from forge_otel.commands import numbers
+from forge_otel.commands.demo import examples
 from forge_otel.commands.demo.run_report import show
 from forge_otel.commands.demo.verdict import judge
 from tests.examples.test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service

@@ -163,6 +163,18 @@ def flag(parent: Json, key: str) -> bool:
     return found or False
 
 
+def integer(parent: Json, key: str) -> int:
+    """Return a 64-bit integer field, which is a string or a number; 0 if it is absent."""
+    found = parent.get(key)
+    return 0 if found is None else _int64(found, key)
+
+
+def double(parent: Json, key: str) -> float:
+    """Return a floating-point field; 0 if it is absent."""
+    found = parent.get(key)
+    return 0.0 if found is None else _double(found, key)
+
+
 def enumerated(parent: Json, key: str, names: Mapping[int, str], prefix: str) -> str:
     """Return the name of an enumeration field's value, without the prefix of OTLP's names."""
     found = parent.get(key) or 0
@@ -193,27 +205,27 @@ def _scalar(encoded: Json) -> Value:
     if encoded.get("stringValue") is not None:
         return Value("string", text(encoded, "stringValue"))
     if (found := encoded.get("intValue")) is not None:
-        return Value("int", _int64(found))
+        return Value("int", _int64(found, "intValue"))
     if (found := encoded.get("doubleValue")) is not None:
-        return Value("double", _double(found))
+        return Value("double", _double(found, "doubleValue"))
     if encoded.get("boolValue") is not None:
         return Value("boolean", flag(encoded, "boolValue"))
     kinds = {"kvlistValue": "map", "bytesValue": "bytes", "arrayValue": "array"}
     return Value(next((kind for key, kind in kinds.items() if encoded.get(key) is not None), "empty"))
 
 
-def _int64(found: object) -> int:
+def _int64(found: object, key: str) -> int:
     try:
         number = int(found) if isinstance(found, str) else found
     except ValueError:
         number = None
     if not isinstance(number, int) or isinstance(number, bool) or number not in _INT64:
-        raise MalformedError("intValue is not a 64-bit integer")
+        raise MalformedError(f"{key} is not a 64-bit integer")
     return number
 
 
-def _double(found: object) -> float:
+def _double(found: object, key: str) -> float:
     if isinstance(found, (str, int, float)) and not isinstance(found, bool):
         with contextlib.suppress(ValueError, OverflowError):
             return float(found)
-    raise MalformedError("doubleValue is not a number")
+    raise MalformedError(f"{key} is not a number")

@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"forge-otel {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_demo(commands)
+    _add_read(commands)
     _add_semconv(commands)
     _add_statsd_bridge(commands)
     _add_doctor(commands)
@@ -133,6 +134,30 @@ def _add_demo(commands: Any) -> None:
         help="serve the metrics on this port of 127.0.0.1, after the end of the run until they are scraped once",
     )
     demo.set_defaults(command=_Command(demo.prog, ".demo.command", "demo", "demo"))
+
+
+def _add_read(commands: Any) -> None:
+    read = commands.add_parser(
+        "read",
+        help="show the telemetry in files: traces, counts, failures, the slowest spans",
+        description="Reads OTLP JSON, as the exporter otlp_file and the Collector write it. Prints the latest traces "
+        "as trees, the counts of each stage from the metrics, the slowest spans, and the failures with their messages. "
+        "Exit codes: 0, or 2 if there is no telemetry.",
+    )
+    read.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        default=[Path("telemetry")],
+        metavar="PATH",
+        help="files, also as .gz, or folders with *.jsonl files (default: telemetry)",
+    )
+    read.add_argument("--trace", default="", metavar="ID", help="show this trace only, with all of its spans")
+    read.add_argument(
+        "--limit", type=_positive, default=20, metavar="N", help="maximum number of spans of each trace (default: 20)"
+    )
+    read.add_argument("--json", action="store_true", help="print the report as one JSON document")
+    read.set_defaults(command=_Command(read.prog, ".read.command", "read_files", "auto"))
 
 
 def _add_semconv(commands: Any) -> None:

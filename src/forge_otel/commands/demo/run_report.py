@@ -14,7 +14,7 @@ from rich.text import Text
 
 from forge.support.text import on_one_line
 
-from .numbers import dollars, seconds, share, size
+from ..numbers import dollars, seconds, share, size
 
 if TYPE_CHECKING:
     from forge import RunResult

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .numbers import share
+from ..numbers import share
 
 if TYPE_CHECKING:
     from forge import Pipeline, RunResult

@@ -1,0 +1,1 @@
+"""`forge-otel read`: telemetry in files, for people."""

@@ -1,0 +1,48 @@
+"""The first examples: copied from the README and the recipe into an empty folder, they print what the page says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .test_docs import ROOT, blocks, environment
+
+
+def normal(output: str) -> list[str]:
+    """What is the same in every run: no ids, times and durations, and no columns that are as wide as these."""
+    output = re.sub(r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}\b", "ID", output)
+    output = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", output)
+    output = re.sub(r"\b\d+(\.\d+)? ?(µs|ms|s)\b", "DURATION", output)
+    return [re.sub(r"\s+", " ", line) for line in output.splitlines() if line.strip()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/recipes/files.md"])
+def test_it_prints_what_the_page_says(page: str, tmp_path: Path) -> None:
+    path = ROOT / page
+    (script,) = (code for code in blocks(path, "python") if code.startswith("# pipeline.py"))
+    (tmp_path / "pipeline.py").write_text(script)
+    (commands,) = (code for code in blocks(path, "sh") if "forge-otel read" in code)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+    (shown,) = (code for code in blocks(path, "text") if "forge.pipeline greetings" in code)
+    expected = normal(shown.removesuffix("…\n"))
+    printed = normal(done.stdout)
+    assert "".join(expected) in "".join(printed)
+    # The spans of a trace come in the order of their starts, the slowest ones in that of their durations.
+    assert sorted(path.name for path in (tmp_path / "telemetry").iterdir()) == [
+        "logs.jsonl",
+        "metrics.jsonl",
+        "traces.jsonl",
+    ]
