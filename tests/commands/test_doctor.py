@@ -1,123 +1,106 @@
-"""`forge-otel doctor`: what it says about an environment, and about samplers."""
+"""`forge-otel doctor`: what it finds in an environment, each fault made for real."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from opentelemetry.sdk.trace.sampling import (
-    ALWAYS_OFF,
-    ALWAYS_ON,
-    ParentBased,
-    Sampler,
-    SamplingResult,
-    TraceIdRatioBased,
-)
+import yaml
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, TraceIdRatioBased
 
 from forge.storage.migrations import VERSION
-from forge_otel.commands.doctor.diagnostic import Diagnostic
-from forge_otel.commands.doctor.sampler import check_sampler
+from forge_otel.commands.doctor.problems import PROBLEMS
+from forge_otel.commands.doctor.sampler import Effect, effect_of
 from tests.forge_otel.test_auto_instrumentation import another_version_of_forge, found_first
 from tests.stack.services import records
 from tests.support.needs import need_installed
 from tests.support.otlp_files import configuration
 from tests.support.ports import free_port
 
-INSIDE = "spans of other libraries in a stage are recorded"
-OF_RUNS = "of runs are traced, the others have no spans"
-FOLLOWS = f"{INSIDE} if the sample is traced"
-STRAYS = f"{INSIDE} for untraced samples as well, as children of spans that do not exist"
-BY_TRACE = f"{INSIDE} by trace id, so for all samples of a run or for none"
-REMEDY = "parentbased_always_on and parentbased_traceidratio follow the sample"
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_installed")]
+
+Finding = tuple[str, ...]
+"""Level, subject, message; of a problem, also the remedy if there is one, and the problem's name."""
+
+T = TypeVar("T", bound=Callable[..., Any])
+_made: set[str] = set()
 
 
-# Samplers.
+def makes(*problems: str) -> Callable[[T], T]:
+    """Declare that a test makes these problems, and looks at what the doctor says of them."""
+    _made.update(problems)
+    return lambda test: test
 
 
-class Broken(Sampler):
-    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
-        raise RuntimeError("no connection")
-
-    def get_description(self) -> str:
-        return "Remote"
-
-
-PARENT_BASED = "(ParentBased{root:AlwaysOnSampler, …)"
-
-
-@pytest.mark.parametrize(
-    ("sampler", "level", "message"),
-    [
-        (ParentBased(ALWAYS_ON), "ok", f"every run is traced; {FOLLOWS} {PARENT_BASED}"),
-        (
-            ParentBased(TraceIdRatioBased(0.05)),
-            "ok",
-            f"about 5 % {OF_RUNS}; {FOLLOWS} (ParentBased{{root:TraceIdRatioBased{{0.05}}, …)",
-        ),
-        (ALWAYS_ON, "warning", f"every run is traced; {STRAYS}; {REMEDY} (AlwaysOnSampler)"),
-        (
-            TraceIdRatioBased(0.5),
-            "warning",
-            f"about 50 % {OF_RUNS}; {BY_TRACE}; {REMEDY} (TraceIdRatioBased{{0.5}})",
-        ),
-        (
-            ParentBased(TraceIdRatioBased(0.002)),
-            "ok",
-            f"about 0.2 % {OF_RUNS}; {FOLLOWS} (ParentBased{{root:TraceIdRatioBased{{0.002}}, …)",
-        ),
-        (ALWAYS_OFF, "warning", "none of 10,000 runs would be traced (AlwaysOffSampler)"),
-        (Broken(), "error", "Broken raised RuntimeError: no connection"),
-    ],
-    ids=["parent", "parent ratio", "always on", "ratio", "small ratio", "always off", "broken"],
-)
-def test_samplers(sampler: Sampler, level: Any, message: str) -> None:
-    assert check_sampler(sampler) == Diagnostic(level, "sampler", message)
-
-
-# Environments.
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def _installed() -> None:
     need_installed("forge-otel", "opentelemetry-distro", "opentelemetry-configuration")
 
 
-def doctor(*options: str, before: Sequence[str] = (), **environ: str) -> tuple[int, list[tuple[str, str, str]], str]:
+def doctor(*options: str, before: Sequence[str] = (), **environ: str) -> tuple[int, list[Finding], str]:
     """Its exit code, its findings but for the versions, and what it printed on stderr."""
     done = run(*options, "--json", before=before, **environ)
     versions, *findings = json.loads(done.stdout)
     version = importlib.metadata.version("opentelemetry-sdk")
     assert versions["subject"] == "versions"
     assert f"opentelemetry-sdk {version}" in versions["message"]
-    return done.returncode, [tuple(finding.values()) for finding in findings], done.stderr
+    return done.returncode, [tuple(filter(None, finding.values())) for finding in findings], done.stderr
+
+
+def of(problem: str, findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of a problem."""
+    return [finding[:-1] for finding in findings if finding[-1] == problem]
+
+
+def environment(**environ: str) -> dict[str, str]:
+    """An environment without other settings."""
+    prefixes = ("OTEL_", "FORGE_", "STATSD_", "DD_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)} | environ
 
 
 def run(*options: str, before: Sequence[str] = (), **environ: str) -> subprocess.CompletedProcess[str]:
     """Run it in an environment without other settings."""
-    inherited = {n: v for n, v in os.environ.items() if not n.startswith(("OTEL_", "FORGE_OTEL_"))}
     return subprocess.run(
         [*before, sys.executable, "-m", "forge_otel.commands.cli", "doctor", *options],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
-        env={**inherited, **environ},
+        env=environment(**environ),
     )
 
 
+def distribution(folder: Path, name: str, version: str = "1.0", entry_points: str = "", top_level: str = "") -> None:
+    """Install a distribution into a folder."""
+    metadata = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (metadata / "entry_points.txt").write_text(entry_points)
+    if top_level:
+        (metadata / "top_level.txt").write_text(top_level)
+
+
+INSIDE = "spans of other libraries in a stage are recorded"
+FOLLOWS = f"{INSIDE} if the sample is traced"
+FOLLOW_PARENT = "parentbased_always_on and parentbased_traceidratio follow the sample"
+
 ALL = ("ok", "forge", "all 34 functions are instrumented")
 DEFAULTS = ("ok", "settings", "the defaults")
-USUAL_SAMPLER = ("ok", "sampler", f"every run is traced; {FOLLOWS} {PARENT_BASED}")
+USUAL_SAMPLER = ("ok", "sampler", f"every run is traced; {FOLLOWS} (ParentBased{{root:AlwaysOnSampler, …)")
+SERVICE = ("ok", "service", "corpus")
+NAME = {"OTEL_SERVICE_NAME": "corpus"}
 OTLP = {
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:secret@127.0.0.1:1",
+    **NAME,
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:secret@127.0.0.1:1?key=secret",
     "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
 }
 SIGNALS = [
@@ -126,218 +109,599 @@ SIGNALS = [
     ("ok", "logs", "OTLPLogExporter to http://…@127.0.0.1:1/v1/logs"),
 ]
 NO_SIGNALS = [
-    ("warning", "traces", "no SDK is configured, so there are no spans"),
-    ("warning", "metrics", "no SDK is configured, so there are no metrics"),
-    ("warning", "logs", "no SDK is configured, so there are no events"),
+    ("warning", "traces", "no SDK is configured, so there are no spans", "no-provider"),
+    ("warning", "metrics", "no SDK is configured, so there are no metrics", "no-provider"),
+    ("warning", "logs", "no SDK is configured, so there are no events", "no-provider"),
 ]
+OFF = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("_installed")
-class TestEnvironments:
-    def test_everything_is_well(self) -> None:
-        assert doctor(**OTLP) == (0, [ALL, DEFAULTS, USUAL_SAMPLER, *SIGNALS], "")
+def test_every_problem_is_made_by_a_test() -> None:
+    assert _made == {problem.name for problem in PROBLEMS}
 
-    def test_settings_that_are_right_and_wrong(self) -> None:
-        code, findings, _ = doctor(
-            **OTLP, FORGE_OTEL_SAMPLING_RATE="0.01", FORGE_OTEL_EVENT="all", FORGE_OTEL_COMPONENTS="stage,runner"
-        )
 
-        level, subject, message = findings[0]
-        assert code == 0
-        assert (level, subject) == ("warning", "start")
-        assert message.startswith("FORGE_OTEL_EVENT='all' is ignored: there is no such setting; there are components, ")
-        assert ("ok", "settings", "components=['runner', 'stage'], sampling_rate=0.01") in findings
+def test_nothing_is_wrong() -> None:
+    variables = OTLP | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:secret@127.0.0.1:1"}
+    assert doctor(**variables) == (0, [ALL, DEFAULTS, USUAL_SAMPLER, SERVICE, *SIGNALS], "")
 
-    @pytest.mark.parametrize(
-        "variable", [{"FORGE_OTEL_EXCEPTIONS": "both"}, {"OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": "logs/dup"}]
+
+# Packages.
+
+
+@makes("same-package", "import-failed")
+def test_another_package_of_the_same_name(tmp_path: Path) -> None:
+    """`python-forge` installs a package `forge` that has nothing of ours."""
+    (tmp_path / "forge").mkdir()
+    (tmp_path / "forge" / "__init__.py").write_text("")
+    distribution(tmp_path, "python-forge", "18.6.0", top_level="forge\n")
+
+    code, findings, _ = doctor("--send", **OTLP, **found_first(tmp_path), FORGE_PRICES="missing.yaml")
+
+    assert code == 1
+    assert findings[0] == (
+        "error",
+        "packages",
+        "python-forge installs a package forge as well",
+        "pip uninstall python-forge, then pip install --force-reinstall --no-deps forge-otel",
+        "same-package",
     )
-    def test_the_signal_of_exceptions_that_is_in_effect(self, variable: dict[str, str]) -> None:
-        assert ("ok", "settings", "exceptions='both'") in doctor(**OTLP, **variable)[1]
+    message = "importing forge.costs.usage failed: ModuleNotFoundError: No module named 'forge.costs'"
+    remedy = "install what the message names, or reinstall forge-otel"
+    assert of("import-failed", findings) == [("error", "forge", message, remedy)]
+    assert not [finding for finding in findings if finding[1] == "sent"]
 
-    def test_an_exporter_that_does_not_exist(self) -> None:
-        message = "Requested component 'otpl' not found in entry point 'opentelemetry_traces_exporter'"
-        assert doctor("--send", OTEL_TRACES_EXPORTER="otpl") == (
-            1,
-            [
-                ("error", "start", f"Configuration of configurator failed: RuntimeError: {message}"),
-                ("error", "forge", "not instrumented: OpenTelemetry did not load our instrumentor"),
-                ("error", "sdk", "none is configured"),
-                *NO_SIGNALS,
-            ],
-            "",
-        )
 
-    def test_no_exporters(self) -> None:
-        code, findings, _ = doctor(
-            "--send", **{f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
-        )
+@makes("package-twice", "package-versions")
+def test_versions_that_do_not_fit_together(tmp_path: Path) -> None:
+    distribution(tmp_path, "opentelemetry-proto", "1.0")
+    found = importlib.metadata.distribution("opentelemetry-proto")
+    common = "opentelemetry-exporter-otlp-proto-common"
+    needs = importlib.metadata.version(common)
 
-        assert code == 0
-        assert findings[-3:] == [
-            ("warning", "traces", "no exporter, so spans are dropped: set OTEL_TRACES_EXPORTER"),
-            ("warning", "metrics", "no exporter, so metrics are dropped: set OTEL_METRICS_EXPORTER"),
-            ("warning", "logs", "no exporter, so events are dropped: set OTEL_LOGS_EXPORTER"),
-        ]
+    code, findings, _ = doctor(**OTLP, **found_first(tmp_path))
 
-    def test_an_instrumentation_that_is_disabled(self) -> None:
-        said = "not instrumented: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS has forge"
-        assert doctor("--send", **OTLP, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="logging, forge") == (
-            1,
-            [("error", "forge", said), USUAL_SAMPLER, *SIGNALS],
-            "",
-        )
+    assert code == 0
+    [twice] = of("package-twice", findings)
+    hidden = f"hides {found.version} in {found.locate_file('')}"
+    assert twice[2] == f"opentelemetry-proto 1.0 in {tmp_path} {hidden}"
+    [versions] = of("package-versions", findings)
+    assert (
+        f"opentelemetry-exporter-otlp-proto-common {needs} requires opentelemetry-proto=={needs}, not 1.0"
+        in versions[2]
+    )
 
-    def test_an_sdk_that_is_disabled(self) -> None:
-        assert doctor("--send", **OTLP, OTEL_SDK_DISABLED="true") == (
-            1,
-            [ALL, DEFAULTS, ("error", "sdk", "OTEL_SDK_DISABLED=true: nothing is recorded"), *SIGNALS],
-            "",
-        )
 
-    def test_the_short_ways_are_switched_off(self) -> None:
-        _, findings, _ = doctor(**OTLP, FORGE_OTEL_SDK_FAST_PATHS="off")
-        assert ("ok", "speed", "FORGE_OTEL_SDK_FAST_PATHS=off: only the SDK's public API is used") in findings
+# Environment variables.
 
-    @pytest.mark.parametrize(
-        ("variables", "why"),
+
+@makes("misspelled-variable", "unknown-name", "raised-faults", "invalid-setting", "invalid-prices", "no-propagator")
+def test_variables_that_are_wrong(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("- model: gpt\n")
+
+    code, findings, _ = doctor(
+        **OTLP,
+        OTEL_EXPORTER_OTLP_ENDPONT="http://collector:4318",
+        OTEL_METRICS_EXPORT_INTERVAL="1000",
+        OTEL_TRACES_SAMPLER="parentbased_always",
+        OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="loging",
+        OTEL_PROPAGATORS="baggage",
+        OTEL_NODE_IP="10.0.0.1",  # as operators set it
+        FORGE_OTEL_RAISE_FAULTS="1",
+        FORGE_OTEL_SAMPLING_RATE="2",
+        FORGE_OTEL_SAMPLE_RATE="0.5",
+        FORGE_OTEL_COMPONENTS="stage,runner",
+        FORGE_OTEL_STATSD_FLAVOUR="statsd",
+        FORGE_PRICES=str(prices),
+        STATSD_HOSTS="collector",
+    )
+
+    assert code == 1
+    assert of("misspelled-variable", findings) == [
+        ("warning", "variable", f"{name} is not read", f"did you mean {meant}?")
+        for name, meant in {
+            "FORGE_OTEL_STATSD_FLAVOUR": "FORGE_OTEL_STATSD_FLAVOR",
+            "OTEL_EXPORTER_OTLP_ENDPONT": "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "OTEL_METRICS_EXPORT_INTERVAL": "OTEL_METRIC_EXPORT_INTERVAL",
+            "STATSD_HOSTS": "STATSD_HOST",
+        }.items()
+    ]
+    sampler = "OTEL_TRACES_SAMPLER has parentbased_always, which is not installed"
+    disabled = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS has loging, which is not installed"
+    assert of("unknown-name", findings) == [
+        ("warning", "variable", sampler, "did you mean parentbased_always_on?"),
+        ("warning", "variable", disabled, "did you mean logging?"),
+    ]
+    message = "FORGE_OTEL_RAISE_FAULTS=1: a fault of the telemetry ends the pipeline"
+    assert of("raised-faults", findings) == [("warning", "variable", message, "unset it")]
+    assert [finding[2] for finding in of("invalid-setting", findings)] == [
+        "FORGE_OTEL_SAMPLING_RATE='2' is ignored: it must be a number from 0 to 1",
+        "FORGE_OTEL_SAMPLE_RATE='0.5' is ignored: there is no such setting; did you mean sampling_rate?",
+    ]
+    assert ("ok", "settings", "components=['runner', 'stage']") in findings
+    [wrong] = of("invalid-prices", findings)
+    assert wrong[2].startswith(f"{prices}")
+    [context] = of("no-propagator", findings)
+    assert context[3] == "unset OTEL_PROPAGATORS, or let it contain tracecontext"
+
+
+def test_bad_settings_of_statsd() -> None:
+    variables = {
+        **NAME,
+        **OFF,
+        "OTEL_METRICS_EXPORTER": "statsd",
+        "FORGE_OTEL_STATSD_NAME_TEMPLATE": "{colour}.{name}",
+        "DD_TAGS": "team:ml,stage:prod",
+    }
+    code, findings, _ = doctor(**variables, DD_TAG="team:ml")
+
+    assert code == 0
+    template = "FORGE_OTEL_STATSD_NAME_TEMPLATE='{colour}.{name}'"
+    known = "{name}, {tags}, {pipeline}, {service}, {env}, {version}, {instance}"
+    assert sorted(finding[2] for finding in of("invalid-setting", findings)) == [
+        "DD_TAGS='team:ml,stage:prod': 'stage:prod' would replace a tag that the metrics have; it is ignored",
+        f"{template}: it must not have the unknown placeholder {{colour}}; there are {known}; it is ignored",
+    ]
+    assert of("misspelled-variable", findings) == [
+        ("warning", "variable", "DD_TAG is not read", "did you mean DD_TAGS?")
+    ]
+
+
+@makes("unknown-component", "start-error", "not-instrumented", "no-sdk", "no-provider")
+@pytest.mark.parametrize(
+    ("variable", "value", "meant"),
+    [
+        ("OTEL_TRACES_EXPORTER", "otpl", "did you mean otlp?"),
+        ("OTEL_METRICS_EXPORTER", "prometeus", "did you mean prometheus?"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http", "did you mean http/protobuf?"),
+    ],
+)
+def test_a_component_that_does_not_exist(variable: str, value: str, meant: str) -> None:
+    unknown = ("error", "variable", f"{variable} has {value}, which is not installed", meant, "unknown-component")
+    loaded = "not instrumented: OpenTelemetry did not load our instrumentor"
+    assert doctor("--send", **{variable: value}) == (
+        1,
         [
-            ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "8"}, "span attributes are limited"),
-            ({"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true"}, "the SDK counts its own spans"),
+            unknown,
+            ("error", "forge", loaded, "see the other errors", "not-instrumented"),
+            ("error", "sdk", "none is configured", "see the other errors", "no-sdk"),
+            *NO_SIGNALS,
         ],
+        "",
     )
-    def test_spans_that_the_sdk_has_to_start(self, variables: dict[str, str], why: str) -> None:
-        _, findings, _ = doctor(**OTLP, **variables)
-        speed = [finding for finding in findings if finding[1] == "speed"]
-        assert speed == [("ok", "speed", f"the SDK starts the spans, which takes longer: {why}")]
+    _, findings, _ = doctor(OTEL_BSP_SCHEDULE_DELAY="soon", OTEL_BSP_MAX_QUEUE_SIZE="0")
+    why = "ValueError: invalid literal for int() with base 10: 'soon'"
+    assert [finding[2] for finding in of("start-error", findings)] == [
+        f"Unable to parse value for OTEL_BSP_SCHEDULE_DELAY as integer. Defaulting to 5000.: {why}",
+        "Configuration of configurator failed: ValueError: max_queue_size must be a positive integer.",
+    ]
 
-    def test_another_package_of_the_same_name(self, tmp_path: Path) -> None:
-        """`python-forge` installs a package `forge` that has nothing of ours."""
-        (tmp_path / "forge").mkdir()
-        (tmp_path / "forge" / "__init__.py").write_text("")
-        (tmp_path / "python_forge-18.6.0.dist-info").mkdir()
-        (tmp_path / "python_forge-18.6.0.dist-info" / "METADATA").write_text("Name: python-forge\nVersion: 18.6.0\n")
-        (tmp_path / "python_forge-18.6.0.dist-info" / "top_level.txt").write_text("forge\n")
 
-        code, findings, _ = doctor("--send", **OTLP, **found_first(tmp_path))
+@makes("start-warning", "missing-file")
+def test_what_opentelemetry_warns_of_is_shown_without_secrets(tmp_path: Path) -> None:
+    missing = tmp_path / "ca.pem"
+    _, findings, errors = doctor(
+        **OTLP,
+        OTEL_EXPORTER_OTLP_HEADERS="api-key secret, tenant=one",
+        OTEL_EXPORTER_OTLP_CERTIFICATE=str(missing),
+    )
 
-        assert code == 1
-        remedy = "pip uninstall python-forge, then pip install --force-reinstall --no-deps forge-otel"
-        assert findings[0] == ("error", "forge", f"python-forge installs a package of the same name: {remedy}")
-        assert findings[1] == (
-            "error",
-            "forge",
-            "importing forge.costs.usage failed: ModuleNotFoundError: No module named 'forge.costs'",
-        )
-        assert findings[-3:] == SIGNALS  # nothing is sent
+    warnings = of("start-warning", findings)
+    assert [finding[2].rpartition(": ")[2] for finding in warnings] == ["…"]
+    assert warnings[0][2].startswith("Header format invalid!")
+    [file] = of("missing-file", findings)
+    assert file[2] == f"OTEL_EXPORTER_OTLP_CERTIFICATE={missing}: No such file or directory (in {Path.cwd()})"
+    assert "secret" not in f"{findings}{errors}"
 
-    def test_another_version_of_forge(self, tmp_path: Path) -> None:
-        code, findings, _ = doctor(**OTLP, **another_version_of_forge(tmp_path))
 
-        assert code == 1
-        (level, subject, message), *others = findings
-        assert (level, subject) == ("warning", "start")
-        module = "forge.execution.stage_executor"
-        assert message.startswith(f"patching {module} failed; the pipeline continues without it: ")
-        assert others[0] == ("error", "forge", f"not instrumented, because of its version: {module}")
+@makes("unused-variable", "no-service-name")
+def test_a_variable_that_another_makes_useless() -> None:
+    variables = {name: value for name, value in OTLP.items() if name not in NAME}
+    _, findings, _ = doctor(**variables, OTEL_TRACES_SAMPLER_ARG="0.1")
 
-    def test_a_process_that_is_instrumented_already(self) -> None:
-        instrument = str(Path(sys.executable).parent / "opentelemetry-instrument")
-        options = ["--traces_exporter", "console", "--metrics_exporter", "none", "--logs_exporter", "none"]
-        code, findings, _ = doctor(before=[instrument, *options])
+    message = "OTEL_TRACES_SAMPLER_ARG is not used by the default, parentbased_always_on"
+    remedy = "set OTEL_TRACES_SAMPLER=parentbased_traceidratio"
+    assert of("unused-variable", findings) == [("warning", "variable", message, remedy)]
+    [unnamed] = of("no-service-name", findings)
+    assert unnamed[2].startswith("no service name: backends show unknown_service")
+    assert unnamed[3] == "set OTEL_SERVICE_NAME"
 
-        assert code == 0
-        assert findings == [
-            ALL,
-            DEFAULTS,
+
+@makes("incomplete-file")
+def test_a_file_that_leaves_out_parts(tmp_path: Path) -> None:
+    file = tmp_path / "otel.yaml"
+    parts = {"file_format": "1.0", "trace_provider": {}, "meter_provider": {"readers": []}}
+    file.write_text(yaml.safe_dump(parts))
+
+    _, findings, _ = doctor(OTEL_CONFIG_FILE=str(file), OTEL_SERVICE_NAME="x", OTEL_TRACES_EXPORTER="otlp")
+
+    missing = (
+        "no tracer_provider (no spans), no logger_provider (no events), no resource (no service name), "
+        "no propagator (no trace context for other processes), "
+        "no forge in instrumentation/development: python (no settings of ours)"
+    )
+    remedy = "add the part. The page on configuration has a complete example"
+    assert of("incomplete-file", findings) == [
+        ("warning", "file", f"{file}: trace_provider is ignored", "did you mean tracer_provider?"),
+        ("warning", "file", f"{file} has {missing}", remedy),
+    ]
+    message = f"OTEL_TRACES_EXPORTER, OTEL_SERVICE_NAME: not used, because OTEL_CONFIG_FILE={file} replaces them"
+    remedy = "write ${OTEL_TRACES_EXPORTER} into the file, or the value"
+    assert of("unused-variable", findings) == [("warning", "variable", message, remedy)]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    code, findings, _ = doctor(OTEL_CONFIG_FILE=str(tmp_path / "otel.yml"))
+
+    assert code == 1
+    [missing] = of("missing-file", findings)
+    assert missing[2].startswith(f"OTEL_CONFIG_FILE={tmp_path / 'otel.yml'}: No such file or directory")
+    assert of("start-error", findings) == []
+
+
+# Instrumentation.
+
+
+@makes("missing-function")
+def test_another_version_of_forge(tmp_path: Path) -> None:
+    code, findings, _ = doctor(**OTLP, **another_version_of_forge(tmp_path))
+
+    assert code == 1
+    module = "forge.execution.stage_executor"
+    [start] = of("start-warning", findings)
+    assert start[2].startswith(f"patching {module} failed; the pipeline continues without it: ")
+    remedy = "install forge and forge_otel from the same release"
+    missing = ("error", "forge", f"not instrumented, because of its version: {module}", remedy)
+    assert of("missing-function", findings) == [missing]
+
+
+def test_an_instrumentation_that_is_disabled() -> None:
+    message = "not instrumented: OTEL_PYTHON_DISABLED_INSTRUMENTATIONS has forge"
+    variables = OTLP | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:secret@127.0.0.1:1"}
+    assert doctor("--send", **variables, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="logging, forge") == (
+        1,
+        [
+            ("error", "forge", message, "remove forge from it", "not-instrumented"),
             USUAL_SAMPLER,
-            ("ok", "traces", "ConsoleSpanExporter"),
-            ("warning", "metrics", "no exporter, so metrics are dropped: set OTEL_METRICS_EXPORTER"),
-            ("warning", "logs", "no exporter, so events are dropped: set OTEL_LOGS_EXPORTER"),
-        ]
+            SERVICE,
+            *SIGNALS,
+        ],
+        "",
+    )
 
-    def test_sending_by_a_configuration_file(self, tmp_path: Path) -> None:
-        file = configuration(tmp_path, forge={"zero_points": False})
 
-        assert doctor("--send", OTEL_CONFIG_FILE=str(file)) == (
-            0,
-            [
-                ALL,
-                ("ok", "settings", "zero_points=False"),
-                USUAL_SAMPLER,
-                ("ok", "traces", f"OTLPFileSpanExporter to {tmp_path / 'traces.jsonl'}"),
-                ("ok", "metrics", f"OTLPFileMetricExporter to {tmp_path / 'metrics.jsonl'}"),
-                ("ok", "logs", f"OTLPFileLogExporter to {tmp_path / 'logs.jsonl'}"),
-                ("ok", "sent", "traces, metrics, logs of a run of the pipeline forge-otel-doctor with 2 samples"),
-            ],
-            "",
+@makes("sdk-disabled")
+def test_an_sdk_that_is_disabled(tmp_path: Path) -> None:
+    code, findings, _ = doctor("--send", **OTLP, OTEL_SDK_DISABLED="true")
+    assert code == 1
+    assert of("sdk-disabled", findings) == [
+        ("error", "sdk", "OTEL_SDK_DISABLED=true: nothing is recorded", "remove it")
+    ]
+
+    file = tmp_path / "otel.yaml"
+    file.write_text('file_format: "1.0"\ndisabled: true\n')
+    _, findings, _ = doctor(OTEL_CONFIG_FILE=str(file))
+    message = f"{file} has disabled: true: nothing is recorded"
+    assert of("sdk-disabled", findings) == [("error", "sdk", message, "remove it")]
+
+
+@pytest.mark.parametrize(
+    "variable", [{"FORGE_OTEL_EXCEPTIONS": "both"}, {"OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": "logs/dup"}]
+)
+def test_the_signal_of_exceptions_that_is_in_effect(variable: dict[str, str]) -> None:
+    assert ("ok", "settings", "exceptions='both'") in doctor(**OTLP, **variable)[1]
+
+
+def test_the_short_ways_are_switched_off() -> None:
+    _, findings, _ = doctor(**OTLP, FORGE_OTEL_SDK_FAST_PATHS="off")
+    assert ("ok", "speed", "FORGE_OTEL_SDK_FAST_PATHS=off: only the SDK's public API is used") in findings
+
+
+@pytest.mark.parametrize(
+    ("variables", "why"),
+    [
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "8"}, "span attributes are limited"),
+        ({"OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true"}, "the SDK counts its own spans"),
+    ],
+)
+def test_spans_that_the_sdk_has_to_start(variables: dict[str, str], why: str) -> None:
+    _, findings, _ = doctor(**OTLP, **variables)
+    speed = [finding for finding in findings if finding[1] == "speed"]
+    assert speed == [("ok", "speed", f"the SDK starts the spans, which takes longer: {why}")]
+
+
+def test_a_process_that_is_instrumented_already() -> None:
+    instrument = str(Path(sys.executable).parent / "opentelemetry-instrument")
+    options = ["--traces_exporter", "console", "--metrics_exporter", "none", "--logs_exporter", "none"]
+    code, findings, _ = doctor(before=[instrument, *options], **NAME)
+
+    assert code == 0
+    assert findings[:5] == [ALL, DEFAULTS, USUAL_SAMPLER, SERVICE, ("ok", "traces", "ConsoleSpanExporter to <stdout>")]
+    assert [finding[1] for finding in of("no-exporter", findings)] == ["metrics", "logs"]
+
+
+# Samplers.
+
+
+@pytest.mark.parametrize(
+    ("sampler", "effect"),
+    [
+        (ParentBased(ALWAYS_ON), Effect("ParentBased{root:AlwaysOnSampler, …", 1.0, 0.0)),
+        (ALWAYS_ON, Effect("AlwaysOnSampler", 1.0, 1.0)),
+        (ALWAYS_OFF, Effect("AlwaysOffSampler", 0.0, 0.0)),
+        (TraceIdRatioBased(0.0), Effect("TraceIdRatioBased{0.0}", 0.0, 0.0)),
+    ],
+    ids=["parent", "always on", "always off", "ratio"],
+)
+def test_samplers(sampler: Any, effect: Effect) -> None:
+    assert effect_of(sampler) == effect
+
+
+@makes("parent-ignored", "thinned-twice")
+def test_samplers_that_thin_twice() -> None:
+    ratio = {"OTEL_TRACES_SAMPLER_ARG": "0.05", "FORGE_OTEL_SAMPLING_RATE": "0.1"}
+    _, findings, _ = doctor(**OTLP, OTEL_TRACES_SAMPLER="traceidratio", **ratio)
+
+    runs = "about 5 % of runs are traced, the others have no spans"
+    by_trace = f"{INSIDE} by trace id, so for all samples of a run or for none"
+    message = f"{runs}; {by_trace} (TraceIdRatioBased{{0.05}})"
+    assert of("parent-ignored", findings) == [("warning", "sampler", message, FOLLOW_PARENT)]
+    twice = "about 5 % of runs × sampling_rate 0.1: about 0.5 % of samples are traced"
+    remedy = "let one of them thin: keep the sampler at parentbased_always_on, or sampling_rate at 1"
+    assert of("thinned-twice", findings) == [("warning", "sampler", twice, remedy)]
+
+    _, findings, _ = doctor(**OTLP, OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0.05")
+    assert of("thinned-twice", findings) == []
+    assert ("ok", "sampler", f"{runs}; {FOLLOWS} (ParentBased{{root:TraceIdRatioBased{{0.05}}, …)") in findings
+
+    _, findings, _ = doctor(**OTLP, OTEL_TRACES_SAMPLER="always_on", FORGE_OTEL_SAMPLING_RATE="0.1")
+    strays = f"{INSIDE} for untraced samples as well, as children of spans that do not exist"
+    message = f"every run is traced; {strays} (AlwaysOnSampler)"
+    assert of("parent-ignored", findings) == [("warning", "sampler", message, FOLLOW_PARENT)]
+    assert of("thinned-twice", findings) == []
+
+
+BROKEN = """
+from opentelemetry.sdk.trace.sampling import Sampler
+
+class Remote(Sampler):
+    def __init__(self, argument=None): pass
+    def should_sample(self, *_, **__): raise RuntimeError("no connection")
+    def get_description(self): return "Remote"
+"""
+
+
+@makes("sampler-failed", "nothing-sampled", "check-failed")
+def test_a_sampler_that_fails_and_one_that_drops_all(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    entry_points = "[opentelemetry_traces_sampler]\nremote = broken:Remote\n"
+    distribution(tmp_path, "broken", entry_points=f"{entry_points}[opentelemetry_environment_variables]\nx = nothing\n")
+    code, findings, _ = doctor(**OTLP, **found_first(tmp_path), OTEL_TRACES_SAMPLER="remote")
+
+    assert code == 1
+    failed = ("error", "sampler", "Remote raised RuntimeError: no connection", "correct or replace the sampler")
+    assert of("sampler-failed", findings) == [failed]
+    message = "misspelled_variables raised ModuleNotFoundError: No module named 'nothing'"
+    assert ("error", "doctor", message) in [finding[:3] for finding in of("check-failed", findings)]
+
+    _, findings, _ = doctor(**OTLP, OTEL_TRACES_SAMPLER="always_off")
+    message = "none of 10,000 runs would be traced (AlwaysOffSampler)"
+    assert of("nothing-sampled", findings) == [("warning", "sampler", message, "set OTEL_TRACES_SAMPLER")]
+
+
+# Destinations.
+
+
+@makes("wrong-port", "wrong-path", "no-scheme")
+def test_addresses_that_are_unlikely() -> None:
+    _, findings, _ = doctor(
+        **NAME,
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="http://collector:4318",
+        OTEL_EXPORTER_OTLP_METRICS_PROTOCOL="http/protobuf",
+        OTEL_EXPORTER_OTLP_METRICS_ENDPOINT="http://collector:4317",
+        OTEL_EXPORTER_OTLP_LOGS_PROTOCOL="http/protobuf",
+        OTEL_EXPORTER_OTLP_ENDPOINT="collector:4318",
+        HTTP_PROXY="http://user:secret@proxy:8080",
+        NO_PROXY="elsewhere",
+    )
+
+    grpc, http = "OTEL_EXPORTER_OTLP_PROTOCOL=grpc", "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+    assert of("wrong-port", findings) == [
+        (
+            "warning",
+            "traces",
+            "gRPC to collector:4318: port 4318 is usually that of HTTP",
+            f"set {http}, or use port 4317",
+        ),
+        (
+            "warning",
+            "metrics",
+            "HTTP to http://collector:4317: port 4317 is usually that of gRPC",
+            f"set {grpc}, or use port 4318",
+        ),
+    ]
+    path = "HTTP to the path / of http://collector:4317: a Collector expects /v1/metrics"
+    remedy = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT needs the whole path, OTEL_EXPORTER_OTLP_ENDPOINT none of it"
+    assert of("wrong-path", findings) == [("warning", "metrics", path, remedy)]
+    address = "collector:4318/v1/logs"
+    message = f"{address} has no scheme, so nothing can be sent"
+    assert of("no-scheme", findings) == [("warning", "logs", message, f"write http://{address} or https://{address}")]
+    assert ("ok", "traces", "OTLPSpanExporter to collector:4318 (gRPC, not encrypted)") in findings
+    proxied = "OTLPMetricExporter to http://collector:4317 (through the proxy http://…@proxy:8080)"
+    assert ("ok", "metrics", proxied) in findings
+
+    _, findings, _ = doctor(
+        **NAME,
+        OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317",
+        OTEL_EXPORTER_OTLP_LOGS_PROTOCOL="http/protobuf",
+        OTEL_EXPORTER_OTLP_LOGS_ENDPOINT="http://collector:4318/v1/logs/v1/logs",
+        OTEL_METRICS_EXPORTER="none",
+    )
+    message = "collector:4317 has no scheme, so gRPC encrypts, which a Collector without certificate refuses"
+    remedy = "write http://collector:4317, or https://collector:4317 if it has one"
+    assert of("no-scheme", findings) == [("warning", "traces", message, remedy)]
+    assert [finding[1] for finding in of("wrong-path", findings)] == ["logs"]
+
+
+@makes("no-exporter")
+def test_no_exporters() -> None:
+    code, findings, _ = doctor("--send", **NAME, **OFF)
+
+    assert code == 0
+    lost = {
+        "traces": "spans are dropped",
+        "metrics": "metrics are dropped, and no alert or dashboard works",
+        "logs": "events are dropped, and with them the stack traces of failures",
+    }
+    assert findings[-3:] == [
+        ("warning", signal, f"no exporter, so {what}", f"set OTEL_{signal.upper()}_EXPORTER", "no-exporter")
+        for signal, what in lost.items()
+    ]
+
+
+@makes("port-in-use", "scrape-failed")
+def test_a_reader_that_is_scraped(tmp_path: Path) -> None:
+    variables = {**NAME, **OFF, "OTEL_METRICS_EXPORTER": "prometheus"}
+    port = free_port()
+    address = {"OTEL_EXPORTER_PROMETHEUS_PORT": str(port), "OTEL_EXPORTER_PROMETHEUS_HOST": "127.0.0.1"}
+
+    code, findings, _ = doctor("--send", **variables, **address)
+    assert code == 0
+    [(level, _, message)] = [finding for finding in findings if finding[1] == "metrics"]
+    assert level == "ok"
+    assert message.startswith(f"_AutoPrometheusMetricReader at http://127.0.0.1:{port}/metrics, which answers with ")
+    assert "what a process counts after its last scrape is lost" in message
+    assert not [finding for finding in findings if finding[1] == "sent"]  # nothing is
+
+    with socket.create_server(("127.0.0.1", port)):
+        code, findings, _ = doctor(**variables, **address)
+    assert code == 1
+    [taken] = of("port-in-use", findings)
+    assert taken[2].startswith(f"127.0.0.1:{port} for Prometheus is in use: ")
+
+    entry_points = (
+        "[opentelemetry_metrics_exporter]\nsilent = opentelemetry.exporter.prometheus:PrometheusMetricReader\n"
+    )
+    distribution(tmp_path, "silent", entry_points=entry_points)
+    variables["OTEL_METRICS_EXPORTER"] = "silent"
+    code, findings, _ = doctor(**variables, **address, **found_first(tmp_path))
+    assert code == 1
+    [failed] = of("scrape-failed", findings)
+    assert failed[1:3] == (
+        "metrics",
+        f"PrometheusMetricReader at http://127.0.0.1:{port}/metrics does not answer: [Errno 111] Connection refused",
+    )
+
+
+# Sending.
+
+
+def test_sending_by_a_configuration_file(tmp_path: Path) -> None:
+    file = configuration(tmp_path, forge={"zero_points": False})
+
+    code, findings, errors = doctor("--send", OTEL_CONFIG_FILE=str(file))
+
+    assert (code, errors) == (0, "")
+    assert ("ok", "settings", "zero_points=False") in findings
+    assert findings[-4:] == [
+        ("ok", "traces", f"OTLPFileSpanExporter to {tmp_path / 'traces.jsonl'}"),
+        ("ok", "metrics", f"OTLPFileMetricExporter to {tmp_path / 'metrics.jsonl'}"),
+        ("ok", "logs", f"OTLPFileLogExporter to {tmp_path / 'logs.jsonl'}"),
+        ("ok", "sent", "traces, metrics, logs of a run of the pipeline forge-otel-doctor with 2 samples"),
+    ]
+    assert [span["name"] for span in records(tmp_path, "traces")].count("forge.pipeline forge-otel-doctor") == 1
+    assert "forge.pipeline.summary" in [record.get("eventName") for record in records(tmp_path, "logs")]
+
+
+@makes("not-delivered", "send-error")
+def test_sending_to_nobody() -> None:
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    variables = {**OTLP, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "0.5"}
+    code, findings, errors = doctor(
+        "--send", **variables, OTEL_EXPORTER_OTLP_TIMEOUT="3600", FORGE_OTEL_ZERO_POINTS="false"
+    )
+
+    missing = [message for _, _, message in of("not-delivered", findings)]
+    assert code == 1
+    assert f"not delivered: 5 spans to {endpoint}/v1/traces" in missing
+    assert f"not delivered: 4 log records to {endpoint}/v1/logs" in missing
+    [metrics] = [message for message in missing if message.startswith("not delivered: the metrics since ")]
+    assert metrics.endswith(f" to {endpoint}/v1/metrics")
+    met = of("send-error", findings)
+    remedy = "nothing listens there: check the endpoint, and that the Collector or the backend runs"
+    assert all("refused" in finding[2] and endpoint in finding[2] for finding in met)
+    assert {finding[3] for finding in met} == {remedy}
+    assert errors == ""
+
+
+# Storage.
+
+
+@makes("storage")
+def test_the_schema_of_a_database(tmp_path: Path) -> None:
+    def found(url: str) -> tuple[int, Finding]:
+        code, findings, _ = doctor("--storage", url, **OTLP)
+        return code, findings[-1]
+
+    url = f"sqlite:///{tmp_path / 'corpus.db'}"
+    new = f"no tables yet; the first run creates them, with schema version {VERSION}"
+    assert found(url) == (0, ("ok", "storage", new))
+    connection = sqlite3.connect(tmp_path / "corpus.db")
+    connection.execute("CREATE TABLE forge_samples (id TEXT)")
+    assert found(url) == (0, ("ok", "storage", f"schema version 1; the next run migrates it to {VERSION}"))
+    connection.execute("CREATE TABLE forge_schema (version INTEGER)")
+    for version in (VERSION, 99):
+        connection.execute(f"INSERT INTO forge_schema VALUES ({version})")
+        connection.commit()
+        if version == VERSION:
+            assert found(url) == (0, ("ok", "storage", f"schema version {VERSION}"))
+    connection.close()
+    remedy = "install the release of forge-otel that wrote it, or use another database"
+    newer = ("error", "storage", f"schema version 99, newer than {VERSION}", remedy, "storage")
+    assert found(url) == (1, newer)
+
+
+# Output.
+
+
+def test_a_line_for_each_finding() -> None:
+    variables = OTLP | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://me:secret@127.0.0.1:1"}
+    done = run(**variables, OTEL_TRACES_SAMPLER="always_off")
+
+    assert done.stdout.splitlines()[0].endswith(f", storage schema {VERSION}")
+    nothing = "none of 10,000 runs would be traced (AlwaysOffSampler) → set OTEL_TRACES_SAMPLER [nothing-sampled]"
+    assert done.stdout.splitlines()[1:] == [
+        "ok       forge     all 34 functions are instrumented",
+        "ok       settings  the defaults",
+        f"warning  sampler   {nothing}",
+        "ok       service   corpus",
+        *(f"{level:7}  {subject:8}  {message}" for level, subject, message in SIGNALS),
+        "1 warning",
+    ]
+
+
+@makes("interrupted")
+def test_one_document_although_it_is_interrupted_and_exporters_print() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        variables = environment(
+            **NAME,
+            OTEL_TRACES_EXPORTER="console",
+            OTEL_METRICS_EXPORTER="console",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{hanging.getsockname()[1]}",
+            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            FORGE_OTEL_SHUTDOWN_TIMEOUT="3600",
         )
-        assert [span["name"] for span in records(tmp_path, "traces")].count("forge.pipeline forge-otel-doctor") == 1
-        assert "forge.pipeline.summary" in [record.get("eventName") for record in records(tmp_path, "logs")]
+        command = [sys.executable, "-m", "forge_otel.commands.cli", "doctor", "--json", "--send"]
+        with (
+            subprocess.Popen(
+                command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            ) as process,
+            hanging.accept()[0],
+        ):  # the events are on their way
+            process.send_signal(2)
+            out, errors = process.communicate(timeout=60)
 
-    def test_bad_settings_of_statsd(self) -> None:
-        code, findings, _ = doctor(
-            OTEL_TRACES_EXPORTER="none",
-            OTEL_LOGS_EXPORTER="none",
-            OTEL_METRICS_EXPORTER="statsd",
-            FORGE_OTEL_STATSD_NAME_TEMPLATE="{colour}.{name}",
-            DD_TAGS="team:ml,stage:prod",
-        )
-
-        assert code == 0
-        known = "{name}, {tags}, {pipeline}, {service}, {env}, {version}, {instance}"
-        assert sorted(message for level, subject, message in findings if (level, subject) == ("warning", "start")) == [
-            "DD_TAGS='team:ml,stage:prod': 'stage:prod' would replace a tag that the metrics have; it is ignored",
-            (
-                "FORGE_OTEL_STATSD_NAME_TEMPLATE='{colour}.{name}': it must not have the unknown placeholder {colour}; "
-                f"there are {known}; it is ignored"
-            ),
-        ]
-
-    def test_sending_to_nobody(self) -> None:
-        endpoint = f"http://127.0.0.1:{free_port()}"
-        variables = {**OTLP, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "0.5"}
-        code, findings, errors = doctor(
-            "--send", **variables, OTEL_EXPORTER_OTLP_TIMEOUT="3600", FORGE_OTEL_ZERO_POINTS="false"
-        )
-
-        sent = [(level, message) for level, subject, message in findings if subject == "sent"]
-        assert code == 1
-        assert ("error", f"not delivered: 5 spans to {endpoint}/v1/traces") in sent
-        assert ("error", f"not delivered: 4 log records to {endpoint}/v1/logs") in sent
-        [metrics] = [message for _, message in sent if message.startswith("not delivered: the metrics since ")]
-        assert metrics.endswith(f" to {endpoint}/v1/metrics")
-        assert any("refused" in message for _, message in sent)
-        assert errors == ""
-
-    def test_the_schema_of_a_database(self, tmp_path: Path) -> None:
-        def found(url: str) -> tuple[int, tuple[str, str, str]]:
-            code, findings, _ = doctor("--storage", url, **OTLP)
-            return code, findings[-1]
-
-        url = f"sqlite:///{tmp_path / 'corpus.db'}"
-        new = f"no tables yet; the first run creates them, with schema version {VERSION}"
-        assert found(url) == (0, ("ok", "storage", new))
-        connection = sqlite3.connect(tmp_path / "corpus.db")
-        connection.execute("CREATE TABLE forge_samples (id TEXT)")
-        assert found(url) == (0, ("ok", "storage", f"schema version 1; the next run migrates it to {VERSION}"))
-        connection.execute("CREATE TABLE forge_schema (version INTEGER)")
-        for version in (VERSION, 99):
-            connection.execute(f"INSERT INTO forge_schema VALUES ({version})")
-            connection.commit()
-            if version == VERSION:
-                assert found(url) == (0, ("ok", "storage", f"schema version {VERSION}"))
-        connection.close()
-        remedy = "install the release of forge-otel that wrote it, or use another database"
-        assert found(url) == (1, ("error", "storage", f"schema version 99, newer than {VERSION}: {remedy}"))
-
-    def test_a_line_for_each_finding(self) -> None:
-        done = run(**OTLP, OTEL_TRACES_SAMPLER="always_off")
-
-        assert done.stdout.splitlines()[0].endswith(f", storage schema {VERSION}")
-        assert done.stdout.splitlines()[1:] == [
-            "ok       forge     all 34 functions are instrumented",
-            "ok       settings  the defaults",
-            "warning  sampler   none of 10,000 runs would be traced (AlwaysOffSampler)",
-            *(f"{level:7}  {subject:8}  {message}" for level, subject, message in SIGNALS),
-        ]
+    assert process.returncode == 130
+    findings = json.loads(out)
+    assert findings[-1]["problem"] == "interrupted"
+    assert "forge.pipeline forge-otel-doctor" in errors

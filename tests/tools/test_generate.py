@@ -19,7 +19,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of all that generating reads and writes."""
     for folder in ("src/forge_otel", "tools/generate", "docs/reference", "collector-config"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("tools/__init__.py", "docs/configuration.md"):
+    for file in ("tools/__init__.py", "docs/configuration.md", "docs/doctor.md"):
         shutil.copy(ROOT / file, tmp_path / file)
     return tmp_path
 

@@ -32,6 +32,8 @@ LINES = "tools/generate/adr.yaml"
 """The lines of the ADR, which refer to names."""
 PAGE = "docs/configuration.md"
 """The page with a table of the settings."""
+DOCTOR_PAGE = "docs/doctor.md"
+"""The page with a table of the problems that the doctor finds."""
 
 
 class GenerateError(Exception):
@@ -59,7 +61,7 @@ def generate(root: Path, *, check: bool = False) -> list[str]:
             for part in (*SOURCES, *DERIVED):
                 if (root / part).is_dir():
                     shutil.copytree(root / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-            for file in ("tools/__init__.py", PAGE):
+            for file in ("tools/__init__.py", PAGE, DOCTOR_PAGE):
                 shutil.copy(root / file, copy / file)
             return generate(copy)
     registry = load(root / REGISTRY)

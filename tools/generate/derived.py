@@ -8,7 +8,7 @@ from pathlib import Path
 
 from forge_otel.checker.load import load
 
-from . import DERIVED, REGISTRY, adr, dashboards, prometheus_rules, reference, settings, statsd, write
+from . import DERIVED, REGISTRY, adr, dashboards, problems, prometheus_rules, reference, settings, statsd, write
 
 _GENERATORS = (reference, adr, statsd, dashboards, prometheus_rules)
 
@@ -17,7 +17,7 @@ def main(root: Path) -> None:
     """Write the files that differ, and remove those that are no longer generated."""
     registry = load(root / REGISTRY)
     wanted = {path: text for generator in _GENERATORS for path, text in generator.files(registry).items()}
-    wanted |= settings.files(root)
+    wanted |= settings.files(root) | problems.files(root)
     there = {
         file.relative_to(root).as_posix()
         for folder, suffix in DERIVED.items()

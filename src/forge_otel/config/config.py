@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
+from ..support.spelling import similar
 from .fields import (
     MAX_SECONDS,
     boolean,
@@ -213,8 +214,9 @@ def _valid(entries: Mapping[str, Any], describe: Callable[[str, Any], str]) -> d
     valid = {}
     for name, value in entries.items():
         if name not in _TEXT_SETTINGS:
-            known = ", ".join(_TEXT_SETTINGS)
-            _logger.warning("%s is ignored: there is no such setting; there are %s", describe(name, value), known)
+            meant = similar(name, _TEXT_SETTINGS)
+            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(_TEXT_SETTINGS)}"
+            _logger.warning("%s is ignored: there is no such setting; %s", describe(name, value), hint)
             continue
         try:
             valid[name] = _SETTINGS[name].from_text(value) if isinstance(value, str) else _SETTINGS[name].check(value)

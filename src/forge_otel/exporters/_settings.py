@@ -211,3 +211,5 @@ _ENTRIES: Final = tuple(name for name in _SETTINGS if name != "interval")
 """The entries of a configuration file, whose reader has the interval."""
 _VARIABLES: Final[Mapping[str, str]] = {_OTHER_VARIABLES.get(name, _PREFIX + name.upper()): name for name in _SETTINGS}
 """The fields, by environment variable."""
+VARIABLES: Final = (*_VARIABLES, _DATADOG_TAGS)
+"""All environment variables that are read."""

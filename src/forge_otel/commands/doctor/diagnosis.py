@@ -6,32 +6,37 @@ not evaluated a second time, and OpenTelemetry's own warnings are reported.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-from collections.abc import Iterator, Sequence
-from importlib import import_module, metadata
-from platform import python_version
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import metadata
 from typing import Final
 
-from opentelemetry import trace
-from opentelemetry.instrumentation.auto_instrumentation import initialize
+from opentelemetry import propagate, trace
+from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 
-from ..._version import __version__
 from ...config.config import SWITCH, ForgeConfig
-from ...instrumentor import ForgeInstrumentor
-from ...instrumentors import targets
-from ...patching.patches import Target
 from ...signals.sdk import histograms, log_records, spans, switched_off
 from ...signals.telemetry import SCOPE_NAME
-from . import sampler
-from .diagnostic import Diagnostic, logged
-from .exports import SignalExport, check_export, signal_exports
+from . import problems
+from .configuration_file import incomplete_file
+from .diagnostic import Diagnostic
+from .exports import check_export, scrape_address, unencrypted_by_accident
+from .packages import DISTRIBUTION, package_versions, packages_twice, same_package, versions
+from .sampler import check_sampler
+from .startup import Setup
+from .variables import (
+    DISABLED,
+    missing_files,
+    misspelled_variables,
+    prices,
+    raised_faults,
+    unknown_components,
+    unknown_names,
+    unused_variables,
+)
 
-_DISTRIBUTION: Final = "forge-otel"
-_ENTRY_POINTS: Final = "opentelemetry_instrumentor"
-_CONFIGURATORS: Final = "opentelemetry_configurator"
-_DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+Check = Callable[[Setup], Iterable[Diagnostic]]
+
 _EXPECTED_WARNINGS: Final = (
     "Attempting to instrument while already instrumented",
     "OTEL_CONFIG_FILE is set; ignoring configurator kwargs",
@@ -44,130 +49,114 @@ def diagnose(*, sending: bool, storage: str | None = None) -> Iterator[Diagnosti
 
     A process that `opentelemetry-instrument` has started is inspected as it is.
     """
-    logged_problems: list[Diagnostic] = []
-    instrumentor = ForgeInstrumentor()
-    with logged("start", logged_problems):
-        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nothing is configured yet
-            initialize()
-        import_failure = _import_forge(instrumentor.config)
-        exports = signal_exports()
-        sdk = list(_sdk(exports))
-    yield _versions()
-    yield from (diagnostic for diagnostic in logged_problems if not diagnostic.message.startswith(_EXPECTED_WARNINGS))
-    yield from _conflicting_distributions()
-    instrumented = import_failure or _instrumented(instrumentor)
-    yield instrumented
-    if instrumentor.config is not None:
-        yield _settings(instrumentor.config)
-    yield from sdk
-    yield from map(check_export, exports)
-    if storage is not None and import_failure is None:
-        yield _storage(storage)
-    if sending and all(diagnostic.level != "error" for diagnostic in (instrumented, *sdk)):
-        from .sending import send  # noqa: PLC0415 - needs `forge`, whose imports were checked above
-
-        assert instrumentor.telemetry is not None
-        yield from send(exports, instrumentor.telemetry)
+    setup = Setup.start()
+    failed = False
+    for check in CHECKS:
+        for diagnostic in _guarded(check, setup):
+            failed = failed or (diagnostic.level == "error" and check in _BEFORE_SENDING)
+            yield diagnostic
+    if storage is not None and not setup.import_failure:
+        yield from _guarded(lambda _: _storage(storage), setup)
+    if sending and not failed and setup.instrumentor.telemetry is not None:
+        yield from _guarded(_send, setup)
 
 
-def _versions() -> Diagnostic:
-    parts = [f"forge-otel {__version__}", f"Python {python_version()}"]
-    for name in ("opentelemetry-sdk", "opentelemetry-distro"):
-        try:
-            parts.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            parts.append(f"no {name}")
-    with contextlib.suppress(Exception):  # a package of another name `forge`, reported below
-        from forge.storage.migrations import VERSION  # noqa: PLC0415 - as above
-
-        parts.append(f"storage schema {VERSION}")
-    return Diagnostic("ok", "versions", ", ".join(parts))
-
-
-def _storage(url: str) -> Diagnostic:
-    """Report the version of a database's schema, which this changes nothing of."""
-    from forge import SQLStorage  # noqa: PLC0415 - its imports were checked
-    from forge.errors import ForgeError  # noqa: PLC0415
-    from forge.storage.migrations import VERSION  # noqa: PLC0415
-
+def _guarded(check: Check, setup: Setup) -> Iterator[Diagnostic]:
+    """Yield what a check finds; a check that fails does not end the others."""
     try:
-        stored = SQLStorage(url).schema_version()
-    except ForgeError as error:
-        return Diagnostic("error", "storage", str(error))
-    if stored > VERSION:
-        remedy = "install the release of forge-otel that wrote it, or use another database"
-        return Diagnostic("error", "storage", f"schema version {stored}, newer than {VERSION}: {remedy}")
-    if stored == 0:
-        return Diagnostic("ok", "storage", f"no tables yet; the first run creates them, with schema version {VERSION}")
-    if stored < VERSION:
-        return Diagnostic("ok", "storage", f"schema version {stored}; the next run migrates it to {VERSION}")
-    return Diagnostic("ok", "storage", f"schema version {stored}")
+        yield from check(setup)
+    except Exception as fault:  # noqa: BLE001 - reported
+        name = getattr(check, "__name__", "check").lstrip("_")
+        yield problems.CHECK_FAILED.found("doctor", f"{name} raised {type(fault).__name__}: {fault}")
 
 
-def _conflicting_distributions() -> Iterator[Diagnostic]:
-    """Yield an error for other distributions with a package `forge`: the last one installed overwrites files."""
-    for name in metadata.packages_distributions().get("forge", ()):
-        if name != _DISTRIBUTION:
-            remedy = f"pip uninstall {name}, then pip install --force-reinstall --no-deps {_DISTRIBUTION}"
-            yield Diagnostic("error", "forge", f"{name} installs a package of the same name: {remedy}")
+def _start(setup: Setup) -> Iterator[Diagnostic]:
+    """Report what was logged at the start, unless a check says it better."""
+    explained = [*unknown_components(setup), *unknown_names(setup), *missing_files(setup)]
+    secrets = [
+        entry.strip()
+        for name, value in setup.environ.items()
+        if "HEADERS" in name
+        for entry in (value, *value.split(","))
+        if entry.strip()
+    ]
+    for message in setup.messages:
+        text = message.text
+        if text.startswith(_EXPECTED_WARNINGS) or any(_explains(known, text) for known in explained):
+            continue
+        for secret in secrets:
+            text = text.replace(secret, "…")
+        if "Address already in use" in text:
+            host, port = scrape_address(setup.environ, setup.file_content)
+            yield problems.PORT_IN_USE.found("start", f"{host}:{port} for Prometheus is in use: {text}")
+        elif message.logger.startswith("forge_otel") and "is ignored" in text:
+            yield problems.INVALID_SETTING.found("settings", text, "" if "did you mean" in text else None)
+        else:
+            yield (problems.START_FAILED if message.is_error else problems.START).found("start", text, "")
 
 
-def _targets(config: ForgeConfig) -> Sequence[Target]:
-    """Return the functions of Forge to instrument; other libraries are optional."""
-    return [target for target in targets(config.components) if target.module.startswith("forge.")]
+def _explains(known: Diagnostic, text: str) -> bool:
+    """Return True if a diagnostic is about a name or a path that stands in a message."""
+    value = known.message.partition("=" if known.problem == problems.MISSING_FILE.name else " has ")[2]
+    name = value.partition(":" if known.problem == problems.MISSING_FILE.name else ",")[0]
+    return f"'{name}'" in text or f" {name}" in text
 
 
-def _import_forge(config: ForgeConfig | None) -> Diagnostic | None:
-    """Import all instrumented modules; return an error for the first that cannot be imported."""
-    for module in sorted({target.module for target in _targets(config or ForgeConfig())}):
-        try:
-            import_module(module)
-        except Exception as fault:  # noqa: BLE001 - reported
-            return Diagnostic("error", "forge", f"importing {module} failed: {type(fault).__name__}: {fault}")
-    return None
-
-
-def _instrumented(instrumentor: ForgeInstrumentor) -> Diagnostic:
-    config = instrumentor.config
-    if config is not None:
-        wanted, patched = _targets(config), instrumentor.patched
+def _instrumented(setup: Setup) -> Iterator[Diagnostic]:
+    if setup.import_failure:
+        yield problems.IMPORT_FAILED.found("forge", setup.import_failure)
+        return
+    if setup.config is not None:
+        wanted, patched = setup.targets, setup.instrumentor.patched
         missing = sorted({target.module for target in wanted if target not in patched})
         if missing:
-            return Diagnostic("error", "forge", f"not instrumented, because of its version: {', '.join(missing)}")
-        return Diagnostic("ok", "forge", f"all {len(wanted)} functions are instrumented")
-    disabled = [name.strip() for name in os.environ.get(_DISABLED, "").split(",")]
+            message = f"not instrumented, because of its version: {', '.join(missing)}"
+            yield problems.MISSING_FUNCTION.found("forge", message)
+        else:
+            yield Diagnostic("ok", "forge", f"all {len(wanted)} functions are instrumented")
+        return
+    disabled = [name.strip() for name in setup.environ.get(DISABLED, "").split(",")]
     if "forge" in disabled or "*" in disabled:
-        return Diagnostic(
-            "error", "forge", f"not instrumented: {_DISABLED} has {'forge' if 'forge' in disabled else '*'}"
-        )
-    if not metadata.entry_points(group=_ENTRY_POINTS, name="forge"):
-        why = f"no entry point: {_DISTRIBUTION} is on the path, but not installed; pip install 'forge-otel[auto]'"
-        return Diagnostic("error", "forge", f"not instrumented: {why}")
-    return Diagnostic("error", "forge", "not instrumented: OpenTelemetry did not load our instrumentor")
+        name = "forge" if "forge" in disabled else "*"
+        message = f"not instrumented: {DISABLED} has {name}"
+        yield problems.NOT_INSTRUMENTED.found("forge", message, f"remove {name} from it")
+    elif not metadata.entry_points(group="opentelemetry_instrumentor", name="forge"):
+        message = f"not instrumented: no entry point: {DISTRIBUTION} is on the path, but not installed"
+        yield problems.NOT_INSTRUMENTED.found("forge", message, "pip install 'forge-otel[auto]'")
+    else:
+        message = "not instrumented: OpenTelemetry did not load our instrumentor"
+        yield problems.NOT_INSTRUMENTED.found("forge", message, "see the other errors")
 
 
-def _settings(config: ForgeConfig) -> Diagnostic:
+def _settings(setup: Setup) -> Iterator[Diagnostic]:
+    if setup.config is None:
+        return
     defaults = ForgeConfig()
     changed = [
         f"{field.name}={sorted(value) if isinstance(value, frozenset) else value!r}"
-        for field in dataclasses.fields(config)
-        if (value := getattr(config, field.name)) != getattr(defaults, field.name)
+        for field in dataclasses.fields(setup.config)
+        if (value := getattr(setup.config, field.name)) != getattr(defaults, field.name)
     ]
-    return Diagnostic("ok", "settings", ", ".join(changed) or "the defaults")
+    yield Diagnostic("ok", "settings", ", ".join(changed) or "the defaults")
 
 
-def _sdk(exports: Sequence[SignalExport]) -> Iterator[Diagnostic]:
+def _sdk(setup: Setup) -> Iterator[Diagnostic]:
     """Yield diagnostics of the SDK: its configuration, its sampler, and the fast paths into it."""
-    if not any(signal.configured for signal in exports):
-        remedy = "`pip install 'forge-otel[auto]'` brings opentelemetry-distro, which does that from variables"
-        known = metadata.entry_points(group=_CONFIGURATORS)
-        yield Diagnostic("error", "sdk", "none is configured" if known else f"nothing configures one: {remedy}")
-    elif os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        yield Diagnostic("error", "sdk", "OTEL_SDK_DISABLED=true: nothing is recorded")
-    elif (current := getattr(trace.get_tracer_provider(), "sampler", None)) is not None:
-        sampling = sampler.check_sampler(current)
-        yield sampling
-        yield from _fast_paths(sampled_with_parent=sampling.level == "ok")
+    if setup.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
+        yield problems.SDK_DISABLED.found("sdk", f"{OTEL_SDK_DISABLED}=true: nothing is recorded")
+    elif setup.file_content.get("disabled") is True:
+        yield problems.SDK_DISABLED.found("sdk", f"{setup.file} has disabled: true: nothing is recorded")
+    elif not any(signal.configured for signal in setup.exports):
+        if metadata.entry_points(group="opentelemetry_configurator"):
+            yield problems.NO_SDK.found("sdk", "none is configured", "see the other errors")
+        else:
+            remedy = "pip install 'forge-otel[auto]': its opentelemetry-distro configures one from variables"
+            yield problems.NO_SDK.found("sdk", "nothing configures one", remedy)
+    elif (sampler := getattr(trace.get_tracer_provider(), "sampler", None)) is not None:
+        rate = setup.config.sampling_rate if setup.config is not None else 1.0
+        sampling = list(check_sampler(sampler, rate))
+        yield from sampling
+        yield from _fast_paths(sampled_with_parent=sampling[0].level == "ok")
 
 
 def _fast_paths(*, sampled_with_parent: bool) -> Iterator[Diagnostic]:
@@ -183,3 +172,89 @@ def _fast_paths(*, sampled_with_parent: bool) -> Iterator[Diagnostic]:
     if unsupported:
         message = f"no fast path for {' and '.join(unsupported)}: this SDK is not supported, so its public API is used"
         yield Diagnostic("ok", "speed", message)
+
+
+def _service(setup: Setup) -> Iterator[Diagnostic]:
+    """Yield the name of the service, and the environment, under which a backend shows the telemetry."""
+    name = str(setup.resource.get("service.name", ""))
+    if not setup.resource:
+        return
+    if not name or name.startswith("unknown_service"):
+        remedy = "set OTEL_SERVICE_NAME"
+        if setup.file is not None:
+            remedy = f"add service.name to the resource in {setup.file}"
+        yield problems.NO_SERVICE_NAME.found("service", f"no service name: backends show {name or 'none'}", remedy)
+    else:
+        yield Diagnostic("ok", "service", name)
+
+
+def _propagators(setup: Setup) -> Iterator[Diagnostic]:
+    if "traceparent" not in propagate.get_global_textmap().fields:
+        message = "no propagator writes traceparent, so worker processes and called services begin their own traces"
+        remedy = f"add propagator to {setup.file}" if setup.file else None
+        yield problems.NO_PROPAGATOR.found("context", message, remedy)
+
+
+def _destinations(setup: Setup) -> Iterator[Diagnostic]:
+    scrape = scrape_address(setup.environ, setup.file_content)
+    for export in setup.exports:
+        yield from check_export(export, scrape)
+    if setup.file is None:
+        yield from unencrypted_by_accident(setup.environ, setup.exports)
+
+
+def _storage(url: str) -> Iterator[Diagnostic]:
+    """Report the version of a database's schema, which this changes nothing of."""
+    from forge import SQLStorage  # noqa: PLC0415 - its imports were checked
+    from forge.errors import ForgeError  # noqa: PLC0415
+    from forge.storage.migrations import VERSION  # noqa: PLC0415
+
+    try:
+        stored = SQLStorage(url).schema_version()
+    except ForgeError as error:
+        yield problems.STORAGE.found("storage", str(error), "")
+        return
+    if stored > VERSION:
+        remedy = "install the release of forge-otel that wrote it, or use another database"
+        yield problems.STORAGE.found("storage", f"schema version {stored}, newer than {VERSION}", remedy)
+    elif stored == 0:
+        message = f"no tables yet; the first run creates them, with schema version {VERSION}"
+        yield Diagnostic("ok", "storage", message)
+    elif stored < VERSION:
+        yield Diagnostic("ok", "storage", f"schema version {stored}; the next run migrates it to {VERSION}")
+    else:
+        yield Diagnostic("ok", "storage", f"schema version {stored}")
+
+
+def _send(setup: Setup) -> Iterator[Diagnostic]:
+    from .sending import send  # noqa: PLC0415 - needs `forge`, whose imports were checked
+
+    assert setup.instrumentor.telemetry is not None
+    yield from send(setup.exports, setup.instrumentor.telemetry)
+
+
+CHECKS: Final[Sequence[Check]] = (
+    versions,
+    same_package,
+    packages_twice,
+    package_versions,
+    misspelled_variables,
+    unknown_components,
+    unknown_names,
+    unused_variables,
+    missing_files,
+    raised_faults,
+    _start,
+    incomplete_file,
+    _instrumented,
+    _settings,
+    prices,
+    _sdk,
+    _service,
+    _propagators,
+    _destinations,
+)
+"""All checks, in the order of their output."""
+
+_BEFORE_SENDING: Final = (_instrumented, _sdk)
+"""Checks that have to succeed before a run can send anything."""

@@ -16,19 +16,48 @@ _LOGGERS: Final = ("opentelemetry", "forge_otel")
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """The result of one check."""
+    """The result of a check."""
 
     level: Level
     """`warning`: telemetry may differ from expectations; `error`: some telemetry is lost."""
     subject: str
     message: str
-    """The state, and the remedy if there is a problem."""
+    """The state."""
+    remedy: str = ""
+    """What to do about a problem."""
+    problem: str = ""
+    """The name of the problem, as in the documentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A kind of problem, as in the documentation."""
+
+    name: str
+    level: Level
+    meaning: str
+    remedy: str
+
+    def found(self, subject: str, message: str, remedy: str | None = None) -> Diagnostic:
+        """Return a diagnostic of this problem, with a remedy that fits the case better, if there is one."""
+        if remedy is None:
+            remedy = self.remedy[0].lower() + self.remedy[1:].rstrip(".").replace("`", "")
+        return Diagnostic(self.level, subject, message, remedy, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class LogMessage:
+    """A warning or an error that was logged."""
+
+    logger: str
+    is_error: bool
+    text: str
 
 
 @contextmanager
-def logged(subject: str, diagnostics: list[Diagnostic]) -> Iterator[None]:
+def logged(messages: list[LogMessage]) -> Iterator[None]:
     """Add warnings and errors that OpenTelemetry and forge-otel log within the block, instead of printing them."""
-    handler = _WarningHandler(subject, diagnostics)
+    handler = _WarningHandler(messages)
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.propagate for logger in loggers]
     for logger in loggers:
@@ -43,20 +72,19 @@ def logged(subject: str, diagnostics: list[Diagnostic]) -> Iterator[None]:
 
 
 class _WarningHandler(logging.Handler):
-    def __init__(self, subject: str, diagnostics: list[Diagnostic]) -> None:
+    def __init__(self, messages: list[LogMessage]) -> None:
         super().__init__(logging.WARNING)
-        self._subject = subject
-        self._diagnostics = diagnostics
+        self._messages = messages
         self._faults: list[BaseException] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
+        text = record.getMessage()
         fault = record.exc_info[1] if record.exc_info else None
         if fault is not None:
             if any(fault is known for known in self._faults):  # logged again by a caller
                 return
             self._faults.append(fault)
-            message = f"{message}: {type(fault).__name__}: {fault}"
-        diagnostic = Diagnostic("warning" if record.levelno < logging.ERROR else "error", self._subject, message)
-        if diagnostic not in self._diagnostics:
-            self._diagnostics.append(diagnostic)
+            text = f"{text}: {type(fault).__name__}: {fault}"
+        message = LogMessage(record.name, record.levelno >= logging.ERROR, text)
+        if message not in self._messages:
+            self._messages.append(message)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import random
 import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 
 from ...semconv.spans import FORGE_PIPELINE
-from .diagnostic import Diagnostic, Level
+from . import problems
+from .diagnostic import Diagnostic
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -26,28 +29,57 @@ _TRIALS: Final = 10_000
 """Number of traces that the sampler is called for."""
 
 
-def check_sampler(sampler: Sampler) -> Diagnostic:
-    """Return the effect of a sampler."""
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a sampler does."""
+
+    name: str
+    runs: float
+    """Ratio of runs that it traces."""
+    inside: float
+    """Ratio of spans of other libraries that it records inside a stage of an untraced sample."""
+
+
+def effect_of(sampler: Sampler) -> Effect:
+    """Return the effect of a sampler, which is user code and may raise anything."""
     ids = random.Random(0)  # noqa: S311 - reproducible
     traces = [ids.getrandbits(128) for _ in range(_TRIALS)]
+    name = textwrap.shorten(sampler.get_description().replace(",", ", "), _MAX_DESCRIPTION, placeholder=" …")
+    return Effect(
+        name,
+        _recorded(sampler, FORGE_PIPELINE.type, FORGE_PIPELINE.kind, [(trace_id, None) for trace_id in traces]),
+        _recorded(sampler, "GET", SpanKind.CLIENT, [(trace_id, _untraced(trace_id)) for trace_id in traces]),
+    )
+
+
+def check_sampler(sampler: Sampler, rate: float = 1.0) -> Iterator[Diagnostic]:
+    """Yield the effect of a sampler, and of the sampling rate of samples after it."""
     try:
-        runs = _recorded(sampler, FORGE_PIPELINE.type, FORGE_PIPELINE.kind, [(trace_id, None) for trace_id in traces])
-        inside = _recorded(sampler, "GET", SpanKind.CLIENT, [(trace_id, _untraced(trace_id)) for trace_id in traces])
-        name = textwrap.shorten(sampler.get_description().replace(",", ", "), _MAX_DESCRIPTION, placeholder=" …")
+        effect = effect_of(sampler)
     except Exception as fault:  # noqa: BLE001 - user code
-        return Diagnostic("error", "sampler", f"{type(sampler).__qualname__} raised {type(fault).__name__}: {fault}")
-    if not runs:
-        return Diagnostic("warning", "sampler", f"none of {_TRIALS:,} runs would be traced ({name})")
-    level: Level = "ok"
-    statements = [
-        "every run is traced" if runs == 1 else f"about {_percent(runs)} of runs are traced, the others have no spans"
-    ]
-    if not inside:
-        statements.append(_FOLLOWS)
+        message = f"{type(sampler).__qualname__} raised {type(fault).__name__}: {fault}"
+        yield problems.SAMPLER_FAILED.found("sampler", message)
+        return
+    if not effect.runs:
+        message = f"none of {_TRIALS:,} runs would be traced ({effect.name})"
+        yield problems.NOTHING_SAMPLED.found("sampler", message)
+        return
+    runs = (
+        "every run is traced"
+        if effect.runs == 1
+        else f"about {_percent(effect.runs)} of runs are traced, the others have no spans"
+    )
+    if not effect.inside:
+        yield Diagnostic("ok", "sampler", f"{runs}; {_FOLLOWS} ({effect.name})")
     else:
-        level = "warning"
-        statements += [_WITHOUT_A_PARENT if inside == 1 else _BY_TRACE, _REMEDY]
-    return Diagnostic(level, "sampler", f"{'; '.join(statements)} ({name})")
+        inside = _WITHOUT_A_PARENT if effect.inside == 1 else _BY_TRACE
+        yield problems.PARENT_IGNORED.found("sampler", f"{runs}; {inside} ({effect.name})", _REMEDY)
+    if effect.runs < 1 and rate < 1:
+        message = (
+            f"about {_percent(effect.runs)} of runs × sampling_rate {rate:g}: "
+            f"about {_percent(effect.runs * rate)} of samples are traced"
+        )
+        yield problems.THINNED_TWICE.found("sampler", message)
 
 
 _INSIDE: Final = "spans of other libraries in a stage are recorded"
