@@ -18,8 +18,7 @@ from forge import ExitCode
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OWN_TESTS = {"airflow.md", "dagster.md", "github-actions.md", "kubernetes.md"}
-"""Recipes whose blocks run in the tests of `tests/recipes`, because they need more than an empty folder."""
+RECIPES = ROOT / "docs" / "recipes"
 UNRUN = [ROOT / name for name in ("CHANGELOG.md", "RELEASING.md", "SECURITY.md", "changes/README.md")]
 """Pages whose links are checked, too; the commands of a release run in `test_repository.py`."""
 BLOCK = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -27,8 +26,10 @@ KNOWN = {"diff", "dockerfile", "python", "sh", "yaml", "text", "promql", "{eval-
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The blocks of a page in a language, to be run."""
-    if page.name in OWN_TESTS:
+    """The blocks of a page in a language, to be run here. Many recipes need more than an empty folder: they have a test
+    of their own in `tests/recipes`.
+    """
+    if page.parent == RECIPES and (ROOT / f"tests/recipes/test_{page.stem.replace('-', '_')}.py").exists():
         return []
     return [code for kind, code in BLOCK.findall(page.read_text()) if kind == language]
 
