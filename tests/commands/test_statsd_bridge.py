@@ -129,6 +129,29 @@ def test_json_with_exemplars_and_fields_of_tomorrow(bridge: Bridge, statsd: List
     assert statsd.packet() == b"latency:500|h"
 
 
+def test_the_tags_of_senders_and_of_the_bridge() -> None:
+    """Its variables describe the bridge, so a sender's resource wins."""
+    variables = {"DD_SERVICE": "bridge", "DD_ENTITY_ID": "pod-1", "FORGE_OTEL_STATSD_TAGS": "team:ml,env:prod"}
+    with Listener("udp") as statsd, running_bridge(STATSD_PORT=str(statsd.port), **variables) as bridge:
+
+        def sent(resource: dict[str, str]) -> bytes:
+            bridge.post(request(counter("done", (1, {})), resource=resource).SerializeToString())
+            return statsd.packet()
+
+        constant = b"done:1|c|#team:ml,env:%s,service:%s,dd.internal.entity_id:pod-1"
+        assert sent({"service.name": "a", "deployment.environment.name": "test"}) == constant % (b"test", b"a")
+        assert sent({"service.name": "b"}) == constant % (b"prod", b"b")
+        assert sent({"service.name": "unknown_service"}) == constant % (b"prod", b"bridge")
+
+
+def test_names_by_a_template() -> None:
+    variables = {"FORGE_OTEL_STATSD_FLAVOR": "statsd", "FORGE_OTEL_STATSD_NAME_TEMPLATE": "{service}.{name}.{tags}"}
+    metric = counter("forge.sample.settled", (2, {"forge.pipeline.name": "p", "forge.sample.outcome": "ready"}))
+    with Listener("udp") as statsd, running_bridge(STATSD_PORT=str(statsd.port), **variables) as bridge:
+        bridge.post(request(metric, resource={"service.name": "a"}).SerializeToString())
+        assert statsd.packet() == b"a.forge.sample.settled.p.ready:2|c"
+
+
 def test_gzip(bridge: Bridge, statsd: Listener) -> None:
     assert bridge.post(gzip.compress(ONE, mtime=0), GZIPPED).status_code == 200
     assert statsd.packet() == b"done:1|c|#of:a"
@@ -365,6 +388,10 @@ def test_wrong_settings_end_it() -> None:
     assert refusal(STATSD_PORT="none", FORGE_OTEL_STATSD_FLAVOR="x") == (
         "forge-otel statsd-bridge: STATSD_PORT='none': it must be a whole number from 1 to 65535; "
         "FORGE_OTEL_STATSD_FLAVOR='x': it must be one of dogstatsd, statsd\n"
+    )
+    assert refusal(FORGE_OTEL_STATSD_TAGS="stage:prod") == (
+        "forge-otel statsd-bridge: FORGE_OTEL_STATSD_TAGS='stage:prod': it must be tags such as team:ml,region:eu; "
+        "'stage:prod' would replace a tag that the metrics have\n"
     )
     assert "'0' is not a whole number from 1 to 1000000000" in refusal("--max-requests", "0")
 

@@ -20,6 +20,7 @@ from forge_otel.exporters._sockets import Sender
 from forge_otel.exporters.statsd import StatsDMetricReader, StatsDSettings
 from tests.forge_otel.test_auto_instrumentation import instrumented
 from tests.support.ports import free_port
+from tests.support.statsd_demo import run_demo
 from tests.support.tools import tool
 
 from .conftest import Stack
@@ -186,6 +187,25 @@ def test_two_pipelines_with_a_stage_of_the_same_name(
     assert [count(each, "executions", "outcome", "success") for each in "ab"] == [2, 3]
     assert [count(each, "executions", "outcome", "skip") for each in "ab"] == [1, 2]
     assert [count(each, "skips", "reason", "empty") for each in "ab"] == [1, 2]
+
+
+def test_the_demo(stack: Stack, tmp_path: Path) -> None:
+    """The daemon takes every line of it, without and with tags."""
+    etsy = Etsy(stack.folder / "statsd")
+    stack.programs.append(etsy)
+    etsy.run()
+    plain = {"port": etsy.port, "flavor": "statsd", "gauges": True}
+    document = run_demo(tmp_path, [plain, {**plain, "dimensions": "tags", "tags": "team:ml"}], "--limit", "10")
+
+    metrics = etsy.result(etsy.received())
+
+    counters = metrics["counters"]
+    for stage in document["stages"]:
+        name, count = stage["name"], stage["successes"]
+        assert counters[f"forge.stage.executions.code_corpus.{name}.success"] == count
+        tags = f"pipeline=code_corpus;stage={name};outcome=success;service=forge-demo;team=ml"
+        assert counters[f"forge.stage.executions;{tags}"] == count
+    assert metrics["gauges"]["forge.pipeline.samples.code_corpus.ready"] == document["ledger"]["ready"]
 
 
 RECEIVER = """

@@ -145,6 +145,13 @@ class Listener:
             data += more
         return data.removesuffix(b"\n")
 
+    def rest(self) -> bytes:
+        """All that a stream has until its end."""
+        connection, _ = self._socket.accept()
+        with connection:
+            connection.settimeout(PATIENCE)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+
     def hang_up(self) -> None:
         """Close the connection; the next packet has to come by a new one."""
         self._connections.pop().close()
