@@ -32,6 +32,7 @@ python_use_unqualified_type_names = True
 html_theme = "furo"
 html_title = "forge-otel"
 html_static_path = ["_static"]
+html_extra_path = ["_extra"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False

@@ -45,7 +45,7 @@ def found(directory: Path, *text: str | bytes) -> list[str]:
 
 def test_the_registry_of_forge_keeps_all_rules() -> None:
     assert [str(finding) for finding in check().findings] == []
-    assert load().version == "0.1.0"
+    assert load().version == "0.2.0"
 
 
 def test_a_small_registry(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import forge
+from forge_otel.semconv import SCHEMA_URL
 from tests.support.needs import need_installed
 from tests.support.otlp_files import configuration
 
@@ -125,7 +126,7 @@ def test_everything_is_there(tmp_path: Path) -> None:
     assert sorted(output.events) == EVENTS
     assert output.settled() == {"ready": 2}
     version = importlib.metadata.version("forge-otel")
-    assert ("forge_otel", version, "https://forge-otel.dev/schemas/0.1.0") in output.scopes
+    assert ("forge_otel", version, SCHEMA_URL) in output.scopes
 
 
 def test_it_can_be_disabled(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from forge.execution.stage_executor import StageExecutor
 from forge_otel import ForgeConfig, ForgeInstrumentor
 from forge_otel.instrumentors import targets
 from forge_otel.patching import faults
+from forge_otel.semconv import SCHEMA_URL
 from forge_otel.signals.telemetry import Telemetry
 from tests.support.telemetry import Recorded
 
@@ -144,7 +145,7 @@ def test_scopes_say_version_and_schema(providers: Providers) -> None:
     ForgeInstrumentor().instrument(**providers.arguments())
     run_a_pipeline()
 
-    expected = ("forge_otel", forge_otel.__version__, "https://forge-otel.dev/schemas/0.1.0")
+    expected = ("forge_otel", forge_otel.__version__, SCHEMA_URL)
     assert providers.scopes() == {expected}
 
 

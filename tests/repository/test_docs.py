@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from forge import ExitCode
+from forge_otel.semconv import SCHEMA_URL
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -108,6 +110,21 @@ def test_the_site_builds_without_a_warning(site: Path) -> None:
     assert (site / "search.html").exists()
     for page in sorted((ROOT / "docs").rglob("*.md")):
         assert (site / page.relative_to(ROOT / "docs")).with_suffix(".html").exists()
+
+
+@pytest.mark.slow
+def test_the_site_has_what_urls_lead_to(site: Path) -> None:
+    """Schema files and runbooks, at their path below the site's root."""
+    root, _, version = SCHEMA_URL.partition("/schemas/")
+    schema = yaml.safe_load((site / "schemas" / version).read_text())
+    assert schema["schema_url"] == SCHEMA_URL
+    assert next(iter(schema["versions"])) == version
+    rules = (ROOT / "collector-config" / "prometheus" / "rules" / "alerting.yaml").read_text()
+    runbooks = re.findall(r"runbook_url: (\S+)", rules)
+    assert runbooks
+    for url in runbooks:
+        assert url.startswith(f"{root}/")
+        assert (site / url.removeprefix(f"{root}/")).is_file(), url
 
 
 def test_decision_records_have_one_form_and_are_listed() -> None:

@@ -91,7 +91,7 @@ def test_alerts_say_what_the_alert_is_about_and_where_to_read_on() -> None:
 
     for rule in group["rules"]:
         assert rule["labels"]["severity"] in {"critical", "warning"}
-        assert re.fullmatch(r"https://forge-otel\.dev/docs/runbooks/[a-z-]+\.html", rule["annotations"]["runbook_url"])
+        assert re.fullmatch(r"https://forge-otel\.dev/runbooks/[a-z-]+\.html", rule["annotations"]["runbook_url"])
         for text in (rule["annotations"]["summary"], rule["annotations"]["description"]):
             assert not re.search(r"\$value \}\}", text), "numbers are written for people"
             assert set(re.findall(r"\$labels\.(\w+)", text)) <= (names().check(rule["expr"]) or set())

@@ -25,6 +25,7 @@ REGISTRY = f"{constants.FOLDER}/registry"
 DERIVED = {
     "collector-config/grafana/dashboards": ".json",
     "collector-config/prometheus/rules": ".yaml",
+    "docs/_extra/schemas": "",
     "docs/reference": ".md",
 }
 """Folders in which all files with the given suffix are generated."""
@@ -34,6 +35,8 @@ PAGE = "docs/configuration.md"
 """The page with a table of the settings."""
 DOCTOR_PAGE = "docs/doctor.md"
 """The page with a table of the problems that the doctor finds."""
+RULE_TESTS = "collector-config/prometheus/tests"
+"""The tests of the rules, which have the URLs of runbooks."""
 
 
 class GenerateError(Exception):
@@ -58,7 +61,7 @@ def generate(root: Path, *, check: bool = False) -> list[str]:
     if check:
         with TemporaryDirectory() as folder:
             copy = Path(folder)
-            for part in (*SOURCES, *DERIVED):
+            for part in (*SOURCES, *DERIVED, RULE_TESTS):
                 if (root / part).is_dir():
                     shutil.copytree(root / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
             for file in ("tools/__init__.py", PAGE, DOCTOR_PAGE):

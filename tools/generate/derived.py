@@ -8,16 +8,28 @@ from pathlib import Path
 
 from forge_otel.checker.load import load
 
-from . import DERIVED, REGISTRY, adr, dashboards, problems, prometheus_rules, reference, settings, statsd, write
+from . import (
+    DERIVED,
+    REGISTRY,
+    adr,
+    dashboards,
+    problems,
+    prometheus_rules,
+    reference,
+    settings,
+    statsd,
+    versions,
+    write,
+)
 
-_GENERATORS = (reference, adr, statsd, dashboards, prometheus_rules)
+_GENERATORS = (reference, adr, versions, statsd, dashboards, prometheus_rules)
 
 
 def main(root: Path) -> None:
     """Write the files that differ, and remove those that are no longer generated."""
     registry = load(root / REGISTRY)
     wanted = {path: text for generator in _GENERATORS for path, text in generator.files(registry).items()}
-    wanted |= settings.files(root) | problems.files(root)
+    wanted |= settings.files(root) | problems.files(root) | prometheus_rules.test_files(root, registry)
     there = {
         file.relative_to(root).as_posix()
         for folder, suffix in DERIVED.items()

@@ -64,7 +64,9 @@ def _index(registry: Registry, components: Iterable[str]) -> str:
     version = f"Version {registry.version}; schema URL `{registry.schema_url}`. {DEVELOPMENT}"
     lines = ["# Reference", "", *_paragraphs([registry.description, version])]
     lines += table(["Component", "Entities", "Spans", "Metrics", "Events", "Attributes"], rows)
-    return "\n".join([*lines, *_paragraphs([TRANSLATION, "[ADR-007, line by line](adr.md)."])])
+    return "\n".join(
+        [*lines, *_paragraphs([TRANSLATION, "[Names by version](versions.md). [ADR-007, line by line](adr.md)."])]
+    )
 
 
 def _component(registry: Registry, component: str) -> str:

@@ -4,8 +4,8 @@
 
 from typing import Final
 
-VERSION: Final = "0.1.0"
+VERSION: Final = "0.2.0"
 """The version of the conventions; it changes when a name, unit or meaning does."""
 
-SCHEMA_URL: Final = "https://forge-otel.dev/schemas/0.1.0"
+SCHEMA_URL: Final = "https://forge-otel.dev/schemas/0.2.0"
 """The schema URL of the tracer, the meter and the logger, which identifies this version of the names."""

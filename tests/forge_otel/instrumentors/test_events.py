@@ -11,6 +11,7 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
 
 from forge import BatchRunner, Pipeline, Sample, stage
+from forge_otel.semconv import SCHEMA_URL
 from tests.support.clock import FakeClock
 from tests.support.small_run import small_run
 from tests.support.telemetry import recording
@@ -246,9 +247,7 @@ def test_events_come_from_our_library(tmp_path: Path) -> None:
     with recording() as recorded:
         small_run(tmp_path, FakeClock()).drain()
     scopes = {log.instrumentation_scope for log in recorded.log_exporter.get_finished_logs()}
-    assert [(scope.name, scope.schema_url) for scope in scopes if scope] == [
-        ("forge_otel", "https://forge-otel.dev/schemas/0.1.0")
-    ]
+    assert [(scope.name, scope.schema_url) for scope in scopes if scope] == [("forge_otel", SCHEMA_URL)]
 
 
 class Last(LogRecordProcessor):

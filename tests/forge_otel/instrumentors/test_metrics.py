@@ -25,7 +25,7 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, StreamingRunner, stage
 from forge.execution.item import Item
 from forge.runner.queue import StageQueue
-from forge_otel.semconv import metrics
+from forge_otel.semconv import SCHEMA_URL, metrics
 from forge_otel.semconv.definitions import Instrument
 from tests.support.clock import FakeClock
 from tests.support.runs import wait
@@ -239,7 +239,7 @@ def test_instruments_are_as_the_vocabulary_defines_them(tmp_path: Path) -> None:
         data = recorded.metric_reader.get_metrics_data()
     assert data is not None
     (scope,) = (scope for resource in data.resource_metrics for scope in resource.scope_metrics)
-    assert (scope.scope.name, scope.scope.schema_url) == ("forge_otel", "https://forge-otel.dev/schemas/0.1.0")
+    assert (scope.scope.name, scope.scope.schema_url) == ("forge_otel", SCHEMA_URL)
     defined = {metric.name: metric for metric in metrics.ALL}
     for metric in scope.metrics:
         definition = defined[metric.name]

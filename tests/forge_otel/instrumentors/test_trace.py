@@ -12,6 +12,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator, default_getter,
 from forge import BatchRunner, Pipeline, Sample, Skip, SQLStorage, StreamingRunner, stage
 from forge.execution.stage_executor import StageExecutor
 from forge_otel import __version__
+from forge_otel.semconv import SCHEMA_URL
 from tests.support.clock import FakeClock
 from tests.support.small_run import small_run
 from tests.support.telemetry import recording
@@ -70,7 +71,7 @@ def test_spans_are_in_one_trace_from_our_library(tmp_path: Path) -> None:
     scope = recorded.spans[0].instrumentation_scope
     assert scope is not None
     assert (scope.name, scope.version) == ("forge_otel", __version__)
-    assert scope.schema_url == "https://forge-otel.dev/schemas/0.1.0"
+    assert scope.schema_url == SCHEMA_URL
 
 
 @stage

@@ -21,7 +21,7 @@ PACKAGE = Path(forge_otel.__file__).parent
 
 
 def test_schema_url() -> None:
-    assert REGISTRY.schema_url == SCHEMA_URL
+    assert REGISTRY.schema_url == SCHEMA_URL == "https://forge-otel.dev/schemas/0.2.0"
 
 
 def test_attributes() -> None:
