@@ -40,7 +40,6 @@ def test_it_prints_what_the_page_says(page: str, tmp_path: Path) -> None:
     expected = normal(shown.removesuffix("…\n"))
     printed = normal(done.stdout)
     assert "".join(expected) in "".join(printed)
-    # The spans of a trace come in the order of their starts, the slowest ones in that of their durations.
     assert sorted(path.name for path in (tmp_path / "telemetry").iterdir()) == [
         "logs.jsonl",
         "metrics.jsonl",
