@@ -245,6 +245,7 @@ def test_bad_settings_of_statsd() -> None:
     assert of("misspelled-variable", findings) == [
         ("warning", "variable", "DD_TAG is not read", "did you mean DD_TAGS?")
     ]
+    assert ("ok", "metrics", "StatsDMetricExporter to udp://127.0.0.1:8125") in [finding[:3] for finding in findings]
 
 
 @makes("unknown-component", "start-error", "not-instrumented", "no-sdk", "no-provider")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from ..config.fields import boolean, check_fields, flag, number, one_of, seconds, setting, settings_of, whole, word
+from ..support.spelling import similar
 from ._tags import Tags, check_tags, datadog_tags
 from ._template import check_template, placeholders
 
@@ -147,7 +148,10 @@ class StatsDSettings:
                 except ValueError as error:
                     invalid.append(f"{variable}={text!r}: it {error}")
             elif name is None and variable.startswith(_PREFIX):
-                invalid.append(f"{variable}={text!r}: there is no such variable; there are {', '.join(_VARIABLES)}")
+                field_name = variable.removeprefix(_PREFIX).lower()
+                meant = _OTHER_VARIABLES.get(field_name) or similar(variable, VARIABLES)
+                hint = f"did you mean {meant}?" if meant else f"there are {', '.join(VARIABLES)}"
+                invalid.append(f"{variable}={text!r}: there is no such variable; {hint}")
         shared = list(datadog_tags(environ.get(_DATADOG_TAGS, "")))
         invalid += [
             f"{_DATADOG_TAGS}={environ[_DATADOG_TAGS]!r}: {each}" for each in shared if isinstance(each, ValueError)
@@ -169,7 +173,9 @@ class StatsDSettings:
                 continue
             try:
                 if name not in _ENTRIES:
-                    raise ValueError(f"is no setting; there are {', '.join(_ENTRIES)}")
+                    meant = similar(name, _ENTRIES)
+                    hint = f"did you mean {meant}?" if meant else f"there are {', '.join(_ENTRIES)}"
+                    raise ValueError(f"is not a setting; {hint}")
                 declared = _SETTINGS[name]
                 found[name] = declared.from_text(value) if isinstance(value, str) else declared.check(value)
             except ValueError as error:

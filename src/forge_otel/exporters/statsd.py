@@ -43,9 +43,10 @@ class StatsDMetricReader(PeriodicExportingMetricReader):
             settings, invalid = StatsDSettings.from_environment()
             _warn(invalid)
         settings = dataclasses.replace(settings, **fields)
-        self._sender = Sender(settings)
+        exporter = StatsDMetricExporter(settings)
+        self._sender = exporter.sender
         milliseconds = settings.interval * 1000
-        super().__init__(_Exporter(Encoder(settings), self._sender), milliseconds, milliseconds)
+        super().__init__(exporter, milliseconds, milliseconds)
 
     @property
     def packets_sent(self) -> int:
@@ -67,12 +68,23 @@ def _warn(invalid: Iterable[str]) -> None:
         _logger.warning("%s; it is ignored", line)
 
 
-class _Exporter(MetricExporter):
-    def __init__(self, encoder: Encoder, sender: Sender) -> None:
+class StatsDMetricExporter(MetricExporter):
+    """The exporter `forge_statsd` of a declarative configuration file, whose reader exports periodically.
+
+    Its entries are the keywords of `StatsDMetricReader`, except `interval`. Environment variables set the others.
+    Invalid ones are logged and left out: an exception would stop all telemetry of the process. With `settings`, neither
+    entries nor variables are read.
+    """
+
+    def __init__(self, settings: StatsDSettings | None = None, /, **entries: Any) -> None:
         delta = AggregationTemporality.DELTA
         super().__init__(preferred_temporality={Counter: delta, ObservableCounter: delta, Histogram: delta})
-        self._encoder = encoder
-        self._sender = sender
+        if settings is None:
+            settings, invalid = StatsDSettings.from_entries(entries)
+            _warn(invalid)
+        self.sender = Sender(settings)
+        self._encoder = Encoder(settings)
+        self._endpoint = settings.address  # where messages about deliveries look for it
         self._logged: set[str] = set()
         self._process = os.getpid()
 
@@ -85,24 +97,11 @@ class _Exporter(MetricExporter):
         for reason in refused.keys() - self._logged:
             self._logged.add(reason)
             _logger.warning("not sent to StatsD: %s", reason)
-        sent = self._sender.send(packets)
+        sent = self.sender.send(packets)
         return MetricExportResult.SUCCESS if sent == len(packets) else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the SDK's signature
         return True  # nothing is buffered
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:  # noqa: ARG002 - the SDK's signature
-        self._sender.close()
-
-
-class StatsDMetricExporter(_Exporter):
-    """The exporter `forge_statsd` of a declarative configuration file, whose reader exports periodically.
-
-    Its entries are fields of `StatsDSettings`. Environment variables set the others. Invalid ones are logged and left
-    out: an exception would stop all telemetry of the process.
-    """
-
-    def __init__(self, **entries: Any) -> None:
-        settings, invalid = StatsDSettings.from_entries(entries)
-        _warn(invalid)
-        super().__init__(Encoder(settings), Sender(settings))
+        self.sender.close()

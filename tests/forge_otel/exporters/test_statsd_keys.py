@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from forge_otel.exporters._lines import Encoder
 from forge_otel.exporters.statsd import StatsDSettings
 from forge_otel.semconv.statsd import NAMES
-from tests.support.otlp import Attributes, counter, gauge, request
+from tests.support.otlp import Attributes, counter, gauge, histogram, measured, request
 from tests.support.statsd import read
 
 RESOURCE = {
@@ -165,6 +167,25 @@ def test_pipelines_with_a_stage_of_the_same_name_stay_apart(settings: dict[str, 
         shared = {key: "x" for tag, key in form.tags.items() if tag != "pipeline"}
         names = {line(shared | {"forge.pipeline.name": name}, name=metric, **settings) for name in ("a", "b")}
         assert len(names) == 2, metric
+
+
+def test_the_documented_lines() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "statsd.md").read_text()
+    tagged, plain = re.findall(r"```text\n(forge\.stage.+?)\n```", page, re.DOTALL)
+    resource = {"service.name": "labels", "deployment.environment.name": "prod", "service.instance.id": "0b2f"}
+    stage = {"forge.pipeline.name": "annotation", "forge.stage.name": "decode"}
+    sent = request(
+        counter("forge.stage.executions", (12, stage | {"forge.stage.outcome": "success"})),
+        histogram("forge.stage.duration", measured([0.03125], [0.05], stage), unit="s"),
+        gauge("forge.stage.active", (4, stage)),
+        resource=resource,
+    )
+
+    def lines(**settings: Any) -> list[str]:
+        return Encoder(StatsDSettings(**settings)).encode(sent).packets[0].decode().split("\n")
+
+    assert sorted(lines(tags="team:ml")) == sorted(tagged.split("\n"))
+    assert lines(**PLAIN) == plain.split("\n")
 
 
 GOOD = [

@@ -417,11 +417,17 @@ def test_a_wrong_variable_is_named(variable: str, text: str, allowed: str) -> No
     assert settings == StatsDSettings(max_values=settings.max_values)
 
 
-def test_an_unknown_variable_is_named() -> None:
-    _, [line] = StatsDSettings.from_environment({"FORGE_OTEL_STATSD_PORT": "8125"})
-    assert line.startswith(
-        "FORGE_OTEL_STATSD_PORT='8125': there is no such variable; there are STATSD_HOST, STATSD_PORT, FO"
-    )
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("FORGE_OTEL_STATSD_PORT", "did you mean STATSD_PORT?"),
+        ("FORGE_OTEL_STATSD_ENV", "did you mean DD_ENV?"),
+        ("FORGE_OTEL_STATSD_TAG", "did you mean FORGE_OTEL_STATSD_TAGS?"),
+    ],
+)
+def test_an_unknown_variable_is_named(variable: str, hint: str) -> None:
+    _, wrong = StatsDSettings.from_environment({variable: "8125"})
+    assert wrong == [f"{variable}='8125': there is no such variable; {hint}"]
 
 
 def test_a_wrong_keyword_raises() -> None:
@@ -442,6 +448,7 @@ def test_wrong_entries_of_a_file_are_left_out() -> None:
         {
             "host": "statsd.example",
             "port": "9125",
+            "flavour": "statsd",
             "flavor": "influx",
             "tags": {"team": "ml"},
             "interval": 5,
@@ -452,9 +459,10 @@ def test_wrong_entries_of_a_file_are_left_out() -> None:
     assert settings == StatsDSettings(host="statsd.example", port=9125, gauges=False, tags=(("team", "ml"),))
     assert wrong == [
         "FORGE_OTEL_STATSD_PROTOCOL='x': it must be one of udp, tcp",
+        "flavour: 'statsd' of the StatsD exporter in the configuration file: it is not a setting; did you mean flavor?",
         "flavor: 'influx' of the StatsD exporter in the configuration file: it must be one of dogstatsd, statsd",
         (
-            "interval: 5 of the StatsD exporter in the configuration file: it is no setting; there are host, port, "
+            "interval: 5 of the StatsD exporter in the configuration file: it is not a setting; there are host, port, "
             "protocol, socket, flavor, dimensions, name_template, tags, service, env, version, entity_id, histograms, "
             "gauges, instance_tag, max_values"
         ),
