@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,11 @@ from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.recipes import environment
 from tests.support.tools import tool
+
+ROOT = Path(__file__).parents[2]
+
+Environment = Callable[[str], dict[str, str]]
+"""Returns the variables of the environment that a program is installed in."""
 
 PROMETHEUS = "127.0.0.1:9090"
 """Where the recipes have Prometheus."""
@@ -41,3 +50,30 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
     server.start(lambda: answers(f"http://127.0.0.1:{port}/-/ready"))
     yield Prometheus(f"http://127.0.0.1:{port}")
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the checkout's wheel, unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [wheel] = folder.glob("*.whl")
+    target = folder / "installed"
+    zipfile.ZipFile(wheel).extractall(target)
+    return target
+
+
+@pytest.fixture
+def orchestrator(installed: Path) -> Environment:
+    """Return the variables of the environment that a program of `tools/stack` is installed in, with forge-otel."""
+
+    def environment(name: str) -> dict[str, str]:
+        path = os.pathsep.join([str(tool(name).parent), os.environ["PATH"]])
+        variables = {**os.environ, "PATH": path, "PYTHONPATH": str(installed), "PIP_NO_INDEX": "1"}
+        checked = subprocess.run(["pip", "check"], env=variables, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout
+        return variables
+
+    return environment

@@ -67,7 +67,13 @@ def test_the_workflow_runs_every_supported_version_of_python() -> None:
 
 
 def test_dependabot_knows_every_manifest() -> None:
-    kinds = {"pyproject.toml": "pip", "Dockerfile": "docker", "go.mod": "gomod", "package.json": "npm"}
+    kinds = {
+        "pyproject.toml": "pip",
+        "Dockerfile": "docker",
+        "go.mod": "gomod",
+        "package.json": "npm",
+        "requirements.txt": "pip",
+    }
     there = {
         (kinds[path.name], "/" + path.parent.relative_to(ROOT).as_posix().removeprefix("."))
         for path in tracked()

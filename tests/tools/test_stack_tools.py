@@ -71,6 +71,25 @@ def test_what_was_built_is_found_again(tmp_path: Path, programs: Path) -> None:
     assert built.stdout.endswith("/node_modules/statsd/bin/statsd\n")
 
 
+def test_an_environment_works_where_it_is_found(tmp_path: Path, programs: Path) -> None:
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    script(
+        programs / version,
+        "mkdir -p environment/bin",
+        """printf '#!/bin/sh\necho "ran $1"\n' >environment/bin/python""",
+        """printf '#!%s/environment/bin/python\n' "$PWD" >environment/bin/dagster""",
+        "chmod +x environment/bin/*",
+    )
+
+    built = run(tmp_path, "dagster", PATH=os.pathsep.join([str(programs), os.defpath]))
+
+    assert built.returncode == 0, built.stderr
+    program = built.stdout.strip()
+    assert program.endswith("/environment/bin/dagster")
+    ran = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert ran.stdout == f"ran {program}\n"
+
+
 def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path, programs: Path) -> None:
     script(programs / "node")
     script(programs / "npm", f"PATH={os.defpath}", "mkdir node_modules", "exit 3")

@@ -1,4 +1,4 @@
-"""Find or build the programs that the stack tests run: ``python3 tools/stack [--find] [NAME …]``.
+"""Find or build the programs that the tests run beside their own: ``python3 tools/stack [--find] [NAME …]``.
 
 Prints the path of each program asked for, one a line; without a name, of all. A program that is not there yet is built
 from the manifest that pins its sources, in a cache outside the checkout, and found there until its manifest or its
@@ -29,6 +29,8 @@ GO = "1.26.8"
 GO_HINT = "Install Go from https://go.dev/dl, or any older one with: apt-get install golang-go"
 NODE_HINT = "Install it with: apt-get install nodejs npm"
 DEBIAN_HINT = "It is taken from a package of Debian's"
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON_HINT = "Install it with: apt-get install python3 python3-venv"
 
 
 class ToolError(Exception):
@@ -42,7 +44,7 @@ class Tool:
     name: str
     version: str
     command: tuple[str, ...]
-    """Makes ``program``; ``{version}`` stands for the version."""
+    """Makes ``program``; ``{version}`` stands for the version, ``{target}`` for the folder that it is moved to."""
     program: str
     """Where the program then is in that folder."""
     needs: dict[str, str]
@@ -103,6 +105,29 @@ def _prometheus_tool(name: str) -> Tool:
         # Service discoveries are most of what there is to compile; static targets need none.
         tags="remove_all_sd,netgo",
         version_variable="github.com/prometheus/common/version.Version",
+    )
+
+
+def _python_tool(name: str, pattern: str) -> Tool:
+    """A program in a virtual environment of its own: it needs other versions of packages than the tests."""
+    manifest = HERE / name / "requirements.txt"
+    return Tool(
+        name=name,
+        version=_pinned_version(manifest, pattern),
+        command=(
+            "sh",
+            "-ec",
+            (
+                f"{PYTHON} -m venv environment; "
+                "environment/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt; "
+                # Scripts name their interpreter by its path, which is another one when the environment is complete.
+                "grep -lI '^#!.*/environment/bin/' environment/bin/* | "
+                "xargs sed -i '1s|^#!.*/environment/bin/|#!{target}/environment/bin/|'"
+            ),
+        ),
+        program=f"environment/bin/{name}",
+        needs={PYTHON: PYTHON_HINT},
+        manifest=(manifest,),
     )
 
 
@@ -178,6 +203,8 @@ TOOLS = {
             needs={"npm": NODE_HINT, "node": NODE_HINT},
             manifest=(STATSD_MANIFEST, HERE / "statsd" / "package-lock.json"),
         ),
+        _python_tool("airflow", r"\napache-airflow-core==(\d+)\.(\d+)\.(\d+)"),
+        _python_tool("dagster", r"\ndagster==(\d+)\.(\d+)\.(\d+)"),
     )
 }
 
@@ -240,7 +267,7 @@ def build(tool: Tool) -> Path:
         folder.mkdir()
         for path in tool.manifest:
             shutil.copy(path, folder)
-        command = [part.replace("{version}", tool.version) for part in tool.command]
+        command = [part.replace("{version}", tool.version).replace("{target}", str(target)) for part in tool.command]
         status = subprocess.run(command, cwd=folder, env=environment, stdout=sys.stderr, check=False).returncode
         if status != 0 or not (folder / tool.program).exists():
             raise ToolError(f"{tool.label} was not built: {' '.join(command)} (exit code {status})")
@@ -266,7 +293,7 @@ def _go_environment() -> dict[str, str]:
 
 def main() -> int:
     """Print the paths; 1 if a program could not be found or built, 2 for misuse."""
-    parser = argparse.ArgumentParser(prog="python3 tools/stack", description="Find or build what the stack tests run.")
+    parser = argparse.ArgumentParser(prog="python3 tools/stack", description="Find or build what the tests run.")
     parser.add_argument("--find", action="store_true", help="only find: build nothing")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(TOOLS)}; all of them if none")
     arguments = parser.parse_args()
