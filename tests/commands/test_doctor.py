@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +26,7 @@ from forge_otel.commands.doctor.problems import PROBLEMS
 from forge_otel.commands.doctor.sampler import Effect, effect_of
 from tests.forge_otel.test_auto_instrumentation import another_version_of_forge, found_first
 from tests.stack.services import records
+from tests.support.certificates import certify
 from tests.support.needs import need_installed
 from tests.support.otlp_files import configuration
 from tests.support.ports import free_port
@@ -633,6 +638,95 @@ def test_sending_to_nobody() -> None:
     assert all("refused" in finding[2] and endpoint in finding[2] for finding in met)
     assert {finding[3] for finding in met} == {remedy}
     assert errors == ""
+
+
+NOTHING = "nothing answers within 3 s: check firewalls, proxies and the endpoint"
+ENCRYPTED = "one side encrypts and the other does not, or does not trust its certificate"
+HANGS_UP = "the server hangs up: it may expect another protocol (OTEL_EXPORTER_OTLP_PROTOCOL), or https://"
+UNKNOWN_HOST = "the host's name is not known here"
+EXPECTED = {
+    ("grpc", "hangs"): {NOTHING},
+    ("grpc", "refuses"): {"nothing listens there"},
+    ("grpc", "is not known"): {UNKNOWN_HOST, NOTHING},  # where the name server takes longer
+    ("grpc", "is busy"): {"the server may speak HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"},
+    ("grpc", "encrypts"): {HANGS_UP},
+    ("grpc", "does not encrypt"): {ENCRYPTED},
+    ("http/protobuf", "hangs"): {NOTHING},
+    ("http/protobuf", "refuses"): {"nothing listens there"},
+    ("http/protobuf", "is not known"): {UNKNOWN_HOST, NOTHING},
+    ("http/protobuf", "is busy"): {"the backend is overloaded, or it starts"},
+    ("http/protobuf", "encrypts"): {HANGS_UP},
+    ("http/protobuf", "does not encrypt"): {ENCRYPTED},
+}
+"""What the doctor says of a server, by protocol."""
+
+
+@contextlib.contextmanager
+def servers(folder: Path) -> Iterator[dict[str, str]]:
+    """Run servers that are of no use; yields their URLs by what they do."""
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            """Print nothing."""
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *arguments: Any) -> None:
+            """Print nothing of a handshake that fails."""
+
+    certify(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as hanging,
+        Server(("127.0.0.1", 0), Busy) as busy,
+        Server(("127.0.0.1", 0), Busy) as encrypting,
+    ):
+        encrypting.socket = context.wrap_socket(encrypting.socket, server_side=True)
+        for server in (busy, encrypting):
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield {
+            "hangs": f"http://127.0.0.1:{hanging.getsockname()[1]}",
+            "refuses": f"http://127.0.0.1:{free_port()}",
+            "is not known": "http://collector.invalid:4319",
+            "is busy": f"http://127.0.0.1:{busy.server_port}",
+            "encrypts": f"http://127.0.0.1:{encrypting.server_port}",
+            "does not encrypt": f"https://127.0.0.1:{busy.server_port}",
+        }
+        for server in (busy, encrypting):
+            server.shutdown()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize(
+    "does", [("hangs", "is busy", "refuses"), ("is not known", "encrypts", "does not encrypt")], ids=" ".join
+)
+def test_sending_ends_whatever_the_servers_do(protocol: str, does: Sequence[str], tmp_path: Path) -> None:
+    """Each signal goes to another server; only the doctor's own limit ends what would take an hour."""
+    variables = {
+        **NAME,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "3600",
+        "FORGE_OTEL_SHUTDOWN_TIMEOUT": "3",
+    }
+    with servers(tmp_path) as urls:
+        addresses = {}
+        for signal, what in zip(("traces", "metrics", "logs"), does, strict=True):
+            url = urls[what] if protocol == "grpc" else f"{urls[what]}/v1/{signal}"
+            variables[f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"] = url
+            addresses[what] = url.partition("//")[2] if protocol == "grpc" else url
+        code, findings, _ = doctor("--send", **variables)
+
+    assert code == 1
+    for what, address in addresses.items():
+        [missing] = [finding for finding in of("not-delivered", findings) if finding[2].endswith(f" to {address}")]
+        remedies = [*missing[3:], *(finding[3] for finding in of("send-error", findings) if address in finding[2])]
+        assert any(remedies[0].startswith(remedy) for remedy in EXPECTED[protocol, what]), (what, remedies)
 
 
 # Storage.

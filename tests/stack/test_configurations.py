@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from tests.support.certificates import certify
 from tests.support.compose import ROOT
-from tests.support.needs import lacking
 from tests.support.tools import tool
 
 from .pipelines import finish, start_worker
@@ -53,18 +52,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificate")
     certify(folder)
     return folder
-
-
-def certify(folder: Path) -> None:
-    """Write a certificate for 127.0.0.1, signed by itself, and its key."""
-    if shutil.which("openssl") is None:
-        lacking("needs openssl: apt-get install openssl")
-    command = [
-        *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-        *("-keyout", "key.pem", "-out", "cert.pem", "-days", "1", "-subj", "/CN=gateway"),
-        *("-addext", "subjectAltName=IP:127.0.0.1"),
-    ]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 def test_all_of_them_are_tried() -> None:

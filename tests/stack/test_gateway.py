@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.certificates import certify
+
 from .pipelines import Database, finish, start_worker
 from .programs import text, wait_until
 from .services import by_label, records
-from .test_configurations import certify
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -58,11 +58,16 @@ def test_what_the_doctor_sends_arrives(stack: Stack) -> None:
     need_installed("forge-otel", "opentelemetry-distro")
     collector = stack.collector().run()
 
-    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.otlp, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
-    *_, last = finish(start(["-m", "forge_otel.commands.cli", "doctor", "--send"], **variables)).splitlines()
+    variables = {
+        "OTEL_SERVICE_NAME": "corpus",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.otlp,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    }
+    *_, last, summary = finish(start(["-m", "forge_otel.commands.cli", "doctor", "--send"], **variables)).splitlines()
 
     sent = "traces, metrics, logs of a run of the pipeline forge-otel-doctor with 2 samples"
     assert last == f"ok       sent      {sent}"
+    assert summary == "no errors, no warnings"
     names = Counter(span["name"] for span in collector.spans())
     assert names == {"forge.pipeline forge-otel-doctor": 1, "forge.sample": 2, "forge.stage echo": 2}
     settled = by_label(
@@ -70,6 +75,35 @@ def test_what_the_doctor_sends_arrives(stack: Stack) -> None:
     )
     assert settled[("ready",)] == 2
     assert "forge.pipeline.summary" in [record["eventName"] for record in collector.logs()]
+
+
+def test_what_the_doctor_says_of_the_other_protocol_at_a_port(stack: Stack) -> None:
+    need_installed("forge-otel", "opentelemetry-distro")
+    collector = stack.collector().run()
+
+    variables = {
+        "OTEL_SERVICE_NAME": "corpus",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.otlp,
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://{collector.grpc}/v1/metrics",
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"http://{collector.grpc}",
+    }
+    doctor = start(["-m", "forge_otel.commands.cli", "doctor", "--send", "--json"], **variables)
+    findings = json.loads(finish(doctor, 1))
+
+    sent = [(finding["message"], finding["remedy"]) for finding in findings if finding["problem"] == "send-error"]
+    speaks_grpc = "the server may speak gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or use HTTP's port"
+    speaks_http = "the server may speak HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or use gRPC's port"
+    hangs_up = "the server hangs up: it may expect another protocol (OTEL_EXPORTER_OTLP_PROTOCOL), or https://"
+    # What a client sees of a server that hangs up depends on who is first.
+    assert {remedy for _, remedy in sent} - {hangs_up} <= {speaks_grpc, speaks_http}
+    assert len(sent) == 2
+    assert all(collector.grpc in message or f":{collector.http_port}" in message for message, _ in sent)
+    missing = [finding["message"] for finding in findings if finding["problem"] == "not-delivered"]
+    assert [message.partition(" to ")[2] for message in missing] == [
+        f"127.0.0.1:{collector.http_port}",
+        f"http://{collector.grpc}/v1/metrics",
+    ]
 
 
 def test_log_records_also_go_to_standard_output(stack: Stack, tmp_path: Path) -> None:

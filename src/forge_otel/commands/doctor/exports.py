@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ def described(exporter: Any) -> str:
     details = []
     if _is_grpc(exporter):
         details.append("gRPC, " + ("not encrypted" if getattr(exporter, "_insecure", False) else "encrypted"))
-    if proxy := _proxy(address):
+    if proxy := _grpc_proxy(address) if _is_grpc(exporter) else _proxy(address):
         details.append(f"through the proxy {proxy}")
     return f"{name} to {address}" + (f" ({', '.join(details)})" if details else "")
 
@@ -227,6 +228,15 @@ def _port(url: SplitResult) -> int | None:
         return url.port
     except ValueError:
         return None
+
+
+def _grpc_proxy(address: str) -> str | None:
+    """Return the proxy of gRPC, which reads variables of its own."""
+    host = _split(f"//{address}").hostname
+    proxy = next(filter(None, map(os.environ.get, ("grpc_proxy", "https_proxy", "http_proxy"))), None)
+    if not proxy or (host and proxy_bypass(host)):
+        return None
+    return re.sub("//[^/@]*@", "//…@", proxy)
 
 
 def _proxy(address: str) -> str | None:
