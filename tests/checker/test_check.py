@@ -57,6 +57,18 @@ def test_a_small_registry(tmp_path: Path) -> None:
     assert reference.attribute is registry.attributes["pump.name"]
 
 
+@pytest.mark.parametrize("text", [None, "file_format: definition/2", "file_format: definition/2\nmetrics: []"])
+def test_a_registry_that_defines_nothing(text: str | None, tmp_path: Path) -> None:
+    (tmp_path / "manifest.yaml").write_text(MANIFEST)
+    if text is not None:
+        (tmp_path / "pump.yaml").write_text(text)
+
+    message = f"registry/empty: defines nothing, neither here nor in other files of {tmp_path}"
+    assert lines(tmp_path) == [f"manifest.yaml:1: {message}"]
+    with pytest.raises(RegistryError):
+        load(tmp_path)
+
+
 def expected_findings(path: Path) -> list[tuple[int, str]]:
     expected, above = [], 0
     for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -117,7 +129,7 @@ def test_input_that_is_meant_to_hurt(text: list[str], expected: str, tmp_path: P
 
 
 def test_every_rule_is_tested() -> None:
-    elsewhere = {"file/unreadable", "file/encoding", "file/size", "yaml/depth", "reference/size"}
+    elsewhere = {"file/unreadable", "file/encoding", "file/size", "yaml/depth", "reference/size", "registry/empty"}
     assert set(RULE_FILES) | elsewhere == set(RULES)
 
 

@@ -125,7 +125,7 @@ GOOD: Mapping[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("good", GOOD.values(), ids=GOOD.keys())
 def test_what_keeps_to_the_registry(shop: Registry, tmp_path: Path, good: Any) -> None:
-    assert report(shop, tmp_path, good).findings == ()
+    assert report(shop, tmp_path, good, GOOD["span"]).findings == ()
 
 
 FOREIGN = {"schema": "", "scope": "http"}
@@ -296,7 +296,7 @@ MALFORMED: Mapping[str, tuple[bytes, str]] = {
     "no JSON": (b"hello\n", "is not JSON: Expecting value, column 1"),
     "truncated": (
         b'{"resourceSpans": [{"resource": {"attr\n{}\n',
-        "is not JSON: Unterminated string starting at, column 34",
+        "is truncated JSON: Unterminated string starting at, column 34",
     ),
     "binary": (b"\x1f\x8b\x08\x00\xff\n", "is not UTF-8"),
     "zeros": (bytes(100), "is not JSON: Expecting value, column 1"),
@@ -356,7 +356,34 @@ def test_the_rest_of_a_request_is_verified_where_a_record_is_malformed(shop: Reg
 
 def test_every_rule_is_tested() -> None:
     shown = {finding.partition(":")[0] for _, finding in BAD.values()}
-    assert shown | {"file/unreadable"} == VERIFICATION_RULES.keys()
+    assert shown | {"file/unreadable", "file/empty", "file/foreign"} == VERIFICATION_RULES.keys()
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "{}\n", '{"resourceSpans": []}\n', json.dumps(request("Spans"))])
+def test_a_file_without_telemetry(shop: Registry, tmp_path: Path, content: str) -> None:
+    file, good = tmp_path / "x.jsonl", written(tmp_path / "good.jsonl", GOOD["span"])
+    file.write_text(content)
+
+    message = "has no telemetry; expected are export requests in OTLP/JSON, one per line"
+    assert [str(one) for one in verify(shop, [good, file, good]).findings] == [f"{file}:1: file/empty: file: {message}"]
+
+
+def test_a_file_with_telemetry_of_others_only(shop: Registry, tmp_path: Path) -> None:
+    others = [request("Spans", span(name="GET", attributes=[]), schema="", scope=f"http{n}") for n in (2, 1)]
+    file, good = written(tmp_path / "x.jsonl", *others), written(tmp_path / "good.jsonl", GOOD["span"], others[0])
+
+    message = (
+        "none of its 2 records is of this registry; expected are scopes with a schema URL below "
+        "https://shop.example/telemetry, or names that begin with `shop.`: scopes 'http1', 'http2'"
+    )
+    assert [str(one) for one in verify(shop, [good, file]).findings] == [f"{file}:1: file/foreign: file: {message}"]
+
+
+def test_only_a_few_scopes_of_others_are_named(shop: Registry, tmp_path: Path) -> None:
+    others = [request("Spans", span(name="GET", attributes=[]), schema="", scope=f"http{n}") for n in range(9)]
+    (finding,) = report(shop, tmp_path, *others).findings
+
+    assert finding.example == "scopes 'http0', 'http1', 'http2', 'http3', 'http4'"
 
 
 def test_the_same_fault_in_many_spans_is_one_finding(shop: Registry, tmp_path: Path) -> None:
@@ -397,8 +424,10 @@ def test_broken_lines_between_others(shop: Registry, tmp_path: Path) -> None:
     line = json.dumps(GOOD["span"])
     file.write_text(f"{line[:90]}\n\n{line}\r\n{line[30:]}\n{line}")
     found = verify(shop, [file])
-    assert [(one.rule, one.place.line) for one in found.findings] == [("file/unreadable", 1)]
-    assert found.findings[0].count == 2
+    assert [(one.rule, one.place.line, one.message) for one in found.findings] == [
+        ("file/unreadable", 1, "is truncated JSON"),
+        ("file/unreadable", 4, "is not JSON"),
+    ]
     assert found.records["spans"] == 2
 
 
@@ -409,7 +438,9 @@ def test_gzip(shop: Registry, tmp_path: Path) -> None:
     assert [one.rule for one in verify(shop, [file]).findings] == ["span/kind"]
     for broken in (packed[:-20], b"hello", b"", packed[:20] + bytes(20)):
         file.write_bytes(broken)
-        assert [one.rule for one in verify(shop, [file]).findings] == (["file/unreadable"] if broken else [])
+        assert [one.rule for one in verify(shop, [file]).findings] == (
+            ["file/unreadable"] if broken else ["file/empty"]
+        )
 
 
 def test_a_line_that_is_too_long_is_skipped(shop: Registry, tmp_path: Path) -> None:

@@ -58,6 +58,36 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     }
 
 
+@pytest.mark.parametrize(
+    ("content", "finding"),
+    [
+        ("", "file/empty: file: has no telemetry; expected are export requests in OTLP/JSON, one per line"),
+        (
+            '{"resourceSpans": [{"scopeSpans": [{"scope": {"name": "http"}, "spans": [{"name": "GET", "kind": 3}]}]}]}',
+            (
+                "file/foreign: file: none of its 1 records is of this registry; expected are scopes with a schema URL "
+                "below https://forge-otel.dev/schemas, or names that begin with `forge.`: scopes 'http'"
+            ),
+        ),
+        ("resourceSpans: []", "file/unreadable: file: is not JSON: Expecting value, column 1"),
+        ('{"a": 1}', "file/unreadable: file: has none of resourceSpans, resourceMetrics and resourceLogs"),
+        ('{"resourceSpans": [', "file/unreadable: file: is truncated JSON: Expecting value, column 20"),
+        ('{"resourceSpans', "file/unreadable: file: is truncated JSON: Unterminated string starting at, column 2"),
+    ],
+)
+def test_files_that_verify_refuses(
+    content: str, finding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "telemetry.jsonl"
+    file.write_text(content)
+
+    code, output, errors = run(capsys, "verify", file)
+
+    assert (code, errors) == (1, "")
+    assert output.splitlines()[0] == f"{file}:1: {finding}"
+    assert output.splitlines()[1].startswith("1 finding in 0 spans, 0 points, 0 events; ")
+
+
 def test_a_file_that_cannot_be_used_hides_references_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     registry(tmp_path, STROKE.replace("attributes: []", "attributes: [{ref: pump.name}]"))
     (tmp_path / "names.yaml").write_text("attributes: [")
@@ -80,6 +110,7 @@ def test_a_file_that_cannot_be_used_hides_references_to_it(tmp_path: Path, capsy
             "verify: the registry has errors (1): `forge-otel semconv check faulty` lists them",
         ),
         (["verify", "missing"], "verify: missing: No such file or directory"),
+        (["verify", "faulty"], "verify: faulty: a directory; name the files in it: faulty/*.jsonl"),
     ],
 )
 def test_what_the_commands_refuse(

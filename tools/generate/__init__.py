@@ -73,8 +73,7 @@ def generate(root: Path, *, check: bool = False) -> list[str]:
     changed = write(root, wanted)
     for folder in SOURCES:
         changed += follow(names, root / folder, root)
-    everything = (*registry.spans, *registry.metrics, *registry.events, *registry.attributes)
-    if follow_lines(names, root / LINES, everything):
+    if follow_lines(names, root / LINES, registry.names()):
         changed.append(LINES)
     return sorted({*changed, *_derive(root)})
 

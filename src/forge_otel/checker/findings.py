@@ -20,6 +20,7 @@ RULES: Final[Mapping[str, str]] = {
     "yaml/number": "Integers fit into 64 bits, and doubles are finite.",
     "yaml/depth": "Collections are nested at most 32 deep.",
     "structure": "Files conform to definition.schema.json, and the manifest to manifest.schema.json.",
+    "registry/empty": "A registry defines something.",
     "reference/unknown": "A `ref` names an attribute of the registry or of OpenTelemetry's semantic conventions, a "
     "`ref_group` a group of the registry.",
     "reference/cycle": "No group contains itself.",

@@ -75,6 +75,9 @@ def try_load(directory: Path) -> LoadResult:
     if complete:
         reading.registry = resolver.resolve()
         reading.findings += resolver.findings
+    if not reading.findings and reading.registry is not None and not reading.registry.names():
+        message = f"defines nothing, neither here nor in other files of {directory}"
+        reading.findings.append(Finding(Place(directory / MANIFEST, 1), "registry/empty", message))
     return reading
 
 

@@ -198,6 +198,10 @@ class Registry:
     components: tuple[str, ...]
     """The names of the files, without their suffix."""
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all definitions."""
+        return (*self.attributes, *self.entities, *self.spans, *self.metrics, *self.events)
+
     @property
     def version(self) -> str:
         """The last segment of the schema URL."""

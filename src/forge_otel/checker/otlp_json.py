@@ -118,7 +118,9 @@ def _parsed(place: Place, text: bytes) -> Line:
         return Line(place, json.loads(text.decode().rstrip()))
     except json.JSONDecodeError as error:
         place = Place(place.file, place.line + error.lineno - 1)
-        return Line(place, problem="is not JSON", detail=f"{error.msg}, column {error.colno}")
+        truncated = error.pos == len(error.doc) or error.msg.startswith("Unterminated")
+        problem = "is truncated JSON" if truncated else "is not JSON"
+        return Line(place, problem=problem, detail=f"{error.msg}, column {error.colno}")
     except UnicodeDecodeError:
         return Line(place, problem="is not UTF-8")
     except RecursionError:

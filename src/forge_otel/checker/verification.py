@@ -13,6 +13,8 @@ SubjectKind = Literal["span", "metric", "event", "resource", "scope", "file"]
 
 VERIFICATION_RULES: Final[Mapping[str, str]] = {
     "file/unreadable": "A file contains OTLP/JSON.",
+    "file/empty": "A file contains telemetry.",
+    "file/foreign": "A file contains telemetry of the registry.",
     "scope/schema": "The schema URL is that of the registry's version.",
     "span/unknown": "The registry has a type of span for the name.",
     "span/name": "The name follows from the type's pattern and the attributes.",

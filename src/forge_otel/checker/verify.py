@@ -28,6 +28,9 @@ OVERFLOW = "otel.metric.overflow"
 """The only attribute of the point for values beyond an instrument's cardinality limit, as specified for OpenTelemetry's
 metrics SDK."""
 
+MAX_SCOPES = 5
+"""Maximum number of scopes named for a file without telemetry of the registry."""
+
 KINDS = {0: "unspecified", **{kind.value + 1: kind.name for kind in SpanKind}}
 """The names of span kinds, by OTLP's numbers."""
 SEVERITIES = {severity.value: severity.name for severity in SeverityNumber}
@@ -39,18 +42,14 @@ def verify(registry: Registry, files: Iterable[Path]) -> VerificationReport:
 
     They contain OTLP/JSON of any signal: an export request per line, or a single one over many lines; compressed with
     gzip if their suffix is `.gz`. They are read request by request, so they may be large. Content that is not OTLP/JSON
-    is reported as a deviation.
+    is reported as a deviation, and so is a file without telemetry, or without any of the registry.
 
     Raises:
         OSError: a file cannot be read.
     """
     verifier = Verifier(registry)
     for path in files:
-        for line in otlp.requests(path):
-            if line.problem:
-                verifier.unreadable(line.place, line.problem, line.detail)
-            else:
-                verifier.take(line.request, line.place)
+        verifier.take_file(path)
     return verifier.report()
 
 
@@ -80,14 +79,45 @@ class Verifier:
         self._attributes = _Attributes(registry)
         self._deviations = DeviationCollector()
         self._records = Counter(spans=0, points=0, events=0, others=0)
+        self._unreadable = 0
+        self._other_scopes: set[str] = set()
+        """Names of scopes in the current file that are not the registry's, up to a few."""
 
     def report(self) -> VerificationReport:
         """Return the deviations found so far."""
         observed = frozenset(self._attributes.observed)
         return VerificationReport(self._deviations.all, self._deviations.omitted, dict(self._records), observed)
 
+    def take_file(self, path: Path) -> None:
+        """Verify the export requests in a file."""
+        before, unreadable = self._records.copy(), self._unreadable
+        self._other_scopes.clear()
+        for line in otlp.requests(path):
+            if line.problem:
+                self.unreadable(line.place, line.problem, line.detail)
+            else:
+                self.take(line.request, line.place)
+        found = self._records - before
+        if self._unreadable == unreadable and found.keys() <= {"others"}:
+            self._useless(Place(path, 1), found["others"])
+
+    def _useless(self, place: Place, others: int) -> None:
+        """Record a file that has nothing to verify, but perhaps spans, points and log records of others."""
+        if not others:
+            message = "has no telemetry; expected are export requests in OTLP/JSON, one per line"
+            self._deviations.add("file/empty", place, "file", "", message=message)
+            return
+        names = " or ".join(f"`{namespace}.`" for namespace in sorted(self._namespaces))
+        message = (
+            f"none of its {others} records is of this registry; expected are scopes with a schema URL below "
+            f"{self._schema}, or names that begin with {names}"
+        )
+        scopes = ", ".join(repr(name) for name in sorted(self._other_scopes))
+        self._deviations.add("file/foreign", place, "file", "", message=message, example=f"scopes {scopes}")
+
     def unreadable(self, place: Place, problem: str, detail: str = "") -> None:
         """Record content that is not OTLP/JSON."""
+        self._unreadable += 1
         self._deviations.add("file/unreadable", place, "file", "", message=problem, example=detail)
 
     def take(self, request: object, place: Place) -> None:
@@ -116,6 +146,8 @@ class Verifier:
             self._foreign(self._subject(place, "resource", ""), otlp.object_(resource, "resource"))
             for scope in otlp.objects(resource, f"scope{signal}"):
                 ours = self._is_ours(scope, place)
+                if not ours and len(self._other_scopes) < MAX_SCOPES:
+                    self._other_scopes.add(otlp.text(otlp.object_(scope, "scope"), "name"))
                 for record in otlp.objects(scope, key):
                     self._readable(verify_one, record, place, ours)
 

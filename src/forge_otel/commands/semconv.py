@@ -40,6 +40,8 @@ def verify_telemetry(options: Namespace) -> int:
         raise CommandError(f"--registry {error}") from None
     except RegistryError as error:
         raise CommandError(_refer(error, options.registry)) from None
+    except IsADirectoryError as error:
+        raise CommandError(f"{error.filename}: a directory; name the files in it: {error.filename}/*.jsonl") from None
     except OSError as error:
         raise CommandError(f"{error.filename}: {error.strerror}") from None
     _print(report.to_json() if options.json else report.text())
