@@ -55,13 +55,13 @@ picture: $(READY) ## the picture in the README, from a run of the demo
 	$(BIN)/python docs/picture.py
 
 up: ## start the whole stack in containers (ARGS="--profile demo" runs a pipeline in it, too)
-	docker compose $(ARGS) up --build --detach
+	docker compose --profile dashboards $(ARGS) up --build --detach
 
 ready: ## wait until all of it answers, and say where it is
 	@$(PYTHON) tools/stack/ready.py $(ARGS)
 
 down: ## stop it; its data stay (ARGS="--volumes" removes them)
-	docker compose --profile demo down $(ARGS)
+	docker compose --profile dashboards --profile demo down $(ARGS)
 
 stack-demo: $(READY) ## the stack without containers: two runs, and what the ADR asks of them (ARGS="--keep")
 	@$(BIN)/python -m tools.stack.demo $(ARGS)

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from forge_otel.commands.cli import _parser
-from tests.support.compose import ROOT, Service, dotenv, mounts, option, project
+from tests.support.compose import ROOT, Service, dotenv, image_table, mounts, option, project
 from tools.stack import ready
 
 CONFIGURATIONS = ROOT / "collector-config"
@@ -83,6 +83,17 @@ class TestImages:
         used = set(re.findall(r"\$\{(\w+)\}", (ROOT / "docker-compose.yml").read_text()))
 
         assert used == set(dotenv())
+
+    def test_what_is_taken_for_granted_of_them_stands_in_one_table(self) -> None:
+        assert {row["variable"] for row in image_table()} == {name for name in dotenv() if name.endswith("_IMAGE")}
+
+    def test_health_is_asked_with_what_is_in_the_image(self, services: Mapping[str, Service]) -> None:
+        table = {row["variable"]: row["wget"] for row in image_table()}
+        names = {image: name for name, image in dotenv().items()}
+
+        for service in services.values():
+            if "wget" in service.get("healthcheck", {}).get("test", ()):
+                assert table[names[service["image"]]] == "yes"
 
     def test_the_env_file_is_not_ignored(self) -> None:
         ignored = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=ROOT, check=False)

@@ -19,6 +19,15 @@ FLUSH_MS = 1000
 """How often StatsD sends to Graphite."""
 
 
+def total(url: str, target: str) -> float:
+    """The sum of all values of the series that a target of Graphite selects, as they came in.
+
+    (What `render` answers is one value for each step, so a value that came a moment too late is missing there.)
+    """
+    answer = text(f"{url}/api/v1/export?{urlencode({'match[]': f'{{__graphite__={json.dumps(target)}}}'})}")
+    return sum(sum(json.loads(series)["values"]) for series in answer.splitlines())
+
+
 class Graphite(Program):
     """VictoriaMetrics, which takes Graphite's lines and answers Graphite's queries."""
 
@@ -38,12 +47,8 @@ class Graphite(Program):
         return self
 
     def total(self, target: str) -> float:
-        """The sum of all values of the series that a target of Graphite selects, as they came in.
-
-        (What `render` answers is one value for each step, so a value that came a moment too late is missing there.)
-        """
-        answer = text(f"{self.url}/api/v1/export?{urlencode({'match[]': f'{{__graphite__={json.dumps(target)}}}'})}")
-        return sum(sum(json.loads(series)["values"]) for series in answer.splitlines())
+        """The sum of all values of the series that a target of Graphite selects."""
+        return total(self.url, target)
 
 
 class StatsD(Program):

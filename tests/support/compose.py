@@ -33,6 +33,15 @@ def dotenv() -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
+def image_table() -> list[dict[str, str]]:
+    """The rows of `tools/stack/images.tsv`, by the names of their columns."""
+    lines = (ROOT / "tools" / "stack" / "images.tsv").read_text().splitlines()
+    (*_, header) = (line for line in lines if line.startswith("#"))
+    names = header.removeprefix("# ").split("\t")
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
 def mounts(service: Service, kind: str) -> dict[str, str]:
     """What is mounted, by where: `bind` has paths here, `volume` names of volumes."""
     return {mount["target"]: mount["source"] for mount in service.get("volumes", ()) if mount["type"] == kind}

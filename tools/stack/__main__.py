@@ -194,6 +194,32 @@ TOOLS = {
             tags="netgo",
             sources=("main.go",),
         ),
+        _go_tool(
+            "docker-compose",
+            "github.com/docker/compose/v2/cmd",
+            r"docker/compose/v2 v(\d+)\.(\d+)\.(\d+)",
+            module="docker-compose",
+            tags="netgo",
+            version_variable="github.com/docker/compose/v2/internal.Version",
+        ),
+        # The root file system of an image of Python: which version is Debian's business.
+        Tool(
+            name="python-root",
+            version="bookworm",
+            command=(
+                "sh",
+                "-ec",
+                (
+                    "debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates"
+                    " {version} root >&2; ln -s python3 root/usr/bin/python;"
+                    " rm -rf root/var/cache/apt root/var/lib/apt;"
+                    " cp /etc/ssl/certs/ca-certificates.crt root/etc/ssl/certs/;"  # what this machine trusts
+                    " tar -cf root.tar -C root .; rm -rf root"
+                ),
+            ),
+            program="root.tar",
+            needs={"debootstrap": "Install it with: apt-get install debootstrap"},
+        ),
         Tool(
             name="statsd",
             version=_pinned_version(STATSD_MANIFEST, r'"statsd": "(\d+)\.(\d+)\.(\d+)"'),

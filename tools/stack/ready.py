@@ -1,13 +1,15 @@
-"""`make ready`: waits until everything that docker-compose.yml starts answers, and says where it is.
+"""`make ready`: waits until every service that is up answers, and says where it is.
 
-Asks from outside, since some of the images have nothing in them that could ask. Needs nothing but Python's standard
-library.
+`docker compose ps` says which ones are up, and this asks them from outside, since some of the images have nothing in
+them that could. Needs nothing but Docker and Python's standard library.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -53,11 +55,22 @@ SERVICES = (
 
 
 def main() -> int:
-    """Wait; 0 when all answer, 1 when the time is over."""
+    """Wait; 0 when all answer, 1 when the time is over or nothing is up, 2 without Docker."""
     parser = argparse.ArgumentParser(prog="make ready", description="Wait until the stack answers.")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to wait at most (180)")
     end = time.monotonic() + parser.parse_args().timeout
-    waiting = list(SERVICES)
+    try:
+        started = _started()
+    except OSError as error:
+        print(f"make ready needs Docker, to ask which services are up: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        print(f"docker compose ps failed:\n{error.stderr.strip()}", file=sys.stderr)
+        return 2
+    waiting = [service for service in SERVICES if service.name in started]
+    if not waiting:
+        print("nothing is up: start it with make up", file=sys.stderr)
+        return 1
     while True:
         for service in [service for service in waiting if service.is_ready()]:
             print(f"{service.name:14} {service.use}", flush=True)
@@ -69,6 +82,13 @@ def main() -> int:
             print(f"no answer from: {names}. See: docker compose logs {names}", file=sys.stderr)
             return 1
         time.sleep(PAUSE)
+
+
+def _started() -> set[str]:
+    """Return the names of the services that have a container, also of those that have died since."""
+    command = ["docker", "compose", "ps", "--all", "--format", "json"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {json.loads(line)["Service"] for line in listed.splitlines() if line.strip()}
 
 
 def _http(url: str) -> bool:

@@ -1,0 +1,31 @@
+"""The stack in containers, started once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .engine import Engine, engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SERVICES = ("otelcol", "prometheus", "jaeger", "victoria-logs", "statsd-bridge", "statsd", "graphite")
+"""All that `docker compose up` starts, but for the one that ends."""
+
+
+@pytest.fixture(scope="session")
+def containers() -> Iterator[Engine]:
+    """An engine with the images, and nothing of this project in it."""
+    with engine() as found:
+        found.compose("--profile", "demo", "down", "--volumes")
+        yield found
+
+
+@pytest.fixture(scope="session")
+def up(containers: Engine) -> Engine:
+    """The engine, in which the stack runs."""
+    containers.compose("build")
+    containers.compose("up", "--detach", "--wait")
+    return containers
