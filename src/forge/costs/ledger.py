@@ -31,9 +31,9 @@ _USES = {
 }
 
 
-_Entry = tuple[UsageScope, str, str | None]
-"""An attempt, the provider and the model."""
-_Key = tuple[Spender, str, str, str | None, Use]
+_Entry = tuple[UsageScope, str, str | None, str | None]
+"""An attempt, the provider, the model and the class of the calls' error."""
+_Key = tuple[Spender, str, str, str | None, Use, str | None]
 _Late = list[tuple[Billable, Charge]]
 """Charges booked at once, because their samples had settled already."""
 
@@ -68,6 +68,9 @@ class CostLedger:
         """Return the usage with its amount, if a price is known; log one warning for each model without a price."""
         if usage.amount is not None:
             return usage
+        has_failed = usage.error_type is not None
+        if has_failed and not (usage.input_tokens or usage.output_tokens):
+            return usage.with_amount(ZERO)
         try:
             amount = self._prices.amount(usage, self._clock.time())
             if amount is not None:
@@ -76,7 +79,7 @@ class CostLedger:
             self.unreadable(usage, f"the price cannot be computed: {error}")
             return usage
         model = (usage.provider, usage.model)
-        if model not in self._unpriced:
+        if model not in self._unpriced and not has_failed:
             self._unpriced.add(model)
             what = f"model {usage.model!r} of {usage.provider!r}" if usage.model else f"calls of {usage.provider!r}"
             logger.warning("no price is known for %s, so the cost of this run is too low; see FORGE_PRICES", what)
@@ -148,7 +151,7 @@ class CostLedger:
         """Return the cost of computing a measurement, without attempts that were repeated."""
         return total(
             spent.amount
-            for (scope, _, _), spent in (item.pending_costs or {}).items()
+            for (scope, *_), spent in (item.pending_costs or {}).items()
             if scope.kind is Spender.MEASUREMENT and scope.name == measurement and not scope.repeated
         )
 
@@ -172,7 +175,7 @@ class CostLedger:
         if usage.amount:
             self._spent = MONEY.add(self._spent, usage.amount)
         late: _Late = []
-        key = (scope, usage.provider, usage.model)
+        key = (scope, usage.provider, usage.model, usage.error_type)
         if len(scope.items) == 1:
             self._put(scope.items[0], key, usage, late)
         else:
@@ -198,9 +201,9 @@ class CostLedger:
             spent.add(used)
 
     def _book(self, item: Billable, outcome: SampleOutcome, key: _Entry, spent: CostTotals) -> Charge:
-        scope, provider, model = key
+        scope, provider, model, error_type = key
         use = Use.REPEATED if item.was_ready else Use.RETRIED if scope.repeated else _USES[outcome]
-        booked = (scope.kind, scope.name, provider, model, use)
+        booked = (scope.kind, scope.name, provider, model, use, error_type)
         self._booked[booked].add(spent)
         return _charge(booked, spent)
 
@@ -212,13 +215,14 @@ def _sum(used: Usage | CostTotals) -> CostTotals:
 
 
 def _charge(key: _Key, spent: CostTotals) -> Charge:
-    kind, name, provider, model, use = key
+    kind, name, provider, model, use, error_type = key
     return Charge(
         kind=kind,
         name=name,
         provider=provider,
         model=model,
         use=use,
+        error_type=error_type,
         calls=spent.calls,
         input_tokens=spent.input_tokens,
         cached_input_tokens=spent.cached_input_tokens,
@@ -229,5 +233,5 @@ def _charge(key: _Key, spent: CostTotals) -> Charge:
 
 
 def _order(booked: tuple[_Key, CostTotals]) -> tuple[str, ...]:
-    kind, name, provider, model, use = booked[0]
-    return kind, name, provider, model or "", use
+    kind, name, provider, model, use, error_type = booked[0]
+    return kind, name, provider, model or "", use, error_type or ""

@@ -8,12 +8,15 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from ..errors import UsageError
+from ..pipeline.exceptions import classify, is_a
 from ..support.money import to_money
 from ..support.numbers import shown
 
 MOST: Final = 10**12
 """Largest number of tokens or calls in one report: far more than there are, and far less than sums can carry."""
 _WHOLE: Final = "a whole number from 0 to 10¹²"
+_OTHER: Final = "_OTHER"
+"""Class of errors that cannot be read, as OpenTelemetry names it."""
 _UNKNOWN: Final = "unknown"
 """Provider of calls whose provider cannot be read."""
 
@@ -40,6 +43,8 @@ class Usage:
     """Number of API calls."""
     amount: Decimal | None = None
     """US dollars; None if no price is known."""
+    error_type: str | None = None
+    """Class of the error with which the calls failed; None for calls that succeeded."""
 
     def __post_init__(self) -> None:
         numbers = (self.input_tokens, self.output_tokens, self.cached_input_tokens, self.calls)
@@ -50,6 +55,10 @@ class Usage:
             raise UsageError(f"usage: provider must be a string that is not empty, not {shown(self.provider)}")
         if self.model is not None and (not isinstance(self.model, str) or not self.model):
             raise UsageError(f"usage: model must be a string that is not empty, or None, not {shown(self.model)}")
+        if self.error_type is not None and (not isinstance(self.error_type, str) or not self.error_type):
+            raise UsageError(
+                f"usage: error_type must be a string that is not empty, or None, not {shown(self.error_type)}"
+            )
         if self.cached_input_tokens > self.input_tokens:
             raise UsageError(
                 f"usage: {self.cached_input_tokens} cached_input_tokens of {self.input_tokens} input_tokens; "
@@ -73,6 +82,7 @@ class Usage:
             cached_input_tokens=self.cached_input_tokens,
             calls=self.calls,
             amount=amount,
+            error_type=self.error_type,
         )
 
     def _refuse(self, numbers: Sequence[object]) -> None:
@@ -101,8 +111,10 @@ def read(
     cached_input_tokens: Any = 0,
     calls: Any = 1,
     amount: Any = None,
+    error: Any = None,
 ) -> Reading:
     """Read usage from whatever an API's client returned. Never raises."""
+    failure = None if error is None else _error_type(error)
     try:
         return Reading(
             Usage(
@@ -113,11 +125,21 @@ def read(
                 cached_input_tokens=cached_input_tokens,
                 calls=calls,
                 amount=amount,
+                error_type=failure,
             )
         )
     except Exception:  # noqa: BLE001 - anything may have been given; now look closer
         reader = _Reader()
-        return reader.read(provider, model, (input_tokens, output_tokens, cached_input_tokens, calls), amount)
+        return reader.read(provider, model, (input_tokens, output_tokens, cached_input_tokens, calls), amount, failure)
+
+
+def _error_type(error: Any) -> str:
+    try:
+        if is_a(error, BaseException):
+            return classify(error)
+        return str(error) or _OTHER
+    except Exception:  # noqa: BLE001 - anything may have been given
+        return _OTHER
 
 
 class _Reader:
@@ -127,7 +149,7 @@ class _Reader:
         self._known = True
         self._problem: str | None = None
 
-    def read(self, provider: Any, model: Any, numbers: Sequence[Any], amount: Any) -> Reading:
+    def read(self, provider: Any, model: Any, numbers: Sequence[Any], amount: Any, error_type: str | None) -> Reading:
         provider = self._name("provider", provider) or _UNKNOWN
         model = None if model is None else self._name("model", model)
         input_tokens, output_tokens, cached_input_tokens, calls = numbers
@@ -150,6 +172,7 @@ class _Reader:
             cached_input_tokens=cached,
             calls=calls,
             amount=money,
+            error_type=error_type,
         )
         return Reading(usage, self._known, self._problem)
 

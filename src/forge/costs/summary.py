@@ -42,6 +42,8 @@ class Charge:
     """Model; None for APIs without models."""
     use: Use
     """Purpose that the money served, known once the sample has settled."""
+    error_type: str | None = None
+    """Class of the error with which the calls failed; None for calls that succeeded."""
     calls: int
     """Number of API calls."""
     input_tokens: int
@@ -53,7 +55,7 @@ class Charge:
     amount: Decimal
     """US dollars."""
     unpriced: int
-    """Calls without a known price, which add nothing to the amount."""
+    """Calls without a known price, which add nothing to the amount; failed ones are not among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class CostSummary:
     """The costs of a run. Amounts are exact, in US dollars."""
 
     charges: Sequence[Charge] = field(default_factory=list)
-    """One for each stage or measurement, provider, model and use."""
+    """One for each stage or measurement, provider, model, use and class of error."""
     saved: Mapping[str, Decimal] = field(default_factory=dict)
     """Savings through cached values, by measurement; not part of the amount."""
     ready: int = 0
@@ -74,8 +76,13 @@ class CostSummary:
 
     @property
     def calls(self) -> int:
-        """Total number of API calls."""
+        """Total number of API calls, failed ones included."""
         return sum(charge.calls for charge in self.charges)
+
+    @property
+    def failed_calls(self) -> int:
+        """Number of API calls that failed."""
+        return sum(charge.calls for charge in self.charges if charge.error_type is not None)
 
     @property
     def input_tokens(self) -> int:
@@ -131,6 +138,7 @@ class CostSummary:
         return {
             "amount": plain(self.amount),
             "calls": self.calls,
+            "failed_calls": self.failed_calls,
             "input_tokens": self.input_tokens,
             "cached_input_tokens": self.cached_input_tokens,
             "output_tokens": self.output_tokens,
@@ -145,6 +153,7 @@ class CostSummary:
                     "provider": charge.provider,
                     "model": charge.model,
                     "use": charge.use.value,
+                    "error_type": charge.error_type,
                     "calls": charge.calls,
                     "input_tokens": charge.input_tokens,
                     "cached_input_tokens": charge.cached_input_tokens,

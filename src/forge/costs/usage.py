@@ -15,8 +15,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from ..pipeline.exceptions import CLIENT_ERROR, NETWORK_ERROR, RATE_LIMIT, SERVER_ERROR, classify
 from ..support.money import MONEY, ZERO, money_shares, shares
 from .reading import Usage as Usage  # noqa: PLC0414 - public as `forge.usage.Usage`
 from .reading import read
@@ -36,6 +37,7 @@ def report(
     cached_input_tokens: int | None = 0,
     calls: int = 1,
     amount: Decimal | float | None = None,
+    error: BaseException | str | None = None,
 ) -> None:
     """Report the usage of API calls for the sample that is being processed.
 
@@ -47,6 +49,9 @@ def report(
     `input_tokens` includes the `cached_input_tokens`. `provider` is best one of OpenTelemetry's
     `gen_ai.provider.name` (`openai`, `anthropic`, `aws.bedrock`, …). `amount` is in US dollars, for those who know it
     better than the price tables do.
+
+    `error` is the exception with which the calls failed, or its class (`rate_limit`) where the client returns errors
+    as values. Failed calls cost nothing, unless tokens or an amount are given, and are never unpriced.
 
     Never raises, because the calls are paid for. Numbers that clients return as text or whole floats are taken. Input
     or output tokens that are None are unknown: the calls are counted, and unpriced unless an amount is given. So are
@@ -61,6 +66,7 @@ def report(
         cached_input_tokens=cached_input_tokens,
         calls=calls,
         amount=amount,
+        error=error,
     )
     scope = _scope.get()
     if scope is not None:
@@ -85,17 +91,19 @@ def book(
     tables where the usage has none; calls of which it is not `known` what they used are counted, and unpriced.
 
     Mark calls as `detected` that an instrumentation of the API's client saw, and nobody reported. Where usage of the
-    same provider and model was reported in the attempt, it is that of the same calls, and nothing is booked. `models`
+    same provider and model was reported in the attempt, it is that of the same calls, and nothing is booked; failed
+    calls only stand for failed ones, and others for others. `models`
     are further names under which the model may have been reported. Book what was detected when the attempt has come
     back, since most clients are asked for their usage after the call.
     """
     if detected:
-        names = {(usage.provider, name) for name in (usage.model, *models, None)}
+        failed = usage.error_type is not None
+        names = {(usage.provider, name, failed) for name in (usage.model, *models, None)}
         if not names.isdisjoint(attempt.reported):
             return False
     else:
         with _lock:  # several threads may report in one attempt
-            attempt.reported = {*attempt.reported, (usage.provider, usage.model)}
+            attempt.reported = {*attempt.reported, (usage.provider, usage.model, usage.error_type is not None)}
     attempt.record(attempt.origin.costs.priced(usage) if known else usage)
     return True
 
@@ -174,7 +182,7 @@ class CostTotals:
             self.unpriced += other.unpriced
         if other.amount:
             self.amount = MONEY.add(self.amount, other.amount)
-        elif other.amount is None:
+        elif other.amount is None and other.error_type is None:
             self.unpriced += other.calls
 
     def shared(self, count: int) -> Iterator[CostTotals]:
@@ -207,8 +215,8 @@ class UsageScope:
         """Samples that share the reported usage."""
         self.repeated = False
         """True if another attempt followed, so that the costs of this one were spent in vain."""
-        self.reported: Set[tuple[str, str | None]] = _NOTHING
-        """Providers and models of the usage that was reported."""
+        self.reported: Set[tuple[str, str | None, bool]] = _NOTHING
+        """Providers and models of the usage that was reported, and True with those of calls that failed."""
 
     @property
     def kind(self) -> Spender:
@@ -230,10 +238,10 @@ class UsageScope:
 
 _lock = threading.Lock()
 
-_NOTHING: Set[tuple[str, str | None]] = frozenset()
+_NOTHING: Set[tuple[str, str | None, bool]] = frozenset()
 
-PendingCosts = dict[tuple[UsageScope, str, str | None], CostTotals]
-"""Costs of a sample that has not settled, by attempt, provider and model."""
+PendingCosts = dict[tuple[UsageScope, str, str | None, str | None], CostTotals]
+"""Costs of a sample that has not settled, by attempt, provider, model and class of error."""
 
 _scope: ContextVar[UsageScope | None] = ContextVar("forge_usage", default=None)
 
@@ -283,6 +291,10 @@ def retry_each(items: Sequence[B]) -> Iterator[B]:
         yield item
 
 
+_REFUSED: Final = frozenset({RATE_LIMIT, SERVER_ERROR, CLIENT_ERROR, NETWORK_ERROR})
+"""Classes of errors that are the API's. With others, a timeout among them, the call may have been answered."""
+
+
 class counting:  # noqa: N801 - used like a function
     """Count an attempt as one call of the provider's API, unless usage of it is reported before the attempt ends.
 
@@ -301,10 +313,12 @@ class counting:  # noqa: N801 - used like a function
     def __enter__(self) -> Callable[[Any], Any]:
         return self._function if self._scope is None else self._begun
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         scope = self._scope
         if scope is not None and scope.origin.costs.end_call(scope):
-            scope.record(scope.origin.costs.priced(Usage(provider=self._provider)))
+            kind = classify(error) if error is not None else None
+            usage = Usage(provider=self._provider, error_type=kind if kind in _REFUSED else None)
+            scope.record(scope.origin.costs.priced(usage))
 
     def _begun(self, argument: Any) -> Any:
         assert self._scope is not None

@@ -57,8 +57,8 @@ def _record(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 # Detected.
 
 
-def _detect(invocation: Any) -> None:
-    """A call of a GenAI client is over."""
+def _detect(invocation: Any, error: Any = None) -> None:
+    """A call of a GenAI client is over; `error` is what the instrumentation says of its failure."""
     from forge.costs.reading import read  # noqa: PLC0415 - imported when there is a run, and only then needed
     from forge.costs.usage import current  # noqa: PLC0415 - as above
 
@@ -76,6 +76,7 @@ def _detect(invocation: Any) -> None:
         input_tokens=0 if sent is None else sent,
         cached_input_tokens=cached,
         output_tokens=0 if received is None else received,
+        error=error,
     )
     if reading.problem is not None:
         attempt.origin.costs.unreadable(reading.usage, reading.problem)
@@ -109,10 +110,15 @@ def _fail(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         original(self, error)
         if layer.telemetry is not None and not finished:
             with faults.protected("a call of a GenAI client"):
-                if self.input_tokens is not None:  # it was answered before it failed
-                    _detect(self)
+                _detect(self, _cause(error))
 
     return fail
+
+
+def _cause(error: Any) -> Any:
+    """Return the exception behind an error that an instrumentation reports; its class, where there is none."""
+    exception = getattr(error, "exception", None)
+    return exception if exception is not None else getattr(error, "type", error)
 
 
 # Counted.
@@ -134,7 +140,7 @@ def _book(run: RunScope, item: Item, charges: Sequence[Charge]) -> None:
         sent = {**common, a.GEN_AI_TOKEN_TYPE: "input"}
         received = {**common, a.GEN_AI_TOKEN_TYPE: "output"}
         for metric, value, attributes in (
-            (metrics.FORGE_COST_CALLS, charge.calls, common),
+            (metrics.FORGE_COST_CALLS, charge.calls, {**common, a.ERROR_TYPE: charge.error_type}),
             (metrics.FORGE_COST_TOKENS, charge.input_tokens, sent),
             (metrics.FORGE_COST_TOKENS, charge.output_tokens, received),
             (metrics.FORGE_COST_AMOUNT, charge.amount, common),

@@ -19,9 +19,11 @@ FORGE_COST_CALLS: Final = Metric(
         a.GEN_AI_PROVIDER_NAME,
         a.GEN_AI_REQUEST_MODEL,
         a.FORGE_COST_USE,
+        a.ERROR_TYPE,
     ),
 )
-"""Number of API calls.
+"""Number of API calls. Failed calls have an `error.type`. They cost nothing, unless they were answered before they
+failed.
 
 In Prometheus `forge_cost_calls_total`, in StatsD `forge.cost.calls`.
 """
@@ -90,7 +92,7 @@ FORGE_COST_UNPRICED: Final = Metric(
         a.GEN_AI_REQUEST_MODEL,
     ),
 )
-"""Number of API calls without a known price, which are not included in the amount.
+"""Number of API calls without a known price, which are not included in the amount. Failed calls are not among them.
 
 In Prometheus `forge_cost_unpriced_total`, in StatsD `forge.cost.unpriced`.
 """

@@ -22,6 +22,7 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
                 "provider": a.GEN_AI_PROVIDER_NAME,
                 "model": a.GEN_AI_REQUEST_MODEL,
                 "use": a.FORGE_COST_USE,
+                "error": a.ERROR_TYPE,
             },
         ),
         m.FORGE_COST_TOKENS.name: StatsD(

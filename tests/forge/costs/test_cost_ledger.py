@@ -21,6 +21,7 @@ from forge import (
     CostSummary,
     Measurement,
     Pipeline,
+    Price,
     Prices,
     RetryPolicy,
     Run,
@@ -602,6 +603,46 @@ def test_a_call_of_the_stages_provider_that_is_reported_by_hand_counts_once(runn
     }
 
 
+class Refused(Exception):  # noqa: N818 - so that the class says it
+    """What a client raises for a status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status_code = status
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@both_runners
+def test_a_call_that_the_provider_refuses_costs_nothing(runner: Runner, *, asynchronous: bool) -> None:
+    errors: dict[str, Exception] = {
+        "limited": Refused(429),
+        "broken": Refused(503),
+        "refused": Refused(400),
+        "unreachable": ConnectionError(),
+        "timed out": TimeoutError(),
+        "odd answer": ValueError(),
+    }
+
+    def work(sample: Sample) -> Sample:
+        raise errors[sample.data]
+
+    async def work_async(sample: Sample) -> Sample:
+        return work(sample)
+
+    once = RetryPolicy(max_attempts=1)
+    made = stage(retry=once, name="work", provider="llm")(work_async if asynchronous else work)
+    prices = Prices([Price(provider="llm", call_price=CENT)], public=False)
+    result = runner.run(Pipeline(name="p", source=samples(*errors), stages=[made], prices=prices)).drain()
+    assert {c.error_type: (c.calls, c.amount, c.unpriced) for c in result.cost.charges} == {
+        "rate_limit": (1, 0, 0),
+        "server_error": (1, 0, 0),
+        "client_error": (1, 0, 0),
+        "network_error": (1, 0, 0),
+        None: (2, 2 * CENT, 0),  # of which it is not known that they were not answered
+    }
+    assert (result.cost.calls, result.cost.failed_calls, result.cost.amount) == (6, 4, 2 * CENT)
+
+
 def test_a_batch_that_reports_its_call_by_hand_counts_it_once_and_again_for_each_sample_alone() -> None:
     @stage(provider="llm", batch_size=3)
     def together(batch: list[Sample]) -> list[Sample]:
@@ -781,6 +822,7 @@ def test_the_result_and_the_record_say_it(storage: SQLStorage) -> None:
         "provider": "llm",
         "model": "big",
         "use": "skipped",
+        "error_type": None,
         "calls": 1,
         "input_tokens": 10,
         "cached_input_tokens": 4,

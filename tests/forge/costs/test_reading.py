@@ -112,6 +112,23 @@ def test_an_amount_that_makes_no_sense_leaves_the_tokens(amount: Any) -> None:
     assert str(found.problem).startswith("amount must be a number of US dollars, not ")
 
 
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (TimeoutError(), "timeout"),
+        (KeyError("x"), "KeyError"),
+        ("rate_limit", "rate_limit"),
+        ("", "_OTHER"),
+        (429, "429"),
+        (Rude(), "_OTHER"),
+    ],
+)
+@pytest.mark.parametrize("given", [{}, {"input_tokens": "5"}])
+def test_an_error_is_read_as_its_class(error: Any, kind: str, given: dict[str, Any]) -> None:
+    found = reading(error=error, **given)
+    assert found == Reading(used(error_type=kind, input_tokens=5 if given else 0))
+
+
 def test_values_whose_methods_raise() -> None:
     found = reading(provider=Rude(), model=Rude(), input_tokens=Rude(), calls=Rude(), amount=Rude())
     assert found[:2] == (Usage(provider="unknown"), False)

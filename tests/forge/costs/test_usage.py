@@ -17,6 +17,7 @@ from forge import (
     Charge,
     Measurement,
     Pipeline,
+    Price,
     Prices,
     RetryPolicy,
     RunResult,
@@ -266,6 +267,52 @@ def test_the_provider_of_a_stage_is_a_name(provider: Any) -> None:
         stage(provider=provider)(lambda sample: sample)
 
 
+@both_runners
+def test_calls_that_failed_are_counted_apart_and_are_never_unpriced(
+    runner: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    @stage
+    def label(sample: Sample) -> Sample:
+        for _ in range(2):
+            usage.report(provider="nobody", model="m", error=ConnectionError("no route"))
+        usage.report(provider="nobody", model="m", error="rate_limit", calls=3)
+        usage.report(provider="nobody", model="m", error=OSError(), input_tokens=7)
+        usage.report(provider="nobody", model="m", error=OSError(), amount=Decimal("0.01"))
+        usage.report(provider="nobody", model="m", amount=Decimal("0.02"))
+        return sample
+
+    cost = drain(runner, label, count=2).cost
+    assert {c.error_type: (c.calls, c.input_tokens, c.amount, c.unpriced) for c in cost.charges} == {
+        "network_error": (4, 0, 0, 0),
+        "rate_limit": (6, 0, 0, 0),
+        "OSError": (4, 14, Decimal("0.02"), 0),
+        None: (2, 0, Decimal("0.04"), 0),
+    }
+    assert (cost.calls, cost.failed_calls, cost.unpriced) == (16, 14, 0)
+    assert cost.to_dict()["failed_calls"] == 14
+    assert [charge["error_type"] for charge in cost.to_dict()["charges"]] == [
+        None,
+        "OSError",
+        "network_error",
+        "rate_limit",
+    ]
+    assert [text for text in caplog.messages if "price" in text] == []
+
+
+def test_tokens_of_a_failed_call_have_their_price() -> None:
+    @stage
+    def label(sample: Sample) -> Sample:
+        usage.report(provider="p", error=OSError(), input_tokens=7)
+        usage.report(provider="p", error=OSError())
+        return sample
+
+    prices = Prices([Price(provider="p", input_price=Decimal(2), call_price=Decimal(1))], public=False)
+    result = BatchRunner().run(Pipeline(name="p", source=samples(1), stages=[label], prices=prices)).drain()
+    assert [(c.error_type, c.calls, c.amount, c.unpriced) for c in result.cost.charges] == [
+        ("OSError", 2, Decimal(15), 0)
+    ]
+
+
 # What an instrumentation of a client detects.
 
 
@@ -310,6 +357,32 @@ def test_a_call_that_is_reported_and_detected_is_counted_once(runner: Runner) ->
     assert booked == [False, True]
     assert calls_of(result) == 2
     assert sum(charge.input_tokens for charge in result.cost.charges) == 8
+
+
+@both_runners
+def test_reports_of_failed_calls_stand_for_failed_ones_only(runner: Runner) -> None:
+    booked: list[bool] = []
+
+    @stage
+    def call(sample: Sample) -> Sample:
+        if sample.data == 0:
+            seen(error_type="rate_limit")  # nobody reports it
+            seen(input_tokens=5)
+            usage.report(provider="x", model="m", input_tokens=5)
+        else:
+            seen(error_type="rate_limit")
+            usage.report(provider="x", model="m", error="server_error")
+            seen(input_tokens=5)  # nor this one
+        booked.extend(book_held())
+        return sample
+
+    result = drain(runner, call, count=2)
+    assert booked == [True, False, False, True]
+    assert {c.error_type: (c.calls, c.input_tokens) for c in result.cost.charges} == {
+        None: (2, 10),
+        "rate_limit": (1, 0),
+        "server_error": (1, 0),
+    }
 
 
 @both_runners

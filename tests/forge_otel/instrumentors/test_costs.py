@@ -80,6 +80,27 @@ def silent(sample: Sample) -> Sample:
 
 
 @both_runners
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_failed_calls_have_a_class_and_are_never_unpriced(runner: Runner, batch_size: int | None) -> None:
+    def fail(_: Any) -> Any:
+        usage.report(provider="openai", model="unknown", error=ConnectionError(), calls=2)
+        raise ValueError("no answer")
+
+    failing = stage(name="ask", batch_size=batch_size)(fail)
+    with recording() as recorded:
+        runner.run(Pipeline(name="p", source=samples(1, 2), stages=[failing], prices=PRICES)).drain()
+    of = "stage.name=ask, gen_ai.provider.name=openai, gen_ai.request.model=unknown"
+    calls = {
+        f"error.type=network_error, cost.use={use}, pipeline.name=p, {of}": count
+        for use, count in ({"failed": 4} if batch_size is None else {"retried": 2, "failed": 4}).items()
+    }
+    points = recorded.points
+    assert points["forge.cost.calls"] == calls
+    assert "forge.cost.unpriced" not in points
+    assert "forge.cost.amount" not in points
+
+
+@both_runners
 @pytest.mark.parametrize("settings", [{}, {"events": "all"}], ids=["lanes", "calls"])
 def test_usage_on_spans_and_costs_in_metrics(runner: Runner, settings: dict[str, Any]) -> None:
     pipeline = Pipeline(name="p", source=samples(1, 2, 3), stages=[ask, look, silent], prices=PRICES)

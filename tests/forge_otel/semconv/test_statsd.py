@@ -52,8 +52,8 @@ forge.storage.latency h,ms backend operation
 forge.dlq.enqueued c source stage measurement error
 forge.dlq.replayed c source stage measurement error
 forge.dlq.dropped c source stage measurement error
-forge.dlq.depth g stage
-forge.cost.calls c stage measurement provider model use
+forge.dlq.depth g source stage measurement
+forge.cost.calls c stage measurement provider model use error
 forge.cost.tokens c stage measurement provider model use token_type
 forge.cost.amount c stage measurement provider model use
 forge.cost.saved c measurement
