@@ -76,7 +76,10 @@ HITS = Question(
     "{:.2%}",
 )
 DEPTH = Question(
-    "Depth of the dead letters", "max by (forge_stage_name) (forge_dlq_depth)", "forge_stage_name", "{:.0f}"
+    "Depth of the dead letters",
+    'max by (forge_stage_name) (forge_dlq_depth{forge_dlq_source="stage"}) > 0',
+    "forge_stage_name",
+    "{:.0f}",
 )
 
 

@@ -182,6 +182,9 @@ def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
             with faults.protected("the start of a run"):
                 _open_run(telemetry, self)
         original(self)
+        if telemetry is not None and self.pipeline.storage is not None:
+            with faults.protected("the places of dead letters"):
+                telemetry.observables.add_places(self.pipeline)
 
     return begin
 

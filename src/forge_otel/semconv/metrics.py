@@ -152,10 +152,11 @@ FORGE_DLQ_DEPTH: Final = Metric(
     Instrument.GAUGE,
     "{sample}",
     "Number of dead letters in the storage.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY),
     observable=True,
 )
-"""Number of dead letters in the storage. Several processes may report the same storage, so aggregate with `max`.
+"""Number of dead letters in the storage. Several processes may report the same storage, so aggregate with `max`. A
+process that has run the pipeline reports 0 for the stages and measurements without dead letters.
 
 In Prometheus `forge_dlq_depth`, in StatsD `forge.dlq.depth`.
 """

@@ -98,7 +98,14 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
             },
         ),
         m.FORGE_DLQ_DEPTH.name: StatsD(
-            "forge.dlq.depth", "g", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}
+            "forge.dlq.depth",
+            "g",
+            {
+                "pipeline": a.FORGE_PIPELINE_NAME,
+                "source": a.FORGE_DLQ_SOURCE,
+                "stage": a.FORGE_STAGE_NAME,
+                "measurement": a.FORGE_MEASUREMENT_KEY,
+            },
         ),
         m.FORGE_MEASUREMENT_COMPUTATIONS.name: StatsD(
             "forge.measurement.computations",

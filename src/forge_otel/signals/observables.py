@@ -19,7 +19,7 @@ from .metrics import Attributes, SeriesTable
 from .sdk.providers import real
 
 if TYPE_CHECKING:
-    from forge import DeadLetterQueue, Run
+    from forge import DeadLetterQueue, Pipeline, Run
     from forge.runner import RunSnapshot
     from forge.storage.dead_letters import DeadLetterSnapshot
 
@@ -66,6 +66,8 @@ class Observables:
         self._runs: WeakSet[Run] = WeakSet()
         self._queues: WeakValueDictionary[str, DeadLetterQueue] = WeakValueDictionary()
         self._letters: dict[str, DeadLetterSnapshot] = {}
+        self._places: dict[str, dict[tuple[str, str], None]] = {}
+        """By pipeline, where its dead letters may come from: the sources, with stages and measurements."""
         self._points: ObservedPoints = {}
         self._series = series
         self._lock = threading.Lock()
@@ -99,6 +101,15 @@ class Observables:
             self._runs.add(run)
         if run.pipeline.storage is not None:
             self.track_queue(run.pipeline.dead_letters)
+
+    def add_places(self, pipeline: Pipeline) -> None:
+        """Report the number of dead letters of all places of a pipeline. To be called when the storage was read: until
+        then it is not known that there are none.
+        """
+        places = [("stage", stage.name) for stage in pipeline.stages]
+        places += [("measurement", measurement.key) for measurement in pipeline.measurements]
+        with self._lock:
+            self._places.setdefault(pipeline.name, {}).update(dict.fromkeys([*places, ("storage", "")]))
 
     def remove_run(self, run: Run) -> None:
         """Remove a run that has ended, after a last read of its gauges."""
@@ -166,8 +177,10 @@ class Observables:
             where = {a.FORGE_PIPELINE_NAME: pipeline}
             if snapshot.oldest is not None:
                 self._set(metrics.FORGE_DLQ_OLDEST_TIMESTAMP, min(snapshot.oldest, time.time()), where)
-            for (source, place), depth in snapshot.depth.items():
-                self._set(metrics.FORGE_DLQ_DEPTH, depth, {**where, **failed_in(source.value, place)}, summed=True)
+            places = dict.fromkeys(self._places.get(pipeline, ()), 0)
+            for (source, place), depth in (*places.items(), *snapshot.depth.items()):
+                at = {**where, a.FORGE_DLQ_SOURCE: str(source), **failed_in(str(source), place)}
+                self._set(metrics.FORGE_DLQ_DEPTH, depth, at, summed=True)
 
     def _limit(self, metric: Metric, attributes: Attributes) -> dict[str, Any]:
         return self._series.cardinality.limit(metric, attributes)

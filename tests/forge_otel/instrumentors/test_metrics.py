@@ -40,8 +40,11 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small": 2.5,
     },
     "forge.dlq.depth": {
-        "pipeline.name=small": 1,
-        "pipeline.name=small, stage.name=clean": 1,
+        "dlq.source=measurement, measurement.key=density, pipeline.name=small": 1,
+        "dlq.source=measurement, measurement.key=length, pipeline.name=small": 0,
+        "dlq.source=stage, pipeline.name=small, stage.name=clean": 1,
+        "dlq.source=stage, pipeline.name=small, stage.name=tag": 0,
+        "dlq.source=storage, pipeline.name=small": 0,
     },
     "forge.dlq.enqueued": {
         "error.type=ValueError, dlq.source=stage, pipeline.name=small, stage.name=clean": 1,
@@ -433,17 +436,101 @@ def test_dead_letters_are_counted_when_replayed_and_dropped(tmp_path: Path) -> N
         stages=[broken],
         storage=SQLStorage(f"sqlite:///{tmp_path / 'x.db'}"),
     )
+    at, stored = "dlq.source=stage, pipeline.name=p, stage.name=broken", {"dlq.source=storage, pipeline.name=p": 0}
     with recording() as recorded:
         BatchRunner().run(pipeline).drain()
         pipeline.dead_letters.replay(pipeline.dead_letters.list()[0])
-        assert recorded.points["forge.dlq.depth"] == {"pipeline.name=p, stage.name=broken": 2}
+        assert recorded.points["forge.dlq.depth"] == {at: 2, **stored}
         pipeline.dead_letters.drop(["2", "no such sample"])
         points = recorded.points
-    kind = "error.type=ValueError, dlq.source=stage, pipeline.name=p, stage.name=broken"
+    kind = f"error.type=ValueError, {at}"
     assert points["forge.dlq.enqueued"] == {kind: 2}
     assert points["forge.dlq.replayed"] == {kind: 1}
     assert points["forge.dlq.dropped"] == {kind: 1}
-    assert points["forge.dlq.depth"] == {"pipeline.name=p, stage.name=broken": 1}
+    assert points["forge.dlq.depth"] == {at: 1, **stored}
+
+
+class Odd(Measurement):
+    key = "odd"
+
+    def compute(self, sample: Sample) -> int:
+        if sample.data == "unmeasurable":
+            raise ValueError("odd")
+        return 1
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_the_depth_of_each_place_goes_to_zero_when_its_dead_letters_are_replayed(
+    backend: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}" if backend == "sqlite" else request.getfixturevalue("postgresql_url")
+    broken, original = {"unworkable", "unmeasurable", "unwritten"}, SQLStorage.write
+
+    @stage
+    def one(sample: Sample) -> Sample:
+        if sample.data in broken & {"unworkable"}:
+            raise ValueError("unworkable")
+        return sample.with_data("fine" if not broken else sample.data)
+
+    @stage
+    def two(sample: Sample) -> Sample:
+        return sample
+
+    def write(self: SQLStorage, records: Any) -> Any:
+        if any(record.id in broken & {"unwritten"} and record.status.value == "ready" for record in records):
+            raise OSError("no space left")
+        return original(self, records)
+
+    monkeypatch.setattr(SQLStorage, "write", write)
+
+    def made() -> Pipeline:
+        source = [Sample(id=name, data=name) for name in ("fine", "unworkable", "unmeasurable", "unwritten")]
+        storage = SQLStorage(url)
+        return Pipeline(name="p", source=source, stages=[one, two], measurements=[Odd()], storage=storage)
+
+    def depths(recorded: Recorded) -> dict[str, int]:
+        return recorded.points["forge.dlq.depth"]
+
+    def expected(number: int) -> dict[str, int]:
+        return {
+            "dlq.source=stage, pipeline.name=p, stage.name=one": number,
+            "dlq.source=stage, pipeline.name=p, stage.name=two": 0,
+            "dlq.source=measurement, measurement.key=odd, pipeline.name=p": number,
+            "dlq.source=storage, pipeline.name=p": number,
+        }
+
+    with recording() as recorded:
+        pipeline = made()
+        BatchRunner().run(pipeline).drain()
+        assert depths(recorded) == expected(1)
+        broken.clear()
+        BatchRunner().replay(pipeline).drain()
+        BatchRunner().run(pipeline).drain()  # what could not be stored has no data to be replayed with
+        assert depths(recorded) == expected(0)
+        assert pipeline.storage is not None
+        pipeline.storage.close()
+    with recording() as recorded:  # another process, which knows no dead letters
+        pipeline = made()
+        BatchRunner().run(pipeline).drain()
+        assert depths(recorded) == expected(0)
+        assert pipeline.storage is not None
+        pipeline.storage.close()
+
+
+def test_no_depth_is_said_before_the_storage_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    with recording() as recorded:
+        original = SQLStorage.dead_letter_state
+
+        def look(self: SQLStorage, pipeline: str) -> Any:
+            seen.append(recorded.points.get("forge.dlq.depth"))
+            return original(self, pipeline)
+
+        monkeypatch.setattr(SQLStorage, "dead_letter_state", look)
+        storage = SQLStorage(f"sqlite:///{tmp_path / 'x.db'}")
+        BatchRunner().run(Pipeline(name="p", source=[], stages=[], storage=storage)).drain()
+        storage.close()
+    assert seen == [None, {"dlq.source=storage, pipeline.name=p": 0}]
 
 
 class _Exporter(MetricExporter):

@@ -12,7 +12,6 @@ from .. import promql as q
 from .. import queries
 from ..promql import Expression
 from ..queries import PIPELINE as BY_PIPELINE
-from ..queries import STAGE as BY_STAGE
 from .colours import GREEN, LETTERS, ORANGE, thresholds
 from .layout import Page, Section
 from .panels import AGO, COUNT, SECONDS, SHARE, areas, bars, figure, lines, messages
@@ -22,6 +21,7 @@ from .variables import PIPELINE, STAGE, chosen
 
 _HERE = chosen(PIPELINE)
 _AT_STAGE = chosen(PIPELINE, STAGE)
+_PLACE = (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY)
 _OPERATION = (a.FORGE_STORAGE_BACKEND, a.FORGE_STORAGE_OPERATION)
 
 
@@ -39,7 +39,7 @@ def page(_: Registry) -> Page:
 def _depth(*by: str) -> Expression:
     # Several processes report the same storage, each during its lifetime.
     letters = q.last(q.select(m.FORGE_DLQ_DEPTH, _AT_STAGE), RATE)
-    return q.sum_by(q.max_by(letters, *BY_STAGE), *by)
+    return q.sum_by(q.max_by(letters, *_PLACE), *by)
 
 
 def _glance() -> Section:
@@ -93,17 +93,15 @@ def _dead_letters() -> Section:
         (m.FORGE_DLQ_REPLAYED, "replayed"),
         (m.FORGE_DLQ_DROPPED, "dropped"),
     ]
-    where_from = (a.FORGE_PIPELINE_NAME, a.FORGE_DLQ_SOURCE, a.FORGE_STAGE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE)
-    enqueued = queries.grown(m.FORGE_DLQ_ENQUEUED, RANGE, where_from, _AT_STAGE)
+    enqueued = queries.grown(m.FORGE_DLQ_ENQUEUED, RANGE, (*_PLACE, a.ERROR_TYPE), _AT_STAGE)
     return Section(
         "Dead letters",
         [
             areas(
                 "Dead letters in the storage",
-                "Dead letters by the stage in which they failed. Those of measurements and of the storage have no "
-                "stage.",
+                "Dead letters by the source, the stage or the measurement in which they failed.",
                 COUNT,
-                [series(_depth(*BY_STAGE), named(*BY_STAGE))],
+                [series(_depth(*_PLACE), named(*_PLACE))],
             ),
             bars(
                 "Enqueued, replayed, dropped",
