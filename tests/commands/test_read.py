@@ -297,6 +297,18 @@ def test_a_limit_keeps_failures_first(telemetry: Path, capsys: pytest.CaptureFix
     assert "… 5 more spans: --trace 0af76519 shows all\n" in printed(capsys, "--limit", "1", telemetry)
 
 
+def test_a_limit_keeps_whole_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spans = [
+        span(1, None, "run", (0, 100)),
+        *(span(n, 1, "sample", (n, 10), "bad") for n in (2, 3, 4)),
+        *(span(10 * n, n, "stage", (20 + n, 5), "bad") for n in (2, 3, 4)),
+    ]
+    file = write(tmp_path / "x", request("Spans", "spans", *spans))
+    for limit, tree in ((5, [[1, [2, [20]], [3, [30]]]]), (4, [[1, [2, [20]], [3]]])):
+        (trace,) = document(capsys, "--limit", str(limit), file)["traces"]
+        assert labels(trace["roots"]) == tree
+
+
 def test_the_latest_traces_and_a_trace_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spans = [span(n, None, f"run {n}", (n, 1), trace=f"{n:032x}") for n in (5, 1, 4, 2, 3)]
     file = write(tmp_path / "x", request("Spans", "spans", *spans))
@@ -382,7 +394,7 @@ def test_what_is_not_telemetry_is_skipped_and_named(telemetry: Path, capsys: pyt
     out, err = capsys.readouterr()
     assert "forge.pipeline corpus" in out
     assert err.splitlines() == [
-        f"forge-otel read: skipped: {file}:1: is not JSON (Unterminated string starting at, column 20)",
+        f"forge-otel read: skipped: {file}:1: is truncated JSON (Unterminated string starting at, column 20)",
         f"forge-otel read: skipped: {file}:2: is not OTLP JSON",
         f"forge-otel read: skipped: {file}:3: is not OTLP JSON",
         f"forge-otel read: skipped: {file}:4: a span has no ids",
