@@ -535,6 +535,9 @@ def test_a_pipeline_that_knows_nothing_of_it(udp: Listener, tmp_path: Path) -> N
         OTEL_LOGS_EXPORTER="none",
         OTEL_METRICS_EXPORTER="statsd",
         OTEL_SERVICE_NAME="labels",
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=prod,service.version=1.4",
+        DD_VERSION="1.5",
+        DD_ENTITY_ID="pod-1",
         FORGE_OTEL_STATSD_TAGS="team:ml",
         STATSD_PORT=str(udp.port),
     )
@@ -548,7 +551,10 @@ def test_a_pipeline_that_knows_nothing_of_it(udp: Listener, tmp_path: Path) -> N
     for line in lines:
         if line.kind == "c":
             counted[line.name, line.tags] += line.value
-    common = {"pipeline:words", "service:labels", "team:ml"}
+    common = {
+        *("pipeline:words", "service:labels", "env:prod", "version:1.5", "team:ml"),
+        "dd.internal.entity_id:pod-1",
+    }
 
     def count(name: str, *tags: str) -> float:
         return counted[name, frozenset({*common, *tags})]
