@@ -35,9 +35,14 @@ RESULTS: dict[str, dict[tuple[str, ...], Any]] = {
     # Of 40 checks, 36 took 0.04 s and 4 took 0.4 s: the 38th is in the middle of the bucket from 0.25 to 0.5 s.
     "P95 stage latency": {("words", "check"): pytest.approx(0.375), ("words", "shorten"): pytest.approx(0.000975)},
     "Cache hit rate": {("words", "length"): pytest.approx(18 / 36)},
-    "DLQ depth": {("words", "check"): 2},
+    "DLQ depth": {
+        ("words", "stage", "check"): 2,
+        ("words", "stage", "shorten"): 0,
+        ("words", "measurement", "length"): 0,
+        ("words", "storage"): 0,
+    },
 }
-LABELS = ("forge_pipeline_name", "forge_stage_name", "forge_measurement_key")
+LABELS = ("forge_pipeline_name", "forge_dlq_source", "forge_stage_name", "forge_measurement_key")
 NAMES = {
     "forge_metrics_stage_latency_ms": "forge_stage_duration_seconds",
     "forge_metrics_measurement_cache_": "forge_measurement_cache_",
