@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from forge_otel.config.config import SWITCH
-from forge_otel.signals.sdk import histograms, log_records, spans
+from forge_otel.signals.sdk import histograms, log_records, spans, starts
 
 
 @contextmanager
@@ -28,6 +28,7 @@ def _forget() -> None:
     for known in (
         histograms._merges,
         histograms.works,
+        starts.works,
         log_records.whole,
         spans.light_spans,
     ):

@@ -117,7 +117,9 @@ class DeadLetterKey:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """Result of a write: the outcome of each record, in order, and the bytes of data and values written."""
+    """Result of a write: the outcome of each record, in order, and the bytes of data and values written, with those of
+    dead letters.
+    """
 
     outcomes: tuple[WriteOutcome, ...]
     size: int
@@ -127,7 +129,9 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """Result of a read: the samples found, sorted by id for `query`, and the bytes of their data and values."""
+    """Result of a read: the samples found, sorted by id for `query`, and the bytes of their data and values, with those
+    of dead letters.
+    """
 
     samples: tuple[SampleRecord, ...]
     size: int

@@ -142,6 +142,8 @@ class SQLStorage:
         outcomes = []
         for index, record in enumerate(records):
             key = (record.pipeline, record.id)
+            if last[key] == index and record.dead_letter is not None:
+                size += len(record.dead_letter.data or b"")
             revision = revisions.get(key) if last[key] == index else None
             if revision is None:
                 outcomes.append(WriteOutcome.UNCHANGED)
@@ -451,6 +453,7 @@ def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> Re
         entries.update((row.sample_id, dead_letter_of(row)) for row in connection.execute(statements.DEAD_LETTERS, of))
     found = tuple(sample_of(row, values.get(row.id, {}), entries.get(row.id)) for row in rows)
     size = sum(len(record.data or b"") + sum(map(len, record.values.values())) for record in found)
+    size += sum(len(entry.data or b"") for entry in entries.values())
     return ReadResult(found, size)
 
 

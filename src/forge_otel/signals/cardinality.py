@@ -24,6 +24,7 @@ MAX_ATTRIBUTE_VALUES: Final = {
     a.FORGE_SKIP_REASON: 30,
     a.FORGE_STAGE_NAME: 50,
     a.FORGE_MEASUREMENT_KEY: 50,
+    a.FORGE_PIPELINE_NAME: 100,
 }
 """Maximum number of values per attribute on the metrics of a process."""
 

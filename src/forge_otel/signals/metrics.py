@@ -7,6 +7,7 @@ a buffer is full and at the beginning of every collection.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from ..semconv import metrics
 from ..semconv.definitions import Instrument, Metric
 from .cardinality import Cardinality
 from .sdk.histograms import NOWHERE, Merger
+from .sdk.starts import start_before
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -121,24 +123,36 @@ class _MoneyAdder(_Adder):
 class Series(Buffer):
     """A buffer for one instrument with one set of attributes."""
 
-    __slots__ = ("_attributes", "_initialized", "_set", "traced")
+    __slots__ = ("_attributes", "_initialized", "_instrument", "_set", "_since", "_writer", "traced")
 
-    def __init__(self, metric: Metric, instrument: Any, attributes: dict[str, Any]) -> None:
+    def __init__(
+        self, metric: Metric, instrument: Any, attributes: dict[str, Any], since: Callable[[], int] = time.time_ns
+    ) -> None:
+        """`since` returns a Unix time in nanoseconds that no value is earlier than which was not written yet."""
         self._attributes = attributes
+        self._instrument = instrument
+        self._since = since
         self._initialized = False
         self._set = None
         self.traced: Buffer | None = None
         """Values of a histogram, each with the context of its span."""
         if metric.instrument is Instrument.HISTOGRAM:
-            merger = Merger(instrument, attributes, metric.boundaries or ())
-            super().__init__(metric.name, merger)
-            self.traced = Buffer(metric.name, lambda values: merger((), values), TRACED_FLUSH_SIZE)
+            self._writer: Callable[..., None] = Merger(instrument, attributes, metric.boundaries or ())
+            super().__init__(metric.name, self._write_first)
+            self.traced = Buffer(metric.name, lambda values: self._write((), values), TRACED_FLUSH_SIZE)
         elif metric.instrument is Instrument.COUNTER:
             adder = _MoneyAdder if metric.name in _MONEY else _Adder
-            super().__init__(metric.name, adder(instrument, attributes))
+            self._writer = adder(instrument, attributes)
+            super().__init__(metric.name, self._write_first)
         else:
             super().__init__(metric.name, lambda values: instrument.set(values[-1], attributes, NOWHERE))
             self._set = instrument.set
+
+    def _write_first(self, *values: Any) -> None:
+        """Write the first values; the series starts before them."""
+        self._writer(*values)
+        if start_before(self._instrument, self._attributes, self._since()):
+            self._write = self._writer
 
     def write(self, value: float | Decimal, span: Span | None = None) -> None:
         """Add to a counter, record in a histogram, or set a gauge. The span is used for exemplars of histograms."""
@@ -216,6 +230,8 @@ class SeriesTable:
         self._instruments = {m.name: (m, _instrument(meter, m)) for m in metrics.ALL if not m.observable}
         self._series: dict[tuple[Any, ...], Series] = {}
         self._buffers: list[Buffer] = []
+        self._drained = time.time_ns()
+        """Unix time in nanoseconds of the last collection; that of the beginning, if there was none."""
 
     def get(self, metric: Metric, attributes: Attributes) -> Series:
         """Return the series of a metric with these attributes."""
@@ -225,7 +241,7 @@ class SeriesTable:
             key = _key(metric, kept)
             series = self._series.get(key)
             if series is None:
-                created = Series(*self._instruments[metric.name], kept)
+                created = Series(*self._instruments[metric.name], kept, lambda: self._drained)
                 # Two threads may create the same series; one of them is kept.
                 series = self._series.setdefault(key, created)
                 if series is created:
@@ -249,9 +265,11 @@ class SeriesTable:
 
     def drain(self) -> None:
         """Write all buffered values."""
+        now = time.time_ns()
         for buffer in tuple(self._buffers):
             if buffer.pending:
                 buffer.drain(LOCK_TIMEOUT)
+        self._drained = now
 
     def forget(self) -> None:
         """Discard the parent's values in a forked process."""

@@ -22,7 +22,7 @@ from ..support.exceptions import class_name
 from .delivery import ABORT_GRACE, Delivery
 from .metrics import Attributes, SeriesTable
 from .observables import Observables
-from .sdk import histograms, is_sdk
+from .sdk import histograms, is_sdk, starts
 from .sdk.log_records import Records
 from .sdk.providers import is_periodic, readers_of
 from .spans import Spans
@@ -216,6 +216,7 @@ class Telemetry:
         self.records = Records(self._logger, from_sdk=is_sdk(type(provider)))
         if is_sdk(type(self._meter_provider or metrics.get_meter_provider())):
             histograms.works()
+            starts.works()
 
     def _count_fault(self, fault: BaseException, where: str) -> None:  # noqa: ARG002 - logged, not counted
         self.faults += 1

@@ -246,6 +246,16 @@ def test_a_record_comes_back_as_it_was_written(storage: SQLStorage) -> None:
     assert result.size == 7
 
 
+def test_the_data_of_dead_letters_counts_when_it_is_written_and_read(storage: SQLStorage) -> None:
+    full, bare = failed(letter("a", data=b"12345")), failed(letter("b", data=None))
+    assert storage.write([full, bare]).size == 5
+    assert storage.read("corpus", ["a", "b"]).size == 5
+    assert storage.write([full]).size == 5  # which replaces the letter
+    assert storage.write([full, full]).size == 5  # of which the last one is written
+    assert storage.write([ready("a", data=b"123")]).size == 3
+    assert storage.read("corpus", ["a", "b"]).size == 3
+
+
 def test_empty_data_is_not_absent_data(storage: SQLStorage) -> None:
     storage.write([ready("empty", data=b""), ready("none", data=None)])
     assert only(storage, "empty").data == b""
@@ -519,7 +529,7 @@ def test_a_dead_letter_is_written_and_read_with_its_sample(storage: SQLStorage) 
         digest="d1",
         carrier={"traceparent": "00-1-2-01", "odd \0": "\udc80"},
     )
-    assert storage.write([failed(entry)]) == WriteResult((INSERTED,), 0)
+    assert storage.write([failed(entry)]) == WriteResult((INSERTED,), 8)
     assert only(storage, "a").dead_letter == entry
     assert storage.dead_letters("corpus") == [entry]
 

@@ -213,7 +213,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, storage.backend=file, storage.direction=read": 0,
         "pipeline.name=small, storage.backend=file, storage.direction=write": 7,
         "pipeline.name=small, storage.backend=sqlite, storage.direction=read": 0,
-        "pipeline.name=small, storage.backend=sqlite, storage.direction=write": 33,
+        "pipeline.name=small, storage.backend=sqlite, storage.direction=write": 43,
     },
     "forge.storage.operation.duration": {
         "pipeline.name=small, storage.backend=file, storage.operation=upload": Histogram(1, 0.0, 0.0, 0.0),

@@ -68,6 +68,26 @@ def test_classes_of_errors(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_names_of_pipelines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="forge_otel")
+    with recording() as recorded:
+        for number in range(103):
+            BatchRunner().run(Pipeline(name=f"p{number}", source=[1, 2], expected_interval=60)).drain()
+        points = recorded.points
+    names = {f"pipeline.name=p{number}" for number in range(100)}
+    for metric in ("forge.sample.admitted", "forge.pipeline.expected_interval", "forge.sample.active"):
+        assert {text for attributes in points[metric] for text in attributes.split(", ") if "name=" in text} >= names
+    assert recorded.total("forge.sample.admitted") == 206
+    assert recorded.total("forge.sample.admitted", "pipeline.name=_OTHER") == 6
+    assert recorded.total("forge.pipeline.started", "pipeline.name=p99") == 1
+    spans = {(span.attributes or {})["forge.pipeline.name"] for span in recorded.spans}
+    events = {event.attributes["forge.pipeline.name"] for event in recorded.events}
+    assert spans == events == {f"p{number}" for number in range(103)}
+    assert [record.getMessage() for record in caplog.records if record.name == "forge_otel"] == [
+        "more than 100 values of forge.pipeline.name on metrics: there 'p100' and all others are _OTHER"
+    ]
+
+
 def test_a_class_that_the_vocabulary_names_is_never_another() -> None:
     @stage
     def late(sample: Sample) -> Sample:
@@ -124,13 +144,11 @@ def test_stages_and_measurements() -> None:
 def test_no_instrument_gets_to_the_limit_of_the_sdk(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="forge_otel")
 
-    @stage
-    def plain(sample: Sample) -> Sample:
-        return sample
-
+    stages = [stage(name=f"stage {number}")(lambda sample: sample) for number in range(50)]
     with recording(span_budget=1) as recorded:
         for number in range(2100):
-            StageExecutor().apply(plain, Sample(id="1", data=1, pipeline=f"pipeline {number}"))
+            name = f"pipeline {number // len(stages)}"
+            StageExecutor().apply(stages[number % len(stages)], Sample(id="1", data=1, pipeline=name))
         points = recorded.points
     executions = points["forge.stage.executions"]
     assert len(executions) == MAX_SERIES + 1

@@ -2,7 +2,7 @@
 
 Three modules are short ways into the SDK: what it would make of our values, records and spans is handed to it as it is.
 Each way is compared with the public one before its first use; where anything differs, the public way is taken. A fourth
-looks at what providers have.
+lets series start before their first values, and a fifth looks at what providers have.
 """
 
 from __future__ import annotations
