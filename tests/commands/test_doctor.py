@@ -6,11 +6,13 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import re
 import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +37,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_installed")]
 
 Finding = tuple[str, ...]
 """Level, subject, message; of a problem, also the remedy if there is one, and the problem's name."""
+
+TIMEOUT = 600.0
+"""Seconds after which a doctor hangs, on a machine that is busy, too."""
 
 T = TypeVar("T", bound=Callable[..., Any])
 _made: set[str] = set()
@@ -79,7 +84,7 @@ def run(*options: str, before: Sequence[str] = (), **environ: str) -> subprocess
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=TIMEOUT,
         env=environment(**environ),
     )
 
@@ -180,6 +185,7 @@ def test_versions_that_do_not_fit_together(tmp_path: Path) -> None:
 
 
 @makes("misspelled-variable", "unknown-name", "raised-faults", "invalid-setting", "invalid-prices", "no-propagator")
+@makes("wrong-unit")
 def test_variables_that_are_wrong(tmp_path: Path) -> None:
     prices = tmp_path / "prices.yaml"
     prices.write_text("- model: gpt\n")
@@ -191,6 +197,8 @@ def test_variables_that_are_wrong(tmp_path: Path) -> None:
         OTEL_TRACES_SAMPLER="parentbased_always",
         OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="loging",
         OTEL_PROPAGATORS="baggage",
+        OTEL_EXPORTER_OTLP_TRACES_TIMEOUT="60000",
+        OTEL_METRIC_EXPORT_INTERVAL="15",
         OTEL_NODE_IP="10.0.0.1",  # as operators set it
         FORGE_OTEL_RAISE_FAULTS="1",
         FORGE_OTEL_SAMPLING_RATE="2",
@@ -226,6 +234,20 @@ def test_variables_that_are_wrong(tmp_path: Path) -> None:
     assert ("ok", "settings", "components=['runner', 'stage']") in findings
     [wrong] = of("invalid-prices", findings)
     assert wrong[2].startswith(f"{prices}")
+    assert of("wrong-unit", findings) == [
+        (
+            "warning",
+            "variable",
+            "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT=60000 is 1000 minutes: the unit is a second in Python",
+            "write 60 if milliseconds are meant",
+        ),
+        (
+            "warning",
+            "variable",
+            "OTEL_METRIC_EXPORT_INTERVAL=15 is 15 ms: the unit is a millisecond",
+            "write 15000 if seconds are meant",
+        ),
+    ]
     [context] = of("no-propagator", findings)
     assert context[3] == "unset OTEL_PROPAGATORS, or let it contain tracecontext"
 
@@ -250,7 +272,8 @@ def test_bad_settings_of_statsd() -> None:
     assert of("misspelled-variable", findings) == [
         ("warning", "variable", "DD_TAG is not read", "did you mean DD_TAGS?")
     ]
-    assert ("ok", "metrics", "StatsDMetricExporter to udp://127.0.0.1:8125") in [finding[:3] for finding in findings]
+    statsd = "StatsDMetricExporter to udp://127.0.0.1:8125 (nothing confirms its arrival)"
+    assert ("ok", "metrics", statsd) in findings
 
 
 @makes("unknown-component", "start-error", "not-instrumented", "no-sdk", "no-provider")
@@ -313,10 +336,11 @@ def test_a_variable_that_another_makes_useless() -> None:
     assert unnamed[3] == "set OTEL_SERVICE_NAME"
 
 
-@makes("incomplete-file")
+@makes("incomplete-file", "no-instance-id")
 def test_a_file_that_leaves_out_parts(tmp_path: Path) -> None:
     file = tmp_path / "otel.yaml"
-    parts = {"file_format": "1.0", "trace_provider": {}, "meter_provider": {"readers": []}}
+    readers: list[Any] = [{"periodic": {"exporter": {"console": {}}}}]
+    parts = {"file_format": "1.0", "trace_provider": {}, "meter_provider": {"readers": readers}}
     file.write_text(yaml.safe_dump(parts))
 
     _, findings, _ = doctor(OTEL_CONFIG_FILE=str(file), OTEL_SERVICE_NAME="x", OTEL_TRACES_EXPORTER="otlp")
@@ -326,11 +350,14 @@ def test_a_file_that_leaves_out_parts(tmp_path: Path) -> None:
         "no propagator (no trace context for other processes), "
         "no forge in instrumentation/development: python (no settings of ours)"
     )
-    remedy = "add the part. The page on configuration has a complete example"
+    remedy = "add the part. The recipe for a configuration file has a complete one"
     assert of("incomplete-file", findings) == [
         ("warning", "file", f"{file}: trace_provider is ignored", "did you mean tracer_provider?"),
         ("warning", "file", f"{file} has {missing}", remedy),
     ]
+    [unidentified] = of("no-instance-id", findings)
+    assert unidentified[2] == "no service.instance.id: counters of several processes are taken for one"
+    assert "detectors: [{service: {}}]" in unidentified[3]
     message = f"OTEL_TRACES_EXPORTER, OTEL_SERVICE_NAME: not used, because OTEL_CONFIG_FILE={file} replaces them"
     remedy = "write ${OTEL_TRACES_EXPORTER} into the file, or the value"
     assert of("unused-variable", findings) == [("warning", "variable", message, remedy)]
@@ -549,6 +576,28 @@ def test_addresses_that_are_unlikely() -> None:
     assert [finding[1] for finding in of("wrong-path", findings)] == ["logs"]
 
 
+@makes("unwritable-file", "exceptions-lost")
+def test_what_is_written_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    files = {**NAME, "OTEL_TRACES_EXPORTER": "otlp_file", "FORGE_OTEL_FILE_PATH": str(tmp_path / "file/traces.jsonl")}
+    _, findings, _ = doctor(**files, OTEL_METRICS_EXPORTER="none", OTEL_LOGS_EXPORTER="none")
+
+    message = f"{tmp_path / 'file/traces.jsonl'} cannot be written, because of {tmp_path / 'file'}"
+    unwritable = ("error", "traces", message, "correct the path or its permissions")
+    assert of("unwritable-file", findings) == [unwritable]
+    lost = "exceptions=logs: messages and stack traces of failures are not exported"
+    assert of("exceptions-lost", findings) == [("warning", "settings", lost, "set FORGE_OTEL_EXCEPTIONS=span_events")]
+
+    delta = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
+    _, findings, _ = doctor(
+        **OTLP, **delta, FORGE_OTEL_EVENTS="none", FORGE_OTEL_EXCEPTIONS="both", OTEL_TRACES_EXPORTER="none"
+    )
+    [(_, _, message, remedy)] = of("exceptions-lost", findings)
+    assert message == "exceptions=both: messages and stack traces of failures are not exported"
+    assert remedy == "export the signal, or set FORGE_OTEL_EXCEPTIONS to the other one: logs or span_events"
+    assert ("ok", "metrics", "OTLPMetricExporter to http://…@127.0.0.1:1?… (delta temporality)") in findings
+
+
 @makes("no-exporter")
 def test_no_exporters() -> None:
     code, findings, _ = doctor("--send", **NAME, **OFF)
@@ -557,9 +606,9 @@ def test_no_exporters() -> None:
     lost = {
         "traces": "spans are dropped",
         "metrics": "metrics are dropped, and no alert or dashboard works",
-        "logs": "events are dropped, and with them the stack traces of failures",
+        "logs": "events are dropped",
     }
-    assert findings[-3:] == [
+    assert findings[-4:-1] == [
         ("warning", signal, f"no exporter, so {what}", f"set OTEL_{signal.upper()}_EXPORTER", "no-exporter")
         for signal, what in lost.items()
     ]
@@ -775,6 +824,42 @@ def test_a_line_for_each_finding() -> None:
     ]
 
 
+def in_a_terminal(**environ: str) -> list[str]:
+    """The lines in a terminal of 80 columns."""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    command = [sys.executable, "-m", "forge_otel.commands.cli", "doctor"]
+    with subprocess.Popen(command, env=environment(**environ), stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        output = b""
+        with contextlib.suppress(OSError):  # its end, on Linux
+            while part := os.read(ours, 4096):
+                output += part
+        assert process.wait(timeout=TIMEOUT) == 0
+    os.close(ours)
+    return output.decode().splitlines()
+
+
+def test_the_output_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    command, *expected = page.partition("```text\n$ ")[2].partition("```")[0].splitlines()
+    *variables, program, option = command.split()
+    assert (program, option) == ("forge-otel", "doctor")
+
+    def without_versions(lines: list[str]) -> list[str]:
+        text = "\n".join(lines[lines.index("ok       settings  the defaults") - 3 :])
+        return re.sub(r"unknown_service:\S+", "unknown_service:python", text).splitlines()
+
+    lines = in_a_terminal(**dict(variable.split("=", 1) for variable in variables), NO_COLOR="1")
+    assert without_versions(lines) == without_versions(expected)
+    assert lines[0].startswith("ok       versions  forge-otel ")
+    assert max(map(len, lines)) <= 80
+
+    colored = in_a_terminal(**dict(variable.split("=", 1) for variable in variables), TERM="xterm")
+    assert [re.sub(r"\x1b\[\d+m", "", line) for line in colored] == lines
+    assert {line[:5] for line in colored if "\x1b" in line} == {"\x1b[32m", "\x1b[33m"}
+
+
 @makes("interrupted")
 def test_one_document_although_it_is_interrupted_and_exporters_print() -> None:
     with socket.create_server(("127.0.0.1", 0)) as hanging:
@@ -794,7 +879,7 @@ def test_one_document_although_it_is_interrupted_and_exporters_print() -> None:
             hanging.accept()[0],
         ):  # the events are on their way
             process.send_signal(2)
-            out, errors = process.communicate(timeout=60)
+            out, errors = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 130
     findings = json.loads(out)

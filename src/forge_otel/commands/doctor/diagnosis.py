@@ -20,7 +20,7 @@ from ...signals.telemetry import SCOPE_NAME
 from . import problems
 from .configuration_file import incomplete_file
 from .diagnostic import Diagnostic
-from .exports import check_export, scrape_address, unencrypted_by_accident
+from .exports import check_export, exceptions_lost, scrape_address, unencrypted_by_accident, unwritable_files
 from .packages import DISTRIBUTION, package_versions, packages_twice, same_package, versions
 from .sampler import check_sampler
 from .startup import Setup
@@ -33,6 +33,7 @@ from .variables import (
     unknown_components,
     unknown_names,
     unused_variables,
+    wrong_units,
 )
 
 Check = Callable[[Setup], Iterable[Diagnostic]]
@@ -186,6 +187,9 @@ def _service(setup: Setup) -> Iterator[Diagnostic]:
         yield problems.NO_SERVICE_NAME.found("service", f"no service name: backends show {name or 'none'}", remedy)
     else:
         yield Diagnostic("ok", "service", name)
+    if "service.instance.id" not in setup.resource:
+        message = "no service.instance.id: counters of several processes are taken for one"
+        yield problems.NO_INSTANCE_ID.found("service", message)
 
 
 def _propagators(setup: Setup) -> Iterator[Diagnostic]:
@@ -201,6 +205,9 @@ def _destinations(setup: Setup) -> Iterator[Diagnostic]:
         yield from check_export(export, scrape)
     if setup.file is None:
         yield from unencrypted_by_accident(setup.environ, setup.exports)
+    yield from unwritable_files(setup.exports)
+    if setup.config is not None and any(export.configured for export in setup.exports):
+        yield from exceptions_lost(setup.config, setup.exports)
 
 
 def _storage(url: str) -> Iterator[Diagnostic]:
@@ -244,6 +251,7 @@ CHECKS: Final[Sequence[Check]] = (
     unused_variables,
     missing_files,
     raised_faults,
+    wrong_units,
     _start,
     incomplete_file,
     _instrumented,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.error import URLError
 from urllib.parse import SplitResult, urlsplit
@@ -14,6 +15,7 @@ from urllib.request import ProxyHandler, build_opener, getproxies, proxy_bypass
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_PROMETHEUS_HOST, OTEL_EXPORTER_PROMETHEUS_PORT
 
+from ...config.config import ForgeConfig
 from ...signals.sdk import is_sdk
 from ...signals.sdk.providers import endpoint_of, exporter_of, is_periodic, processors_of, readers_of
 from . import problems
@@ -104,7 +106,7 @@ def check_export(export: SignalExport, scrape: tuple[str, int] | None = None) ->
 _LOST: Final = {
     "traces": "",
     "metrics": ", and no alert or dashboard works",
-    "logs": ", and with them the stack traces of failures",
+    "logs": "",
 }
 
 
@@ -116,6 +118,10 @@ def described(exporter: Any) -> str:
     details = []
     if _is_grpc(exporter):
         details.append("gRPC, " + ("not encrypted" if getattr(exporter, "_insecure", False) else "encrypted"))
+    if address.startswith("udp:"):
+        details.append("nothing confirms its arrival")
+    if any(getattr(kind, "name", "") == "DELTA" for kind in _temporality(exporter)) and not address.startswith("udp:"):
+        details.append("delta temporality")
     if proxy := _grpc_proxy(address) if _is_grpc(exporter) else _proxy(address):
         details.append(f"through the proxy {proxy}")
     return f"{name} to {address}" + (f" ({', '.join(details)})" if details else "")
@@ -131,6 +137,37 @@ def address_of(exporter: Any) -> str | None:
         return name if isinstance(name, str) else None
     # What is before an @ may be a password, and what is behind a ? may be a key.
     return re.sub(r"\?.*", "?…", re.sub("//[^/@]*@", "//…@", endpoint))
+
+
+def _temporality(exporter: Any) -> Collection[Any]:
+    preferred: Mapping[Any, Any] = getattr(exporter, "_preferred_temporality", None) or {}
+    return preferred.values()
+
+
+def unwritable_files(exports: Sequence[SignalExport]) -> Iterator[Diagnostic]:
+    """Find files of exporters that cannot be written; a missing folder is created by them."""
+    for export in exports:
+        for exporter in export.exporters:
+            path = getattr(exporter, "path", None)
+            if isinstance(path, Path):
+                place = next((each for each in (path, *path.parents) if each.exists()), path)
+                if path.is_dir() or not os.access(place, os.W_OK) or (place != path and not place.is_dir()):
+                    message = f"{path} cannot be written, because of {place}"
+                    yield problems.UNWRITABLE_FILE.found(export.name, message)
+
+
+def exceptions_lost(config: ForgeConfig, exports: Sequence[SignalExport]) -> Iterator[Diagnostic]:
+    """Find out whether exceptions are recorded only where they are not exported."""
+    exported = {export.name: export.configured and bool(export.sent_by or export.sent_by is None) for export in exports}
+    kept = {
+        "logs": exported["logs"] and config.events != "none",
+        "span_events": exported["traces"],
+    }
+    if not any(kept[signal] for signal in (kept if config.exceptions == "both" else (config.exceptions,))):
+        message = f"exceptions={config.exceptions}: messages and stack traces of failures are not exported"
+        other = next((signal for signal, there in kept.items() if there), None)
+        remedy = f"set FORGE_OTEL_EXCEPTIONS={other}" if other else None
+        yield problems.EXCEPTIONS_LOST.found("settings", message, remedy)
 
 
 def _wrong_address(signal: str, exporter: Any) -> Iterator[Diagnostic]:

@@ -74,6 +74,12 @@ RAISED_FAULTS = _warning(
     "forge-otel.",
     "Unset it.",
 )
+WRONG_UNIT = _warning(
+    "wrong-unit",
+    "A duration is probably in another unit than its variable. In Python, `OTEL_EXPORTER_OTLP_TIMEOUT` and the like "
+    "are seconds; intervals and delays such as `OTEL_METRIC_EXPORT_INTERVAL` are milliseconds.",
+    "Convert the value.",
+)
 INVALID_PRICES = _error(
     "invalid-prices",
     "The file in `FORGE_PRICES` cannot be read, or something in it is wrong. Every run then fails when it starts.",
@@ -103,13 +109,19 @@ INCOMPLETE_FILE = _warning(
     "The declarative configuration file leaves out a part, which no variable replaces: without `tracer_provider`, "
     "`meter_provider` or `logger_provider` there are no spans, metrics or events, without `resource` no service name, "
     "without `propagator` traces end at the process's border.",
-    "Add the part. The page on configuration has a complete example.",
+    "Add the part. The recipe for a configuration file has a complete one.",
 )
 NO_SERVICE_NAME = _warning(
     "no-service-name",
     "The telemetry has no service name: backends show it as `unknown_service`, together with that of all others "
     "without one.",
     "Set `OTEL_SERVICE_NAME`, or the resource attribute `service.name`.",
+)
+NO_INSTANCE_ID = _warning(
+    "no-instance-id",
+    "The resource has no `service.instance.id`, as in a configuration file without the detector `service`. The "
+    "counters of several processes then look like one that is reset again and again.",
+    "Add `detection/development: {detectors: [{service: {}}]}` to the resource in the file.",
 )
 NO_PROPAGATOR = _warning(
     "no-propagator",
@@ -170,8 +182,19 @@ NO_PROVIDER = _warning(
 NO_EXPORTER = _warning(
     "no-exporter",
     "A signal is recorded and goes nowhere. Without metrics, no alert and no dashboard works; without logs, there are "
-    "no events, and no stack traces of failures.",
+    "no events.",
     "Set the signal's `OTEL_…_EXPORTER`, or ignore this if it is intended.",
+)
+EXCEPTIONS_LOST = _warning(
+    "exceptions-lost",
+    "The setting `exceptions` records exceptions in a signal that is not exported, or as events although `events` is "
+    "`none`. So nothing says with which message and stack trace a stage has failed.",
+    "Export the signal, or set `FORGE_OTEL_EXCEPTIONS` to the other one: `logs` or `span_events`.",
+)
+UNWRITABLE_FILE = _error(
+    "unwritable-file",
+    "An exporter writes to a file that cannot be written.",
+    "Correct the path or its permissions.",
 )
 WRONG_PORT = _warning(
     "wrong-port",

@@ -18,6 +18,7 @@ from ...config.config import ForgeConfig
 from ...instrumentor import ForgeInstrumentor
 from ...instrumentors import targets
 from ...patching.patches import Target
+from ...signals.sdk.providers import resource_of
 from .diagnostic import LogMessage, logged
 from .exports import SignalExport, signal_exports
 
@@ -63,7 +64,7 @@ class Setup:
     def resource(self) -> Mapping[str, Any]:
         """The attributes of the resource of all signals; empty if there is none."""
         for export in self.exports:
-            if resource := getattr(export.provider, "resource", None):
+            if export.by_sdk and (resource := resource_of(export.provider)) is not None:
                 return dict(resource.attributes)
         return {}
 

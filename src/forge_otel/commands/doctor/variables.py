@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from functools import cache
 from importlib import metadata
 from typing import Final
@@ -70,7 +70,7 @@ def misspelled_variables(setup: Setup) -> Iterator[Diagnostic]:
 
 
 @cache
-def known_variables() -> Collection[str]:
+def known_variables() -> Set[str]:
     """Return the variables that OpenTelemetry's packages declare, and ours."""
     declared: set[str] = set()
     for entry_point in metadata.entry_points(group="opentelemetry_environment_variables"):
@@ -169,6 +169,21 @@ def missing_files(setup: Setup) -> Iterator[Diagnostic]:
             else:
                 if not readable:
                     yield problems.MISSING_FILE.found("variable", f"{name}={path} cannot be read")
+
+
+def wrong_units(setup: Setup) -> Iterator[Diagnostic]:
+    """Find durations that are probably in another unit than the one of their variable."""
+    for name in sorted(known_variables() & setup.environ.keys()):
+        try:
+            value = float(setup.environ[name])
+        except ValueError:
+            continue
+        if name.startswith("OTEL_EXPORTER_OTLP_") and name.endswith("_TIMEOUT") and value >= 1000:
+            message = f"{name}={value:g} is {value / 60:.0f} minutes: the unit is a second in Python"
+            yield problems.WRONG_UNIT.found("variable", message, f"write {value / 1000:g} if milliseconds are meant")
+        if name.endswith(("_EXPORT_INTERVAL", "_SCHEDULE_DELAY")) and 0 < value < 100:
+            message = f"{name}={value:g} is {value:g} ms: the unit is a millisecond"
+            yield problems.WRONG_UNIT.found("variable", message, f"write {value * 1000:g} if seconds are meant")
 
 
 def raised_faults(setup: Setup) -> Iterator[Diagnostic]:

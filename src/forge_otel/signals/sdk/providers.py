@@ -18,6 +18,7 @@ _QUEUES: Final = (("_batch_processor", "_queue"),)
 _SHUT_DOWN: Final = (("_batch_processor", "_shutdown"), ("_shutdown",))
 _EXIT_HANDLERS: Final = (("_atexit_handler",), ("_at_exit_handler",))
 _DESTINATIONS: Final = (("_endpoint",), ("path",))
+_RESOURCES: Final = (("resource",), ("_sdk_config", "resource"))
 _EXPORTERS: Final = (("span_exporter",), ("_exporter",), ("_batch_processor", "_exporter"))
 
 
@@ -39,6 +40,11 @@ def readers_of(provider: Any) -> Sequence[Any] | None:
 def processors_of(provider: Any) -> Sequence[Any] | None:
     """The processors of a provider of tracers or loggers; None where they are not found."""
     return _first(provider, _PROCESSORS)
+
+
+def resource_of(provider: Any) -> Any | None:
+    """Return the resource of a provider; None if it is not found."""
+    return _first(provider, _RESOURCES)
 
 
 def exporter_of(processor: Any) -> Any | None:
