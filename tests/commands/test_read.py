@@ -172,7 +172,7 @@ def test_all_of_it(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "forge.pipeline corpus       2.5s",
         "├─ forge.sample a          100ms",
         "│  └─ forge.stage decode    80ms",
-        "├─ forge.sample b          300ms  ValueError: cannot decode",
+        "├─ forge.sample b          300ms  dlq",
         "│  └─ forge.stage decode   250ms  ValueError: cannot decode",
         "└─ forge.sample c           10ms  skipped",
         "",

@@ -71,17 +71,21 @@ def _trace(trace: Mapping[str, Any], text: Text) -> None:
     lines = list(_lines(trace["roots"]))
     width = max((len(name) for name, _ in lines), default=0)
     for name, node in lines:
-        outcome = node["outcome"]
-        failed = node["error"] is not None
-        about = [
-            text.style(_plain(node["error"]), "red") if failed else "",
-            text.style(_plain(str(outcome)), "dim") if outcome not in _USUAL and not failed else "",
-        ]
-        text.add(name.ljust(width), seconds(node["duration"]).rjust(8), "  ", *about)
+        text.add(name.ljust(width), seconds(node["duration"]).rjust(8), "  ", _result(node, text))
     if trace["omitted_spans"]:
         more = f"… {trace['omitted_spans']} more spans: --trace {_plain(trace['trace_id'][:8])} shows all"
         text.add(text.style(more, "dim"))
     text.add()
+
+
+def _result(node: _Node, text: Text) -> str:
+    outcome = "" if node["outcome"] in _USUAL else _plain(str(node["outcome"]))
+    error = node["error"]
+    if error is None:
+        return text.style(outcome, "dim")
+    # A sample fails with the error of its stage: once is enough.
+    is_below = any(child["error"] == error for child in node["children"])
+    return text.style(outcome or "failed" if is_below else _plain(error), "red")
 
 
 def _lines(nodes: Sequence[_Node], indent: str = "", *, top: bool = True) -> Iterator[tuple[str, _Node]]:
