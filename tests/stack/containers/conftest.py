@@ -1,4 +1,4 @@
-"""The stack in containers, started once."""
+"""The stack in containers, started once for all tests in this folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERVICES = ("otelcol", "prometheus", "jaeger", "victoria-logs", "statsd-bridge",
 """All that `docker compose up` starts, but for the one that ends."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def containers() -> Iterator[Engine]:
     """An engine with the images, and nothing of this project in it."""
     with engine() as found:
@@ -23,7 +23,7 @@ def containers() -> Iterator[Engine]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def up(containers: Engine) -> Engine:
     """The engine, in which the stack runs."""
     containers.compose("build")

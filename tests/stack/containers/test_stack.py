@@ -5,26 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import pytest
 
 from tests.stack.graphite import total
-from tests.stack.programs import text, wait_until
+from tests.stack.programs import wait_until
 from tests.stack.services import records
-from tests.support.prometheus import Prometheus
 
 from .conftest import SERVICES
+from .stores import GRAPHITE, logs, summaries, trace, value
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .engine import Engine
-
-PROMETHEUS = Prometheus("http://127.0.0.1:9090")
-JAEGER = "http://127.0.0.1:16686"
-LOGS = "http://127.0.0.1:9428"
-GRAPHITE = "http://127.0.0.1:8428"
 
 
 def test_the_project_is_one_that_compose_takes(containers: Engine) -> None:
@@ -53,26 +47,6 @@ def test_each_is_confined(up: Engine, name: str) -> None:
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}
     published = [each for ports in found["NetworkSettings"]["Ports"].values() for each in ports or ()]
     assert {port["HostIp"] for port in published} == {"127.0.0.1"}
-
-
-def value(expression: str, *labels: str) -> dict[tuple[str, ...], float]:
-    """The values of an expression in Prometheus, by labels."""
-    return {
-        tuple(series["metric"].get(label, "") for label in labels): float(series["value"][1])
-        for series in PROMETHEUS.ask("query", query=expression)["result"]
-    }
-
-
-def logs(expression: str) -> list[dict[str, str]]:
-    """The log records that LogsQL selects."""
-    lines = text(f"{LOGS}/select/logsql/query?{urlencode({'query': expression})}").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def trace(identity: str) -> dict[str, dict[str, Any]]:
-    """The spans of a trace in Jaeger, by id."""
-    (found,) = json.loads(text(f"{JAEGER}/api/traces/{identity}"))["data"]
-    return {span["spanID"]: span for span in found["spans"]}
 
 
 def demo(up: Engine, *options: str) -> dict[str, Any]:
@@ -129,11 +103,6 @@ def test_a_service_that_is_down_is_named(up: Engine) -> None:
     assert said.returncode == 2  # make's own, where a command of it failed
     assert "no answer from: jaeger. See: docker compose logs jaeger" in said.stderr
     assert "jaeger" in up.run("make", "--silent", "ready").stdout
-
-
-def summaries() -> dict[str, str]:
-    """The traces of all runs, by the runs' ids."""
-    return {log["forge.run.id"]: log["trace_id"] for log in logs('event_name:="forge.pipeline.summary"')}
 
 
 def test_a_second_start_finds_the_data(up: Engine) -> None:

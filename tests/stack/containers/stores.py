@@ -1,0 +1,40 @@
+"""What the stores of the stack say, asked at the ports that docker-compose.yml publishes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+from tests.stack.programs import text
+from tests.support.prometheus import Prometheus
+
+PROMETHEUS = Prometheus("http://127.0.0.1:9090")
+JAEGER = "http://127.0.0.1:16686"
+LOGS = "http://127.0.0.1:9428"
+GRAPHITE = "http://127.0.0.1:8428"
+
+
+def value(expression: str, *labels: str) -> dict[tuple[str, ...], float]:
+    """The values of an expression in Prometheus, by labels."""
+    return {
+        tuple(series["metric"].get(label, "") for label in labels): float(series["value"][1])
+        for series in PROMETHEUS.ask("query", query=expression)["result"]
+    }
+
+
+def logs(expression: str) -> list[dict[str, str]]:
+    """The log records that LogsQL selects."""
+    lines = text(f"{LOGS}/select/logsql/query?{urlencode({'query': expression})}").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def trace(identity: str) -> dict[str, dict[str, Any]]:
+    """The spans of a trace in Jaeger, by id."""
+    (found,) = json.loads(text(f"{JAEGER}/api/traces/{identity}"))["data"]
+    return {span["spanID"]: span for span in found["spans"]}
+
+
+def summaries() -> dict[str, str]:
+    """The traces of all runs, by the runs' ids."""
+    return {log["forge.run.id"]: log["trace_id"] for log in logs('event_name:="forge.pipeline.summary"')}
