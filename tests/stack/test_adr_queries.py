@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,8 @@ NAMES = {
 """Names in the queries of the ADR, and those that its page has for them."""
 TRANSLATED: dict[str, dict[tuple[str, ...], Any]] = {
     "Stage error rate": {("check",): pytest.approx(4 / 40), ("shorten",): 0},
-    "P95 stage latency": {("check",): pytest.approx(0.375), ("shorten",): pytest.approx(0.000975)},
+    # A histogram has no zero points, and `rate` misses the first values of its series: these runs have no others.
+    "P95 stage latency": {("check",): pytest.approx(nan, nan_ok=True), ("shorten",): pytest.approx(nan, nan_ok=True)},
     "Cache hit rate": {("length",): pytest.approx(18 / 36)},
     "DLQ depth": {("check",): 4},
 }

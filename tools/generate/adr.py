@@ -63,7 +63,8 @@ sum(rate(forge_metrics_stage_executions_total[5m])) by (stage)""",
         "P95 stage latency",
         "histogram_quantile(0.95, sum(rate(forge_metrics_stage_latency_ms_bucket[5m])) by (le, stage))",
         q.quantile(0.95, m.FORGE_STAGE_DURATION, WINDOW, *queries.STAGE),
-        "In seconds.",
+        "In seconds. The original gives no number for runs that ended before the second scrape: `rate` misses their "
+        "values.",
     ),
     Query(
         "Cache hit rate",
