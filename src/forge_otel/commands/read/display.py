@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from forge.support.text import on_one_line
 
+from ...semconv import spans
 from ..numbers import seconds
 from .report import MEASUREMENT_COUNTS, STAGE_COUNTS
 
@@ -98,7 +99,7 @@ def _lines(nodes: Sequence[_Node], indent: str = "", *, top: bool = True) -> Ite
 
 
 def _label(node: Mapping[str, Any]) -> str:
-    sample = node["sample_id"] if node["name"] == "forge.sample" else None
+    sample = node["sample_id"] if node["name"] == spans.FORGE_SAMPLE.type else None
     return _plain(node["name"] if sample is None else f"{node['name']} {sample}", _MAX_NAME)
 
 

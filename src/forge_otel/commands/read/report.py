@@ -240,7 +240,7 @@ def _failures(telemetry: Telemetry, trace: str) -> list[dict[str, Any]]:
     exceptions = [event for event in telemetry.events if event.name in _EXCEPTIONS]
     for event in sorted(exceptions, key=lambda event: event.time):
         if event.trace_id.startswith(trace):
-            add(event.attributes, str(event.attributes.get("exception.message", "")), event.trace_id)
+            add(event.attributes, str(event.attributes.get(a.EXCEPTION_MESSAGE, "")), event.trace_id)
     if not exceptions:
         causes = {(span.trace_id, span.parent_id) for span in telemetry.spans if span.failed}
         for span in sorted(telemetry.spans, key=lambda span: span.start):
