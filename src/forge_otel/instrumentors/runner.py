@@ -39,17 +39,24 @@ if TYPE_CHECKING:
 
 
 def _start_run(run: Run) -> Attributes:
+    from forge.runner.revision import code_revision  # noqa: PLC0415 - `forge` is imported by now
+
     return {
         a.FORGE_PIPELINE_NAME: run.pipeline.name,
         a.FORGE_PIPELINE_ID: run.pipeline.id,
         a.FORGE_RUN_ID: run.id,
         a.FORGE_RUN_TYPE: run.type.value,
         a.FORGE_RUNNER_NAME: run.runner,
+        a.VCS_REF_HEAD_REVISION: code_revision(),
     }
 
 
+_ON_SPAN_ONLY: Attributes = {a.VCS_REF_HEAD_REVISION: None}
+"""What the events of a run have not; the summary gives it itself."""
+
+
 def _announce_run(call: Call) -> Sequence[LogEvent]:
-    return [LogEvent(events.FORGE_PIPELINE_START, f"Run started: {call.arguments[0].pipeline.name}")]
+    return [LogEvent(events.FORGE_PIPELINE_START, f"Run started: {call.arguments[0].pipeline.name}", _ON_SPAN_ONLY)]
 
 
 def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) -> Result:
@@ -83,6 +90,7 @@ def _end_run(call: Call, result: RunResult | None, fault: BaseException | None) 
         if run.type.value == ForgeRunType.FULL:
             points += last_run(result, run.clock.time())
         attributes = {**attributes, **usage_attributes(result.cost.charges)}
+    log_events = [event._replace(attributes={**_ON_SPAN_ONLY, **event.attributes}) for event in log_events]
     return Result(attributes=attributes, error=raised, points=points, events=log_events, duration=duration)
 
 

@@ -39,7 +39,14 @@ FORGE_PIPELINE: Final = Span(
     "forge.pipeline",
     SpanKind.INTERNAL,
     "A run of a pipeline.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_PIPELINE_ID, a.FORGE_RUN_ID, a.FORGE_RUN_TYPE, a.FORGE_RUNNER_NAME),
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_PIPELINE_ID,
+        a.FORGE_RUN_ID,
+        a.FORGE_RUN_TYPE,
+        a.FORGE_RUNNER_NAME,
+        a.VCS_REF_HEAD_REVISION,
+    ),
     (a.FORGE_PIPELINE_NAME,),
 )
 """A run of a pipeline. A root span, or a child of the caller's span. With `trace_per_sample` the spans of samples are

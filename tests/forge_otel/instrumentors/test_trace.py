@@ -37,7 +37,7 @@ forge.pipeline small | pipeline.id=PIPELINE, pipeline.name=small, run.id=RUN, ru
   forge.measurement.batch length | measurement.batch.size=2, measurement.key=length, measurement.outcome=computed, measurement.version=1, pipeline.name=small, run.id=RUN | -> plain | -> busy
   forge.sample | error.type=ValueError, pipeline.name=small, run.id=RUN, sample.id=broken, sample.outcome=dlq | ERROR(no text in it)
     forge.stage clean | error.type=ValueError, pipeline.name=small, run.id=RUN, sample.id=broken, stage.name=clean, stage.outcome=error | ERROR(no text in it)
-    forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=0
+    forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=8
   forge.sample | pipeline.name=small, run.id=RUN, sample.id=short, sample.outcome=skipped, skip.reason=too short
     forge.stage clean | pipeline.name=small, run.id=RUN, sample.id=short, skip.reason=too short, stage.name=clean, stage.outcome=skip
   forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=22
@@ -50,7 +50,7 @@ forge.pipeline small | pipeline.id=PIPELINE, pipeline.name=small, run.id=RUN, ru
   forge.sample | error.type=ZeroDivisionError, pipeline.name=small, run.id=RUN, sample.id=pair#b, sample.outcome=dlq, sample.parent.id=pair | ERROR(division by zero)
     forge.stage tag | pipeline.name=small, run.id=RUN, sample.id=pair#b, stage.name=tag, stage.outcome=success | -> forge.stage.batch tag
     forge.measurement density | error.type=ZeroDivisionError, measurement.key=density, measurement.outcome=error, measurement.version=1, pipeline.name=small, run.id=RUN, sample.id=pair#b | ERROR(division by zero)
-    forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=0
+    forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=2
   forge.stage.batch tag | pipeline.name=small, run.id=RUN, stage.batch.size=2, stage.name=tag, stage.outcome=success | -> pair#a | -> pair#b
   forge.measurement.batch length | measurement.batch.size=1, measurement.key=length, measurement.outcome=computed, measurement.version=1, pipeline.name=small, run.id=RUN | -> pair#a
   forge.storage write sqlite | pipeline.name=small, run.id=RUN, storage.backend=sqlite, storage.operation=write, storage.size=11
@@ -401,7 +401,7 @@ def test_storage_outside_of_a_run(tmp_path: Path) -> None:
     assert (
         recorded.tree().replace(str(tmp_path), "FOLDER").replace("0" * 64, "KEY")
         == """\
-forge.storage query sqlite | storage.backend=sqlite, storage.operation=query, storage.size=33
+forge.storage query sqlite | storage.backend=sqlite, storage.operation=query, storage.size=43
 forge.storage query sqlite | storage.backend=sqlite, storage.operation=query, storage.size=10
 forge.storage delete sqlite | storage.backend=sqlite, storage.operation=delete
 forge.storage delete sqlite | storage.backend=sqlite, storage.operation=delete
@@ -416,3 +416,17 @@ def test_nothing_where_instrumentation_is_suppressed(tmp_path: Path) -> None:
         result = small_run(tmp_path, FakeClock()).drain()
     assert result.ledger.ready == 3
     assert (recorded.spans, recorded.points, recorded.events) == ((), {}, [])
+
+
+def test_the_revision_of_the_code_is_on_the_span_of_a_run_when_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    for revision in ("c0ffee", None):
+        monkeypatch.setattr("forge.runner.revision.code_revision", lambda revision=revision: revision)
+        with recording(
+            on_run_start=lambda span, _: seen.append(span.attributes.get("vcs.ref.head.revision"))
+        ) as recorded:
+            BatchRunner().run(Pipeline(name="p", source=[])).drain()
+        starts = [event for event in recorded.events if event.name in {"forge.pipeline.start", "forge.pipeline.stop"}]
+        assert len(starts) == 2
+        assert all("vcs.ref.head.revision" not in event.attributes for event in starts)
+    assert seen == ["c0ffee", None]
