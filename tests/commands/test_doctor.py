@@ -73,7 +73,7 @@ def of(problem: str, findings: Sequence[Finding]) -> list[Finding]:
 
 def environment(**environ: str) -> dict[str, str]:
     """An environment without other settings."""
-    prefixes = ("OTEL_", "FORGE_", "STATSD_", "DD_")
+    prefixes = ("OTEL_", "FORGE_", "STATSD_", "DD_", "TRACEPARENT")
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)} | environ
 
 
@@ -250,6 +250,24 @@ def test_variables_that_are_wrong(tmp_path: Path) -> None:
     ]
     [context] = of("no-propagator", findings)
     assert context[3] == "unset OTEL_PROPAGATORS, or let it contain tracecontext"
+
+
+@makes("unreadable-parent")
+def test_a_parent_in_the_environment() -> None:
+    variables = {**NAME, **OFF, "TRACEPARENT": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    joining = {**variables, "FORGE_OTEL_PARENT_FROM_ENVIRONMENT": "true"}
+
+    def context(environ: dict[str, str]) -> list[Finding]:
+        code, findings, _ = doctor(**environ)
+        assert code == 0
+        return [finding for finding in findings if finding[1] == "context"]
+
+    message = "TRACEPARENT is set; runs join its trace with FORGE_OTEL_PARENT_FROM_ENVIRONMENT=true"
+    assert context(variables) == [("ok", "context", message)]
+    assert context(joining) == [("ok", "context", "runs join the trace 0af7651916cd43dd8448eb211c80319c")]
+    [unreadable] = context({**joining, "TRACEPARENT": "7"})
+    message = "TRACEPARENT='7' is ignored: none of the propagators in OTEL_PROPAGATORS can read it"
+    assert (unreadable[0], unreadable[2], unreadable[-1]) == ("warning", message, "unreadable-parent")
 
 
 def test_bad_settings_of_statsd() -> None:

@@ -15,11 +15,12 @@ from opentelemetry import propagate, trace
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 
 from ...config.config import SWITCH, ForgeConfig
+from ...signals.context import environment_context
 from ...signals.sdk import histograms, log_records, spans, switched_off
 from ...signals.telemetry import SCOPE_NAME
 from . import problems
 from .configuration_file import incomplete_file
-from .diagnostic import Diagnostic
+from .diagnostic import Diagnostic, LogMessage, logged
 from .exports import check_export, exceptions_lost, scrape_address, unencrypted_by_accident, unwritable_files
 from .packages import DISTRIBUTION, package_versions, packages_twice, same_package, versions
 from .sampler import check_sampler
@@ -199,6 +200,23 @@ def _propagators(setup: Setup) -> Iterator[Diagnostic]:
         yield problems.NO_PROPAGATOR.found("context", message, remedy)
 
 
+def _parent(setup: Setup) -> Iterator[Diagnostic]:
+    """Report whether runs join the trace that environment variables name."""
+    if setup.config is None or not setup.environ.get("TRACEPARENT"):
+        return
+    if not setup.config.parent_from_environment:
+        message = "TRACEPARENT is set; runs join its trace with FORGE_OTEL_PARENT_FROM_ENVIRONMENT=true"
+        yield Diagnostic("ok", "context", message)
+        return
+    unreadable: list[LogMessage] = []
+    with logged(unreadable):
+        parent = trace.get_current_span(environment_context()).get_span_context()
+    if unreadable:
+        yield problems.UNREADABLE_PARENT.found("context", unreadable[0].text)
+    else:
+        yield Diagnostic("ok", "context", f"runs join the trace {trace.format_trace_id(parent.trace_id)}")
+
+
 def _destinations(setup: Setup) -> Iterator[Diagnostic]:
     scrape = scrape_address(setup.environ, setup.file_content)
     for export in setup.exports:
@@ -260,6 +278,7 @@ CHECKS: Final[Sequence[Check]] = (
     _sdk,
     _service,
     _propagators,
+    _parent,
     _destinations,
 )
 """All checks, in the order of their output."""

@@ -129,6 +129,12 @@ NO_PROPAGATOR = _warning(
     "own.",
     "Unset `OTEL_PROPAGATORS`, or let it contain `tracecontext`.",
 )
+UNREADABLE_PARENT = _warning(
+    "unreadable-parent",
+    "`TRACEPARENT` names no parent that a propagator can read, so runs begin traces of their own.",
+    "Let what starts the process write `00-TRACE_ID-SPAN_ID-FLAGS` there, and let `OTEL_PROPAGATORS` contain "
+    "`tracecontext`.",
+)
 
 # Instrumentation.
 IMPORT_FAILED = _error(
