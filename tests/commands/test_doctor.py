@@ -370,7 +370,6 @@ def test_a_file_that_leaves_out_parts(tmp_path: Path) -> None:
     )
     remedy = "add the part. The recipe for a configuration file has a complete one"
     assert of("incomplete-file", findings) == [
-        ("warning", "file", f"{file}: trace_provider is ignored", "did you mean tracer_provider?"),
         ("warning", "file", f"{file} has {missing}", remedy),
     ]
     [unidentified] = of("no-instance-id", findings)
@@ -379,6 +378,43 @@ def test_a_file_that_leaves_out_parts(tmp_path: Path) -> None:
     message = f"OTEL_TRACES_EXPORTER, OTEL_SERVICE_NAME: not used, because OTEL_CONFIG_FILE={file} replaces them"
     remedy = "write ${OTEL_TRACES_EXPORTER} into the file, or the value"
     assert of("unused-variable", findings) == [("warning", "variable", message, remedy)]
+
+
+@makes("unknown-entry")
+def test_entries_that_nobody_knows(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "recipes" / "configuration-file.md").read_text(encoding="utf-8")
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    file = tmp_path / "otel.yaml"
+    file.write_text(text)
+    assert doctor(OTEL_CONFIG_FILE=str(file))[1][:2] == [ALL, DEFAULTS]  # the file of the recipe is right
+
+    for right, wrong in {
+        "\ntracer_provider:": "\ntrace_provider:",
+        "- tracecontext:": "- tracecontex:",
+        "- batch:": "- bacth:",
+        "otlp_http: {endpoint": "datadog: {endpoint",
+        "    forge:": "    froge:",
+    }.items():
+        assert right in text
+        text = text.replace(right, wrong)
+    file.write_text(text)
+    _, findings, _ = doctor(OTEL_CONFIG_FILE=str(file))
+
+    exporters = "console, otlp_file/development, otlp_grpc, otlp_http"
+    assert [finding[2:] for finding in of("unknown-entry", findings)] == [
+        (f"{file} has tracecontex in propagator: composite, which is not known", "did you mean tracecontext?"),
+        (f"{file} has trace_provider, which is not known", "did you mean tracer_provider?"),
+        (
+            f"{file} has datadog in meter_provider: readers: periodic: exporter, which is not known",
+            f"there are {exporters}",
+        ),
+        (f"{file} has bacth in logger_provider: processors, which is not known", "did you mean batch?"),
+        (
+            f"{file} has froge in instrumentation/development: python, which is not known",
+            "did you mean forge?",
+        ),
+    ]
+    assert not [finding for finding in of("start-error", findings) if "tracecontex" in finding[2]]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -838,7 +874,7 @@ def test_a_line_for_each_finding() -> None:
         f"warning  sampler   {nothing}",
         "ok       service   corpus",
         *(f"{level:7}  {subject:8}  {message}" for level, subject, message in SIGNALS),
-        "1 warning",
+        "1 warning; --send tests whether telemetry arrives",
     ]
 
 

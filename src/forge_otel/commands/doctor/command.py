@@ -39,7 +39,7 @@ def doctor(options: Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(diagnostic) for diagnostic in diagnostics], indent=2), file=out, flush=True)
     else:
-        print(_summary(diagnostics), file=out, flush=True)
+        print(_summary(diagnostics, sent=options.send), file=out, flush=True)
     return code or int(any(diagnostic.level == "error" for diagnostic in diagnostics))
 
 
@@ -48,7 +48,7 @@ def _own_stdout() -> TextIO:
     also when the process exits. Exporters to the console would otherwise write between the lines.
     """
     sys.stdout.flush()
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="replace")
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors="replace")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return out
 
@@ -79,10 +79,11 @@ def _text(diagnostic: Diagnostic, out: TextIO) -> str:
     return f"\x1b[{_COLORS[diagnostic.level]}m{text[:7]}\x1b[0m{text[7:]}"
 
 
-def _summary(diagnostics: Sequence[Diagnostic]) -> str:
+def _summary(diagnostics: Sequence[Diagnostic], *, sent: bool) -> str:
     counts = [
         f"{count} {level}{'s' if count != 1 else ''}"
         for level in ("error", "warning")
         if (count := sum(diagnostic.level == level for diagnostic in diagnostics))
     ]
-    return ", ".join(counts) or "no errors, no warnings"
+    found = ", ".join(counts) or "no errors, no warnings"
+    return found if sent else f"{found}; --send tests whether telemetry arrives"

@@ -7,6 +7,7 @@ not evaluated a second time, and OpenTelemetry's own warnings are reported.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from typing import Final
@@ -19,7 +20,7 @@ from ...signals.context import environment_context
 from ...signals.sdk import histograms, log_records, spans, switched_off
 from ...signals.telemetry import SCOPE_NAME
 from . import problems
-from .configuration_file import incomplete_file
+from .configuration_file import incomplete_file, unknown_entries
 from .diagnostic import Diagnostic, LogMessage, logged
 from .exports import check_export, exceptions_lost, scrape_address, unencrypted_by_accident, unwritable_files
 from .packages import DISTRIBUTION, package_versions, packages_twice, same_package, versions
@@ -74,7 +75,7 @@ def _guarded(check: Check, setup: Setup) -> Iterator[Diagnostic]:
 
 def _start(setup: Setup) -> Iterator[Diagnostic]:
     """Report what was logged at the start, unless a check says it better."""
-    explained = [*unknown_components(setup), *unknown_names(setup), *missing_files(setup)]
+    explained = re.compile("|".join(f"'{name}'|[ :]{name}[.]?$" for name in map(re.escape, setup.explained)) or "(?!)")
     secrets = [
         entry.strip()
         for name, value in setup.environ.items()
@@ -84,7 +85,7 @@ def _start(setup: Setup) -> Iterator[Diagnostic]:
     ]
     for message in setup.messages:
         text = message.text
-        if text.startswith(_EXPECTED_WARNINGS) or any(_explains(known, text) for known in explained):
+        if text.startswith(_EXPECTED_WARNINGS) or explained.search(text):
             continue
         for secret in secrets:
             text = text.replace(secret, "…")
@@ -95,13 +96,6 @@ def _start(setup: Setup) -> Iterator[Diagnostic]:
             yield problems.INVALID_SETTING.found("settings", text, "" if "did you mean" in text else None)
         else:
             yield (problems.START_FAILED if message.is_error else problems.START).found("start", text, "")
-
-
-def _explains(known: Diagnostic, text: str) -> bool:
-    """Return True if a diagnostic is about a name or a path that stands in a message."""
-    value = known.message.partition("=" if known.problem == problems.MISSING_FILE.name else " has ")[2]
-    name = value.partition(":" if known.problem == problems.MISSING_FILE.name else ",")[0]
-    return f"'{name}'" in text or f" {name}" in text
 
 
 def _instrumented(setup: Setup) -> Iterator[Diagnostic]:
@@ -270,6 +264,7 @@ CHECKS: Final[Sequence[Check]] = (
     missing_files,
     raised_faults,
     wrong_units,
+    unknown_entries,
     _start,
     incomplete_file,
     _instrumented,

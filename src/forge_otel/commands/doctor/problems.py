@@ -104,6 +104,12 @@ START_FAILED = _error(
     "telemetry.",
     "Read the message; it usually names the variable or the package.",
 )
+UNKNOWN_ENTRY = _error(
+    "unknown-entry",
+    "The declarative configuration file has an entry that neither OpenTelemetry nor an installed package knows. It is "
+    "ignored, or the whole file is.",
+    "Correct the name, or install the package that has it.",
+)
 INCOMPLETE_FILE = _warning(
     "incomplete-file",
     "The declarative configuration file leaves out a part, which no variable replaces: without `tracer_provider`, "

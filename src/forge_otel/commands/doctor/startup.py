@@ -35,6 +35,8 @@ class Setup:
     exports: Sequence[SignalExport] = ()
     messages: list[LogMessage] = field(default_factory=list)
     """Warnings and errors that were logged at the start."""
+    explained: set[str] = field(default_factory=set)
+    """Names and paths that checks have reported, so that messages about them are not needed."""
     import_failure: str = ""
     """Why a module of Forge cannot be imported."""
 

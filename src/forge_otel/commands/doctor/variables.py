@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Set
 from functools import cache
 from importlib import metadata
 from typing import Final
@@ -107,32 +107,31 @@ def unknown_components(setup: Setup) -> Iterator[Diagnostic]:
         return
     for variable, group in _EXPORTERS.items():
         known = {*_names(group), "otlp", "none"}
-        yield from _unknown(setup.environ, variable, known, problems.UNKNOWN_COMPONENT)
+        yield from _unknown(setup, variable, known, problems.UNKNOWN_COMPONENT)
     yield from _unknown(
-        setup.environ, "OTEL_PYTHON_ID_GENERATOR", _names("opentelemetry_id_generator"), problems.UNKNOWN_COMPONENT
+        setup, "OTEL_PYTHON_ID_GENERATOR", _names("opentelemetry_id_generator"), problems.UNKNOWN_COMPONENT
     )
     for variable in _PROTOCOLS:
-        yield from _unknown(setup.environ, variable, {"grpc", "http/protobuf"}, problems.UNKNOWN_COMPONENT)
+        yield from _unknown(setup, variable, {"grpc", "http/protobuf"}, problems.UNKNOWN_COMPONENT)
 
 
 def unknown_names(setup: Setup) -> Iterator[Diagnostic]:
     """Find samplers, resource detectors and instrumentations that are not installed."""
     for variable, group in _OTHER_NAMES.items():
         if not (setup.file and variable == OTEL_TRACES_SAMPLER):
-            yield from _unknown(setup.environ, variable, {*_names(group), *_ANY}, problems.UNKNOWN_NAME)
+            yield from _unknown(setup, variable, {*_names(group), *_ANY}, problems.UNKNOWN_NAME)
 
 
 def _names(group: str) -> Collection[str]:
     return {entry_point.name for entry_point in metadata.entry_points(group=group)}
 
 
-def _unknown(
-    environ: Mapping[str, str], variable: str, known: Collection[str], problem: Problem
-) -> Iterator[Diagnostic]:
-    for name in filter(None, map(str.strip, environ.get(variable, "").split(","))):
+def _unknown(setup: Setup, variable: str, known: Collection[str], problem: Problem) -> Iterator[Diagnostic]:
+    for name in filter(None, map(str.strip, setup.environ.get(variable, "").split(","))):
         if name not in known:
             meant = similar(name, sorted(known))
             remedy = f"did you mean {meant}?" if meant else f"there are {', '.join(sorted(known))}"
+            setup.explained.add(name)
             yield problem.found("variable", f"{variable} has {name}, which is not installed", remedy)
 
 
@@ -165,9 +164,11 @@ def missing_files(setup: Setup) -> Iterator[Diagnostic]:
                 os.stat(path)
                 readable = os.access(path, os.R_OK) and not os.path.isdir(path)
             except OSError as error:
+                setup.explained.add(path)
                 yield problems.MISSING_FILE.found("variable", f"{name}={path}: {error.strerror} (in {os.getcwd()})")
             else:
                 if not readable:
+                    setup.explained.add(path)
                     yield problems.MISSING_FILE.found("variable", f"{name}={path} cannot be read")
 
 
