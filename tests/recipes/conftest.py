@@ -22,9 +22,6 @@ ROOT = Path(__file__).parents[2]
 Environment = Callable[[str], dict[str, str]]
 """Returns the variables of the environment that a program is installed in."""
 
-PROMETHEUS = "127.0.0.1:9090"
-"""Where the recipes have Prometheus."""
-
 
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[Prometheus]:

@@ -108,8 +108,10 @@ def _prometheus_tool(name: str) -> Tool:
     )
 
 
-def _python_tool(name: str, pattern: str) -> Tool:
-    """A program in a virtual environment of its own: it needs other versions of packages than the tests."""
+def _python_tool(name: str, pattern: str, program: str = "") -> Tool:
+    """A program in a virtual environment of its own: it needs other versions of packages than the tests. It is called
+    like the tool, unless `program` says otherwise, such as the interpreter of a library.
+    """
     manifest = HERE / name / "requirements.txt"
     return Tool(
         name=name,
@@ -125,7 +127,7 @@ def _python_tool(name: str, pattern: str) -> Tool:
                 "xargs sed -i '1s|^#!.*/environment/bin/|#!{target}/environment/bin/|'"
             ),
         ),
-        program=f"environment/bin/{name}",
+        program=f"environment/bin/{program or name}",
         needs={PYTHON: PYTHON_HINT},
         manifest=(manifest,),
     )
@@ -231,6 +233,9 @@ TOOLS = {
         ),
         _python_tool("airflow", r"\napache-airflow-core==(\d+)\.(\d+)\.(\d+)"),
         _python_tool("dagster", r"\ndagster==(\d+)\.(\d+)\.(\d+)"),
+        _python_tool("logfire", r"\nlogfire==(\d+)\.(\d+)\.(\d+)"),
+        _python_tool("openlit", r"\nopenlit==(\d+)\.(\d+)\.(\d+)", "openlit-instrument"),
+        _python_tool("traceloop", r"\ntraceloop-sdk==(\d+)\.(\d+)\.(\d+)", "python"),
     )
 }
 
