@@ -13,7 +13,7 @@ from forge import BatchRunner, Pipeline, Sample, SQLStorage, stage
 from forge_otel.checker.load import load
 from tests.support.clock import FakeClock
 from tests.support.telemetry import recording
-from tools.generate import adr
+from tools.generate import adr, adr_lines
 
 ORIGINAL = (Path(__file__).parent / "adr-007.md").read_text()
 """The ADR as its authors wrote it."""
@@ -174,11 +174,11 @@ def test_each_line_is_on_the_page() -> None:
     rows = [re.split(r"(?<!\\) ?\| ?", line) for line in PAGE.splitlines() if line.startswith("|")]
     answered = {(kind, name.replace(r"\|", "|")) for _, kind, name, here, _ in rows if here}
 
-    assert {(kind, adr.Line(kind, name, "", of).text) for kind, name, of in all_lines()} <= answered
+    assert {(kind, adr_lines.Line(kind, name, "", of).text) for kind, name, of in all_lines()} <= answered
 
 
 def test_no_line_is_made_up() -> None:
-    ours = [(line.kind, line.name, line.parent) for line in adr.lines()]
+    ours = [(line.kind, line.name, line.parent) for line in adr_lines.lines()]
 
     assert set(ours) == set(all_lines())
     assert len(ours) == len(set(ours))
@@ -193,7 +193,7 @@ def test_each_query_is_next_to_ours() -> None:
 def test_a_line_names_what_the_registry_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = tmp_path / "adr.yaml"
     lines.write_text('- {section: S, kind: metric, lines: {old: "{metric forge.stage.gone}"}}')
-    monkeypatch.setattr(adr, "LINES", lines)
+    monkeypatch.setattr(adr_lines, "LINES", lines)
 
     with pytest.raises(KeyError, match=r"forge\.stage\.gone"):
         adr.files(load())
@@ -215,8 +215,8 @@ def test_log_records_have_all_fields_of_the_adr(tmp_path: Path) -> None:
         BatchRunner(clock=FakeClock()).run(pipeline).drain()
 
     emitted = {event.name: event.attributes for event in recorded.events}
-    records = {line.name: line for line in adr.lines() if line.kind == "log record"}
-    fields = [line for line in adr.lines() if line.kind == "log field"]
+    records = {line.name: line for line in adr_lines.lines() if line.kind == "log record"}
+    fields = [line for line in adr_lines.lines() if line.kind == "log field"]
     assert len(fields) == 10
     for field in fields:
         ((event),) = re.findall(r"\{event ([\w.]+)\}", records[field.parent].here)

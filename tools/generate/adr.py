@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
-
-import yaml
 
 from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Metric, Registry
@@ -16,12 +13,10 @@ from forge_otel.semconv import metrics as m
 
 from . import promql as q
 from . import queries
+from .adr_lines import PLACEHOLDER, lines
 from .promql import Expression
 from .recordings import THROUGHPUT
 from .reference import FOLDER, HEADER, link, table
-from .renames import PLACEHOLDER
-
-LINES: Final = Path(__file__).with_suffix(".yaml")
 
 INTRODUCTION: Final = """\
 The [ADR](../adr/0007-telemetry-integration.md) for this telemetry was written for Elixir's `telemetry`. This page has \
@@ -90,34 +85,6 @@ QUERY_INTRODUCTION: Final = """\
 The tests execute each of them in Prometheus, on the metrics of real runs. `rate` and `increase` miss the first value \
 of a series, so a run that is shorter than the interval between two exports would count as nothing. The part with \
 `unless` adds it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line of the ADR."""
-
-    kind: str
-    name: str
-    here: str
-    """What answers it, with placeholders."""
-    parent: str = ""
-    """The name of the event, metric or record that it is a part of."""
-
-    @property
-    def text(self) -> str:
-        """The line as the page shows it."""
-        return f"`{self.name}`" + (f" of `{self.parent}`" if self.parent else "")
-
-
-def lines() -> Iterator[Line]:
-    """Yield the lines of the ADR, in its order."""
-    for section in yaml.safe_load(LINES.read_text(encoding="utf-8")):
-        for name, content in section["lines"].items():
-            parts: dict[str, Any] = {"here": content} if isinstance(content, str) else content
-            yield Line(section["kind"], name, parts["here"])
-            for kind, of_kind in parts.items():
-                if kind != "here":
-                    yield from (Line(kind, part, here, name) for part, here in of_kind.items())
 
 
 def files(registry: Registry) -> dict[str, str]:

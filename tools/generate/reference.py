@@ -8,6 +8,8 @@ from typing import Final, TypeVar
 from forge_otel.checker import prometheus_names
 from forge_otel.checker.model import Attribute, Definition, Entity, Event, Metric, Reference, Registry, Span
 
+from . import adr_lines
+
 D = TypeVar("D", bound=Definition)
 
 FOLDER = "docs/reference"
@@ -187,12 +189,8 @@ def _anchor(name: str) -> str:
 
 
 def _adr_names(definition: Definition) -> list[str]:
-    names = definition.annotations.get("adr", ())
-    return [f"In the ADR: {', '.join(_adr_name(name) for name in names)}"] if names else []
-
-
-def _adr_name(name: str) -> str:
-    return f"`[{name}]`" if name.startswith(":") else f"`{name}`"
+    names = adr_lines.names(type(definition).__name__.lower(), _name(definition))
+    return [f"In the [ADR](adr.md): {', '.join(f'`{name}`' for name in names)}"] if names else []
 
 
 def _name(definition: Definition) -> str:

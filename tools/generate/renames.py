@@ -8,10 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path, PurePath
 
+from .adr_lines import PLACEHOLDER
 from .constants import constant
-
-PLACEHOLDER = r"\{(\w+) ([a-z0-9_.]+)\}"
-"""A reference to a name of the registry in the lines of the ADR: its kind, and the name."""
 
 Renames = Mapping[str, Mapping[str, str]]
 """The new names of constants, by module and old name."""
