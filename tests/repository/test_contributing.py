@@ -70,5 +70,5 @@ def test_a_first_change_is_done_as_the_page_says(copy: Path, section: str, scrip
     done = run(tool("python"), "-c", code, cwd=copy, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     if script is METHOD:
-        documented = re.findall(r"all (\d+) functions are instrumented", (ROOT / "docs/instrumenting.md").read_text())
+        documented = re.findall(r"all (\d+) functions are instrumented", (ROOT / "docs/doctor.md").read_text())
         assert [int(number) + 1 for number in documented] == [int(done.stdout)]
