@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import StorageError, UnstorableError
 from ..execution.item import Item
@@ -25,6 +25,9 @@ _STORED = (SampleOutcome.READY, SampleOutcome.SKIPPED, SampleOutcome.SPLIT)
 """Outcomes that are stored in the sample's row alone; a dead letter has a row of its own."""
 _READY = SampleOutcome.READY  # an enum's members are found slowly
 
+REFRESH_INTERVAL: Final = 60.0
+"""Seconds after which the dead letters are counted again, since other processes may replay and drop them."""
+
 
 class Committer:
     """Stores and settles processed items; used by one thread at a time."""
@@ -32,6 +35,7 @@ class Committer:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._storage = run.pipeline.storage
+        self._refreshed = run.clock.monotonic()
 
     def settle(self, items: Sequence[Item]) -> list[Item]:
         """Store items in one transaction, and settle them; returns those that became ready.
@@ -54,7 +58,19 @@ class Committer:
         except StorageError:
             self._settle([item for item in items if item in stored])
             raise
-        return self._settle(items)
+        settled = self._settle(items)
+        self._refresh_dead_letters()
+        return settled
+
+    def _refresh_dead_letters(self) -> None:
+        now = self._run.clock.monotonic()
+        if now - self._refreshed >= REFRESH_INTERVAL:
+            self._refreshed = now
+            try:
+                self._run.pipeline.dead_letters.refresh()
+            except StorageError:
+                # What settled is stored; the next transaction tells whether the storage still does not work.
+                logger.exception("the dead letters of pipeline %r cannot be counted", self._run.pipeline.name)
 
     def _settle(self, items: Sequence[Item]) -> list[Item]:
         ready = []

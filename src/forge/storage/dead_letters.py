@@ -131,7 +131,9 @@ class DeadLetterQueue:
             self._count(removed=entries)
 
     def snapshot(self) -> DeadLetterSnapshot:
-        """Return the numbers of the last `refresh`, with changes made here since; never waits, never reads."""
+        """Return the numbers of the last `refresh`, with changes made here since; never waits, never reads. A run
+        refreshes them at its start and end, and once a minute while samples settle.
+        """
         return self._snapshot
 
     def refresh(self) -> DeadLetterSnapshot:

@@ -237,7 +237,7 @@ Type: `int`. Unit: `{measurement}`. Examples: `3`.
 """
 
 FORGE_PIPELINE_NAME: Final = "forge.pipeline.name"
-"""The pipeline's configured name.
+"""The pipeline's configured name. On metrics at most 100 distinct values per process, then `_OTHER`.
 
 Type: `string`. Examples: `code_corpus`.
 """
