@@ -54,7 +54,7 @@ def test_enqueue_stores_the_entry_and_the_sample(queue: DeadLetterQueue, storage
         digest="d1",
         values={("tokens", "1"): b"12"},
     )
-    assert queue.enqueue(entry) == WriteResult((WriteOutcome.INSERTED,), 2)
+    assert queue.enqueue(entry) == WriteResult((WriteOutcome.INSERTED,), 7)
     (record,) = storage.read("corpus", ["a#1"]).samples
     assert record == SampleRecord(
         pipeline="corpus",
