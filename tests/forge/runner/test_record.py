@@ -252,7 +252,7 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
         ],
         storage=StorageSummary(
             inserted=4,
-            bytes_written=2 * len(b'{"text":"a"}') + 2 * len(b"1"),
+            bytes_written=2 * len(b'{"text":"a"}') + 2 * len(b"1") + len(b'"c"'),  # that of a dead letter
             artifacts_uploaded=2,
             artifacts_deduplicated=1,
             artifact_bytes_written=4,
