@@ -533,7 +533,9 @@ class Call:
         if scope.span is not None:
             parent = scope.span.get_span_context()
             return parent, parent.trace_flags
-        return (scope.get_span_context(), scope.late_flags()) if scope.drop_reason is not None else (None, unset)
+        if scope.drop_reason is not None:
+            return scope.get_span_context(), scope.late_flags()
+        return scope.refused, unset
 
     def _may_emit(self, event: Event, kind: str | None) -> bool:
         """True for events of errors, as long as the run's budget for their class lasts; of those that say what spans

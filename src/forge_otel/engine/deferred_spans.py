@@ -183,7 +183,9 @@ def _export_sample(scope: SampleScope, steps: Sequence[Step], template: SpanTemp
         if done.shared is not None and done.shared.is_step(done):
             context = done.shared.reserve(run)
             if context is not None:
-                linked = run.telemetry.spans.links(ForgeLinkType.BATCH, own)
+                # In a trace of its own, the sample's span may be dropped by the user's sampler.
+                taken = own.trace_flags.sampled
+                linked = run.telemetry.spans.links(ForgeLinkType.BATCH, own) if taken else ()
                 began, ended = scope.at(started), scope.at(started + duration)
                 done.shared.context = run.export(done, context, run.span_context, linked, began, ended)
     for index in reversed(range(len(steps))):

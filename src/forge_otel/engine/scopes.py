@@ -341,6 +341,8 @@ class SampleScope(NonRecordingSpan):
 
     spans = 0
     """Spans that it has."""
+    refused: SpanContext | None = None
+    """The context of its span, where the user's sampler drops it."""
     tail_kept = False
     """True if it was retried, which is worth a trace."""
     granted: int | None = None

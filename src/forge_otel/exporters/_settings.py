@@ -68,9 +68,9 @@ def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
 class StatsDSettings:
     """The address and the dialect of a StatsD daemon.
 
-    Each field can also be set in an environment variable, `FORGE_OTEL_STATSD_` and the field's name in capitals. Others
-    are read as well: host and port from `STATSD_HOST` and `STATSD_PORT`; service, env, version and entity_id from
-    Datadog's `DD_SERVICE`, `DD_ENV`, `DD_VERSION` and `DD_ENTITY_ID`; tags also from its `DD_TAGS`.
+    Each field can also be set in an environment variable: host and port in `STATSD_HOST` and `STATSD_PORT`; service,
+    env, version and entity_id in Datadog's `DD_SERVICE`, `DD_ENV`, `DD_VERSION` and `DD_ENTITY_ID`; the others in
+    `FORGE_OTEL_STATSD_` and the field's name in capitals. Tags are also read from `DD_TAGS`.
 
     Raises:
         ValueError: a field has a value that is not allowed.

@@ -87,6 +87,7 @@ def _trace(telemetry: Telemetry, run: RunScope, scope: SampleScope, sample: Samp
         scope.span, scope.spans = span, 1
         run.count_span()
     else:  # dropped by the user's sampler
+        scope.refused = span.get_span_context()
         run.span_budget.correct(-run.steps)
 
 

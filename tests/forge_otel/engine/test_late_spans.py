@@ -209,6 +209,36 @@ def test_a_sampler_that_may_count_is_asked_once(tmp_path: Path) -> None:
     assert not any(record.trace_flags.sampled for record in records if record.event_name in of_samples)
 
 
+class ButSamples(Sampler):
+    """Takes every trace but those of samples."""
+
+    def should_sample(self, *arguments: Any, attributes: Any = None, name: str = "", **_: Any) -> SamplingResult:
+        taken = name != "forge.sample"
+        return SamplingResult(Decision.RECORD_AND_SAMPLE if taken else Decision.DROP, attributes)
+
+    def get_description(self) -> str:
+        return "ButSamples"
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.0], ids=["traced", "late"])
+def test_nothing_refers_to_the_run_where_the_sampler_drops_a_samples_own_trace(rate: float, tmp_path: Path) -> None:
+    recorded = Recorded()
+    recorded.tracer_provider = TracerProvider(ParentBased(ButSamples()), shutdown_on_exit=False)
+    recorded.tracer_provider.add_span_processor(SimpleSpanProcessor(recorded.span_exporter))
+    with recording(recorded=recorded, sampling_rate=rate, trace_per_sample=True):
+        fail_in_every_way(tmp_path)
+    names = {span.name for span in recorded.spans}
+    assert "forge.pipeline p" in names
+    assert ("forge.stage.batch together" in names) == (rate == 0)  # it is below the run
+    assert not names & {"forge.sample", "forge.stage alone", "forge.stage together"}
+    assert not any(span.links for span in recorded.spans)
+    traces = {span.context.trace_id for span in recorded.spans if span.context}
+    records = [log.log_record for log in recorded.log_exporter.get_finished_logs()]
+    failed = [record for record in records if record.event_name == "forge.stage.exception"]
+    assert {record.attributes["forge.stage.name"] for record in failed if record.attributes} == {"alone", "together"}
+    assert not any(record.trace_flags.sampled or record.trace_id in traces for record in failed)
+
+
 @both_runners
 def test_a_sample_that_fails_again_links_to_its_earlier_trace(runner: Runner, tmp_path: Path) -> None:
     @stage
