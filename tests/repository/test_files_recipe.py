@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -45,3 +46,25 @@ def test_it_prints_what_the_page_says(page: str, tmp_path: Path) -> None:
         "metrics.jsonl",
         "traces.jsonl",
     ]
+
+
+@pytest.mark.slow
+def test_its_configuration_file_does_the_same(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "recipes" / "files.md"
+    (tmp_path / "pipeline.py").write_text(blocks(page, "python")[0])
+    (configuration,) = blocks(page, "yaml")
+    (tmp_path / "otel.yaml").write_text(configuration)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "opentelemetry-instrument python pipeline.py && forge-otel read --json"],
+        cwd=tmp_path,
+        env=environment() | {"OTEL_CONFIG_FILE": "otel.yaml"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout[done.stdout.index("\n{") :])
+    assert report["unreadable"] == []
+    assert [(trace["spans"], trace["failed_spans"]) for trace in report["traces"]] == [(7, 2)]
+    assert [pipeline["samples"] for pipeline in report["pipelines"]] == [{"ready": 2, "failed": 1}]
+    assert [failure["error_type"] for failure in report["failures"]] == ["AttributeError"]

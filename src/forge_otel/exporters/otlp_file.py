@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -89,47 +89,61 @@ def _warn_once(message: str) -> None:
     _logger.warning("%s", message)
 
 
-class _File:
-    """The file of one signal, and the problems that have been logged."""
+class _FileExporter:
+    """Appends the telemetry of one signal to a file."""
 
-    def __init__(self, path: str | os.PathLike[str] | None, signal: str) -> None:
+    _signal: ClassVar[str]
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
         if path is None:
             settings, invalid = OTLPFileSettings.from_environment()
             for line in invalid:
                 _warn_once(f"{line}; it is ignored")
         else:
             settings = OTLPFileSettings(path=os.fspath(path) if isinstance(path, os.PathLike) else path)
-        self.path = Path(settings.path.replace(_SIGNAL, signal)).absolute()
-        self._signal = signal
+        self.path = Path(settings.path.replace(_SIGNAL, self._signal)).absolute()
+        """The file, as an absolute path."""
+        self.problem = ""
+        """Why the last export failed; empty if it did not. It is printed at the end of the process: what is logged may
+        itself go to the file."""
         self._logged: set[str] = set()
 
-    def export(self, encode: Callable[[], tuple[Any, Sequence[Exception]]]) -> bool:
+    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
+        """Do nothing: no file is open."""
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:  # noqa: ARG002 - the SDK's signature
+        """Return True: nothing is buffered."""
+        return True
+
+    def _append(self, encode: Callable[[], tuple[Any, Sequence[Exception]]]) -> bool:
         """Append a request; return True if all of it was written. An export that fails is logged once per reason, since
         the next one may come in a few seconds.
         """
+        self.problem = ""
         try:
             request, errors = encode()
             for error in errors:
-                self._warn(f"some {self._signal} are lost: {_described(error)}")
+                self._fail(f"some {self._signal} are lost", _described(error))
             if document := otlp_json(request):
                 append_line(self.path, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
         except OSError as error:
-            reason = error.strerror or _described(error)
             remedy = f"set {_PREFIX}PATH, or `path` in code or a configuration file, to another file"
-            self._warn(f"cannot write {self._signal} to {self.path}, so they are lost: {reason}; {remedy}")
-            return False
+            what = f"cannot write {self._signal} to {self.path}, so they are lost"
+            self._fail(what, error.strerror or _described(error), remedy)
         except Exception as error:  # noqa: BLE001 - of an encoder; nothing may reach the pipeline
-            self._warn(f"{self._signal} are lost: {_described(error)}")
-            return False
-        return not errors
+            self._fail(f"{self._signal} are lost", _described(error))
+        return not self.problem
 
-    def _warn(self, message: str) -> None:
+    def _fail(self, what: str, problem: str, remedy: str = "") -> None:
+        self.problem = problem
+        message = "; ".join(filter(None, (f"{what}: {problem}", remedy)))
         if message not in self._logged and len(self._logged) < _MAX_WARNINGS:
             self._logged.add(message)
             _logger.warning("%s", message)
 
 
-class OTLPFileSpanExporter(SpanExporter):
+class OTLPFileSpanExporter(_FileExporter, SpanExporter):
     """Appends spans to a file.
 
     The `path` is that of `OTLPFileSettings`. Without it, the environment variable counts; an invalid one is logged, and
@@ -140,65 +154,34 @@ class OTLPFileSpanExporter(SpanExporter):
         ValueError: the path is not allowed.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self._file = _File(path, "traces")
-        self.path = self._file.path
-        """The file, as an absolute path."""
+    _signal = "traces"
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Append spans as one line."""
-        written = self._file.export(lambda: encode_records(encode_spans, spans))
+        written = self._append(lambda: encode_records(encode_spans, spans))
         return SpanExportResult.SUCCESS if written else SpanExportResult.FAILURE
 
-    def shutdown(self) -> None:
-        """Do nothing: no file is open."""
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's signature
-        """Return True: nothing is buffered."""
-        return True
-
-
-class OTLPFileMetricExporter(MetricExporter):
+class OTLPFileMetricExporter(_FileExporter, MetricExporter):
     """Appends metrics to a file, as `OTLPFileSpanExporter` does spans. Their temporality is cumulative."""
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        super().__init__()
-        self._file = _File(path, "metrics")
-        self.path = self._file.path
-        """The file, as an absolute path."""
+    _signal = "metrics"
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:  # noqa: ARG002
         """Append all metrics as one line."""
-        written = self._file.export(lambda: (encode_all_metrics(metrics_data), ()))
+        written = self._append(lambda: (encode_all_metrics(metrics_data), ()))
         return MetricExportResult.SUCCESS if written else MetricExportResult.FAILURE
 
-    def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
-        """Do nothing: no file is open."""
 
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the SDK's signature
-        """Return True: nothing is buffered."""
-        return True
-
-
-class OTLPFileLogExporter(LogRecordExporter):
+class OTLPFileLogExporter(_FileExporter, LogRecordExporter):
     """Appends log records to a file, as `OTLPFileSpanExporter` does spans."""
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self._file = _File(path, "logs")
-        self.path = self._file.path
-        """The file, as an absolute path."""
+    _signal = "logs"
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """Append log records as one line."""
-        written = self._file.export(lambda: encode_records(encode_logs, batch))
+        written = self._append(lambda: encode_records(encode_logs, batch))
         return LogRecordExportResult.SUCCESS if written else LogRecordExportResult.FAILURE
-
-    def shutdown(self) -> None:
-        """Do nothing: no file is open."""
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - the SDK's signature
-        """Return True: nothing is buffered."""
-        return True
 
 
 def _described(error: Exception) -> str:

@@ -383,7 +383,9 @@ def test_a_disk_that_fills_up_leaves_no_part_of_a_line(tmp_path: Path, caplog: p
     assert size < 500
     assert exporter.export([span(attributes={"long": "x" * 900})]) is SpanExportResult.FAILURE
     assert file.stat().st_size == size
+    assert exporter.problem == "File too large"
     assert exporter.export([span("last")]) is SpanExportResult.SUCCESS
+    assert exporter.problem == ""
     assert names(file) == ["first", "last"]
     assert caplog.messages == [f"cannot write traces to {file}, so they are lost: File too large; {REMEDY}"]
 
@@ -523,9 +525,9 @@ def test_a_pipeline_whose_telemetry_cannot_be_written_runs_as_ever(tmp_path: Pat
             f"cannot write {signal} to /dev/full, so they are lost: No space left on device; {REMEDY}"
             for signal in ("logs", "metrics", "traces")
         ),
-        "forge-otel: not delivered: 4 log records to /dev/full",
-        "forge-otel: not delivered: 5 spans to /dev/full",
-        "forge-otel: not delivered: the metrics to /dev/full",
+        "forge-otel: not delivered: 4 log records to /dev/full: No space left on device",
+        "forge-otel: not delivered: 5 spans to /dev/full: No space left on device",
+        "forge-otel: not delivered: the metrics to /dev/full: No space left on device",
     ]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .providers import endpoint_of, exporter_of, queue_of
+from .providers import endpoint_of, exporter_of, problem_of, queue_of
 
 _UNITS: Final = {"traces": ("span", "spans"), "logs": ("log record", "log records")}
 
@@ -28,8 +28,13 @@ class Undelivered:
     """False if there may be more of them."""
     since: float | None = None
     """Unix time of the last delivery before, for metrics."""
+    reason: str = ""
+    """Why, if the exporter tells."""
 
     def __str__(self) -> str:
+        return ": ".join(filter(None, (self._what(), self.reason)))
+
+    def _what(self) -> str:
         if self.since is not None:
             return f"the metrics since {time.strftime('%H:%M:%S', time.localtime(self.since))} to {self.address}"
         if not self.count:
@@ -76,19 +81,20 @@ class ExportWatch:
         """
         with self._lock:
             exporting, failed, since = self._exporting, self._failed, self._failed_since
+        reason = problem_of(self.exporter)
         queue = queue_of(self.sender)
         waiting = len(queue) if queue is not None else 0
         if self._wrapper is None:
-            return None if flushed else Undelivered(self.signal, self.address, waiting, is_exact=False)
+            return None if flushed else Undelivered(self.signal, self.address, waiting, is_exact=False, reason=reason)
         if self.signal not in _UNITS:
             lost = failed or exporting or not flushed
-            return Undelivered(self.signal, self.address, since=since) if lost else None
+            return Undelivered(self.signal, self.address, since=since, reason=reason) if lost else None
         count = exporting + failed + waiting
         if not count and flushed:
             return None
         # Neither what a full queue has dropped nor what is in an unknown one was seen.
         is_exact = queue is not None and not self._was_full and not self._is_full(0)
-        return Undelivered(self.signal, self.address, count, is_exact=is_exact)
+        return Undelivered(self.signal, self.address, count, is_exact=is_exact, reason=reason)
 
     def remove(self) -> None:
         """Restore the exporter's `export`, unless somebody else has wrapped it since."""

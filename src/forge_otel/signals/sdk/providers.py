@@ -58,6 +58,12 @@ def endpoint_of(exporter: Any) -> str | None:
     return str(endpoint) if isinstance(endpoint, str | PurePath) else None
 
 
+def problem_of(exporter: Any) -> str:
+    """Return what an exporter of ours says about its last export; an empty text for others."""
+    problem = getattr(exporter, "problem", None)
+    return problem if isinstance(problem, str) else ""
+
+
 def queue_of(processor: Any) -> Collection[Any] | None:
     """Return the queue of a processor, with its `maxlen` if it is bounded; None if it is not found."""
     if is_sdk(type(processor)) and type(processor).__name__.startswith("Simple"):
