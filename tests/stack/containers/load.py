@@ -1,6 +1,7 @@
-"""A steady load, run in the demo's image: `python load.py NAME SAMPLES RATE`. One sample in a hundred fails.
+"""A steady load, run in the demo's image: `python load.py NAME SAMPLES RATE [INTERVAL]`. One sample in a hundred
+fails.
 
-Prints the run's record, as JSON.
+`INTERVAL` are the seconds after which the next run is expected. Prints the run's record, as JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from forge import Pipeline, Sample, SQLStorage, StreamingRunner, stage
 from forge_otel import ForgeInstrumentor
 
 
-def pipeline(name: str, samples: int, rate: float) -> Pipeline:
+def pipeline(name: str, samples: int, rate: float, interval: float | None) -> Pipeline:
     """Samples with the numbers of the milliseconds at which they are due."""
 
     def source() -> Iterator[Sample]:
@@ -47,7 +48,13 @@ def pipeline(name: str, samples: int, rate: float) -> Pipeline:
             raise ValueError("every hundredth")
         return sample
 
-    return Pipeline(name=name, source=source, stages=[double, check], storage=SQLStorage(f"sqlite:////demo/{name}.db"))
+    return Pipeline(
+        name=name,
+        source=source,
+        stages=[double, check],
+        storage=SQLStorage(f"sqlite:////demo/{name}.db"),
+        expected_interval=interval,
+    )
 
 
 def main() -> None:
@@ -60,7 +67,8 @@ def main() -> None:
     set_logger_provider(loggers)
     ForgeInstrumentor().instrument()
     name, samples, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    result = StreamingRunner(resume=False).run(pipeline(name, samples, rate)).drain()
+    interval = float(sys.argv[4]) if len(sys.argv) > 4 else None
+    result = StreamingRunner(resume=False).run(pipeline(name, samples, rate, interval)).drain()
     print(json.dumps(result.to_dict()))  # noqa: T201
 
 

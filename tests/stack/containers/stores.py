@@ -38,3 +38,11 @@ def trace(identity: str) -> dict[str, dict[str, Any]]:
 def summaries() -> dict[str, str]:
     """The traces of all runs, by the runs' ids."""
     return {log["forge.run.id"]: log["trace_id"] for log in logs('event_name:="forge.pipeline.summary"')}
+
+
+def alerts() -> dict[tuple[str, str], str]:
+    """The states of the alerts that are pending or firing, by alert and pipeline."""
+    return {
+        (alert["labels"]["alertname"], alert["labels"].get("forge_pipeline_name", "")): alert["state"]
+        for alert in PROMETHEUS.ask("alerts")["alerts"]
+    }

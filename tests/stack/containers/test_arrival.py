@@ -1,19 +1,23 @@
-"""The stack in containers: it starts, what is sent to it arrives, and it is confined."""
+"""The stack in containers: it starts, it is confined, and what is sent to it arrives."""
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from html import unescape
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
 from tests.stack.graphite import total
 from tests.stack.programs import wait_until
 from tests.stack.services import records
+from tests.support.needs import lacking
 
 from .conftest import SERVICES
-from .stores import GRAPHITE, logs, summaries, trace, value
+from .runs import demo
+from .stores import GRAPHITE, LOGS, logs, trace, value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,15 +53,6 @@ def test_each_is_confined(up: Engine, name: str) -> None:
     assert {port["HostIp"] for port in published} == {"127.0.0.1"}
 
 
-def demo(up: Engine, *options: str) -> dict[str, Any]:
-    """A run of the demo in its container, and what it says of itself."""
-    command = f"forge-otel demo --otlp http://otelcol:4317 --out /demo --json {' '.join(options)}"
-    done = up.run("docker", "compose", "--profile", "demo", "run", "--rm", "-T", "demo", command, check=False)
-    assert done.returncode in (0, 3), done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def test_a_run_of_the_demo_arrives_everywhere(up: Engine, tmp_path: Path) -> None:
     run = demo(up, "--limit", "60")
     ledger = {(outcome,): float(run["ledger"][outcome]) for outcome in ("ready", "skipped", "split", "dlq")}
@@ -87,42 +82,25 @@ def test_a_run_of_the_demo_arrives_everywhere(up: Engine, tmp_path: Path) -> Non
     )
     assert len(logs(f'trace_id:="{root["traceId"]}"')) == len([log for log in written if log["traceId"]])
 
-    graphite = "stats.counters.forge.stage.executions.{}.*.count"
+    graphite = "stats.counters.forge.stage.executions.*.{}.*.count"
     wait_until(
         lambda: Counter({name: int(total(GRAPHITE, graphite.format(name))) for name in executions}) == executions,
         "Graphite has all executions",
     )
 
 
-def test_a_service_that_is_down_is_named(up: Engine) -> None:
-    up.compose("kill", "--signal", "KILL", "jaeger")
+def test_the_page_of_victoria_logs_shows_the_run(up: Engine, tmp_path: Path) -> None:
+    run = demo(up, "--limit", "3", "--rerun")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        lacking("needs Chromium: apt-get install chromium")
+    query = f'"forge.run.id":="{run["run_id"]}" event_name:="forge.pipeline.stop"'
+    wait_until(lambda: len(logs(query)) == 1, "VictoriaLogs has the run's end")
+    (stop,) = logs(query)
 
-    said = up.run("make", "--silent", "ready", "ARGS=--timeout 1", check=False)
-    up.compose("up", "--detach", "--wait")
+    page = up.run(
+        *(chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"),
+        *("--virtual-time-budget=20000", "--dump-dom", f"{LOGS}/select/vmui/#/?query={quote(query)}"),
+    ).stdout
 
-    assert said.returncode == 2  # make's own, where a command of it failed
-    assert "no answer from: jaeger. See: docker compose logs jaeger" in said.stderr
-    assert "jaeger" in up.run("make", "--silent", "ready").stdout
-
-
-def test_a_second_start_finds_the_data(up: Engine) -> None:
-    run = demo(up, "--limit", "3")
-    wait_until(lambda: run["run_id"] in summaries(), "the run has arrived")
-    runs = summaries()
-    started = "sum(max_over_time(forge_pipeline_started_total[1h]))"
-    wait_until(lambda: value(started) == {(): float(len(runs))}, "Prometheus has counted it")
-    spans = {identity: trace(identity).keys() for identity in runs.values()}
-
-    up.compose("down")
-    up.compose("up", "--detach", "--wait")
-    up.run("make", "--silent", "ready")
-
-    assert summaries() == runs
-    assert value(started) == {(): float(len(runs))}
-    assert {identity: trace(identity).keys() for identity in runs.values()} == spans
-
-
-def test_its_volumes_go_where_that_is_asked_for(up: Engine) -> None:
-    up.compose("--profile", "demo", "down", "--volumes")
-
-    assert up.docker("volume", "ls", "--quiet", "--filter", "label=com.docker.compose.project=forge-otel-test") == ""
+    assert stop["_msg"] in unescape(page)
