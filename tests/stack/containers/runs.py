@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,3 +69,10 @@ def demo(up: Engine, *options: str) -> dict[str, Any]:
     assert done.returncode in (0, 3), done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def collected(up: Engine, folder: Path) -> Path:
+    """A copy of the Collector's files as they are now."""
+    copy = folder / f"otelcol-{time.time_ns()}"
+    up.compose("cp", "otelcol:/var/lib/otelcol", str(copy))
+    return copy

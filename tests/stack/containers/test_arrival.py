@@ -16,7 +16,7 @@ from tests.stack.services import records
 from tests.support.needs import lacking
 
 from .conftest import SERVICES
-from .runs import demo
+from .runs import collected, demo
 from .stores import GRAPHITE, LOGS, logs, trace, value
 
 if TYPE_CHECKING:
@@ -67,20 +67,23 @@ def test_a_run_of_the_demo_arrives_everywhere(up: Engine, tmp_path: Path) -> Non
         (name,): count for name, count in executions.items()
     }
 
-    up.compose("cp", "otelcol:/var/lib/otelcol", str(tmp_path / "otelcol"))
-    spans = {span["spanId"]: span for span in records(tmp_path / "otelcol", "traces")}
-    written = list(records(tmp_path / "otelcol", "logs"))
-    (root,) = [span for span in spans.values() if span["name"].startswith("forge.pipeline ")]
-    wait_until(lambda: len(trace(root["traceId"])) == len(spans), "Jaeger has all spans")
-    assert {key: span["operationName"] for key, span in trace(root["traceId"]).items()} == {
-        key: span["name"] for key, span in spans.items()
-    }
+    def spans() -> dict[str, str]:
+        """The names of the spans in the Collector's files, by id."""
+        return {span["spanId"]: span["name"] for span in records(collected(up, tmp_path), "traces")}
+
+    def stored() -> dict[str, str]:
+        return {identity: span["operationName"] for identity, span in trace(root).items()}
+
+    files = collected(up, tmp_path)
+    (root,) = [span["traceId"] for span in records(files, "traces") if span["name"].startswith("forge.pipeline ")]
+    written = list(records(files, "logs"))
+    wait_until(lambda: stored() == spans(), "Jaeger has all spans")
 
     wait_until(lambda: len(logs("*")) == len(written), "VictoriaLogs has all log records")
     assert Counter(log["event_name"] for log in logs("event_name:*")) == Counter(
         log["eventName"] for log in written if log.get("eventName")
     )
-    assert len(logs(f'trace_id:="{root["traceId"]}"')) == len([log for log in written if log["traceId"]])
+    assert len(logs(f'trace_id:="{root}"')) == len([log for log in written if log["traceId"]])
 
     graphite = "stats.counters.forge.stage.executions.*.{}.*.count"
     wait_until(

@@ -12,7 +12,7 @@ import pytest
 from tests.stack.programs import wait_until
 
 from .conftest import SERVICES
-from .runs import demo, ledger, load, of, sent, settled
+from .runs import collected, demo, ledger, load, of, sent, settled
 from .stores import logs, summaries, trace, value
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def test_nothing_is_lost_when_a_store_is_killed(up: Engine, tmp_path: Path) -> N
     assert ledger(run) == {("ready",): 3_960.0, ("dlq",): 40.0}
     up.run("make", "--silent", "ready")
     wait_until(lambda: settled("stores") == ledger(run), "Prometheus has what the ledger says")
-    up.compose("cp", "otelcol:/var/lib/otelcol", str(tmp_path / "otelcol"))
-    spans = {span["spanId"]: span for span in of("stores", tmp_path / "otelcol", "traces")}
-    written = of("stores", tmp_path / "otelcol", "logs")
+    files = collected(up, tmp_path)
+    spans = {span["spanId"]: span for span in of("stores", files, "traces")}
+    written = of("stores", files, "logs")
     assert len(spans) == sent(written)
     (root,) = [span for span in spans.values() if span["name"] == "forge.pipeline stores"]
     wait_until(lambda: trace(root["traceId"]).keys() == spans.keys(), "Jaeger has all spans")
@@ -72,9 +72,9 @@ def test_nothing_is_lost_when_the_collector_is_killed(up: Engine, tmp_path: Path
 
     assert ledger(run) == {("ready",): 1_980.0, ("dlq",): 20.0}
     wait_until(lambda: settled("collector") == ledger(run), "Prometheus has what the ledger says")
-    up.compose("cp", "otelcol:/var/lib/otelcol", str(tmp_path / "otelcol"))
-    spans = {span["spanId"]: span for span in of("collector", tmp_path / "otelcol", "traces")}
-    written = of("collector", tmp_path / "otelcol", "logs")
+    files = collected(up, tmp_path)
+    spans = {span["spanId"]: span for span in of("collector", files, "traces")}
+    written = of("collector", files, "logs")
     assert len(spans) == sent(written)
     failures = {log["spanId"] for log in written if log.get("eventName") == "forge.stage.exception"}
     assert len(failures) == 20
