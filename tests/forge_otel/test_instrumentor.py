@@ -226,27 +226,54 @@ def test_again_with_other_components(providers: Providers) -> None:
     assert patched() == untouched
 
 
+class LastExport(ConsoleMetricExporter):
+    """Keeps what was exported last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, list[Any]] = {}
+
+    def export(self, metrics_data: MetricsData, *_: Any, **__: Any) -> MetricExportResult:
+        self.values = {
+            metric.name: [getattr(point, "value", None) for point in metric.data.data_points]
+            for resource in metrics_data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+        return MetricExportResult.SUCCESS
+
+
 def test_again_flushes_the_earlier_providers() -> None:
     """They wait for an hour: what they have got is exported when they are replaced, whether in a run or outside."""
-    spans = InMemorySpanExporter()
-    points: list[str] = []
-
-    class Exporter(ConsoleMetricExporter):
-        def export(self, metrics_data: MetricsData, *_: Any, **__: Any) -> MetricExportResult:
-            points.extend(m.name for r in metrics_data.resource_metrics for s in r.scope_metrics for m in s.metrics)
-            return MetricExportResult.SUCCESS
-
+    spans, exporter = InMemorySpanExporter(), LastExport()
     tracer_provider = TracerProvider(shutdown_on_exit=False)
     tracer_provider.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=3_600_000))
-    meter_provider = MeterProvider([PeriodicExportingMetricReader(Exporter(), 3_600_000)], shutdown_on_exit=False)
+    meter_provider = MeterProvider([PeriodicExportingMetricReader(exporter, 3_600_000)], shutdown_on_exit=False)
     ForgeInstrumentor().instrument(tracer_provider=tracer_provider, meter_provider=meter_provider)
     StageExecutor().apply(upper, Sample(data="a", id="a"))
     assert not spans.get_finished_spans()
     ForgeInstrumentor().instrument(**Providers().arguments())
 
     assert [span.name for span in spans.get_finished_spans()] == ["forge.stage upper"]
-    assert "forge.stage.executions" in points
+    assert exporter.values["forge.stage.executions"] == [1]
     tracer_provider.shutdown()
+    meter_provider.shutdown()
+
+
+def test_the_last_export_of_earlier_meters_has_the_whole_run() -> None:
+    exporter = LastExport()
+    meter_provider = MeterProvider([PeriodicExportingMetricReader(exporter, 3_600_000)], shutdown_on_exit=False)
+    ForgeInstrumentor().instrument(meter_provider=meter_provider)
+    run = BatchRunner().run(Pipeline(name="numbers", source=map(str, range(10)), stages=[upper]))
+    next(run)
+    ForgeInstrumentor().instrument(**Providers().arguments())
+    assert exporter.values["forge.pipeline.active"] == [1]
+    assert len(list(run)) == 9
+
+    assert exporter.values["forge.pipeline.active"] == [0]
+    assert exporter.values["forge.sample.active"] == [0]
+    assert 10 in exporter.values["forge.sample.settled"]
+    assert exporter.values["forge.pipeline.progress.timestamp"]
     meter_provider.shutdown()
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from tests.support.collector import Collector, running_collector
 from tests.support.needs import need_installed
-from tests.support.recipes import copy_files, environment, shell_blocks
+from tests.support.recipes import copy_files, environment, run_block, shell_blocks
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def run(command: str, folder: Path, **variables: str) -> tuple[str, str, Collect
 def test_the_file_alone_makes_everything_work(tmp_path: Path, block: int, logged: str) -> None:
     copy_files("configuration-file", tmp_path)
     variables = "deployment.environment.name=staging,team=ml"
-    command = shell_blocks("configuration-file")[block].replace('pip install "forge-otel[auto]"\n', "")
+    command = shell_blocks("configuration-file")[block]
     printed, log, collector = run(command, tmp_path, OTEL_RESOURCE_ATTRIBUTES=variables)
 
     assert log == logged
@@ -70,6 +70,20 @@ def test_the_file_alone_makes_everything_work(tmp_path: Path, block: int, logged
     assert resource["deployment.environment.name"] == "production"  # the file counts more than the variable
     assert resource["team"] == "ml"
     assert resource["service.instance.id"]
+
+
+def test_the_doctor_misses_nothing_in_it(tmp_path: Path) -> None:
+    copy_files("configuration-file", tmp_path)
+    command = shell_blocks("configuration-file")[2]
+    done = run_block(command, tmp_path, environment())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "no errors, no warnings; --send tests whether telemetry arrives"
+
+    file = tmp_path / "otel.yaml"
+    content = yaml.safe_load(file.read_text())
+    del content["meter_provider"]
+    file.write_text(yaml.safe_dump(content))
+    assert "otel.yaml has no meter_provider (no metrics)" in run_block(command, tmp_path, environment()).stdout
 
 
 def test_its_settings_are_in_effect(tmp_path: Path) -> None:

@@ -40,11 +40,8 @@ from .variables import (
 
 Check = Callable[[Setup], Iterable[Diagnostic]]
 
-_EXPECTED_WARNINGS: Final = (
-    "Attempting to instrument while already instrumented",
-    "OTEL_CONFIG_FILE is set; ignoring configurator kwargs",
-)
-"""Warnings that OpenTelemetry logs for every declarative configuration file."""
+_EXPECTED_WARNING: Final = "OTEL_CONFIG_FILE is set; ignoring configurator kwargs"
+"""A warning that OpenTelemetry logs for every declarative configuration file."""
 
 
 def diagnose(*, sending: bool, storage: str | None = None) -> Iterator[Diagnostic]:
@@ -85,7 +82,7 @@ def _start(setup: Setup) -> Iterator[Diagnostic]:
     ]
     for message in setup.messages:
         text = message.text
-        if text.startswith(_EXPECTED_WARNINGS) or explained.search(text):
+        if text.startswith(_EXPECTED_WARNING) or explained.search(text):
             continue
         for secret in secrets:
             text = text.replace(secret, "…")
