@@ -85,14 +85,15 @@ _MONEY: Final = frozenset({metrics.FORGE_COST_AMOUNT.name, metrics.FORGE_COST_SA
 class _Adder:
     """Adds the sum of values to a counter."""
 
-    __slots__ = ("_attributes", "_instrument")
+    __slots__ = ("_attributes", "_instrument", "_zero")
 
-    def __init__(self, instrument: Any, attributes: dict[str, Any]) -> None:
+    def __init__(self, instrument: Any, attributes: dict[str, Any], zero: float = 0) -> None:
         self._instrument = instrument
         self._attributes = attributes
+        self._zero = zero
 
     def __call__(self, values: Sequence[float]) -> None:
-        self._instrument.add(sum(values), self._attributes, NOWHERE)
+        self._instrument.add(sum(values, self._zero), self._attributes, NOWHERE)
 
 
 class _MoneyAdder(_Adder):
@@ -103,8 +104,8 @@ class _MoneyAdder(_Adder):
 
     __slots__ = ("_lock", "_sum", "_written")
 
-    def __init__(self, instrument: Any, attributes: dict[str, Any]) -> None:
-        super().__init__(instrument, attributes)
+    def __init__(self, instrument: Any, attributes: dict[str, Any], zero: float = 0) -> None:
+        super().__init__(instrument, attributes, zero)
         self._sum = Decimal(0)
         self._written = 0.0
         self._lock = threading.Lock()
@@ -142,7 +143,8 @@ class Series(Buffer):
             self.traced = Buffer(metric.name, lambda values: self._write((), values), TRACED_FLUSH_SIZE)
         elif metric.instrument is Instrument.COUNTER:
             adder = _MoneyAdder if metric.name in _MONEY else _Adder
-            self._writer = adder(instrument, attributes)
+            # Seconds are doubles from the initial point on: backends may take a series of another type for another one.
+            self._writer = adder(instrument, attributes, 0.0 if metric.unit == "s" else 0)
             super().__init__(metric.name, self._write_first)
         else:
             super().__init__(metric.name, lambda values: instrument.set(values[-1], attributes, NOWHERE))

@@ -254,6 +254,19 @@ def test_instruments_are_as_the_vocabulary_defines_them(tmp_path: Path) -> None:
                 assert point.explicit_bounds == definition.boundaries
 
 
+def test_seconds_are_doubles_from_the_initial_point_on(tmp_path: Path) -> None:
+    with recording() as recorded:
+        small_run(tmp_path, FakeClock()).drain()
+    points = recorded.points
+    values = {
+        metric.name: {type(value) for value in points.get(metric.name, {}).values()}
+        for metric in metrics.ALL
+        if metric.unit == "s" and metric.instrument is not Instrument.HISTOGRAM
+    }
+    assert set(values.pop("forge.stage.backpressure.time")) == {float}  # nothing but the initial point
+    assert set().union(*values.values()) == {float}
+
+
 def test_exemplars_point_to_the_spans(tmp_path: Path) -> None:
     with recording() as recorded:
         small_run(tmp_path, FakeClock()).drain()
