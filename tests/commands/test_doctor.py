@@ -324,6 +324,23 @@ def test_a_component_that_does_not_exist(variable: str, value: str, meant: str) 
     ]
 
 
+@makes("unknown-propagator")
+def test_a_propagator_with_which_opentelemetry_cannot_be_imported() -> None:
+    done = run("--json", **OTLP, OTEL_PROPAGATORS="tracecontext,bagage")
+
+    assert done.returncode == 1
+    first, _, *findings = json.loads(done.stdout)
+    assert list(first.values()) == [
+        "error",
+        "variable",
+        "OTEL_PROPAGATORS has bagage, which is not installed",
+        "did you mean baggage?",
+        "unknown-propagator",
+    ]
+    assert [finding["message"] for finding in findings if finding["subject"] == "forge"] == [ALL[2]]
+    assert done.stderr == ""
+
+
 @makes("start-warning", "missing-file")
 def test_what_opentelemetry_warns_of_is_shown_without_secrets(tmp_path: Path) -> None:
     missing = tmp_path / "ca.pem"

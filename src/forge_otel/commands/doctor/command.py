@@ -8,12 +8,13 @@ import shutil
 import sys
 import textwrap
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Final, TextIO
 
 from . import problems
 from .diagnostic import Diagnostic
+from .propagators import unknown_propagators
 
 INTERRUPTED: Final = 130
 _COLORS: Final = {"ok": "32", "warning": "33", "error": "31"}
@@ -25,9 +26,7 @@ def doctor(options: Namespace) -> int:
     diagnostics: list[Diagnostic] = []
     code = 0
     try:
-        from .diagnosis import diagnose  # noqa: PLC0415 - exporters to the console take stdout when they are imported
-
-        for diagnostic in diagnose(sending=options.send, storage=options.storage):
+        for diagnostic in _diagnose(options):
             diagnostics.append(diagnostic)
             if not options.json:
                 print(_text(diagnostic, out), file=out, flush=True)
@@ -41,6 +40,14 @@ def doctor(options: Namespace) -> int:
     else:
         print(_summary(diagnostics, sent=options.send), file=out, flush=True)
     return code or int(any(diagnostic.level == "error" for diagnostic in diagnostics))
+
+
+def _diagnose(options: Namespace) -> Iterator[Diagnostic]:
+    yield from unknown_propagators()
+    # Not earlier: a wrong propagator makes this import fail, and exporters to the console take stdout in it.
+    from .diagnosis import diagnose  # noqa: PLC0415
+
+    yield from diagnose(sending=options.send, storage=options.storage)
 
 
 def _own_stdout() -> TextIO:

@@ -51,9 +51,14 @@ UNKNOWN_COMPONENT = _error(
     "configures nothing at all.",
     "Correct the name, or install the package that has it.",
 )
+UNKNOWN_PROPAGATOR = _error(
+    "unknown-propagator",
+    "`OTEL_PROPAGATORS` names a propagator that is not installed. Then no program starts that imports OpenTelemetry.",
+    "Correct the name, or install the package that has it.",
+)
 UNKNOWN_NAME = _warning(
     "unknown-name",
-    "A variable names a sampler, a resource detector or an instrumentation that is not installed. The "
+    "A variable names a sampler, a resource detector, an instrumentation or the like that is not installed. The "
     "default is used instead.",
     "Correct the name, or install the package that has it.",
 )

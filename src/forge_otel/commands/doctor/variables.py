@@ -39,6 +39,7 @@ _PROTOCOLS: Final = (OTEL_EXPORTER_OTLP_PROTOCOL, *(f"OTEL_EXPORTER_OTLP_{signal
 _OTHER_NAMES: Final = {
     OTEL_TRACES_SAMPLER: "opentelemetry_traces_sampler",
     "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "opentelemetry_resource_detector",
+    "OTEL_PYTHON_CONTEXT": "opentelemetry_context",
     "OTEL_PYTHON_DISTRO": "opentelemetry_distro",
     "OTEL_PYTHON_CONFIGURATOR": "opentelemetry_configurator",
     DISABLED: "opentelemetry_instrumentor",
