@@ -181,7 +181,8 @@ def _service(setup: Setup) -> Iterator[Diagnostic]:
         yield Diagnostic("ok", "service", name)
     if "service.instance.id" not in setup.resource:
         message = "no service.instance.id: counters of several processes are taken for one"
-        yield problems.NO_INSTANCE_ID.found("service", message)
+        other = "set service.instance.id in OTEL_RESOURCE_ATTRIBUTES, to another value in each process"
+        yield problems.NO_INSTANCE_ID.found("service", message, None if setup.file else other)
 
 
 def _propagators(setup: Setup) -> Iterator[Diagnostic]:

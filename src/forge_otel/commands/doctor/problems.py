@@ -250,9 +250,7 @@ NOT_DELIVERED = _error(
     "A destination has not taken the telemetry of the test run within `shutdown_timeout`.",
     "Check the address in the message, and that the backend runs; the lines after it say what the exporter met.",
 )
-SEND_FAILED = _error(
-    "send-error", "An exporter logs an error, or a warning if nothing else, while it sends.", "As the message says."
-)
+SEND_FAILED = _error("send-error", "An exporter logs a warning or an error while it sends.", "As the message says.")
 
 # The doctor itself.
 CHECK_FAILED = _error(
