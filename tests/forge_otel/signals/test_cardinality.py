@@ -185,3 +185,11 @@ def test_what_is_enumerated_stays_where_series_are_too_many() -> None:
         a.FORGE_PIPELINE_NAME: "_OTHER",
         a.FORGE_SAMPLE_OUTCOME: "dlq",
     }
+
+
+def test_enumerated_attributes_stay_on_series_beyond_the_limit() -> None:
+    limits = Cardinality()
+    for number in range(MAX_SERIES):
+        limits.limit(metrics.FORGE_PIPELINE_STARTED, {a.FORGE_RUNNER_NAME: f"runner {number}"})
+    one_more = {a.FORGE_PIPELINE_NAME: "p", a.FORGE_RUNNER_NAME: "batch", a.FORGE_RUN_TYPE: "replay"}
+    assert limits.limit(metrics.FORGE_PIPELINE_STARTED, one_more)[a.FORGE_RUN_TYPE] == "replay"
