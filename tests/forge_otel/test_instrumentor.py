@@ -353,6 +353,7 @@ def test_what_is_wrong_leaves_the_earlier_providers(
     assert caplog.messages == ["instrumenting failed; the pipeline continues without it: LookupError: no tracer today"]
 
 
+@pytest.mark.slow
 def test_exit_in_a_run_delivers_to_the_earlier_and_the_new_providers(tmp_path: Path) -> None:
     script = """
 import sys
