@@ -12,7 +12,7 @@ from tests.support.ports import free_port
 from tests.support.runs import PATIENCE
 from tests.support.tools import tool
 
-from .programs import text
+from .programs import text, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,8 @@ def test_the_linter_finds_something() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("pipeline", "limit"), [("corpus", 60), ("labels", 40)])
 def test_scrapes_of_a_demo_with_failures(pipeline: str, limit: int, stack: Stack, tmp_path: Path) -> None:
-    collector, port = stack.collector().run(), free_port()
+    soon = {"connectors": {"span_metrics": {"metrics_flush_interval": "200ms"}}}
+    collector, port = stack.collector(settings=soon).run(), free_port()
     options = ["--pipeline", pipeline, "--limit", str(limit), "--out", str(tmp_path / "out")]
     options += ["--otlp", collector.otlp, "--prometheus", str(port)]
     command = [sys.executable, "-m", "forge_otel.commands.cli", "demo", *options]
@@ -50,7 +51,11 @@ def test_scrapes_of_a_demo_with_failures(pipeline: str, limit: int, stack: Stack
                 break
         of_the_sdk = text(f"http://127.0.0.1:{port}/metrics")
         assert demo.wait(PATIENCE) == SOME_FAILED, "".join(written)
-    of_the_collector = text(f"http://{collector.scraped}/metrics")
+    url = f"http://{collector.scraped}/metrics"
+    if pipeline == "labels":  # its clients have spans of their own
+        for name in ("traces_span_metrics_calls_total{", "traces_span_metrics_duration_seconds_bucket{"):
+            wait_until(lambda: name in text(url), "the calls of others have metrics")  # noqa: B023 - called at once
+    of_the_collector = text(url)
 
     for scrape in (of_the_sdk, of_the_collector):
         for name in ("forge_stage_failures_total", "forge_dlq_depth", "forge_stage_duration_seconds_bucket"):
