@@ -12,7 +12,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from opentelemetry.trace.span import TraceState
 
@@ -128,6 +128,40 @@ def test_weights_end_where_the_budget_does() -> None:
     recorded = run_all_kinds(sampling_rate=0.999, span_budget=7)
     # The run's span is counted, and two spans a sample; of the rest, a tenth is kept for errors: less than one sample.
     assert weights(recorded) == {CHOSEN: 1 / 0.999, FAILED: 1.0, RETRIED: 1.0}
+
+
+def test_what_the_reserve_is_for_has_no_weight_once_the_budget_has_refused() -> None:
+    @stage
+    def judge(sample: Sample) -> Sample:
+        if sample.data == "broken":
+            raise ValueError("broken")
+        return sample
+
+    source = [Sample(id=str(number), data="good") for number in range(10)] + [Sample(id="last", data="broken")]
+    with recording(sampling_rate=0.999, span_budget=20) as recorded:
+        BatchRunner().run(Pipeline(name="p", source=source, stages=[judge])).drain()
+    found = weights(recorded)
+    # The run's span and those of eight samples; of the twenty, two are kept for errors.
+    assert found.pop("last") is None
+    assert set(found.values()) == {1 / 0.999}
+    assert len(found) == 8
+
+
+class Thresholds(Sampler):
+    """Takes every run, and of the samples half, which it says in the tracestate."""
+
+    def should_sample(self, *arguments: Any, name: str = "", attributes: Any = None, **_: Any) -> SamplingResult:
+        name, attributes = (arguments[2], arguments[4]) if arguments else (name, attributes)
+        state = TraceState([("ot", "th:8" if name == "forge.sample" else "th:0")])
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes, state)
+
+    def get_description(self) -> str:
+        return "Thresholds"
+
+
+def test_with_traces_of_their_own_the_weight_takes_the_share_of_the_samples_trace() -> None:
+    recorded = run_all_kinds(with_sampler(Thresholds()), sampling_rate=0.25, trace_per_sample=True)
+    assert weights(recorded)[CHOSEN] == 8.0
 
 
 @pytest.mark.slow
