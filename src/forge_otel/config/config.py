@@ -124,8 +124,8 @@ class ForgeConfig:
     """Seconds after which a sample counts as slow; `auto` uses the 99th percentile of the samples settled so far."""
 
     span_budget: int = field(default=10_000, metadata=setting(whole(0), number))
-    """Maximum number of spans per run, a tenth of it reserved for errors, retries and slow samples; 0 means no
-    limit."""
+    """Approximate maximum number of spans per run, a tenth of it reserved for errors, retries and slow samples; 0 means
+    no limit."""
 
     event_budget: int = field(default=1_000, metadata=setting(whole(0), number))
     """Maximum number of events per run and `error.type`; 0 means no limit."""

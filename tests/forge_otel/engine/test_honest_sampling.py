@@ -141,10 +141,10 @@ def test_what_the_reserve_is_for_has_no_weight_once_the_budget_has_refused() -> 
     with recording(sampling_rate=0.999, span_budget=20) as recorded:
         BatchRunner().run(Pipeline(name="p", source=source, stages=[judge])).drain()
     found = weights(recorded)
-    # The run's span and those of eight samples; of the twenty, two are kept for errors.
+    # Of the twenty spans, two are kept for errors; each of nine samples has two.
     assert found.pop("last") is None
     assert set(found.values()) == {1 / 0.999}
-    assert len(found) == 8
+    assert len(found) == 9
 
 
 class Thresholds(Sampler):
