@@ -194,7 +194,9 @@ def _to_earlier(run: RunScope, item: Item) -> list[Link]:
     if item.dead_letter is None or not item.dead_letter.carrier:
         return []
     earlier = trace.get_current_span(_propagator.extract(item.dead_letter.carrier)).get_span_context()
-    return run.telemetry.spans.links(ForgeLinkType.REPLAY, earlier) if earlier.is_valid else []
+    # Without the sampled flag, the span of the failure was not written.
+    is_written = earlier.is_valid and earlier.trace_flags.sampled
+    return run.telemetry.spans.links(ForgeLinkType.REPLAY, earlier) if is_written else []
 
 
 # The seams.

@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
     ALWAYS_ON,
     Decision,
     ParentBased,
@@ -258,6 +259,29 @@ def test_a_sample_that_fails_again_links_to_its_earlier_trace(runner: Runner, tm
     assert [(link.context.trace_id, link.context.span_id) for link in spans[1].links] == [
         (spans[0].context.trace_id, spans[0].context.span_id)
     ]
+
+
+@pytest.mark.parametrize(("sampler", "settings"), [(ALWAYS_OFF, {}), (ALWAYS_ON, {"span_budget": 1})])
+def test_a_replay_does_not_link_to_a_span_that_was_not_written(
+    sampler: Sampler, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    @stage
+    def broken(sample: Sample) -> Sample:
+        raise ValueError("never")
+
+    storage = SQLStorage(f"sqlite:///{tmp_path / 'x.db'}")
+    pipeline = Pipeline(name="p", source=samples(1), stages=[broken], storage=storage)
+    before = Recorded()
+    before.tracer_provider = TracerProvider(sampler, shutdown_on_exit=False)
+    before.tracer_provider.add_span_processor(SimpleSpanProcessor(before.span_exporter))
+    with recording(recorded=before, **settings):
+        BatchRunner().run(pipeline).drain()
+    with recording() as recorded:
+        BatchRunner().replay(pipeline).drain()
+    storage.close()
+    assert "forge.sample" not in {span.name for span in before.spans}
+    (replayed,) = (span for span in recorded.spans if span.name == "forge.sample")
+    assert list(replayed.links) == []
 
 
 def test_storage_inside_a_stage_is_below_it(tmp_path: Path) -> None:
