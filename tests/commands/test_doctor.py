@@ -385,7 +385,7 @@ def test_a_file_that_leaves_out_parts(tmp_path: Path) -> None:
         "no propagator (no trace context for other processes), "
         "no forge in instrumentation/development: python (no settings of ours)"
     )
-    remedy = "add the part. The recipe for a configuration file has a complete one"
+    remedy = "add what is missing: the recipe for a configuration file has all of it"
     assert of("incomplete-file", findings) == [
         ("warning", "file", f"{file} has {missing}", remedy),
     ]
@@ -395,6 +395,12 @@ def test_a_file_that_leaves_out_parts(tmp_path: Path) -> None:
     message = f"OTEL_TRACES_EXPORTER, OTEL_SERVICE_NAME: not used, because OTEL_CONFIG_FILE={file} replaces them"
     remedy = "write ${OTEL_TRACES_EXPORTER} into the file, or the value"
     assert of("unused-variable", findings) == [("warning", "variable", message, remedy)]
+
+    file.write_text("file_format: '1.0'\n")
+    _, findings, _ = doctor(OTEL_CONFIG_FILE=str(file))
+    nothing = ("error", "sdk", "none is configured", f"add the missing providers to {file}")
+    assert of("no-sdk", findings) == [nothing]
+    assert [finding for finding in findings if finding[0] == "error"] == [(*nothing, "no-sdk")]
 
 
 @makes("unknown-entry")
@@ -653,11 +659,15 @@ def test_what_is_written_nowhere(tmp_path: Path) -> None:
     files = {**NAME, "OTEL_TRACES_EXPORTER": "otlp_file", "FORGE_OTEL_FILE_PATH": str(tmp_path / "file/traces.jsonl")}
     _, findings, _ = doctor(**files, OTEL_METRICS_EXPORTER="none", OTEL_LOGS_EXPORTER="none")
 
-    message = f"{tmp_path / 'file/traces.jsonl'} cannot be written, because of {tmp_path / 'file'}"
+    message = f"{tmp_path / 'file/traces.jsonl'} cannot be written: {tmp_path / 'file'} is not a folder"
     unwritable = ("error", "traces", message, "correct the path or its permissions")
     assert of("unwritable-file", findings) == [unwritable]
     lost = "exceptions=logs: messages and stack traces of failures are not exported"
     assert of("exceptions-lost", findings) == [("warning", "settings", lost, "set FORGE_OTEL_EXCEPTIONS=span_events")]
+
+    _, findings, _ = doctor(**{**files, "FORGE_OTEL_FILE_PATH": str(tmp_path)})
+    message = f"{tmp_path} cannot be written: it is a folder"
+    assert of("unwritable-file", findings) == [("error", "traces", message, "correct the path or its permissions")]
 
     delta = {"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}
     _, findings, _ = doctor(

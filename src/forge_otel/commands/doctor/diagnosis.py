@@ -141,7 +141,10 @@ def _sdk(setup: Setup) -> Iterator[Diagnostic]:
         yield problems.SDK_DISABLED.found("sdk", f"{setup.file} has disabled: true: nothing is recorded")
     elif not any(signal.configured for signal in setup.exports):
         if metadata.entry_points(group="opentelemetry_configurator"):
-            yield problems.NO_SDK.found("sdk", "none is configured", "see the other errors")
+            # To OpenTelemetry a file without any provider is no error, so that no other error says why.
+            is_started = setup.config is not None and setup.file
+            remedy = f"add the missing providers to {setup.file}" if is_started else "see the other errors"
+            yield problems.NO_SDK.found("sdk", "none is configured", remedy)
         else:
             remedy = "pip install 'forge-otel[auto]': its opentelemetry-distro configures one from variables"
             yield problems.NO_SDK.found("sdk", "nothing configures one", remedy)

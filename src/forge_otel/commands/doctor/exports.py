@@ -151,8 +151,13 @@ def unwritable_files(exports: Sequence[SignalExport]) -> Iterator[Diagnostic]:
             path = getattr(exporter, "path", None)
             if isinstance(path, Path):
                 place = next((each for each in (path, *path.parents) if each.exists()), path)
-                if path.is_dir() or not os.access(place, os.W_OK) or (place != path and not place.is_dir()):
-                    message = f"{path} cannot be written, because of {place}"
+                if path.is_dir():
+                    yield problems.UNWRITABLE_FILE.found(export.name, f"{path} cannot be written: it is a folder")
+                elif place != path and not place.is_dir():
+                    message = f"{path} cannot be written: {place} is not a folder"
+                    yield problems.UNWRITABLE_FILE.found(export.name, message)
+                elif not os.access(place, os.W_OK):
+                    message = f"{path} cannot be written: no permission to write to {place}"
                     yield problems.UNWRITABLE_FILE.found(export.name, message)
 
 

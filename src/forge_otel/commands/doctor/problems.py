@@ -120,7 +120,7 @@ INCOMPLETE_FILE = _warning(
     "The declarative configuration file leaves out a part, which no variable replaces: without `tracer_provider`, "
     "`meter_provider` or `logger_provider` there are no spans, metrics or events, without `resource` no service name, "
     "without `propagator` traces end at the process's border.",
-    "Add the part. The recipe for a configuration file has a complete one.",
+    "Add what is missing: the recipe for a configuration file has all of it.",
 )
 NO_SERVICE_NAME = _warning(
     "no-service-name",
