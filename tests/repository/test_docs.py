@@ -82,6 +82,30 @@ def test_shell_blocks(page: Path, code: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+HAD_AT = {
+    "forge-otel": "../install.md",
+    "prometheus": "https://prometheus.io/download/",
+    "otelcol-contrib": "https://github.com/open-telemetry/opentelemetry-collector-releases/releases",
+}
+"""Where programs and packages are had that no registry of packages has under these names."""
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in sorted(RECIPES.glob("*.md")) if page.stem != "index"], ids=lambda page: page.stem
+)
+def test_recipes_say_where_their_programs_are_had(page: Path) -> None:
+    text = page.read_text()
+    lines = [line for kind, code in BLOCK.findall(text) if kind == "sh" for line in code.splitlines()]
+    assert not [line for line in lines if line.startswith("pip install") and "forge-otel" in line]  # not on PyPI yet
+    programs = {line.split()[0] for line in lines if line.strip()} & HAD_AT.keys()
+    for program in {"forge-otel", *programs}:
+        assert f"({HAD_AT[program]})" in text, program
+    imported = {"logfire": "logfire", "traceloop": "traceloop-sdk", "openlit": "openlit"}
+    for package, distribution in imported.items():
+        if f"import {package}\n" in text or f"from {package}." in text:
+            assert f"pip install {distribution}" in lines, package
+
+
 def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
     kinds = {(page.name, kind) for page in PAGES for kind, _ in BLOCK.findall(page.read_text())}
     assert {(name, kind) for name, kind in kinds if kind not in KNOWN} == set()
