@@ -26,6 +26,8 @@ class LoopThread:
         self._lock = threading.Lock()
         self._cleaning_up: set[object] = set()
         """Coroutines that are left to end by themselves."""
+        self._reading: set[object] = set()
+        """Coroutines that are given a moment to: a generator at its end may be in its `finally`."""
         self._spawned: set[Future[Any]] = set()
         """Tasks that have not ended."""
         self._blocked = False
@@ -61,9 +63,15 @@ class LoopThread:
         return function()
 
     def wait_for(
-        self, function: Callable[[], Awaitable[Any]], *, cleans_up: bool = False, timeout: float | None = None
+        self,
+        function: Callable[[], Awaitable[Any]],
+        *,
+        cleans_up: bool = False,
+        reads: bool = False,
+        timeout: float | None = None,
     ) -> Any:
-        """Call an async function on the loop and wait for its result. `cancel_all` spares what `cleans_up`.
+        """Call an async function on the loop and wait for its result. `cancel_all` spares what `cleans_up`, and cancels
+        what `reads` last.
 
         Raises:
             TimeoutError: it did not return within `timeout` seconds. It was cancelled.
@@ -72,6 +80,8 @@ class LoopThread:
         coroutine = guarded(function)
         if cleans_up:
             self._cleaning_up.add(coroutine)
+        elif reads:
+            self._reading.add(coroutine)
         future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result(timeout)
@@ -84,6 +94,8 @@ class LoopThread:
         except BaseException:
             future.cancel()
             raise
+        finally:
+            self._reading.discard(coroutine)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Start a task on the loop; it is cancelled when the loop stops."""
@@ -104,8 +116,14 @@ class LoopThread:
 
         async def cancel() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
+            reading = {task for task in tasks if task.get_coro() in self._reading}
+            for task in tasks - reading:
                 if not task.cancelling() and task.get_coro() not in self._cleaning_up:
+                    task.cancel()
+            if reading:
+                _, reading = await asyncio.wait(reading, timeout=grace / 2)
+            for task in reading:
+                if not task.cancelling():
                     task.cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=grace)

@@ -61,7 +61,7 @@ class SourceReader:
             outside_iteration("opening the source", self._open)
         if self._async is not None:
             iterator = self._async
-            data = self.loop.wait_for(lambda: anext(iterator, _END))
+            data = self.loop.wait_for(lambda: anext(iterator, _END), reads=True)
         else:
             assert self._sync is not None
             data = next(self._sync, _END)

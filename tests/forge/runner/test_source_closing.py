@@ -27,6 +27,7 @@ class Source:
         self.fails = fails
         self.hangs_at = hangs_at
         self.hanging, self.release, self.over = threading.Event(), threading.Event(), threading.Event()
+        self.closing = threading.Event()
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -34,6 +35,7 @@ class Source:
 
     def begin_close(self) -> None:
         self.closed += 1
+        self.closing.set()
         if self.fails is not None:
             raise self.fails
 
@@ -186,6 +188,21 @@ def test_it_is_closed_once_when_the_consumer_ends_the_run(
             consumed(run, ending, is_async=is_async)
     else:
         consumed(run, ending, is_async=is_async)
+    assert source.counts == (1, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["async_generator", "async_callable"])
+def test_a_source_at_its_end_is_left_to_clean_up(kind: str) -> None:
+    source = Source()
+
+    def fail_at_the_end(run: Run) -> None:
+        with run:
+            next(run)
+            wait(source.closing)
+            raise WantedError
+
+    with pytest.raises(WantedError):
+        fail_at_the_end(run_of(StreamingRunner(), source, kind, None, is_async=False))
     assert source.counts == (1, 1, 1)
 
 
