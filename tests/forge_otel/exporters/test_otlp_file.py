@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import threading
@@ -363,31 +362,39 @@ def test_a_full_disk_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-@pytest.fixture
-def _small_files() -> Iterator[None]:
-    """No file of this process may have more than 1000 bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+FILLING_UP = """
+import json, logging, os, resource, sys
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
+from forge_otel.exporters.otlp_file import OTLPFileSpanExporter
+
+class Messages(logging.Handler):
+    def emit(self, record):
+        messages.append(record.getMessage())
+
+messages, found = [], []
+logging.getLogger().addHandler(Messages())
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.RLIM_INFINITY))
+exporter = OTLPFileSpanExporter(sys.argv[1])
+for name, attributes in (("first", {}), ("long", {"long": "x" * 5000}), ("last", {})):
+    span = ReadableSpan(name, SpanContext(1, 2, False), attributes=attributes, start_time=1, end_time=2)
+    result = exporter.export([span])
+    found.append([result.name, exporter.problem, os.path.getsize(sys.argv[1])])
+print(json.dumps([found, messages]))
+"""
+"""No file of the process may have more than 5000 bytes."""
 
 
-@pytest.mark.usefixtures("_small_files")
-def test_a_disk_that_fills_up_leaves_no_part_of_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_disk_that_fills_up_leaves_no_part_of_a_line(tmp_path: Path) -> None:
     file = tmp_path / "traces.jsonl"
-    exporter = OTLPFileSpanExporter(file)
-    assert exporter.export([span("first")]) is SpanExportResult.SUCCESS
-    size = file.stat().st_size
-    assert size < 500
-    assert exporter.export([span(attributes={"long": "x" * 900})]) is SpanExportResult.FAILURE
-    assert file.stat().st_size == size
-    assert exporter.problem == "File too large"
-    assert exporter.export([span("last")]) is SpanExportResult.SUCCESS
-    assert exporter.problem == ""
+    command = [sys.executable, "-c", FILLING_UP, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    found, messages = json.loads(done.stdout)
+    (first, long, last) = found
+    assert first[:2] == last[:2] == ["SUCCESS", ""]
+    assert long == ["FAILURE", "File too large", first[2]]
     assert names(file) == ["first", "last"]
-    assert caplog.messages == [f"cannot write traces to {file}, so they are lost: File too large; {REMEDY}"]
+    assert messages == [f"cannot write traces to {file}, so they are lost: File too large; {REMEDY}"]
 
 
 def test_after_a_killed_writer_the_next_line_begins_anew(tmp_path: Path) -> None:
