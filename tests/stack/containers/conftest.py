@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .engine import Engine, engine
+from .runs import OVERDUE, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,4 +29,6 @@ def up(containers: Engine) -> Engine:
     """The engine, in which the stack runs."""
     containers.compose("build")
     containers.compose("up", "--detach", "--wait")
+    # Expected every second, and runs once: five minutes later, while other tests have run, an alert fires.
+    load(containers, OVERDUE, 1, 100, "1")
     return containers

@@ -14,6 +14,8 @@ from .stores import value
 if TYPE_CHECKING:
     from .engine import Engine
 
+OVERDUE = "overdue"
+"""The pipeline that does not run as often as it should."""
 LOAD = Path(__file__).with_name("load.py")
 SETTLED = (
     'sum by (forge_sample_outcome) (max_over_time(forge_sample_settled_total{{forge_pipeline_name="{0}"}}[1h])) > 0'

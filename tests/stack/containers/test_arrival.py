@@ -12,17 +12,20 @@ import pytest
 
 from tests.stack.graphite import total
 from tests.stack.programs import wait_until
-from tests.stack.services import records
 from tests.support.needs import lacking
 
 from .conftest import SERVICES
-from .runs import collected, demo
+from .runs import collected, demo, of
 from .stores import GRAPHITE, LOGS, logs, trace, value
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .engine import Engine
+
+
+DEMO = "forge-demo"
+"""The demo's service."""
 
 
 def test_the_project_is_one_that_compose_takes(containers: Engine) -> None:
@@ -58,29 +61,29 @@ def test_a_run_of_the_demo_arrives_everywhere(up: Engine, tmp_path: Path) -> Non
     ledger = {(outcome,): float(run["ledger"][outcome]) for outcome in ("ready", "skipped", "split", "dlq")}
     executions = Counter({stage["name"]: stage["executions"] for stage in run["stages"]})
 
-    settled = "sum by (forge_sample_outcome) (forge_sample_settled_total) > 0"
+    settled = 'sum by (forge_sample_outcome) (forge_sample_settled_total{forge_pipeline_name="code_corpus"}) > 0'
     wait_until(
         lambda: value(settled, "forge_sample_outcome") == {key: count for key, count in ledger.items() if count},
         "Prometheus has what the ledger says",
     )
-    assert value("sum by (forge_stage_name) (forge_stage_executions_total)", "forge_stage_name") == {
-        (name,): count for name, count in executions.items()
-    }
+    executed = 'sum by (forge_stage_name) (forge_stage_executions_total{forge_pipeline_name="code_corpus"})'
+    assert value(executed, "forge_stage_name") == {(name,): count for name, count in executions.items()}
 
     def spans() -> dict[str, str]:
         """The names of the spans in the Collector's files, by id."""
-        return {span["spanId"]: span["name"] for span in records(collected(up, tmp_path), "traces")}
+        return {span["spanId"]: span["name"] for span in of(DEMO, collected(up, tmp_path), "traces")}
 
     def stored() -> dict[str, str]:
         return {identity: span["operationName"] for identity, span in trace(root).items()}
 
     files = collected(up, tmp_path)
-    (root,) = [span["traceId"] for span in records(files, "traces") if span["name"].startswith("forge.pipeline ")]
-    written = list(records(files, "logs"))
+    (root,) = [span["traceId"] for span in of(DEMO, files, "traces") if span["name"].startswith("forge.pipeline ")]
+    written = of(DEMO, files, "logs")
     wait_until(lambda: stored() == spans(), "Jaeger has all spans")
 
-    wait_until(lambda: len(logs("*")) == len(written), "VictoriaLogs has all log records")
-    assert Counter(log["event_name"] for log in logs("event_name:*")) == Counter(
+    ours = f'"service.name":="{DEMO}"'
+    wait_until(lambda: len(logs(ours)) == len(written), "VictoriaLogs has all log records")
+    assert Counter(log["event_name"] for log in logs(f"{ours} event_name:*")) == Counter(
         log["eventName"] for log in written if log.get("eventName")
     )
     assert len(logs(f'trace_id:="{root}"')) == len([log for log in written if log["traceId"]])

@@ -1,4 +1,4 @@
-"""The stack under a steady load, and an alert that fires and is resolved."""
+"""The stack under a steady load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.stack.programs import wait_until
 
 from .conftest import SERVICES
 from .runs import ledger, load, settled
-from .stores import alerts, logs
+from .stores import logs
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -28,19 +28,3 @@ def test_everything_stays_within_its_limits(up: Engine) -> None:
         found = up.inspect(name)
         assert not found["State"]["OOMKilled"], name
         assert found["RestartCount"] == 0, name
-
-
-@pytest.fixture(scope="module", autouse=True)
-def overdue(up: Engine) -> None:
-    """A pipeline that is expected every second, and has run once: five minutes later an alert fires."""
-    load(up, "overdue", 1, 100, "1")
-
-
-@pytest.mark.slow
-def test_an_alert_fires_and_is_resolved(up: Engine) -> None:
-    alert = ("ForgePipelineOverdue", "overdue")
-    wait_until(lambda: alerts().get(alert) == "firing", "the alert fires", 400)
-
-    load(up, "overdue", 1, 100, "86400")
-
-    wait_until(lambda: alert not in alerts(), "the alert is resolved")

@@ -1,4 +1,7 @@
-"""Services of the stack that are killed, and the whole of it stopped and started again."""
+"""Services of the stack that are killed, an alert, and the whole of it stopped and started again.
+
+In this order: Prometheus forgets at a restart for how long an alert has been pending.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import pytest
 from tests.stack.programs import wait_until
 
 from .conftest import SERVICES
-from .runs import collected, demo, ledger, load, of, sent, settled
-from .stores import logs, summaries, trace, value
+from .runs import OVERDUE, collected, demo, ledger, load, of, sent, settled
+from .stores import alerts, logs, summaries, trace, value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +25,46 @@ if TYPE_CHECKING:
 
 WRITTEN_EVERY = 5.0
 """Seconds after which VictoriaLogs writes what it took in to its files."""
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_when_the_collector_is_killed(up: Engine, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as runs:
+        running = runs.submit(load, up, "collector", 2_000, 100)
+        wait_until(lambda: bool(settled("collector")), "the run has begun")
+        up.compose("kill", "--signal", "KILL", "otelcol")
+        up.compose("start", "otelcol")
+        run = running.result()
+
+    assert ledger(run) == {("ready",): 1_980.0, ("dlq",): 20.0}
+    wait_until(lambda: settled("collector") == ledger(run), "Prometheus has what the ledger says")
+    files = collected(up, tmp_path)
+    spans = {span["spanId"]: span for span in of("collector", files, "traces")}
+    written = of("collector", files, "logs")
+    assert len(spans) == sent(written)
+    failures = {log["spanId"] for log in written if log.get("eventName") == "forge.stage.exception"}
+    assert len(failures) == 20
+
+
+def test_a_service_that_is_down_is_named(up: Engine) -> None:
+    up.compose("kill", "--signal", "KILL", "jaeger")
+
+    said = up.run("make", "--silent", "ready", "ARGS=--timeout 1", check=False)
+    up.compose("up", "--detach", "--wait")
+
+    assert said.returncode == 2  # make's own, where a command of it failed
+    assert "no answer from: jaeger. See: docker compose logs jaeger" in said.stderr
+    assert "jaeger" in up.run("make", "--silent", "ready").stdout
+
+
+@pytest.mark.slow
+def test_an_alert_fires_and_is_resolved(up: Engine) -> None:
+    alert = ("ForgePipelineOverdue", OVERDUE)
+    wait_until(lambda: alerts().get(alert) == "firing", "the alert fires", 400)
+
+    load(up, OVERDUE, 1, 100, "86400")
+
+    wait_until(lambda: alert not in alerts(), "the alert is resolved")
 
 
 @pytest.mark.slow
@@ -59,36 +102,6 @@ def test_nothing_is_lost_when_a_store_is_killed(up: Engine, tmp_path: Path) -> N
         return safe - Counter(log["span_id"] for log in logs('"service.name":="stores"'))
 
     wait_until(lambda: not missing(), "VictoriaLogs has all log records")
-
-
-@pytest.mark.slow
-def test_nothing_is_lost_when_the_collector_is_killed(up: Engine, tmp_path: Path) -> None:
-    with ThreadPoolExecutor(1) as runs:
-        running = runs.submit(load, up, "collector", 2_000, 100)
-        wait_until(lambda: bool(settled("collector")), "the run has begun")
-        up.compose("kill", "--signal", "KILL", "otelcol")
-        up.compose("start", "otelcol")
-        run = running.result()
-
-    assert ledger(run) == {("ready",): 1_980.0, ("dlq",): 20.0}
-    wait_until(lambda: settled("collector") == ledger(run), "Prometheus has what the ledger says")
-    files = collected(up, tmp_path)
-    spans = {span["spanId"]: span for span in of("collector", files, "traces")}
-    written = of("collector", files, "logs")
-    assert len(spans) == sent(written)
-    failures = {log["spanId"] for log in written if log.get("eventName") == "forge.stage.exception"}
-    assert len(failures) == 20
-
-
-def test_a_service_that_is_down_is_named(up: Engine) -> None:
-    up.compose("kill", "--signal", "KILL", "jaeger")
-
-    said = up.run("make", "--silent", "ready", "ARGS=--timeout 1", check=False)
-    up.compose("up", "--detach", "--wait")
-
-    assert said.returncode == 2  # make's own, where a command of it failed
-    assert "no answer from: jaeger. See: docker compose logs jaeger" in said.stderr
-    assert "jaeger" in up.run("make", "--silent", "ready").stdout
 
 
 def test_a_second_start_finds_the_data(up: Engine) -> None:
