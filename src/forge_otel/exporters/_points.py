@@ -28,7 +28,7 @@ _OWN: Final = frozenset(metric.name for metric in ALL)
 
 _ENVIRONMENT: Final = "deployment.environment.name"  # not in all versions of the conventions' package
 _UNKNOWN_SERVICE: Final = "unknown_service"
-"""What SDKs call a service without a name; some add the program's."""
+"""The SDKs' name for a service without one; some add the program's."""
 
 
 class Origin(NamedTuple):

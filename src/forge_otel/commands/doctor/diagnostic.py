@@ -24,7 +24,7 @@ class Diagnostic:
     message: str
     """The state."""
     remedy: str = ""
-    """What to do about a problem."""
+    """The remedy for a problem."""
     problem: str = ""
     """The name of the problem, as in the documentation."""
 

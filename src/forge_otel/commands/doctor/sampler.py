@@ -31,7 +31,7 @@ _TRIALS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a sampler does."""
+    """The behaviour of a sampler."""
 
     name: str
     runs: float

@@ -33,14 +33,14 @@ _REMEDIES: Final = {
     r"(?i)timed? ?out|DEADLINE": "nothing answers: check firewalls, proxies and the endpoint",
     r"(?i)\b(429|50[234])\b|unavailable|RESOURCE_EXHAUSTED": "the backend is overloaded, or it starts: try again later",
 }
-"""What to do about what exporters log, by a pattern, the clearest first."""
+"""Remedies for what exporters log, by a pattern of the message, the clearest first."""
 _RANK: Final = {remedy: rank for rank, remedy in enumerate((*_REMEDIES.values(), ""))}
 
 _OUR_END: Final = re.compile("Shutdown in progress|Exporter already shutdown|.*Channel closed!")
-"""What exporters log because their time is over."""
+"""Exporters' messages about an expired timeout."""
 
 _RETRY: Final = re.compile(r",? retrying in [\d.]+s")
-"""What each attempt says differently."""
+"""The parts of a message that differ from attempt to attempt."""
 
 
 def send(exports: Sequence[SignalExport], telemetry: Telemetry) -> Iterator[Diagnostic]:

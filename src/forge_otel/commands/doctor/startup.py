@@ -1,4 +1,4 @@
-"""What is inspected: the environment, and the process after it was started like one under OpenTelemetry."""
+"""The inspected state: the environment, and the process after it was started like one under OpenTelemetry."""
 
 from __future__ import annotations
 
