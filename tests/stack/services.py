@@ -165,12 +165,7 @@ class PrometheusServer(Program):
 
     def query(self, expression: str, *labels: str) -> dict[tuple[str, ...], float]:
         """The values of an expression now, by the values of these labels, of which the result has no others."""
-        found = {}
-        for series in self.api.ask("query", query=expression)["result"]:
-            names = set(series["metric"]) - ({"__name__"} - set(labels))
-            assert names <= set(labels), f"{expression} has {names}"
-            found[tuple(series["metric"].get(label, "") for label in labels)] = float(series["value"][1])
-        return found
+        return self.api.query(expression, *labels)
 
 
 class Jaeger(Program):
@@ -203,14 +198,7 @@ class Jaeger(Program):
 
     def spans(self, trace_id: str) -> list[dict[str, Any]]:
         """The spans of a trace, with its tags as a dict; none if it is unknown."""
-        try:
-            answer = json.loads(text(f"{self.url}/api/traces/{trace_id}"))
-        except HTTPError as error:
-            if error.code != HTTPStatus.NOT_FOUND:
-                raise
-            return []
-        (trace,) = answer["data"]
-        return [{**span, "tags": {tag["key"]: tag["value"] for tag in span["tags"]}} for span in trace["spans"]]
+        return spans_of(self.url, trace_id)
 
 
 class VictoriaLogs(Program):
@@ -232,8 +220,25 @@ class VictoriaLogs(Program):
 
     def query(self, expression: str) -> list[dict[str, str]]:
         """The log records, or rows, that LogsQL selects."""
-        lines = text(f"{self.url}/select/logsql/query?{urlencode({'query': expression})}").splitlines()
-        return [json.loads(line) for line in lines]
+        return log_records(self.url, expression)
+
+
+def spans_of(url: str, trace_id: str) -> list[dict[str, Any]]:
+    """The spans of a trace in a Jaeger, each with its tags as a dict; none if it is unknown."""
+    try:
+        answer = json.loads(text(f"{url}/api/traces/{trace_id}"))
+    except HTTPError as error:
+        if error.code != HTTPStatus.NOT_FOUND:
+            raise
+        return []
+    (trace,) = answer["data"]
+    return [{**span, "tags": {tag["key"]: tag["value"] for tag in span["tags"]}} for span in trace["spans"]]
+
+
+def log_records(url: str, expression: str) -> list[dict[str, str]]:
+    """The log records, or rows, that LogsQL selects in a VictoriaLogs."""
+    lines = text(f"{url}/select/logsql/query?{urlencode({'query': expression})}").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def records(folder: Path, signal: str) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,8 @@ from .pipelines import finish, start_worker
 from .services import CONFIGURATIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .conftest import Stack
 
 BACKENDS = ("prometheus", "victoria-logs", "jaeger", "statsd")
@@ -60,17 +62,16 @@ def test_all_of_them_are_tried() -> None:
     assert files == {name for combination in COMBINATIONS for name in combination}
 
 
+def validate(*files: Path, folder: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Let the Collector validate configuration files together."""
+    options = [option for file in files for option in ("--config", str(file))]
+    command = [str(tool("otelcol-forge")), "validate", *options]
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("combination", COMBINATIONS, ids="+".join)
 def test_they_are_valid(combination: tuple[str, ...], folder: Path) -> None:
-    options = [option for name in combination for option in ("--config", str(CONFIGURATIONS / f"{name}.yaml"))]
-    done = subprocess.run(
-        [str(tool("otelcol-forge")), "validate", *options],
-        cwd=folder,
-        env=VARIABLES,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = validate(*(CONFIGURATIONS / f"{name}.yaml" for name in combination), folder=folder, variables=VARIABLES)
 
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -84,24 +85,14 @@ BLOCKS = re.findall(
 def test_the_documented_backends_are_valid(block: str, tmp_path: Path) -> None:
     (tmp_path / "block.yaml").write_text(block)
     files = [CONFIGURATIONS / "local.yaml", CONFIGURATIONS / "otlp.yaml", tmp_path / "block.yaml"]
-    options = [option for file in files for option in ("--config", str(file))]
     keys = dict.fromkeys(re.findall(r"\$\{env:(\w+)\}", block), "sesame")
-    done = subprocess.run(
-        [str(tool("otelcol-forge")), "validate", *options],
-        cwd=tmp_path,
-        env=keys,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = validate(*files, folder=tmp_path, variables=keys)
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_gateway_does_not_start_without_its_secrets(folder: Path) -> None:
-    options = [option for name in ("local", "gateway") for option in ("--config", str(CONFIGURATIONS / f"{name}.yaml"))]
-    command = [str(tool("otelcol-forge")), "validate", *options]
-    done = subprocess.run(command, cwd=folder, env={}, capture_output=True, text=True, check=False)
+    done = validate(CONFIGURATIONS / "local.yaml", CONFIGURATIONS / "gateway.yaml", folder=folder, variables={})
 
     assert done.returncode == 1
     assert "no bearer token provided" in done.stderr

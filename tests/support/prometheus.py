@@ -23,3 +23,12 @@ class Prometheus:
                 return json.load(response)["data"]
         except HTTPError as error:
             raise AssertionError(error.read().decode()) from error
+
+    def query(self, expression: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """The values of an expression now, by the values of these labels, of which the result has no others."""
+        found = {}
+        for series in self.ask("query", query=expression)["result"]:
+            names = set(series["metric"]) - ({"__name__"} - set(labels))
+            assert names <= set(labels), f"{expression} has {names}"
+            found[tuple(series["metric"].get(label, "") for label in labels)] = float(series["value"][1])
+        return found

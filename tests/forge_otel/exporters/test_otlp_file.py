@@ -327,14 +327,16 @@ def test_a_missing_folder_is_created(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def _as_nobody() -> Iterator[None]:
-    """Root may write everywhere, and nobody else may do so where the tests write."""
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A folder that this process may not write to; root may write everywhere, so that it becomes somebody else."""
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
     if os.geteuid() != 0:
-        yield
+        yield folder
         return
     os.seteuid(65534)
     try:
-        yield
+        yield folder
     finally:
         os.seteuid(0)
 
@@ -342,9 +344,8 @@ def _as_nobody() -> Iterator[None]:
 REMEDY = "set FORGE_OTEL_FILE_PATH, or `path` in code or a configuration file, to another file"
 
 
-@pytest.mark.usefixtures("_as_nobody")
-def test_a_folder_without_permission_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    exporter = OTLPFileSpanExporter("/proc/1/environ/traces.jsonl" if os.geteuid() == 65534 else "/root/traces.jsonl")
+def test_a_folder_without_permission_is_logged_once(locked: Path, caplog: pytest.LogCaptureFixture) -> None:
+    exporter = OTLPFileSpanExporter(locked / "traces.jsonl")
     results = [exporter.export([span()]) for _ in range(3)]
     assert results == [SpanExportResult.FAILURE] * 3
     assert len(caplog.messages) == 1

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
-from urllib.parse import urlencode
 
-from tests.stack.programs import text
+from tests.stack.services import log_records, spans_of
 from tests.support.prometheus import Prometheus
 
 PROMETHEUS = Prometheus("http://127.0.0.1:9090")
@@ -17,22 +15,17 @@ GRAPHITE = "http://127.0.0.1:8428"
 
 def value(expression: str, *labels: str) -> dict[tuple[str, ...], float]:
     """The values of an expression in Prometheus, by labels."""
-    return {
-        tuple(series["metric"].get(label, "") for label in labels): float(series["value"][1])
-        for series in PROMETHEUS.ask("query", query=expression)["result"]
-    }
+    return PROMETHEUS.query(expression, *labels)
 
 
 def logs(expression: str) -> list[dict[str, str]]:
     """The log records that LogsQL selects."""
-    lines = text(f"{LOGS}/select/logsql/query?{urlencode({'query': expression})}").splitlines()
-    return [json.loads(line) for line in lines]
+    return log_records(LOGS, expression)
 
 
 def trace(identity: str) -> dict[str, dict[str, Any]]:
     """The spans of a trace in Jaeger, by id."""
-    (found,) = json.loads(text(f"{JAEGER}/api/traces/{identity}"))["data"]
-    return {span["spanID"]: span for span in found["spans"]}
+    return {span["spanID"]: span for span in spans_of(JAEGER, identity)}
 
 
 def summaries() -> dict[str, str]:
