@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Half of the tests wait for programs that they have started.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast coverage lint format hooks generate docs bench picture up ready down stack-demo collector stack-tools changelog dist clean
@@ -20,8 +22,8 @@ $(READY): pyproject.toml
 demo: $(READY) ## run a real pipeline over the standard library and read what happened (ARGS="--limit 100")
 	$(BIN)/forge-otel demo $(ARGS) || test $$? -eq 3  # 3: some samples fail, to show what becomes of them
 
-test: $(READY) ## all tests (ARGS="-k retry")
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## all tests, in parallel (ARGS="-k retry")
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(READY) ## the tests that take less than a second, without the stack, in parallel
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/stack --numprocesses auto --dist worksteal $(ARGS)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from tests.support import postgresql, vocabulary
+from tests.support.coverage import Coverage
 from tests.support.needs import lacking
 from tests.support.runs import PATIENCE
 from tests.support.telemetry import UNVERIFIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
+
+TESTS = Path(__file__).parent
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes says more of the machine than of us
 settings.load_profile("untimed")
@@ -40,11 +47,27 @@ def _plain_environment() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "last: the test looks at what all others did, and comes after them")
+    config.pluginmanager.register(Coverage(TESTS), "vocabulary-coverage")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+    """Begin with what takes longest, so that no worker of pytest-xdist is left with it at the end."""
+    slowest = (TESTS / "stack" / "containers", TESTS / "stack", TESTS / "recipes", TESTS)
+    items.sort(key=lambda item: next(rank for rank, folder in enumerate(slowest) if folder in item.path.parents))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Keep the tests of a file together, and those that share the containers; its fixtures are made once then."""
+    return Files(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+class Files(LoadFileScheduling):
+    """Tests by file, in the order in which they were collected."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        containers = "tests/stack/containers/"
+        return containers if nodeid.startswith(containers) else super()._split_scope(nodeid)
 
 
 @pytest.fixture(autouse=True)

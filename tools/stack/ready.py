@@ -1,26 +1,31 @@
 """`make ready`: waits until every service that is up answers, and says where it is.
 
-`docker compose ps` says which ones are up, and this asks them from outside, since some of the images have nothing in
-them that could. Needs nothing but Docker and Python's standard library.
+`docker compose ps` says which ones are up, `docker compose config` where they are published, and this asks them from
+outside, since some of the images have nothing in them that could. Needs nothing but Docker and Python's standard
+library.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from http.client import HTTPException
+from typing import Any
 from urllib.request import urlopen
 
 ONCE = 3.0
 """Seconds that one question may take."""
 PAUSE = 1.0
 """Seconds between two."""
+USUAL = "127.0.0.1"
+"""The address where the ports are published, unless `PUBLISH_ADDRESS` or an override says another."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,14 @@ class Service:
     """`http://…`, which has to answer with success, or `host:port` of StatsD's commands."""
     use: str
     """What it is there for, with its address."""
+
+    def at(self, ports: Sequence[Mapping[str, Any]]) -> Service:
+        """Return the same service where its ports are published, as Compose's configuration says."""
+        asked, use = self.asked, self.use
+        for port in ports:
+            here, there = f"{USUAL}:{port['target']}", f"{port['host_ip']}:{port['published']}"
+            asked, use = asked.replace(here, there), use.replace(here, there)
+        return replace(self, asked=asked, use=use)
 
     def is_ready(self) -> bool:
         """Whether it answers as it should."""
@@ -60,14 +73,13 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to wait at most (180)")
     end = time.monotonic() + parser.parse_args().timeout
     try:
-        started = _started()
+        waiting = _started()
     except OSError as error:
         print(f"make ready needs Docker, to ask which services are up: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
-        print(f"docker compose ps failed:\n{error.stderr.strip()}", file=sys.stderr)
+        print(f"{shlex.join(error.cmd)} failed:\n{error.stderr.strip()}", file=sys.stderr)
         return 2
-    waiting = [service for service in SERVICES if service.name in started]
     if not waiting:
         print("nothing is up: start it with make up", file=sys.stderr)
         return 1
@@ -84,11 +96,18 @@ def main() -> int:
         time.sleep(PAUSE)
 
 
-def _started() -> set[str]:
-    """Return the names of the services that have a container, also of those that have died since."""
-    command = ["docker", "compose", "ps", "--all", "--format", "json"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return {json.loads(line)["Service"] for line in listed.splitlines() if line.strip()}
+def _started() -> list[Service]:
+    """Return the services that have a container, also those that have died since."""
+    listed = _compose("ps", "--all", "--format", "json")
+    names = {json.loads(line)["Service"] for line in listed.splitlines() if line.strip()}
+    configured = json.loads(_compose("--profile", "*", "config", "--format", "json"))["services"]
+    return [service.at(configured[service.name]["ports"]) for service in SERVICES if service.name in names]
+
+
+def _compose(*arguments: str) -> str:
+    """Return what a Compose command writes."""
+    command = ["docker", "compose", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _http(url: str) -> bool:

@@ -22,6 +22,8 @@ from .images import Image, images
 
 PROJECT = "forge-otel-test"
 """Another project than that of a user's own stack, whose volumes the tests must not touch."""
+ADDRESS = "127.0.0.20"
+"""Where its ports are published: other tests ask at the usual address, and a user's own stack may be there."""
 HINT = "needs a container engine, run by root: apt-get install docker.io containerd runc iptables"
 
 
@@ -29,7 +31,8 @@ class Engine:
     """Docker, with Compose, told about this project."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        self.environment = {**os.environ, "COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_BAKE": "false", **variables}
+        ours = {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_BAKE": "false", "PUBLISH_ADDRESS": ADDRESS}
+        self.environment = {**os.environ, **ours, **variables}
 
     def run(
         self, *command: str, check: bool = True, timeout: float = 900, **options: Any

@@ -7,10 +7,12 @@ from typing import Any
 from tests.stack.services import log_records, spans_of
 from tests.support.prometheus import Prometheus
 
-PROMETHEUS = Prometheus("http://127.0.0.1:9090")
-JAEGER = "http://127.0.0.1:16686"
-LOGS = "http://127.0.0.1:9428"
-GRAPHITE = "http://127.0.0.1:8428"
+from .engine import ADDRESS
+
+PROMETHEUS = Prometheus(f"http://{ADDRESS}:9090")
+JAEGER = f"http://{ADDRESS}:16686"
+LOGS = f"http://{ADDRESS}:9428"
+GRAPHITE = f"http://{ADDRESS}:8428"
 
 
 def value(expression: str, *labels: str) -> dict[tuple[str, ...], float]:

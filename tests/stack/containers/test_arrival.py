@@ -15,6 +15,7 @@ from tests.stack.programs import wait_until
 from tests.support.needs import lacking
 
 from .conftest import SERVICES
+from .engine import ADDRESS
 from .runs import collected, demo, of
 from .stores import GRAPHITE, LOGS, logs, trace, value
 
@@ -53,7 +54,7 @@ def test_each_is_confined(up: Engine, name: str) -> None:
     assert not found["State"]["OOMKilled"]
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}
     published = [each for ports in found["NetworkSettings"]["Ports"].values() for each in ports or ()]
-    assert {port["HostIp"] for port in published} == {"127.0.0.1"}
+    assert {port["HostIp"] for port in published} == {ADDRESS}
 
 
 def test_a_run_of_the_demo_arrives_everywhere(up: Engine, tmp_path: Path) -> None:
