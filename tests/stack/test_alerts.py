@@ -11,6 +11,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from tests.support.ports import free_port
 from tools.generate import alerts
 
 from .pipelines import finish, start_worker
-from .programs import wait_until
+from .programs import text, wait_until
 from .services import CONFIGURATIONS
 
 if TYPE_CHECKING:
@@ -157,6 +158,44 @@ def test_a_healthy_run(stack: Stack, server: PrometheusServer, endpoint: str, tm
     wait_until(lambda: evaluated(server) > stale, "the rules have seen that it is gone")
     assert firing(server) == set()
     assert server.query("count (ALERTS)") == {}
+
+
+def test_an_alert_links_the_log_records_and_the_traces_that_it_is_about(
+    stack: Stack, server: PrometheusServer, tmp_path: Path
+) -> None:
+    jaeger, logs = stack.jaeger().run(), stack.victoria_logs().run()
+    variables = {
+        "PROMETHEUS_ENDPOINT": server.url,
+        "JAEGER_ENDPOINT": jaeger.otlp,
+        "VICTORIA_LOGS_ENDPOINT": logs.url,
+    }
+    collector = stack.collector("prometheus", "jaeger", "victoria-logs", variables=variables).run()
+    name = 'a "name" with + and & and %'
+    finish(start_worker(collector.otlp, tmp_path / "other", {"good": 5, "bad": 5, "name": "other"}))
+    # Prometheus' job has the service's namespace, which Jaeger's service has not.
+    attributes = {"OTEL_RESOURCE_ATTRIBUTES": "service.namespace=team"}
+    finish(start_worker(collector.otlp, tmp_path / "db", {"good": 5, "bad": 5, "name": name}, **attributes))
+
+    def linked(alert: str) -> dict[str, str]:
+        found = [
+            each for each in server.api.ask("alerts")["alerts"] if each["labels"].get("forge_pipeline_name") == name
+        ]
+        return {
+            key: url
+            for each in found
+            if each["labels"]["alertname"] == alert
+            for key, url in each["annotations"].items()
+        }
+
+    wait_until(lambda: "service=worker" in linked("ForgeStageErrors").get("traces_url", ""), "the alert has its links")
+    urls = linked("ForgeStageErrors")
+    (query,) = parse_qs(urlsplit(urls["logs_url"]).fragment.partition("?")[2])["query"]
+    wait_until(lambda: len(logs.query(query)) == 5, "the log records are there")
+    (root,) = {log["trace_id"] for log in logs.query(query)}
+    assert {log["forge.pipeline.name"] for log in logs.query(query)} == {name}
+    # The page's search has the parameters of the API's.
+    search = f"{jaeger.url}/api/traces?{urlsplit(urls['traces_url']).query}"
+    wait_until(lambda: [trace["traceID"] for trace in json.loads(text(search))["data"]] == [root], "the trace is found")
 
 
 def test_every_alert_has_its_run() -> None:

@@ -5,7 +5,7 @@ rate limit; `fails` breaks the source at its end; `again` does what is finished 
 failed, and replays it after the run; `text` is what an error message says; `pause` is a file that the last sample waits
 for; `budget` is the latency budget of the stage `check`, and `interval` how often the pipeline should succeed, in
 seconds; `faulty` sets a hook that raises; `spends` is how many dollars looking at a sample of each kind costs, where
-null means that nobody knows, and `hourly_budget` how many all of it may cost in an hour.
+null means that nobody knows, and `hourly_budget` how many all of it may cost in an hour; `name` is the pipeline's.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ SETTINGS: dict[str, Any] = {
     **dict.fromkeys(("pause", "budget", "interval", "hourly_budget")),
     "spends": {},
     "text": "bad",
+    "name": "worker",
 }
 logger = logging.getLogger("worker")
 
@@ -98,7 +99,7 @@ def pipeline(settings: Mapping[str, Any]) -> Pipeline:
         return sample
 
     return Pipeline(
-        name="worker",
+        name=settings["name"],
         source=source,
         stages=[never_fails, check],
         measurements=[Length()],

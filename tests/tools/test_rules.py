@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_plus
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from forge import BatchRunner, Pipeline, Sample
+from forge_otel.semconv import attributes as a
 from tests.stack.programs import wait_until
 from tests.stack.services import PrometheusServer
 from tests.support.prometheus import Prometheus
@@ -22,7 +24,7 @@ from tests.support.promql import names
 from tests.support.telemetry import Recorded, recording
 from tests.support.tools import tool
 from tests.support.vocabulary import registry
-from tools.generate import alerts, prometheus_rules, recordings
+from tools.generate import alerts, links, prometheus_rules, recordings
 
 ROOT = Path(__file__).parents[2]
 TESTS = sorted((ROOT / "collector-config/prometheus/tests").glob("*.yaml"))
@@ -92,9 +94,33 @@ def test_alerts_say_what_the_alert_is_about_and_where_to_read_on() -> None:
     for rule in group["rules"]:
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert re.fullmatch(r"https://forge-otel\.dev/runbooks/[a-z-]+\.html", rule["annotations"]["runbook_url"])
-        for text in (rule["annotations"]["summary"], rule["annotations"]["description"]):
+        for text in rule["annotations"].values():
             assert not re.search(r"\$value \}\}", text), "numbers are written for people"
             assert set(re.findall(r"\$labels\.(\w+)", text)) <= (names().check(rule["expr"]) or set())
+
+
+LINKED = {alert.name: alert for alert in alerts.ALL if alert.evidence is not None}
+
+
+def test_alerts_without_links_are_those_whose_records_are_gone() -> None:
+    assert {alert.name for alert in alerts.ALL} - LINKED.keys() == {
+        "ForgeDeadLettersOld",  # older than what the stack keeps
+        "ForgeTelemetryFaults",
+        "ForgeTelemetryDropped",
+    }
+
+
+@pytest.mark.parametrize("alert", LINKED.values(), ids=LINKED)
+def test_the_links_of_an_alert_are_in_its_runbook(alert: alerts.Alert) -> None:
+    page = (RUNBOOKS / f"{alert.runbook}.md").read_text()
+    (pipeline,) = set(re.findall(r'"forge\.pipeline\.name":="(\w+)"', page))
+    assert alert.evidence is not None
+    values = {a.FORGE_PIPELINE_NAME: pipeline, a.FORGE_STAGE_NAME: "annotate"}
+    expected = links.on_page(alert.evidence, pipeline, values)
+
+    assert [url for url in expected.values() if f"]({url})" not in page] == []
+    (query,) = re.findall(r"\?query=([^&]+)&", expected["logs_url"])
+    assert f"```text\n{unquote_plus(query)}\n```" in page
 
 
 # With a real Prometheus.

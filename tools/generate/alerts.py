@@ -14,12 +14,14 @@ from typing import Final, Literal
 
 from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
+from forge_otel.semconv import events as e
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.attributes import ForgeRunOutcome, ForgeSampleOutcome, ForgeStageOutcome
 from forge_otel.semconv.definitions import Metric
 
 from . import promql as q
 from . import queries, recordings, sdk
+from .links import Evidence
 from .promql import Expression, Where
 from .recordings import WINDOW
 
@@ -38,6 +40,8 @@ class Alert:
     description: str
     wait: str | None = None
     """The duration for which the expression must hold before the alert fires."""
+    evidence: Evidence | None = None
+    """Linked from the alert; None if there is none, or if it is lost with what the alert is about."""
 
 
 def _label(key: str) -> str:
@@ -144,6 +148,7 @@ ALL: Final = (
         severity="warning",
         summary=f"A run of {_PIPELINE} failed",
         description=f"Runs of the pipeline {_PIPELINE} that failed in the last 15 minutes: {COUNT}.",
+        evidence=Evidence(events=(e.FORGE_PIPELINE_EXCEPTION,), failed=True),
     ),
     Alert(
         name="ForgeRunDied",
@@ -154,6 +159,7 @@ ALL: Final = (
         summary=f"A run of {_PIPELINE} died",
         description=f"Runs of the pipeline {_PIPELINE} in the last hour that have not ended, but whose processes no "
         f"longer report: {COUNT}.",
+        evidence=Evidence(),
     ),
     Alert(
         name="ForgeNoProgress",
@@ -163,6 +169,7 @@ ALL: Final = (
         summary=f"A run of {_PIPELINE} makes no progress",
         description=f"Processes with an active run of the pipeline {_PIPELINE} in which no sample has settled for 15 "
         f"minutes: {COUNT}.",
+        evidence=Evidence(),
     ),
     Alert(
         name="ForgePipelineOverdue",
@@ -173,6 +180,7 @@ ALL: Final = (
         summary=f"{_PIPELINE} has not succeeded for {DURATION}",
         description=f"The last completed run of the pipeline {_PIPELINE} ended {DURATION} ago. That is longer than its "
         "expected_interval.",
+        evidence=Evidence(events=(e.FORGE_PIPELINE_START, e.FORGE_PIPELINE_STOP, e.FORGE_PIPELINE_EXCEPTION)),
     ),
     Alert(
         name="ForgeStageErrors",
@@ -189,6 +197,7 @@ ALL: Final = (
         summary=f"{RATIO} of the samples fail in the stage {_STAGE} of {_PIPELINE}",
         description=f"{RATIO} of the executions of the stage {_STAGE} of the pipeline {_PIPELINE} failed in the last "
         "15 minutes, after all attempts.",
+        evidence=Evidence(events=(e.FORGE_STAGE_EXCEPTION,), about=queries.STAGE, failed=True),
     ),
     Alert(
         name="ForgeStageOverBudget",
@@ -199,6 +208,7 @@ ALL: Final = (
         summary=f"The stage {_STAGE} of {_PIPELINE} exceeds its latency budget",
         description=f"The 95th percentile of the duration of the stage {_STAGE} of the pipeline {_PIPELINE} was "
         f"{DURATION} in the last 15 minutes. That is longer than its latency_budget.",
+        evidence=Evidence(events=(e.FORGE_STAGE_RETRY,), about=queries.STAGE),
     ),
     Alert(
         name="ForgeDeadLetters",
@@ -215,6 +225,7 @@ ALL: Final = (
         summary=f"{RATIO} of the samples of {_PIPELINE} become dead letters",
         description=f"{RATIO} of the ready and failed samples of the pipeline {_PIPELINE} became dead letters in the "
         "last 15 minutes.",
+        evidence=Evidence(events=(e.FORGE_DLQ_ENQUEUE,), failed=True),
     ),
     Alert(
         name="ForgeDeadLettersOld",
@@ -233,6 +244,7 @@ ALL: Final = (
         summary=f"Samples of {_PIPELINE} are missing",
         description=f"All runs of the pipeline {_PIPELINE} in a process have ended, but the numbers of admitted + "
         f"derived and of settled samples differ by {COUNT}.",
+        evidence=Evidence(events=(e.FORGE_PIPELINE_SUMMARY,)),
     ),
     Alert(
         name="ForgeSpendRate",
@@ -242,6 +254,7 @@ ALL: Final = (
         severity="warning",
         summary=f"{_PIPELINE} exceeds its budget",
         description=f"The pipeline {_PIPELINE} spent {DOLLARS} in the last hour. That is more than its hourly_budget.",
+        evidence=Evidence(events=(e.FORGE_PIPELINE_SUMMARY,)),
     ),
     Alert(
         name="ForgeWastedCost",
@@ -252,6 +265,7 @@ ALL: Final = (
         summary=f"{RATIO} of the costs of {_PIPELINE} are wasted",
         description=f"{RATIO} of the costs of the pipeline {_PIPELINE} in the last hour were for samples that did not "
         "become ready, for retried attempts, or for samples that were ready before.",
+        evidence=Evidence(events=(e.FORGE_PIPELINE_SUMMARY,)),
     ),
     Alert(
         name="ForgeUnpricedCalls",
@@ -261,6 +275,7 @@ ALL: Final = (
         summary=f"Calls of {_PIPELINE} have no price: {_PROVIDER}{_MODEL}",
         description=f"API calls of the pipeline {_PIPELINE} in the last hour without a known price, which are not "
         f"included in the costs: {COUNT} ({_PROVIDER}{_MODEL}).",
+        evidence=Evidence(events=(e.FORGE_PIPELINE_SUMMARY,)),
     ),
     Alert(
         name="ForgeTelemetryFaults",

@@ -10,7 +10,7 @@ import yaml
 
 from forge_otel.checker.model import Registry
 
-from . import RULE_TESTS, alerts, recordings
+from . import RULE_TESTS, alerts, links, recordings
 from .alerts import Alert
 from .constants import HEADER
 from .recordings import Recording
@@ -53,6 +53,7 @@ def _alert(rule: Alert, url: str) -> dict[str, Any]:
             "summary": rule.summary,
             "description": rule.description,
             "runbook_url": f"{url}/runbooks/{rule.runbook}.html",
+            **(links.in_alert(rule.evidence) if rule.evidence else {}),
         },
     }
 
