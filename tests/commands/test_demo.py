@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -29,12 +28,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from forge import BatchRunner, ExitCode, Pipeline, Prices, RunOutcome, RunResult, RunType, Sample, Skip, stage, usage
-from forge.runner.result import Ledger, StageSummary, StorageSummary
-from forge_otel.commands import numbers
+from forge import BatchRunner, ExitCode, Pipeline, Prices, Sample, Skip, stage, usage
 from forge_otel.commands.demo import examples
 from forge_otel.commands.demo.run_report import show
-from forge_otel.commands.demo.verdict import judge
 from tests.examples.test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service
 from tests.support import vocabulary
 from tests.support.needs import need_installed
@@ -405,7 +401,7 @@ def test_the_record_in_the_database_says_the_same(each: Finished) -> None:
             "SELECT outcome, record FROM forge_runs WHERE id = ?", (each.document["run_id"],)
         ).fetchall()
     connection.close()
-    document = {key: value for key, value in each.document.items() if key not in ("verdict", "telemetry")}
+    document = {key: value for key, value in each.document.items() if key != "telemetry"}
     document["measurements"] = [
         {key: value for key, value in one.items() if key != "hit_ratio"} for one in document["measurements"]
     ]
@@ -600,124 +596,6 @@ def test_a_limit_takes_files_from_the_whole_folder(folder: Path) -> None:
     assert everything == sorted(folder.rglob("*.py"))
     assert corpus.python_files(folder, 3) == [everything[index * len(everything) // 3] for index in range(3)]
     assert corpus.python_files(folder, len(everything)) == everything
-
-
-def finished_run(*stages: dict[str, Any], unchanged: int = 0) -> RunResult:
-    """The result of a run of 10 s."""
-    usual: dict[str, Any] = {field.name: 0 for field in dataclasses.fields(StageSummary)} | {
-        "concurrency": 2,
-        "executions": 100,
-    }
-    usual |= dict.fromkeys(("p50", "p95", "p99", "max", "queue_wait_p95"), None)
-    return RunResult(
-        run_id="r",
-        pipeline="p",
-        pipeline_id="i",
-        definition={},
-        runner="streaming",
-        type=RunType.FULL,
-        outcome=RunOutcome.COMPLETED,
-        exit_code=ExitCode.OK,
-        error_type=None,
-        error=None,
-        started=0.0,
-        ended=10.0,
-        duration=10.0,
-        ledger=Ledger(admitted=100 + unchanged, ready=100, unchanged=unchanged),
-        stages=[StageSummary(**{**usual, **stage}) for stage in stages],
-        measurements=[],
-        storage=StorageSummary(),
-        dead_letters={},
-        failures=[],
-        batch_failures=[],
-        skips={},
-        input_digest="d",
-        revision=None,
-    )
-
-
-def pipeline_of(*names: str) -> Pipeline:
-    return Pipeline(name="p", source=[], stages=[stage(name=name)(lambda sample: sample) for name in names])
-
-
-def test_the_stage_after_the_last_one_that_was_held_up_limits_the_run() -> None:
-    result = finished_run(
-        {"name": "a", "backpressure": 15.0, "utilization": 0.1},
-        {"name": "b", "backpressure": 8.0, "utilization": 0.3},
-        {"name": "c", "backpressure": 1.9, "utilization": 0.92, "retries": 3},
-        {"name": "d", "utilization": 0.2},
-    )
-    verdict = judge(result, pipeline_of("a", "b", "c", "d"), cpu=2.0)
-    assert (verdict.limit, verdict.stage, verdict.utilization, verdict.cores) == ("stage", "c", 0.92, 0.2)
-    assert verdict.text == "c limits the run: its 2 slots were 92% utilized, with 3 retries."
-    assert verdict.advice == "It mostly waits: raise its concurrency (now 2)."
-
-
-def test_more_slots_are_no_advice_for_a_process_that_computes_all_the_time() -> None:
-    result = finished_run({"name": "a", "utilization": 0.7, "concurrency": 1})
-    verdict = judge(result, pipeline_of("a"), cpu=9.5)
-    assert verdict.text == "a limits the run: its one slot was 70% utilized."
-    assert verdict.advice.startswith("The process kept 0.9 cores busy, and Python computes on one")
-
-
-def test_the_measurements_limit_a_run_whose_last_stage_was_held_up() -> None:
-    result = finished_run({"name": "a"}, {"name": "b", "backpressure": 2.0})
-    assert judge(result, pipeline_of("a", "b"), cpu=1.0).limit == "measurements"
-
-
-def test_the_source_limits_a_run_whose_stages_had_time() -> None:
-    result = finished_run({"name": "a", "utilization": 0.2}, {"name": "b", "utilization": 0.49})
-    verdict = judge(result, pipeline_of("a", "b"), cpu=1.0)
-    assert verdict.limit == "source"
-    assert verdict.text == "No stage limits the run: the busiest, b, was 49% utilized."
-
-
-def test_a_run_that_failed_has_no_bottleneck() -> None:
-    result = dataclasses.replace(finished_run({"name": "a", "utilization": 0.9}), outcome=RunOutcome.FAILED)
-    verdict = judge(result, pipeline_of("a"), cpu=1.0)
-    assert (verdict.limit, verdict.text) == ("none", "No verdict: the run failed.")
-
-
-def test_a_run_that_found_most_of_it_done_says_nothing() -> None:
-    result = finished_run({"name": "a", "utilization": 0.9}, unchanged=101)
-    verdict = judge(result, pipeline_of("a"), cpu=1.0)
-    assert verdict.limit == "none"
-    assert verdict.text == "No verdict: 101 of 201 samples were finished by an earlier run."
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "-"),
-        (0, "0s"),
-        (4.5e-5, "45µs"),
-        (0.0012, "1.2ms"),
-        (0.34, "340ms"),
-        (0.9999, "1.0s"),
-        (75, "75s"),
-        (725, "12:05"),
-    ],
-)
-def test_seconds(value: float | None, text: str) -> None:
-    assert numbers.seconds(value) == text
-
-
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (15_000_000, "15 MB")])
-def test_sizes(count: int, text: str) -> None:
-    assert numbers.size(count) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(None, "-"), (0, "0%"), (0.001, "<1%"), (0.666, "67%")])
-def test_shares(value: float | None, text: str) -> None:
-    assert numbers.share(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [("0", "0"), ("0.0000042", "0.0000042"), ("0.0002475", "0.000248"), ("0.5", "0.5"), ("1.5", "1.50")],
-)
-def test_dollars(value: str, text: str) -> None:
-    assert numbers.dollars(Decimal(value)) == text
 
 
 def labelled(sample: Sample) -> Sample | Skip:

@@ -8,12 +8,14 @@ from .result import (
     MeasurementSummary,
     RunResult,
     RunSnapshot,
+    SourceSummary,
     StageState,
     StageSummary,
     StorageSummary,
 )
 from .run import Run
 from .streaming import StreamingRunner
+from .verdict import RunVerdict
 
 __all__ = [
     "BatchRunner",
@@ -23,7 +25,9 @@ __all__ = [
     "Run",
     "RunResult",
     "RunSnapshot",
+    "RunVerdict",
     "Runner",
+    "SourceSummary",
     "StageState",
     "StageSummary",
     "StorageSummary",

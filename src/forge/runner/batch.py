@@ -68,12 +68,19 @@ class SequentialDriver:
     def _take(self) -> list[Item]:
         """Take the items of the next round; fewer at the end of the source."""
         items: list[Item] = []
-        while len(items) < self._round_size and (item := self._run.take()) is not None:
+        while len(items) < self._round_size and (item := self._take_one()) is not None:
             item.context.copy().run(self._run.look_up, [item])
             items.append(item)
         if self._run.stop.is_set():
             raise QueueClosed
         return items
+
+    def _take_one(self) -> Item | None:
+        begun = self._run.clock.monotonic()
+        try:
+            return self._run.take()
+        finally:
+            self._run.counters.source.busy += self._run.clock.monotonic() - begun  # by this thread only
 
     def _finish(self, items: Sequence[Item]) -> list[Item]:
         """Process items, and those derived from them, to the end; returns those that became ready."""

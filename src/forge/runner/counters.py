@@ -10,7 +10,7 @@ from ..pipeline.failure import Failure
 from ..pipeline.sample import SampleOutcome
 from ..support.percentiles import Sketch
 from ..support.text import escape, shortened
-from .result import FailureSummary, Ledger, MeasurementSummary, StageSummary, StorageSummary
+from .result import FailureSummary, Ledger, MeasurementSummary, SourceSummary, StageSummary, StorageSummary
 
 FailureKey = tuple[str, str, str]
 MAX_FAILURE_CLASSES = 100
@@ -64,10 +64,12 @@ class MeasurementCounters:
 
     key: str
     version: str
+    concurrency: int = 1
+    busy: float = 0.0
     outcomes: dict[MeasurementOutcome, int] = field(default_factory=lambda: dict.fromkeys(MeasurementOutcome, 0))
     durations: Sketch = field(default_factory=Sketch)
 
-    def summary(self) -> MeasurementSummary:
+    def summary(self, wall: float) -> MeasurementSummary:
         return MeasurementSummary(
             key=self.key,
             version=self.version,
@@ -75,7 +77,28 @@ class MeasurementCounters:
             cached=self.outcomes[MeasurementOutcome.CACHED],
             errors=self.outcomes[MeasurementOutcome.ERROR],
             **_percentiles(self.durations),
+            busy=self.busy,
+            utilization=self.busy / (self.concurrency * wall) if wall > 0 else None,
+            concurrency=self.concurrency,
         )
+
+
+@dataclass(slots=True)
+class SourceReading:
+    """The time of the thread that reads the source: all of it that it is not blocked, or just its calls."""
+
+    begun: float | None = None
+    """When the reading of a thread that does nothing else began; None if there is no such thread."""
+    ended: float | None = None
+    blocked: float = 0.0
+    busy: float = 0.0
+    """Seconds in calls of the source, where there is no such thread."""
+
+    def summary(self, now: float) -> SourceSummary:
+        busy = self.busy
+        if self.begun is not None:
+            busy = max(0.0, (now if self.ended is None else self.ended) - self.begun - self.blocked)
+        return SourceSummary(busy=busy, backpressure=self.blocked)
 
 
 @dataclass(slots=True)
@@ -159,6 +182,8 @@ class RunCounters:
     batch_failures: FailureCounters = field(default_factory=FailureCounters)
     skips: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_settled: float | None = None
+    source: SourceReading = field(default_factory=SourceReading)
+    consumer_wait: float = 0.0
 
     def ledger(self) -> Ledger:
         outcomes = {outcome.value: count for outcome, count in self.outcomes.items()}

@@ -43,7 +43,7 @@ class RunLedger:
         self.lock = threading.Lock()
         self.counters = RunCounters(
             stages={stage.name: StageCounters(stage.name, stage.concurrency) for stage in pipeline.stages},
-            measurements={m.key: MeasurementCounters(m.key, m.version) for m in pipeline.measurements},
+            measurements={m.key: MeasurementCounters(m.key, m.version, m.concurrency) for m in pipeline.measurements},
         )
         """The counts, guarded by `lock`."""
         self.costs = CostLedger(

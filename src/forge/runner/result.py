@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..costs.summary import CostSummary
@@ -12,9 +14,12 @@ from ..pipeline.sample import SampleOutcome
 from ..support.text import on_one_line, shortened
 from .outcome import ExitCode, RunOutcome, RunType, exit_code_of
 from .revision import code_revision
+from .verdict import NO_VERDICT, RunVerdict, judge
 
 if TYPE_CHECKING:
     from .run import Run
+
+logger = logging.getLogger("forge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +125,22 @@ class MeasurementSummary:
     """99th percentile of the duration."""
     max: float | None
     """Longest duration."""
+    busy: float
+    """Seconds spent in `compute`, summed over all slots."""
+    utilization: float | None
+    """`busy` divided by slots times the run's duration: near 1, the measurement limits the run."""
+    concurrency: int
+    """Configured number of concurrent calls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSummary:
+    """Summary of the source of a run. Times are in seconds."""
+
+    busy: float = 0.0
+    """Seconds in which the source was read: near the run's duration, the source limits the run."""
+    backpressure: float = 0.0
+    """Seconds in which reading was blocked by a full queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +242,14 @@ class RunResult:
     """Revision of the code; None outside of a git checkout."""
     cost: CostSummary = field(default_factory=CostSummary)
     """Usage and costs of API calls."""
+    source: SourceSummary = field(default_factory=SourceSummary)
+    """Time spent in the source."""
+    consumer_wait: float = 0.0
+    """Seconds in which ready samples waited for the loop over the run, because it had as many as it can hold."""
+    cpu: float = 0.0
+    """Processor seconds of the process during the run."""
+    verdict: RunVerdict = NO_VERDICT
+    """What limited the run, what to change, and what that would give."""
 
     @property
     def unfinished(self) -> int:
@@ -309,7 +338,7 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
     cancelled = CANCELLED if outcome is RunOutcome.CANCELLED else None
     with ledger.lock:
         counters = ledger.counters
-        return RunResult(
+        result = RunResult(
             run_id=run.id,
             pipeline=pipeline.name,
             pipeline_id=pipeline.id,
@@ -325,7 +354,7 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             duration=duration,
             ledger=counters.ledger(),
             stages=[stage.summary(duration) for stage in counters.stages.values()],
-            measurements=[measurement.summary() for measurement in counters.measurements.values()],
+            measurements=[measurement.summary(duration) for measurement in counters.measurements.values()],
             storage=counters.storage_summary(),
             dead_letters=counters.failures.dead_letters,
             failures=counters.failures.summaries(),
@@ -334,4 +363,12 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             cost=ledger.costs.summary(counters.outcomes[SampleOutcome.READY]),
             input_digest=ledger.input_digest,
             revision=revision,
+            source=counters.source.summary(run.started.monotonic + duration),
+            consumer_wait=counters.consumer_wait,
+            cpu=time.process_time() - run.started_cpu,
         )
+    try:
+        return replace(result, verdict=judge(result, pipeline))
+    except Exception:
+        logger.exception("the verdict on run %s cannot be given", run.id)
+        return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -104,6 +105,8 @@ class Run(Consumable):
         self._reason: BaseException | None = None
         """Reason for halting the run that is not an error."""
         self.started = ClockReading(0.0, 0.0)
+        self.started_cpu = 0.0
+        """Processor seconds that the process had used when the run began."""
         self._recorded = False
         self._set_up_stages: list[Stage] = []
         self._end_lock = threading.Lock()
@@ -368,6 +371,7 @@ class Run(Consumable):
                 raise QueueClosed
             self._began = True
             self.started = ClockReading(self.clock.time(), self.clock.monotonic())
+            self.started_cpu = time.process_time()
             active_runs.add(self)
             self.context.run(self.ledger.count_artifacts)
             patient = Patience(self.stop, storage=self.pipeline.storage, lost=self.fail)

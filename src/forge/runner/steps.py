@@ -331,6 +331,7 @@ class MeasurementStep(Step):
                     self.costs.save(self.name, result.saved)
             if computed and any(result.outcome is not MeasurementOutcome.CACHED for result in results):
                 self._counters.durations.add(duration)
+                self._counters.busy += duration
         onward = []
         for item, result in zip(items, results, strict=True):
             item.step = self.index + 1

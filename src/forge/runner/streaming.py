@@ -106,23 +106,30 @@ class StreamingDriver:
 
     def _read(self) -> None:
         look_up_later = self._run.has_history
+        now = self._run.clock.monotonic
+        reading = self._run.counters.source  # written by this thread only
+        reading.begun = now()
         with self._run.supervise(self._arrived.finish if look_up_later else self._queues[0].finish):
             try:
                 while not self._run.stop.is_set():
-                    if self._sequencer and not self._sequencer.wait_for_room(self._run.stop):
-                        break
+                    if self._sequencer:
+                        waits = now()
+                        if not self._sequencer.wait_for_room(self._run.stop):
+                            break
+                        reading.blocked += now() - waits
                     item = self._run.take()
                     if item is None:
                         break
                     if self._sequencer:
                         self._sequencer.add(item)
                     if look_up_later:
-                        self._arrived.put(item)
+                        reading.blocked += self._arrived.put(item)
                     else:
                         if item.refusal is not None or item.dead_letter is not None:
                             self._run.look_up([item])
-                        self._forward(item)
+                        reading.blocked += self._forward(item)
             finally:
+                reading.ended = now()
                 self._run.close_source()
 
     def _look_up(self) -> None:
@@ -185,7 +192,9 @@ class StreamingDriver:
                 if self._sequencer:
                     ready = self._sequencer.release(items)
                 if not self.output.discards:
+                    handing = now()
                     self.output.put_all(ready)
+                    self._run.counters.consumer_wait += now() - handing  # by this thread only
 
     def _collect(self, pool: StageWorkerPool) -> list[Item]:
         """Take the next item, or the next batch; empty at the end."""

@@ -32,6 +32,7 @@ from forge import (
     stage,
 )
 from forge.runner import FailureSummary, Ledger, MeasurementSummary, StageSummary, StorageSummary
+from forge.runner.verdict import RunVerdict
 from tests.support.clock import START, FakeClock
 from tests.support.runs import PATIENCE, both_runners, every_runner, ledger, samples
 
@@ -248,7 +249,20 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
             ),
         ],
         measurements=[
-            MeasurementSummary(key="size", version="1", computed=2, cached=0, errors=0, p50=64, p95=64, p99=64, max=64)
+            MeasurementSummary(
+                key="size",
+                version="1",
+                computed=2,
+                cached=0,
+                errors=0,
+                p50=64,
+                p95=64,
+                p99=64,
+                max=64,
+                busy=128,
+                utilization=128 / total,
+                concurrency=1,
+            )
         ],
         storage=StorageSummary(
             inserted=4,
@@ -268,6 +282,14 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
         input_digest=hashlib.sha256(b"0\n1\n2\n3\n").hexdigest(),
         revision=result.revision,
         cost=CostSummary(ready=2),
+        cpu=result.cpu,
+        verdict=RunVerdict(
+            limit="measurement",
+            stage="size",
+            utilization=128 / total,
+            text="The batch runner makes one call at a time: size took 57% of the run.",
+            advice="StreamingRunner, with the same settings, gives about 1.8 times the throughput.",
+        ),
     )
     # The four durations are 1, 4, 8 and 20.
     assert [result.stages[0].p50, result.stages[0].p95, result.stages[0].p99] == pytest.approx([4, 8, 8], rel=0.01)

@@ -8,7 +8,6 @@ import os
 import select
 import sys
 import sysconfig
-import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,7 +27,6 @@ from .pipelines import EXAMPLES
 from .prometheus_endpoint import PrometheusEndpoint
 from .run_report import report, show
 from .telemetry_setup import DemoProviders
-from .verdict import judge
 
 SCRAPE = 120.0
 """Maximum time in seconds for a scrape without a terminal."""
@@ -73,16 +71,14 @@ def demo(options: Namespace) -> int:
         stack.callback(instrumentor.uninstrument)
         stack.enter_context(example.instrumented(telemetry))
         run = StreamingRunner(resume=not options.rerun).run(pipeline)
-        cpu = time.process_time()
         error = _drive(run, example.total, display)
-        cpu = time.process_time() - cpu
         interrupted = isinstance(error, KeyboardInterrupt)
         assert instrumentor.telemetry is not None
         telemetry.finish(instrumentor.telemetry.delivery, instrumentor.telemetry.config.shutdown_timeout)
         if run.result is None:
             assert error is not None
             raise error
-        document = report(run.result, judge(run.result, pipeline, cpu), telemetry)
+        document = report(run.result, telemetry)
         if options.json:
             print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
         else:

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..numbers import clock
+from forge.support.formatting import clock
 
 if TYPE_CHECKING:
     from forge import Run

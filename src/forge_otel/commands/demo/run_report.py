@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -12,27 +11,24 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from forge.support.formatting import dollars, seconds, share, size
 from forge.support.text import on_one_line
-
-from ..numbers import dollars, seconds, share, size
 
 if TYPE_CHECKING:
     from forge import RunResult
 
     from .telemetry_setup import DemoProviders
-    from .verdict import Verdict
 
 OUTCOMES = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
 FAILURES = OUTCOMES[-2:]
 
 
-def report(result: RunResult, verdict: Verdict, telemetry: DemoProviders) -> dict[str, Any]:
-    """Return the run's record, as stored in the database, with the verdict and the exports of the telemetry."""
+def report(result: RunResult, telemetry: DemoProviders) -> dict[str, Any]:
+    """Return the run's record, as stored in the database, with the exports of the telemetry."""
     document = result.to_dict()
     for measurement in document["measurements"]:
         lookups = measurement["computed"] + measurement["cached"]
         measurement["hit_ratio"] = measurement["cached"] / lookups if lookups else None
-    document["verdict"] = asdict(verdict)
     document["telemetry"] = {
         "files": [
             {

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from forge.support.formatting import seconds
 from forge.support.text import on_one_line
 
 from ...semconv import spans
-from ..numbers import seconds
 from .report import MEASUREMENT_COUNTS, STAGE_COUNTS
 
 _MAX_MESSAGE: Final = 120
