@@ -73,14 +73,16 @@ class Committer:
                 logger.exception("the dead letters of pipeline %r cannot be counted", self._run.pipeline.name)
 
     def _settle(self, items: Sequence[Item]) -> list[Item]:
-        ready = []
+        settled = []
         for item in items:
             assert item.verdict is not None
             error = item.failure.error if item.failure else None
-            if self._run.settle(item, item.verdict, error) and item.verdict is _READY:
-                ready.append(item)
+            if self._run.settle(item, item.verdict, error):
+                settled.append(item)
+        self._run.note(settled)
+        for item in items:
             item.failure = None  # the traceback of its error leads to frames that lead back
-        return ready
+        return [item for item in settled if item.verdict is _READY]
 
     def _write(self, items: Sequence[Item], stored: set[Item]) -> None:
         """Write items together; if one of them cannot be written, one by one, so that only this one fails.

@@ -30,6 +30,7 @@ from .consumable import Consumable, outcome_of
 from .driver import Driver
 from .failures import FailureLimit, FailureLog
 from .ledger import RunLedger
+from .manifest import Manifest
 from .outcome import RunOutcome, RunType
 from .queue import QueueClosed
 from .result import RunResult, RunSnapshot, result_of
@@ -92,6 +93,7 @@ class Run(Consumable):
         """Closed while the storage does not work: no call of user code begins."""
         self.executor = StageExecutor(clock=clock, stop=self.stop, gate=self.gate)
         self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop, gate=self.gate)
+        self._manifest = Manifest(pipeline.storage, self.id) if pipeline.storage is not None else None
         self._admission = Admission(self, resume=resume, replay=replay)
         self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None, limit)
         self.ledger = RunLedger(pipeline, clock, settled_late=self.spent)
@@ -191,6 +193,8 @@ class Run(Consumable):
         result = result_of(self, outcome, error)
         self._failure_log.ended(result)
         if self.pipeline.storage is not None and self._recorded:
+            if self._manifest is not None:
+                self._manifest.flush()
             self.pipeline.dead_letters.refresh()
             self.pipeline.storage.end_run(self.id, result.ended, result.outcome.value, result.to_dict())
         return result
@@ -240,6 +244,16 @@ class Run(Consumable):
     def look_up(self, items: Sequence[Item]) -> None:
         """Look up new items, and set the `verdict` of those that need no processing."""
         self._admission.look_up(items)
+
+    def note(self, items: Sequence[Item]) -> None:
+        """Note items that have settled in the run's manifest. Never raises."""
+        if self._manifest is None:
+            return
+        try:
+            self._manifest.add(items)
+        except StorageError:
+            # What settled is stored, and the storage has ended the run; its end tries again.
+            logger.exception("the manifest of run %s cannot be written", self.id)
 
     @property
     def has_history(self) -> bool:
@@ -480,8 +494,10 @@ class Run(Consumable):
         active_runs.remove(self)
 
     def _cancel_the_rest(self) -> None:
-        for item in self.ledger.seal():
-            self.settle(item, SampleOutcome.FAILED, RunCancelled("the run ended before this sample was finished"))
+        error = RunCancelled("the run ended before this sample was finished")
+        cancelled = [item for item in self.ledger.seal() if self.settle(item, SampleOutcome.FAILED, error)]
+        if self._manifest is not None:
+            self._manifest.add(cancelled, write=False)  # the run's end has its own patience
 
     def _close_stages(self) -> None:
         # Whoever cancels a run does not wait for ever. Only the event loop can leave a call, though: a sync `close`

@@ -102,6 +102,15 @@ runs = Table(
     Index("forge_runs_started", "pipeline", "started"),
 )
 
+manifests = Table(
+    "forge_manifests",
+    metadata,
+    # The samples that a run has settled, in compressed chunks (`manifests.py`).
+    Column("run_id", _Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
+)
+
 schema_versions = Table(
     "forge_schema",
     metadata,

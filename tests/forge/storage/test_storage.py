@@ -79,6 +79,7 @@ def test_open_makes_the_tables_and_may_be_repeated(storage: SQLStorage, storage_
     assert sorted(tables) == [
         "forge_costs",
         "forge_dead_letters",
+        "forge_manifests",
         "forge_measurements",
         "forge_runs",
         "forge_samples",

@@ -171,6 +171,8 @@ NOT_OBSERVED = {
         "begin_run",
         "end_run",
         "runs",
+        "add_manifest",
+        "manifest",
         "costs",
         "has_costs",
     },

@@ -1,0 +1,1 @@
+"""The past of pipelines, read from their storage."""
