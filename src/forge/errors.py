@@ -62,6 +62,10 @@ class RunTerminated(RunCancelled):
         """The signal."""
 
 
+class RunNotFoundError(ForgeError, LookupError):
+    """There is no such run in the storage, or several begin like that."""
+
+
 class NotReplayableError(ForgeError, ValueError):
     """A dead letter cannot be replayed: its data was not stored, or can no longer be read."""
 

@@ -40,10 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """What the command says when it refuses: one line, with exit code 2."""
-    try:
-        code = main(list(map(str, arguments)))
-    except SystemExit as end:
-        code = int(str(end.code))
+    code = main(list(map(str, arguments)))
     said = capsys.readouterr()
     assert code == 2
     assert said.out == ""
@@ -66,13 +63,13 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
         (["--otlp", "localhost"], "--otlp localhost: not an endpoint; use http://host:4317 (gRPC) or"),
         (["--otlp", "ftp://host"], "--otlp ftp://host: not an endpoint"),
         (["--otlp", "http://host:port"], "--otlp http://host:port: not an endpoint"),
-        (["--limit", "0"], "argument --limit: '0' is not a whole number from 1 to 1000000000"),
-        (["--max-cost", "0"], "argument --max-cost: '0' is not an amount of US dollars above 0"),
-        (["--max-cost", "nan"], "argument --max-cost: 'nan' is not an amount of US dollars above 0"),
-        (["--max-cost", "much"], "argument --max-cost: 'much' is not an amount of US dollars above 0"),
-        (["--limit", "many"], "argument --limit: 'many' is not a whole number from 1 to 1000000000"),
-        (["--prometheus", "65536"], "argument --prometheus: '65536' is not a port"),
-        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["--limit", "0"], "invalid value for '--limit': '0' is not a whole number from 1 to 1000000000"),
+        (["--max-cost", "0"], "invalid value for '--max-cost': '0' is not an amount of US dollars above 0"),
+        (["--max-cost", "nan"], "invalid value for '--max-cost': 'nan' is not an amount of US dollars above 0"),
+        (["--max-cost", "much"], "invalid value for '--max-cost': 'much' is not an amount of US dollars above 0"),
+        (["--limit", "many"], "invalid value for '--limit': 'many' is not a whole number from 1 to 1000000000"),
+        (["--prometheus", "65536"], "invalid value for '--prometheus': '65536' is not a port"),
+        (["--nonsense"], "forge-otel demo: no such option '--nonsense' (see forge-otel demo --help)"),
     ],
 )
 def test_an_option_that_cannot_be_used(
@@ -102,9 +99,8 @@ def test_a_port_in_use(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     )
 
 
-@pytest.mark.parametrize("missing", ["aiohttp", "rich.console"])
-def test_a_missing_extra(missing: str, folder: Path, tmp_path: Path) -> None:
-    program = f"import sys; sys.modules[{missing!r}] = None; from forge_otel.commands.cli import main; sys.exit(main())"
+def test_a_missing_extra(folder: Path, tmp_path: Path) -> None:
+    program = "import sys; sys.modules['aiohttp'] = None; from forge_otel.commands.cli import main; sys.exit(main())"
     process = subprocess.run(
         [sys.executable, "-c", program, "demo", "--input", folder, "--out", tmp_path / "out"],
         capture_output=True,
@@ -112,16 +108,15 @@ def test_a_missing_extra(missing: str, folder: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert process.returncode == 2
-    assert process.stderr == f"forge-otel demo: {missing} is not installed: pip install 'forge-otel[demo]'\n"
+    assert process.stderr == "forge-otel demo: aiohttp is not installed: pip install 'forge-otel[demo]'\n"
 
 
 def test_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refusal(capsys) == ("forge-otel: the following arguments are required: COMMAND (see forge-otel --help)\n")
+    assert refusal(capsys) == "forge-otel: missing command (see forge-otel --help)\n"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="0"):
-        main(["--version"])
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"forge-otel {__version__}\n"
 
 
@@ -332,9 +327,9 @@ def test_ctrl_c_outside_of_a_run_is_one_line(tmp_path: Path) -> None:
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from forge_otel.commands import semconv
-def interrupted(_):
+def interrupted(**_):
     signal.raise_signal(signal.SIGINT)
-semconv.check_registry = interrupted
+semconv.check_registry.callback = interrupted
 from forge_otel.commands.cli import main
 sys.exit(main(["semconv", "check", {str(tmp_path)!r}]))
 """

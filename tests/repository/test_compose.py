@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from forge_otel.commands.cli import _parser
+from forge_otel.commands.cli import forge_otel
 from tests.support.compose import ROOT, Service, dotenv, image_table, mounts, option, project
 from tools.stack import ready
 
@@ -33,6 +33,12 @@ GO_PROGRAMS = {"otelcol", "prometheus", "jaeger", "victoria-logs", "grafana", "g
 def services() -> Mapping[str, Service]:
     found: Mapping[str, Service] = project()["services"]
     return found
+
+
+def parsed(arguments: Sequence[str]) -> dict[str, Any]:
+    """The options that a command of `forge-otel` would be called with."""
+    name, *options = arguments
+    return forge_otel.commands[name].make_context(name, options).params
 
 
 def published(service: Service) -> set[tuple[int, str]]:
@@ -55,14 +61,14 @@ def listening(services: Mapping[str, Service]) -> dict[str, set[int]]:
     own = local["service"]["telemetry"]["metrics"]["readers"][0]["pull"]["exporter"]["prometheus"]
     statsd = defaults("statsd/config.js", r"process\.env\.(\w+) \|\| \"?([\w.]+)")
     jaeger = defaults("jaeger/jaeger.yaml", r"\$\{env:(\w+):-(\d+)\}")
-    bridge = _parser().parse_args(services["statsd-bridge"]["command"])
+    bridge = parsed(services["statsd-bridge"]["command"])
     return {
         "otelcol": {*(port_of(address) for address in addresses), own["port"]},
         "prometheus": {9090},
         "jaeger": {int(port) for port in jaeger.values()},
         "victoria-logs": {port_of(option(services["victoria-logs"]["command"], "-httpListenAddr"))},
         "grafana": {3000},
-        "statsd-bridge": {bridge.port},
+        "statsd-bridge": {bridge["port"]},
         "statsd": {int(statsd["STATSD_PORT"]), int(statsd["STATSD_ADMIN_PORT"])},
         "graphite": {port_of(option) for option in services["graphite"]["command"] if "Addr=" in option},
     }
@@ -145,11 +151,11 @@ class TestOurImage:
     def test_the_demo_is_a_command_that_there_is(self, services: Mapping[str, Service]) -> None:
         (line,) = services["demo"]["command"]
         (command,) = re.findall(r"forge-otel ([^;]+);", line)
-        options = _parser().parse_args(command.split())
+        options = parsed(command.split())
 
-        assert str(options.out) in mounts(services["demo"], "volume")
-        assert urlsplit(options.otlp).hostname == "otelcol"
-        assert urlsplit(options.otlp).port == 4317
+        assert str(options["out"]) in mounts(services["demo"], "volume")
+        assert urlsplit(options["otlp"]).hostname == "otelcol"
+        assert urlsplit(options["otlp"]).port == 4317
 
 
 class TestSafety:
@@ -266,7 +272,7 @@ class TestConnections:
         assert {name: services[name]["environment"][variable] for name, variable in binds.items()} == dict.fromkeys(
             binds, "0.0.0.0"
         )
-        assert _parser().parse_args(services["statsd-bridge"]["command"]).host == "0.0.0.0"
+        assert parsed(services["statsd-bridge"]["command"])["host"] == "0.0.0.0"
 
     def test_the_collector_is_told_what_its_files_ask(self, services: Mapping[str, Service]) -> None:
         given = services["otelcol"]["environment"].keys() - {"GOMEMLIMIT"}
@@ -280,7 +286,7 @@ class TestConnections:
     def test_the_bridges_default_is_the_collectors(self) -> None:
         endpoint = defaults("statsd.yaml", r"\$\{env:(\w+):-([^}]+)\}")["FORGE_STATSD_BRIDGE_ENDPOINT"]
 
-        assert urlsplit(endpoint).port == _parser().parse_args(["statsd-bridge"]).port
+        assert urlsplit(endpoint).port == parsed(["statsd-bridge"])["port"]
 
     def test_make_ready_asks_everybody(self, services: Mapping[str, Service]) -> None:
         asked = {service.name: int(re.findall(r":(\d+)", service.asked)[0]) for service in ready.SERVICES}

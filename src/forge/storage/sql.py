@@ -345,9 +345,17 @@ class SQLStorage:
         if self._database.write(lambda connection: connection.execute(change).rowcount) == 0:
             raise StorageError(f"run {run_id!r} cannot be ended: it is not stored, so it never began here")
 
-    def runs(self, pipeline: str | None = None, limit: int | None = None) -> list[RunRow]:
-        """Return the runs of one pipeline, or of all, the newest first."""
+    def runs(
+        self, pipeline: str | None = None, limit: int | None = None, *, skip: int = 0, prefix: str = ""
+    ) -> list[RunRow]:
+        """Return the runs of one pipeline, or of all, the newest first, without the first `skip` of them; optionally
+        only those whose ids begin with a prefix.
+        """
         chosen = select(runs).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(checked_limit(limit))
+        if skip:
+            chosen = chosen.offset(checked_limit(skip))
+        if prefix:
+            chosen = chosen.where(runs.c.id.startswith(prefix, autoescape=True))
         if pipeline is not None:
             chosen = chosen.where(runs.c.pipeline == pipeline)
         rows = self._database.read(lambda connection: connection.execute(chosen).mappings().all())

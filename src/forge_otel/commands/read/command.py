@@ -1,65 +1,28 @@
-"""`forge-otel read`."""
+"""The command `forge-otel read`."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import CommandError
-from .display import render
-from .records import read
-from .report import METRICS, report
+import click
 
-_MAX_PROBLEMS = 5
+from ..command import command, json_option, positive
 
 
-def read_files(options: Namespace) -> int:
-    """Print a report on telemetry in files; return the exit code.
+@command("read", extra="auto")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
+@click.option("--trace", default="", show_default=False, metavar="ID", help="Show this trace only, with all its spans.")
+@click.option("--limit", type=positive, default=20, metavar="N", help="Maximum number of spans of each trace.")
+@json_option
+def read(*, paths: tuple[Path, ...], trace: str, limit: int, as_json: bool) -> int:
+    """Show telemetry in files: traces, counts, failures.
 
-    Raises:
-        CommandError: there is no telemetry, or a file cannot be read.
+    Reads OTLP JSON, as the exporter otlp_file and the Collector write it: files, also as .gz, or folders with *.jsonl
+    files (default: telemetry). Prints the latest traces as trees, the counts of each stage from the metrics, the
+    slowest spans, and the failures with their messages.
+
+    Exit codes: 0, or 2 if there is no telemetry.
     """
-    files = _files(options.paths)
-    try:
-        telemetry = read(files, METRICS)
-    except OSError as error:
-        raise CommandError(f"{error.filename}: {error.strerror}") from None
-    if telemetry.is_empty:
-        why = f"{telemetry.problems[0]}" if telemetry.problems else "the files are empty"
-        raise CommandError(f"no telemetry in {', '.join(map(str, options.paths))}: {why}")
-    document = report(telemetry, limit=options.limit, trace=options.trace)
-    if options.trace and not document["traces"]:
-        raise CommandError(f"--trace {options.trace}: there is no such trace among {len(telemetry.spans)} spans")
-    if options.json:
-        print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
-        return 0
-    print(render(document, styled=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))  # noqa: T201
-    _print_problems(telemetry.problems)
-    return 0
+    from .read import read_files  # noqa: PLC0415
 
-
-def _files(paths: Sequence[Path]) -> Sequence[Path]:
-    found: dict[Path, Path] = {}  # by real path, so that none counts twice
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(each for each in path.glob("*.jsonl*") if each.is_file())
-            if not inside:
-                raise CommandError(f"{path}: this folder has no *.jsonl files")
-        elif path.exists():
-            inside = [path]
-        else:
-            remedy = "OTEL_TRACES_EXPORTER=otlp_file, and the same for METRICS and LOGS, write telemetry/*.jsonl"
-            raise CommandError(f"{path}: there is no such file or folder; {remedy}")
-        found.update((each.resolve(), each) for each in inside)
-    return list(found.values())
-
-
-def _print_problems(problems: Sequence[str]) -> None:
-    for problem in problems[:_MAX_PROBLEMS]:
-        print(f"forge-otel read: skipped: {problem}", file=sys.stderr)  # noqa: T201
-    if len(problems) > _MAX_PROBLEMS:
-        print(f"forge-otel read: skipped: {len(problems) - _MAX_PROBLEMS} more lines", file=sys.stderr)  # noqa: T201
+    return read_files(paths or (Path("telemetry"),), trace=trace, limit=limit, as_json=as_json)

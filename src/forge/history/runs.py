@@ -1,0 +1,126 @@
+"""Runs as they are recorded in a storage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RunNotFoundError
+from ..support.money import ZERO
+from ..support.numbers import MAX_COUNT
+
+if TYPE_CHECKING:
+    from ..storage.records import RunRow
+    from ..storage.sql import SQLStorage
+
+_LAST = re.compile(r"last(?:~(\d{1,9}))?")
+_SHOWN_IDS = 4
+"""Ids in an error about an ambiguous prefix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRun:
+    """A run in the storage. Without an end, it is still in progress, or its process died."""
+
+    id: str
+    """UUID of the run."""
+    pipeline: str
+    """Name of the pipeline."""
+    pipeline_id: str
+    """Id of the pipeline's definition."""
+    started: float
+    """Unix time."""
+    ended: float | None
+    """Unix time; None without an end."""
+    outcome: str | None
+    """A value of `RunOutcome`; None without an end."""
+    record: Mapping[str, Any]
+    """The run's record: `RunResult.to_dict()` once the run has ended, and only its `definition` before."""
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from start to end; None without an end."""
+        return None if self.ended is None else self.ended - self.started
+
+    @property
+    def ledger(self) -> Mapping[str, int] | None:
+        """Counts of samples by outcome, as in `Ledger`; None without an end."""
+        found: Mapping[str, int] | None = self.record.get("ledger")
+        return found
+
+    @property
+    def cost(self) -> Decimal:
+        """Costs of API calls in US dollars."""
+        return Decimal(self.record["cost"]["amount"]) if "cost" in self.record else ZERO
+
+    @property
+    def limiting_stage(self) -> str | None:
+        """Name of the stage that limited the run, where the record says so."""
+        stage: str | None = (self.record.get("verdict") or {}).get("stage")
+        return stage
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "run_id": self.id,
+            "pipeline": self.pipeline,
+            "pipeline_id": self.pipeline_id,
+            "started": self.started,
+            "ended": self.ended,
+            "outcome": self.outcome,
+            "duration": self.duration,
+            **{key: value for key, value in self.record.items() if key not in _COLUMNS},
+        }
+
+
+_COLUMNS = frozenset({"run_id", "pipeline", "pipeline_id", "started", "ended", "outcome", "duration"})
+
+
+def runs(storage: SQLStorage, *, pipeline: str | None = None, limit: int | None = None) -> list[RecordedRun]:
+    """Return the recorded runs of one pipeline, or of all, the newest first.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    return [_recorded(row) for row in storage.runs(pipeline, limit)]
+
+
+def find_run(storage: SQLStorage, reference: str, *, pipeline: str | None = None) -> RecordedRun:
+    """Return the run with an id or an unambiguous prefix of one; `last` is the newest run, `last~1` the one before.
+
+    Raises:
+        RunNotFoundError: there is no such run, or there are several.
+        StorageError: the storage cannot be read.
+    """
+    of = f" of pipeline {pipeline!r}" if pipeline is not None else ""
+    if (last := _LAST.fullmatch(reference)) is not None:
+        back = int(last[1] or 0)
+        found = storage.runs(pipeline, 1, skip=min(back, MAX_COUNT))
+        if not found:
+            count = len(storage.runs(pipeline))
+            counted = f"{count} run{'' if count == 1 else 's'}{of and ' of it'}"
+            raise RunNotFoundError(f"there is no run {reference}{of}: the storage has {counted}")
+    else:
+        found = storage.runs(pipeline, _SHOWN_IDS + 1, prefix=reference.lower()) if reference else []
+        if not found:
+            raise RunNotFoundError(f"there is no run {reference!r}{of}")
+        if len(found) > 1:
+            ids = ", ".join(row.id for row in found[:_SHOWN_IDS])
+            more = ", …" if len(found) > _SHOWN_IDS else ""
+            raise RunNotFoundError(f"{reference!r} begins the ids of several runs: {ids}{more}")
+    return _recorded(found[0])
+
+
+def _recorded(row: RunRow) -> RecordedRun:
+    return RecordedRun(
+        id=row.id,
+        pipeline=row.pipeline,
+        pipeline_id=row.pipeline_id,
+        started=row.started,
+        ended=row.ended,
+        outcome=row.outcome,
+        record=row.record,
+    )

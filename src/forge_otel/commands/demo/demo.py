@@ -1,0 +1,198 @@
+"""The run of the demo."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from sqlalchemy import URL
+
+from forge import ExitCode, Run, RunResult, SQLStorage, StreamingRunner
+from forge.errors import ConfigurationError, StorageError
+from forge_otel import ForgeInstrumentor
+
+from .display import progress
+from .errors import DemoError
+from .pipelines import EXAMPLES
+from .prometheus_endpoint import PrometheusEndpoint
+from .run_report import report, show
+from .telemetry_setup import DemoProviders
+
+SCRAPE = 120.0
+"""Maximum time in seconds for a scrape without a terminal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of the command."""
+
+    pipeline: str
+    folder: Path | None
+    limit: int
+    max_cost: Decimal | None
+    storage: str | None
+    otlp: str | None
+    out: Path
+    rerun: bool
+    prometheus: int | None
+    as_json: bool
+
+
+def run_demo(options: Options) -> int:
+    """Run the demo; return the exit code of its run.
+
+    Raises:
+        DemoError: an option is invalid.
+    """
+    folder = _input(options.folder)
+    out = _out(options.out)
+    storage = options.storage or URL.create("sqlite", database=str(out / f"{options.pipeline}.db")).render_as_string()
+    _check_storage(storage)
+    example = EXAMPLES[options.pipeline](folder, options.limit, options.max_cost)
+    if not example.total:
+        raise DemoError(f"--input {folder}: {example.missing}")
+    with ExitStack() as stack:
+        stack.enter_context(_log_file(out / "demo.log"))
+        prometheus = None
+        if options.prometheus is not None:
+            prometheus = PrometheusEndpoint(options.prometheus)
+            stack.callback(prometheus.close)
+        telemetry = DemoProviders(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
+        pipeline = stack.enter_context(example.pipeline(storage, out))
+        instrumentor = ForgeInstrumentor()
+        display = stack.enter_context(ExitStack())
+
+        def run_ended(_: Any, __: Run, result: RunResult) -> None:
+            # Nothing else is done before a signal ends the process: the terminal needs its cursor back.
+            display.close()
+            if result.exit_code in (ExitCode.TERMINATED, ExitCode.HUNG_UP):
+                _explain_resumption("terminated", options.rerun)
+
+        instrumentor.instrument(
+            on_run_end=run_ended,
+            tracer_provider=telemetry.tracer_provider,
+            meter_provider=telemetry.meter_provider,
+            logger_provider=telemetry.logger_provider,
+        )
+        stack.callback(instrumentor.uninstrument)
+        stack.enter_context(example.instrumented(telemetry))
+        run = StreamingRunner(resume=not options.rerun).run(pipeline)
+        error = _drive(run, example.total, display)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        assert instrumentor.telemetry is not None
+        telemetry.finish(instrumentor.telemetry.delivery, instrumentor.telemetry.config.shutdown_timeout)
+        if run.result is None:
+            assert error is not None
+            raise error
+        document = report(run.result, telemetry)
+        if options.as_json:
+            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
+        else:
+            show(document, Console())
+        if prometheus and not interrupted:
+            _serve(prometheus)
+        if interrupted:
+            _explain_resumption("interrupted", options.rerun)
+    return run.result.exit_code
+
+
+def _explain_resumption(how: str, rerun: bool) -> None:
+    same = "without --rerun, it" if rerun else "the same command"
+    print(f"forge-otel demo: {how}; {same} continues where this one stopped", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _drive(run: Run, total: int, display: ExitStack) -> BaseException | None:
+    """Drain the run with a progress display; return the exception that ended it early, if any."""
+    try:
+        with progress(run, total, Console(stderr=True), display), run:
+            run.drain()
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - reported by the summary
+        return error
+    return None
+
+
+def _input(path: Path | None) -> Path:
+    folder = path or Path(sysconfig.get_path("stdlib"))
+    if not folder.exists():
+        raise DemoError(f"--input {folder}: there is no such folder")
+    if not folder.is_dir():
+        raise DemoError(f"--input {folder}: not a folder")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise DemoError(f"--input {folder}: no permission to read it")
+    return folder
+
+
+def _out(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"--out {out}: cannot create this folder: {error.strerror}") from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise DemoError(f"--out {out}: no permission to write there")
+    return out
+
+
+def _check_storage(url: str) -> None:
+    try:
+        storage = SQLStorage(url)
+        storage.open()
+        storage.close()
+    except (ConfigurationError, StorageError) as error:
+        raise DemoError(f"--storage: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Write the log records of libraries to a file instead of the display."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _serve(prometheus: PrometheusEndpoint) -> None:
+    """Wait until the final metrics are scraped once, or a key is pressed."""
+    prometheus.expect_scrape()
+    interactive = sys.stdin.isatty()
+    until = "a key is pressed" if interactive else f"{SCRAPE:.0f} s have passed"
+    print(f"serving {prometheus.url} until scraped once, or {until}", file=sys.stderr, flush=True)  # noqa: T201
+    try:
+        if interactive:
+            with _single_keys(sys.stdin):
+                while not prometheus.wait(0.2) and not select.select([sys.stdin], [], [], 0)[0]:
+                    pass
+        else:
+            prometheus.wait(SCRAPE)
+    except KeyboardInterrupt:
+        pass
+
+
+@contextmanager
+def _single_keys(stream: IO[str]) -> Iterator[None]:
+    """Read single keys from a terminal instead of lines."""
+    import termios  # noqa: PLC0415 - not on every platform
+    import tty  # noqa: PLC0415
+
+    before = termios.tcgetattr(stream)
+    try:
+        tty.setcbreak(stream)
+        yield
+        termios.tcflush(stream, termios.TCIFLUSH)
+    finally:
+        termios.tcsetattr(stream, termios.TCSADRAIN, before)

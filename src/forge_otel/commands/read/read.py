@@ -1,0 +1,64 @@
+"""Report on telemetry in files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import CommandError
+from .display import render
+from .records import read
+from .report import METRICS, report
+
+_MAX_PROBLEMS = 5
+
+
+def read_files(paths: Sequence[Path], *, trace: str, limit: int, as_json: bool) -> int:
+    """Print a report on telemetry in files; return the exit code.
+
+    Raises:
+        CommandError: there is no telemetry, or a file cannot be read.
+    """
+    files = _files(paths)
+    try:
+        telemetry = read(files, METRICS)
+    except OSError as error:
+        raise CommandError(f"{error.filename}: {error.strerror}") from None
+    if telemetry.is_empty:
+        why = f"{telemetry.problems[0]}" if telemetry.problems else "the files are empty"
+        raise CommandError(f"no telemetry in {', '.join(map(str, paths))}: {why}")
+    document = report(telemetry, limit=limit, trace=trace)
+    if trace and not document["traces"]:
+        raise CommandError(f"--trace {trace}: there is no such trace among {len(telemetry.spans)} spans")
+    if as_json:
+        print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
+        return 0
+    print(render(document, styled=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))  # noqa: T201
+    _print_problems(telemetry.problems)
+    return 0
+
+
+def _files(paths: Sequence[Path]) -> Sequence[Path]:
+    found: dict[Path, Path] = {}  # by real path, so that none counts twice
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(each for each in path.glob("*.jsonl*") if each.is_file())
+            if not inside:
+                raise CommandError(f"{path}: this folder has no *.jsonl files")
+        elif path.exists():
+            inside = [path]
+        else:
+            remedy = "OTEL_TRACES_EXPORTER=otlp_file, and the same for METRICS and LOGS, write telemetry/*.jsonl"
+            raise CommandError(f"{path}: there is no such file or folder; {remedy}")
+        found.update((each.resolve(), each) for each in inside)
+    return list(found.values())
+
+
+def _print_problems(problems: Sequence[str]) -> None:
+    for problem in problems[:_MAX_PROBLEMS]:
+        print(f"forge-otel read: skipped: {problem}", file=sys.stderr)  # noqa: T201
+    if len(problems) > _MAX_PROBLEMS:
+        print(f"forge-otel read: skipped: {len(problems) - _MAX_PROBLEMS} more lines", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,1 @@
+"""The commands `forge runs` and `forge show`."""

@@ -1,0 +1,47 @@
+"""Runs as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.table import Table
+
+from forge.history import RecordedRun
+from forge.support.formatting import dollars, seconds
+
+from ..console import Output, data
+
+_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow"}
+_COUNTS = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
+
+
+def show_runs(runs: Sequence[RecordedRun]) -> None:
+    """Print a line for each run, and the next command."""
+    out = Output()
+    if not runs:
+        out.print("no runs")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "pipeline", "started", "outcome", "samples", "limited by"):
+        table.add_column(name, overflow="fold")
+    table.add_column("duration", justify="right")
+    table.add_column("cost", justify="right")
+    for run in runs:
+        table.add_row(
+            run.id[:8],
+            data(run.pipeline, 40),
+            f"{datetime.fromtimestamp(run.started).astimezone():%Y-%m-%d %H:%M:%S}",
+            data(run.outcome or "no end", style=_STYLES.get(run.outcome or "", "yellow")),
+            _counts(run),
+            data(run.limiting_stage or "-", 40),
+            seconds(run.duration),
+            f"${dollars(run.cost)}" if run.cost else "-",
+        )
+    out.print(table)
+
+
+def _counts(run: RecordedRun) -> str:
+    if run.ledger is None:
+        return "-"
+    return ", ".join(f"{run.ledger[name]} {name}" for name in _COUNTS if run.ledger.get(name)) or "none"

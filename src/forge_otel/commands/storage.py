@@ -1,0 +1,70 @@
+"""The storage that a command reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from .errors import CommandError
+
+if TYPE_CHECKING:
+    from forge import SQLStorage
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def storage_option(function: Function) -> Function:
+    """Add the option `--storage`, whose value is for `opened`."""
+    return click.option(
+        "--storage",
+        "url",
+        envvar="FORGE_STORAGE",
+        metavar="URL",
+        show_default="FORGE_STORAGE, or the only *.db file here that has Forge's tables",
+        help="sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+    )(function)
+
+
+@contextmanager
+def opened(url: str | None) -> Iterator[SQLStorage]:
+    """Open an existing storage, and close it at the end of the block, where its errors become the command's.
+
+    Raises:
+        CommandError: the storage cannot be used, or has no tables.
+    """
+    from forge import SQLStorage  # noqa: PLC0415
+    from forge.errors import ConfigurationError, StorageError  # noqa: PLC0415
+
+    try:
+        storage = SQLStorage(url or _url_here())
+        if storage.schema_version() == 0:
+            raise CommandError(f"--storage {url}: no pipeline has stored anything there; is it the right address?")
+        try:
+            yield storage
+        finally:
+            storage.close()
+    except (ConfigurationError, StorageError) as error:
+        raise CommandError(f"--storage: {' '.join(str(error).split())}") from None
+
+
+def _url_here() -> str:
+    """Return the URL of the only file in the current folder that has Forge's tables."""
+    found = [path for path in sorted(Path().glob("*.db")) if path.is_file() and _has_tables(path)]
+    if len(found) != 1:
+        why = f"there are {', '.join(map(str, found))}" if found else "no *.db file here has Forge's tables"
+        raise CommandError(f"{why}: name the storage with --storage sqlite:///FILE, or in the variable FORGE_STORAGE")
+    return f"sqlite:///{found[0]}"
+
+
+def _has_tables(path: Path) -> bool:
+    from forge import SQLStorage  # noqa: PLC0415
+    from forge.errors import ForgeError  # noqa: PLC0415
+
+    try:
+        return SQLStorage(f"sqlite:///{path}", timeout=1).schema_version() > 0
+    except ForgeError:
+        return False
