@@ -10,18 +10,27 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import sys
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
 from .model import Place
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 MAX_REQUEST_SIZE = 64 * 1024 * 1024
 """Maximum size of a request in bytes. Requests of exporters have up to a few million."""
+
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+"""How a frame of zstd begins."""
 
 Json = Mapping[str, Any]
 """A JSON object."""
@@ -61,43 +70,69 @@ class Value:
         return self.type if self.value is None else f"{self.value!r} ({self.type})"
 
 
-def requests(path: Path) -> Iterator[Line]:
-    """Yield the export requests of a file: one per line, or a single one over all lines. `.gz` files are decompressed.
+def requests(path: Path, is_wanted: Callable[[bytes], bool] = lambda _: True) -> Iterator[Line]:
+    """Yield the export requests of a file: one per line, or a single one over all lines.
+
+    Files named `.gz` and `.zst` are decompressed, among them those of the Collector, whose file exporter compresses
+    each request by itself and writes its length before it. A line of which `is_wanted` is false is not parsed.
 
     Raises:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        if path.suffix != ".gz":
-            yield from _requests(path, file)
-            return
         try:
-            with gzip.open(file) as unpacked:
-                yield from _requests(path, unpacked)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            yield Line(Place(path, 0), problem="is not a complete gzip file", detail=str(error))
+            if path.suffix == ".gz":
+                with gzip.open(file) as unpacked:
+                    yield from _requests(path, unpacked, is_wanted)
+            elif path.suffix != ".zst":
+                yield from _requests(path, file, is_wanted)
+            elif file.read(8)[4:] == _ZSTD_MAGIC:
+                file.seek(0)
+                yield from _zstd_messages(path, file, is_wanted)
+            else:
+                file.seek(0)
+                with zstd.open(file) as unpacked:
+                    yield from _requests(path, unpacked, is_wanted)
+        except (gzip.BadGzipFile, EOFError, zlib.error, zstd.ZstdError) as error:
+            kind = "gzip" if path.suffix == ".gz" else "zstd"
+            yield Line(Place(path, 0), problem=f"is not a complete {kind} file", detail=str(error))
 
 
-def _requests(path: Path, file: _File) -> Iterator[Line]:
+def _requests(path: Path, file: _File, is_wanted: Callable[[bytes], bool]) -> Iterator[Line]:
     lines = _lines(file)
     head = deque((Place(path, number), text) for number, text in islice(lines, 2))
     if _is_multiline(head):
         (place, first), (_, second) = head
-        yield _parsed(place, first + second + file.read(MAX_REQUEST_SIZE))
+        yield parsed(place, first + second + file.read(MAX_REQUEST_SIZE))
         return
     while head:
-        yield _parsed(*head.popleft())
+        place, text = head.popleft()
+        if is_wanted(text):
+            yield parsed(place, text)
     for number, text in lines:
-        yield _parsed(Place(path, number), text)
+        if is_wanted(text):
+            yield parsed(Place(path, number), text)
+
+
+def _zstd_messages(path: Path, file: BinaryIO, is_wanted: Callable[[bytes], bool]) -> Iterator[Line]:
+    """Yield requests that are compressed one by one, each after its length in four bytes."""
+    number = 0
+    while length := file.read(4):
+        number += 1
+        size = int.from_bytes(length)
+        packed = file.read(min(size, MAX_REQUEST_SIZE))
+        if len(packed) < size:
+            raise EOFError(f"message {number} has {len(packed)} of {size} bytes")
+        text = zstd.ZstdDecompressor().decompress(packed, MAX_REQUEST_SIZE + 1)
+        if is_wanted(text):
+            yield parsed(Place(path, number), text)
 
 
 def _is_multiline(head: Sequence[tuple[Place, bytes]]) -> bool:
     """Return True if a single request spans all lines: the first line ends with an open bracket, and the second is not
     a request.
     """
-    return (
-        len(head) == 2 and head[0][1].rstrip().endswith((b"{", b"[")) and all(_parsed(*line).problem for line in head)
-    )
+    return len(head) == 2 and head[0][1].rstrip().endswith((b"{", b"[")) and all(parsed(*line).problem for line in head)
 
 
 def _lines(file: _File) -> Iterator[tuple[int, bytes]]:
@@ -111,7 +146,8 @@ def _lines(file: _File) -> Iterator[tuple[int, bytes]]:
             text = file.readline(MAX_REQUEST_SIZE + 1)
 
 
-def _parsed(place: Place, text: bytes) -> Line:
+def parsed(place: Place, text: bytes) -> Line:
+    """Return the request in a line."""
     if len(text) > MAX_REQUEST_SIZE:
         return Line(place, problem=f"is longer than {MAX_REQUEST_SIZE >> 20} MiB")
     try:

@@ -55,8 +55,8 @@ def check_registry(*, directory: Path | None, as_json: bool) -> int:
 def verify_telemetry(*, files: tuple[Path, ...], registry: Path | None, as_json: bool) -> int:
     """Verify telemetry against a registry.
 
-    Reads traces, metrics or logs as OTLP/JSON, one export request per line, also as .gz, and prints every deviation
-    from the registry.
+    Reads traces, metrics or logs as OTLP/JSON, one export request per line, also as .gz or .zst, and prints every
+    deviation from the registry.
 
     Exit codes: 0 without deviations, 1 with deviations, 2 if a file or the registry cannot be read.
     """

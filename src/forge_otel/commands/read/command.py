@@ -17,9 +17,9 @@ from ..command import command, json_option, positive
 def read(*, paths: tuple[Path, ...], trace: str, limit: int, as_json: bool) -> int:
     """Show telemetry in files: traces, counts, failures.
 
-    Reads OTLP JSON, as the exporter otlp_file and the Collector write it: files, also as .gz, or folders with *.jsonl
-    files (default: telemetry). Prints the latest traces as trees, the counts of each stage from the metrics, the
-    slowest spans, and the failures with their messages.
+    Reads OTLP JSON, as the exporter otlp_file and the Collector write it: files, also as .gz or .zst, or folders with
+    *.jsonl files (default: telemetry). Prints the latest traces as trees, the counts of each stage from the metrics,
+    the slowest spans, and the failures with their messages.
 
     Exit codes: 0, or 2 if there is no telemetry.
     """

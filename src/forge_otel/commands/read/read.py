@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CommandError
+from ..trace.sources import find_files
 from .display import render
 from .records import read
 from .report import METRICS, report
@@ -22,7 +23,7 @@ def read_files(paths: Sequence[Path], *, trace: str, limit: int, as_json: bool) 
     Raises:
         CommandError: there is no telemetry, or a file cannot be read.
     """
-    files = _files(paths)
+    files = find_files(paths)
     try:
         telemetry = read(files, METRICS)
     except OSError as error:
@@ -39,22 +40,6 @@ def read_files(paths: Sequence[Path], *, trace: str, limit: int, as_json: bool) 
     print(render(document, styled=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))  # noqa: T201
     _print_problems(telemetry.problems)
     return 0
-
-
-def _files(paths: Sequence[Path]) -> Sequence[Path]:
-    found: dict[Path, Path] = {}  # by real path, so that none counts twice
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(each for each in path.glob("*.jsonl*") if each.is_file())
-            if not inside:
-                raise CommandError(f"{path}: this folder has no *.jsonl files")
-        elif path.exists():
-            inside = [path]
-        else:
-            remedy = "OTEL_TRACES_EXPORTER=otlp_file, and the same for METRICS and LOGS, write telemetry/*.jsonl"
-            raise CommandError(f"{path}: there is no such file or folder; {remedy}")
-        found.update((each.resolve(), each) for each in inside)
-    return list(found.values())
 
 
 def _print_problems(problems: Sequence[str]) -> None:

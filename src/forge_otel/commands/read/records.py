@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -10,45 +10,12 @@ from typing import Any, Final
 from ...checker import otlp_json as otlp
 from ...checker.model import Place
 from ...checker.otlp_json import Json, MalformedError
+from ..trace import records
+from ..trace.records import Attributes, LogRecord, Span
+from ..trace.sources import is_request
 
-_ERROR: Final = 2
-"""OTLP's number of the status of a failed span."""
 _DELTA: Final = "1"
 """OTLP's number of delta temporality, as text."""
-
-Attributes = Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class Span:
-    """A span. Times are Unix times in nanoseconds."""
-
-    trace_id: str
-    span_id: str
-    parent_id: str
-    name: str
-    start: int
-    end: int
-    failed: bool
-    message: str
-    """The description of its status."""
-    attributes: Attributes
-    service: str
-
-    @property
-    def duration(self) -> float:
-        """The duration in seconds."""
-        return max(0, self.end - self.start) / 1e9
-
-
-@dataclass(slots=True)
-class Event:
-    """A log record with an event name."""
-
-    name: str
-    time: int
-    trace_id: str
-    attributes: Attributes
 
 
 @dataclass(slots=True)
@@ -75,7 +42,7 @@ class Telemetry:
     metrics: Collection[str]
     """The names of the metrics that are read."""
     spans: list[Span] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
+    events: list[LogRecord] = field(default_factory=list)
     log_records: int = 0
     points: int = 0
     """Number of all metric points."""
@@ -98,52 +65,30 @@ class Telemetry:
         for attributes, total in found.items():
             yield dict(attributes), total
 
-    def add(self, request: object, place: Place) -> None:
+    def add(self, request: Any, place: Place) -> None:
         """Add an export request: decoded JSON."""
-        if not isinstance(request, dict) or not any(key.startswith("resource") for key in request):
+        if not is_request(request):
             self.problems.append(f"{place}: is not OTLP JSON")
             return
-        for signal, key, add in (
-            ("Spans", "spans", self._add_span),
-            ("Logs", "logRecords", self._add_log_record),
-            ("Metrics", "metrics", self._add_metric),
-        ):
+        for add in (self._add_spans, self._add_log_records, self._add_metrics):
             try:
-                self._add_all(request, signal, key, add)
+                add(request)
             except MalformedError as error:
                 self.problems.append(f"{place}: {error}")
 
-    def _add_all(self, request: Json, signal: str, key: str, add: Callable[[Json, Attributes], None]) -> None:
-        for resource in otlp.objects(request, f"resource{signal}"):
-            about = _attributes(otlp.object_(resource, "resource"))
-            for scope in otlp.objects(resource, f"scope{signal}"):
-                for record in otlp.objects(scope, key):
-                    add(record, about)
+    def _add_spans(self, request: Json) -> None:
+        for span in records.spans(request):
+            self.spans.append(span)
 
-    def _add_span(self, span: Json, resource: Attributes) -> None:
-        if not (otlp.text(span, "traceId") and otlp.text(span, "spanId")):
-            raise MalformedError("a span has no ids")
-        status = otlp.object_(span, "status")
-        self.spans.append(
-            Span(
-                otlp.text(span, "traceId").lower(),
-                otlp.text(span, "spanId").lower(),
-                otlp.text(span, "parentSpanId").lower(),
-                otlp.text(span, "name"),
-                otlp.integer(span, "startTimeUnixNano"),
-                otlp.integer(span, "endTimeUnixNano"),
-                status.get("code") in (_ERROR, "STATUS_CODE_ERROR"),
-                otlp.text(status, "message"),
-                _attributes(span),
-                str(resource.get("service.name", "")),
-            )
-        )
+    def _add_log_records(self, request: Json) -> None:
+        for record in records.log_records(request):
+            self.log_records += 1
+            if record.name:
+                self.events.append(record)
 
-    def _add_log_record(self, record: Json, _: Attributes) -> None:
-        self.log_records += 1
-        if name := otlp.text(record, "eventName"):
-            time = otlp.integer(record, "timeUnixNano")
-            self.events.append(Event(name, time, otlp.text(record, "traceId").lower(), _attributes(record)))
+    def _add_metrics(self, request: Json) -> None:
+        for metric, resource in records.each(request, "Metrics", "metrics"):
+            self._add_metric(metric, resource)
 
     def _add_metric(self, metric: Json, resource: Attributes) -> None:
         name = otlp.text(metric, "name")
@@ -165,7 +110,7 @@ class Telemetry:
         total = Total(value, otlp.integer(point, "count"), otlp.double(point, "max"))
         time = otlp.integer(point, "timeUnixNano")
         start = 0 if is_delta else otlp.integer(point, "startTimeUnixNano")
-        key = (name, frozenset(_attributes(point).items()), process, start)
+        key = (name, frozenset(records.plain_attributes(point).items()), process, start)
         last, known = self._series.get(key, (-1, Total()))
         if is_delta:
             known.add(total)
@@ -189,11 +134,3 @@ def read(files: Iterable[Path], metrics: Collection[str]) -> Telemetry:
             else:
                 telemetry.add(line.request, line.place)
     return telemetry
-
-
-def _attributes(parent: Json) -> dict[str, Any]:
-    """Return attributes with values that are numbers, text or booleans, and others as text."""
-    return {
-        key: value.value if isinstance(value.value, str | int | float) else str(value)
-        for key, value in otlp.attributes(parent).items()
-    }

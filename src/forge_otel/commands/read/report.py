@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from ...semconv import attributes as a
 from ...semconv import events, metrics
-from .records import Span, Telemetry, Total
+from ..trace.records import Span
+from .records import Telemetry, Total
 
 METRICS: Final = tuple(
     metric.name
