@@ -167,24 +167,28 @@ class CostSummary:
 
     def __str__(self) -> str:
         """Return one line; empty if nothing was used or saved."""
-        parts = []
-        if self.charges:
-            parts.append(f"{float(self.amount):.4g} USD")
-            details = []
-            if self.per_ready_sample:
-                details.append(f"{float(self.per_ready_sample):.3g} a ready sample")
-            if self.wasted_share:
-                details.append(f"{self.wasted_share:.0%} wasted")
-            if self.unpriced:
-                details.append(f"{self.unpriced} of {self.calls} calls without a price")
-            parts.append(f"({', '.join(details)})" if details else "")
-        saved = total(self.saved.values())
-        if saved:
-            parts.append(f"{float(saved):.4g} USD saved by the cache")
-        return " ".join(filter(None, parts))
+        return in_short(self.to_dict())
 
     def _amounts(self, key: Callable[[Charge], Any]) -> dict[Any, Decimal]:
         amounts: defaultdict[Any, Decimal] = defaultdict(lambda: ZERO)
         for charge in self.charges:
             amounts[key(charge)] = MONEY.add(amounts[key(charge)], charge.amount)
         return dict(amounts)
+
+
+def in_short(cost: Mapping[str, Any]) -> str:
+    """Return costs in the form of `CostSummary.to_dict` on one line; empty if nothing was used or saved."""
+    parts = []
+    if cost["charges"]:
+        parts.append(f"{float(cost['amount']):.4g} USD")
+        details = []
+        if per_sample := float(cost["per_ready_sample"] or 0):
+            details.append(f"{per_sample:.3g} a ready sample")
+        if cost["wasted_share"]:
+            details.append(f"{cost['wasted_share']:.0%} wasted")
+        if cost["unpriced"]:
+            details.append(f"{cost['unpriced']} of {cost['calls']} calls without a price")
+        parts.append(f"({', '.join(details)})" if details else "")
+    if saved := total(map(Decimal, cost["saved"].values())):
+        parts.append(f"{float(saved):.4g} USD saved by the cache")
+    return " ".join(filter(None, parts))

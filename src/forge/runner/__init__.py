@@ -12,6 +12,7 @@ from .result import (
     StageState,
     StageSummary,
     StorageSummary,
+    Summaries,
 )
 from .run import Run
 from .streaming import StreamingRunner
@@ -32,4 +33,5 @@ __all__ = [
     "StageSummary",
     "StorageSummary",
     "StreamingRunner",
+    "Summaries",
 ]

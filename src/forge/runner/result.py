@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 from ..costs.summary import CostSummary
 from ..pipeline.exceptions import CANCELLED, classify, message_of
 from ..pipeline.sample import SampleOutcome
-from ..support.text import on_one_line, shortened
+from ..support.layout import terminal_width, to_html, to_text
 from .outcome import ExitCode, RunOutcome, RunType, exit_code_of
+from .report import failure_line, failures_in, headline, report
 from .revision import code_revision
 from .verdict import NO_VERDICT, RunVerdict, judge
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .run import Run
 
 logger = logging.getLogger("forge")
+
+_Summary = TypeVar("_Summary", bound="StageSummary | MeasurementSummary")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +136,32 @@ class MeasurementSummary:
     """Configured number of concurrent calls."""
 
 
+class Summaries(list[_Summary]):
+    """Summaries in order, found by index, and by the name of the stage or the key of the measurement.
+
+    Raises:
+        KeyError: there is none of that name; it tells which there are.
+    """
+
+    @overload
+    def __getitem__(self, index: SupportsIndex | str) -> _Summary: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[_Summary]: ...
+
+    def __getitem__(self, index: SupportsIndex | str | slice) -> _Summary | list[_Summary]:
+        if not isinstance(index, str):
+            return super().__getitem__(index)
+        for summary in self:
+            if _name_of(summary) == index:
+                return summary
+        raise KeyError(f"{index!r}; there are {', '.join(map(_name_of, self)) or 'none'}")
+
+
+def _name_of(summary: StageSummary | MeasurementSummary) -> str:
+    return summary.name if isinstance(summary, StageSummary) else summary.key
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSummary:
     """Summary of the source of a run. Times are in seconds."""
@@ -181,13 +210,7 @@ class FailureSummary:
     """Message of the first error, at most 1000 characters of it."""
 
     def __str__(self) -> str:
-        sample = f"{'first in ' if self.count > 1 else ''}sample {shortened(self.sample_id, 60)!r}"
-        return f"{self.count} × {self.error_type} in {self.where}, {sample}: {self.first_line}"
-
-    @property
-    def first_line(self) -> str:
-        """The message on one line of at most 160 characters."""
-        return on_one_line(self.message, 160)
+        return failure_line(asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,10 +245,10 @@ class RunResult:
     """Seconds, from a monotonic clock."""
     ledger: Ledger
     """Counts of samples by outcome."""
-    stages: Sequence[StageSummary]
-    """One summary per stage, in pipeline order."""
-    measurements: Sequence[MeasurementSummary]
-    """One summary per measurement, in order of execution."""
+    stages: Summaries[StageSummary]
+    """One summary per stage, in pipeline order; also by the stage's name: `stages["parse"].p95`."""
+    measurements: Summaries[MeasurementSummary]
+    """One summary per measurement, in order of execution; also by the measurement's key."""
     storage: StorageSummary
     """Rows, artifacts and bytes written."""
     dead_letters: Mapping[tuple[str, str, str], int]
@@ -258,7 +281,7 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        plain = asdict(self)
+        plain = asdict(self) | {name: [*map(asdict, getattr(self, name))] for name in ("stages", "measurements")}
         plain["cost"] = self.cost.to_dict()
         plain["ledger"] |= {"settled": self.ledger.settled, "imbalance": self.ledger.imbalance}
         plain["dead_letters"] = [
@@ -270,35 +293,28 @@ class RunResult:
         ]
         return plain
 
-    def __str__(self) -> str:
-        counts = ", ".join(
-            f"{getattr(self.ledger, outcome.value)} {outcome.value}"
-            for outcome in SampleOutcome
-            if getattr(self.ledger, outcome.value)
-        )
-        ending = f" ({self.error_type}: {on_one_line(self.error, 500)})" if self.error else ""
-        cost = str(self.cost)
-        kind = "" if self.type is RunType.FULL else f" ({self.type.value})"
-        head = (
-            f"{self.pipeline}{kind}: {self.outcome.value}{ending} in {self.duration:.3g} s; "
-            f"{self.ledger.admitted} admitted, {self.ledger.derived} derived: {counts or 'nothing settled'}"
-            f"{'; ' if cost else ''}{cost}"
-        )
-        return "\n  ".join([head, *self.failure_lines()])
+    @property
+    def headline(self) -> str:
+        """Outcome of the run and of its samples, on one line."""
+        return headline(self.to_dict())
 
-    def failure_lines(self, limit: int = 5) -> list[str]:
-        """Return a line for each class of failures, of samples and of batches the commonest `limit` each."""
-        lines = [*map(str, self.failures[:limit])]
-        lines += [
-            f"{failure.count} × {failure.error_type} in batches of {failure.where}, whose samples were then processed "
-            f"alone: {failure.first_line}"
-            for failure in self.batch_failures[:limit]
-        ]
-        if left_out := len(self.failures) + len(self.batch_failures) - len(lines):
-            lines.append(f"and failures of {left_out} other classes")
-        if self.unfinished:
-            lines.append(f"{self.unfinished} were in flight when the run ended")
-        return lines
+    def failure_lines(self) -> list[str]:
+        """Return a line for each class of failures, of samples and of batches the commonest five each."""
+        return [line.text for line in failures_in(self.to_dict())]
+
+    def report(self, width: int | None = None) -> str:
+        """Return the whole report: the outcome, and why samples are not ready; stages, measurements, costs and storage;
+        the verdict. With a width, lines are folded, and tables leave out columns.
+        """
+        return to_text(report(self.to_dict()), width)
+
+    def __str__(self) -> str:
+        """Return the report, as wide as the terminal that it is printed on."""
+        return self.report(terminal_width())
+
+    def _repr_html_(self) -> str:
+        """Return the report for a notebook."""
+        return to_html(report(self.to_dict()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,8 +369,8 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             ended=run.started.time + duration,
             duration=duration,
             ledger=counters.ledger(),
-            stages=[stage.summary(duration) for stage in counters.stages.values()],
-            measurements=[measurement.summary(duration) for measurement in counters.measurements.values()],
+            stages=Summaries(stage.summary(duration) for stage in counters.stages.values()),
+            measurements=Summaries(measurement.summary(duration) for measurement in counters.measurements.values()),
             storage=counters.storage_summary(),
             dead_letters=counters.failures.dead_letters,
             failures=counters.failures.summaries(),

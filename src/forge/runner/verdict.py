@@ -76,7 +76,7 @@ def judge(result: RunResult, pipeline: Pipeline) -> RunVerdict:
         return _none(text, "A runner with resume=False processes them again.")
     parts = list(_parts(result))
     if result.runner == NO_CALLS_TOGETHER:
-        return _one_at_a_time(result, parts)
+        return _one_at_a_time(result, pipeline, parts)
     held_up = _last_held_up(result)
     if held_up is None:
         limit = max(parts, key=lambda part: part.utilization)
@@ -153,11 +153,13 @@ def _measurement_limits(result: RunResult, pipeline: Pipeline, limit: _Part, par
     return _verdict(limit, text, f"It mostly waits: {_more_slots(result, limit, parts, definition.concurrency)}")
 
 
-def _one_at_a_time(result: RunResult, parts: list[_Part]) -> RunVerdict:
-    """Return the verdict on a run that made one call at a time."""
-    slots = {part.name: part.summary.concurrency if part.summary else 1 for part in parts}
-    limit = max(parts, key=lambda part: part.utilization * slots[part.name])
-    ratio = limit.utilization * slots[limit.name]
+def _one_at_a_time(result: RunResult, pipeline: Pipeline, parts: list[_Part]) -> RunVerdict:
+    """Return the verdict on a run that made one call at a time: what is left of its time, the storage took."""
+    ratios = [part.utilization * (part.summary.concurrency if part.summary else 1) for part in parts]
+    ratio, limit = max(zip(ratios, parts, strict=True), key=lambda pair: pair[0])
+    if pipeline.storage is not None and 1 - sum(ratios) > ratio:
+        text = f"The batch runner stores one sample at a time: the storage took {share(1 - sum(ratios))} of the run."
+        return _verdict(_Part("storage", "storage", 0.0), text, "StreamingRunner stores many in one transaction.")
     if ratio < BLOCKED:
         return _idle(result, limit)
     text = f"The batch runner makes one call at a time: {limit.label} took {share(ratio)} of the run."

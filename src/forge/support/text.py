@@ -51,8 +51,14 @@ def shortened(text: str, limit: int) -> str:
 
 def on_one_line(text: str, limit: int) -> str:
     """Return a text of about `limit` characters for a terminal: on one line, with control characters escaped."""
-    line = shortened(" ".join(text.split()), limit)
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+    return visible(shortened(" ".join(text.split()), limit))
+
+
+def visible(text: str) -> str:
+    """Return a text for a terminal, with control characters escaped."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _escaped(found: re.Match[str]) -> str:

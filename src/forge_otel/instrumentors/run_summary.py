@@ -43,7 +43,7 @@ def summaries(result: RunResult, extra: Attributes) -> Iterator[LogEvent]:
     ledger = result.ledger
     yield LogEvent(
         events.FORGE_PIPELINE_SUMMARY,
-        "; ".join(map(str.strip, str(result).splitlines())),
+        "; ".join([result.headline, *result.failure_lines()]),
         {
             **extra,
             a.FORGE_SUMMARY_ADMITTED: ledger.admitted,

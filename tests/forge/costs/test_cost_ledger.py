@@ -357,7 +357,7 @@ def test_what_a_cached_value_would_have_cost_is_saved(storage_url: str) -> None:
     third = runner.run(pipeline(samples(4), split, measurements=measurements, storage=storage)).drain()
     assert booked(third) == {}
     assert third.cost.saved == {"embedding": Decimal("0.10"), "together": Decimal("0.20")}
-    assert str(third).endswith("1 split; 0.3 USD saved by the cache")
+    assert third.headline.endswith("1 split; 0.3 USD saved by the cache")
     storage.delete("p", ["0#0", "0#1"])
     assert not storage.costs("p", [("0#0", "d")], "embedding", "1")
     fourth = runner.run(pipeline(samples(4), split, measurements=measurements, storage=storage)).drain()
@@ -808,7 +808,7 @@ def test_the_result_and_the_record_say_it(storage: SQLStorage) -> None:
     assert cost.per_ready_sample == Decimal("0.065")
     assert cost.wasted_share == 3 / 13
     assert (cost.calls, cost.unpriced, cost.input_tokens, cost.cached_input_tokens) == (7, 2, 50, 12)
-    assert str(result) == (
+    assert result.headline == (
         "p: completed in 0 s; 3 admitted, 0 derived: 2 ready, 1 skipped; "
         "0.13 USD (0.065 a ready sample, 23% wasted, 2 of 7 calls without a price)"
     )

@@ -153,7 +153,7 @@ def test_the_source_and_the_setup_of_a_stage_are_nobodys_sample(runner: Runner) 
 
     result = runner.run(Pipeline(name="p", source=source, stages=[Quiet()])).drain()
     assert result.cost.charges == []
-    assert str(result).endswith("1 ready")
+    assert result.headline.endswith("1 ready")
 
 
 class Taken:

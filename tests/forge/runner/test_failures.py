@@ -92,7 +92,7 @@ def test_the_first_failure_of_each_class_is_an_example(
         ),
     ]
     lines = ["3 × LookupError in tested, first in sample '1': odd: 1", "1 × timeout in tested, sample '3': too slow"]
-    assert str(result).splitlines()[1:] == [f"  {line}" for line in lines]
+    assert str(result).splitlines()[1:4] == [*(f"  {line}" for line in lines), ""]
     assert logged(warnings) == [
         "p: sample '1' failed in tested: LookupError: odd: 1 (others like it are counted)",
         "p: sample '3' failed in tested: timeout: too slow (others like it are counted)",
@@ -157,7 +157,7 @@ def test_classes_without_end_are_counted_as_one_beyond_a_hundred(warnings: pytes
     counts = {failure.error_type: failure.count for failure in result.failures}
     assert counts == {"_OTHER": 50} | {f"made.Error{number}": 1 for number in range(100)}
     assert len(warnings.records) == 102
-    assert str(result).splitlines()[-1] == "  and failures of 96 other classes"
+    assert str(result).splitlines()[6:8] == ["  and failures of 96 other classes", ""]
 
 
 def test_a_long_message_is_cut() -> None:
@@ -219,7 +219,7 @@ def test_a_failed_batch_is_counted_though_every_sample_succeeds_alone(
         )
     ]
     line = "2 × ValueError in batches of tested, whose samples were then processed alone: too many at once"
-    assert str(result).splitlines()[1:] == [f"  {line}"]
+    assert str(result).splitlines()[1:3] == [f"  {line}", ""]
     assert logged(warnings) == [
         "p: a batch of 4, from sample '0', failed in tested: ValueError: too many at once (others like it are counted)",
         f"p: 0 of 8 samples tried failed: {line}",

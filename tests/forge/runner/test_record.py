@@ -32,6 +32,7 @@ from forge import (
     stage,
 )
 from forge.runner import FailureSummary, Ledger, MeasurementSummary, StageSummary, StorageSummary
+from forge.runner.result import Summaries
 from forge.runner.verdict import RunVerdict
 from tests.support.clock import START, FakeClock
 from tests.support.runs import PATIENCE, both_runners, every_runner, ledger, samples
@@ -206,64 +207,68 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
         ended=START + total,
         duration=total,
         ledger=Ledger(admitted=4, ready=2, skipped=1, dlq=1),
-        stages=[
-            StageSummary(
-                name="work",
-                executions=4,
-                successes=2,
-                skips=1,
-                errors=1,
-                cancelled=0,
-                retries=1,
-                p50=result.stages[0].p50,
-                p95=result.stages[0].p95,
-                p99=result.stages[0].p99,
-                max=20,
-                busy=17,
-                utilization=17 / (2 * total),
-                queue_wait_p95=0,
-                backpressure=0,
-                concurrency=2,
-                batches=0,
-                batch_failures=0,
-            ),
-            StageSummary(
-                name="more",
-                executions=2,
-                successes=2,
-                skips=0,
-                errors=0,
-                cancelled=0,
-                retries=0,
-                p50=32,
-                p95=32,
-                p99=32,
-                max=32,
-                busy=64,
-                utilization=64 / total,
-                queue_wait_p95=0,
-                backpressure=0,
-                concurrency=1,
-                batches=0,
-                batch_failures=0,
-            ),
-        ],
-        measurements=[
-            MeasurementSummary(
-                key="size",
-                version="1",
-                computed=2,
-                cached=0,
-                errors=0,
-                p50=64,
-                p95=64,
-                p99=64,
-                max=64,
-                busy=128,
-                utilization=128 / total,
-                concurrency=1,
-            )
-        ],
+        stages=Summaries(
+            [
+                StageSummary(
+                    name="work",
+                    executions=4,
+                    successes=2,
+                    skips=1,
+                    errors=1,
+                    cancelled=0,
+                    retries=1,
+                    p50=result.stages[0].p50,
+                    p95=result.stages[0].p95,
+                    p99=result.stages[0].p99,
+                    max=20,
+                    busy=17,
+                    utilization=17 / (2 * total),
+                    queue_wait_p95=0,
+                    backpressure=0,
+                    concurrency=2,
+                    batches=0,
+                    batch_failures=0,
+                ),
+                StageSummary(
+                    name="more",
+                    executions=2,
+                    successes=2,
+                    skips=0,
+                    errors=0,
+                    cancelled=0,
+                    retries=0,
+                    p50=32,
+                    p95=32,
+                    p99=32,
+                    max=32,
+                    busy=64,
+                    utilization=64 / total,
+                    queue_wait_p95=0,
+                    backpressure=0,
+                    concurrency=1,
+                    batches=0,
+                    batch_failures=0,
+                ),
+            ]
+        ),
+        measurements=Summaries(
+            [
+                MeasurementSummary(
+                    key="size",
+                    version="1",
+                    computed=2,
+                    cached=0,
+                    errors=0,
+                    p50=64,
+                    p95=64,
+                    p99=64,
+                    max=64,
+                    busy=128,
+                    utilization=128 / total,
+                    concurrency=1,
+                )
+            ]
+        ),
         storage=StorageSummary(
             inserted=4,
             bytes_written=2 * len(b'{"text":"a"}') + 2 * len(b"1") + len(b'"c"'),  # that of a dead letter
@@ -296,7 +301,24 @@ def test_a_result_is_exact(tmp_path: Path) -> None:
     assert str(result).splitlines() == [
         "p: completed in 225 s; 4 admitted, 0 derived: 2 ready, 1 skipped, 1 dlq",
         "  1 × ValueError in work, sample '3': never",
+        "  1 skipped in work: third",
+        "",
+        "stage  done  skip  error  retry   p50   p95   p99  busy  wait  held up  used",
+        "work      4     1      1      1  4.0s  7.9s  7.9s   17s    0s       0s    4%",
+        "more      2     0      0      0   32s   32s   32s   64s    0s       0s   28%",
+        "wait: p95 in the queue before it; held up: by a full queue after it; used: of its slots",
+        "",
+        "measurement  computed  cached  error  hits  p50  p95  p99",
+        "size                2       0      0    0%  64s  64s  64s",
+        "",
+        "samples    4 inserted, 0 updated, 0 unchanged, 29 B",
+        "artifacts  2 put, 1 of them deduplicated, 4 B",
+        "",
+        str(result.verdict),
     ]
+    assert (result.stages["more"], result.measurements["size"]) == (result.stages[1], result.measurements[0])
+    with pytest.raises(KeyError, match=r"'less'; there are work, more"):
+        result.stages["less"]
 
 
 def test_without_a_storage_the_record_is_in_the_result_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,7 +411,7 @@ def test_without_a_storage_the_result_says_why_samples_failed(runner: Runner) ->
     assert result.to_dict()["failures"] == expected
     first, *lines = str(result).splitlines()
     assert first.endswith("1 ready, 3 failed")
-    assert lines == [
+    assert lines[:2] == [
         "  2 × ValueError in check, first in sample 'b': two",
         f"  1 × forge.errors.DuplicateIdError in source, sample 'a': {twice}",
     ]

@@ -1,0 +1,207 @@
+"""The report of a run, for people: from its record, so that it is the same for a result and for what is stored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from ..costs.summary import in_short
+from ..pipeline.sample import SampleOutcome
+from ..support.formatting import dollars, seconds, share, size
+from ..support.layout import Blank, Block, Column, Paragraph, Span, Table, paragraph
+from ..support.text import on_one_line, shortened
+
+MAX_LINES = 5
+"""Classes of failures, and reasons of skips, that are listed; the others are counted."""
+_COUNTED = ("calls", "input_tokens", "output_tokens", "unpriced")
+_OUTCOME_STYLES = {"completed": "green", "cancelled": "yellow", "failed": "red"}
+
+
+def report(record: Mapping[str, Any], further: Iterable[Block] = ()) -> list[Block]:
+    """Return the report of a run, given its record (`RunResult.to_dict()`): first what became of its samples, and why
+    some are not ready; then stages, measurements, costs and storage, and further blocks; last the verdict.
+    """
+    blocks: list[Block] = [Paragraph(_headline(record))]
+    blocks += [Paragraph([line], indent=2) for line in (*failures_in(record), *_skips_in(record))]
+    for section in (_stages(record), _measurements(record), _cost(record), _storage(record), [*further]):
+        if section:
+            blocks += [Blank(), *section]
+    verdict = record.get("verdict")
+    if verdict and (verdict["limit"] != "none" or verdict["advice"]):
+        blocks += [Blank(), Paragraph([Span(verdict["text"], "bold"), Span(f" {verdict['advice']}".rstrip())])]
+    return blocks
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """Return the outcome of a run and of its samples, on one line."""
+    return "".join(span.text for span in _headline(record))
+
+
+def failures_in(record: Mapping[str, Any]) -> Iterator[Span]:
+    """Yield a line for each class of failures, of samples and of batches the commonest, and for samples that were in
+    flight when the run ended.
+    """
+    failures, batches = record["failures"], record["batch_failures"]
+    for failure in failures[:MAX_LINES]:
+        yield Span(failure_line(failure), "red")
+    for failure in batches[:MAX_LINES]:
+        what = f"{failure['count']} × {failure['error_type']} in batches of {failure['where']}"
+        yield Span(f"{what}, whose samples were then processed alone: {_first_line(failure)}", "yellow")
+    if left_out := len(failures[MAX_LINES:]) + len(batches[MAX_LINES:]):
+        yield Span(f"and failures of {left_out} other classes", "red")
+    if unfinished := unfinished_in(record):
+        yield Span(f"{unfinished} were in flight when the run ended", "yellow")
+
+
+def _skips_in(record: Mapping[str, Any]) -> Iterator[Span]:
+    skips = sorted(record["skips"], key=lambda skip: -skip["count"])
+    for skip in skips[:MAX_LINES]:
+        yield Span(f"{skip['count']} skipped in {skip['stage']}: {on_one_line(skip['reason'], 160)}")
+    if rest := skips[MAX_LINES:]:
+        yield Span(f"and {sum(skip['count'] for skip in rest)} skipped for {len(rest)} other reasons")
+
+
+def failure_line(failure: Mapping[str, Any]) -> str:
+    """Return a class of failures, with the sample and message of the first one."""
+    sample = f"{'first in ' if failure['count'] > 1 else ''}sample {shortened(failure['sample_id'], 60)!r}"
+    return f"{failure['count']} × {failure['error_type']} in {failure['where']}, {sample}: {_first_line(failure)}"
+
+
+def unfinished_in(record: Mapping[str, Any]) -> int:
+    """Return the number of samples that were in flight when the run ended."""
+    ledger = record["ledger"]
+    failed: int = sum(failure["count"] for failure in record["failures"])
+    return int(ledger["dlq"] + ledger["failed"]) - failed
+
+
+def _first_line(failure: Mapping[str, Any]) -> str:
+    return on_one_line(failure["message"], 160)
+
+
+def _headline(record: Mapping[str, Any]) -> list[Span]:
+    ledger, outcome, error = record["ledger"], str(record["outcome"]), record["error"]
+    counts = ", ".join(f"{ledger[each]} {each}" for each in map(str, SampleOutcome) if ledger[each])
+    kind = "" if record["type"] == "full" else f" ({record['type']})"
+    ending = f" ({record['error_type']}: {on_one_line(error, 500)})" if error else ""
+    cost = in_short(record["cost"])
+    return [
+        Span(f"{record['pipeline']}{kind}", "bold"),
+        Span(": "),
+        Span(outcome, _OUTCOME_STYLES.get(outcome, "")),
+        Span(
+            f"{ending} in {record['duration']:.3g} s; {ledger['admitted']} admitted, {ledger['derived']} derived: "
+            f"{counts or 'nothing settled'}{'; ' if cost else ''}{cost}"
+        ),
+    ]
+
+
+def _saved(cost: Mapping[str, Any]) -> Decimal:
+    return sum(map(Decimal, cost["saved"].values()), Decimal(0))
+
+
+def _stages(record: Mapping[str, Any]) -> list[Block]:
+    stages: Sequence[Mapping[str, Any]] = record["stages"]
+    if not stages or not record["ledger"]["admitted"]:
+        return []
+    columns = [
+        Column("stage"),
+        Column("done"),
+        Column("skip", 3),
+        Column("error"),
+        Column("retry", 2),
+        Column("p50", 4),
+        Column("p95", 1),
+        Column("p99", 7),
+        Column("busy", 8),
+        Column("wait", 6),
+        Column("held up", 5),
+        Column("used"),
+    ]
+    rows = [
+        [
+            Span(stage["name"]),
+            Span(f"{stage['executions']}"),
+            Span(f"{stage['skips']}"),
+            _count(stage["errors"] + stage["cancelled"], "red"),
+            _count(stage["retries"], "yellow"),
+            *(Span(seconds(stage[key])) for key in ("p50", "p95", "p99", "busy", "queue_wait_p95", "backpressure")),
+            Span(share(stage["utilization"])),
+        ]
+        for stage in stages
+    ]
+    legend = "wait: p95 in the queue before it; held up: by a full queue after it; used: of its slots"
+    return [Table(columns, rows), paragraph(legend, "dim")]
+
+
+def _measurements(record: Mapping[str, Any]) -> list[Block]:
+    if not record["measurements"] or not record["ledger"]["admitted"]:
+        return []
+    columns = [
+        Column("measurement"),
+        Column("computed"),
+        Column("cached"),
+        Column("error"),
+        Column("hits", 3),
+        Column("p50", 2),
+        Column("p95", 1),
+        Column("p99", 4),
+    ]
+    rows = []
+    for one in record["measurements"]:
+        lookups = one["computed"] + one["cached"]
+        rows.append(
+            [
+                Span(one["key"]),
+                *(Span(f"{one[key]}") for key in ("computed", "cached")),
+                _count(one["errors"], "red"),
+                Span(share(one["cached"] / lookups if lookups else None)),
+                *(Span(seconds(one[key])) for key in ("p50", "p95", "p99")),
+            ]
+        )
+    return [Table(columns, rows)]
+
+
+def _cost(record: Mapping[str, Any]) -> list[Block]:
+    cost = record["cost"]
+    if not cost["charges"] and not _saved(cost):
+        return []
+    blocks: list[Block] = []
+    for title, keys in (("cost at", ("name",)), ("cost of", ("provider", "model"))):
+        groups: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for charge in cost["charges"]:
+            groups[" ".join(filter(None, (charge[key] for key in keys)))].append(charge)
+        columns = [Column(title), Column("calls"), Column("sent", 2), Column("received", 3), Column("unpriced", 1)]
+        rows = []
+        for name, charges in groups.items():
+            counts = [Span(f"{sum(one[key] for one in charges)}") for key in _COUNTED]
+            amount = sum((Decimal(one["amount"]) for one in charges), Decimal(0))
+            rows.append([Span(name), *counts, Span(dollars(amount))])
+        blocks += [Table([*columns, Column("USD")], rows), Blank()]
+    totals = [f"{dollars(Decimal(cost['amount']))} USD spent", f"{share(cost['wasted_share'])} wasted"]
+    if cost["per_ready_sample"] is not None:
+        totals.append(f"{dollars(Decimal(cost['per_ready_sample']))} per ready sample")
+    totals.append(f"{dollars(_saved(cost))} saved by the cache")
+    blocks.append(paragraph(", ".join(totals)))
+    if cost["unpriced"]:
+        text = f"{cost['unpriced']} of {cost['calls']} calls have no price, and are not included in the amount"
+        blocks.append(paragraph(text, "yellow"))
+    return blocks
+
+
+def _storage(record: Mapping[str, Any]) -> list[Block]:
+    storage = record["storage"]
+    blocks: list[Block] = []
+    if storage["inserted"] or storage["updated"] or storage["unchanged"]:
+        counts = ", ".join(f"{storage[key]} {key}" for key in ("inserted", "updated", "unchanged"))
+        blocks.append(paragraph(f"samples    {counts}, {size(storage['bytes_written'])}"))
+    if storage["artifacts_uploaded"]:
+        counts = f"{storage['artifacts_uploaded']} put, {storage['artifacts_deduplicated']} of them deduplicated"
+        blocks.append(paragraph(f"artifacts  {counts}, {size(storage['artifact_bytes_written'])}"))
+    return blocks
+
+
+def _count(count: int, style: str) -> Span:
+    """Return a count that stands out unless it is 0."""
+    return Span(f"{count}", style if count else "")

@@ -1,0 +1,24 @@
+"""Blocks of text on a terminal, or in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from forge.support.layout import Block, Span, lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_blocks(blocks: Iterable[Block], console: Console) -> None:
+    """Print blocks: in color and as wide as the terminal, or plain and unfolded where there is none."""
+    for line in lines(blocks, console.width if console.is_terminal else None):
+        console.print(styled(line), soft_wrap=True)
+
+
+def styled(line: Sequence[Span]) -> Text:
+    """Return a line with its styles. Markup in it has no effect."""
+    return Text.assemble(*line, end="")
