@@ -66,6 +66,10 @@ class RunNotFoundError(ForgeError, LookupError):
     """There is no such run in the storage, or several begin like that."""
 
 
+class UnendedRunError(ForgeError, ValueError):
+    """A run that is still in progress, or whose process died, has no counts to compare."""
+
+
 class NotReplayableError(ForgeError, ValueError):
     """A dead letter cannot be replayed: its data was not stored, or can no longer be read."""
 

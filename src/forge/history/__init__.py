@@ -1,5 +1,7 @@
 """The past of pipelines, read from their storage."""
 
+from .difference import RunDifference, compare_runs, difference
+from .gates import Gate
 from .runs import RecordedRun, find_run, runs
 
-__all__ = ["RecordedRun", "find_run", "runs"]
+__all__ = ["Gate", "RecordedRun", "RunDifference", "compare_runs", "difference", "find_run", "runs"]

@@ -7,11 +7,15 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import ConfigurationError
+from ..errors import UnendedRunError
+from ..support.formatting import seconds
+from ..support.money import plain
 from ..support.text import on_one_line
+from .inputs import InputDifference, compare_inputs
 
 if TYPE_CHECKING:
-    from .inputs import InputDifference
+    from ..storage import SQLStorage
+    from .runs import RecordedRun
 
 SAME_TIME: Final = 0.02
 """Relative difference of two percentiles that says nothing, since each is within 1 %."""
@@ -55,6 +59,13 @@ class Change:
     """Value in the first run; None if it has none."""
     after: Any
     """Value in the second run; None if it has none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; amounts are strings, to stay exact."""
+        before, after = (plain(value) if isinstance(value, Decimal) else value for value in (self.before, self.after))
+        share = self.relative
+        relative = None if share is None or share == float("inf") else share
+        return asdict(self) | {"before": before, "after": after, "relative": relative}
 
     @property
     def relative(self) -> float | None:
@@ -149,20 +160,20 @@ class RunDifference:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
-        plain = {
+        document = {
             "before": asdict(self.before),
             "after": asdict(self.after),
             "headline": self.headline,
-            "revision": None if self.revision is None else asdict(self.revision),
-            "definition": [asdict(change) for change in self.definition],
+            "revision": None if self.revision is None else self.revision.to_dict(),
+            "definition": [change.to_dict() for change in self.definition],
             "input": None if self.input is None else self.input.to_dict(),
             "same_ids": self.same_ids,
             "ready": list(self.ready),
             "causes": [asdict(cause) for cause in self.causes],
         }
         for name in ("counts", "times", "cost"):
-            plain[name] = [asdict(change) | {"relative": change.relative} for change in getattr(self, name)]
-        return plain
+            document[name] = [change.to_dict() for change in getattr(self, name)]
+        return document
 
     def sections(self) -> list[tuple[str, list[str]]]:
         """Return the report in sections: a title, and its lines of plain text. Sections without differences are
@@ -213,11 +224,11 @@ def difference(
     `input` are the differences between their samples, if those were recorded.
 
     Raises:
-        ConfigurationError: one of the runs has no end, so that nothing was counted.
+        UnendedRunError: one of the runs has no end, so that nothing was counted.
     """
     for name, record in (("first", before), ("second", after)):
         if "ledger" not in record:
-            raise ConfigurationError(
+            raise UnendedRunError(
                 f"the {name} run has no end in its record, so there is nothing to compare: it is still in progress, or "
                 "its process died"
             )
@@ -235,6 +246,20 @@ def difference(
         cost=list(_costs(before["cost"], after["cost"])),
         values=_values(before, after, input),
     )
+
+
+def compare_runs(storage: SQLStorage, before: RecordedRun, after: RecordedRun) -> RunDifference:
+    """Return the differences between two recorded runs, with those between their samples where both have a whole
+    manifest.
+
+    Raises:
+        UnendedRunError: one of the runs has no end.
+        StorageError: the storage cannot be read.
+    """
+    found = difference(before.record, after.record)
+    settled = (before.record["ledger"]["settled"], after.record["ledger"]["settled"])
+    samples = compare_inputs(storage, before.id, after.id, settled=settled)
+    return difference(before.record, after.record, input=samples) if samples is not None else found
 
 
 def relative_change(before: Any, after: Any) -> float | None:
@@ -510,7 +535,7 @@ def _count_text(change: Change) -> str:
 
 def _time_text(change: Change) -> str:
     what = {"queue_wait_p95": "wait p95"}.get(change.what, change.what)
-    return f"{what} {_seconds(change.before)} → {_seconds(change.after)}{_relative(change)}"
+    return f"{what} {seconds(change.before)} → {seconds(change.after)}{_relative(change)}"
 
 
 def _cost_text(change: Change) -> str:
@@ -524,11 +549,3 @@ def _relative(change: Change) -> str:
     if share is None or share == float("inf"):
         return ""
     return f" ({'+' if share > 0 else '−'}{percent(abs(share))})"
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "none"
-    if value >= 1:
-        return f"{value:.3g} s" if value < 1000 else f"{value:.0f} s"
-    return f"{value * 1e3:.3g} ms" if value >= 1e-3 else f"{value * 1e6:.3g} µs"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 from ..errors import ConfigurationError
+from ..support.formatting import dollars, seconds
+from ..support.money import plain
 from ..support.text import on_one_line
 from .difference import RunDifference, percent, relative_change
 
@@ -81,20 +83,26 @@ class Violation:
     after: Any
     """Value of the second run; None if it has none."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self) | {
+            name: plain(value) for name in ("before", "after") if isinstance(value := getattr(self, name), Decimal)
+        }
+
     def __str__(self) -> str:
         value = self.value if self.name is None else f"{self.value}[{on_one_line(self.name, 60)}]"
         if self.before is None or self.after is None:
             which = "first" if self.before is None else "second"
             return f"{self.gate}: {value} cannot be compared, because the {which} run has none"
-        unit = " s" if self.value in _SECONDS else " USD" if self.value == "cost" else ""
-        change = float(self.after - self.before)
+        shown = seconds if self.value in _SECONDS else _dollars if self.value == "cost" else str
+        change = self.after - self.before
         share = relative_change(self.before, self.after)
         sign = "−" if change < 0 else "+"
         relative = "" if share is None or share == float("inf") else f", {sign}{percent(abs(share))}"
-        numbers = f"{_number(self.before)} → {_number(self.after)}{unit}"
+        numbers = f"{shown(self.before)} → {shown(self.after)}"
         if self.value in ("gone", "new", "changed"):
-            numbers = f"{_number(change)} of {_number(self.before)} samples"
-        return f"{self.gate}: {value} {numbers} ({change:+.4g}{unit}{relative})"
+            numbers = f"{change} of {self.before} samples"
+        return f"{self.gate}: {value} {numbers} ({sign}{shown(abs(change))}{relative})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,5 +196,5 @@ class Gate:
         return [(name, pair) for (value, name), pair in values.items() if value == self.value]
 
 
-def _number(value: Any) -> str:
-    return str(value) if isinstance(value, int) else f"{float(value):.4g}"
+def _dollars(amount: Decimal) -> str:
+    return f"{dollars(amount)} USD"

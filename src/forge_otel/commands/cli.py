@@ -10,13 +10,14 @@ import click
 from .. import __version__
 from . import command
 from .demo.command import demo
+from .diff.command import diff
 from .doctor.command import doctor
 from .read.command import read
 from .runs.command import runs
 from .semconv import semconv
 from .statsd_bridge import statsd_bridge
 
-PIPELINES: tuple[click.Command, ...] = (runs,)
+PIPELINES: tuple[click.Command, ...] = (runs, diff)
 """Commands for pipelines, which need no telemetry: those of `forge`."""
 
 TELEMETRY: tuple[click.Command, ...] = (demo, read, semconv, statsd_bridge, doctor)

@@ -1,0 +1,1 @@
+"""`forge diff`: differences between two runs."""
