@@ -2,6 +2,7 @@
 
 from .difference import RunDifference, compare_runs, difference
 from .gates import Gate
+from .liveness import RunState
 from .runs import RecordedRun, find_run, runs
 
-__all__ = ["Gate", "RecordedRun", "RunDifference", "compare_runs", "difference", "find_run", "runs"]
+__all__ = ["Gate", "RecordedRun", "RunDifference", "RunState", "compare_runs", "difference", "find_run", "runs"]

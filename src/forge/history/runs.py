@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RunNotFoundError
 from ..support.money import ZERO
 from ..support.numbers import MAX_COUNT
+from .liveness import RunState, state_of
 
 if TYPE_CHECKING:
     from ..storage.records import RunRow
@@ -23,7 +24,7 @@ _SHOWN_IDS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
-    """A run in the storage. Without an end, it is still in progress, or its process died."""
+    """A run in the storage."""
 
     id: str
     """UUID of the run."""
@@ -37,6 +38,14 @@ class RecordedRun:
     """Unix time; None without an end."""
     outcome: str | None
     """A value of `RunOutcome`; None without an end."""
+    state: RunState
+    """State of the run, as it can be told from here."""
+    evidence: str
+    """What tells that it has died or is active; empty once it has ended."""
+    host: str | None
+    """Host of its process; None if an earlier release has recorded it."""
+    pid: int | None
+    """Id of its process there."""
     record: Mapping[str, Any]
     """The run's record: `RunResult.to_dict()` once the run has ended, and only its `definition` before."""
 
@@ -70,6 +79,10 @@ class RecordedRun:
             "pipeline_id": self.pipeline_id,
             "started": self.started,
             "ended": self.ended,
+            "state": self.state.value,
+            "evidence": self.evidence,
+            "host": self.host,
+            "pid": self.pid,
             "outcome": self.outcome,
             "duration": self.duration,
             **{key: value for key, value in self.record.items() if key not in _COLUMNS},
@@ -115,6 +128,7 @@ def find_run(storage: SQLStorage, reference: str, *, pipeline: str | None = None
 
 
 def _recorded(row: RunRow) -> RecordedRun:
+    state, evidence = state_of(row)
     return RecordedRun(
         id=row.id,
         pipeline=row.pipeline,
@@ -122,5 +136,9 @@ def _recorded(row: RunRow) -> RecordedRun:
         started=row.started,
         ended=row.ended,
         outcome=row.outcome,
+        state=state,
+        evidence=evidence,
+        host=row.host,
+        pid=row.pid,
         record=row.record,
     )

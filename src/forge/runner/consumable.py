@@ -13,6 +13,7 @@ from ..errors import RunCancelled
 from ..execution.calls import to_thread
 from ..pipeline.exceptions import is_a
 from ..pipeline.sample import Sample
+from . import heartbeat
 from .outcome import RunOutcome
 from .queue import MAX_MICRO_BATCH, QueueClosed
 from .termination import termination
@@ -55,6 +56,10 @@ class Consumable(ABC):
     def _finish(self, outcome: RunOutcome, error: BaseException | None = None) -> None:
         """End the run, unless it has ended or never began."""
 
+    @abstractmethod
+    def beat(self) -> None:
+        """Write a heartbeat, if it is time for one. Never raises."""
+
     def __iter__(self) -> Iterator[Sample]:
         return self
 
@@ -89,9 +94,25 @@ class Consumable(ABC):
             with self._taking:
                 item = self._held()  # another thread may have taken some meanwhile
                 if item is None:
-                    self._taken.extend(self._output.take_waiting(MAX_MICRO_BATCH))
+                    self._taken.extend(self._wait())
                     item = self._held()
         return item
+
+    def _wait(self) -> list[Item]:
+        """Wait for items, with heartbeats meanwhile: whatever the other threads do, this one has time for them."""
+        while True:
+            try:
+                return self._output.take_waiting(MAX_MICRO_BATCH, timeout=heartbeat.INTERVAL)
+            except TimeoutError:
+                self.beat()
+
+    async def _wait_async(self) -> Item | None:
+        """Wait for an item in this task; otherwise like `_wait`."""
+        while True:
+            try:
+                return await self._output.get_async(heartbeat.INTERVAL)
+            except TimeoutError:
+                await to_thread(self.beat)
 
     def _held(self) -> Item | None:
         """Return the next item of those taken; None if there is none, or the run was ended."""
@@ -162,7 +183,7 @@ class Consumable(ABC):
             if not self._began:
                 termination.watch(self)
                 await to_thread(self._start)
-            item = self._held() or await self._output.get_async()
+            item = self._held() or await self._wait_async()
         except QueueClosed:
             item = None
         except BaseException as error:

@@ -164,17 +164,18 @@ class StageQueue:
             self.begin(item)
         return item
 
-    def take_waiting(self, most: int, patience: float = 0.0) -> list[Item]:
+    def take_waiting(self, most: int, patience: float = 0.0, timeout: float | None = None) -> list[Item]:
         """Wait for one sample, then take what else is there, up to `most`; empty when there will be no more.
 
         Where there is less, wait `patience` seconds for more. Nobody else may take from it meanwhile. Whoever takes
         samples of a stage says of each of them when it begins.
 
         Raises:
+            TimeoutError: none came within `timeout` seconds.
             QueueClosed: the run is over.
         """
         with self._lock:
-            if not self._wait_for_samples():
+            if not self._wait_for_samples(timeout):
                 return []
             if patience <= 0:
                 return self._take(most)

@@ -29,6 +29,7 @@ from .admission import Admission
 from .consumable import Consumable, outcome_of
 from .driver import Driver
 from .failures import FailureLimit, FailureLog
+from .heartbeat import Heartbeat
 from .ledger import RunLedger
 from .manifest import Manifest
 from .outcome import RunOutcome, RunType
@@ -94,6 +95,7 @@ class Run(Consumable):
         self.executor = StageExecutor(clock=clock, stop=self.stop, gate=self.gate)
         self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop, gate=self.gate)
         self._manifest = Manifest(pipeline.storage, self.id) if pipeline.storage is not None else None
+        self._heartbeat = Heartbeat(pipeline.storage, self.id, clock) if pipeline.storage is not None else None
         self._admission = Admission(self, resume=resume, replay=replay)
         self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None, limit)
         self.ledger = RunLedger(pipeline, clock, settled_late=self.spent)
@@ -254,6 +256,11 @@ class Run(Consumable):
         except StorageError:
             # What settled is stored, and the storage has ended the run; its end tries again.
             logger.exception("the manifest of run %s cannot be written", self.id)
+
+    def beat(self) -> None:
+        """Write a heartbeat to the run's row, if it is time for one. Never raises."""
+        if self._heartbeat is not None and self._recorded:
+            self._heartbeat.beat()
 
     @property
     def has_history(self) -> bool:

@@ -135,6 +135,11 @@ class Database:
 
         return self._repeat(attempt, is_fault)
 
+    def write_once(self, work: Callable[[Connection], object]) -> None:
+        """Commit `work`, or raise what prevents it: nothing is repeated, and the gate stays open."""
+        with self._transaction(self.open().write) as connection:
+            work(connection)
+
     def _repeat(self, attempt: Callable[[], T], may_pass: Callable[[BaseException], bool]) -> T:
         """Make attempts until one succeeds, fails with an error that does not pass, or the time is over."""
         try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from sqlalchemy import Column, Connection, Table, func, insert, inspect, select, update
+from sqlalchemy import Column, Connection, Table, func, insert, inspect, select, text, update
+from sqlalchemy.schema import CreateColumn, SetColumnComment
 
 from ..support.text import escape
-from .schema import costs, dead_letters, measurements, metadata, samples, schema_versions
+from .schema import costs, dead_letters, measurements, metadata, runs, samples, schema_versions
 
 Migration: TypeAlias = Callable[[Connection], None]
 """Changes tables of the version before into those of the next one, in the caller's transaction."""
@@ -68,7 +69,16 @@ def _escape_ids(connection: Connection) -> None:
                 connection.execute(update(table).where(column == stored).values({column: escaped}))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_escape_ids,)
+def _add_processes_of_runs(connection: Connection) -> None:
+    """Add the process and the heartbeat to runs."""
+    for column in (runs.c.host, runs.c.pid, runs.c.process, runs.c.heartbeat):
+        definition = CreateColumn(column).compile(dialect=connection.dialect)
+        connection.execute(text(f"ALTER TABLE {runs.name} ADD COLUMN {definition}"))
+        if connection.dialect.supports_comments and column.comment:
+            connection.execute(SetColumnComment(column))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_escape_ids, _add_processes_of_runs)
 """The migration from version 1 to 2, from 2 to 3, and so on. Add to its end only."""
 
 VERSION = 1 + len(MIGRATIONS)

@@ -150,6 +150,14 @@ class RunRow:
     """Unix time."""
     outcome: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    host: str | None = None
+    """Host of the process that drives it; None if an earlier release has."""
+    pid: int | None = None
+    """Id of that process."""
+    process: str | None = None
+    """Birth of that process, as in `ProcessIdentity`."""
+    silence: float | None = field(default=None, compare=False)
+    """Seconds since its last heartbeat, by the clock of the database."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,11 @@ runs = Table(
     Column("ended", Double, comment="Unix time"),
     Column("outcome", _Text),
     Column("record", _Text, nullable=False, comment="JSON object"),
+    # The process that drives the run, and its last sign of life. Without them: a run of an earlier release.
+    Column("host", _Text),
+    Column("pid", BigInteger),
+    Column("process", _Text, comment="tells it from others that get the pid later"),
+    Column("heartbeat", Double, comment="Unix time, by the clock of the database"),
     Index("forge_runs_started", "pipeline", "started"),
 )
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Double, Row, cast, delete, extract, func, insert, select, update
 
 from ..errors import ConfigurationError, StorageError
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleStatus
-from ..support import numbers
+from ..support import numbers, processes
 from ..support.clock import Clock, SystemClock
 from ..support.text import escape, unescape
 from . import engine, statements
@@ -317,22 +317,37 @@ class SQLStorage:
     def begin_run(
         self, run_id: str, pipeline: str, pipeline_id: str, started: float, record: Mapping[str, Any]
     ) -> None:
-        """Store the start of a run, at this Unix time; `record` is plain data for JSON."""
+        """Store the start of a run in this process, at this Unix time; `record` is plain data for JSON."""
+        process = processes.current()
         row = {
             "id": run_id,
             "pipeline": pipeline,
             "pipeline_id": pipeline_id,
             "started": started,
             "record": json.dumps(record),
+            "host": escape(process.host),
+            "pid": process.pid,
+            "process": process.birth,
         }
 
         def work(connection: Connection) -> None:
-            connection.execute(insert(runs), row)
+            connection.execute(insert(runs).values(heartbeat=self._now()), row)
 
         def stored(connection: Connection, _: None) -> bool:
             return connection.execute(select(runs.c.id).where(runs.c.id == run_id)).first() is not None
 
         self._database.write(work, stored)
+
+    def beat(self, run_id: str) -> None:
+        """Store the heartbeat of a run: the time, by the clock of the database. Tried once, and not waited for.
+
+        Raises:
+            Exception: it cannot be stored now.
+        """
+        if is_in_memory(self._url):
+            return  # no other process can look at it
+        change = update(runs).where(runs.c.id == run_id).values(heartbeat=self._now())
+        self._database.write_once(lambda connection: connection.execute(change))
 
     def end_run(self, run_id: str, ended: float, outcome: str, record: Mapping[str, Any]) -> None:
         """Store the end of a run: its Unix time and outcome; `record` replaces the one from its start.
@@ -351,7 +366,9 @@ class SQLStorage:
         """Return the runs of one pipeline, or of all, the newest first, without the first `skip` of them; optionally
         only those whose ids begin with a prefix.
         """
-        chosen = select(runs).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(checked_limit(limit))
+        silence = (self._now() - runs.c.heartbeat).label("silence")
+        columns = [column for column in runs.c if column is not runs.c.heartbeat]
+        chosen = select(*columns, silence).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(checked_limit(limit))
         if skip:
             chosen = chosen.offset(checked_limit(skip))
         if prefix:
@@ -388,6 +405,12 @@ class SQLStorage:
 
     def __repr__(self) -> str:
         return f"SQLStorage({shown(self._url)!r})"
+
+    def _now(self) -> ColumnElement[float]:
+        """Return the Unix time by the clock of the database, which is the same for all hosts that use a server."""
+        if self.backend == "sqlite":
+            return (func.julianday("now", type_=Double) - 2440587.5) * 86400.0
+        return cast(extract("epoch", func.clock_timestamp()), Double)
 
     def _manifest_chunks(self, run_id: str, first: int) -> Sequence[bytes]:
         """Return some chunks of a manifest, from this number on."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -45,7 +47,12 @@ def test_a_run_that_has_ended(storage_url: str) -> None:
     assert {name: count for name, count in found.ledger.items() if count} == {"admitted": 2, "ready": 2, "settled": 2}
     assert found.cost == 0
     assert found.limiting_stage is None
-    assert found.to_dict() == run.result.to_dict()
+    assert found.to_dict() == run.result.to_dict() | {
+        "state": "ended",
+        "evidence": "",
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
 
 
 def test_runs_without_an_end_the_newest_first(storage: SQLStorage) -> None:

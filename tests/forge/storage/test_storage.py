@@ -23,6 +23,7 @@ from forge.pipeline.failure import FailureSource
 from forge.pipeline.sample import SampleStatus
 from forge.storage import DeadLetterKey, RunRow, SampleRecord, SQLStorage, WriteOutcome, WriteResult
 from forge.storage.records import DeadLetter
+from forge.support import processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -609,6 +610,8 @@ def test_runs_are_listed_newest_first(storage: SQLStorage) -> None:
     storage.begin_run("r2", "corpus", "p1", 20.0, {"revision": "abc"})
     storage.begin_run("r3", "other", "p2", 15.0, {})
     storage.end_run("r1", 12.5, "completed", {"ready": 3, "input": "ü\0\ud800"})
+    ours = processes.current()
+    process: dict[str, Any] = {"host": ours.host, "pid": ours.pid, "process": ours.birth}
     first = RunRow(
         id="r1",
         pipeline="corpus",
@@ -617,8 +620,9 @@ def test_runs_are_listed_newest_first(storage: SQLStorage) -> None:
         ended=12.5,
         outcome="completed",
         record={"ready": 3, "input": "ü\0\ud800"},
+        **process,
     )
-    died = RunRow(id="r2", pipeline="corpus", pipeline_id="p1", started=20.0, record={"revision": "abc"})
+    died = RunRow(id="r2", pipeline="corpus", pipeline_id="p1", started=20.0, record={"revision": "abc"}, **process)
     assert storage.runs("corpus") == [died, first]
     assert [row.id for row in storage.runs()] == ["r2", "r3", "r1"]
     assert storage.runs(limit=1) == [died]

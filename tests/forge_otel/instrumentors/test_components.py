@@ -169,6 +169,7 @@ NOT_OBSERVED = {
         "count",
         "dead_letter_state",
         "begin_run",
+        "beat",
         "end_run",
         "runs",
         "add_manifest",

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rich.table import Table
+from rich.text import Text
 
 from forge.history import RecordedRun
 from forge.support.formatting import dollars, seconds
 
 from ..console import Output, data
 
-_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow"}
+_STYLES = {"completed": "green", "failed": "red", "died": "red", "cancelled": "yellow", "active": "cyan"}
 _COUNTS = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
 
 
@@ -32,13 +33,19 @@ def show_runs(runs: Sequence[RecordedRun]) -> None:
             run.id[:8],
             data(run.pipeline, 40),
             f"{datetime.fromtimestamp(run.started).astimezone():%Y-%m-%d %H:%M:%S}",
-            data(run.outcome or "no end", style=_STYLES.get(run.outcome or "", "yellow")),
+            outcome(run),
             _counts(run),
             data(run.limiting_stage or "-", 40),
             seconds(run.duration),
             f"${dollars(run.cost)}" if run.cost else "-",
         )
     out.print(table)
+
+
+def outcome(run: RecordedRun) -> Text:
+    """Return the outcome of a run, or its state without an end."""
+    word = run.outcome or run.state.value
+    return data(word, style=_STYLES.get(word, ""))
 
 
 def _counts(run: RecordedRun) -> str:
