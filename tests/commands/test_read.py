@@ -118,6 +118,7 @@ def test_all_of_it(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "",
         "7 × ValueError in decode, first in sample b  trace 0af76519",
         "    cannot decode",
+        f"    forge-otel trace waterfall b {telemetry}",
     ]
 
 
@@ -125,7 +126,7 @@ def test_by_default_the_folder_of_the_exporter(
     telemetry: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(telemetry.parent)
-    assert printed(capsys) == printed(capsys, telemetry)
+    assert printed(capsys) == printed(capsys, telemetry).replace(f" {telemetry}", "")
 
 
 def test_a_document(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +166,7 @@ def test_a_document(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None
                 "message": "cannot\ndecode",
                 "sample_id": "b",
                 "trace_id": TRACE,
+                "next": f"forge-otel trace waterfall b {telemetry}",
             }
         ],
     }
@@ -177,6 +179,7 @@ def test_a_document(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None
         "spans": 6,
         "failed_spans": 2,
         "omitted_spans": 0,
+        "next": f"forge-otel trace waterfall {TRACE} {telemetry}",
     }
     assert run["children"][1] == {
         "name": "forge.sample",
@@ -203,6 +206,7 @@ def test_a_document(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None
         "sample_id": "b",
         "trace_id": TRACE,
         "span_id": "0000000000000005",
+        "next": f"forge-otel trace waterfall b {telemetry}",
     }
 
 
@@ -222,7 +226,8 @@ def test_a_limit_keeps_failures_first(telemetry: Path, capsys: pytest.CaptureFix
         (trace,) = document(capsys, "--limit", str(limit), telemetry)["traces"]
         assert labels(trace["roots"]) == tree
         assert trace["omitted_spans"] == 6 - limit
-    assert "… 5 more spans: --trace 0af76519 shows all\n" in printed(capsys, "--limit", "1", telemetry)
+    shown = printed(capsys, "--limit", "1", telemetry)
+    assert f"… 5 more spans: forge-otel trace waterfall {TRACE} {telemetry}\n" in shown
 
 
 def test_a_limit_keeps_whole_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,25 +242,13 @@ def test_a_limit_keeps_whole_failures(tmp_path: Path, capsys: pytest.CaptureFixt
         assert labels(trace["roots"]) == tree
 
 
-def test_the_latest_traces_and_a_trace_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_latest_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spans = [span(n, None, f"run {n}", (n, 1), trace=f"{n:032x}") for n in (5, 1, 4, 2, 3)]
     file = write(tmp_path / "x", request("Spans", "spans", *spans))
     read = document(capsys, file)
     assert [trace["roots"][0]["name"] for trace in read["traces"]] == ["run 3", "run 4", "run 5"]
     assert read["omitted_traces"] == 2
     assert "2 earlier traces are not shown\n" in printed(capsys, file)
-    read = document(capsys, "--trace", f"{2:032x}", "--limit", "1", file)
-    assert [trace["roots"][0]["name"] for trace in read["traces"]] == ["run 2"]
-    assert refused(capsys, "--trace", "abc", file) == (
-        "forge-otel read: --trace abc: there is no such trace among 5 spans\n"
-    )
-
-
-def test_a_trace_that_is_asked_for_is_complete(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    read = document(capsys, "--trace", TRACE[:4], "--limit", "1", telemetry)
-    assert labels(read["traces"][0]["roots"]) == [[1, [2, [3]], [4, [5]], [6]]]
-    assert read["pipelines"] == []  # the counts are those of all traces
-    assert [failure["count"] for failure in read["failures"]] == [1]
 
 
 def test_counts_are_those_of_all_processes_at_their_latest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,6 +279,7 @@ def test_without_events_failures_are_those_of_spans(telemetry: Path, capsys: pyt
         "message": "cannot\ndecode",
         "sample_id": "b",
         "trace_id": TRACE,
+        "next": f"forge-otel trace waterfall b {telemetry / 'traces.jsonl'}",
     }
 
 
@@ -299,7 +293,7 @@ def test_odd_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     circle = [span(1, 2, "a", (0, 1)), span(2, 1, "b", (0, 1))]
     deep = [span(n, n - 1, "deep", (n, 1)) for n in range(10, 3000)]
     file = write(tmp_path / "x", request("Spans", "spans", *circle, *deep, deep[0], span(4000, None, "odd", (5, -1))))
-    (trace,) = document(capsys, "--trace", TRACE, file)["traces"]
+    (trace,) = document(capsys, "--limit", "5000", file)["traces"]
     assert trace["spans"] == 2 + 2990 + 1
     assert trace["omitted_spans"] == 2 + 2890
     assert [root["name"] for root in trace["roots"]] == ["odd", "deep"]

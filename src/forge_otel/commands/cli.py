@@ -16,11 +16,12 @@ from .read.command import read
 from .runs.command import runs
 from .semconv import semconv
 from .statsd_bridge import statsd_bridge
+from .trace.command import trace
 
 PIPELINES: tuple[click.Command, ...] = (runs, diff)
 """Commands for pipelines, which need no telemetry: those of `forge`."""
 
-TELEMETRY: tuple[click.Command, ...] = (demo, read, semconv, statsd_bridge, doctor)
+TELEMETRY: tuple[click.Command, ...] = (demo, read, trace, semconv, statsd_bridge, doctor)
 """Commands for telemetry, which `forge-otel` has as well."""
 
 

@@ -11,18 +11,17 @@ from ..command import command, json_option, positive
 
 @command("read", extra="auto")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
-@click.option("--trace", default="", show_default=False, metavar="ID", help="Show this trace only, with all its spans.")
 @click.option("--limit", type=positive, default=20, metavar="N", help="Maximum number of spans of each trace.")
 @json_option
-def read(*, paths: tuple[Path, ...], trace: str, limit: int, as_json: bool) -> int:
+def read(*, paths: tuple[Path, ...], limit: int, as_json: bool) -> int:
     """Show telemetry in files: traces, counts, failures.
 
     Reads OTLP JSON, as the exporter otlp_file and the Collector write it: files, also as .gz or .zst, or folders with
     *.jsonl files (default: telemetry). Prints the latest traces as trees, the counts of each stage from the metrics,
-    the slowest spans, and the failures with their messages.
+    the slowest spans, and the failures with their messages, each with the command that shows more of it.
 
     Exit codes: 0, or 2 if there is no telemetry.
     """
     from .read import read_files  # noqa: PLC0415
 
-    return read_files(paths or (Path("telemetry"),), trace=trace, limit=limit, as_json=as_json)
+    return read_files(paths or (Path("telemetry"),), limit=limit, as_json=as_json)

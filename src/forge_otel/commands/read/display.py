@@ -14,7 +14,7 @@ from .report import MEASUREMENT_COUNTS, STAGE_COUNTS
 
 _MAX_MESSAGE: Final = 120
 _MAX_NAME: Final = 60
-_CODES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_CODES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _USUAL: Final = ("success", "computed", "ready", "completed", None)
 """Outcomes that go without saying."""
 
@@ -74,7 +74,7 @@ def _trace(trace: Mapping[str, Any], text: Text) -> None:
     for name, node in lines:
         text.add(name.ljust(width), seconds(node["duration"]).rjust(8), "  ", _result(node, text))
     if trace["omitted_spans"]:
-        more = f"… {trace['omitted_spans']} more spans: --trace {_plain(trace['trace_id'][:8])} shows all"
+        more = f"… {trace['omitted_spans']} more spans: {trace['next']}"
         text.add(text.style(more, "dim"))
     text.add()
 
@@ -148,6 +148,8 @@ def _failures(failures: Sequence[Mapping[str, Any]], text: Text) -> None:
             text.style(f"  trace {_plain(failure['trace_id'][:8])}", "dim") if failure["trace_id"] else "",
         )
         text.add("    ", _plain(failure["message"]))
+        if failure["next"]:
+            text.add("    ", text.style(failure["next"], "cyan"))
 
 
 def _plain(text: str, limit: int = _MAX_MESSAGE) -> str:

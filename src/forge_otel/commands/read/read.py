@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CommandError
-from ..trace.sources import find_files
+from ..trace.sources import find_files, options_of
 from .display import render
 from .records import read
 from .report import METRICS, report
@@ -17,7 +17,7 @@ from .report import METRICS, report
 _MAX_PROBLEMS = 5
 
 
-def read_files(paths: Sequence[Path], *, trace: str, limit: int, as_json: bool) -> int:
+def read_files(paths: Sequence[Path], *, limit: int, as_json: bool) -> int:
     """Print a report on telemetry in files; return the exit code.
 
     Raises:
@@ -31,9 +31,7 @@ def read_files(paths: Sequence[Path], *, trace: str, limit: int, as_json: bool) 
     if telemetry.is_empty:
         why = f"{telemetry.problems[0]}" if telemetry.problems else "the files are empty"
         raise CommandError(f"no telemetry in {', '.join(map(str, paths))}: {why}")
-    document = report(telemetry, limit=limit, trace=trace)
-    if trace and not document["traces"]:
-        raise CommandError(f"--trace {trace}: there is no such trace among {len(telemetry.spans)} spans")
+    document = report(telemetry, limit=limit, source=options_of(paths))
     if as_json:
         print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
         return 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from ...semconv import attributes as a
 from ...semconv import events, metrics
+from ..trace import next_commands
 from ..trace.records import Span
 from .records import Telemetry, Total
 
@@ -49,32 +49,31 @@ MAX_SLOW: Final = 5
 """Number of the slowest spans in the report."""
 
 
-def report(telemetry: Telemetry, *, limit: int, trace: str = "") -> dict[str, Any]:
-    """Return the report: of all telemetry with at most `limit` spans of each of the latest traces, or of the traces
-    whose id begins with `trace`, with all of their spans.
+def report(telemetry: Telemetry, *, limit: int, source: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the report, with at most `limit` spans of each of the latest traces.
+
+    The commands in it read the same `source`.
     """
     traces: defaultdict[str, list[Span]] = defaultdict(list)
     for span in telemetry.spans:
-        if span.trace_id.startswith(trace):
-            traces[span.trace_id].append(span)
+        traces[span.trace_id].append(span)
     ordered = sorted(traces.values(), key=lambda spans: min(span.start for span in spans))
-    shown = ordered if trace else ordered[-MAX_TRACES:]
     return {
         "spans": len(telemetry.spans),
         "log_records": telemetry.log_records,
         "metric_points": telemetry.points,
         "unreadable": telemetry.problems,
-        "traces": [_trace(spans, None if trace else limit) for spans in shown],
-        "omitted_traces": len(ordered) - len(shown),
-        "pipelines": [] if trace else _pipelines(telemetry),
-        "slowest": _slowest(itertools.chain.from_iterable(ordered)),
-        "failures": _failures(telemetry, trace),
+        "traces": [_trace(spans, limit, source) for spans in ordered[-MAX_TRACES:]],
+        "omitted_traces": max(0, len(ordered) - MAX_TRACES),
+        "pipelines": _pipelines(telemetry),
+        "slowest": _slowest(telemetry.spans, source),
+        "failures": _failures(telemetry, source),
     }
 
 
-def _trace(spans: Sequence[Span], limit: int | None) -> dict[str, Any]:
-    """Return a trace as trees of spans. With a limit, failures and what they are in come first, then other spans from
-    the top; the rest is counted.
+def _trace(spans: Sequence[Span], limit: int, source: Sequence[str]) -> dict[str, Any]:
+    """Return a trace as trees of spans: failures and what they are in come first, then other spans from the top; the
+    rest is counted.
     """
     by_id = {span.span_id: span for span in spans}
     children: defaultdict[str, list[Span]] = defaultdict(list)
@@ -90,11 +89,12 @@ def _trace(spans: Sequence[Span], limit: int | None) -> dict[str, Any]:
         "spans": len(by_id),
         "failed_spans": sum(span.failed for span in by_id.values()),
         "omitted_spans": len(by_id) - len(kept),
+        "next": next_commands.waterfall(spans[0].trace_id, source),
         "roots": [_node(root, children, kept) for root in roots if root.span_id in kept],
     }
 
 
-def _kept(by_id: Mapping[str, Span], children: Mapping[str, Sequence[Span]], limit: int | None) -> set[str]:
+def _kept(by_id: Mapping[str, Span], children: Mapping[str, Sequence[Span]], limit: int) -> set[str]:
     """Return the ids of spans to show. The ancestors of a shown span are shown, too."""
     ranks: dict[str, tuple[int, int]] = {}
     causes = {span.parent_id for span in by_id.values() if span.failed}
@@ -103,7 +103,7 @@ def _kept(by_id: Mapping[str, Span], children: Mapping[str, Sequence[Span]], lim
         for span in level:
             ranks[span.span_id] = (int(span.span_id in causes), span.start) if span.failed else (2, depth)
         level, depth = [child for span in level for child in children.get(span.span_id, ())], depth + 1
-    if limit is None or len(ranks) <= limit:
+    if len(ranks) <= limit:
         return set(ranks)
     kept: set[str] = set()
     for span_id in sorted(ranks, key=lambda each: ranks[each]):  # sorting is stable: ties are in order of time
@@ -201,9 +201,8 @@ class _Counts:
         self.measurements: defaultdict[str, _Row] = defaultdict(_Row)
 
 
-def _slowest(spans: Iterable[Span]) -> list[dict[str, Any]]:
+def _slowest(spans: Sequence[Span], source: Sequence[str]) -> list[dict[str, Any]]:
     """Return the slowest spans among those that contain no other."""
-    spans = list(spans)
     parents = {(span.trace_id, span.parent_id) for span in spans}
     leaves = [span for span in spans if (span.trace_id, span.span_id) not in parents]
     leaves.sort(key=lambda span: (-span.duration, span.start))
@@ -214,12 +213,19 @@ def _slowest(spans: Iterable[Span]) -> list[dict[str, Any]]:
             "sample_id": span.attributes.get(a.FORGE_SAMPLE_ID),
             "trace_id": span.trace_id,
             "span_id": span.span_id,
+            "next": _next(span.attributes, span.trace_id, source),
         }
         for span in leaves[:MAX_SLOW]
     ]
 
 
-def _failures(telemetry: Telemetry, trace: str) -> list[dict[str, Any]]:
+def _next(attributes: Mapping[str, Any], trace_id: str, source: Sequence[str]) -> str | None:
+    """Return the command that shows a sample, or else a trace."""
+    target = str(attributes.get(a.FORGE_SAMPLE_ID, "")) or trace_id
+    return next_commands.waterfall(target, source) if target else None
+
+
+def _failures(telemetry: Telemetry, source: Sequence[str]) -> list[dict[str, Any]]:
     """Return the failures by place and class of error, from the events, or without events from the spans."""
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
 
@@ -235,26 +241,25 @@ def _failures(telemetry: Telemetry, trace: str) -> list[dict[str, Any]]:
             "message": message,
             "sample_id": attributes.get(a.FORGE_SAMPLE_ID),
             "trace_id": trace_id,
+            "next": _next(attributes, trace_id, source),
         }
         found.setdefault((pipeline, where, error_type), first)["count"] += 1
 
     exceptions = [event for event in telemetry.events if event.name in _EXCEPTIONS]
     for event in sorted(exceptions, key=lambda event: event.time):
-        if event.trace_id.startswith(trace):
-            add(event.attributes, str(event.attributes.get(a.EXCEPTION_MESSAGE, "")), event.trace_id)
+        add(event.attributes, str(event.attributes.get(a.EXCEPTION_MESSAGE, "")), event.trace_id)
     if not exceptions:
         causes = {(span.trace_id, span.parent_id) for span in telemetry.spans if span.failed}
         for span in sorted(telemetry.spans, key=lambda span: span.start):
-            if span.failed and (span.trace_id, span.span_id) not in causes and span.trace_id.startswith(trace):
+            if span.failed and (span.trace_id, span.span_id) not in causes:
                 add({a.FORGE_STAGE_NAME: span.name, **span.attributes}, span.message, span.trace_id)
-    if not trace:
-        # Events are limited per run; the counts of the metrics are exact.
-        for attributes, total in telemetry.totals(metrics.FORGE_STAGE_FAILURES.name):
-            pipeline, stage, error_type = (
-                str(attributes.get(key, "")) for key in (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.ERROR_TYPE)
-            )
-            if failure := found.get((pipeline, stage, error_type)):
-                failure["count"] = max(failure["count"], int(total.value))
+    # Events are limited per run; the counts of the metrics are exact.
+    for attributes, total in telemetry.totals(metrics.FORGE_STAGE_FAILURES.name):
+        pipeline, stage, error_type = (
+            str(attributes.get(key, "")) for key in (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.ERROR_TYPE)
+        )
+        if failure := found.get((pipeline, stage, error_type)):
+            failure["count"] = max(failure["count"], int(total.value))
     return sorted(found.values(), key=lambda failure: -int(failure["count"]))
 
 

@@ -80,7 +80,7 @@ class FileSource:
     @property
     def options(self) -> Sequence[str]:
         """The paths, unless they are the default."""
-        return [] if list(self._paths) == [DEFAULT_PATH] else [str(path) for path in self._paths]
+        return options_of(self._paths)
 
     def records(self, containing: str = "") -> Iterator[Span | LogRecord | Problem]:
         """Yield all spans and log records; a request that does not contain the text is not parsed."""
@@ -94,6 +94,11 @@ class FileSource:
     def narrowed(self, target: str) -> FileSource:  # noqa: ARG002 - files have no index
         """Return the source itself."""
         return self
+
+
+def options_of(paths: Sequence[Path]) -> list[str]:
+    """Return the arguments that name the same paths: none for the default."""
+    return [] if list(paths) == [DEFAULT_PATH] else [str(path) for path in paths]
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -161,22 +166,22 @@ def _wanted(containing: str) -> Callable[[bytes], bool]:
 class Follower:
     """The telemetry that is added to files."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        """Begin at the present end of the files.
+    def __init__(self, paths: Sequence[Path], *, from_end: bool = False) -> None:
+        """Begin with the first line of the files, or at their present end. They need not exist yet.
 
         Raises:
-            CommandError: there are none, or one is compressed.
+            CommandError: one of the paths is a compressed file.
         """
         self._paths = paths
         self._ends: dict[Path, tuple[int, int, int]] = {}
         """Of each file the inode, the offset and the number of complete lines that were read."""
-        for file in find_files(paths):
-            if file.suffix in _COMPRESSED:
-                if not any(path.is_dir() for path in paths):
-                    raise CommandError(f"{file}: a compressed file does not grow; --follow takes plain files")
-                continue
-            with file.open("rb") as opened:
-                self._skip(file, opened)
+        for path in paths:
+            if path.suffix in _COMPRESSED and not path.is_dir():
+                raise CommandError(f"{path}: a compressed file does not grow; --follow takes plain files")
+        for file in self._files() if from_end else ():
+            if file.exists():
+                with file.open("rb") as opened:
+                    self._skip(file, opened)
 
     def added(self) -> Iterator[Span | LogRecord | Problem]:
         """Yield what was added since the last call. A line without its end is left for the next one."""

@@ -1,0 +1,41 @@
+"""The commands that follow a sample or an error, as they are typed into a shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+
+def waterfall(target: str, source: Sequence[str] = (), trace_id: str = "") -> str:
+    """Return the command that shows a sample, or a trace by its id."""
+    options = ["--trace", trace_id] if trace_id else []
+    dashes = ["--"] if target.startswith("-") else []
+    named = [each for each in source if each.startswith("--")]
+    if named:  # an option with its value stands before the arguments
+        return command("forge-otel", "trace", "waterfall", *options, *source, *dashes, target)
+    return command("forge-otel", "trace", "waterfall", *options, *dashes, target, *source)
+
+
+def show(run_id: str, sample_id: str = "") -> str:
+    """Return the command that shows a run, or one of its samples, from the records in the storage."""
+    dashes = ["--"] if sample_id.startswith("-") else []
+    return command("forge", "show", *dashes, run_id, *([sample_id] if sample_id else ()))
+
+
+def command(*words: str) -> str:
+    """Return a command line. Words with control characters are quoted as bash, zsh and ksh understand it."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = "".join(
+        f"\\{each}"
+        if each in "\\'"
+        else each
+        if each.isprintable()
+        else "".join(f"\\x{byte:02x}" for byte in each.encode(errors="surrogateescape"))
+        for each in word
+    )
+    return f"$'{escaped}'"
