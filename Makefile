@@ -56,7 +56,11 @@ bench: $(READY) ## measure what telemetry and the runners cost (ARGS="--quick")
 picture: $(READY) ## the picture in the README, from a run of the demo
 	$(BIN)/python docs/picture.py
 
-up: ## start the whole stack in containers (ARGS="--profile demo" runs a pipeline in it, too)
+ifdef SCALE
+export COMPOSE_FILE := docker-compose.yml:docker-compose.scale.yml
+endif
+
+up: ## start the whole stack in containers (ARGS="--profile demo" runs a pipeline in it, SCALE=1 adds agents and gateways)
 	docker compose --profile dashboards $(ARGS) up --build --detach
 
 ready: ## wait until all of it answers, and say where it is

@@ -1,4 +1,4 @@
-"""`docker-compose.yml`, as the Compose specification's reference implementation reads it.
+"""The Compose files, as the Compose specification's reference implementation reads them.
 
 The tests need no container engine. So everything that one would stumble over is checked: what is mounted, who may write
 to it, which ports are open, which variables are read, who calls whom. `test_compose_programs.py` gives the mounted
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,12 +21,15 @@ import pytest
 import yaml
 
 from forge_otel.commands.cli import forge_otel
-from tests.support.compose import ROOT, Service, dotenv, image_table, mounts, option, project
+from tests.support.compose import ROOT, SCALE, Service, dotenv, image_table, mounts, option, project
 from tools.stack import ready
 
 CONFIGURATIONS = ROOT / "collector-config"
 PROVISIONING = CONFIGURATIONS / "grafana" / "provisioning"
-GO_PROGRAMS = {"otelcol", "prometheus", "jaeger", "victoria-logs", "grafana", "graphite"}
+COLLECTORS = {"otelcol", "otelcol-2", "gateway-1", "gateway-2"}
+GO_PROGRAMS = {*COLLECTORS, "prometheus", "jaeger", "victoria-logs", "grafana", "graphite"}
+ONCE = {"init", "secrets"}
+"""They do their work and end."""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,18 @@ def parsed(arguments: Sequence[str]) -> dict[str, Any]:
     """The options that a command of `forge-otel` would be called with."""
     name, *options = arguments
     return forge_otel.commands[name].make_context(name, options).params
+
+
+@pytest.fixture(scope="module")
+def scaled() -> Mapping[str, Service]:
+    found: Mapping[str, Service] = project(*SCALE)["services"]
+    return found
+
+
+@pytest.fixture(scope="module", params=[(), SCALE], ids=["alone", "scaled"])
+def every(request: pytest.FixtureRequest) -> Mapping[str, Any]:
+    """The project without the overlay, and with it."""
+    return project(*request.param)
 
 
 def published(service: Service) -> set[tuple[int, str]]:
@@ -79,10 +94,10 @@ def port_of(address: str) -> int:
 
 
 class TestImages:
-    def test_all_are_pinned_in_the_env_file(self, services: Mapping[str, Service]) -> None:
+    def test_all_are_pinned_in_the_env_file(self, every: Mapping[str, Any]) -> None:
         pinned = {value for name, value in dotenv().items() if name.endswith("_IMAGE")}
 
-        assert {service["image"] for service in services.values() if "build" not in service} < pinned
+        assert {service["image"] for service in every["services"].values() if "build" not in service} <= pinned
         assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+(-slim)?", image) for image in pinned)
 
     def test_every_variable_of_the_env_file_is_used_and_no_other(self) -> None:
@@ -94,12 +109,17 @@ class TestImages:
         assert {row["variable"] for row in image_table()} == {name for name in dotenv() if name.endswith("_IMAGE")}
 
     def test_health_is_asked_with_what_is_in_the_image(self, services: Mapping[str, Service]) -> None:
-        table = {row["variable"]: row["wget"] for row in image_table()}
+        table = {row["variable"]: row["programs"].split() for row in image_table()}
         names = {image: name for name, image in dotenv().items()}
 
         for service in services.values():
             if "wget" in service.get("healthcheck", {}).get("test", ()):
-                assert table[names[service["image"]]] == "yes"
+                assert "wget" in table[names[service["image"]]]
+
+    def test_the_secrets_are_made_with_what_is_in_the_image(self, scaled: Mapping[str, Service]) -> None:
+        (row,) = (row for row in image_table() if dotenv()[row["variable"]] == scaled["secrets"]["image"])
+
+        assert row["programs"].split() == ["sh", "openssl"]
 
     def test_the_env_file_is_not_ignored(self) -> None:
         ignored = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=ROOT, check=False)
@@ -159,18 +179,26 @@ class TestOurImage:
 
 
 class TestSafety:
-    def test_nobody_is_root_but_the_one_who_hands_out_the_volumes(self, services: Mapping[str, Service]) -> None:
+    def test_nobody_is_root_but_the_one_who_hands_out_the_volumes(self, every: Mapping[str, Any]) -> None:
+        services = every["services"]
+
         assert {name for name, service in services.items() if service["user"].split(":")[0] == "0"} == {"init"}
         assert services["init"]["cap_add"] == ["CHOWN"]
         assert services["init"]["network_mode"] == "none"
 
-    def test_everybody_is_confined(self, services: Mapping[str, Service]) -> None:
-        for name, service in services.items():
+    def test_everybody_is_confined(self, every: Mapping[str, Any]) -> None:
+        for name, service in every["services"].items():
             assert service["read_only"], name
             assert service["cap_drop"] == ["ALL"], name
             assert service["security_opt"] == ["no-new-privileges:true"], name
 
-    def test_memory_is_limited_and_go_knows(self, services: Mapping[str, Service]) -> None:
+    def test_logs_are_bounded(self, every: Mapping[str, Any]) -> None:
+        for name in every["services"].keys() - ONCE:
+            logging = every["services"][name]["logging"]
+            assert logging == {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}, name
+
+    def test_memory_is_limited_and_go_knows(self, every: Mapping[str, Any]) -> None:
+        services = every["services"]
         limits = {name: int(service["mem_limit"]) for name, service in services.items()}
         told = {
             name: int(service["environment"]["GOMEMLIMIT"].removesuffix("MiB")) * 2**20
@@ -178,19 +206,22 @@ class TestSafety:
             if "GOMEMLIMIT" in service.get("environment", {})
         }
 
-        assert told.keys() == GO_PROGRAMS
+        assert told.keys() == GO_PROGRAMS & services.keys()
         assert {name for name in told if not 0.7 * limits[name] < told[name] < 0.9 * limits[name]} == set()
 
-    def test_ports_are_open_on_this_machine_only(self, services: Mapping[str, Service]) -> None:
-        ports = [port for service in services.values() for port in service.get("ports", ())]
+    def test_ports_are_open_on_this_machine_only(self, every: Mapping[str, Any]) -> None:
+        ports = [port for service in every["services"].values() for port in service.get("ports", ())]
         numbers = [(port["published"], port["protocol"]) for port in ports]
 
         assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
         assert len(numbers) == len(set(numbers))
 
-    def test_nothing_of_the_checkout_can_be_written(self, services: Mapping[str, Service]) -> None:
+    def test_nothing_of_the_checkout_can_be_written(self, every: Mapping[str, Any]) -> None:
         bound = [
-            mount for service in services.values() for mount in service.get("volumes", ()) if mount["type"] == "bind"
+            mount
+            for service in every["services"].values()
+            for mount in service.get("volumes", ())
+            if mount["type"] == "bind"
         ]
 
         assert all(mount.get("read_only") for mount in bound)
@@ -198,26 +229,35 @@ class TestSafety:
 
 
 class TestVolumes:
-    def test_each_is_of_one_service_which_is_given_it(self, services: Mapping[str, Service]) -> None:
-        handed = mounts(services["init"], "volume")
-        (script,) = [part for part in services["init"]["command"] if "chown" in part]
+    def test_each_is_given_to_the_user_of_those_who_write_to_it(self, every: Mapping[str, Any]) -> None:
+        services = every["services"]
         owners = {
-            handed[place]: owner
-            for owner, places in re.findall(r"chown (\S+) (.+)", script)
-            for place in places.split()
+            volume: PurePosixPath(place).parent.name for place, volume in mounts(services["init"], "volume").items()
         }
         used = {
-            source: service["user"]
+            source: service["user"].partition(":")[0]
             for name, service in services.items()
             if name != "init"
             for source in mounts(service, "volume").values()
         }
 
+        assert services["init"]["command"][2] == 'cd /volumes; for user in *; do chown "$user" "$user"/*; done'
         assert owners == used
-        assert project()["volumes"].keys() == used.keys()
+        assert every["volumes"].keys() == used.keys()
 
-    def test_who_has_one_waits_until_it_is_given(self, services: Mapping[str, Service]) -> None:
-        for name, service in services.items():
+    def test_one_service_writes_to_each(self, every: Mapping[str, Any]) -> None:
+        written = [
+            mount["source"]
+            for name, service in every["services"].items()
+            if name != "init"
+            for mount in service.get("volumes", ())
+            if mount["type"] == "volume" and not mount.get("read_only")
+        ]
+
+        assert sorted(written) == sorted(every["volumes"])
+
+    def test_who_has_one_waits_until_it_is_given(self, every: Mapping[str, Any]) -> None:
+        for name, service in every["services"].items():
             if name != "init":
                 assert service["depends_on"]["init"]["condition"] == "service_completed_successfully", name
 
@@ -288,14 +328,69 @@ class TestConnections:
 
         assert urlsplit(endpoint).port == parsed(["statsd-bridge"])["port"]
 
-    def test_make_ready_asks_everybody(self, services: Mapping[str, Service]) -> None:
-        asked = {service.name: int(re.findall(r":(\d+)", service.asked)[0]) for service in ready.SERVICES}
+    def test_make_ready_asks_everybody(self, every: Mapping[str, Any]) -> None:
+        services = every["services"]
+        known = [
+            service.at(services[service.name]["ports"]) for service in ready.SERVICES if service.name in services
+        ]
+        asked = {service.name: int(re.findall(r":(\d+)", service.asked)[0]) for service in known}
 
-        assert asked.keys() == services.keys() - {"init", "demo"}
+        assert asked.keys() == services.keys() - {*ONCE, "demo"}
         for name, port in asked.items():
             assert (port, "tcp") in published(services[name])
-        told = {int(port) for service in ready.SERVICES for port in re.findall(r"127\.0\.0\.1:(\d+)", service.use)}
+        told = {int(port) for service in known for port in re.findall(r"127\.0\.0\.1:(\d+)", service.use)}
         assert told <= {port for service in services.values() for port, _ in published(service)}
+
+    def test_make_ready_knows_nobody_else(self, scaled: Mapping[str, Service]) -> None:
+        assert {service.name for service in ready.SERVICES} <= scaled.keys()
+
+
+class TestAgentsAndGateways:
+    def test_only_gateways_send_to_stores(self, scaled: Mapping[str, Service]) -> None:
+        senders = {name for name, service in scaled.items() if "PROMETHEUS_ENDPOINT" in service.get("environment", {})}
+
+        assert senders == {"gateway-1", "gateway-2", "grafana"}
+
+    def test_agents_find_the_gateways_by_the_name_in_their_certificate(self, scaled: Mapping[str, Service]) -> None:
+        names = {scaled[agent]["environment"]["OTELCOL_GATEWAYS_NAME"] for agent in ("otelcol", "otelcol-2")}
+        answering = {
+            name: alias
+            for name, service in scaled.items()
+            for network in service.get("networks", {}).values()
+            for alias in (network or {}).get("aliases", ())
+        }
+
+        assert names == {"gateway"}
+        assert answering == dict.fromkeys(("gateway-1", "gateway-2"), "gateway")
+        assert "subjectAltName=DNS:gateway " in scaled["secrets"]["command"][2]
+
+    def test_agents_do_not_have_the_gateways_key(self, scaled: Mapping[str, Service]) -> None:
+        has = {name: mounts(scaled[name], "volume").get("/etc/otelcol/secrets") for name in COLLECTORS}
+
+        assert has == {
+            **dict.fromkeys(("otelcol", "otelcol-2"), "agent-secrets"),
+            **dict.fromkeys(("gateway-1", "gateway-2"), "gateway-secrets"),
+        }
+
+    def test_gateways_are_reached_by_agents_only(self, scaled: Mapping[str, Service]) -> None:
+        targets = {name: {port["target"] for port in scaled[name]["ports"]} for name in COLLECTORS}
+
+        assert targets["otelcol"] == targets["otelcol-2"] == {4317, 4318, 13133}
+        assert targets["gateway-1"] == targets["gateway-2"] == {13133}
+
+    def test_they_are_told_what_their_files_ask(self, scaled: Mapping[str, Service]) -> None:
+        for name in COLLECTORS:
+            texts = [Path(source).read_text() for source in mounts(scaled[name], "bind").values()]
+            read = {found for text in texts for found in re.findall(r"\$\{env:(\w+)", text)}
+            required = {found for text in texts for found in re.findall(r"\$\{env:(\w+)\}", text)}
+            given = scaled[name]["environment"].keys() - {"GOMEMLIMIT"}
+
+            assert given <= read
+            # The token is in a file, and the gateways have a name.
+            assert required - given <= {"OTELCOL_TOKEN", "OTELCOL_GATEWAYS"}
+
+    def test_each_sample_of_the_demo_has_a_trace_of_its_own(self, scaled: Mapping[str, Service]) -> None:
+        assert scaled["demo"]["environment"]["FORGE_OTEL_TRACE_PER_SAMPLE"] == "true"
 
 
 class TestGrafana:

@@ -1,4 +1,4 @@
-"""What `docker-compose.yml` mounts and says to its programs, given to these programs."""
+"""What the Compose files mount and say to their programs, given to these programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.compose import Service, mounts, option, project
+import pytest
+
+from tests.support.compose import SCALE, Service, mounts, option, project
 from tests.support.tools import tool
 
 
@@ -45,6 +47,24 @@ def test_the_collector_takes_its_files(tmp_path: Path) -> None:
     done = container.run(tool("otelcol-forge"), "validate", *container.options)
 
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["otelcol", "otelcol-2", "gateway-1", "gateway-2"])
+def test_agents_and_gateways_take_their_files(name: str, tmp_path: Path) -> None:
+    container = Container(project(*SCALE)["services"][name], tmp_path)
+    done = container.run(tool("otelcol-forge"), "validate", *container.options)
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_prometheus_finds_agents_and_gateways(tmp_path: Path) -> None:
+    container = Container(project(*SCALE)["services"]["prometheus"], tmp_path)
+    done = container.run(tool("promtool"), "check", "config", option(container.options, "--config.file"))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "etc/prometheus/otelcol.targets.yaml").read_text() == (
+        '- targets: ["otelcol:8888", "otelcol-2:8888", "gateway-1:8888", "gateway-2:8888"]\n'
+    )
 
 
 def test_prometheus_takes_its_files_and_finds_the_collector(tmp_path: Path) -> None:

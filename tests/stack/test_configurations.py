@@ -34,8 +34,10 @@ COMBINATIONS = [
     ("local", "gateway"),
     ("local", "gateway", *BACKENDS),
     ("local", "gateway", *BACKENDS, "tail-sampling"),
+    ("local", "gateway", *BACKENDS, "tail-sampling", "gateway-acknowledge"),
     ("local", "gateway", "gateway-kafka", *BACKENDS, "tail-sampling"),
     ("local", "agent"),
+    ("local", "agent", "agent-dns"),
     ("local", "agent", "agent-kafka"),
     ("local", "agent", "statsd"),
 ]
@@ -45,6 +47,7 @@ VARIABLES = {
     "OTELCOL_TLS_KEY": "key.pem",
     "OTELCOL_TLS_CA": "cert.pem",
     "OTELCOL_GATEWAYS": "[127.0.0.1:1, 127.0.0.1:2]",
+    "OTELCOL_GATEWAYS_NAME": "gateway",
 }
 
 

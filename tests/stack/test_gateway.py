@@ -9,9 +9,10 @@ import pytest
 
 from tests.support.certificates import certify
 
+from .calls import CALLS, calls_in, post_calls
 from .pipelines import Database, finish, start_worker
 from .programs import text, wait_until
-from .services import by_label, records
+from .services import by_label, records, samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from .conftest import Stack
     from .services import Collector
 
-WITH_FILES = {"service": {"pipelines": {"traces/file": {"exporters": ["file/traces"]}}}}
+WITH_FILES = {
+    "service": {"pipelines": {"traces/file": {"exporters": ["file/traces"]}, "logs/file": {"exporters": ["file/logs"]}}}
+}
 """So that the test can see what a gateway has."""
 
 
@@ -43,7 +46,12 @@ def agent(stack: Stack, gateways: list[Collector], tmp_path: Path, token: str = 
         "OTELCOL_TLS_CA": str(tmp_path / "cert.pem"),
         "OTELCOL_GATEWAYS": f"[{', '.join(gateway.grpc for gateway in gateways)}]",
     }
-    return stack.collector("agent", name="agent", variables=variables).run()
+    soon = {"connectors": {"span_metrics": {"metrics_flush_interval": "200ms"}}}
+    return stack.collector("agent", name="agent", variables=variables, settings=soon).run()
+
+
+def scrubbed(page: str, name: str) -> float:
+    return sum(value for _, value in samples(page, name))
 
 
 def traces(gateway: Collector) -> dict[str, set[str]]:
@@ -74,6 +82,33 @@ def test_every_trace_and_every_process_has_one_gateway(stack: Stack, gateways: l
         return [dict(by_label(page, "forge_sample_settled_total", "forge_sample_outcome")) for page in pages]
 
     wait_until(lambda: statuses in settled() and {} in settled(), "one gateway has all metrics, the other none")
+    records = collector.counter("otelcol_receiver_accepted_log_records_total")
+    assert sorted(len(gateway.logs()) for gateway in gateways) == [0, records]
+
+
+def test_a_gateway_does_not_count_again_what_an_agent_has_counted(
+    stack: Stack, gateways: list[Collector], tmp_path: Path
+) -> None:
+    collector = agent(stack, gateways, tmp_path)
+    settings = {"good": 5, "bad": 3, "text": "bob@example.com"}
+    finish(start_worker(collector.otlp, tmp_path / "db", settings, FORGE_OTEL_TRACE_PER_SAMPLE="true"))
+    post_calls(collector)
+
+    def counts() -> list[tuple[float, float, dict[tuple[str, ...], int]]]:
+        pages = [(text(f"http://{gateway.scraped}/metrics"), gateway) for gateway in gateways]
+        return [
+            (scrubbed(page, "scrubbed_spans_total"), scrubbed(page, "scrubbed_log_records_total"), calls_in(gateway))
+            for page, gateway in pages
+        ]
+
+    def arrived() -> bool:
+        return sum(spans for spans, _, _ in counts()) >= 6 and any(calls for _, _, calls in counts())
+
+    wait_until(arrived, "the gateways have what the agent counted")
+    spans, logs, calls = zip(*counts(), strict=True)
+    assert (sum(spans), sum(logs)) == (6, 7)
+    assert sorted(map(len, calls)) == [0, 3]
+    assert {**calls[0], **calls[1]} == {("caller", scope): 1 for scope, _ in CALLS[:3]}
 
 
 def test_nobody_gets_in_without_the_token(stack: Stack, gateways: list[Collector], tmp_path: Path) -> None:

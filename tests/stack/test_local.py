@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-import urllib.request
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +12,10 @@ from tests.support.needs import need_installed
 from tests.support.ports import free_port
 from tools.generate import collector as own
 
+from .calls import CALLS, calls_in, post_calls
 from .pipelines import Database, demo_input, finish, start, start_demo, start_worker
 from .programs import text, wait_until
-from .services import Collector, by_label, records
+from .services import by_label, records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,55 +116,14 @@ def test_log_records_also_go_to_standard_output(stack: Stack, tmp_path: Path) ->
         assert record["body"]["stringValue"] in written
 
 
-HTTP = {"http.request.method": "GET", "http.response.status_code": "500", "server.address": "labels.example.com"}
-CALLS = (
-    ("opentelemetry.instrumentation.httpx", HTTP),
-    ("opentelemetry.instrumentation.psycopg", {"db.system.name": "postgresql", "db.operation.name": "SELECT"}),
-    ("opentelemetry.util.genai", {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}),
-    ("somebody.else", {"some": "attribute"}),
-    ("forge_otel", {"forge.stage.name": "annotate", **HTTP}),
-)
-
-
-def post_spans(collector: Collector) -> None:
-    """Send a span of each scope."""
-    now = time.time_ns()
-    spans = [
-        {
-            "scope": {"name": scope},
-            "spans": [
-                {
-                    "traceId": "0123456789abcdef0123456789abcdef",
-                    "spanId": f"{number:016x}",
-                    "name": scope,
-                    "kind": 3,
-                    "startTimeUnixNano": str(now - 30_000_000),
-                    "endTimeUnixNano": str(now),
-                    "attributes": [{"key": key, "value": {"stringValue": value}} for key, value in given.items()],
-                }
-            ],
-        }
-        for number, (scope, given) in enumerate(CALLS, 1)
-    ]
-    resource = {"attributes": [{"key": "service.name", "value": {"stringValue": "caller"}}]}
-    body = json.dumps({"resourceSpans": [{"resource": resource, "scopeSpans": spans}]}).encode()
-    headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(f"{collector.otlp}/v1/traces", body, headers)) as response:
-        response.read()
-
-
 def test_only_calls_of_others_get_span_metrics(stack: Stack) -> None:
     soon: dict[str, Any] = {"connectors": {"span_metrics": {"metrics_flush_interval": "200ms"}}}
     collector = stack.collector(settings=soon).run()
 
-    post_spans(collector)
+    post_calls(collector)
 
-    def calls() -> dict[tuple[str, ...], int]:
-        page = text(f"http://{collector.scraped}/metrics")
-        return dict(by_label(page, "traces_span_metrics_calls_total", "job", "span_name"))
-
-    wait_until(lambda: bool(calls()), "there are span metrics")
-    assert calls() == {("caller", scope): 1 for scope, _ in CALLS[:3]}
+    wait_until(lambda: bool(calls_in(collector)), "there are span metrics")
+    assert calls_in(collector) == {("caller", scope): 1 for scope, _ in CALLS[:3]}
 
 
 def test_its_own_metrics_have_the_names_that_dashboards_read(stack: Stack, tmp_path: Path) -> None:

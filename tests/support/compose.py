@@ -1,4 +1,4 @@
-"""`docker-compose.yml` as the Compose specification's reference implementation reads it."""
+"""`docker-compose.yml`, and what is added to it, as the Compose specification's reference implementation reads it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ ROOT = Path(__file__).parents[2]
 Service = Mapping[str, Any]
 
 
+SCALE = ("docker-compose.yml", "docker-compose.scale.yml")
+"""The files of the project with agents and gateways."""
+
+
 @functools.cache
-def project() -> Mapping[str, Any]:
-    """The project: variables of `.env` are in their places, all profiles are on."""
-    environment = {"PATH": os.defpath}
-    done = subprocess.run([tool("compose-config"), ROOT], env=environment, capture_output=True, text=True, check=False)
+def project(*files: str) -> Mapping[str, Any]:
+    """The project of these files, or the default one: variables of `.env` are in their places, all profiles are on."""
+    command = [tool("compose-config"), ROOT, *(ROOT / file for file in files)]
+    done = subprocess.run(command, env={"PATH": os.defpath}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found: Mapping[str, Any] = json.loads(done.stdout)
     return found

@@ -16,7 +16,7 @@ complain() {
 while IFS= read -r line; do
   case $line in '#'*) continue ;; esac
   # A tab would be taken for white space, of which several are one.
-  IFS=$'\x1f' read -r variable entry user folder shell wget <<<"${line//$'\t'/$'\x1f'}"
+  IFS=$'\x1f' read -r variable entry user folder programs <<<"${line//$'\t'/$'\x1f'}"
   image=${!variable}
   docker pull --quiet "$image" >/dev/null || { complain "cannot be pulled"; continue; }
   found=$(docker image inspect --format '{{join .Config.Entrypoint " "}}|{{.Config.User}}|{{.Config.WorkingDir}}' "$image")
@@ -24,9 +24,10 @@ while IFS= read -r line; do
   if [ -n "$entry" ] && [ "$found_entry" != "$entry" ]; then complain "the entry point is '$found_entry', not '$entry'"; fi
   if [ -n "$user" ] && [ "${found_user%%:*}" != "$user" ]; then complain "the user is '$found_user', not '$user'"; fi
   if [ -n "$folder" ] && [ "$found_folder" != "$folder" ]; then complain "the working directory is '$found_folder', not '$folder'"; fi
-  inside() { docker run --rm --network none --entrypoint sh "$image" -c "$1" >/dev/null 2>&1; }
-  if [ "$shell" = yes ] && ! inside :; then complain "there is no shell in it"; fi
-  if [ "$wget" = yes ] && ! inside 'command -v wget'; then complain "there is no wget in it"; fi
+  for program in $programs; do
+    docker run --rm --network none --entrypoint sh "$image" -c "command -v $program" >/dev/null 2>&1 ||
+      complain "there is no $program in it"
+  done
   echo "$image: looked at"
 done <tools/stack/images.tsv
 

@@ -30,7 +30,7 @@ USUAL = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Service:
-    """A service of docker-compose.yml, and how to ask it."""
+    """A service of the Compose files, and how to ask it."""
 
     name: str
     asked: str
@@ -57,6 +57,9 @@ class Service:
 
 SERVICES = (
     Service("otelcol", "http://127.0.0.1:13133", "OTLP at 127.0.0.1:4317 (gRPC) and http://127.0.0.1:4318"),
+    Service("otelcol-2", "http://127.0.0.1:13133", "OTLP at 127.0.0.1:4317 (gRPC) and http://127.0.0.1:4318"),
+    Service("gateway-1", "http://127.0.0.1:13133", "takes what agents send"),
+    Service("gateway-2", "http://127.0.0.1:13133", "takes what agents send"),
     Service("prometheus", "http://127.0.0.1:9090/-/ready", "metrics and alerts at http://127.0.0.1:9090"),
     Service("jaeger", "http://127.0.0.1:16686/api/services", "traces at http://127.0.0.1:16686"),
     Service("victoria-logs", "http://127.0.0.1:9428/health", "log records at http://127.0.0.1:9428/select/vmui"),
@@ -98,10 +101,14 @@ def main() -> int:
 
 def _started() -> list[Service]:
     """Return the services that have a container, also those that have died since."""
-    listed = _compose("ps", "--all", "--format", "json")
-    names = {json.loads(line)["Service"] for line in listed.splitlines() if line.strip()}
-    configured = json.loads(_compose("--profile", "*", "config", "--format", "json"))["services"]
-    return [service.at(configured[service.name]["ports"]) for service in SERVICES if service.name in names]
+    listed = _compose("ps", "--all", "--format", "json").splitlines()
+    found = {each["Service"]: each["Project"] for each in map(json.loads, filter(str.strip, listed))}
+    # The files that they were started with: more than the default one where something was added.
+    projects = json.loads(_compose("ls", "--all", "--format", "json"))
+    files = {file: None for each in projects if each["Name"] in found.values() for file in each["ConfigFiles"].split(",")}
+    options = [option for file in files for option in ("--file", file)]
+    configured = json.loads(_compose(*options, "--profile", "*", "config", "--format", "json"))["services"]
+    return [service.at(configured[service.name]["ports"]) for service in SERVICES if service.name in found]
 
 
 def _compose(*arguments: str) -> str:

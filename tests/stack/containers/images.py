@@ -42,7 +42,6 @@ class Image:
     user: str
     folder: str
     shell: bool
-    wget: bool
 
     @property
     def name(self) -> str:
@@ -100,8 +99,7 @@ def images() -> Iterator[Image]:
                 row["entry point"],
                 row["user"],
                 row["working directory"],
-                row["shell"] == "yes",
-                row["wget"] == "yes",
+                "sh" in row["programs"].split(),
             )
 
 

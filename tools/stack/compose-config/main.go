@@ -1,5 +1,6 @@
 // Prints a Compose file as Docker understands it, like `docker compose config --format json`: read by the
 // specification's reference implementation, checked against its schema, with the variables of .env in their places.
+// Without the names of files it is the project's default one.
 package main
 
 import (
@@ -11,10 +12,10 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fail("usage: compose-config FOLDER")
+	if len(os.Args) < 2 {
+		fail("usage: compose-config FOLDER [FILE …]")
 	}
-	options, err := cli.NewProjectOptions(nil,
+	options, err := cli.NewProjectOptions(os.Args[2:],
 		cli.WithWorkingDirectory(os.Args[1]),
 		cli.WithEnvFiles(),
 		cli.WithDotEnv,
