@@ -330,9 +330,7 @@ class TestConnections:
 
     def test_make_ready_asks_everybody(self, every: Mapping[str, Any]) -> None:
         services = every["services"]
-        known = [
-            service.at(services[service.name]["ports"]) for service in ready.SERVICES if service.name in services
-        ]
+        known = [service.at(services[service.name]["ports"]) for service in ready.SERVICES if service.name in services]
         asked = {service.name: int(re.findall(r":(\d+)", service.asked)[0]) for service in known}
 
         assert asked.keys() == services.keys() - {*ONCE, "demo"}

@@ -232,7 +232,17 @@ def spans_of(url: str, trace_id: str) -> list[dict[str, Any]]:
             raise
         return []
     (trace,) = answer["data"]
-    return [{**span, "tags": {tag["key"]: tag["value"] for tag in span["tags"]}} for span in trace["spans"]]
+    return _with_tags(trace["spans"])
+
+
+def traces_of(url: str, service: str, limit: int) -> list[list[dict[str, Any]]]:
+    """The spans of each trace of a service in a Jaeger, each span with its tags as a dict."""
+    answer = json.loads(text(f"{url}/api/traces?{urlencode({'service': service, 'limit': limit})}"))
+    return [_with_tags(trace["spans"]) for trace in answer["data"]]
+
+
+def _with_tags(spans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**span, "tags": {tag["key"]: tag["value"] for tag in span["tags"]}} for span in spans]
 
 
 def log_records(url: str, expression: str) -> list[dict[str, str]]:

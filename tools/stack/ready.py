@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http.client import HTTPException
+from itertools import chain
 from typing import Any
 from urllib.request import urlopen
 
@@ -105,8 +106,8 @@ def _started() -> list[Service]:
     found = {each["Service"]: each["Project"] for each in map(json.loads, filter(str.strip, listed))}
     # The files that they were started with: more than the default one where something was added.
     projects = json.loads(_compose("ls", "--all", "--format", "json"))
-    files = {file: None for each in projects if each["Name"] in found.values() for file in each["ConfigFiles"].split(",")}
-    options = [option for file in files for option in ("--file", file)]
+    files = [each["ConfigFiles"].split(",") for each in projects if each["Name"] in found.values()]
+    options = [option for file in chain(*files) for option in ("--file", file)]
     configured = json.loads(_compose(*options, "--profile", "*", "config", "--format", "json"))["services"]
     return [service.at(configured[service.name]["ports"]) for service in SERVICES if service.name in found]
 

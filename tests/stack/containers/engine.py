@@ -32,7 +32,12 @@ class Engine:
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         ours = {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_BAKE": "false", "PUBLISH_ADDRESS": ADDRESS}
+        self._variables = dict(variables)
         self.environment = {**os.environ, **ours, **variables}
+
+    def told(self, **variables: str) -> Engine:
+        """Return the same engine with these variables as well."""
+        return Engine({**self._variables, **variables})
 
     def run(
         self, *command: str, check: bool = True, timeout: float = 900, **options: Any

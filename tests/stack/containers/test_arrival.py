@@ -14,8 +14,8 @@ from tests.stack.graphite import total
 from tests.stack.programs import wait_until
 from tests.support.needs import lacking
 
+from .confinement import assert_confined
 from .conftest import SERVICES
-from .engine import ADDRESS
 from .runs import collected, demo, of
 from .stores import GRAPHITE, LOGS, logs, trace, value
 
@@ -41,20 +41,7 @@ def test_it_comes_up_and_says_where_it_is(up: Engine) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_each_is_confined(up: Engine, name: str) -> None:
-    found = up.inspect(name)
-    host = found["HostConfig"]
-
-    assert host["ReadonlyRootfs"]
-    assert host["CapDrop"] == ["ALL"]
-    assert not host["CapAdd"]
-    assert host["SecurityOpt"] == ["no-new-privileges:true"]
-    assert not host["Privileged"]
-    assert int(found["Config"]["User"].partition(":")[0]) > 0
-    assert 0 < host["Memory"] <= 2**30
-    assert not found["State"]["OOMKilled"]
-    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}
-    published = [each for ports in found["NetworkSettings"]["Ports"].values() for each in ports or ()]
-    assert {port["HostIp"] for port in published} == {ADDRESS}
+    assert_confined(up.inspect(name))
 
 
 def test_a_run_of_the_demo_arrives_everywhere(up: Engine, tmp_path: Path) -> None:
