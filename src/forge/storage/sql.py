@@ -255,22 +255,23 @@ class SQLStorage:
 
     def dead_letters(
         self,
-        pipeline: str,
+        pipeline: str | None = None,
         *,
         ids: Iterable[str] | None = None,
         where: str | None = None,
         error_type: str | None = None,
+        run_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
         limit: int | None = None,
     ) -> list[DeadLetter]:
-        """Return the dead letters with these ids, this place and this error, the oldest first."""
-        conditions = [dead_letters.c.pipeline == pipeline]
-        if where is not None:
-            conditions.append(dead_letters.c.place == where)
-        if error_type is not None:
-            conditions.append(dead_letters.c.error_type == error_type)
-        chosen = select(dead_letters).where(*conditions)
+        """Return the dead letters of one pipeline, or of all, the oldest first; optionally only those with these ids,
+        of this place, error and run, that failed from `since` and before `until` (Unix times).
+        """
+        chosen = select(dead_letters).where(*_letters(pipeline, where, error_type, run_id, since, until))
+        order = (dead_letters.c.time, dead_letters.c.sample_id, dead_letters.c.pipeline)
         if ids is None:
-            found = [chosen.order_by(dead_letters.c.time, dead_letters.c.sample_id).limit(checked_limit(limit))]
+            found = [chosen.order_by(*order).limit(checked_limit(limit))]
         else:
             found = [chosen.where(dead_letters.c.sample_id.in_(chunk)) for chunk in chunks(ids)]
 
@@ -279,6 +280,29 @@ class SQLStorage:
 
         entries = self._database.read(work)
         return entries if ids is None else sorted(entries, key=_age)[: checked_limit(limit)]
+
+    def count_dead_letters(
+        self,
+        pipeline: str | None = None,
+        *,
+        where: str | None = None,
+        error_type: str | None = None,
+        run_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> dict[tuple[str, str, str], int]:
+        """Return the numbers of dead letters by (pipeline, place, error type), chosen as by `dead_letters`; the
+        largest first.
+        """
+        columns = (dead_letters.c.pipeline, dead_letters.c.place, dead_letters.c.error_type)
+        counted = (
+            select(*columns, func.count())
+            .where(*_letters(pipeline, where, error_type, run_id, since, until))
+            .group_by(*columns)
+            .order_by(func.count().desc(), *columns)
+        )
+        rows = self._database.read(lambda connection: connection.execute(counted).all())
+        return {(name, place, kind): count for name, place, kind, count in rows}
 
     def drop_dead_letters(self, pipeline: str, ids: Iterable[str]) -> list[DeadLetter]:
         """Remove dead letters; returns those removed, the oldest first. The samples' rows stay."""
@@ -523,5 +547,29 @@ def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> Re
     return ReadResult(found, size)
 
 
-def _age(entry: DeadLetter) -> tuple[float, str]:
-    return entry.time, entry.sample_id
+def _age(entry: DeadLetter) -> tuple[float, str, str]:
+    return entry.time, entry.sample_id, entry.pipeline
+
+
+def _letters(  # noqa: PLR0917 - the arguments of `dead_letters`, in their order
+    pipeline: str | None,
+    where: str | None,
+    error_type: str | None,
+    run_id: str | None,
+    since: float | None,
+    until: float | None,
+) -> list[ColumnElement[bool]]:
+    """Return the conditions that choose dead letters."""
+    letters = dead_letters.c
+    given = [
+        (letters.pipeline, pipeline),
+        (letters.place, where),
+        (letters.error_type, error_type),
+        (letters.run_id, run_id),
+    ]
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in given if value is not None]
+    if since is not None:
+        conditions.append(letters.time >= since)
+    if until is not None:
+        conditions.append(letters.time < until)
+    return conditions

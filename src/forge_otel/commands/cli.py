@@ -9,6 +9,7 @@ import click
 
 from .. import __version__
 from . import command
+from .dead_letters.command import dlq
 from .demo.command import demo
 from .diff.command import diff
 from .doctor.command import doctor
@@ -18,7 +19,7 @@ from .semconv import semconv
 from .statsd_bridge import statsd_bridge
 from .trace.command import trace
 
-PIPELINES: tuple[click.Command, ...] = (runs, diff)
+PIPELINES: tuple[click.Command, ...] = (runs, diff, dlq)
 """Commands for pipelines, which need no telemetry: those of `forge`."""
 
 TELEMETRY: tuple[click.Command, ...] = (demo, read, trace, semconv, statsd_bridge, doctor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -97,6 +98,16 @@ def main(program: click.Group, arguments: Sequence[str] | None = None) -> int:
 def _report(message: str, code: int = USAGE_ERROR) -> int:
     print(message, file=sys.stderr, flush=True)  # noqa: T201 - this is a command
     return code
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document. What the encoding does not have, such as half surrogate pairs of ids, is escaped."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(document, indent=2)
+    print(text)  # noqa: T201 - this is a command
 
 
 def positive(value: str | int) -> int:

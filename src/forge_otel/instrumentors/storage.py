@@ -205,14 +205,25 @@ def _delete(original: Callable[..., int], layer: Layer) -> Callable[..., int]:
 def _dead_letters(original: Callable[..., list[DeadLetter]], layer: Layer) -> Callable[..., list[DeadLetter]]:
     def dead_letters(
         self: SQLStorage,
-        pipeline: str,
+        pipeline: str | None = None,
         *,
         ids: Iterable[str] | None = None,
         where: str | None = None,
         error_type: str | None = None,
+        run_id: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
         limit: int | None = None,
     ) -> list[DeadLetter]:
-        filters = {"ids": ids, "where": where, "error_type": error_type, "limit": limit}
+        filters = {
+            "ids": ids,
+            "where": where,
+            "error_type": error_type,
+            "run_id": run_id,
+            "since": since,
+            "until": until,
+            "limit": limit,
+        }
         return observe(LIST_LETTERS, layer, original, self, pipeline, **filters)
 
     return dead_letters

@@ -38,6 +38,7 @@ def ready(sample_id: str, **fields: Any) -> SampleRecord:
 
 def letter(sample_id: str, **fields: Any) -> DeadLetter:
     settings: dict[str, Any] = {
+        "pipeline": "corpus",
         "source": FailureSource.STAGE,
         "where": "parse",
         "error_type": "SyntaxError",
@@ -46,7 +47,7 @@ def letter(sample_id: str, **fields: Any) -> DeadLetter:
         "time": 100.0,
         "data": b"original",
     }
-    return DeadLetter(pipeline="corpus", sample_id=sample_id, **(settings | fields))
+    return DeadLetter(sample_id=sample_id, **(settings | fields))
 
 
 def failed(entry: DeadLetter) -> SampleRecord:
@@ -571,7 +572,23 @@ def test_dead_letters_are_listed_oldest_first_and_filtered(storage: SQLStorage) 
     assert ids(where="decode", error_type="timeout") == "d"
     assert ids(ids=["a", "b", "absent"]) == "ba"
     assert ids(ids=["a", "b", "d"], where="decode", limit=1) == "b"
+    assert ids(since=2.0) == "bad"
+    assert ids(until=3.0) == "cb"
+    assert ids(since=2.0, until=3.0) == "b"
     assert storage.dead_letters("other") == []
+
+
+def test_dead_letters_of_all_pipelines(storage: SQLStorage) -> None:
+    mine = [letter("a", time=1.0, run_id="1"), letter("b", time=3.0, run_id="2")]
+    other = letter("a", time=2.0, run_id="1", pipeline="other", where="decode")
+    storage.write([failed(entry) for entry in (*mine, other)])
+    assert storage.dead_letters() == [mine[0], other, mine[1]]
+    assert storage.dead_letters(run_id="1") == [mine[0], other]
+    assert storage.dead_letters(ids=["a"]) == [mine[0], other]
+    place = (mine[0].where, mine[0].error_type)
+    assert storage.count_dead_letters() == {("corpus", *place): 2, ("other", "decode", other.error_type): 1}
+    assert storage.count_dead_letters("corpus", until=2.0) == {("corpus", *place): 1}
+    assert storage.count_dead_letters(where="decode", run_id="2") == {}
 
 
 def test_dropped_dead_letters_are_given_back(storage: SQLStorage) -> None:

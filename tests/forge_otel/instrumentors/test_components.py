@@ -168,6 +168,7 @@ NOT_OBSERVED = {
         "release",
         "count",
         "dead_letter_state",
+        "count_dead_letters",
         "begin_run",
         "beat",
         "end_run",

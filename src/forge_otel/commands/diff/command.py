@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import click
 
-from ..command import command, json_option
+from ..command import command, json_option, print_json
 from ..errors import CommandError
 from ..storage import opened, storage_option
 
@@ -60,7 +59,7 @@ def diff(
         raise CommandError(" ".join(str(error).split())) from None
     if as_json:
         document = {**found.to_dict(), "violations": [violation.to_dict() for violation in violations]}
-        print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
+        print_json(document)
     else:
         show_difference(found, violations)
     return 1 if violations else 0
