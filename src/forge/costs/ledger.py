@@ -64,6 +64,11 @@ class CostLedger:
         self._closed = False
         self._settled_late = settled_late
 
+    @property
+    def amount(self) -> Decimal:
+        """US dollars spent so far, also on samples that have not settled."""
+        return self._spent
+
     def priced(self, usage: Usage) -> Usage:
         """Return the usage with its amount, if a price is known; log one warning for each model without a price."""
         if usage.amount is not None:

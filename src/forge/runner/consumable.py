@@ -6,6 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -126,16 +127,17 @@ class Consumable(ABC):
         except IndexError:  # another thread was quicker
             return None
 
-    def drain(self) -> RunResult:
-        """Run to the end, discarding the samples.
+    def drain(self, *, progress: bool = False) -> RunResult:
+        """Run to the end, discarding the samples; with `progress`, show it (see `forge.progress.progress`).
 
         Raises:
             RunCancelled: the run was closed before it began.
             Exception: what ended the run before its time.
         """
-        self._output.discard()
-        for _ in self:
-            pass
+        with self._shown(progress):
+            self._output.discard()
+            for _ in self:
+                pass
         return self._drained()
 
     def close(self) -> None:
@@ -196,12 +198,17 @@ class Consumable(ABC):
             raise self._error
         raise StopAsyncIteration
 
-    async def adrain(self) -> RunResult:
-        """Run to the end, discarding the samples, without blocking the caller's event loop."""
-        self._output.discard()
-        async for _ in self:
-            pass
+    async def adrain(self, *, progress: bool = False) -> RunResult:
+        """Run to the end like `drain`, without blocking the caller's event loop."""
+        with self._shown(progress):
+            self._output.discard()
+            async for _ in self:
+                pass
         return self._drained()
+
+    @abstractmethod
+    def _shown(self, progress: bool) -> AbstractContextManager[object]:
+        """Return a context in which the run's progress is shown, if it is to be."""
 
     def _drained(self) -> RunResult:
         if self.result is None:

@@ -129,6 +129,7 @@ class RunLedger:
                 ledger=self.counters.ledger(),
                 last_settled=self.counters.last_settled,
                 source_remaining=source.remaining(self.counters.admitted),
+                cost=self.costs.amount,
                 stages=[
                     StageState(
                         name=counters.name,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 from ..costs.summary import CostSummary
@@ -344,6 +345,8 @@ class RunSnapshot:
     """Unix time when a sample last settled."""
     source_remaining: int | None
     """Samples of the source that are not admitted yet; None if its size is unknown, 0 once it has ended."""
+    cost: Decimal
+    """US dollars spent so far."""
 
 
 def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> RunResult:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,7 @@ from ..pipeline.stages import Stage
 from ..storage.gate import Gate, Patience, patience
 from ..storage.records import DeadLetter
 from ..support.clock import Clock
+from ..support.layout import to_html
 from . import active_runs
 from .admission import Admission
 from .consumable import Consumable, outcome_of
@@ -116,6 +117,7 @@ class Run(Consumable):
         self._end_lock = threading.Lock()
         self._recording = False
         """True once a thread writes the run's end."""
+        self._at_end: list[Callable[[], None]] = []
         self._driver: Driver = driver(self)
         self._output = self._driver.output
 
@@ -210,6 +212,32 @@ class Run(Consumable):
     def snapshot(self) -> RunSnapshot:
         """Return counts and states at this moment, consistent with each other."""
         return self.ledger.snapshot(self._driver.queues, self._source)
+
+    # For displays.
+
+    @property
+    def began(self) -> bool:
+        """True once the run has begun."""
+        return self._began
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call a function when the run has its result, before a signal ends the process. An exception is suppressed."""
+        self._at_end.append(callback)
+
+    def _repr_html_(self) -> str:
+        """Return the result for a notebook, or the progress as long as there is none."""
+        if self.result is not None:
+            return self.result._repr_html_()
+        from ..progress.tracker import Tracker  # noqa: PLC0415 - above this package: for its users' convenience
+
+        return to_html(Tracker(self).blocks())
+
+    def _shown(self, progress: bool) -> AbstractContextManager[object]:
+        if not progress:
+            return nullcontext()
+        from .. import progress as displays  # noqa: PLC0415 - as above
+
+        return displays.progress(self)
 
     # What the drivers use.
 
@@ -498,6 +526,9 @@ class Run(Consumable):
     def _release(self) -> None:
         if self.pipeline.storage is not None:
             self.pipeline.storage.release()
+        while self._at_end:
+            with suppress(Exception):
+                self._at_end.pop()()
         active_runs.remove(self)
 
     def _cancel_the_rest(self) -> None:

@@ -13,16 +13,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.console import Console
 from sqlalchemy import URL
 
-from forge import ExitCode, Run, RunResult, SQLStorage, StreamingRunner
+from forge import ExitCode, Run, SQLStorage, StreamingRunner
 from forge.errors import ConfigurationError, StorageError
+from forge.progress import progress
 from forge_otel import ForgeInstrumentor
 
-from .display import progress
 from .errors import DemoError
 from .pipelines import EXAMPLES
 from .prometheus_endpoint import PrometheusEndpoint
@@ -71,16 +71,7 @@ def run_demo(options: Options) -> int:
         telemetry = DemoProviders(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
         pipeline = stack.enter_context(example.pipeline(storage, out))
         instrumentor = ForgeInstrumentor()
-        display = stack.enter_context(ExitStack())
-
-        def run_ended(_: Any, __: Run, result: RunResult) -> None:
-            # Nothing else is done before a signal ends the process: the terminal needs its cursor back.
-            display.close()
-            if result.exit_code in (ExitCode.TERMINATED, ExitCode.HUNG_UP):
-                _explain_resumption("terminated", options.rerun)
-
         instrumentor.instrument(
-            on_run_end=run_ended,
             tracer_provider=telemetry.tracer_provider,
             meter_provider=telemetry.meter_provider,
             logger_provider=telemetry.logger_provider,
@@ -88,7 +79,8 @@ def run_demo(options: Options) -> int:
         stack.callback(instrumentor.uninstrument)
         stack.enter_context(example.instrumented(telemetry))
         run = StreamingRunner(resume=not options.rerun).run(pipeline)
-        error = _drive(run, example.total, display)
+        run.when_ended(lambda: _explain_termination(run, options.rerun))
+        error = _drive(run, example.total)
         interrupted = isinstance(error, KeyboardInterrupt)
         assert instrumentor.telemetry is not None
         telemetry.finish(instrumentor.telemetry.delivery, instrumentor.telemetry.config.shutdown_timeout)
@@ -112,10 +104,16 @@ def _explain_resumption(how: str, rerun: bool) -> None:
     print(f"forge-otel demo: {how}; {same} continues where this one stopped", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _drive(run: Run, total: int, display: ExitStack) -> BaseException | None:
+def _explain_termination(run: Run, rerun: bool) -> None:
+    """Say how to go on when a signal is about to end the process: nothing else is done before."""
+    if run.result is not None and run.result.exit_code in (ExitCode.TERMINATED, ExitCode.HUNG_UP):
+        _explain_resumption("terminated", rerun)
+
+
+def _drive(run: Run, total: int) -> BaseException | None:
     """Drain the run with a progress display; return the exception that ended it early, if any."""
     try:
-        with progress(run, total, Console(stderr=True), display), run:
+        with progress(run, total=total), run:
             run.drain()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - reported by the summary
         return error
