@@ -75,7 +75,7 @@ stack-demo: $(READY) ## the stack without containers: two runs, and what the ADR
 collector: ## a Collector with the components that our configurations use: its path, built first if need be
 	@$(PYTHON) tools/stack otelcol-forge
 
-stack-tools: ## the paths of all programs that tests run, built first if need be (needs Go and npm)
+stack-tools: ## the paths of all programs that tests run, built first if need be (needs Go, npm and Maven)
 	@$(PYTHON) tools/stack
 
 changelog: $(READY) ## print the changes since the last release, from the fragments in changes/

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .kafka import Kafka
 from .programs import Program
 from .services import Collector, Jaeger, PrometheusServer, VictoriaLogs
 
@@ -52,6 +53,12 @@ class Stack:
         jaeger = Jaeger(self.folder / "jaeger")
         self.programs.append(jaeger)
         return jaeger
+
+    def kafka(self) -> Kafka:
+        """A broker that is not running yet."""
+        kafka = Kafka(self.folder / "kafka")
+        self.programs.append(kafka)
+        return kafka
 
     def victoria_logs(self) -> VictoriaLogs:
         """A VictoriaLogs that is not running yet."""

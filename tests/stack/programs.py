@@ -43,6 +43,11 @@ class Program:
 
         wait_until(lives_and_is_ready, f"{self.name} is ready")
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started, and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """SIGKILL: it has no chance to put anything in order."""
         if self._process is not None:

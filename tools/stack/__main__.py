@@ -30,6 +30,7 @@ GO_HINT = "Install Go from https://go.dev/dl, or any older one with: apt-get ins
 NODE_HINT = "Install it with: apt-get install nodejs npm"
 DEBIAN_HINT = "It is taken from a package of Debian's"
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+JAVA_HINT = "Install it with: apt-get install maven default-jre-headless"
 PYTHON_HINT = "Install it with: apt-get install python3 python3-venv"
 
 
@@ -134,6 +135,8 @@ def _python_tool(name: str, pattern: str, program: str = "") -> Tool:
 
 
 BUILDER_MANIFEST = ROOT / "collector-config" / "builder.yaml"
+KAFKA_MANIFEST = HERE / "kafka" / "pom.xml"
+KAFKA = _pinned_version(KAFKA_MANIFEST, r"kafka_2.13</artifactId>\s*<version>(\d+)\.(\d+)\.(\d+)")
 STATSD_MANIFEST = HERE / "statsd" / "package.json"
 
 TOOLS = {
@@ -203,6 +206,18 @@ TOOLS = {
             module="docker-compose",
             tags="netgo",
             version_variable="github.com/docker/compose/v2/internal.Version",
+        ),
+        # A library of jars, and Java's own interpreter of them.
+        Tool(
+            name="kafka",
+            version=KAFKA,
+            command=(
+                *("mvn", "--quiet", "--batch-mode"),
+                *("org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies", "-DoutputDirectory=libs"),
+            ),
+            program=f"libs/kafka_2.13-{KAFKA}.jar",
+            needs={"mvn": JAVA_HINT, "java": JAVA_HINT},
+            manifest=(KAFKA_MANIFEST,),
         ),
         # The root file system of an image of Python: which version is Debian's business.
         Tool(
