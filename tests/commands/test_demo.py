@@ -219,7 +219,7 @@ def attributes(thing: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def first(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return run_demo(folder, tmp_path_factory.mktemp("out"))
+    return run_demo(folder, tmp_path_factory.mktemp("out"), "--trace-url", "http://traces.test/{trace_id}")
 
 
 @pytest.fixture(scope="module")
@@ -467,6 +467,16 @@ def test_people_read_the_same(each: Finished) -> None:
         assert [str(entry["count"]), "skipped", "in", f"{entry['stage']}:", *entry["reason"].split()] in lines
     assert document["verdict"]["text"].split()[0] in text.getvalue()
     assert max(map(len, text.getvalue().splitlines())) <= 80
+
+
+def test_people_read_where_the_trace_is(first: Finished, second: Finished) -> None:
+    (trace,) = {span["traceId"] for span in first.spans}
+    text = io.StringIO()
+    show(first.document, Console(file=text, width=40))
+
+    assert first.document["telemetry"]["pages"] == {"trace": f"http://traces.test/{trace}"}
+    assert text.getvalue().splitlines()[-1] == f"trace  http://traces.test/{trace}"
+    assert second.document["telemetry"]["pages"] == {}
 
 
 def test_people_read_what_failed_when_the_run_was_stopped(first: Finished) -> None:

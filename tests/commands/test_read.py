@@ -93,6 +93,26 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return err
 
 
+def test_the_pages_of_a_trace(
+    telemetry: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_TRACE_URL", "http://traces.test/{trace_id}")
+    logs = f"https://logs.test/{'long' * 50}?id={{trace_id}}&{{more}}"
+
+    lines = printed(capsys, telemetry, "--logs-url", logs).splitlines()
+
+    expected = {"trace": f"http://traces.test/{TRACE}", "logs": logs.replace("{trace_id}", TRACE)}
+    assert lines[1:3] == [f"trace  {expected['trace']}", f"logs   {expected['logs']}"]
+    (trace,) = document(capsys, telemetry, "--logs-url", logs)["traces"]
+    assert trace["pages"] == expected
+
+
+@pytest.mark.parametrize("url", ["http://traces.test", "traces.test/{trace_id}", "javascript://{trace_id}"])
+def test_addresses_of_pages_that_are_none(telemetry: Path, capsys: pytest.CaptureFixture[str], url: str) -> None:
+    problem = f"invalid value for '--trace-url' (env var: 'FORGE_TRACE_URL'): '{url}' is not an http(s) URL with "
+    assert problem + "{trace_id} in it" in refused(capsys, telemetry, "--trace-url", url)
+
+
 def test_all_of_it(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     started = datetime.fromtimestamp(BEGIN / 1e9, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     assert printed(capsys, telemetry).splitlines() == [
@@ -180,6 +200,7 @@ def test_a_document(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None
         "failed_spans": 2,
         "omitted_spans": 0,
         "next": f"forge-otel trace waterfall {TRACE} {telemetry}",
+        "pages": {},
     }
     assert run["children"][1] == {
         "name": "forge.sample",

@@ -7,6 +7,8 @@ files to the programs.
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import re
 import subprocess
@@ -17,11 +19,24 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+import jsonschema
 import pytest
 import yaml
 
 from forge_otel.commands.cli import forge_otel
-from tests.support.compose import ROOT, SCALE, Service, dotenv, image_table, mounts, option, project
+from tests.support import grafana
+from tests.support.compose import (
+    ROOT,
+    SCALE,
+    Service,
+    dotenv,
+    image_table,
+    mounts,
+    option,
+    options_of,
+    project,
+    variables_of,
+)
 from tools.stack import ready
 
 CONFIGURATIONS = ROOT / "collector-config"
@@ -284,6 +299,8 @@ class TestConnections:
             for value in service.get("environment", {}).values()
             if value.startswith("http://")
         }
+        for_people = {(host, port) for host, port in called if host == dotenv()["PUBLISH_ADDRESS"]}
+        called -= for_people
         for service in (services["statsd-bridge"], services["statsd"]):
             environment = service["environment"]
             for name in ("STATSD", "GRAPHITE"):
@@ -296,6 +313,8 @@ class TestConnections:
         )
         called.add((target.partition(":")[0], port_of(target)))
 
+        assert {port for _, port in for_people} == {16686, 9428}
+        assert all(any((port, "tcp") in published(each) for each in services.values()) for _, port in for_people)
         assert len(called) == 9
         assert {(host, port) for host, port in called if port not in open_ports.get(str(host), ())} == set()
 
@@ -391,15 +410,58 @@ class TestAgentsAndGateways:
         assert scaled["demo"]["environment"]["FORGE_OTEL_TRACE_PER_SAMPLE"] == "true"
 
 
+class TestWithoutContainers:
+    """The programs of `make stack-demo` and of other tests get what stands there."""
+
+    def test_options(self, services: Mapping[str, Service]) -> None:
+        given = {"-httpListenAddr": "127.0.0.1:1", "-storageDataPath": "data"}
+        options = options_of("victoria-logs", given)
+
+        assert set(options) - set(services["victoria-logs"]["command"]) == {
+            "-httpListenAddr=127.0.0.1:1",
+            "-storageDataPath=data",
+        }
+        assert len(options) == len(services["victoria-logs"]["command"])
+        assert "--web.enable-otlp-receiver" in options_of("prometheus", {})
+        with pytest.raises(KeyError, match="-storage"):
+            options_of("victoria-logs", {"-storage": "data"})
+
+    def test_variables(self, services: Mapping[str, Service]) -> None:
+        own = variables_of("statsd", STATSD_BIND="127.0.0.1")
+
+        assert own == {**services["statsd"]["environment"], "STATSD_BIND": "127.0.0.1"}
+        with pytest.raises(KeyError, match="STATSD_HOST"):
+            variables_of("statsd", STATSD_HOST="127.0.0.1")
+
+
 class TestGrafana:
     @pytest.fixture
-    def sources(self, services: Mapping[str, Service]) -> Mapping[str, Any]:
-        """The data sources by uid, with the variables of the service in their places."""
+    def file(self, services: Mapping[str, Service]) -> Any:
+        """The file of the data sources, with the variables of the service in their places."""
         text = (PROVISIONING / "datasources" / "stack.yaml").read_text()
         for name, value in services["grafana"]["environment"].items():
             text = text.replace(f"${{{name}}}", value)
         assert re.findall(r"(?<!\$)\$\{?\w+", text) == []
-        return {source["uid"]: source for source in yaml.safe_load(text)["datasources"]}
+        return yaml.safe_load(text)
+
+    @pytest.fixture
+    def sources(self, file: Any) -> Mapping[str, Any]:
+        """The data sources by uid."""
+        return {source["uid"]: source for source in file["datasources"]}
+
+    def test_it_knows_what_stands_in_its_files(self, file: Any) -> None:
+        dashboards = yaml.safe_load((PROVISIONING / "dashboards" / "forge.yaml").read_text())
+
+        jsonschema.validate(file, grafana.DATA_SOURCES)
+        jsonschema.validate(dashboards, grafana.DASHBOARDS)
+
+    @pytest.mark.parametrize("place", [["isDefaults"], ["jsonData", "timeIntervall"], ["jsonData", "timeInterval"]])
+    def test_it_does_not_know_everything(self, file: Any, place: list[str]) -> None:
+        *way, last = place
+        functools.reduce(operator.getitem, way, file["datasources"][0])[last] = "often"
+
+        with pytest.raises(jsonschema.ValidationError, match="often"):
+            jsonschema.validate(file, grafana.DATA_SOURCES)
 
     def test_the_dashboards_data_sources_are_there(self, sources: Mapping[str, Any]) -> None:
         used = {
@@ -442,7 +504,17 @@ class TestGrafana:
         assert re.fullmatch(r"\d+\.\d+\.\d+", version)
 
     def test_who_only_reaches_it_may_change_nothing(self, services: Mapping[str, Service]) -> None:
-        assert services["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+        anonymous = {
+            name: value
+            for name, value in services["grafana"]["environment"].items()
+            if name.startswith(("GF_AUTH_", "GF_USERS_VIEWERS", "GF_SECURITY_"))
+        }
+
+        assert anonymous == {
+            "GF_AUTH_ANONYMOUS_ENABLED": "true",
+            "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
+            "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+        }
 
     def test_the_dashboards_are_where_it_looks(self, services: Mapping[str, Service]) -> None:
         (provider,) = yaml.safe_load((PROVISIONING / "dashboards" / "forge.yaml").read_text())["providers"]

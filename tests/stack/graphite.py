@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tests.support.compose import described, options_of, variables_of
 from tests.support.ports import free_port
 from tests.support.tools import tool
 from tools.stack.ready import Service
@@ -34,12 +35,13 @@ class Graphite(Program):
     def __init__(self, folder: Path) -> None:
         self.line_port, port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{port}"
-        options = [
-            f"-graphiteListenAddr=127.0.0.1:{self.line_port}",
-            f"-httpListenAddr=127.0.0.1:{port}",
-            f"-storageDataPath={folder / 'data'}",
-        ]
-        super().__init__("graphite", [tool("victoria-metrics"), *options], folder)
+        values = {
+            "-graphiteListenAddr": f"127.0.0.1:{self.line_port}",
+            "-httpListenAddr": f"127.0.0.1:{port}",
+            "-storageDataPath": str(folder / "data"),
+        }
+        command: list[str | Path] = [tool("victoria-metrics"), *options_of("graphite", values)]
+        super().__init__("graphite", command, folder, variables_of("graphite"))
 
     def run(self) -> Graphite:
         """Start it."""
@@ -57,6 +59,7 @@ class StatsD(Program):
     def __init__(self, folder: Path, graphite: Graphite) -> None:
         self.port, self._admin = free_port(), free_port()
         variables = {
+            **variables_of("statsd", STATSD_BIND="127.0.0.1", GRAPHITE_HOST="127.0.0.1"),
             "STATSD_PORT": str(self.port),
             "STATSD_ADMIN_PORT": str(self._admin),
             "STATSD_FLUSH_MS": str(FLUSH_MS),
@@ -79,17 +82,10 @@ class Bridge(Program):
         self.url = f"http://127.0.0.1:{port}"
         variables = {
             "PYTHONPATH": str(SOURCES),
-            "STATSD_PORT": str(statsd.port),
-            "FORGE_OTEL_STATSD_FLAVOR": "statsd",
+            **variables_of("statsd-bridge", STATSD_HOST="127.0.0.1", STATSD_PORT=str(statsd.port)),
         }
-        command: list[str | Path] = [
-            sys.executable,
-            "-m",
-            "forge_otel.commands.cli",
-            "statsd-bridge",
-            "--port",
-            str(port),
-        ]
+        name, *_ = described()["statsd-bridge"]["command"]
+        command: list[str | Path] = [sys.executable, "-m", "forge_otel.commands.cli", name, "--port", str(port)]
         super().__init__("bridge", command, folder, variables)
 
     def run(self) -> Bridge:

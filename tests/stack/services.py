@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.compose import options_of, variables_of
 from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.tools import tool
@@ -147,15 +148,13 @@ class PrometheusServer(Program):
             "prometheus",
             [
                 tool("prometheus"),
-                "--config.file=prometheus.yml",
-                "--storage.tsdb.path=data",
+                *options_of("prometheus", {"--config.file": "prometheus.yml", "--storage.tsdb.path": "data"}),
                 f"--web.listen-address=127.0.0.1:{self.port}",
                 f"--query.lookback-delta={lookback}",
-                "--web.enable-otlp-receiver",
-                "--enable-feature=created-timestamp-zero-ingestion,exemplar-storage",
                 "--log.level=warn",
             ],
             folder,
+            variables_of("prometheus"),
         )
 
     def run(self) -> PrometheusServer:
@@ -180,14 +179,14 @@ class Jaeger(Program):
         self._health = f"http://127.0.0.1:{health}/status"
         super().__init__(
             "jaeger",
-            [tool("jaeger"), f"--config={CONFIGURATIONS / 'jaeger' / 'jaeger.yaml'}"],
+            [tool("jaeger"), *options_of("jaeger", {"--config": f"{CONFIGURATIONS / 'jaeger' / 'jaeger.yaml'}"})],
             folder,
             {
+                **variables_of("jaeger", JAEGER_BIND="127.0.0.1", JAEGER_DATA=str(folder / "data")),
                 "JAEGER_OTLP_PORT": str(port),
                 "JAEGER_QUERY_PORT": str(query),
                 "JAEGER_QUERY_GRPC_PORT": str(free_port()),
                 "JAEGER_HEALTH_PORT": str(health),
-                "JAEGER_DATA": str(folder / "data"),
             },
         )
 
@@ -209,8 +208,12 @@ class VictoriaLogs(Program):
         self.url = f"http://127.0.0.1:{port}"
         super().__init__(
             "victoria-logs",
-            [tool("victoria-logs"), f"-httpListenAddr=127.0.0.1:{port}", "-storageDataPath=data"],
+            [
+                tool("victoria-logs"),
+                *options_of("victoria-logs", {"-httpListenAddr": f"127.0.0.1:{port}", "-storageDataPath": "data"}),
+            ],
             folder,
+            variables_of("victoria-logs"),
         )
 
     def run(self) -> VictoriaLogs:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.support.compose import ROOT
+from tests.support.compose import ROOT, described
 from tests.support.tools import tool
 from tools.stack import answers
 
@@ -30,6 +30,8 @@ def test_all_numbers_agree(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
+    services = {name for name, service in described().items() if "profiles" not in service} - {"init"}
+    assert f"{len(services)} programs are ready" in done.stdout
     assert "✗" not in done.stdout
     assert done.stdout.count("✓") > 20
     assert "Every count is what the runs say." in done.stdout

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from .tools import tool
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,39 @@ def project(*files: str) -> Mapping[str, Any]:
     assert (done.returncode, done.stderr) == (0, "")
     found: Mapping[str, Any] = json.loads(done.stdout)
     return found
+
+
+@functools.cache
+def described() -> Mapping[str, Service]:
+    """The services as `docker-compose.yml` has them, for programs that run without containers, and without the
+    reference implementation.
+    """
+    found: Mapping[str, Service] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+def options_of(service: str, values: Mapping[str, str]) -> list[str]:
+    """A service's options there, `name=value` each, with these values for what is another one outside of a container.
+
+    Raises `KeyError` for a value whose option the service does not have.
+    """
+    options = dict(option.split("=", 1) for option in described()[service]["command"] if "=" in option)
+    flags = [option for option in described()[service]["command"] if "=" not in option]
+    return [f"{name}={value}" for name, value in _replaced(options, values).items()] + flags
+
+
+def variables_of(service: str, **values: str) -> dict[str, str]:
+    """A service's variables there, with these values for what is another one outside of a container.
+
+    Raises `KeyError` for a variable that the service does not have.
+    """
+    return _replaced(described()[service]["environment"], values)
+
+
+def _replaced(given: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+    if unknown := values.keys() - given.keys():
+        raise KeyError(*sorted(unknown))
+    return {**given, **values}
 
 
 def dotenv() -> dict[str, str]:

@@ -46,6 +46,10 @@ class Question:
     form: str
     """How a value is printed."""
 
+    def over(self, window: int) -> str:
+        """Return the query with a window of so many seconds."""
+        return self.promql.replace("WINDOW", f"{window}s")
+
 
 THROUGHPUT = Question(
     "Throughput of the stages",
@@ -113,19 +117,25 @@ def taken_in(prometheus: PrometheusServer) -> dict[str, float]:
     }
 
 
+def expected(runs: list[dict[str, Any]], window: int) -> dict[Question, Mapping[str, float] | None]:
+    """Return the answers that follow from the records of the runs in a window of so many seconds; None for the
+    percentiles, which do not.
+    """
+    return {
+        THROUGHPUT: {name: count / window for name, count in _executions(runs).items()},
+        ERRORS: _error_ratios(runs),
+        LATENCY: None,
+        HITS: _hit_ratios(runs),
+        DEPTH: _depths(runs),
+    }
+
+
 def show(asked: Asked, console: Console) -> bool:
     """Print all answers; whether those that have to be exact are what the runs say of themselves."""
     window = math.ceil(time.time() - asked.began) + 1
     console.print("\n[bold]Prometheus[/]: the ADR's queries, in our names\n")
     agrees = [
-        _ask(question, asked, window, expected, console)
-        for question, expected in (
-            (THROUGHPUT, {name: count / window for name, count in _executions(asked.runs).items()}),
-            (ERRORS, _error_ratios(asked.runs)),
-            (LATENCY, None),
-            (HITS, _hit_ratios(asked.runs)),
-            (DEPTH, _depths(asked.runs)),
-        )
+        _ask(question, asked, window, values, console) for question, values in expected(asked.runs, window).items()
     ]
     agrees.append(_show_statsd(asked, console))
     agrees.append(_show_traces(asked, console))
@@ -134,16 +144,16 @@ def show(asked: Asked, console: Console) -> bool:
     return all(agrees)
 
 
-def _ask(question: Question, asked: Asked, window: int, expected: Mapping[str, float] | None, console: Console) -> bool:
-    query = question.promql.replace("WINDOW", f"{window}s")
+def _ask(question: Question, asked: Asked, window: int, values: Mapping[str, float] | None, console: Console) -> bool:
+    query = question.over(window)
     found = {labels[0]: value for labels, value in asked.prometheus.query(query, question.label).items()}
     console.print(f"[bold]{question.title}[/]")
     _indented(console, query, 2, "cyan")
-    table = _table(question.label, "Prometheus", *([] if expected is None else ["the runs"]))
+    table = _table(question.label, "Prometheus", *([] if values is None else ["the runs"]))
     for name, value in sorted(found.items()):
-        table.add_row(name, question.form.format(value), *_beside(question.form, value, expected, name))
+        table.add_row(name, question.form.format(value), *_beside(question.form, value, values, name))
     console.print(Padding(table, (0, 2, 1, 2)))
-    return expected is None or _same(found, expected)
+    return values is None or _same(found, values)
 
 
 def _show_statsd(asked: Asked, console: Console) -> bool:

@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Compares the published images that .env pins with images.tsv: pulls each one, and asks it. Needs Docker and a network.
+# Compares the published images that .env pins with images.tsv: pulls each one, and asks it. Needs Docker and a network;
+# with --no-pull no network, but the images.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+case ${1-} in
+  '') pull=yes ;;
+  --no-pull) pull=no ;;
+  *) echo "usage: $0 [--no-pull]" >&2; exit 2 ;;
+esac
 set -a
 # shellcheck source=/dev/null
 source .env
@@ -12,13 +18,16 @@ complain() {
   echo "$image: $*" >&2
   wrong=1
 }
+get() {
+  if [ "$pull" = yes ]; then docker pull --quiet "$1" >/dev/null; else docker image inspect "$1" >/dev/null 2>&1; fi
+}
 
 while IFS= read -r line; do
   case $line in '#'*) continue ;; esac
   # A tab would be taken for white space, of which several are one.
   IFS=$'\x1f' read -r variable entry user folder programs <<<"${line//$'\t'/$'\x1f'}"
   image=${!variable}
-  docker pull --quiet "$image" >/dev/null || { complain "cannot be pulled"; continue; }
+  get "$image" || { complain "cannot be had"; continue; }
   found=$(docker image inspect --format '{{join .Config.Entrypoint " "}}|{{.Config.User}}|{{.Config.WorkingDir}}' "$image")
   IFS='|' read -r found_entry found_user found_folder <<<"$found"
   if [ -n "$entry" ] && [ "$found_entry" != "$entry" ]; then complain "the entry point is '$found_entry', not '$entry'"; fi
@@ -32,7 +41,8 @@ while IFS= read -r line; do
 done <tools/stack/images.tsv
 
 plugin=${VICTORIA_LOGS_PLUGIN%@*} version=${VICTORIA_LOGS_PLUGIN#*@}
-if ! docker run --rm --entrypoint grafana "$GRAFANA_IMAGE" cli --pluginsDir /tmp/plugins plugins install "$plugin" "$version" >/dev/null; then
+if get "$GRAFANA_IMAGE" 2>/dev/null &&
+  ! docker run --rm --entrypoint grafana "$GRAFANA_IMAGE" cli --pluginsDir /tmp/plugins plugins install "$plugin" "$version" >/dev/null; then
   image=$GRAFANA_IMAGE complain "cannot install the plug-in $plugin $version"
 fi
 exit "$wrong"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.stack.graphite import Bridge, Graphite, StatsD
 from tests.stack.pipelines import finish, start_demo
 from tests.stack.programs import wait_until
 from tests.stack.services import Collector, Jaeger, PrometheusServer, VictoriaLogs
+from tests.support.compose import described, variables_of
 
 from . import answers
 
@@ -94,6 +96,8 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
                 ("OTLP over HTTP", stack.collector.otlp),
             ):
                 console.print(f"{name}: {url}", soft_wrap=True)
+            for what, url in runs[-1]["telemetry"]["pages"].items():
+                console.print(f"The last run's {what}: {url}", soft_wrap=True)
             console.print("Ctrl-C stops everything.")
             while True:
                 time.sleep(3600)
@@ -109,13 +113,16 @@ def _stack(folder: Path, console: Console) -> Iterator[Stack]:
     jaeger = Jaeger(folder / "jaeger")
     logs = VictoriaLogs(folder / "victoria-logs")
     prometheus = PrometheusServer(folder / "prometheus", "prometheus.yml")
-    variables = {
-        "FORGE_STATSD_BRIDGE_ENDPOINT": bridge.url,
-        "JAEGER_ENDPOINT": jaeger.otlp,
-        "PROMETHEUS_ENDPOINT": prometheus.url,
-        "VICTORIA_LOGS_ENDPOINT": logs.url,
-    }
-    overlays = ("prometheus", "jaeger", "victoria-logs", "statsd")
+    variables = variables_of(
+        "otelcol",
+        OTELCOL_BIND="127.0.0.1",
+        OTELCOL_DATA=str(folder / "collector" / "data"),
+        FORGE_STATSD_BRIDGE_ENDPOINT=bridge.url,
+        JAEGER_ENDPOINT=jaeger.otlp,
+        PROMETHEUS_ENDPOINT=prometheus.url,
+        VICTORIA_LOGS_ENDPOINT=logs.url,
+    )
+    _, *overlays = (Path(option).stem for option in described()["otelcol"]["command"])
     collector = Collector(folder / "collector", *overlays, variables=variables)
     (prometheus.folder / "otelcol.targets.yaml").write_text(json.dumps([{"targets": [collector.own]}]))
     programs = (graphite, statsd, bridge, jaeger, logs, prometheus, collector)
@@ -136,10 +143,13 @@ def _stack(folder: Path, console: Console) -> Iterator[Stack]:
 def _run(out: Path, stack: Stack, console: Console, *options: str) -> dict[str, Any]:
     """A run of the demo; what it says of itself."""
     command = f"forge-otel demo --otlp {stack.collector.otlp} {' '.join(options)}"
+    pages = {
+        name: re.sub(r"^http://[^/]+", url, described()["demo"]["environment"][name])
+        for name, url in (("FORGE_TRACE_URL", stack.jaeger.url), ("FORGE_LOGS_URL", stack.logs.url))
+    }
     with console.status(command):
-        run: dict[str, Any] = json.loads(
-            finish(start_demo(out / "demo", stack.collector.otlp, *options), ExitCode.OK, ExitCode.SAMPLES_FAILED)
-        )
+        demo = start_demo(out / "demo", stack.collector.otlp, *options, **pages)
+        run: dict[str, Any] = json.loads(finish(demo, ExitCode.OK, ExitCode.SAMPLES_FAILED))
     settled = ", ".join(f"{count} {outcome}" for outcome in ("ready", "dlq") if (count := run["ledger"][outcome]))
     console.print(f"[bold]{command}[/]: {run['outcome']} in {run['duration']:.1f} s, {settled}", soft_wrap=True)
     return run

@@ -21,4 +21,4 @@ def assert_confined(found: dict[str, Any]) -> None:
     assert not found["State"]["OOMKilled"]
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}}
     published = [each for ports in found["NetworkSettings"]["Ports"].values() for each in ports or ()]
-    assert {port["HostIp"] for port in published} == {ADDRESS}
+    assert {port["HostIp"] for port in published} <= {ADDRESS}

@@ -30,5 +30,5 @@ def up(containers: Engine) -> Engine:
     containers.compose("build")
     containers.compose("up", "--detach", "--wait")
     # Expected every second, and runs once: five minutes later, while other tests have run, an alert fires.
-    load(containers, OVERDUE, 1, 100, "1")
+    load(containers, OVERDUE, 1, 100, "--interval", "1")
     return containers

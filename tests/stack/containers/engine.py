@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +23,10 @@ from .images import Image, images
 
 PROJECT = "forge-otel-test"
 """Another project than that of a user's own stack, whose volumes the tests must not touch."""
-ADDRESS = "127.0.0.20"
-"""Where its ports are published: other tests ask at the usual address, and a user's own stack may be there."""
+ADDRESS = "127.0.0.20" if sys.platform == "linux" else "127.0.0.1"
+"""Where its ports are published: other tests ask at the usual address, and a user's own stack may be there. Elsewhere
+than on Linux that is the only one that there is.
+"""
 HINT = "needs a container engine, run by root: apt-get install docker.io containerd runc iptables"
 
 

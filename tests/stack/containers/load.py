@@ -1,15 +1,16 @@
-"""A steady load, run in the demo's image: `python load.py NAME SAMPLES RATE [INTERVAL]`. One sample in a hundred
-fails.
+"""A steady load, run in the demo's image: `python load.py NAME SAMPLES RATE`. One sample in a hundred fails.
 
-`INTERVAL` are the seconds after which the next run is expected. Prints the run's record, as JSON.
+`--interval S` are the seconds after which the next run is expected; with `--fails` the source raises at its end. Prints
+the run's record, as JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from opentelemetry._logs import set_logger_provider
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
@@ -28,15 +29,17 @@ from forge import Pipeline, Sample, SQLStorage, StreamingRunner, stage
 from forge_otel import ForgeInstrumentor
 
 
-def pipeline(name: str, samples: int, rate: float, interval: float | None) -> Pipeline:
-    """Samples with the numbers of the milliseconds at which they are due."""
+def pipeline(options: argparse.Namespace) -> Pipeline:
+    """Samples at a rate, with their numbers."""
 
     def source() -> Iterator[Sample]:
         began = time.monotonic()
-        for number in range(samples):
-            if (wait := began + number / rate - time.monotonic()) > 0:
+        for number in range(options.samples):
+            if (wait := began + number / options.rate - time.monotonic()) > 0:
                 time.sleep(wait)
             yield Sample(id=f"sample-{number}", data=number)
+        if options.fails:
+            raise ConnectionResetError("the source is gone")
 
     @stage
     def double(sample: Sample) -> Sample:
@@ -49,16 +52,23 @@ def pipeline(name: str, samples: int, rate: float, interval: float | None) -> Pi
         return sample
 
     return Pipeline(
-        name=name,
+        name=options.name,
         source=source,
         stages=[double, check],
-        storage=SQLStorage(f"sqlite:////demo/{name}.db"),
-        expected_interval=interval,
+        storage=SQLStorage(f"sqlite:////demo/{options.name}.db"),
+        expected_interval=options.interval,
     )
 
 
 def main() -> None:
     """Run it once, with what a user would set up."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("samples", type=int)
+    parser.add_argument("rate", type=float)
+    parser.add_argument("--interval", type=float)
+    parser.add_argument("--fails", action="store_true")
+    options = parser.parse_args()
     set_meter_provider(MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())]))
     tracers, loggers = TracerProvider(), LoggerProvider()
     tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -66,10 +76,11 @@ def main() -> None:
     set_tracer_provider(tracers)
     set_logger_provider(loggers)
     ForgeInstrumentor().instrument()
-    name, samples, rate = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    interval = float(sys.argv[4]) if len(sys.argv) > 4 else None
-    result = StreamingRunner(resume=False).run(pipeline(name, samples, rate, interval)).drain()
-    print(json.dumps(result.to_dict()))  # noqa: T201
+    run = StreamingRunner(resume=False).run(pipeline(options))
+    with suppress(ConnectionResetError):
+        run.drain()
+    assert run.result is not None
+    print(json.dumps(run.result.to_dict()))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from tests.stack.services import log_records, spans_of
@@ -28,6 +29,13 @@ def logs(expression: str) -> list[dict[str, str]]:
 def trace(identity: str) -> dict[str, dict[str, Any]]:
     """The spans of a trace in Jaeger, by id."""
     return {span["spanID"]: span for span in spans_of(JAEGER, identity)}
+
+
+def exemplars(expression: str) -> set[tuple[str, str]]:
+    """The ids of the traces and spans that the points of a metric lead to."""
+    now = time.time()
+    asked = PROMETHEUS.ask("query_exemplars", query=expression, start=f"{now - 3600:.0f}", end=f"{now + 1:.0f}")
+    return {(each["labels"]["trace_id"], each["labels"]["span_id"]) for series in asked for each in series["exemplars"]}
 
 
 def summaries() -> dict[str, str]:

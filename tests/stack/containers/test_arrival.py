@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
+import time
 from collections import Counter
 from html import unescape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -13,13 +16,15 @@ import pytest
 from tests.stack.graphite import total
 from tests.stack.programs import wait_until
 from tests.support.needs import lacking
+from tools.stack import answers
 
 from .confinement import assert_confined
 from .conftest import SERVICES
-from .runs import collected, demo, of
-from .stores import GRAPHITE, LOGS, logs, trace, value
+from .runs import collected, demo, load, of
+from .stores import GRAPHITE, JAEGER, LOGS, exemplars, logs, trace, value
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from .engine import Engine
@@ -27,6 +32,28 @@ if TYPE_CHECKING:
 
 DEMO = "forge-demo"
 """The demo's service."""
+OTHERS = {"double", "check"}
+"""The stages of the load."""
+PAGES = (
+    rf"^trace  {re.escape(JAEGER)}/trace/(\w+)$\n"
+    rf"^logs   {re.escape(LOGS)}/select/vmui/#/\?query=trace_id%3A%3D%22(\w+)%22&g0\.relative_time=last_7_days$"
+)
+"""The demo's last lines."""
+ERROR = 2
+"""What OTLP calls the status of a span that failed."""
+LINES: dict[str, tuple[str, set[str]]] = {
+    "forge.pipeline.exception": ("ERROR", {"forge.pipeline.id", "exception.type"}),
+    "forge.stage.exception": ("WARN", {"forge.sample.id", "forge.stage.name", "error.type", "forge.duration"}),
+    "forge.dlq.enqueue": ("INFO", {"forge.sample.id", "forge.stage.name", "error.type"}),
+}
+"""The ADR's log lines: pipeline failed, stage failed, sample to the dead letters; with their severities and fields."""
+
+
+def tree(span: Mapping[str, Any]) -> tuple[str, str, bool, set[str]]:
+    """A span of Jaeger's: its name, its parent, whether it failed, and the spans that it is linked to."""
+    parents = [each["spanID"] for each in span["references"] if each["refType"] == "CHILD_OF"]
+    linked = {each["spanID"] for each in span["references"] if each["refType"] == "FOLLOWS_FROM"}
+    return span["operationName"], "".join(parents), span["tags"].get("error", False), linked
 
 
 def test_the_project_is_one_that_compose_takes(containers: Engine) -> None:
@@ -45,6 +72,7 @@ def test_each_is_confined(up: Engine, name: str) -> None:
 
 
 def test_a_run_of_the_demo_arrives_everywhere(up: Engine, tmp_path: Path) -> None:
+    began = time.time()
     run = demo(up, "--limit", "60")
     ledger = {(outcome,): float(run["ledger"][outcome]) for outcome in ("ready", "skipped", "split", "dlq")}
     executions = Counter({stage["name"]: stage["executions"] for stage in run["stages"]})
@@ -57,17 +85,29 @@ def test_a_run_of_the_demo_arrives_everywhere(up: Engine, tmp_path: Path) -> Non
     executed = 'sum by (forge_stage_name) (forge_stage_executions_total{forge_pipeline_name="code_corpus"})'
     assert value(executed, "forge_stage_name") == {(name,): count for name, count in executions.items()}
 
-    def spans() -> dict[str, str]:
-        """The names of the spans in the Collector's files, by id."""
-        return {span["spanId"]: span["name"] for span in of(DEMO, collected(up, tmp_path), "traces")}
-
-    def stored() -> dict[str, str]:
-        return {identity: span["operationName"] for identity, span in trace(root).items()}
+    window = math.ceil(time.time() - began) + 1
+    for question, values in answers.expected([run], window).items():
+        found = {name: each for (name,), each in value(question.over(window), question.label).items()}
+        of_the_demo = {name: each for name, each in found.items() if name not in OTHERS}
+        if values is not None:
+            assert of_the_demo == pytest.approx(values), question.title
+        else:
+            assert of_the_demo.keys() == executions.keys(), question.title
 
     files = collected(up, tmp_path)
-    (root,) = [span["traceId"] for span in of(DEMO, files, "traces") if span["name"].startswith("forge.pipeline ")]
+    spans = of(DEMO, files, "traces")
+    (root,) = [span["traceId"] for span in spans if span["name"].startswith("forge.pipeline ")]
     written = of(DEMO, files, "logs")
-    wait_until(lambda: stored() == spans(), "Jaeger has all spans")
+    wait_until(lambda: len(trace(root)) == len(spans), "Jaeger has all spans")
+    assert {name: tree(span) for name, span in trace(root).items()} == {
+        span["spanId"]: (
+            span["name"],
+            span.get("parentSpanId", ""),
+            span["status"].get("code") == ERROR,
+            {link["spanId"] for link in span.get("links", ())},
+        )
+        for span in spans
+    }
 
     ours = f'"service.name":="{DEMO}"'
     wait_until(lambda: len(logs(ours)) == len(written), "VictoriaLogs has all log records")
@@ -83,18 +123,69 @@ def test_a_run_of_the_demo_arrives_everywhere(up: Engine, tmp_path: Path) -> Non
     )
 
 
-def test_the_page_of_victoria_logs_shows_the_run(up: Engine, tmp_path: Path) -> None:
-    run = demo(up, "--limit", "3", "--rerun")
+def test_a_failure_leads_from_its_metric_to_its_trace_and_its_log_records_and_back(up: Engine) -> None:
+    run = load(up, "failing", 100, 100, "--fails")
+    assert run["outcome"] == "failed"
+    ours = '"service.name":="failing"'
+    wait_until(lambda: len(logs(f"{ours} event_name:in({','.join(LINES)})")) == len(LINES), "the log records are there")
+    found = {log["event_name"]: log for log in logs(ours) if log.get("event_name") in LINES}
+    for name, (severity, fields) in LINES.items():
+        assert found[name]["severity_text"] == severity
+        assert fields | {"forge.pipeline.name", "forge.run.id"} <= found[name].keys(), name
+        assert found[name]["forge.run.id"] == run["run_id"]
+    failure = found["forge.stage.exception"]
+
+    failed = 'forge_stage_duration_seconds_bucket{forge_pipeline_name="failing",forge_stage_outcome="error"}'
+    wait_until(lambda: bool(exemplars(failed)), "the point has an exemplar")
+    ((identity, span),) = exemplars(failed)
+    wait_until(lambda: span in trace(identity), "Jaeger has its span")
+    tags = trace(identity)[span]["tags"]
+    assert (tags["forge.sample.id"], tags["forge.stage.name"]) == ("sample-0", "check")
+    assert [log["event_name"] for log in logs(f'trace_id:="{identity}" span_id:="{span}"')] == ["forge.stage.exception"]
+    assert (failure["trace_id"], failure["span_id"]) == (identity, span)
+
+
+@pytest.mark.slow
+def test_the_demo_runs_over_and_over_and_says_where_to_look(up: Engine) -> None:
+    def runs() -> list[tuple[str, str]]:
+        """The trace of each run on Jaeger's page, and on that of VictoriaLogs."""
+        return re.findall(PAGES, up.compose("logs", "--no-log-prefix", "demo"), re.MULTILINE)
+
+    up.compose("--profile", "demo", "up", "--detach")
+    wait_until(lambda: len(runs()) == 1, "the first run is over", 180)
+    up.compose("restart", "demo")
+    wait_until(lambda: len(runs()) == 2, "the next run is over", 180)
+    told = runs()
+    assert_confined(up.inspect("demo"))
+    up.compose("rm", "--force", "--stop", "demo")
+
+    assert len(set(told)) == 2
+    for identity, queried in told:
+        assert identity == queried
+        names = Counter(span["operationName"] for span in trace(identity).values())
+        assert names["forge.pipeline code_corpus"] == 1
+        assert len(logs(f'trace_id:="{identity}" event_name:="forge.pipeline.summary"')) == 1
+
+
+def page(up: Engine, folder: Path, url: str) -> str:
+    """What a person sees there, with its markup."""
     chromium = shutil.which("chromium")
     if chromium is None:
         lacking("needs Chromium: apt-get install chromium")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}")
+    return unescape(up.run(chromium, *options, "--virtual-time-budget=20000", "--dump-dom", url).stdout)
+
+
+def test_the_pages_of_victoria_logs_and_victoria_metrics_show_the_run(up: Engine, tmp_path: Path) -> None:
+    run = demo(up, "--limit", "3", "--rerun")
     query = f'"forge.run.id":="{run["run_id"]}" event_name:="forge.pipeline.stop"'
     wait_until(lambda: len(logs(query)) == 1, "VictoriaLogs has the run's end")
     (stop,) = logs(query)
+    counters = "stats.counters.forge.stage.executions.code_corpus.*.success.count"
+    names = {counters.replace("*", stage["name"]) for stage in run["stages"] if stage["successes"]}
+    wait_until(lambda: all(total(GRAPHITE, name) for name in names), "Graphite has the counters")
 
-    page = up.run(
-        *(chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"),
-        *("--virtual-time-budget=20000", "--dump-dom", f"{LOGS}/select/vmui/#/?query={quote(query)}"),
-    ).stdout
-
-    assert stop["_msg"] in unescape(page)
+    assert stop["_msg"] in page(up, tmp_path, f"{LOGS}/select/vmui/#/?query={quote(query)}")
+    expression = quote(f'{{__graphite__="{counters}"}}')
+    graph = page(up, tmp_path, f"{GRAPHITE}/vmui/#/?g0.expr={expression}&g0.relative_time=last_30_minutes")
+    assert [name for name in names if name not in graph] == []

@@ -62,7 +62,7 @@ def test_an_alert_fires_and_is_resolved(up: Engine) -> None:
     alert = ("ForgePipelineOverdue", OVERDUE)
     wait_until(lambda: alerts().get(alert) == "firing", "the alert fires", 400)
 
-    load(up, OVERDUE, 1, 100, "86400")
+    load(up, OVERDUE, 1, 100, "--interval", "86400")
 
     wait_until(lambda: alert not in alerts(), "the alert is resolved")
 

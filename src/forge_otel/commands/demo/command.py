@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..command import command, dollars, json_option, port, positive
+from ..pages import pages_options
 
 
 @command("demo", extra="demo")
@@ -51,6 +52,7 @@ from ..command import command, dollars, json_option, port, positive
     metavar="PORT",
     help="Serve the metrics on this port of 127.0.0.1, after the end of the run until they are scraped once.",
 )
+@pages_options
 @json_option
 def demo(
     *,
@@ -63,6 +65,8 @@ def demo(
     out: Path,
     rerun: bool,
     prometheus: int | None,
+    trace_url: str | None,
+    logs_url: str | None,
     as_json: bool,
 ) -> int:
     """Run a pipeline on real files and view its telemetry.
@@ -87,6 +91,7 @@ def demo(
             out=out,
             rerun=rerun,
             prometheus=prometheus,
+            pages={"trace": trace_url, "logs": logs_url},
             as_json=as_json,
         )
     )

@@ -8,21 +8,23 @@ import os
 import select
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import IO
 
+from opentelemetry.trace import Span, format_trace_id
 from rich.console import Console
 from sqlalchemy import URL
 
-from forge import ExitCode, Run, SQLStorage, StreamingRunner
+from forge import ExitCode, Run, RunResult, SQLStorage, StreamingRunner
 from forge.errors import ConfigurationError, StorageError
 from forge.progress import progress
 from forge_otel import ForgeInstrumentor
 
+from ..pages import pages_of
 from .errors import DemoError
 from .pipelines import EXAMPLES
 from .prometheus_endpoint import PrometheusEndpoint
@@ -46,6 +48,7 @@ class Options:
     out: Path
     rerun: bool
     prometheus: int | None
+    pages: Mapping[str, str | None]
     as_json: bool
 
 
@@ -71,7 +74,14 @@ def run_demo(options: Options) -> int:
         telemetry = DemoProviders(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
         pipeline = stack.enter_context(example.pipeline(storage, out))
         instrumentor = ForgeInstrumentor()
+        pages: dict[str, str] = {}
+
+        def run_ended(span: Span, _: Run, __: RunResult) -> None:
+            if span.is_recording():
+                pages.update(pages_of(format_trace_id(span.get_span_context().trace_id), options.pages))
+
         instrumentor.instrument(
+            on_run_end=run_ended,
             tracer_provider=telemetry.tracer_provider,
             meter_provider=telemetry.meter_provider,
             logger_provider=telemetry.logger_provider,
@@ -87,7 +97,7 @@ def run_demo(options: Options) -> int:
         if run.result is None:
             assert error is not None
             raise error
-        document = report(run.result, telemetry)
+        document = report(run.result, telemetry, pages)
         if options.as_json:
             print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
         else:

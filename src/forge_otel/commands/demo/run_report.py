@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from forge.runner.report import report as run_report
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .telemetry_setup import DemoProviders
 
 
-def report(result: RunResult, telemetry: DemoProviders) -> dict[str, Any]:
+def report(result: RunResult, telemetry: DemoProviders, pages: Mapping[str, str]) -> dict[str, Any]:
     """Return the run's record, as stored in the database, with the exports of the telemetry."""
     document = result.to_dict()
     for measurement in document["measurements"]:
@@ -44,13 +44,19 @@ def report(result: RunResult, telemetry: DemoProviders) -> dict[str, Any]:
         "undelivered": telemetry.undelivered,
         "flushed": telemetry.flushed,
         "flush_duration": telemetry.flush_duration,
+        "pages": dict(pages),
     }
     return document
 
 
 def show(document: dict[str, Any], console: Console) -> None:
-    """Print the document: the report of the run, with the exports of the telemetry before its verdict."""
+    """Print the document: the report of the run, with the exports before its verdict, and the pages."""
     print_blocks(run_report(document, _telemetry(document["telemetry"])), console)
+    pages = document["telemetry"]["pages"]
+    if pages:
+        console.print()
+    for name, url in pages.items():
+        console.print(f"{name:5}  {url}", soft_wrap=True, markup=False)  # whole, so that it can be clicked
 
 
 def _telemetry(telemetry: dict[str, Any]) -> Iterator[Block]:

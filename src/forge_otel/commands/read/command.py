@@ -7,13 +7,15 @@ from pathlib import Path
 import click
 
 from ..command import command, json_option, positive
+from ..pages import pages_options
 
 
 @command("read", extra="auto")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
 @click.option("--limit", type=positive, default=20, metavar="N", help="Maximum number of spans of each trace.")
+@pages_options
 @json_option
-def read(*, paths: tuple[Path, ...], limit: int, as_json: bool) -> int:
+def read(*, paths: tuple[Path, ...], limit: int, trace_url: str | None, logs_url: str | None, as_json: bool) -> int:
     """Show telemetry in files: traces, counts, failures.
 
     Reads OTLP JSON, as the exporter otlp_file and the Collector write it: files, also as .gz or .zst, or folders with
@@ -24,4 +26,5 @@ def read(*, paths: tuple[Path, ...], limit: int, as_json: bool) -> int:
     """
     from .read import read_files  # noqa: PLC0415
 
-    return read_files(paths or (Path("telemetry"),), limit=limit, as_json=as_json)
+    pages = {"trace": trace_url, "logs": logs_url}
+    return read_files(paths or (Path("telemetry"),), limit=limit, pages=pages, as_json=as_json)

@@ -69,6 +69,8 @@ def _trace(trace: Mapping[str, Any], text: Text) -> None:
         f"  {started:%Y-%m-%d %H:%M:%S}",
         f"  {_plain(trace['service'])}" if trace["service"] else "",
     )
+    for name, url in trace["pages"].items():
+        text.add(text.style(f"{name:5}  {_plain(url, len(url))}", "dim"))
     lines = list(_lines(trace["roots"]))
     width = max((len(name) for name, _ in lines), default=0)
     for name, node in lines:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import CommandError
+from ..pages import pages_of
 from ..trace.sources import find_files, options_of
 from .display import render
 from .records import read
@@ -17,7 +18,7 @@ from .report import METRICS, report
 _MAX_PROBLEMS = 5
 
 
-def read_files(paths: Sequence[Path], *, limit: int, as_json: bool) -> int:
+def read_files(paths: Sequence[Path], *, limit: int, pages: Mapping[str, str | None], as_json: bool) -> int:
     """Print a report on telemetry in files; return the exit code.
 
     Raises:
@@ -32,6 +33,8 @@ def read_files(paths: Sequence[Path], *, limit: int, as_json: bool) -> int:
         why = f"{telemetry.problems[0]}" if telemetry.problems else "the files are empty"
         raise CommandError(f"no telemetry in {', '.join(map(str, paths))}: {why}")
     document = report(telemetry, limit=limit, source=options_of(paths))
+    for each in document["traces"]:
+        each["pages"] = pages_of(each["trace_id"], pages)
     if as_json:
         print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
         return 0
