@@ -70,6 +70,10 @@ class UnendedRunError(ForgeError, ValueError):
     """A run that is still in progress, or whose process died, has no counts to compare."""
 
 
+class SampleNotFoundError(ForgeError, LookupError):
+    """Neither a run nor its storage knows a sample with this id."""
+
+
 class NotReplayableError(ForgeError, ValueError):
     """A dead letter cannot be replayed: its data was not stored, or can no longer be read."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forge import BatchRunner, Pipeline, SQLStorage
+from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage
 from forge_otel.commands.cli import main, main_forge
 from tests.support.clock import FakeClock
 from tests.support.runs import samples
@@ -55,12 +57,13 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_runs(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     run_id = finished_run(storage_url)
 
-    head, line = printed(capsys, "runs", "--storage", storage_url).splitlines()
+    head, line, *following = printed(capsys, "runs", "--storage", storage_url).splitlines()
 
-    assert head.split() == ["run", "pipeline", "started", "outcome", "samples", "limited", "by", "duration", "cost"]
+    assert head.split() == ["run", "pipeline", "started", "outcome", "duration", "samples", "cost", "limited", "by"]
     assert re.split(" {2,}", re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "START", line)) == [
-        run_id[:8], "p", "START", "completed", "2 ready", "-", "0s", "-",
+        run_id[:8], "p", "START", "completed", "0s", "2 ready", "-", "-",
     ]  # fmt: skip
+    assert following == ["", f"next: forge show {run_id[:8]}"]
 
 
 def test_runs_as_json(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +122,150 @@ def test_a_storage_that_cannot_be_read(arguments: list[str], message: str, capsy
 
     assert refusal(capsys, "runs", *arguments).startswith(f"forge runs: {message}")
     assert not Path("none.db").exists()
+
+
+@stage(retry=RetryPolicy(max_attempts=2, initial_delay=2, jitter=0))
+def annotate(sample: Sample) -> Sample | Skip:
+    if sample.data == "bad":
+        raise ConnectionResetError("gone\x1b[31m [red]away[/red]\nby itself")
+    return Skip("too_short") if sample.data == "skip" else sample
+
+
+class Length(Measurement):
+    key, version = "length", "1"
+
+    def compute(self, sample: Sample) -> int:
+        return len(sample.data)
+
+
+def mixed_run(url: str) -> str:
+    """The id of a run with a ready, a skipped and a failed sample."""
+    storage = SQLStorage(url)
+    source = [Sample(id=each, data=each.partition("/")[0]) for each in ("ok/[bold] one", "skip", "bad/x y")]
+    pipeline = Pipeline(name="docs", source=source, stages=[annotate], measurements=[Length()], storage=storage)
+    run = BatchRunner(clock=FakeClock()).run(pipeline)
+    run.drain()
+    storage.close()
+    return run.id
+
+
+def test_show_a_run(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = mixed_run(storage_url)
+
+    lines = printed(capsys, "show", run_id[:6], "--storage", storage_url).splitlines()
+
+    assert lines[0] == "docs: completed in 2 s; 3 admitted, 0 derived: 1 ready, 1 skipped, 1 dlq"
+    assert lines[1] == (r"  1 × network_error in annotate, sample 'bad/x y': gone\x1b[31m [red]away[/red] by itself")
+    assert "  1 skipped in annotate: too_short" in lines
+    assert f"run          {run_id}" in lines
+    assert f"process      {os.getpid()} on {socket.gethostname()}" in lines
+    assert "runner       batch" in lines
+    assert lines[-1] == f"next: forge show {run_id[:8]} 'bad/x y'"
+    [definition] = [line for line in lines if line.startswith("definition")]
+    assert definition.endswith(": annotate 1, length 1")
+
+
+def test_show_a_run_as_json(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = mixed_run(storage_url)
+
+    document = json.loads(printed(capsys, "show", "--storage", storage_url, "--json"))
+
+    assert (document["run_id"], document["state"], document["outcome"]) == (run_id, "ended", "completed")
+    assert [stage["name"] for stage in document["stages"]] == ["annotate"]
+
+
+def test_show_a_run_in_progress(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = SQLStorage(storage_url)
+    storage.begin_run("run-1", "docs", "definition", 0.0, {"definition": {"stages": [["cut", "2"]]}})
+    storage.close()
+
+    lines = printed(capsys, "show", "--storage", storage_url).splitlines()
+
+    assert lines[0] == f"docs: active (process {os.getpid()} on {socket.gethostname()} runs)"
+    assert "definition   definition: cut 2" in lines
+    assert "active" in printed(capsys, "runs", "--storage", storage_url)
+
+
+def test_show_a_failed_sample(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = mixed_run(storage_url)
+
+    lines = printed(capsys, "show", "last", "bad/x y", "--storage", storage_url).splitlines()
+
+    assert [line for line in lines if not line.startswith(("run ", "dead letter"))] == [
+        "bad/x y: dlq in annotate: network_error",
+        r"  gone\x1b[31m [red]away[/red] by itself (after 2 attempts)",
+        "",
+        "step      waited  took  attempts",
+        "annotate       -  2.0s         2",
+        r"  annotate, attempt 1: network_error: gone\x1b[31m [red]away[/red] by itself; retried after 2.0s",
+        "",
+        "stored       dlq",
+    ]
+    [letter] = [line for line in lines if line.startswith("dead letter")]
+    assert letter.startswith("dead letter  network_error in annotate, ")
+    assert letter.endswith("; can be replayed")
+    assert run_id in "".join(lines)
+
+
+def test_show_a_ready_sample(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_run(storage_url)
+
+    lines = printed(capsys, "show", "last", "ok/[bold] one", "--storage", storage_url).splitlines()
+
+    assert lines[0] == "ok/[bold] one: ready"
+    assert "stored       ready, 4 B" in lines
+    assert "measured     length = 2 (version 1)" in lines
+
+
+def test_show_a_sample_as_json(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = mixed_run(storage_url)
+
+    story = json.loads(printed(capsys, "show", "last", "bad/x y", "--storage", storage_url, "--json"))
+
+    assert (story["run_id"], story["outcome"], story["where"], story["reason"], story["attempts"]) == (
+        run_id, "dlq", "annotate", "network_error", 2,
+    )  # fmt: skip
+    message = "gone\x1b[31m [red]away[/red]\nby itself"
+    assert story["steps"] == [
+        {
+            "name": "annotate",
+            "waited": 0,
+            "duration": 2,
+            "attempts": 2,
+            "retries": [{"error_type": "network_error", "message": message, "delay": 2}],
+        }
+    ]
+    assert (story["dead_letter"]["message"], story["dead_letter"]["replayable"]) == (message, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cc"], "there is no run 'cc'"),
+        (["last~1"], "there is no run last~1: the storage has 1 run"),
+        (["last", "none"], "there is no sample 'none' in pipeline 'docs'"),
+        (["last", "ski"], "there is no sample 'ski' in pipeline 'docs'; there is 'skip'"),
+    ],
+)
+def test_what_show_cannot_find(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_run("sqlite:///corpus.db")
+
+    assert refusal(capsys, "show", *arguments) == f"forge show: {message}\n"
+
+
+def test_styles_are_for_terminals_that_want_them(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed_run("sqlite:///corpus.db")
+    ours, theirs = pty.openpty()
+    outputs = []
+    for variables in ({"TERM": "xterm"}, {"TERM": "xterm", "NO_COLOR": "1"}):
+        subprocess.run([*FORGE, "show"], stdout=theirs, check=True, env={**os.environ, **variables, "COLUMNS": "40"})
+        outputs.append(os.read(ours, 100_000).decode())
+    os.close(ours)
+    os.close(theirs)
+
+    assert "\x1b[32mcompleted" in outputs[0]
+    assert "\x1b[32m" not in outputs[1]
+    assert max(map(len, re.sub(r"\x1b\[\d+m", "", outputs[1]).splitlines())) <= 40
 
 
 def test_a_closed_pipe() -> None:

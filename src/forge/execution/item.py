@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..costs.usage import Billable, PendingCosts
     from ..pipeline.failure import Failure
     from ..storage.records import DeadLetter
+    from ..storage.steps import Retry
 
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -45,10 +46,12 @@ class Item:
         "pending_costs",
         "place",
         "refusal",
+        "retries",
         "sample",
         "scope",
         "skip",
         "step",
+        "steps",
         "value_costs",
         "values",
         "verdict",
@@ -74,6 +77,10 @@ class Item:
         """Sample of the source with everything derived from it; None in runs that are not ordered."""
         self.step = 0
         """Index of the next step."""
+        self.steps: list[float] = []
+        """Seconds waited for and spent in each step that it has taken: two numbers for each."""
+        self.retries: list[tuple[int, int, Sequence[Retry]]] | None = None
+        """Steps in which it was retried: index, attempts, and the failed ones before the last."""
         self.executing: str | None = None
         """Name of the stage that is processing it, as it was when the run began."""
         self.measured: Mapping[str, Any] = _NOTHING

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..pipeline.sample import Sample
+from ..storage.steps import Retry
 from ..support.money import ZERO
 
 
@@ -45,6 +46,8 @@ class Verdict:
     """Seconds in attempts, without the waits between them."""
     duration: float = 0.0
     """Seconds from the first attempt to the verdict."""
+    retries: Sequence[Retry] = ()
+    """Failed attempts before the last one, at most `MAX_RETRIES` of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,8 @@ class BatchVerdict:
     error: BaseException | None = None
     """Error of the last attempt if the batch failed as a whole, so that its samples were processed alone."""
     error_type: str | None = None
+    retries: Sequence[Retry] = ()
+    """Failed attempts of the batch, at most `MAX_RETRIES` of them."""
 
 
 class MeasurementOutcome(StrEnum):

@@ -10,13 +10,15 @@ from typing import Any, TypeAlias
 
 from ..costs import usage
 from ..errors import RunCancelled, StageResultError, StageStuckError
-from ..pipeline.exceptions import CANCELLED, classify, is_a, set_context
+from ..pipeline.exceptions import CANCELLED, classify, is_a, message_of, set_context
 from ..pipeline.retry import RetryPolicy
 from ..pipeline.sample import Sample, Skip, private_copies, replace, with_private_values
 from ..pipeline.stages import Stage
 from ..storage.gate import Gate
+from ..storage.steps import MAX_MESSAGE, MAX_RETRIES, Retry
 from ..support import sans_io
 from ..support.clock import Clock, SystemClock
+from ..support.text import shortened
 from .calls import Batch, Calls, Interrupted, Payload
 from .item import Item
 from .results import BatchVerdict, StageOutcome, Verdict
@@ -166,6 +168,8 @@ class StageExecutor:
         sample = attempts.payload if isinstance(attempts.payload, Sample) else None
         assert attempts.error is not None
         assert attempts.delay is not None
+        if len(attempts.retries) < MAX_RETRIES:
+            attempts.retries.append(_retry(attempts.error, attempts.delay))
         self.before_retry(attempts.stage, sample, attempts.error, attempts.number, attempts.delay)
         return True
 
@@ -223,6 +227,8 @@ class StageExecutor:
             )
         first = whole or parts[0]
         error = None if first.cancelled else first.error
+        if whole is not None and error is not None:
+            first.retries.append(_retry(error, None))  # the samples were processed alone
         for attempts in (first, *parts):
             attempts.release_error()
         return BatchVerdict(
@@ -232,7 +238,13 @@ class StageExecutor:
             duration=self._clock.monotonic() - first.started,
             error=error,
             error_type=None if error is None else classify(error),
+            retries=first.retries,
         )
+
+
+def _retry(error: BaseException, delay: float | None) -> Retry:
+    """Return the record of a failed attempt, which must not keep the error alive."""
+    return Retry(classify(error), shortened(message_of(error), MAX_MESSAGE), delay)
 
 
 def _call(stage: Stage, payload: Payload) -> tuple[Any, Sample | Batch]:
@@ -299,6 +311,7 @@ def _verdict(
             attempts=attempts.number if alone else 1,
             busy=attempts.busy if alone else 0.0,
             duration=attempts.ended - attempts.started if alone else 0.0,
+            retries=attempts.retries if alone else (),
         )
     finally:
         del error  # its traceback leads to this frame, if a result was refused here
@@ -387,6 +400,7 @@ class _Attempts:
         "number",
         "payload",
         "result",
+        "retries",
         "stage",
         "started",
     )
@@ -416,6 +430,7 @@ class _Attempts:
         self.delay: float | None = None
         """Seconds to wait before the next attempt; None if there is none."""
         self.cancelled = False
+        self.retries: list[Retry] = []
 
     @property
     def needs_isolation(self) -> bool:

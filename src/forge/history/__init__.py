@@ -4,5 +4,17 @@ from .difference import RunDifference, compare_runs, difference
 from .gates import Gate
 from .liveness import RunState
 from .runs import RecordedRun, find_run, runs
+from .stories import SampleStory, story_of
 
-__all__ = ["Gate", "RecordedRun", "RunDifference", "RunState", "compare_runs", "difference", "find_run", "runs"]
+__all__ = [
+    "Gate",
+    "RecordedRun",
+    "RunDifference",
+    "RunState",
+    "SampleStory",
+    "compare_runs",
+    "difference",
+    "find_run",
+    "runs",
+    "story_of",
+]

@@ -37,6 +37,7 @@ from .outcome import RunOutcome, RunType
 from .queue import QueueClosed
 from .result import RunResult, RunSnapshot, result_of
 from .source import SourceReader
+from .steps import step_names
 from .termination import termination
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ class Run(Consumable):
         """Closed while the storage does not work: no call of user code begins."""
         self.executor = StageExecutor(clock=clock, stop=self.stop, gate=self.gate)
         self.orchestrator = MeasurementOrchestrator(pipeline, clock=clock, stop=self.stop, gate=self.gate)
-        self._manifest = Manifest(pipeline.storage, self.id) if pipeline.storage is not None else None
+        self._manifest = (
+            Manifest(pipeline.storage, self.id, step_names(pipeline)) if pipeline.storage is not None else None
+        )
         self._heartbeat = Heartbeat(pipeline.storage, self.id, clock) if pipeline.storage is not None else None
         self._admission = Admission(self, resume=resume, replay=replay)
         self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None, limit)

@@ -25,8 +25,10 @@ from ..pipeline.failure import Failure, FailureSource
 from ..pipeline.measurement import Measurement
 from ..pipeline.sample import SampleOutcome, SampleStatus, private_copies, replace
 from ..pipeline.stages import Stage, default_queue_limit
+from ..storage.steps import CACHED, Retry
 
 if TYPE_CHECKING:
+    from ..definition import Pipeline
     from .run import Run
 
 
@@ -130,6 +132,9 @@ class StageStep(Step):
                 counters.outcomes[verdict.outcome] += 1
                 item.executing = None
             item.step = self.index + 1
+            item.steps += (item.waited, verdict.duration)
+            if verdict.retries:
+                self._note_retries(item, verdict.attempts, verdict.retries)
             if verdict.outcome is _SUCCESS:
                 # Handed out as it was, it may be changed later, which others are not to see.
                 item.sample = replace(item.sample, data=verdict.samples[0].data, measurements={}, digest=None)
@@ -212,6 +217,9 @@ class StageStep(Step):
         derived: list[Item] = []
         for item, verdict in pairs:
             item.step = self.index + 1
+            item.steps += (item.waited, whole.duration)
+            if whole.retries:
+                self._note_retries(item, whole.attempts, whole.retries)
             if verdict.split:
                 derived += self.run.split(item, verdict.samples, self.name)
                 onward += derived[-len(verdict.samples) :]
@@ -226,6 +234,9 @@ class StageStep(Step):
             return None
         error_type = batch.error_type or classify(error)
         return Failure(FailureSource.STAGE, self.name, error, error_type, message_of(error), batch.attempts)
+
+    def _note_retries(self, item: Item, attempts: int, retries: Sequence[Retry]) -> None:
+        item.retries = [*(item.retries or ()), (self.index, attempts, retries)]
 
     def _count(self, whole: Verdict | BatchVerdict) -> None:
         """Count what occurs once per sample or batch."""
@@ -335,6 +346,7 @@ class MeasurementStep(Step):
         onward = []
         for item, result in zip(items, results, strict=True):
             item.step = self.index + 1
+            item.steps += (0.0, CACHED if result.outcome is MeasurementOutcome.CACHED else duration)
             if result.outcome is MeasurementOutcome.ERROR:
                 assert result.error is not None
                 if is_a(result.error, KeyboardInterrupt, SystemExit):
@@ -371,6 +383,11 @@ def steps_of(run: Run) -> list[Step]:
         MeasurementStep(run, measurement, offset + index) for index, measurement in enumerate(run.pipeline.measurements)
     ]
     return stages + measurements
+
+
+def step_names(pipeline: Pipeline) -> list[str]:
+    """Return the names of stages and keys of measurements, in the order of a run's steps."""
+    return [stage.name for stage in pipeline.stages] + [measurement.key for measurement in pipeline.measurements]
 
 
 async def in_context(context: Context, coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -60,3 +60,11 @@ def decode(chunk: bytes) -> Iterator[ManifestEntry]:
     for index, (number, sample_id) in enumerate(zip(numbers, ids, strict=True)):
         digest = digests[index * DIGEST_LENGTH : (index + 1) * DIGEST_LENGTH]
         yield ManifestEntry(sample_id, None if digest == _NO_DIGEST else digest, fates[number])
+
+
+def find(chunk: bytes, sample_id: str) -> Iterator[tuple[int, ManifestEntry]]:
+    """Yield the entries of a sample in a chunk, with their places; most chunks are not decoded."""
+    if json.dumps(sample_id).encode() in zlib.decompress(chunk):
+        for place, entry in enumerate(decode(chunk)):
+            if entry.id == sample_id:
+                yield place, entry

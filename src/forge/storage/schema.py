@@ -116,6 +116,15 @@ manifests = Table(
     Column("content", LargeBinary, nullable=False),
 )
 
+steps = Table(
+    "forge_steps",
+    metadata,
+    # The steps of the samples in a chunk of a manifest (`steps.py`), which only the story of one sample needs.
+    Column("run_id", _Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
+)
+
 schema_versions = Table(
     "forge_schema",
     metadata,

@@ -20,7 +20,7 @@ from . import engine, statements
 from .database import Database
 from .engine import backend_of, check_options, is_in_memory, parse_url, schema_version, shown
 from .gate import Gate
-from .manifests import ManifestEntry, decode
+from .manifests import ManifestEntry, decode, find
 from .records import DeadLetter, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
 from .rows import (
     check,
@@ -34,7 +34,9 @@ from .rows import (
     sample_row,
     value_rows,
 )
-from .schema import costs, dead_letters, manifests, measurements, runs, samples
+from .schema import costs, dead_letters, manifests, measurements, runs, samples, steps
+from .steps import SampleSteps
+from .steps import decode as decode_steps
 
 _CHUNKS = 64
 """Chunks of a manifest that are read together."""
@@ -186,6 +188,17 @@ class SQLStorage:
             conditions.append(samples.c.parent == escape(parent))
         chosen = select(samples).where(*conditions).order_by(samples.c.id).limit(checked_limit(limit))
         return self._database.read(lambda connection: _load(connection, pipeline, connection.execute(chosen).all()))
+
+    def ids_like(self, pipeline: str, part: str, limit: int) -> list[str]:
+        """Return ids of samples in which a text occurs, sorted."""
+        chosen = (
+            select(samples.c.id)
+            .where(samples.c.pipeline == pipeline, samples.c.id.contains(escape(part), autoescape=True))
+            .order_by(samples.c.id)
+            .limit(checked_limit(limit))
+        )
+        found = self._database.read(lambda connection: connection.execute(chosen).scalars().all())
+        return [unescape(each) for each in found]
 
     def measured(self, pipeline: str, pairs: Iterable[tuple[str, str]], key: str, version: str) -> dict[str, bytes]:
         """Return cached values for pairs of sample id and digest of its data, by sample id."""
@@ -402,13 +415,17 @@ class SQLStorage:
         rows = self._database.read(lambda connection: connection.execute(chosen).mappings().all())
         return [RunRow(**{**row, "record": json.loads(row["record"])}) for row in rows]
 
-    def add_manifest(self, run_id: str, number: int, chunk: bytes) -> None:
-        """Store a chunk of a run's manifest, as `manifests.encode` returns it; chunks are numbered from 0."""
+    def add_manifest(self, run_id: str, number: int, chunk: bytes, steps_chunk: bytes | None = None) -> None:
+        """Store a chunk of a run's manifest, as `manifests.encode` returns it, and the steps of its samples, as
+        `steps.encode` does; chunks are numbered from 0.
+        """
         row = {"run_id": run_id, "number": number, "content": chunk}
         this = select(manifests.c.number).where(manifests.c.run_id == run_id, manifests.c.number == number)
 
         def work(connection: Connection) -> None:
             connection.execute(insert(manifests), row)
+            if steps_chunk is not None:
+                connection.execute(insert(steps), {**row, "content": steps_chunk})
 
         self._database.write(work, lambda connection, _: connection.execute(this).first() is not None)
 
@@ -423,6 +440,20 @@ class SQLStorage:
                 yield from decode(chunk)
             first += len(chunks)
 
+    def manifest_entries(self, run_id: str, sample_id: str) -> list[tuple[ManifestEntry, SampleSteps | None]]:
+        """Return the entries of a sample in a run's manifest, with its steps: one if it has settled in the run, more if
+        its id came several times.
+        """
+        found = []
+        first = 0
+        while chunks := self._manifest_chunks(run_id, first):
+            for number, chunk in enumerate(chunks, first):
+                for place, entry in find(chunk, sample_id):
+                    taken = self._steps_chunk(run_id, number)
+                    found.append((entry, None if taken is None else decode_steps(taken, place)))
+            first += len(chunks)
+        return found
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Connections stay at home: another process opens its own.
         return _rebuild, (type(self), self._url.render_as_string(hide_password=False), self._settings)
@@ -435,6 +466,10 @@ class SQLStorage:
         if self.backend == "sqlite":
             return (func.julianday("now", type_=Double) - 2440587.5) * 86400.0
         return cast(extract("epoch", func.clock_timestamp()), Double)
+
+    def _steps_chunk(self, run_id: str, number: int) -> bytes | None:
+        chosen = select(steps.c.content).where(steps.c.run_id == run_id, steps.c.number == number)
+        return self._database.read(lambda connection: connection.execute(chosen).scalar_one_or_none())
 
     def _manifest_chunks(self, run_id: str, first: int) -> Sequence[bytes]:
         """Return some chunks of a manifest, from this number on."""

@@ -86,6 +86,7 @@ def test_open_makes_the_tables_and_may_be_repeated(storage: SQLStorage, storage_
         "forge_runs",
         "forge_samples",
         "forge_schema",
+        "forge_steps",
     ]
 
 

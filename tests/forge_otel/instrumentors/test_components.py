@@ -175,6 +175,8 @@ NOT_OBSERVED = {
         "runs",
         "add_manifest",
         "manifest",
+        "manifest_entries",
+        "ids_like",
         "costs",
         "has_costs",
     },

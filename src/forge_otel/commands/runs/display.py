@@ -1,54 +1,210 @@
-"""Runs as text."""
+"""Runs and samples as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from rich.table import Table
-from rich.text import Text
+from forge.history import RecordedRun, SampleStory
+from forge.runner.report import report
+from forge.support.formatting import dollars, seconds, size
+from forge.support.layout import Blank, Block, Column, Paragraph, Span, Table, paragraph
+from forge.support.text import on_one_line, shortened
 
-from forge.history import RecordedRun
-from forge.support.formatting import dollars, seconds
+from ..console import Output
+from ..printing import print_blocks
 
-from ..console import Output, data
-
-_STYLES = {"completed": "green", "failed": "red", "died": "red", "cancelled": "yellow", "active": "cyan"}
+_STYLES = {"completed": "green", "ready": "green", "failed": "red", "dlq": "red", "died": "red", "cancelled": "yellow"}
 _COUNTS = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
+_MAX_CHILDREN = 10
+"""Children of a sample that are listed."""
+_MAX_VALUE = 500
+"""Characters shown of a measured value."""
+_MAX_MESSAGE = 1000
+"""Characters shown of an error's message."""
 
 
 def show_runs(runs: Sequence[RecordedRun]) -> None:
     """Print a line for each run, and the next command."""
-    out = Output()
+    print_blocks(_runs(runs), Output())
+
+
+def show_run(run: RecordedRun) -> None:
+    """Print the record of a run, and the next command."""
+    print_blocks(_run(run), Output())
+
+
+def show_story(story: SampleStory, run: RecordedRun) -> None:
+    """Print the story of a sample, and the next commands."""
+    print_blocks(_story(story, run), Output())
+
+
+def _runs(runs: Sequence[RecordedRun]) -> Iterator[Block]:
     if not runs:
-        out.print("no runs")
+        yield paragraph("no runs")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "pipeline", "started", "outcome", "samples", "limited by"):
-        table.add_column(name, overflow="fold")
-    table.add_column("duration", justify="right")
-    table.add_column("cost", justify="right")
-    for run in runs:
-        table.add_row(
-            run.id[:8],
-            data(run.pipeline, 40),
-            f"{datetime.fromtimestamp(run.started).astimezone():%Y-%m-%d %H:%M:%S}",
-            outcome(run),
-            _counts(run),
-            data(run.limiting_stage or "-", 40),
-            seconds(run.duration),
-            f"${dollars(run.cost)}" if run.cost else "-",
+    columns = [
+        Column("run"),
+        Column("pipeline", 1),
+        Column("started", 3),
+        Column("outcome"),
+        Column("duration", 2),
+        Column("samples"),
+        Column("cost", 4),
+        Column("limited by", 5),
+    ]
+    rows = [
+        [
+            Span(run.id[:8]),
+            Span(shortened(run.pipeline, 40)),
+            Span(_time(run.started)),
+            _outcome(run),
+            Span(seconds(run.duration)),
+            Span(_counts(run)),
+            Span(f"${dollars(run.cost)}" if run.cost else "-"),
+            Span(shortened(run.limiting_stage or "-", 40)),
+        ]
+        for run in runs
+    ]
+    yield Table(columns, rows)
+    yield from _next(f"forge show {runs[0].id[:8]}")
+
+
+def _run(run: RecordedRun) -> Iterator[Block]:
+    record = run.record
+    if run.ended is not None:
+        yield from report(record)
+    else:
+        yield Paragraph(
+            [Span(shortened(run.pipeline, 80), "bold"), Span(": "), _outcome(run), Span(f" ({run.evidence})")]
         )
-    out.print(table)
+    yield Blank()
+    yield _field("run", run.id)
+    yield _field("started", _time(run.started))
+    if run.ended is not None:
+        yield _field("ended", f"{_time(run.ended)}, after {seconds(run.duration)}")
+    if run.host is not None:
+        yield _field("process", f"{run.pid} on {run.host}")
+    for name in ("runner", "type", "revision"):
+        if record.get(name) is not None:
+            yield _field(name, str(record[name]))
+    yield _field("definition", f"{run.pipeline_id}: {_definition(record.get('definition', {}))}")
+    for letters in record.get("dead_letters", ()):
+        yield _field("dead letters", f"{letters['count']} × {letters['error_type']} in {letters['where']}", "red")
+    failures = record.get("failures") or ()
+    commands = [f"forge show {run.id[:8]} {shlex.quote(failures[0]['sample_id'])}"] if failures else []
+    yield from _next(*commands)
 
 
-def outcome(run: RecordedRun) -> Text:
+def _story(story: SampleStory, run: RecordedRun) -> Iterator[Block]:
+    head = [Span(shortened(story.id, 200), "bold"), Span(": ")]
+    fate = story.fate
+    if fate is None:
+        head.append(Span(f"{story.note}", "yellow"))
+    else:
+        head.append(Span(fate.outcome, _STYLES.get(fate.outcome, "")))
+        place = f" in {fate.where}" if fate.where else ""
+        why = f": {fate.reason}" if fate.reason else ""
+        head.append(Span(f"{place}{why}"))
+    yield Paragraph(head)
+    if story.error:
+        tries = f" (after {story.attempts} attempts)" if story.attempts > 1 else ""
+        yield paragraph(f"{on_one_line(story.error, _MAX_MESSAGE)}{tries}", "red", indent=2)
+    if story.steps:
+        yield Blank()
+        yield from _steps(story)
+    elif fate is not None:
+        yield paragraph(story.note, "yellow", indent=2)
+    yield Blank()
+    yield _field("run", f"{run.pipeline} {run.id}, {_time(run.started)}")
+    if story.status is not None:
+        by = "" if story.status_run_id == run.id else f" (since run {(story.status_run_id or '')[:8]})"
+        yield _field("stored", f"{story.status}{by}{f', {size(story.size)}' if story.size is not None else ''}")
+    if story.parent is not None:
+        by = f" by {story.derived_by}" if story.derived_by else ""
+        yield _field("split from", f"{story.parent}{by}")
+    if story.children:
+        more = len(story.children) - _MAX_CHILDREN
+        listed = ", ".join(story.children[:_MAX_CHILDREN])
+        yield _field("split into", f"{listed}{f' and {more} more' if more > 0 else ''}")
+    for key, value in story.measurements.items():
+        yield _field("measured", f"{key} = {_value(value)} (version {story.versions[key]})")
+    yield from _dead_letter(story, run)
+
+
+def _steps(story: SampleStory) -> Iterator[Block]:
+    columns = [Column("step"), Column("waited", 1), Column("took"), Column("attempts")]
+    rows = []
+    for step in story.steps:
+        took = Span("cached", "dim") if step.duration is None else Span(seconds(step.duration))
+        waited = Span(seconds(step.waited) if step.waited else "-")
+        tries = Span(f"{step.attempts}", "yellow" if step.attempts > 1 else "")
+        rows.append([Span(shortened(step.name, 60)), waited, took, tries])
+    yield Table(columns, rows)
+    for step in story.steps:
+        for number, retry in enumerate(step.retries, 1):
+            then = "processed alone" if retry.delay is None else f"retried after {seconds(retry.delay)}"
+            what = "batch" if retry.delay is None else f"attempt {number}"
+            message = on_one_line(retry.message, _MAX_MESSAGE)
+            yield paragraph(f"{step.name}, {what}: {retry.error_type}: {message}; {then}", "yellow", indent=2)
+
+
+def _dead_letter(story: SampleStory, run: RecordedRun) -> Iterator[Block]:
+    letter = story.dead_letter
+    commands = []
+    if letter is not None:
+        by = "" if letter.run_id == run.id else f" in run {letter.run_id[:8]}"
+        replay = "can be replayed" if letter.replayable else "cannot be replayed: its data was not stored"
+        what = f"{letter.error_type} in {letter.where}{by}, {_time(letter.time)}; {replay}"
+        yield _field("dead letter", what, "red")
+        if letter.run_id != run.id:
+            yield paragraph(on_one_line(letter.message, _MAX_MESSAGE), "red", indent=2)
+    if story.trace_id is not None:
+        yield _field("trace", story.trace_id)
+    if story.status_run_id not in (None, "", run.id):
+        commands.append(f"forge show {story.status_run_id[:8]} {shlex.quote(story.id)}")
+    if story.parent is not None:
+        commands.append(f"forge show {run.id[:8]} {shlex.quote(story.parent)}")
+    yield from _next(*commands)
+
+
+def _next(*commands: str) -> Iterator[Block]:
+    """Yield the commands that lead on."""
+    if commands:
+        yield Blank()
+    for each in commands:
+        yield paragraph(f"next: {each}", "dim")
+
+
+def _field(name: str, text: str, style: str = "") -> Block:
+    return Paragraph([Span(f"{name:<13}", "dim"), Span(text, style)])
+
+
+def _outcome(run: RecordedRun) -> Span:
     """Return the outcome of a run, or its state without an end."""
     word = run.outcome or run.state.value
-    return data(word, style=_STYLES.get(word, ""))
+    return Span(word, _STYLES.get(word, ""))
 
 
 def _counts(run: RecordedRun) -> str:
     if run.ledger is None:
         return "-"
     return ", ".join(f"{run.ledger[name]} {name}" for name in _COUNTS if run.ledger.get(name)) or "none"
+
+
+def _definition(definition: Mapping[str, Any]) -> str:
+    parts = [*definition.get("stages", ()), *definition.get("measurements", ())]
+    return ", ".join(f"{name} {version}" for name, version in parts) or "no stages"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bytes):
+        return size(len(value))
+    return shortened(json.dumps(value, ensure_ascii=False), _MAX_VALUE)
+
+
+def _time(unix: float) -> str:
+    return f"{datetime.fromtimestamp(unix).astimezone():%Y-%m-%d %H:%M:%S}"
