@@ -162,9 +162,11 @@ def _dead_letter(story: SampleStory, run: RecordedRun) -> Iterator[Block]:
         yield _field("dead letter", what, "red")
         if letter.run_id != run.id:
             yield paragraph(on_one_line(letter.message, _MAX_MESSAGE), "red", indent=2)
+        commands.append(f"forge dlq show {shlex.quote(story.id)}")
     if story.trace_id is not None:
         yield _field("trace", story.trace_id)
-    if story.status_run_id not in (None, "", run.id):
+        commands.append(f"forge-otel trace waterfall {story.trace_id}")
+    if not story.steps and story.status_run_id not in (None, "", run.id):
         commands.append(f"forge show {story.status_run_id[:8]} {shlex.quote(story.id)}")
     if story.parent is not None:
         commands.append(f"forge show {run.id[:8]} {shlex.quote(story.parent)}")
