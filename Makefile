@@ -53,8 +53,8 @@ docs: $(READY) ## build the documentation's site; open docs/_site/index.html
 bench: $(READY) ## measure what telemetry and the runners cost (ARGS="--quick")
 	$(BIN)/python -m benchmarks $(ARGS)
 
-picture: $(READY) ## the picture in the README, from a run of the demo
-	$(BIN)/python docs/picture.py
+picture: $(READY) ## the pictures in the README and the documentation, from a run of the demo
+	$(BIN)/python -m docs.picture
 
 ifdef SCALE
 export COMPOSE_FILE := docker-compose.yml:docker-compose.scale.yml

@@ -138,6 +138,7 @@ BUILDER_MANIFEST = ROOT / "collector-config" / "builder.yaml"
 KAFKA_MANIFEST = HERE / "kafka" / "pom.xml"
 KAFKA = _pinned_version(KAFKA_MANIFEST, r"kafka_2.13</artifactId>\s*<version>(\d+)\.(\d+)\.(\d+)")
 STATSD_MANIFEST = HERE / "statsd" / "package.json"
+AXE_MANIFEST = HERE / "axe" / "package.json"
 
 TOOLS = {
     tool.name: tool
@@ -245,6 +246,14 @@ TOOLS = {
             program="node_modules/statsd/bin/statsd",
             needs={"npm": NODE_HINT, "node": NODE_HINT},
             manifest=(STATSD_MANIFEST, HERE / "statsd" / "package-lock.json"),
+        ),
+        Tool(
+            name="axe",
+            version=_pinned_version(AXE_MANIFEST, r'"axe-core": "(\d+)\.(\d+)\.(\d+)"'),
+            command=("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"),
+            program="node_modules/axe-core/axe.min.js",
+            needs={"npm": NODE_HINT},
+            manifest=(AXE_MANIFEST, HERE / "axe" / "package-lock.json"),
         ),
         _python_tool("airflow", r"\napache-airflow-core==(\d+)\.(\d+)\.(\d+)"),
         _python_tool("dagster", r"\ndagster==(\d+)\.(\d+)\.(\d+)"),

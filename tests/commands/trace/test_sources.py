@@ -102,10 +102,10 @@ def test_problems_are_named_by_file_and_line(tmp_path: Path) -> None:
 def test_requests_without_a_text_are_left_out(tmp_path: Path) -> None:
     other = request("Spans", "spans", span(9, None, "other", (0, 1), trace="ab" * 16))
     file = write(tmp_path / "a.jsonl", SPANS, other, LOGS)
-    assert summary(FileSource([file]).records("ab" * 16)) == ["other"]
-    assert summary(FileSource([file]).records(TRACE)) == ALL
+    assert summary(FileSource([file]).records(["ab" * 16])) == ["other"]
+    assert summary(FileSource([file]).records([TRACE])) == ALL
     upper = json.loads(json.dumps(other).replace("ab" * 16, "AB" * 16))
-    (found,) = FileSource([write(tmp_path / "b.jsonl", SPANS, upper)]).records("ab" * 16)
+    (found,) = FileSource([write(tmp_path / "b.jsonl", SPANS, upper)]).records(["ab" * 16])
     assert isinstance(found, Span)
     assert found.trace_id == "ab" * 16
 

@@ -119,6 +119,21 @@ def test_the_latest_trace_of_a_sample(tmp_path: Path) -> None:
     assert document(find(source, "-x y", trace="ABAB", limit=5), source)["trace_id"] == earlier
 
 
+@pytest.mark.parametrize("sample_id", ["naïve", 'a "b"', "a/b", "<a&b>", "a\\b", "a b#c"])
+def test_ids_that_encoders_write_differently(tmp_path: Path, sample_id: str) -> None:
+    """Lines are searched for the id before they are parsed."""
+    spans = [span(1, None, "forge.sample", (0, 5), forge__sample__id=sample_id), span(2, 1, "POST", (1, 1))]
+    source = files(tmp_path, *spans)
+    for encode in (
+        lambda text: text,
+        lambda text: json.dumps(json.loads(text), ensure_ascii=False),
+        lambda text: text.replace("/", "\\/").replace("<", "\\u003c"),
+    ):
+        file = tmp_path / "traces.jsonl"
+        file.write_text("".join(encode(line) + "\n" for line in file.read_text().splitlines()))
+        assert tree(document(find(source, sample_id, limit=5), source)["roots"]) == [["forge.sample", ["POST"]]]
+
+
 def test_nothing_found(tmp_path: Path) -> None:
     source = files(tmp_path, span(1, None, "a", (0, 1)), span(2, None, "b", (0, 1), trace=TRACE[:8] + "f" * 24))
     unrecorded = "a sample may not have been recorded (sampling_rate, span budget)"

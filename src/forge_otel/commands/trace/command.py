@@ -11,6 +11,7 @@ import click
 from ..command import SETTINGS, Group, command, json_option, positive
 
 DEFAULT_LIMIT = 40
+MAX_SPANS = 50_000
 
 
 @click.group("trace", cls=Group, context_settings=SETTINGS)
@@ -125,5 +126,30 @@ def tail(*, paths: tuple[Path, ...], follow: bool, lines: int, condition: str, a
     return print_last(paths, follow=follow, lines=lines, condition=condition, as_json=as_json)
 
 
-for _each in (waterfall, top, grep, tail):
+@command("page")
+@_paths
+@click.option(
+    "--html", "file", type=click.Path(path_type=Path), default=Path("trace.html"), metavar="FILE", help="File."
+)
+@click.option(
+    "--run", "run_id", default="", show_default=False, metavar="ID", help="A run or trace; default: the latest."
+)
+@click.option("--max-spans", type=positive, default=MAX_SPANS, metavar="N", help="How many spans the page has at most.")
+@_source_options
+@json_option
+def page(*, paths: tuple[Path, ...], file: Path, run_id: str, max_spans: int, as_json: bool, **options: Any) -> None:
+    """Write a page on a run that opens without a network.
+
+    One file of HTML with all that it needs: how many samples were where over time, stages with percentiles, and samples
+    with their spans, log records and errors, which can be searched. Of a run with more spans than --max-spans it has
+    all counts, and the samples that failed and the slowest ones. An address with #sample=ID opens on that sample.
+
+    Exit codes: 0, or 2 if there is no such run, or the file cannot be written.
+    """
+    from .trace import write_page  # noqa: PLC0415
+
+    write_page(paths, options, file=file, run_id=run_id, max_spans=max_spans, as_json=as_json)
+
+
+for _each in (waterfall, top, grep, tail, page):
     trace.add_command(_each)

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPException
 from pathlib import Path
@@ -57,7 +57,7 @@ class JaegerSource:
         """The option with the URL."""
         return ["--jaeger", self._url]
 
-    def records(self, containing: str = "") -> Iterator[Span | LogRecord | Problem]:
+    def records(self, containing: Collection[str] = ()) -> Iterator[Span | LogRecord | Problem]:
         """Yield the spans of the latest traces; there are no log records in a Jaeger."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="forge-otel-trace-"))

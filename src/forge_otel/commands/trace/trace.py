@@ -11,8 +11,12 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import click
+from rich.text import Text
+
+from forge.support.formatting import size
 
 from ...semconv import attributes as a
 from ..command import INTERRUPTED
@@ -168,6 +172,48 @@ def _latest(records: Iterable[Span | LogRecord], count: int) -> list[Span | LogR
 
 def _end(record: Span | LogRecord) -> int:
     return record.end if isinstance(record, Span) else record.time
+
+
+def write_page(
+    paths: Sequence[Path], options: Mapping[str, Any], *, file: Path, run_id: str, max_spans: int, as_json: bool
+) -> None:
+    """Write a page on a run.
+
+    Raises:
+        CommandError: there is no such run, the telemetry cannot be read, or the file cannot be written.
+    """
+    from . import page  # noqa: PLC0415
+    from .page_data import first_sample, page_data  # noqa: PLC0415
+
+    source = source_of(paths, options)
+    data = page_data(source, run_id, max_spans)
+    page.write(page.page(data), file)
+    first = first_sample(data)
+    fragment = "" if first is None else f"#sample={quote(first, safe='')}"
+    run, totals = data["run"], data["totals"]
+    about = {
+        "file": str(file),
+        "size": file.stat().st_size,
+        "run_id": run["id"],
+        "pipeline": run["pipeline"],
+        **totals,
+        "next": [file.absolute().as_uri() + fragment, next_commands.show(run["id"])],
+    }
+    if as_json:
+        print_json(about)
+        return
+    out = Output()
+    kept = "" if totals["kept_spans"] == totals["spans"] else f", {totals['kept_spans']} of them with all details"
+    pipeline = display.plain(run["pipeline"])
+    out.print(
+        Text(
+            f"{display.plain(file)}: run {display.plain(run['id'])} of {pipeline}, {size(about['size'])}, "
+            f"{totals['samples']} samples with {totals['spans']} spans{kept}"
+        ),
+        soft_wrap=True,
+    )
+    display.print_next(out, about["next"])
+    report_problems(data["problems"])
 
 
 class _Problems:

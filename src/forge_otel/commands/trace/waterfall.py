@@ -69,7 +69,7 @@ def find(source: Source, target: str, *, trace: str = "", limit: int) -> Found:
         found = Found(trace_id, problems=matches.problems)
         _collect_trace(source, found, limit)
     else:
-        raise CommandError(_nothing(source, target, trace, matches))
+        raise CommandError(_nothing(source, target, trace))
     _collect_logs(source, found)
     return found
 
@@ -79,18 +79,16 @@ class _Matches:
     samples: dict[str, int] = field(default_factory=dict)
     """The traces with the sample, and when it started there."""
     traces: set[str] = field(default_factory=set)
-    spans: int = 0
     problems: list[str] = field(default_factory=list)
 
 
 def _matches(source: Source, target: str, trace: str) -> _Matches:
     found = _Matches()
     prefix = target.lower() if len(target) >= MIN_PREFIX else "\0"
-    for record in source.records():
+    for record in source.records([target]):
         if isinstance(record, Problem):
             found.problems.append(str(record))
         elif isinstance(record, Span):
-            found.spans += 1
             if str(record.attributes.get(a.FORGE_SAMPLE_ID)) == target and record.trace_id.startswith(trace):
                 known = found.samples.get(record.trace_id)
                 if known is not None or len(found.samples) < MAX_TRACES:
@@ -103,12 +101,16 @@ def _matches(source: Source, target: str, trace: str) -> _Matches:
     return found
 
 
-def _nothing(source: Source, target: str, trace: str, matches: _Matches) -> str:
-    if not matches.spans:
-        why = matches.problems[0] if matches.problems else "it has no spans"
-        return f"no spans in {source.name}: {why}"
+def _nothing(source: Source, target: str, trace: str) -> str:
+    count, problem = 0, "it has no spans"
+    for record in source.records():
+        if isinstance(record, Problem) and not count:
+            problem = str(record)
+        count += isinstance(record, Span)
+    if not count:
+        return f"no spans in {source.name}: {problem}"
     inside = f" in a trace that begins with {trace}" if trace else ""
-    seen = f"{matches.spans} spans in {source.name}"
+    seen = f"{count} spans in {source.name}"
     return (
         f"{target}: no sample, trace or run has this id{inside}, among {seen}; "
         "a sample may not have been recorded (sampling_rate, span budget)"
@@ -121,7 +123,7 @@ def _collect_sample(source: Source, found: Found) -> None:
     batches: set[Key] = set()
     for depth in range(_MAX_DEPTH):
         before = len(found.spans), len(batches)
-        for record in source.records(found.trace_id):
+        for record in source.records([found.sample_id, *(span_id for _, span_id in own | batches)]):
             if not isinstance(record, Span) or record.trace_id != found.trace_id:
                 continue
             key = (record.trace_id, record.span_id)
@@ -142,7 +144,7 @@ def _collect_sample(source: Source, found: Found) -> None:
 def _collect_trace(source: Source, found: Found, limit: int) -> None:
     """Keep the spans that failed and then the longest ones, and in further passes those that contain them."""
     best: list[tuple[bool, bool, int, int, Span]] = []
-    for record in source.records(found.trace_id):
+    for record in source.records([found.trace_id]):
         if isinstance(record, Span) and record.trace_id == found.trace_id:
             found.total += 1
             rank = (not record.parent_id, record.failed, record.end - record.start, -found.total, record)
@@ -156,7 +158,7 @@ def _collect_trace(source: Source, found: Found, limit: int) -> None:
         missing -= found.spans.keys()
         before = len(found.spans)
         if missing:
-            for record in source.records(found.trace_id):
+            for record in source.records([found.trace_id]):
                 if isinstance(record, Span) and (key := (record.trace_id, record.span_id)) in missing:
                     found.spans[key] = record
         if len(found.spans) == before:
@@ -164,7 +166,8 @@ def _collect_trace(source: Source, found: Found, limit: int) -> None:
 
 
 def _collect_logs(source: Source, found: Found) -> None:
-    for record in source.records(found.trace_id):
+    texts = [found.sample_id, *(span_id for _, span_id in found.spans)] if found.sample_id else [found.trace_id]
+    for record in source.records(texts):
         if isinstance(record, LogRecord) and record.trace_id == found.trace_id:
             key = (record.trace_id, record.span_id)
             is_samples = found.sample_id and str(record.attributes.get(a.FORGE_SAMPLE_ID)) == found.sample_id
