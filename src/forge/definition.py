@@ -64,6 +64,9 @@ class Pipeline:
     default, a run ends if all of the first 100 samples tried fail; 1.0 lets any number fail. Skipped and split samples
     and those that an earlier run finished do not count as tried, and a replay never ends that way.
 
+    A run is stalled if its consumer waits and nothing settles for `stall_after` seconds: that is logged, in the run's
+    record, and an event of the telemetry. None switches it off.
+
     Raises:
         ConfigurationError: for names that are used twice or that no storage can hold, missing or cyclic
             dependencies, or parts of the wrong kind.
@@ -84,6 +87,7 @@ class Pipeline:
         max_cost: Decimal | float | None = None,
         max_failures: float | None = None,
         hourly_budget: Decimal | float | None = None,
+        stall_after: float | None = 300.0,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"Pipeline(name={name!r}): must be a string that is not empty")
@@ -91,10 +95,8 @@ class Pipeline:
         what = f"pipeline {name!r}"
         if isinstance(source, str | bytes) or not (callable(source) or is_iterable(source)):
             raise ConfigurationError(f"{what}: the source must be iterable or callable, not {source!r}")
-        if expected_interval is not None and not (is_finite(expected_interval) and expected_interval > 0):
-            raise ConfigurationError(
-                f"{what}: expected_interval must be a positive number of seconds, not {shown(expected_interval)}"
-            )
+        _check_seconds(f"{what}: expected_interval", expected_interval)
+        _check_seconds(f"{what}: stall_after", stall_after)
         if isinstance(storage, str):
             raise ConfigurationError(f"{what}: the storage must be SQLStorage({storage!r}), not its URL alone")
         if isinstance(artifacts, str):
@@ -106,6 +108,7 @@ class Pipeline:
         self.max_cost = _budget(f"{what}: max_cost", max_cost)
         self.max_failures = _failure_limit(f"{what}: max_failures", max_failures)
         self.hourly_budget = _budget(f"{what}: hourly_budget", hourly_budget)
+        self.stall_after = stall_after
         self.source = source
         self.stages = _parts(f"{what}: stages", stages)
         self.storage = storage
@@ -180,6 +183,11 @@ def _budget(what: str, given: Decimal | float | None) -> Decimal | None:
     if not budget:
         raise ConfigurationError(f"{what} must be more than 0")
     return budget
+
+
+def _check_seconds(what: str, given: float | None) -> None:
+    if given is not None and not (is_finite(given) and given > 0):
+        raise ConfigurationError(f"{what} must be a positive number of seconds, not {shown(given)}")
 
 
 def _failure_limit(what: str, given: float | None) -> float | None:

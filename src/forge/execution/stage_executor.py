@@ -43,6 +43,8 @@ class StageExecutor:
         self._gate = gate or Gate()
         """Holds up further attempts. The first one is held up by the caller, so that the wait is not the stage's."""
         self._calls = Calls(_private_result)
+        self.retries: list[str] = []
+        """Names of the stages of calls that wait for their next attempt."""
 
     def apply(self, stage: Stage, sample: Sample, started: float | None = None) -> Verdict:
         """Run all attempts of a sync stage on one sample.
@@ -144,12 +146,22 @@ class StageExecutor:
     def _retries(self, attempts: _Attempts) -> _Steps[None]:
         """Repeat a failed call as long as it fails and the policy allows another attempt."""
         while attempts.delay is not None:
-            if not self._announced(attempts) or (yield attempts.delay):
+            if not self._announced(attempts) or (yield from self._delayed(attempts)):
                 attempts.cancel()
                 return
             usage.begin_retry()
             attempts.begin_next()
             yield attempts
+
+    def _delayed(self, attempts: _Attempts) -> _Steps[bool]:
+        """Wait before another attempt; returns True if the run ended meanwhile."""
+        assert attempts.delay is not None
+        self.retries.append(attempts.stage.name)
+        try:
+            ended: bool = yield attempts.delay
+            return ended
+        finally:
+            self.retries.remove(attempts.stage.name)
 
     def _batch_attempts(self, stage: Stage, items: Sequence[Item]) -> _Steps[BatchVerdict]:
         items = tuple(items)

@@ -14,13 +14,13 @@ from ..errors import RunCancelled
 from ..execution.calls import to_thread
 from ..pipeline.exceptions import is_a
 from ..pipeline.sample import Sample
-from . import heartbeat
 from .outcome import RunOutcome
 from .queue import MAX_MICRO_BATCH, QueueClosed
 from .termination import termination
 
 if TYPE_CHECKING:
     from ..execution.item import Item
+    from ..support.clock import Clock
     from .queue import StageQueue
     from .result import RunResult
 
@@ -37,6 +37,9 @@ class Consumable(ABC):
     """Seconds in which it ends, and is delivered by observers, when a signal ends the process."""
     handle_signals: bool
     """True if SIGTERM and SIGHUP end it before they end the process."""
+    clock: Clock
+    interval: float
+    """Seconds after which a consumer that waits calls `waited`."""
     _error: BaseException | None = None
 
     def __init__(self) -> None:
@@ -58,8 +61,8 @@ class Consumable(ABC):
         """End the run, unless it has ended or never began."""
 
     @abstractmethod
-    def beat(self) -> None:
-        """Write a heartbeat, if it is time for one. Never raises."""
+    def waited(self, since: float) -> None:
+        """Do what is due every `interval` seconds while the consumer waits, since this monotonic time. Never raises."""
 
     def __iter__(self) -> Iterator[Sample]:
         return self
@@ -100,20 +103,23 @@ class Consumable(ABC):
         return item
 
     def _wait(self) -> list[Item]:
-        """Wait for items, with heartbeats meanwhile: whatever the other threads do, this one has time for them."""
+        """Wait for items, with heartbeats and looks for stalls meanwhile: whatever the other threads do, this one has
+        time for them."""
+        since, interval = self.clock.monotonic(), self.interval
         while True:
             try:
-                return self._output.take_waiting(MAX_MICRO_BATCH, timeout=heartbeat.INTERVAL)
+                return self._output.take_waiting(MAX_MICRO_BATCH, timeout=interval)
             except TimeoutError:
-                self.beat()
+                self.waited(since)
 
     async def _wait_async(self) -> Item | None:
         """Wait for an item in this task; otherwise like `_wait`."""
+        since, interval = self.clock.monotonic(), self.interval
         while True:
             try:
-                return await self._output.get_async(heartbeat.INTERVAL)
+                return await self._output.get_async(interval)
             except TimeoutError:
-                await to_thread(self.beat)
+                await to_thread(self.waited, since)
 
     def _held(self) -> Item | None:
         """Return the next item of those taken; None if there is none, or the run was ended."""

@@ -15,6 +15,13 @@ from ..support.text import on_one_line, shortened
 
 MAX_LINES = 5
 """Classes of failures, and reasons of skips, that are listed; the others are counted."""
+_STALLS = {
+    "storage": "the storage did not work",
+    "retry": "all calls waited for a retry",
+    "call": "calls did not return",
+    "source": "the source yielded nothing",
+    "other": "samples were measured, stored, or waited for a batch",
+}
 _COUNTED = ("calls", "input_tokens", "output_tokens", "unpriced")
 _OUTCOME_STYLES = {"completed": "green", "cancelled": "yellow", "failed": "red"}
 
@@ -24,7 +31,7 @@ def report(record: Mapping[str, Any], further: Iterable[Block] = ()) -> list[Blo
     some are not ready; then stages, measurements, costs and storage, and further blocks; last the verdict.
     """
     blocks: list[Block] = [Paragraph(_headline(record))]
-    blocks += [Paragraph([line], indent=2) for line in (*failures_in(record), *_skips_in(record))]
+    blocks += [Paragraph([line], indent=2) for line in (*failures_in(record), *_skips_in(record), *_stalls_in(record))]
     for section in (_stages(record), _measurements(record), _cost(record), _storage(record), [*further]):
         if section:
             blocks += [Blank(), *section]
@@ -61,6 +68,15 @@ def _skips_in(record: Mapping[str, Any]) -> Iterator[Span]:
         yield Span(f"{skip['count']} skipped in {skip['stage']}: {on_one_line(skip['reason'], 160)}")
     if rest := skips[MAX_LINES:]:
         yield Span(f"and {sum(skip['count'] for skip in rest)} skipped for {len(rest)} other reasons")
+
+
+def _stalls_in(record: Mapping[str, Any]) -> Iterator[Span]:
+    stalls = record.get("stalls", ())
+    for stall in stalls[:MAX_LINES]:
+        place = "" if stall["stage"] is None else f" in {stall['stage']}"
+        yield Span(f"stalled for {seconds(stall['duration'])}{place}: {_STALLS[stall['reason']]}", "yellow")
+    if rest := stalls[MAX_LINES:]:
+        yield Span(f"and stalled {len(rest)} times more", "yellow")
 
 
 def failure_line(failure: Mapping[str, Any]) -> str:

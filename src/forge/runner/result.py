@@ -16,6 +16,7 @@ from ..support.layout import terminal_width, to_html, to_text
 from .outcome import ExitCode, RunOutcome, RunType, exit_code_of
 from .report import failure_line, failures_in, headline, report
 from .revision import code_revision
+from .stalls import Stall
 from .verdict import NO_VERDICT, RunVerdict, judge
 
 if TYPE_CHECKING:
@@ -272,6 +273,8 @@ class RunResult:
     """Seconds in which ready samples waited for the loop over the run, because it had as many as it can hold."""
     cpu: float = 0.0
     """Processor seconds of the process during the run."""
+    stalls: Sequence[Stall] = field(default_factory=list)
+    """Times longer than the pipeline's `stall_after` in which nothing settled although the consumer waited."""
     verdict: RunVerdict = NO_VERDICT
     """What limited the run, what to change, and what that would give."""
 
@@ -385,6 +388,7 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             source=counters.source.summary(run.started.monotonic + duration),
             consumer_wait=counters.consumer_wait,
             cpu=time.process_time() - run.started_cpu,
+            stalls=run.stalls,
         )
     try:
         return replace(result, verdict=judge(result, pipeline))

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import Context, copy_context
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BudgetReached, RunCancelled, StorageError
@@ -24,8 +25,9 @@ from ..pipeline.stages import Stage
 from ..storage.gate import Gate, Patience, patience
 from ..storage.records import DeadLetter
 from ..support.clock import Clock
+from ..support.formatting import seconds
 from ..support.layout import to_html
-from . import active_runs
+from . import active_runs, heartbeat
 from .admission import Admission
 from .consumable import Consumable, outcome_of
 from .driver import Driver
@@ -37,6 +39,7 @@ from .outcome import RunOutcome, RunType
 from .queue import QueueClosed
 from .result import RunResult, RunSnapshot, result_of
 from .source import SourceReader
+from .stalls import Stall, StallDetector
 from .steps import step_names
 from .termination import termination
 
@@ -99,6 +102,9 @@ class Run(Consumable):
         self._manifest = (
             Manifest(pipeline.storage, self.id, step_names(pipeline)) if pipeline.storage is not None else None
         )
+        self._stalls = StallDetector(pipeline.stall_after, clock)
+        self._stalls_unwritten = False
+        self.interval = self._stalls.interval(heartbeat.INTERVAL)
         self._heartbeat = Heartbeat(pipeline.storage, self.id, clock) if pipeline.storage is not None else None
         self._admission = Admission(self, resume=resume, replay=replay)
         self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None, limit)
@@ -195,6 +201,11 @@ class Run(Consumable):
         Does nothing: it is there to be observed. The run has counted the charges already.
         """
 
+    def stalled(self, stall: Stall) -> None:
+        """Report that nothing has settled for the pipeline's `stall_after` seconds; once for each stall."""
+        logger.warning("%s: %s", self.pipeline.name, stall)
+        self._record_stalls()
+
     def end(self, outcome: RunOutcome, error: BaseException | None) -> RunResult:
         """End the run, in which everything has settled: complete its record. Returns the run's result."""
         result = result_of(self, outcome, error)
@@ -287,6 +298,43 @@ class Run(Consumable):
         except StorageError:
             # What settled is stored, and the storage has ended the run; its end tries again.
             logger.exception("the manifest of run %s cannot be written", self.id)
+
+    def waited(self, since: float) -> None:
+        """Write a heartbeat and look for a stall, if it is time. Never raises."""
+        self.beat()
+        if self._output.discards:
+            since = self.started.monotonic  # nobody has to take what is ready
+        try:
+            noticed, over = self._stalls.check(
+                self.snapshot(), since, storage_waits=self.gate.closed, retries=list(self.executor.retries)
+            )
+            if over is not None:
+                logger.warning("%s: settles again, after %s", self.pipeline.name, seconds(over.duration))
+            if over is not None or self._stalls_unwritten:
+                self._record_stalls()
+            if noticed is not None:
+                self.context.copy().run(self.stalled, noticed)
+        except Exception:
+            logger.exception("run %s cannot be checked for a stall", self.id)
+
+    @property
+    def stalls(self) -> list[Stall]:
+        """The times so far in which the run settled nothing although its consumer waited."""
+        return self._stalls.stalls
+
+    def _record_stalls(self) -> None:
+        """Write the stalls to the run's record, in which they stay if the process is killed."""
+        if not self._recorded or self.pipeline.storage is None:
+            return
+        self._stalls_unwritten = True
+        if self.gate.closed:
+            return
+        record = {"definition": self.pipeline.definition, "stalls": [asdict(stall) for stall in self.stalls]}
+        try:
+            self.pipeline.storage.update_run(self.id, record)
+            self._stalls_unwritten = False
+        except Exception:
+            logger.debug("the stalls of run %s could not be written", self.id, exc_info=True)
 
     def beat(self) -> None:
         """Write a heartbeat to the run's row, if it is time for one. Never raises."""
@@ -424,6 +472,7 @@ class Run(Consumable):
             self._began = True
             self.started = ClockReading(self.clock.time(), self.clock.monotonic())
             self.started_cpu = time.process_time()
+            self._stalls.begin(*self.started)
             active_runs.add(self)
             self.context.run(self.ledger.count_artifacts)
             patient = Patience(self.stop, storage=self.pipeline.storage, lost=self.fail)
@@ -492,6 +541,7 @@ class Run(Consumable):
         self._source.loop.cancel_all(GRACE / 2)
         self._driver.join(GRACE)
         self.costs.count_calls()
+        self._stalls.end()
         self._cancel_the_rest()
         self._close_stages()
         self._source.loop.stop(0.1)

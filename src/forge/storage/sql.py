@@ -386,6 +386,15 @@ class SQLStorage:
         change = update(runs).where(runs.c.id == run_id).values(heartbeat=self._now())
         self._database.write_once(lambda connection: connection.execute(change))
 
+    def update_run(self, run_id: str, record: Mapping[str, Any]) -> None:
+        """Replace the record of a run that has no end. Tried once, and not waited for.
+
+        Raises:
+            Exception: it cannot be stored now.
+        """
+        change = update(runs).where(runs.c.id == run_id, runs.c.ended.is_(None)).values(record=json.dumps(record))
+        self._database.write_once(lambda connection: connection.execute(change))
+
     def end_run(self, run_id: str, ended: float, outcome: str, record: Mapping[str, Any]) -> None:
         """Store the end of a run: its Unix time and outcome; `record` replaces the one from its start.
 

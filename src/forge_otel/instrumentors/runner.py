@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
-from ..engine.call import CALL, Call, Clocks, open_call
+from ..engine.call import CALL, Call, Clocks, observe, open_call
 from ..engine.detected_usage import usage_attributes
 from ..engine.operation import LogEvent, MetricPoint, Operation, Result
 from ..engine.sampling import outer_share
@@ -31,6 +31,7 @@ from .slow import slow_detection
 
 if TYPE_CHECKING:
     from forge import Pipeline, Run, RunOutcome, RunResult, Sample
+    from forge.runner.stalls import Stall
 
     from ..signals.telemetry import Telemetry
 
@@ -111,6 +112,23 @@ RUN_OPERATION = Operation(
     hook_arguments=lambda run: (run,),
     hook_result=copy.deepcopy,
 )
+
+
+def _stall_noticed(call: Call, _: None, __: BaseException | None) -> Result:
+    stall: Stall = call.arguments[1]
+    flight = f"{stall.active} sample{'' if stall.active == 1 else 's'} in flight"
+    places = "; ".join([stall.reason.value, flight, *map(str, stall.stages)])
+    body = f"Run stalled: {call.arguments[0].pipeline.name}, nothing settled for {stall.duration:.3g} s: {places}"
+    attributes = {
+        a.FORGE_STALL_REASON: stall.reason.value,
+        a.FORGE_STALL_DURATION: stall.duration,
+        a.FORGE_STALL_ACTIVE: stall.active,
+        a.FORGE_STAGE_NAME: stall.stage,
+    }
+    return Result(events=[LogEvent(events.FORGE_PIPELINE_STALLED, body, {**_ON_SPAN_ONLY, **attributes})])
+
+
+STALL = Operation(name="a stall", start=lambda run, _: _start_run(run), end=_stall_noticed)
 
 
 def _open_run(telemetry: Telemetry, run: Run) -> None:
@@ -197,6 +215,13 @@ def _begin(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     return begin
 
 
+def _stalled(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def stalled(self: Run, stall: Stall) -> None:
+        observe(STALL, layer, original, self, stall)
+
+    return stalled
+
+
 def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunResult]:
     def end(self: Run, outcome: RunOutcome, error: BaseException | None) -> RunResult:
         telemetry = layer.telemetry
@@ -275,6 +300,7 @@ _MODULE = "forge.runner.run"
 
 TARGETS = (
     Target(_MODULE, "Run.begin", _begin),
+    Target(_MODULE, "Run.stalled", _stalled),
     Target(_MODULE, "Run.end", _end),
     Target(_MODULE, "Run.ended", _ended),
     Target(_MODULE, "Run.pull", _pull),

@@ -324,6 +324,40 @@ class ForgeSampleOutcome(StrEnum):
     """It failed and is not stored."""
 
 
+FORGE_STALL_REASON: Final = "forge.stall.reason"
+"""What a stalled run waits for.
+
+Type: `ForgeStallReason`.
+"""
+
+
+class ForgeStallReason(StrEnum):
+    """Values of `forge.stall.reason`."""
+
+    STORAGE = "storage"
+    """The storage does not work, and is tried again."""
+    RETRY = "retry"
+    """All calls in progress wait for their next attempt."""
+    CALL = "call"
+    """Calls of stages are in progress."""
+    SOURCE = "source"
+    """No sample is in flight, since the source yields none."""
+    OTHER = "other"
+    """Samples are in measurements, being stored, or waiting for a batch to fill."""
+
+
+FORGE_STALL_DURATION: Final = "forge.stall.duration"
+"""Time without a settled sample when the stall was noticed, in seconds.
+
+Type: `double`. Unit: `s`. Examples: `300.0`.
+"""
+
+FORGE_STALL_ACTIVE: Final = "forge.stall.active"
+"""Number of samples in flight when the stall was noticed.
+
+Type: `int`. Unit: `{sample}`. Examples: `36`.
+"""
+
 FORGE_SUMMARY_ADMITTED: Final = "forge.summary.admitted"
 """Number of samples admitted from the source.
 

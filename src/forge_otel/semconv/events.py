@@ -77,6 +77,17 @@ FORGE_PIPELINE_EXCEPTION: Final = Event("forge.pipeline.exception", SeverityNumb
 Body: `Run failed: {forge.pipeline.name}, {error.type}`.
 """
 
+FORGE_PIPELINE_STALLED: Final = Event(
+    "forge.pipeline.stalled",
+    SeverityNumber.WARN,
+    "No sample of a run has settled for a while, although its consumer waits.",
+)
+"""No sample of a run has settled for a while, although its consumer waits. Once for each stall, after the pipeline's
+`stall_after` seconds.
+
+Body: `Run stalled: {forge.pipeline.name}, nothing settled for {forge.stall.duration} s: {places}`.
+"""
+
 FORGE_PIPELINE_SUMMARY: Final = Event(
     "forge.pipeline.summary", SeverityNumber.INFO, "Summary of a run, emitted at its end."
 )
@@ -180,6 +191,7 @@ ALL: Final = (
     FORGE_PIPELINE_START,
     FORGE_PIPELINE_STOP,
     FORGE_PIPELINE_EXCEPTION,
+    FORGE_PIPELINE_STALLED,
     FORGE_PIPELINE_SUMMARY,
     FORGE_STAGE_START,
     FORGE_STAGE_STOP,

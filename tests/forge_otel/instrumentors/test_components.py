@@ -172,6 +172,7 @@ NOT_OBSERVED = {
         "begin_run",
         "beat",
         "end_run",
+        "update_run",
         "runs",
         "add_manifest",
         "manifest",

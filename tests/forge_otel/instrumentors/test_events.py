@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogR
 from forge import BatchRunner, Pipeline, Sample, stage
 from forge_otel.semconv import SCHEMA_URL
 from tests.support.clock import FakeClock
+from tests.support.runs import PATIENCE
 from tests.support.small_run import small_run
 from tests.support.telemetry import recording
 
@@ -241,6 +243,42 @@ def test_run_that_dies() -> None:
     assert 'raise ValueError("no more")' in event.attributes["exception.stacktrace"]
     stop = next(event for event in recorded.events if event.name == "forge.pipeline.stop")
     assert (stop.attributes["forge.run.outcome"], stop.attributes["error.type"]) == ("failed", "ValueError")
+
+
+def test_a_stall_is_an_event_once() -> None:
+    clock = FakeClock()
+
+    @stage(concurrency=2)
+    def label(sample: Sample) -> Sample:
+        clock.advance(0.25)
+        deadline = time.monotonic() + PATIENCE
+        while not run.stalls:
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.001)
+        time.sleep(0.25)  # four more looks at it
+        return sample
+
+    with recording() as recorded:
+        run = BatchRunner(clock=clock).run(
+            Pipeline(name="p", source=[Sample(id="a", data=1)], stages=[label], stall_after=0.25)
+        )
+        run.drain()
+    (event,) = (event for event in recorded.events if event.name == "forge.pipeline.stalled")
+    assert event.severity == "WARN"
+    assert event.body == (
+        "Run stalled: p, nothing settled for 0.25 s: call; 1 sample in flight; label: 1 call in progress"
+    )
+    assert event.attributes == {
+        "forge.pipeline.name": "p",
+        "forge.pipeline.id": run.pipeline.id,
+        "forge.run.id": run.id,
+        "forge.run.type": "full",
+        "forge.runner.name": "batch",
+        "forge.stall.reason": "call",
+        "forge.stall.duration": 0.25,
+        "forge.stall.active": 1,
+        "forge.stage.name": "label",
+    }
 
 
 def test_events_come_from_our_library(tmp_path: Path) -> None:
