@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from forge import BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage
+from forge import ArtifactStore, BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage
 from forge_otel.commands.cli import main, main_forge
 from tests.support.clock import FakeClock
 from tests.support.runs import samples
@@ -200,6 +200,8 @@ def test_show_a_failed_sample(storage_url: str, capsys: pytest.CaptureFixture[st
         r"  annotate, attempt 1: network_error: gone\x1b[31m [red]away[/red] by itself; retried after 2.0s",
         "",
         "stored       dlq",
+        "",
+        "next: forge dlq show 'bad/x y'",
     ]
     [letter] = [line for line in lines if line.startswith("dead letter")]
     assert letter.startswith("dead letter  network_error in annotate, ")
@@ -289,3 +291,38 @@ def test_the_shells_completion() -> None:
     )
 
     assert "plain,runs" in done.stdout.split()
+
+
+def test_prune(storage_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = finished_run(storage_url)
+    ArtifactStore(str(tmp_path / "artifacts")).put(b"unused")
+    arguments = ["runs", "prune", "--storage", storage_url, "--older-than", "0s", "--artifacts", "artifacts"]
+
+    said = printed(capsys, *arguments, "--dry-run").splitlines()
+    assert said[-1] == "would be removed: the records of 1 runs, 1 artifacts (6 B)"
+    assert said[1].startswith(run_id[:8])
+    assert run_id[:8] in printed(capsys, "runs", "--storage", storage_url)
+
+    document = json.loads(printed(capsys, *arguments, "--json"))
+    assert ([run["run_id"] for run in document["runs"]], document["dry_run"]) == ([run_id], False)
+    assert [artifact["size"] for artifact in document["artifacts"]] == [6]
+    assert printed(capsys, "runs", "--storage", storage_url) == "no runs\n"
+    assert printed(capsys, *arguments) == "removed: the records of 0 runs, 0 artifacts (0 B)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "missing option '--older-than' (see forge runs prune --help)"),
+        (["--older-than", "90"], "invalid value for '--older-than': '90' is no duration; write a number with s, m,"),
+        (["--older-than", "1d", "--artifacts", "nonsense://x"], "cannot use artifacts in nonsense://x: "),
+    ],
+)
+def test_what_prune_refuses(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    finished_run("sqlite:///corpus.db")
+
+    assert refusal(capsys, "runs", "prune", *arguments).startswith(f"forge runs prune: {message}")
+
+
+def test_an_unknown_command_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, "runs", "prone").startswith("forge runs: no such command 'prone'")

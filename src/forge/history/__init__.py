@@ -3,11 +3,13 @@
 from .difference import RunDifference, compare_runs, difference
 from .gates import Gate
 from .liveness import RunState
+from .pruning import Pruned, prune
 from .runs import RecordedRun, find_run, runs
 from .stories import SampleStory, story_of
 
 __all__ = [
     "Gate",
+    "Pruned",
     "RecordedRun",
     "RunDifference",
     "RunState",
@@ -15,6 +17,7 @@ __all__ = [
     "compare_runs",
     "difference",
     "find_run",
+    "prune",
     "runs",
     "story_of",
 ]

@@ -92,13 +92,21 @@ class RecordedRun:
 _COLUMNS = frozenset({"run_id", "pipeline", "pipeline_id", "started", "ended", "outcome", "duration"})
 
 
-def runs(storage: SQLStorage, *, pipeline: str | None = None, limit: int | None = None) -> list[RecordedRun]:
-    """Return the recorded runs of one pipeline, or of all, the newest first.
+def runs(
+    storage: SQLStorage,
+    *,
+    pipeline: str | None = None,
+    before: float | None = None,
+    limit: int | None = None,
+    skip: int = 0,
+) -> list[RecordedRun]:
+    """Return the recorded runs of one pipeline, or of all, the newest first, without the first `skip` of them; only
+    those started `before` this Unix time, if one is given.
 
     Raises:
         StorageError: the storage cannot be read.
     """
-    return [_recorded(row) for row in storage.runs(pipeline, limit)]
+    return [_recorded(row) for row in storage.runs(pipeline, limit, before=before, skip=skip)]
 
 
 def find_run(storage: SQLStorage, reference: str, *, pipeline: str | None = None) -> RecordedRun:

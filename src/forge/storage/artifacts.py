@@ -9,8 +9,9 @@ import re
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from fsspec.core import split_protocol, url_to_fs
 
 from ..errors import ArtifactCorruptError, ArtifactNotFoundError, StorageError
 from ..pipeline.exceptions import class_name, message_of
-from .records import ArtifactResult
+from .records import ArtifactResult, StoredArtifact
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 artifact_stored: ContextVar[Callable[[ArtifactResult], None] | None] = ContextVar("artifact_stored", default=None)
 """Called with the result of each `ArtifactStore.put`; set inside a run."""
 
+_KEY = re.compile("[0-9a-f]{64}")
 _ALIASES = {"local": "file", "s3a": "s3"}
 
 
@@ -114,6 +116,22 @@ class ArtifactStore:
             fs.rm_file(path)
         return True
 
+    def stored(self) -> Iterator[StoredArtifact]:
+        """Yield the artifacts in the store. In S3, this needs the right to list the bucket (`s3:ListBucket`).
+
+        Raises:
+            StorageError: the store cannot be listed.
+        """
+        fs, root = self._open()
+        try:
+            found = fs.find(root, detail=True)
+        except Exception as error:  # every kind of store has its own
+            raise self._unusable(error) from error
+        for path, info in found.items():
+            key, modified = path.rpartition("/")[2], _modified(info)
+            if _KEY.fullmatch(key) and modified is not None:
+                yield StoredArtifact(key, info["size"], modified)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process opens its own connections.
         return _rebuild, (self._url, self._options)
@@ -175,10 +193,21 @@ def _rebuild(url: str, options: dict[str, Any]) -> ArtifactStore:
 
 
 def _path(root: str, key: str) -> str:
-    if not re.fullmatch("[0-9a-f]{64}", key):
+    if not _KEY.fullmatch(key):
         raise ValueError(f"{key!r} is no artifact key: that is a SHA-256 in 64 lower-case hex digits")
     # Two levels of folders, since many file systems grow slow with too many entries in one.
     return f"{root}/{key[:2]}/{key[2:4]}/{key}"
+
+
+def _modified(info: Mapping[str, Any]) -> float | None:
+    """Return the Unix time when a file was written, by its file system's information; None if that does not tell."""
+    for name in ("mtime", "LastModified", "created"):
+        value = info.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
 
 
 def _size(fs: AbstractFileSystem, path: str) -> tuple[int | None, bool]:

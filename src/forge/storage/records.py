@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,6 +158,17 @@ class RunRow:
     """Birth of that process, as in `ProcessIdentity`."""
     silence: float | None = field(default=None, compare=False)
     """Seconds since its last heartbeat, by the clock of the database."""
+
+
+class StoredArtifact(NamedTuple):
+    """An artifact in the store."""
+
+    key: str
+    """SHA-256 of the content, in hex."""
+    size: int
+    """Bytes of content."""
+    modified: float
+    """Unix time when it was written."""
 
 
 @dataclass(frozen=True, slots=True)

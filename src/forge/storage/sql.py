@@ -8,7 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Double, Row, cast, delete, extract, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Row,
+    Select,
+    cast,
+    delete,
+    extract,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 
 from ..errors import ConfigurationError, StorageError
 from ..pipeline.failure import FailureSource
@@ -38,6 +52,8 @@ from .schema import costs, dead_letters, manifests, measurements, runs, samples,
 from .steps import SampleSteps
 from .steps import decode as decode_steps
 
+_PAGE = 200
+"""Rows whose content is read together."""
 _CHUNKS = 64
 """Chunks of a manifest that are read together."""
 
@@ -407,22 +423,57 @@ class SQLStorage:
             raise StorageError(f"run {run_id!r} cannot be ended: it is not stored, so it never began here")
 
     def runs(
-        self, pipeline: str | None = None, limit: int | None = None, *, skip: int = 0, prefix: str = ""
+        self,
+        pipeline: str | None = None,
+        limit: int | None = None,
+        *,
+        skip: int = 0,
+        prefix: str = "",
+        before: float | None = None,
     ) -> list[RunRow]:
         """Return the runs of one pipeline, or of all, the newest first, without the first `skip` of them; optionally
-        only those whose ids begin with a prefix.
+        only those whose ids begin with a prefix, or that started before a Unix time.
         """
         silence = (self._now() - runs.c.heartbeat).label("silence")
         columns = [column for column in runs.c if column is not runs.c.heartbeat]
         chosen = select(*columns, silence).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(checked_limit(limit))
         if skip:
             chosen = chosen.offset(checked_limit(skip))
+        if before is not None:
+            chosen = chosen.where(runs.c.started < before)
         if prefix:
             chosen = chosen.where(runs.c.id.startswith(prefix, autoescape=True))
         if pipeline is not None:
             chosen = chosen.where(runs.c.pipeline == pipeline)
         rows = self._database.read(lambda connection: connection.execute(chosen).mappings().all())
         return [RunRow(**{**row, "record": json.loads(row["record"])}) for row in rows]
+
+    def delete_runs(self, run_ids: Iterable[str]) -> int:
+        """Remove the records and manifests of runs; returns the number of runs removed. Samples stay."""
+        ids = sorted(set(run_ids))
+
+        def work(connection: Connection) -> int:
+            for table in (manifests, steps):
+                connection.execute(delete(table).where(table.c.run_id.in_(ids)))
+            return connection.execute(delete(runs).where(runs.c.id.in_(ids))).rowcount
+
+        return self._database.write(work)
+
+    def contents(self) -> Iterator[tuple[str, str, bytes | None]]:
+        """Yield all stored data of samples, of all pipelines: name of the pipeline, id of the sample, and its data, one
+        of its measured values, or the data of its dead letter.
+        """
+        for table, sample_id, content, keys in (
+            (samples, samples.c.id, samples.c.data, (samples.c.pipeline, samples.c.id)),
+            (measurements, measurements.c.sample_id, measurements.c.value, (measurements.c.number,)),
+            (dead_letters, dead_letters.c.sample_id, dead_letters.c.data, tuple(dead_letters.primary_key)),
+        ):
+            page: Select[Any] = select(table.c.pipeline, sample_id, content, *keys).order_by(*keys).limit(_PAGE)
+            rows = self._rows(page)
+            while rows:
+                for name, stored_id, data, *_ in rows:
+                    yield name, unescape(stored_id), data
+                rows = self._rows(page.where(tuple_(*keys) > tuple_(*rows[-1][3:])))
 
     def add_manifest(self, run_id: str, number: int, chunk: bytes, steps_chunk: bytes | None = None) -> None:
         """Store a chunk of a run's manifest, as `manifests.encode` returns it, and the steps of its samples, as
@@ -475,6 +526,9 @@ class SQLStorage:
         if self.backend == "sqlite":
             return (func.julianday("now", type_=Double) - 2440587.5) * 86400.0
         return cast(extract("epoch", func.clock_timestamp()), Double)
+
+    def _rows(self, chosen: Select[Any]) -> Sequence[Sequence[Any]]:
+        return self._database.read(lambda connection: connection.execute(chosen).all())
 
     def _steps_chunk(self, run_id: str, number: int) -> bytes | None:
         chosen = select(steps.c.content).where(steps.c.run_id == run_id, steps.c.number == number)

@@ -40,19 +40,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> int:
         """Run the command; return its exit code."""
-        name = ctx.command_path
-        try:
-            code = super().invoke(ctx)
-            sys.stdout.flush()
-        except CommandError as error:
-            return _report(f"{name}: {error}")
-        except ModuleNotFoundError as error:
-            if self.extra is None or error.name is None or error.name.partition(".")[0] in ("forge", "forge_otel"):
-                raise
-            return _report(f"{name}: {error.name} is not installed: pip install 'forge-otel[{self.extra}]'")
-        except KeyboardInterrupt:
-            return _report(f"{name}: interrupted; run it again to start over", INTERRUPTED)
-        return code or 0
+        return _invoked(super().invoke, ctx, self.extra)
 
 
 class Group(click.Group):
@@ -64,6 +52,34 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names of the commands, the most important first."""
         return list(self.commands)
+
+
+class DefaultGroup(Group):
+    """A group that does something itself where none of its commands is named."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, invoke_without_command=True, **settings)
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Run the command that was named, or the group's own function; return its exit code."""
+        return _invoked(super().invoke, ctx, None)
+
+
+def _invoked(invoke: Callable[[click.Context], int | None], ctx: click.Context, extra: str | None) -> int:
+    """Return the exit code of a command's function, whose errors are reported in one line."""
+    name = ctx.command_path
+    try:
+        code = invoke(ctx)
+        sys.stdout.flush()
+    except CommandError as error:
+        return _report(f"{name}: {error}")
+    except ModuleNotFoundError as error:
+        if extra is None or error.name is None or error.name.partition(".")[0] in ("forge", "forge_otel"):
+            raise
+        return _report(f"{name}: {error.name} is not installed: pip install 'forge-otel[{extra}]'")
+    except KeyboardInterrupt:
+        return _report(f"{name}: interrupted; run it again to start over", INTERRUPTED)
+    return code or 0
 
 
 def command(name: str, *, extra: str | None = None) -> Callable[[Callable[..., int | None]], Command]:
@@ -118,6 +134,16 @@ def positive(value: str | int) -> int:
 def port(value: str | int) -> int:
     """Convert the text of an option to a port."""
     return _whole(value, 0, 65535, "a port, from 0 (any free one) to 65535")
+
+
+def age(value: str) -> float:
+    """Convert the text of an option, such as 90d, 12h or 30m, to seconds."""
+    from forge.support.durations import parse_duration  # noqa: PLC0415
+
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def dollars(value: str) -> Decimal:

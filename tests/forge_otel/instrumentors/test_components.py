@@ -177,11 +177,13 @@ NOT_OBSERVED = {
         "add_manifest",
         "manifest",
         "manifest_entries",
+        "delete_runs",
+        "contents",
         "ids_like",
         "costs",
         "has_costs",
     },
-    "ArtifactStore": {"open", "exists"},
+    "ArtifactStore": {"open", "exists", "stored"},
     "DeadLetterQueue": {"list", "get", "settled", "snapshot", "refresh"},
 }
 """What is no work on samples, or is seen where it is used."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..command import SETTINGS, Group, command, json_option, positive, print_json
+from ..command import SETTINGS, Group, age, command, json_option, positive, print_json
 from ..errors import CommandError
 from ..storage import opened, storage_option
 
@@ -26,15 +26,6 @@ def dlq() -> None:
     """
 
 
-def _age(value: str) -> float:
-    from forge.support.durations import parse_duration  # noqa: PLC0415
-
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def filters(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that choose dead letters; the function gets their values as `chosen`, for `filter_of`."""
     options = (
@@ -43,10 +34,8 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--error", "error_type", metavar="TYPE", help="Only those with this class of error."),
         click.option("--run", "run", metavar="RUN", help="Only those of this run: its id, the start of it, or last."),
         click.option("--id", "ids", multiple=True, metavar="ID", help="Only that of this sample; may be repeated."),
-        click.option(
-            "--older-than", type=_age, metavar="AGE", help="Only those that failed before: 90d, 12h, 30m ago."
-        ),
-        click.option("--newer-than", type=_age, metavar="AGE", help="Only those that failed since."),
+        click.option("--older-than", type=age, metavar="AGE", help="Only those that failed before: 90d, 12h, 30m ago."),
+        click.option("--newer-than", type=age, metavar="AGE", help="Only those that failed since."),
     )
     names = ("pipeline", "where", "error_type", "run", "ids", "older_than", "newer_than")
 

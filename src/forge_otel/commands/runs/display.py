@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from forge.history import RecordedRun, SampleStory
+from forge.history import Pruned, RecordedRun, SampleStory
 from forge.runner.report import report
 from forge.support.formatting import dollars, seconds, size
 from forge.support.layout import Blank, Block, Column, Paragraph, Span, Table, paragraph
@@ -21,6 +21,8 @@ _STYLES = {"completed": "green", "ready": "green", "failed": "red", "dlq": "red"
 _COUNTS = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
 _MAX_CHILDREN = 10
 """Children of a sample that are listed."""
+_MAX_PRUNED = 20
+"""Removed runs that are listed."""
 _MAX_VALUE = 500
 """Characters shown of a measured value."""
 _MAX_MESSAGE = 1000
@@ -35,6 +37,11 @@ def show_runs(runs: Sequence[RecordedRun]) -> None:
 def show_run(run: RecordedRun) -> None:
     """Print the record of a run, and the next command."""
     print_blocks(_run(run), Output())
+
+
+def show_pruned(pruned: Pruned, *, dry_run: bool) -> None:
+    """Print what was removed, or would be."""
+    print_blocks(_pruned(pruned, dry_run), Output())
 
 
 def show_story(story: SampleStory, run: RecordedRun) -> None:
@@ -71,6 +78,18 @@ def _runs(runs: Sequence[RecordedRun]) -> Iterator[Block]:
     ]
     yield Table(columns, rows)
     yield from _next(f"forge show {runs[0].id[:8]}")
+
+
+def _pruned(pruned: Pruned, dry_run: bool) -> Iterator[Block]:
+    if pruned.runs:
+        rows = [[Span(run.id[:8]), Span(shortened(run.pipeline, 40)), Span(_time(run.started))] for run in pruned.runs]
+        yield Table([Column("run"), Column("pipeline"), Column("started")], rows[:_MAX_PRUNED])
+        if (more := len(rows) - _MAX_PRUNED) > 0:
+            yield paragraph(f"and {more} more")
+        yield Blank()
+    what = "would be removed" if dry_run else "removed"
+    artifacts = f"{len(pruned.artifacts)} artifacts ({size(sum(each.size for each in pruned.artifacts))})"
+    yield paragraph(f"{what}: the records of {len(pruned.runs)} runs, {artifacts}")
 
 
 def _run(run: RecordedRun) -> Iterator[Block]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from ..command import command, json_option
+from ..command import command, json_option, print_json
 from ..errors import CommandError
 from ..storage import opened, storage_option
 
@@ -38,8 +36,7 @@ def show(*, reference: str, sample_id: str | None, pipeline: str | None, url: st
     except (RunNotFoundError, SampleNotFoundError) as error:
         raise CommandError(str(error)) from None
     if as_json:
-        document = story.to_dict() if story else run.to_dict()
-        print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
+        print_json(story.to_dict() if story else run.to_dict())
     elif story:
         show_story(story, run)
     else:
