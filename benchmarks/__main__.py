@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from . import calls, goals, pipelines, report, runner, spans, tables
+from tools.browser import INSTALL
+
+from . import calls, goals, pipelines, report, runner, spans, tables, trace_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,18 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--save keeps what the documentation is written from: measure without --quick")
     if options.what == "report":
         return report.write()
-    results: dict[str, Any] = {}
-    with Console(stderr=True).status("") as status:
-        if options.what in ("all", "calls"):
-            results["calls"] = calls.measure(quick=options.quick, progress=status.update)
-        if options.what in ("all", "spans"):
-            results["spans"] = spans.measure(quick=options.quick, progress=status.update)
-        if options.what in ("all", "minimal"):
-            results["minimal"] = pipelines.measure_minimal(quick=options.quick, progress=status.update)
-        if options.what in ("all", "pipeline"):
-            results["pipelines"] = pipelines.measure(quick=options.quick, largest=options.max, progress=status.update)
-        if options.what in ("all", "runner"):
-            results["runner"] = runner.measure(quick=options.quick, progress=status.update)
+    results = _measured(options)
+    if options.what == "page" and not results:
+        parser.error(f"page: needs Chromium: {INSTALL}")
     if options.save:
         report.save(results)
     if options.json:
@@ -43,6 +36,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         show(results, Console())
     return report.write() if options.save and options.what == "all" else 0
+
+
+def _measured(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure what is asked for; what cannot be measured here is left out."""
+    with Console(stderr=True).status("") as status:
+        how: dict[str, Any] = {"quick": options.quick, "progress": status.update}
+        measures: dict[tuple[str, str], Callable[[], dict[str, Any] | None]] = {
+            ("calls", "calls"): lambda: calls.measure(**how),
+            ("spans", "spans"): lambda: spans.measure(**how),
+            ("minimal", "minimal"): lambda: pipelines.measure_minimal(**how),
+            ("pipeline", "pipelines"): lambda: pipelines.measure(largest=options.max, **how),
+            ("runner", "runner"): lambda: runner.measure(**how),
+            ("page", "page"): lambda: trace_page.measure(**how),
+        }
+        wanted = {section: measure() for (what, section), measure in measures.items() if options.what in ("all", what)}
+    return {section: results for section, results in wanted.items() if results is not None}
 
 
 def show(results: dict[str, Any], console: Console) -> None:
@@ -76,11 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("all", "calls", "spans", "minimal", "pipeline", "runner", "report"),
+        choices=("all", "calls", "spans", "minimal", "pipeline", "runner", "page", "report"),
         default="all",
         help="calls: of a stage, against other libraries; spans: made and exported; minimal: runs of a pipeline that "
-        "only waits; pipeline: other whole runs; runner: samples through empty stages, against other ways; report: "
-        "write docs/performance.md from the results that were saved",
+        "only waits; pipeline: other whole runs; runner: samples through empty stages, against other ways; "
+        "page: the page of a run in a browser; report: write docs/performance.md from the results that were saved",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a first impression: few repetitions, and no other libraries"

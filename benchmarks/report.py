@@ -21,6 +21,7 @@ TABLES: Mapping[str, tuple[Sequence[str], Callable[[Mapping[str, Any]], Sequence
     "minimal": (("minimal",), tables.of_minimal),
     "pipelines": (("demo", "one-at-a-time", "four-at-a-time"), tables.of_pipelines),
     "runner": (("runner",), tables.of_runner),
+    "page": (("page",), tables.of_page),
 }
 """The sections of the results; for each the marks in the page, and the function that makes a table for each mark."""
 

@@ -13,6 +13,7 @@ from .pipelines import OFF
 from .runner import REFERENCE
 from .scenarios import SCENARIOS
 from .spans import KINDS
+from .trace_page import PAINT_GOAL, SEARCH_GOAL
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,21 @@ def of_minimal(minimal: Mapping[str, Any]) -> list[Table]:
     ]
     columns = ("telemetry", "min", "median", "off = 1", "of which GC", "s", "spans", "dropped")
     return [Table("Minimal pipeline, processor time per sample, µs", columns, rows)]
+
+
+def of_page(page: Mapping[str, Any]) -> list[Table]:
+    """Of every time the greatest counts for its goal."""
+    rows = []
+    for row in page["rows"]:
+        for label, key, goal in (("first paint", "paint", PAINT_GOAL), ("search", "search", SEARCH_GOAL)):
+            times = row[key]
+            mark = "✓" if times["max"] <= goal else "✗"
+            milliseconds = [f"{times[each] * 1e3:.0f}" for each in ("min", "median")]
+            greatest = f"{times['max'] * 1e3:.0f} {mark}"
+            spans, size = f"{row['spans']:,}", f"{row['bytes'] / 1e6:.1f}"
+            rows.append((label, *milliseconds, greatest, f"≤ {goal * 1e3:,.0f}", spans, size, f"{row['elements']}"))
+    columns = ("", "min", "median", "max", "goal", "spans", "MB", "elements")
+    return [Table("Page on a run, ms", columns, rows)]
 
 
 def of_spans(spans: Mapping[str, Any]) -> list[Table]:

@@ -25,8 +25,11 @@ from benchmarks.runner import WAYS
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.span_worker import BURST, BURSTS, PROCESSORS
 from benchmarks.spans import EXPORTERS, KINDS
+from benchmarks.trace_page import QUICK
 from forge import BatchRunner, Pipeline, Sample, stage
 from forge_otel import ForgeInstrumentor
+from tests.support.needs import lacking
+from tools.browser import INSTALL, find
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = ("plain", "instrumented", "added")
@@ -145,6 +148,25 @@ def test_a_quick_measurement_of_the_runners_has_all_rows() -> None:
     assert runner["versions"].keys() == {way.name for way in WAYS if not way.packages}
     (table,) = tables.of_runner(runner)
     assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+@pytest.mark.slow
+def test_a_quick_measurement_of_the_page_has_all_numbers() -> None:
+    if find() is None:
+        lacking(f"needs Chromium: {INSTALL}")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "page", "--quick", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    page = json.loads(done.stdout)["page"]
+    (row,) = page["rows"]
+    assert (row["spans"], row["rounds"]) == (QUICK[0] + 1, QUICK[1])
+    assert 0 < row["paint"]["min"] <= row["paint"]["max"]
+    assert 0 < row["search"]["min"] <= row["search"]["max"]
+    assert page["versions"].keys() == {"forge-otel", "Chromium"}
 
 
 @pytest.mark.parametrize("way", [way.name for way in WAYS if not way.packages])
@@ -338,6 +360,16 @@ def test_the_minimal_pipeline() -> None:
     (table,) = tables.of_minimal(results()["minimal"])
     assert table.rows[0] == ("off", "100", "200", "", "10", "1", "", "")
     assert table.rows[1] == ("untraced", "110", "220", "1.10", "10", "1", "7", "7")
+
+
+def test_the_page_on_a_run() -> None:
+    times = {"min": 0.1, "median": 0.15, "max": 0.2}
+    row = {"spans": 50_001, "bytes": 2_940_000, "elements": 290, "paint": times, "search": times | {"max": 0.2004}}
+    (table,) = tables.of_page({"rows": [row]})
+    assert table.rows == [
+        ("first paint", "100", "150", "200 ✓", "≤ 2,000", "50,001", "2.9", "290"),
+        ("search", "100", "150", "200 ✗", "≤ 200", "50,001", "2.9", "290"),
+    ]
 
 
 def test_spans_made_and_exported() -> None:

@@ -1,6 +1,5 @@
 "use strict";
 (() => {
-  const started = performance.now();
   const data = JSON.parse(document.getElementById("data").textContent);
   const { spans, samples, logs, values } = data;
   const [NAME, START, DURATION, PARENT, FAILED, MESSAGE, ATTRIBUTES, LINKS] = [0, 1, 2, 3, 4, 5, 6, 7];
@@ -154,7 +153,6 @@
   }, (sample) => open(sample));
 
   const search = () => {
-    const begun = performance.now();
     const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const order = inOrder($("order").value);
     let found = order;
@@ -166,7 +164,6 @@
     list.set(found, found.indexOf(shown));
     const count = found.length.toLocaleString("en");
     $("count").textContent = words.length ? `${count} of ${samples.length.toLocaleString("en")} samples` : `${count} samples`;
-    document.documentElement.dataset.searchTook = String(performance.now() - begun);
   };
 
   // Links: #sample=ID&trace=… when two samples have one id, &span=…, &q=… for the search.
@@ -389,6 +386,5 @@
   addEventListener("hashchange", follow);
 
   follow();
-  document.documentElement.dataset.ready = String(performance.now() - started);
   setTimeout(prepare, 50);
 })();
