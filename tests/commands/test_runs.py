@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from forge import ArtifactStore, BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage
 from forge_otel.commands.cli import main, main_forge
 from tests.support.clock import FakeClock
-from tests.support.runs import samples
+from tests.support.runs import PATIENCE, samples
 
 FORGE = [sys.executable, "-c", "import sys; from forge_otel.commands.cli import main_forge; sys.exit(main_forge())"]
 
@@ -326,3 +327,28 @@ def test_what_prune_refuses(arguments: list[str], message: str, capsys: pytest.C
 
 def test_an_unknown_command_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert refusal(capsys, "runs", "prone").startswith("forge runs: no such command 'prone'")
+
+
+def test_a_stalled_run(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    clock, url = FakeClock(), ("--storage", storage_url)
+    seen: dict[str, list[str]] = {}
+
+    @stage
+    def label(sample: Sample) -> Sample:
+        clock.advance(0.25)
+        deadline = time.monotonic() + PATIENCE
+        while "stalled" not in (found := printed(capsys, "show", "last", *url)):
+            assert time.monotonic() < deadline, "waited in vain"
+        seen["show"] = [line.rstrip() for line in found.splitlines()]
+        seen["runs"] = printed(capsys, "runs", *url).splitlines()
+        return sample
+
+    storage = SQLStorage(storage_url)
+    pipeline = Pipeline(name="docs", source=samples(1), stages=[label], storage=storage, stall_after=0.25)
+    BatchRunner(clock=clock).run(pipeline).drain()
+    storage.close()
+    assert seen["show"][0] == f"docs: active, stalled (process {os.getpid()} on {socket.gethostname()} runs)"
+    assert re.fullmatch("  stalled since 2023-11-14 22:13:20 in label: calls do not return", seen["show"][1])
+    assert "active, stalled" in seen["runs"][1]
+    assert "  stalled for 250ms in label: calls did not return" in printed(capsys, "show", "last", *url).splitlines()
+    assert "completed" in printed(capsys, "runs", *url)

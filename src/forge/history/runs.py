@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,13 @@ class RecordedRun:
     pid: int | None
     """Id of its process there."""
     record: Mapping[str, Any]
-    """The run's record: `RunResult.to_dict()` once the run has ended, and only its `definition` before."""
+    """The run's record: `RunResult.to_dict()` once the run has ended, and only its `definition` and `stalls` before."""
+
+    @property
+    def is_stalled(self) -> bool:
+        """True if it is active, and nothing has settled for its pipeline's `stall_after` seconds."""
+        stalls: Sequence[Mapping[str, Any]] = self.record.get("stalls") or []
+        return self.state is RunState.ACTIVE and bool(stalls) and not stalls[-1]["over"]
 
     @property
     def duration(self) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -16,12 +17,16 @@ from ..support.text import on_one_line, shortened
 MAX_LINES = 5
 """Classes of failures, and reasons of skips, that are listed; the others are counted."""
 _STALLS = {
-    "storage": "the storage did not work",
-    "retry": "all calls waited for a retry",
-    "call": "calls did not return",
-    "source": "the source yielded nothing",
-    "other": "samples were measured, stored, or waited for a batch",
+    "storage": ("the storage does not work", "the storage did not work"),
+    "retry": ("all calls wait for a retry", "all calls waited for a retry"),
+    "call": ("calls do not return", "calls did not return"),
+    "source": ("the source yields nothing", "the source yielded nothing"),
+    "other": (
+        "samples are measured, stored, or wait for a batch",
+        "samples were measured, stored, or waited for a batch",
+    ),
 }
+"""Reasons of stalls that last, and of those that are over."""
 _COUNTED = ("calls", "input_tokens", "output_tokens", "unpriced")
 _OUTCOME_STYLES = {"completed": "green", "cancelled": "yellow", "failed": "red"}
 
@@ -31,7 +36,7 @@ def report(record: Mapping[str, Any], further: Iterable[Block] = ()) -> list[Blo
     some are not ready; then stages, measurements, costs and storage, and further blocks; last the verdict.
     """
     blocks: list[Block] = [Paragraph(_headline(record))]
-    blocks += [Paragraph([line], indent=2) for line in (*failures_in(record), *_skips_in(record), *_stalls_in(record))]
+    blocks += [Paragraph([line], indent=2) for line in (*failures_in(record), *_skips_in(record), *stalls_in(record))]
     for section in (_stages(record), _measurements(record), _cost(record), _storage(record), [*further]):
         if section:
             blocks += [Blank(), *section]
@@ -70,13 +75,18 @@ def _skips_in(record: Mapping[str, Any]) -> Iterator[Span]:
         yield Span(f"and {sum(skip['count'] for skip in rest)} skipped for {len(rest)} other reasons")
 
 
-def _stalls_in(record: Mapping[str, Any]) -> Iterator[Span]:
+def stalls_in(record: Mapping[str, Any]) -> Iterator[Span]:
+    """Yield a line for each stall; of a run that goes on, the last one may last."""
     stalls = record.get("stalls", ())
-    for stall in stalls[:MAX_LINES]:
+    for stall in (*stalls[: MAX_LINES - 1], *stalls[MAX_LINES - 1 :][-1:]):
         place = "" if stall["stage"] is None else f" in {stall['stage']}"
-        yield Span(f"stalled for {seconds(stall['duration'])}{place}: {_STALLS[stall['reason']]}", "yellow")
-    if rest := stalls[MAX_LINES:]:
-        yield Span(f"and stalled {len(rest)} times more", "yellow")
+        if stall["over"]:
+            how = f"stalled for {seconds(stall['duration'])}"
+        else:
+            how = f"stalled since {datetime.fromtimestamp(stall['started']).astimezone():%Y-%m-%d %H:%M:%S}"
+        yield Span(f"{how}{place}: {_STALLS[stall['reason']][stall['over']]}", "yellow")
+    if (more := len(stalls) - MAX_LINES) > 0:
+        yield Span(f"and stalled {more} times more", "yellow")
 
 
 def failure_line(failure: Mapping[str, Any]) -> str:

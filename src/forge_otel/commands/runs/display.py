@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from forge.history import Pruned, RecordedRun, SampleStory
-from forge.runner.report import report
+from forge.runner.report import report, stalls_in
 from forge.support.formatting import dollars, seconds, size
 from forge.support.layout import Blank, Block, Column, Paragraph, Span, Table, paragraph
 from forge.support.text import on_one_line, shortened
@@ -100,6 +100,8 @@ def _run(run: RecordedRun) -> Iterator[Block]:
         yield Paragraph(
             [Span(shortened(run.pipeline, 80), "bold"), Span(": "), _outcome(run), Span(f" ({run.evidence})")]
         )
+        for line in stalls_in(record):
+            yield Paragraph([line], indent=2)
     yield Blank()
     yield _field("run", run.id)
     yield _field("started", _time(run.started))
@@ -206,6 +208,8 @@ def _field(name: str, text: str, style: str = "") -> Block:
 
 def _outcome(run: RecordedRun) -> Span:
     """Return the outcome of a run, or its state without an end."""
+    if run.is_stalled:
+        return Span("active, stalled", "yellow")
     word = run.outcome or run.state.value
     return Span(word, _STYLES.get(word, ""))
 
