@@ -13,7 +13,7 @@ from urllib.parse import quote
 from rich.console import Console
 
 from forge import ExitCode
-from forge_otel.commands.demo.run_report import show
+from forge_otel.commands.telemetry.run_report import show
 from tools.browser import INSTALL, Browser, find
 
 DOCS = Path(__file__).parent

@@ -30,7 +30,7 @@ from rich.console import Console
 
 from forge import BatchRunner, ExitCode, Pipeline, Prices, Sample, Skip, stage, usage
 from forge_otel.commands.demo import examples
-from forge_otel.commands.demo.run_report import show
+from forge_otel.commands.telemetry.run_report import show
 from tests.examples.test_annotation_service import BROKEN, LIMITED, REFUSED, SHAKY, service
 from tests.support import vocabulary
 from tests.support.needs import need_installed

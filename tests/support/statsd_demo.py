@@ -18,18 +18,18 @@ import json, os, sys
 from opentelemetry.sdk.metrics import MeterProvider
 
 from forge_otel.commands.cli import main
-from forge_otel.commands.demo import telemetry_setup
+from forge_otel.commands.telemetry import providers
 from forge_otel.exporters.statsd import StatsDMetricReader
 
 class Provider(MeterProvider):
     def __init__(self, readers, *arguments, **keywords):
         more = [StatsDMetricReader(**settings) for settings in json.loads(os.environ["READERS"])]
         super().__init__([*readers, *more], *arguments, **keywords)
-        telemetry_setup.MORE = more
+        providers.MORE = more
 
-telemetry_setup.MeterProvider = Provider
+providers.MeterProvider = Provider
 code = main()
-for reader in telemetry_setup.MORE:
+for reader in providers.MORE:
     reader.shutdown()
 sys.exit(code)
 """

@@ -518,8 +518,13 @@ class SQLStorage:
         # Connections stay at home: another process opens its own.
         return _rebuild, (type(self), self._url.render_as_string(hide_password=False), self._settings)
 
+    @property
+    def url(self) -> str:
+        """Address of the database, without its password."""
+        return shown(self._url)
+
     def __repr__(self) -> str:
-        return f"SQLStorage({shown(self._url)!r})"
+        return f"SQLStorage({self.url!r})"
 
     def _now(self) -> ColumnElement[float]:
         """Return the Unix time by the clock of the database, which is the same for all hosts that use a server."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import select
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import IO
 
 from opentelemetry.trace import Span, format_trace_id
 from rich.console import Console
@@ -25,14 +23,11 @@ from forge.progress import progress
 from forge_otel import ForgeInstrumentor
 
 from ..pages import pages_of
+from ..telemetry.prometheus import PrometheusEndpoint, serve
+from ..telemetry.providers import Providers
+from ..telemetry.run_report import report, show
 from .errors import DemoError
 from .pipelines import EXAMPLES
-from .prometheus_endpoint import PrometheusEndpoint
-from .run_report import report, show
-from .telemetry_setup import DemoProviders
-
-SCRAPE = 120.0
-"""Maximum time in seconds for a scrape without a terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +66,14 @@ def run_demo(options: Options) -> int:
         if options.prometheus is not None:
             prometheus = PrometheusEndpoint(options.prometheus)
             stack.callback(prometheus.close)
-        telemetry = DemoProviders(out / "telemetry", endpoint=options.otlp, prometheus=prometheus)
+        telemetry = Providers(
+            "forge-demo",
+            out / "telemetry",
+            option="--out",
+            replace=True,
+            endpoint=options.otlp,
+            prometheus=prometheus,
+        )
         pipeline = stack.enter_context(example.pipeline(storage, out))
         instrumentor = ForgeInstrumentor()
         pages: dict[str, str] = {}
@@ -103,7 +105,7 @@ def run_demo(options: Options) -> int:
         else:
             show(document, Console())
         if prometheus and not interrupted:
-            _serve(prometheus)
+            serve(prometheus)
         if interrupted:
             _explain_resumption("interrupted", options.rerun)
     return run.result.exit_code
@@ -172,35 +174,3 @@ def _log_file(path: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         handler.close()
-
-
-def _serve(prometheus: PrometheusEndpoint) -> None:
-    """Wait until the final metrics are scraped once, or a key is pressed."""
-    prometheus.expect_scrape()
-    interactive = sys.stdin.isatty()
-    until = "a key is pressed" if interactive else f"{SCRAPE:.0f} s have passed"
-    print(f"serving {prometheus.url} until scraped once, or {until}", file=sys.stderr, flush=True)  # noqa: T201
-    try:
-        if interactive:
-            with _single_keys(sys.stdin):
-                while not prometheus.wait(0.2) and not select.select([sys.stdin], [], [], 0)[0]:
-                    pass
-        else:
-            prometheus.wait(SCRAPE)
-    except KeyboardInterrupt:
-        pass
-
-
-@contextmanager
-def _single_keys(stream: IO[str]) -> Iterator[None]:
-    """Read single keys from a terminal instead of lines."""
-    import termios  # noqa: PLC0415 - not on every platform
-    import tty  # noqa: PLC0415
-
-    before = termios.tcgetattr(stream)
-    try:
-        tty.setcbreak(stream)
-        yield
-        termios.tcflush(stream, termios.TCIFLUSH)
-    finally:
-        termios.tcsetattr(stream, termios.TCSADRAIN, before)

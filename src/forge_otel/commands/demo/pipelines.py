@@ -16,7 +16,7 @@ from . import examples
 from .errors import DemoError
 
 if TYPE_CHECKING:
-    from .telemetry_setup import DemoProviders
+    from ..telemetry.providers import Providers
 
 
 class Example(ABC):
@@ -33,7 +33,7 @@ class Example(ABC):
         """Create the pipeline, and run the server that it calls while the block lasts."""
 
     @contextmanager
-    def instrumented(self, telemetry: DemoProviders) -> Iterator[None]:  # noqa: ARG002 - uses no other library
+    def instrumented(self, telemetry: Providers) -> Iterator[None]:  # noqa: ARG002 - uses no other library
         """Instrument the libraries that the pipeline uses, while the block lasts."""
         yield
 
@@ -83,7 +83,7 @@ class Labels(Example):
             )
 
     @contextmanager
-    def instrumented(self, telemetry: DemoProviders) -> Iterator[None]:
+    def instrumented(self, telemetry: Providers) -> Iterator[None]:
         instrumentation: Any = import_module("opentelemetry.instrumentation.genai.openai")
         instrumentor = instrumentation.OpenAIInstrumentor()
         instrumentor.instrument(

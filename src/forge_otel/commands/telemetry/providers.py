@@ -1,4 +1,4 @@
-"""The demo's providers: they export to OTLP/JSON files, and optionally to an OTLP endpoint and a Prometheus port."""
+"""Providers that export to OTLP/JSON files, to an OTLP endpoint and to a Prometheus port."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from ...exporters.otlp_file import OTLPFileLogExporter, OTLPFileMetricExporter, OTLPFileSpanExporter
 from ...semconv.attributes import ERROR_TYPE
 from ...signals.delivery import Delivery
-from .errors import DemoError
-from .prometheus_endpoint import PrometheusEndpoint
+from ..errors import CommandError
+from .prometheus import PrometheusEndpoint
 
 QUEUE_SIZE = 65_536
 """Default of `OTEL_BSP_MAX_QUEUE_SIZE` and `OTEL_BLRP_MAX_QUEUE_SIZE`, in spans and log records."""
@@ -71,15 +71,25 @@ class Sink:
         return exporter
 
 
-class DemoProviders:
-    """The demo's own providers, separate from the global ones. They respect `OTEL_*` environment variables.
+class Providers:
+    """Providers of a command, separate from the global ones. They respect `OTEL_*` environment variables.
+
+    `service` is the default service name. The files in `folder` are replaced if `replace` is set; otherwise exports are
+    appended. `option` is the one that named the folder.
 
     Raises:
-        DemoError: the folder cannot be written, or the endpoint is not a URL.
+        CommandError: the folder cannot be written, or the endpoint is not a URL.
     """
 
     def __init__(
-        self, folder: Path, *, endpoint: str | None = None, prometheus: PrometheusEndpoint | None = None
+        self,
+        service: str,
+        folder: Path | None,
+        *,
+        option: str,
+        replace: bool = False,
+        endpoint: str | None = None,
+        prometheus: PrometheusEndpoint | None = None,
     ) -> None:
         os.environ.setdefault(OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED, "true")
         if endpoint is not None:
@@ -94,7 +104,9 @@ class DemoProviders:
         self.flush_duration = 0.0
         """Duration of the last flush in seconds."""
         self._last_metrics: MetricsData | None = None
-        exporters = [self._files(folder)]
+        exporters = []
+        if folder is not None:
+            exporters.append(self._files(folder, option, replace))
         if endpoint is not None:
             exporters.append(self._otlp(endpoint))
         self._readers: list[MetricReader] = [
@@ -104,7 +116,7 @@ class DemoProviders:
             )
             for _, metrics, _ in exporters
         ]
-        resource = _resource()
+        resource = _resource(service)
         pulled = [prometheus.reader] if prometheus else []
         self.meter_provider = MeterProvider([*self._readers, *pulled], resource, shutdown_on_exit=False)
         own: dict[str, Any] = {"meter_provider": self.meter_provider}
@@ -148,14 +160,15 @@ class DemoProviders:
             if name == f"otel.sdk.processor.{signal}.processed" and point.attributes.get(ERROR_TYPE) == "queue_full"
         )
 
-    def _files(self, folder: Path) -> tuple[Any, Any, Any]:
+    def _files(self, folder: Path, option: str, replace: bool) -> tuple[Any, Any, Any]:
         names = ("traces", "metrics", "logs")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in names:
-                (folder / f"{name}.jsonl").write_bytes(b"")  # the exporters append
+                with (folder / f"{name}.jsonl").open("wb" if replace else "ab"):  # the exporters append
+                    pass
         except OSError as error:
-            raise DemoError(f"--out: cannot write telemetry to {folder}: {error.strerror}") from None
+            raise CommandError(f"{option}: cannot write telemetry to {folder}: {error.strerror}") from None
         spans, metrics, logs = (
             exporter(folder / f"{name}.jsonl")
             for exporter, name in zip(
@@ -196,11 +209,11 @@ def _points(data: MetricsData | None) -> Sequence[tuple[str, Any]]:
     ]
 
 
-def _resource() -> Resource:
-    """Return the environment's resource, with the default service name `forge-demo`."""
+def _resource(service: str) -> Resource:
+    """Return the environment's resource, with a default for the service name."""
     resource = Resource.create()
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
-        resource = resource.merge(Resource({SERVICE_NAME: "forge-demo"}))
+        resource = resource.merge(Resource({SERVICE_NAME: service}))
     return resource
 
 
@@ -211,7 +224,9 @@ def _check_endpoint(endpoint: str) -> None:
     except ValueError:
         good = False
     if not good:
-        raise DemoError(f"--otlp {endpoint}: not an endpoint; use http://host:4317 (gRPC) or http://host:4318 (HTTP)")
+        raise CommandError(
+            f"--otlp {endpoint}: not an endpoint; use http://host:4317 (gRPC) or http://host:4318 (HTTP)"
+        )
 
 
 def _grpc(endpoint: str) -> tuple[Any, Any, Any]:

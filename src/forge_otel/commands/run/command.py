@@ -1,0 +1,87 @@
+"""The command `forge run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..command import command, json_option, port, positive
+
+
+@command("run")
+@click.argument("target", metavar="MODULE:PIPELINE")
+@click.option(
+    "--runner",
+    type=click.Choice(["streaming", "batch"]),
+    default="streaming",
+    help="streaming: all stages at the same time; batch: one call at a time.",
+)
+@click.option("--limit", type=positive, metavar="N", help="Take only the first N samples.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Argument of the function MODULE:PIPELINE, which returns the pipeline. May be repeated.",
+)
+@click.option(
+    "--rerun",
+    is_flag=True,
+    show_default=False,
+    help="Process finished samples again; measurements come from the cache.",
+)
+@click.option(
+    "--otlp",
+    metavar="ENDPOINT",
+    help="Send the telemetry to this endpoint: by gRPC to port 4317, by HTTP with protobuf to any other.",
+)
+@click.option(
+    "--files",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Append the telemetry to DIR/{traces,metrics,logs}.jsonl.",
+)
+@click.option(
+    "--prometheus",
+    type=port,
+    metavar="PORT",
+    help="Serve the metrics on this port of 127.0.0.1, after the end of the run until they are scraped once.",
+)
+@json_option
+def run(
+    *,
+    target: str,
+    runner: str,
+    limit: int | None,
+    settings: tuple[str, ...],
+    rerun: bool,
+    otlp: str | None,
+    files: Path | None,
+    prometheus: int | None,
+    as_json: bool,
+) -> int:
+    """Run a pipeline, show its progress, and print its report.
+
+    MODULE:PIPELINE is a pipeline in a module of the current folder or of an installed package, or a function that
+    returns one: `forge run pipeline:corpus --set folder=texts`. Values have the types of the function's annotations.
+    Without --otlp, --files and --prometheus there is no telemetry but that of opentelemetry-instrument.
+
+    Exit codes: 0 if no sample failed, 1 if the run failed, 2 if there is no such pipeline, 3 if some samples failed, 4
+    if too many did, 128 plus the signal that ended it.
+    """
+    from .run import Options, run_pipeline  # noqa: PLC0415
+
+    return run_pipeline(
+        Options(
+            target=target,
+            runner=runner,
+            limit=limit,
+            settings=settings,
+            rerun=rerun,
+            otlp=otlp,
+            files=files,
+            prometheus=prometheus,
+            as_json=as_json,
+        )
+    )

@@ -1,0 +1,152 @@
+"""The run of a pipeline from the command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from forge import BatchRunner, ExitCode, Pipeline, Run, StreamingRunner
+from forge.errors import ForgeError
+from forge.progress import progress
+
+from ..telemetry.run_report import report, show
+from .load import load
+
+if TYPE_CHECKING:
+    from ...instrumentor import ForgeInstrumentor
+    from ..telemetry.prometheus import PrometheusEndpoint
+    from ..telemetry.providers import Providers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of the command."""
+
+    target: str
+    runner: str
+    limit: int | None
+    settings: Sequence[str]
+    rerun: bool
+    otlp: str | None
+    files: Path | None
+    prometheus: int | None
+    as_json: bool
+
+
+def run_pipeline(options: Options) -> int:
+    """Run a pipeline; return the exit code of its run.
+
+    Raises:
+        CommandError: there is no such pipeline, or an option is invalid.
+    """
+    with ExitStack() as stack:
+        output = stack.enter_context(ExitStack())
+        if options.as_json:
+            output.enter_context(redirect_stdout(sys.stderr))  # what the pipeline prints is not part of the document
+        pipeline = load(options.target, options.settings)
+        telemetry = _Telemetry(options, pipeline, stack) if _wants_telemetry(options) else None
+        runner = (StreamingRunner if options.runner == "streaming" else BatchRunner)(resume=not options.rerun)
+        run = runner.run(pipeline, limit=options.limit)
+        run.when_ended(lambda: _explain_termination(run))
+        error = _drive(run)
+        if telemetry is not None:
+            telemetry.finish()
+        output.close()
+        if run.result is None:
+            assert error is not None
+            raise error
+        document = report(run.result, telemetry.providers if telemetry is not None else None)
+        if options.as_json:
+            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
+        else:
+            if isinstance(error, Exception) and not isinstance(error, ForgeError):
+                traceback.print_exception(error)
+            show(document, Console())
+            for line in _next(run, options):
+                print(f"next: {line}", file=sys.stderr)  # noqa: T201
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if telemetry is not None and telemetry.prometheus is not None and not interrupted:
+            telemetry.serve()
+        if interrupted:
+            _explain_resumption("interrupted", pipeline)
+        return run.result.exit_code
+
+
+class _Telemetry:
+    """The telemetry that options ask for: the pipeline is instrumented, until the stack is closed."""
+
+    def __init__(self, options: Options, pipeline: Pipeline, stack: ExitStack) -> None:
+        from ...instrumentor import ForgeInstrumentor  # noqa: PLC0415 - a run without telemetry does without
+        from ..telemetry.prometheus import PrometheusEndpoint  # noqa: PLC0415
+        from ..telemetry.providers import Providers  # noqa: PLC0415
+
+        self.prometheus: PrometheusEndpoint | None = None
+        if options.prometheus is not None:
+            self.prometheus = PrometheusEndpoint(options.prometheus)
+            stack.callback(self.prometheus.close)
+        self.providers: Providers = Providers(
+            pipeline.name, options.files, option="--files", endpoint=options.otlp, prometheus=self.prometheus
+        )
+        self._instrumentor: ForgeInstrumentor = ForgeInstrumentor()
+        self._instrumentor.instrument(
+            tracer_provider=self.providers.tracer_provider,
+            meter_provider=self.providers.meter_provider,
+            logger_provider=self.providers.logger_provider,
+        )
+        stack.callback(self._instrumentor.uninstrument)
+
+    def finish(self) -> None:
+        """Deliver what there is."""
+        telemetry = self._instrumentor.telemetry
+        assert telemetry is not None
+        self.providers.finish(telemetry.delivery, telemetry.config.shutdown_timeout)
+
+    def serve(self) -> None:
+        """Serve the final metrics until they are scraped once."""
+        from ..telemetry.prometheus import serve  # noqa: PLC0415
+
+        assert self.prometheus is not None
+        serve(self.prometheus)
+
+
+def _wants_telemetry(options: Options) -> bool:
+    return any(option is not None for option in (options.otlp, options.files, options.prometheus))
+
+
+def _drive(run: Run) -> BaseException | None:
+    """Drain the run, showing its progress; return the exception that ended it early, if any."""
+    try:
+        with progress(run), run:
+            run.drain()
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - reported below
+        return error
+    return None
+
+
+def _next(run: Run, options: Options) -> Iterator[str]:
+    """Yield commands that show more."""
+    storage, result = run.pipeline.storage, run.result
+    if storage is not None and result is not None and result.ledger.dlq:
+        yield f"forge dlq list --storage {shlex.quote(storage.url)}"
+    if options.files is not None:
+        yield f"forge-otel read {shlex.quote(str(options.files))}"
+
+
+def _explain_termination(run: Run) -> None:
+    """Say how to go on when a signal is about to end the process: nothing else is done before."""
+    if run.result is not None and run.result.exit_code in (ExitCode.TERMINATED, ExitCode.HUNG_UP):
+        _explain_resumption("terminated", run.pipeline)
+
+
+def _explain_resumption(how: str, pipeline: Pipeline) -> None:
+    does = "continues where this one stopped" if pipeline.storage is not None else "starts over: it has no storage"
+    print(f"forge run: {how}; the same command {does}", file=sys.stderr, flush=True)  # noqa: T201

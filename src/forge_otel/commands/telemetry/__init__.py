@@ -1,0 +1,1 @@
+"""The providers of commands that run pipelines, and what they have exported."""
