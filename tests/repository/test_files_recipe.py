@@ -17,6 +17,7 @@ def normal(output: str) -> list[str]:
     output = re.sub(r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}\b", "ID", output)
     output = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", output)
     output = re.sub(r"\b\d+(\.\d+)? ?(µs|ms|s)\b", "DURATION", output)
+    output = re.sub(r"<?\b\d+%", "SHARE", output)
     return [re.sub(r"\s+", " ", line) for line in output.splitlines() if line.strip()]
 
 
@@ -46,6 +47,24 @@ def test_it_prints_what_the_page_says(page: str, tmp_path: Path) -> None:
         "metrics.jsonl",
         "traces.jsonl",
     ]
+
+
+@pytest.mark.slow
+def test_the_report_is_what_the_readme_says(tmp_path: Path) -> None:
+    readme = ROOT / "README.md"
+    (tmp_path / "pipeline.py").write_text(blocks(readme, "python")[0])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", blocks(readme, "sh")[0]],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report, code = blocks(readme, "text")[0].split("…\n")
+    printed = normal(done.stdout)
+    assert printed[: len(normal(report))] == normal(report)
+    assert printed[-1:] == normal(code)
 
 
 @pytest.mark.slow

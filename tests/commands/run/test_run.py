@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,7 +103,11 @@ def test_the_report_comes_last_and_the_exit_code_is_the_runs(folder: Path) -> No
         "",
     ]
     assert [line.split()[:5] for line in lines if line.startswith("parse")] == [["parse", "5", "1", "1", "0"]]
-    assert done.stderr.endswith("\nnext: forge dlq list --storage sqlite:///numbers.db\n")
+    show, dlq = [line for line in done.stderr.splitlines() if line.startswith("next: ")]
+    assert re.fullmatch("next: forge show [0-9a-f]{8} --storage sqlite:///numbers.db", show)
+    assert dlq == "next: forge dlq list --storage sqlite:///numbers.db"
+    for line in (show, dlq):
+        forge(folder, *line.split()[2:])
     assert forge(folder, "run", "pipes:good").stdout.splitlines()[0] == "parsing line-0"
 
 

@@ -135,8 +135,11 @@ def _drive(run: Run) -> BaseException | None:
 def _next(run: Run, options: Options) -> Iterator[str]:
     """Yield commands that show more."""
     storage, result = run.pipeline.storage, run.result
-    if storage is not None and result is not None and result.ledger.dlq:
-        yield f"forge dlq list --storage {shlex.quote(storage.url)}"
+    if storage is not None and result is not None:
+        place = f"--storage {shlex.quote(storage.url)}"
+        yield f"forge show {result.run_id[:8]} {place}"
+        if result.ledger.dlq:
+            yield f"forge dlq list {place}"
     if options.files is not None:
         yield f"forge-otel read {shlex.quote(str(options.files))}"
 
