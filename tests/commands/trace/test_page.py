@@ -119,7 +119,10 @@ def test_a_link_opens_a_sample(browser: Browser, page: Path) -> None:
     assert texts(browser, "#detail pre") == [STACK]
     assert texts(browser, "#detail .logs li") == [f"21ms Stage failed: tag {EVIL}"]
     assert texts(browser, "#detail code")[-1] == f"forge show {RUN} s19"
-    browser.evaluate("location.hash = '#sample=s2&span=1'")
+    browser.evaluate(
+        "new Promise((resolve) => { addEventListener('hashchange', () => setTimeout(resolve), {once: true});"
+        "location.hash = '#sample=s2&span=1' })"
+    )
     assert text(browser, "#detail h2") == "s2"
     assert texts(browser, "#spans .label") == ["forge.sample", "forge.stage tag", "POST", "forge.stage.batch tag"]
     assert text(browser, "#span h3") == "forge.stage tag"

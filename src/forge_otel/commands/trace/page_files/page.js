@@ -62,7 +62,6 @@
       this.current = current;
       this.all.style.height = `${Math.max(items.length * this.rowHeight, 1)}px`;
       this.draw();
-      if (current >= 0) this.reveal(current);
     }
     draw() {
       const height = this.box.clientHeight, top = this.box.scrollTop;
@@ -311,6 +310,8 @@
     }, (item, index) => { describe(item, about, begin); setWhere({ span: index ? String(index) : null }); });
     const chosen = Math.max(0, Math.min(rows.length - 1, Number(span ?? 0) || 0));
     spanList.set(rows, chosen);
+    spanList.reveal(chosen);
+    spanList.draw();
     describe(rows[chosen], about, begin);
     const same = byId.get(id).indexOf(sample);
     setWhere({ sample: id, n: same ? String(same) : null, span: chosen ? String(chosen) : null });
