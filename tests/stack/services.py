@@ -182,7 +182,12 @@ class Jaeger(Program):
             [tool("jaeger"), *options_of("jaeger", {"--config": f"{CONFIGURATIONS / 'jaeger' / 'jaeger.yaml'}"})],
             folder,
             {
-                **variables_of("jaeger", JAEGER_BIND="127.0.0.1", JAEGER_DATA=str(folder / "data")),
+                **variables_of(
+                    "jaeger",
+                    JAEGER_BIND="127.0.0.1",
+                    JAEGER_DATA=str(folder / "data"),
+                    JAEGER_UI_CONFIG=str(CONFIGURATIONS / "jaeger" / "ui.json"),
+                ),
                 "JAEGER_OTLP_PORT": str(port),
                 "JAEGER_QUERY_PORT": str(query),
                 "JAEGER_QUERY_GRPC_PORT": str(free_port()),

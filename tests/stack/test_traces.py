@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from forge import ExitCode
+from tools.generate import links
 
 from .pipelines import demo_input, finish, start_demo, start_worker
-from .programs import wait_until
+from .programs import text, wait_until
+from .services import CONFIGURATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,12 +41,21 @@ def test_a_run_in_jaeger(stack: Stack, tmp_path: Path) -> None:
     assert {id_: references(span, "CHILD_OF") for id_, span in found.items()} == {
         id_: [(trace, span["parentSpanId"])] if span.get("parentSpanId") else [] for id_, span in ours.items()
     }
-    links = {id_: [(link["traceId"], link["spanId"]) for link in span.get("links", ())] for id_, span in ours.items()}
-    assert any(links.values())
-    assert {id_: references(span, "FOLLOWS_FROM") for id_, span in found.items()} == links
+    linked = {id_: [(link["traceId"], link["spanId"]) for link in span.get("links", ())] for id_, span in ours.items()}
+    assert any(linked.values())
+    assert {id_: references(span, "FOLLOWS_FROM") for id_, span in found.items()} == linked
     failed = {id_: span["attributes"]["error.type"] for id_, span in ours.items() if span["status"].get("code") == 2}
     assert failed
     assert {id_: span["tags"]["error.type"] for id_, span in found.items() if span["tags"].get("error")} == failed
+
+
+def test_the_page_of_a_trace_links_its_log_records(stack: Stack) -> None:
+    page = text(f"{stack.jaeger().run().url}/trace/0af7651916cd43dd8448eb211c80319c")
+
+    (settings,) = re.findall(r"^JAEGER_CONFIG = (.+);$", page, re.MULTILINE)
+    assert json.loads(settings) == json.loads((CONFIGURATIONS / "jaeger" / "ui.json").read_text())
+    (link,) = json.loads(settings)["linkPatterns"]
+    assert link["url"].startswith(links.LOGS)
 
 
 def test_traces_outlive_a_kill(stack: Stack, tmp_path: Path) -> None:

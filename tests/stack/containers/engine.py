@@ -27,7 +27,7 @@ ADDRESS = "127.0.0.20" if sys.platform == "linux" else "127.0.0.1"
 """Where its ports are published: other tests ask at the usual address, and a user's own stack may be there. Elsewhere
 than on Linux that is the only one that there is.
 """
-HINT = "needs a container engine, run by root: apt-get install docker.io containerd runc iptables"
+HINT = "needs a running Docker with Compose, or root to start one: apt-get install docker.io containerd runc iptables"
 
 
 class Engine:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+from tests.stack.programs import text
 from tests.stack.services import log_records, spans_of
 from tests.support.prometheus import Prometheus
 
@@ -38,14 +43,33 @@ def exemplars(expression: str) -> set[tuple[str, str]]:
     return {(each["labels"]["trace_id"], each["labels"]["span_id"]) for series in asked for each in series["exemplars"]}
 
 
+def logs_of_page(identity: str) -> list[dict[str, str]]:
+    """The log records that a trace's page in Jaeger links."""
+    (settings,) = re.findall(r"^JAEGER_CONFIG = (.+);$", text(f"{JAEGER}/trace/{identity}"), re.MULTILINE)
+    (link,) = json.loads(settings)["linkPatterns"]
+    return logs(_query(link["url"].replace("#{traceID}", identity)))
+
+
 def summaries() -> dict[str, str]:
     """The traces of all runs, by the runs' ids."""
     return {log["forge.run.id"]: log["trace_id"] for log in logs('event_name:="forge.pipeline.summary"')}
 
 
-def alerts() -> dict[tuple[str, str], str]:
-    """The states of the alerts that are pending or firing, by alert and pipeline."""
+def alerts() -> dict[tuple[str, str], dict[str, Any]]:
+    """The alerts that are pending or firing, by alert and pipeline."""
     return {
-        (alert["labels"]["alertname"], alert["labels"].get("forge_pipeline_name", "")): alert["state"]
+        (alert["labels"]["alertname"], alert["labels"].get("forge_pipeline_name", "")): alert
         for alert in PROMETHEUS.ask("alerts")["alerts"]
     }
+
+
+def linked(alert: Mapping[str, Any]) -> tuple[list[dict[str, str]], list[str]]:
+    """The log records and the ids of the traces on the pages that an alert links."""
+    found = json.loads(text(f"{JAEGER}/api/traces?{urlsplit(alert['annotations']['traces_url']).query}"))
+    return logs(_query(alert["annotations"]["logs_url"])), [each["traceID"] for each in found["data"]]
+
+
+def _query(url: str) -> str:
+    """The query of a page of VictoriaLogs."""
+    (found,) = parse_qs(urlsplit(url).fragment.partition("?")[2])["query"]
+    return found

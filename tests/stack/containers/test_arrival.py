@@ -21,7 +21,7 @@ from tools.stack import answers
 from .confinement import assert_confined
 from .conftest import SERVICES
 from .runs import collected, demo, load, of
-from .stores import GRAPHITE, JAEGER, LOGS, exemplars, logs, trace, value
+from .stores import GRAPHITE, JAEGER, LOGS, exemplars, logs, logs_of_page, trace, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,6 +143,7 @@ def test_a_failure_leads_from_its_metric_to_its_trace_and_its_log_records_and_ba
     assert (tags["forge.sample.id"], tags["forge.stage.name"]) == ("sample-0", "check")
     assert [log["event_name"] for log in logs(f'trace_id:="{identity}" span_id:="{span}"')] == ["forge.stage.exception"]
     assert (failure["trace_id"], failure["span_id"]) == (identity, span)
+    assert failure in logs_of_page(identity)
 
 
 @pytest.mark.slow

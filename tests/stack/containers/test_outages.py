@@ -16,7 +16,7 @@ from tests.stack.programs import wait_until
 
 from .conftest import SERVICES
 from .runs import OVERDUE, collected, demo, ledger, load, of, sent, settled
-from .stores import alerts, logs, summaries, trace, value
+from .stores import alerts, linked, logs, summaries, trace, value
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,10 @@ def test_nothing_is_lost_when_the_collector_is_killed(up: Engine, tmp_path: Path
 @pytest.mark.slow
 def test_an_alert_fires_and_is_resolved(up: Engine) -> None:
     alert = ("ForgePipelineOverdue", OVERDUE)
-    wait_until(lambda: alerts().get(alert) == "firing", "the alert fires", 400)
+    wait_until(lambda: alert in alerts() and alerts()[alert]["state"] == "firing", "the alert fires", 400)
+    records, traces = linked(alerts()[alert])
+    assert [record["event_name"] for record in records] == ["forge.pipeline.start", "forge.pipeline.stop"]
+    assert {record["trace_id"] for record in records} == set(traces)
 
     load(up, OVERDUE, 1, 100, "--interval", "86400")
 
