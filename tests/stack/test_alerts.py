@@ -12,12 +12,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 import yaml
 
+from forge_otel.semconv import attributes as a
+from tests.support.browser import text_of
 from tests.support.ports import free_port
-from tools.generate import alerts
+from tools.generate import alerts, links
 
 from .pipelines import finish, start_worker
 from .programs import text, wait_until
@@ -196,6 +199,26 @@ def test_an_alert_links_the_log_records_and_the_traces_that_it_is_about(
     # The page's search has the parameters of the API's.
     search = f"{jaeger.url}/api/traces?{urlsplit(urls['traces_url']).query}"
     wait_until(lambda: [trace["traceID"] for trace in json.loads(text(search))["data"]] == [root], "the trace is found")
+
+
+def test_the_page_that_an_alert_links_shows_a_week(stack: Stack, tmp_path: Path) -> None:
+    logs = stack.victoria_logs().run()
+    about = {a.FORGE_PIPELINE_NAME: "corpus"}
+    record = {
+        "_time": f"{datetime.now(UTC) - timedelta(days=6, hours=20):%Y-%m-%dT%H:%M:%SZ}",
+        "_msg": "Run failed six days ago",
+        "event_name": "forge.pipeline.exception",
+        **about,
+    }
+    headers = {"Content-Type": "application/stream+json"}
+    with urlopen(Request(f"{logs.url}/insert/jsonline", json.dumps(record).encode(), headers)) as response:
+        response.read()
+    wait_until(lambda: len(logs.query("*")) == 1, "the log record is there")
+
+    (alert,) = (alert for alert in alerts.ALL if alert.name == "ForgeRunFailed")
+    assert alert.evidence is not None
+    page = links.on_page(alert.evidence, "corpus", about)["logs_url"].replace("http://127.0.0.1:9428", logs.url)
+    assert "Run failed six days ago" in text_of(page, tmp_path / "browser")
 
 
 def test_every_alert_has_its_run() -> None:

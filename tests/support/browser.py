@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,21 @@ from .tools import tool
 
 def chromium() -> browser.Browser:
     """Start a browser; without Chromium the test skips, or fails under ``CI=true``."""
+    return browser.Browser(_program())
+
+
+def text_of(url: str, folder: Path) -> str:
+    """What is at a URL when its scripts have run, with its markup; `folder` is for the browser's own files."""
+    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}")
+    command = [_program(), *options, "--virtual-time-budget=20000", "--dump-dom", url]
+    return unescape(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+
+
+def _program() -> str:
     program = browser.find()
     if program is None:
         lacking(f"needs Chromium: {browser.INSTALL}")
-    return browser.Browser(program)
+    return program
 
 
 def accessibility(page: browser.Browser) -> list[str]:

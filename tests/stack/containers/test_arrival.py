@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import time
 from collections import Counter
-from html import unescape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -15,7 +13,7 @@ import pytest
 
 from tests.stack.graphite import total
 from tests.stack.programs import wait_until
-from tests.support.needs import lacking
+from tests.support.browser import text_of
 from tools.stack import answers
 
 from .confinement import assert_confined
@@ -168,15 +166,6 @@ def test_the_demo_runs_over_and_over_and_says_where_to_look(up: Engine) -> None:
         assert len(logs(f'trace_id:="{identity}" event_name:="forge.pipeline.summary"')) == 1
 
 
-def page(up: Engine, folder: Path, url: str) -> str:
-    """What a person sees there, with its markup."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        lacking("needs Chromium: apt-get install chromium")
-    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}")
-    return unescape(up.run(chromium, *options, "--virtual-time-budget=20000", "--dump-dom", url).stdout)
-
-
 def test_the_pages_of_victoria_logs_and_victoria_metrics_show_the_run(up: Engine, tmp_path: Path) -> None:
     run = demo(up, "--limit", "3", "--rerun")
     query = f'"forge.run.id":="{run["run_id"]}" event_name:="forge.pipeline.stop"'
@@ -186,7 +175,7 @@ def test_the_pages_of_victoria_logs_and_victoria_metrics_show_the_run(up: Engine
     names = {counters.replace("*", stage["name"]) for stage in run["stages"] if stage["successes"]}
     wait_until(lambda: all(total(GRAPHITE, name) for name in names), "Graphite has the counters")
 
-    assert stop["_msg"] in page(up, tmp_path, f"{LOGS}/select/vmui/#/?query={quote(query)}")
+    assert stop["_msg"] in text_of(f"{LOGS}/select/vmui/#/?query={quote(query)}", tmp_path)
     expression = quote(f'{{__graphite__="{counters}"}}')
-    graph = page(up, tmp_path, f"{GRAPHITE}/vmui/#/?g0.expr={expression}&g0.relative_time=last_30_minutes")
+    graph = text_of(f"{GRAPHITE}/vmui/#/?g0.expr={expression}&g0.relative_time=last_30_minutes", tmp_path)
     assert [name for name in names if name not in graph] == []
