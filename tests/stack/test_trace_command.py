@@ -64,6 +64,7 @@ def test_a_jaeger_tells_what_files_tell(stack: Stack, tmp_path: Path) -> None:
     )
     assert spans(from_jaeger["roots"]) == spans(from_files["roots"])
     assert f"forge-otel trace waterfall --jaeger {jaeger.url} {trace_id}" in from_jaeger["next"]
+    assert from_jaeger["pages"] == {"trace": f"{jaeger.url}/trace/{trace_id}"}
     whole = document("waterfall", "--jaeger", jaeger.url, "--limit", "5", trace_id)
     assert whole["spans"] == len(sent)
 

@@ -65,6 +65,17 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path, code: in
     return err
 
 
+def test_the_pages_of_a_trace(
+    telemetry: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORGE_LOGS_URL", "http://logs.test/?{trace_id}")
+
+    lines = printed(capsys, "waterfall", "b", "--trace-url", "http://traces.test/{trace_id}").splitlines()
+
+    assert lines[1:3] == [f"trace  http://traces.test/{TRACE}", f"logs   http://logs.test/?{TRACE}"]
+    assert document(capsys, "waterfall", "b")["pages"] == {"logs": f"http://logs.test/?{TRACE}"}
+
+
 def test_a_waterfall(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, "waterfall", "b").splitlines()
     assert lines[0].startswith("sample b  ")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from ..command import SETTINGS, Group, command, json_option, positive
+from ..pages import pages_options
 
 DEFAULT_LIMIT = 40
 MAX_SPANS = 50_000
@@ -48,6 +49,7 @@ def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--limit", type=positive, default=DEFAULT_LIMIT, metavar="N", help="Maximum number of spans of a trace.")
 @click.option("--stacks", is_flag=True, show_default=False, help="Print whole stack traces.")
 @_source_options
+@pages_options
 @json_option
 def waterfall(
     *, target: str, paths: tuple[Path, ...], trace_id: str, limit: int, stacks: bool, as_json: bool, **options: Any

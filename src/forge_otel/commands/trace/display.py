@@ -108,6 +108,8 @@ def show_waterfall(document: Mapping[str, Any], out: Console, *, stacks: bool) -
     if document["sample_id"]:
         about.append(f"trace {plain(document['trace_id'])}")
     out.print(Text.assemble((title, _BOLD), "  ", "  ".join(about)), soft_wrap=True)
+    for name, url in document["pages"].items():
+        out.print(Text(f"{name:5}  {plain(url, len(url))}", style=_DIM), soft_wrap=True)
     rows = list(_rows(document["roots"]))
     longest = max((len(label) for label, _ in rows), default=0)
     label_width = min(longest, max(24, out.width // 2 - 4))

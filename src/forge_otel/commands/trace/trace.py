@@ -22,6 +22,7 @@ from ...semconv import attributes as a
 from ..command import INTERRUPTED
 from ..console import Output
 from ..errors import CommandError
+from ..pages import pages_of
 from . import display, next_commands
 from . import waterfall as waterfalls
 from .filters import Filter, parse
@@ -67,11 +68,18 @@ def show_waterfall(
     source = source_of(paths, options)
     found = waterfalls.find(source, target, trace=trace_id, limit=limit)
     document = waterfalls.document(found, source)
+    document["pages"] = pages_of(document["trace_id"], _templates(options))
     if as_json:
         print_json(document)
     else:
         display.show_waterfall(document, Output(), stacks=stacks)
         report_problems(found.problems)
+
+
+def _templates(options: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the addresses of pages; a Jaeger that is read has one for each trace."""
+    own = f"{options['jaeger'].rstrip('/')}/trace/{{trace_id}}" if options["jaeger"] else None
+    return {"trace": options["trace_url"] or own, "logs": options["logs_url"]}
 
 
 def show_top(paths: Sequence[Path], options: Mapping[str, Any], *, limit: int, as_json: bool) -> None:
