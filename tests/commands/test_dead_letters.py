@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ import pytest
 
 from forge import BatchRunner, Pipeline, RetryPolicy, Sample, SQLStorage, stage
 from forge_otel.commands.cli import main_forge
+from tests.support.telemetry import recording
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -227,3 +230,99 @@ def test_refusals(storage_url: str, capsys: pytest.CaptureFixture[str], argument
     run(storage_url, a="one")
     assert refusal(capsys, *arguments).startswith(message)
     assert letters(storage_url) == ["a"]
+
+
+REPLAYED = """
+import os
+
+from forge import Pipeline, SQLStorage, stage
+
+
+@stage
+def parse(sample):
+    if os.environ.get("MENDED") or sample.data != "two":
+        return sample.with_data(2)
+    raise ValueError("still not a number")
+
+
+def numbers(step: int = 1):
+    storage = SQLStorage(os.environ["FORGE_STORAGE"])
+    return Pipeline(name="numbers", source=["not read"], stages=[parse], storage=storage)
+
+
+pipeline = numbers()
+bare = Pipeline(name="bare", source=[], stages=[parse])
+"""
+
+
+@pytest.fixture
+def replayed(tmp_path: Path) -> Iterator[str]:
+    """A module with the pipeline of the dead letters."""
+    name = f"replayed_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(REPLAYED)
+    path = list(sys.path)
+    yield name
+    sys.path[:] = path
+    sys.modules.pop(name, None)
+
+
+def test_replay(
+    storage_url: str, replayed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(storage_url, a="two", b="three", c="gone")
+
+    assert output(capsys, "replay", f"{replayed}:pipeline", "--error", "ValueError", "--dry-run").splitlines()[0] == (
+        "2 dead letters would be replayed: 2 × ValueError in parse"
+    )
+    assert letters(storage_url) == ["a", "b", "c"]
+
+    text = output(capsys, "replay", f"{replayed}:pipeline", "--error", "ValueError", code=3)
+    assert "2 dead letters to be replayed: 2 × ValueError in parse" in text
+    assert "numbers (replay): completed" in text
+    assert letters(storage_url) == ["c", "a"]
+
+    monkeypatch.setenv("MENDED", "1")
+    found = document(capsys, "replay", f"{replayed}:numbers", "--set", "step=2", "--runner", "batch")
+    assert (found["type"], found["ledger"]["admitted"], found["ledger"]["ready"]) == ("replay", 2, 2)
+    assert letters(storage_url) == []
+    storage = SQLStorage(storage_url)
+    assert [row.record["type"] for row in storage.runs("numbers")] == ["replay", "replay", "full"]
+    storage.close()
+
+
+def test_a_replay_is_linked_to_the_failure(
+    storage_url: str, replayed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MENDED", "1")
+    with recording() as recorded:
+        run(storage_url, a="two")
+    [failed] = [span for span in recorded.spans if span.name == "forge.sample"]
+    assert failed.context is not None
+    output(capsys, "replay", f"{replayed}:pipeline", "--files", str(tmp_path / "telemetry"))
+    [traces] = [json.loads(line) for line in (tmp_path / "telemetry" / "traces.jsonl").read_text().splitlines()]
+    spans = [span for each in traces["resourceSpans"] for scope in each["scopeSpans"] for span in scope["spans"]]
+    [again] = [span for span in spans if span["name"] == "forge.sample"]
+    assert [(link["traceId"], link["spanId"]) for link in again["links"]] == [
+        (f"{failed.context.trace_id:032x}", f"{failed.context.span_id:016x}")
+    ]
+
+
+def test_what_cannot_be_replayed(storage_url: str, replayed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(storage_url, a="two")
+    assert refusal(capsys, "replay", "nothing:here").startswith("forge dlq replay: there is no module 'nothing' in ")
+    assert refusal(capsys, "replay", f"{replayed}:bare") == (
+        f"forge dlq replay: {replayed}:bare has no storage, so it keeps no dead letters"
+    )
+    assert refusal(capsys, "replay", f"{replayed}:pipeline", "--pipeline", "other") == (
+        f"forge dlq replay: --pipeline other: {replayed}:pipeline is the pipeline 'numbers'"
+    )
+    storage = SQLStorage(storage_url)
+    [entry] = storage.dead_letters()
+    [record] = storage.read("numbers", ["a"]).samples
+    storage.write([dataclasses.replace(record, dead_letter=dataclasses.replace(entry, data=None))])
+    storage.close()
+    text = output(capsys, "replay", f"{replayed}:pipeline", "--dry-run")
+    assert [line.rstrip() for line in text.splitlines()] == [
+        "no dead letters would be replayed",
+        "1 cannot be replayed, because their data was not stored: 'a'",
+    ]

@@ -1,10 +1,11 @@
-"""The commands `forge dlq list`, `show` and `drop`."""
+"""The commands `forge dlq`."""
 
 from __future__ import annotations
 
 import functools
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -131,6 +132,57 @@ def show_letter(*, sample_id: str, pipeline: str | None, url: str | None, as_jso
         show_entry(entries[0])
 
 
+@command("replay")
+@click.argument("target", metavar="MODULE:PIPELINE")
+@filters
+@click.option(
+    "--runner",
+    type=click.Choice(["streaming", "batch"]),
+    default="streaming",
+    help="streaming: all stages at the same time; batch: one call at a time.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Argument of the function MODULE:PIPELINE, which returns the pipeline. May be repeated.",
+)
+@click.option("--dry-run", is_flag=True, show_default=False, help="Only show what would be replayed.")
+@click.option("--otlp", metavar="ENDPOINT", help="Send the telemetry to this endpoint, as forge run does.")
+@click.option(
+    "--files",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Append the telemetry to DIR/{traces,metrics,logs}.jsonl.",
+)
+@json_option
+def replay_letters(
+    *,
+    target: str,
+    chosen: dict[str, Any],
+    runner: str,
+    settings: tuple[str, ...],
+    dry_run: bool,
+    otlp: str | None,
+    files: Path | None,
+    as_json: bool,
+) -> int:
+    """Process dead letters again, after the cause was mended.
+
+    Takes the dead letters of the pipeline instead of its source, with the data that they had: all of them, or those
+    that the options choose. A sample that succeeds loses its dead letter; one that fails again gets a new one. It is a
+    run of its own type, `replay`; its spans link to those of the failures.
+
+    Exit codes: those of forge run.
+    """
+    from .replay import replay  # noqa: PLC0415
+
+    return replay(
+        target, chosen, runner=runner, settings=settings, dry_run=dry_run, otlp=otlp, files=files, as_json=as_json
+    )
+
+
 @command("drop")
 @filters
 @click.option("--all", "everything", is_flag=True, show_default=False, help="Drop all of them, without a filter.")
@@ -186,4 +238,5 @@ def _confirmed(count: int) -> bool:
 
 dlq.add_command(list_letters)
 dlq.add_command(show_letter)
+dlq.add_command(replay_letters)
 dlq.add_command(drop_letters)

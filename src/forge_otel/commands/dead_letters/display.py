@@ -116,6 +116,16 @@ def show_entry(entry: DeadLetter) -> None:
         out.print(Text(f"next: {line}", style="dim"), soft_wrap=True)
 
 
+def show_unreplayable(entries: Sequence[DeadLetter]) -> None:
+    """Print the entries that cannot be replayed."""
+    ids = ", ".join(repr(on_one_line(entry.sample_id, 60)) for entry in entries[:_MAX_SHOWN])
+    more = f" and {len(entries) - _MAX_SHOWN} more" if len(entries) > _MAX_SHOWN else ""
+    out = Output()
+    out.print(
+        Text(f"{len(entries)} cannot be replayed, because their data was not stored: {ids}{more}"), soft_wrap=True
+    )
+
+
 def show_dropped(entries: Sequence[DeadLetter]) -> None:
     """Print the number of entries that were dropped."""
     if len(entries) == 1:

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from ..telemetry.run_report import report, show
 from .load import load
 
 if TYPE_CHECKING:
+    from forge.runner import Runner
+
     from ...instrumentor import ForgeInstrumentor
     from ..telemetry.prometheus import PrometheusEndpoint
     from ..telemetry.providers import Providers
@@ -40,6 +42,10 @@ class Options:
     files: Path | None
     prometheus: int | None
     as_json: bool
+    command: str = "forge run"
+    """The command, for messages."""
+    start: Callable[[Runner, Pipeline], Run] | None = None
+    """Creates the run; None for one of the pipeline's source."""
 
 
 def run_pipeline(options: Options) -> int:
@@ -55,8 +61,8 @@ def run_pipeline(options: Options) -> int:
         pipeline = load(options.target, options.settings)
         telemetry = _Telemetry(options, pipeline, stack) if _wants_telemetry(options) else None
         runner = (StreamingRunner if options.runner == "streaming" else BatchRunner)(resume=not options.rerun)
-        run = runner.run(pipeline, limit=options.limit)
-        run.when_ended(lambda: _explain_termination(run))
+        run = options.start(runner, pipeline) if options.start else runner.run(pipeline, limit=options.limit)
+        run.when_ended(lambda: _explain_termination(run, options.command))
         error = _drive(run)
         if telemetry is not None:
             telemetry.finish()
@@ -77,7 +83,7 @@ def run_pipeline(options: Options) -> int:
         if telemetry is not None and telemetry.prometheus is not None and not interrupted:
             telemetry.serve()
         if interrupted:
-            _explain_resumption("interrupted", pipeline)
+            _explain_resumption(options.command, "interrupted", pipeline)
         return run.result.exit_code
 
 
@@ -144,12 +150,12 @@ def _next(run: Run, options: Options) -> Iterator[str]:
         yield f"forge-otel read {shlex.quote(str(options.files))}"
 
 
-def _explain_termination(run: Run) -> None:
+def _explain_termination(run: Run, command: str) -> None:
     """Say how to go on when a signal is about to end the process: nothing else is done before."""
     if run.result is not None and run.result.exit_code in (ExitCode.TERMINATED, ExitCode.HUNG_UP):
-        _explain_resumption("terminated", run.pipeline)
+        _explain_resumption(command, "terminated", run.pipeline)
 
 
-def _explain_resumption(how: str, pipeline: Pipeline) -> None:
+def _explain_resumption(command: str, how: str, pipeline: Pipeline) -> None:
     does = "continues where this one stopped" if pipeline.storage is not None else "starts over: it has no storage"
-    print(f"forge run: {how}; the same command {does}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"{command}: {how}; the same command {does}", file=sys.stderr, flush=True)  # noqa: T201
