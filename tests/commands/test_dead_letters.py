@@ -170,7 +170,9 @@ def test_ids_that_no_encoding_has(storage_url: str, capsys: pytest.CaptureFixtur
     run(storage_url, **{"\udce9\x1b": "two"})
     assert "\x1b" not in output(capsys, "list")
     assert document(capsys, "list")["dead_letters"][0]["sample_id"] == "\udce9\x1b"
-    assert output(capsys, "show", "\udce9\x1b").splitlines()[-1] == "next: forge dlq replay MODULE:PIPELINE --id ID"
+    assert output(capsys, "show", "\udce9\x1b").splitlines()[-1] == (
+        r"next: forge dlq replay MODULE:PIPELINE --id $'\xe9\x1b'"
+    )
 
 
 def test_drop(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:

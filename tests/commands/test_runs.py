@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import socket
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from forge_otel.commands.cli import main, main_forge
 from tests.support.clock import FakeClock
 from tests.support.runs import PATIENCE, samples
 
+ROOT = Path(__file__).parents[2]
 FORGE = [sys.executable, "-c", "import sys; from forge_otel.commands.cli import main_forge; sys.exit(main_forge())"]
 
 
@@ -47,6 +49,11 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return out
 
 
+def option(url: str) -> str:
+    """The storage's option in the command that follows; the password of PostgreSQL is not printed."""
+    return f"--storage {shlex.quote(re.sub(':[^:@/]+@', ':***@', url))}"
+
+
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The line of a command of `forge` that cannot be carried out."""
     assert main_forge(arguments) == 2
@@ -64,7 +71,7 @@ def test_runs(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert re.split(" {2,}", re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "START", line)) == [
         run_id[:8], "p", "START", "completed", "0s", "2 ready", "-", "-",
     ]  # fmt: skip
-    assert following == ["", f"next: forge show {run_id[:8]}"]
+    assert following == [f"next: forge show {run_id[:8]} {option(storage_url)}"]
 
 
 def test_runs_as_json(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +168,7 @@ def test_show_a_run(storage_url: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert f"run          {run_id}" in lines
     assert f"process      {os.getpid()} on {socket.gethostname()}" in lines
     assert "runner       batch" in lines
-    assert lines[-1] == f"next: forge show {run_id[:8]} 'bad/x y'"
+    assert lines[-1] == f"next: forge show {run_id[:8]} 'bad/x y' {option(storage_url)}"
     [definition] = [line for line in lines if line.startswith("definition")]
     assert definition.endswith(": annotate 1, length 1")
 
@@ -201,8 +208,7 @@ def test_show_a_failed_sample(storage_url: str, capsys: pytest.CaptureFixture[st
         r"  annotate, attempt 1: network_error: gone\x1b[31m [red]away[/red] by itself; retried after 2.0s",
         "",
         "stored       dlq",
-        "",
-        "next: forge dlq show 'bad/x y'",
+        f"next: forge dlq show 'bad/x y' {option(storage_url)}",
     ]
     [letter] = [line for line in lines if line.startswith("dead letter")]
     assert letter.startswith("dead letter  network_error in annotate, ")
@@ -352,3 +358,51 @@ def test_a_stalled_run(storage_url: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "active, stalled" in seen["runs"][1]
     assert "  stalled for 250ms in label: calls did not return" in printed(capsys, "show", "last", *url).splitlines()
     assert "completed" in printed(capsys, "runs", *url)
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("forge", ["show", "last"]),
+        ("forge-otel", ["show", "last"]),
+        ("forge", ["show", "--storage", "sqlite:///corpus.db"]),
+    ],
+)
+@pytest.mark.parametrize("sample_id", ["-bad", "bad one", "bad'", "bad\x1b"])
+def test_the_next_command_works_as_it_is_printed(
+    program: str, arguments: list[str], sample_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    storage = SQLStorage("sqlite:///corpus.db")
+    pipeline = Pipeline(name="p", source=[Sample(id=sample_id, data="bad")], stages=[annotate], storage=storage)
+    run = BatchRunner(clock=FakeClock()).run(pipeline)
+    run.drain()
+    storage.close()
+
+    assert (main_forge if program == "forge" else main)(arguments) == 0
+    line = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ")
+
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.join(FORGE)} {line.removeprefix(program)}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "dlq in annotate: network_error" in done.stdout
+    assert line.startswith(f"{program} show {run.id[:8]} ") or "--" in line
+    assert ("--storage" in line) == ("--storage" in arguments)
+
+
+def test_a_run_of_release_0_1_0(capsys: pytest.CaptureFixture[str]) -> None:
+    connection = sqlite3.connect("corpus.db")
+    connection.executescript((ROOT / "tests/forge/storage/written_by_0.1.0/sqlite.sql").read_text())
+    connection.close()
+
+    assert "6 ready, 1 skipped, 2 split, 2 dlq" in printed(capsys, "runs")
+    lines = printed(capsys, "show").splitlines()
+    assert lines[0].endswith("7 admitted, 4 derived: 6 ready, 1 skipped, 2 split, 2 dlq")
+    assert lines[1].startswith("  2 × ValueError in parse, ")
+    assert not any("in flight" in line for line in lines)
+    story = printed(capsys, "show", "last", "bad").splitlines()
+    assert story[0] == "bad: a release that recorded no steps has run it"
+    assert story[-1] == "next: forge dlq show bad"

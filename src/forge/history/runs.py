@@ -72,10 +72,11 @@ class RecordedRun:
         return Decimal(self.record["cost"]["amount"]) if "cost" in self.record else ZERO
 
     @property
-    def limiting_stage(self) -> str | None:
-        """Name of the stage that limited the run, where the record says so."""
-        stage: str | None = (self.record.get("verdict") or {}).get("stage")
-        return stage
+    def limited_by(self) -> str | None:
+        """Name of the stage that limited the run, or another limit such as `source`, where the record says so."""
+        verdict = self.record.get("verdict") or {}
+        limit: str | None = verdict.get("stage") or verdict.get("limit")
+        return None if limit == "none" else limit
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -141,6 +142,20 @@ def find_run(storage: SQLStorage, reference: str, *, pipeline: str | None = None
     return _recorded(found[0])
 
 
+def _completed(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the record of a run that has ended, with what release 0.1.0 did not record: its `failures` were only those
+    without a dead letter, and without the first message.
+    """
+    if "type" in record or "ledger" not in record:
+        return record
+    failures = [
+        {**letters, "sample_id": "", "message": "release 0.1.0 has recorded no message"}
+        for letters in record["dead_letters"]
+    ]
+    added = {"type": "full", "batch_failures": [], "stalls": [], "failures": [*record["failures"], *failures]}
+    return {**record, **added, "cost": {"failed_calls": 0, **record["cost"]}}
+
+
 def _recorded(row: RunRow) -> RecordedRun:
     state, evidence = state_of(row)
     return RecordedRun(
@@ -154,5 +169,5 @@ def _recorded(row: RunRow) -> RecordedRun:
         evidence=evidence,
         host=row.host,
         pid=row.pid,
-        record=row.record,
+        record=_completed(row.record),
     )

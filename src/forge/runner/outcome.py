@@ -31,7 +31,7 @@ class RunOutcome(StrEnum):
 
 
 class ExitCode(IntEnum):
-    """Exit code for a process that drives one run. 2 is left to errors of usage, for which `argparse` has it."""
+    """Exit code for a process that drives one run. 2 is left to errors of usage, for which commands have it."""
 
     OK = 0
     """No sample failed: all that were tried are ready, skipped or split."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from .errors import CommandError
+from .trace import next_commands
 
 if TYPE_CHECKING:
     from forge import SQLStorage
@@ -49,6 +51,24 @@ def opened(url: str | None) -> Iterator[SQLStorage]:
             storage.close()
     except (ConfigurationError, StorageError) as error:
         raise CommandError(f"--storage: {' '.join(str(error).split())}") from None
+
+
+def following(command: str, *arguments: str, options: Sequence[str] = ()) -> str:
+    """Return a command line to be typed next, which reads the storage of the command that runs now.
+
+    An address from the command line is repeated, without its passwords; the variable and the folder stay as they are.
+    """
+    from forge.storage import engine  # noqa: PLC0415
+
+    words, options = command.split(), list(options)
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        words[0] = context.find_root().info_name or words[0]
+        if context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
+            options += ["--storage", engine.shown(engine.parse_url(context.params["url"]))]
+    if any(each.startswith("-") for each in arguments):
+        return next_commands.command(*words, *options, "--", *arguments)
+    return next_commands.command(*words, *arguments, *options)
 
 
 def _url_here() -> str:

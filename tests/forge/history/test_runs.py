@@ -46,7 +46,7 @@ def test_a_run_that_has_ended(storage_url: str) -> None:
     assert found.ledger is not None
     assert {name: count for name, count in found.ledger.items() if count} == {"admitted": 2, "ready": 2, "settled": 2}
     assert found.cost == 0
-    assert found.limiting_stage is None
+    assert found.limited_by is None
     assert found.to_dict() == run.result.to_dict() | {
         "state": "ended",
         "evidence": "",

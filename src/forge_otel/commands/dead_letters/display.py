@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,6 +15,8 @@ from forge import DeadLetter
 from forge.support.text import on_one_line, shortened
 
 from ..console import Output, data
+from ..printing import print_next
+from ..storage import following
 
 _MAX_DATA: Final = 2000
 """Characters shown of an entry's data."""
@@ -81,7 +82,7 @@ def show_letters(
     if total > len(shown):
         out.print(f"and {total - len(shown)} more")
     if verb is None and entries:
-        out.print(Text(f"next: forge dlq show {_quoted(entries[0])}", style="dim"), soft_wrap=True)
+        print_next([following("forge dlq show", entries[0].sample_id)], out)
 
 
 def show_entry(entry: DeadLetter) -> None:
@@ -109,11 +110,10 @@ def show_entry(entry: DeadLetter) -> None:
         if value is not None:
             table.add_row(name, data(value, _MAX_DATA))
     out.print(table)
-    commands = [f"forge show {entry.run_id[:8]} {_quoted(entry)}"] if entry.run_id else []
+    commands = [following("forge show", entry.run_id[:8], entry.sample_id)] if entry.run_id else []
     if entry.replayable:
-        commands.append(f"forge dlq replay MODULE:PIPELINE --id {_quoted(entry)}")
-    for line in commands:
-        out.print(Text(f"next: {line}", style="dim"), soft_wrap=True)
+        commands.append(following("forge dlq replay", "MODULE:PIPELINE", options=["--id", entry.sample_id]))
+    print_next(commands, out)
 
 
 def show_unreplayable(entries: Sequence[DeadLetter]) -> None:
@@ -140,12 +140,6 @@ def age(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{int(seconds // size)} {unit} ago"
     return f"{max(0, int(seconds))} s ago"
-
-
-def _quoted(entry: DeadLetter) -> str:
-    """Return the id as it is typed in a shell; `ID` for one that cannot be typed."""
-    sample_id = entry.sample_id
-    return shlex.quote(sample_id) if on_one_line(sample_id, len(sample_id)) == sample_id else "ID"
 
 
 def _data_line(entry: DeadLetter) -> str:

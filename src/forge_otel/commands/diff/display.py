@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -11,9 +10,10 @@ from rich.text import Text
 
 from forge.history.difference import RunDifference, RunReference
 from forge.history.gates import Violation
-from forge.support.text import on_one_line
 
 from ..console import Output, data
+from ..printing import print_next
+from ..storage import following
 
 
 def show_difference(found: RunDifference, violations: Sequence[Violation]) -> None:
@@ -40,8 +40,7 @@ def show_difference(found: RunDifference, violations: Sequence[Violation]) -> No
             out.print(Text(f"{title:<11}{line}"), soft_wrap=True)
     for violation in violations:
         out.print(data(f"gate failed: {violation}", 500, "red"), soft_wrap=True)
-    for line in _next(found):
-        out.print(Text(f"next: {line}", style="dim"))
+    print_next(_next(found), out)
 
 
 def _run(run: RunReference) -> tuple[Text, ...]:
@@ -56,7 +55,5 @@ def _next(found: RunDifference) -> list[str]:
         for move in found.input.moves:
             lost = move.before is not None and move.before.outcome == "ready" and move.after is not None
             if lost and move.after is not None and move.after.outcome not in ("ready", "unchanged", "split"):
-                sample_id = move.examples[0]
-                if on_one_line(sample_id, len(sample_id)) == sample_id:  # it can be typed
-                    return [f"forge show {found.after.id[:8]} {shlex.quote(sample_id)}"]
-    return [f"forge show {found.after.id[:8]}"]
+                return [following("forge show", found.after.id[:8], move.examples[0])]
+    return [following("forge show", found.after.id[:8])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +14,9 @@ from forge.support.layout import Blank, Block, Column, Paragraph, Span, Table, p
 from forge.support.text import on_one_line, shortened
 
 from ..console import Output
-from ..printing import print_blocks
+from ..printing import print_blocks, print_next
+from ..storage import following
+from ..trace import next_commands
 
 _STYLES = {"completed": "green", "ready": "green", "failed": "red", "dlq": "red", "died": "red", "cancelled": "yellow"}
 _COUNTS = ("ready", "skipped", "unchanged", "split", "dlq", "failed")
@@ -31,12 +32,18 @@ _MAX_MESSAGE = 1000
 
 def show_runs(runs: Sequence[RecordedRun]) -> None:
     """Print a line for each run, and the next command."""
-    print_blocks(_runs(runs), Output())
+    out = Output()
+    print_blocks(_runs(runs), out)
+    print_next([following("forge show", runs[0].id[:8])] if runs else [], out)
 
 
 def show_run(run: RecordedRun) -> None:
     """Print the record of a run, and the next command."""
-    print_blocks(_run(run), Output())
+    out = Output()
+    print_blocks(_run(run), out)
+    failures = run.record.get("failures") or ()
+    ids = [failure["sample_id"] for failure in failures if failure["sample_id"]]
+    print_next([following("forge show", run.id[:8], ids[0])] if ids else [], out)
 
 
 def show_pruned(pruned: Pruned, *, dry_run: bool) -> None:
@@ -46,7 +53,9 @@ def show_pruned(pruned: Pruned, *, dry_run: bool) -> None:
 
 def show_story(story: SampleStory, run: RecordedRun) -> None:
     """Print the story of a sample, and the next commands."""
-    print_blocks(_story(story, run), Output())
+    out = Output()
+    print_blocks(_story(story, run), out)
+    print_next(_after(story, run), out)
 
 
 def _runs(runs: Sequence[RecordedRun]) -> Iterator[Block]:
@@ -56,12 +65,12 @@ def _runs(runs: Sequence[RecordedRun]) -> Iterator[Block]:
     columns = [
         Column("run"),
         Column("pipeline", 1),
-        Column("started", 3),
+        Column("started", 4),
         Column("outcome"),
         Column("duration", 2),
         Column("samples"),
-        Column("cost", 4),
-        Column("limited by", 5),
+        Column("cost", 5),
+        Column("limited by", 3),
     ]
     rows = [
         [
@@ -72,12 +81,11 @@ def _runs(runs: Sequence[RecordedRun]) -> Iterator[Block]:
             Span(seconds(run.duration)),
             Span(_counts(run)),
             Span(f"${dollars(run.cost)}" if run.cost else "-"),
-            Span(shortened(run.limiting_stage or "-", 40)),
+            Span(shortened(run.limited_by or "-", 40)),
         ]
         for run in runs
     ]
     yield Table(columns, rows)
-    yield from _next(f"forge show {runs[0].id[:8]}")
 
 
 def _pruned(pruned: Pruned, dry_run: bool) -> Iterator[Block]:
@@ -115,9 +123,6 @@ def _run(run: RecordedRun) -> Iterator[Block]:
     yield _field("definition", f"{run.pipeline_id}: {_definition(record.get('definition', {}))}")
     for letters in record.get("dead_letters", ()):
         yield _field("dead letters", f"{letters['count']} × {letters['error_type']} in {letters['where']}", "red")
-    failures = record.get("failures") or ()
-    commands = [f"forge show {run.id[:8]} {shlex.quote(failures[0]['sample_id'])}"] if failures else []
-    yield from _next(*commands)
 
 
 def _story(story: SampleStory, run: RecordedRun) -> Iterator[Block]:
@@ -142,7 +147,7 @@ def _story(story: SampleStory, run: RecordedRun) -> Iterator[Block]:
     yield Blank()
     yield _field("run", f"{run.pipeline} {run.id}, {_time(run.started)}")
     if story.status is not None:
-        by = "" if story.status_run_id == run.id else f" (since run {(story.status_run_id or '')[:8]})"
+        by = "" if story.status_run_id == run.id else f" (by run {(story.status_run_id or '')[:8]})"
         yield _field("stored", f"{story.status}{by}{f', {size(story.size)}' if story.size is not None else ''}")
     if story.parent is not None:
         by = f" by {story.derived_by}" if story.derived_by else ""
@@ -175,7 +180,6 @@ def _steps(story: SampleStory) -> Iterator[Block]:
 
 def _dead_letter(story: SampleStory, run: RecordedRun) -> Iterator[Block]:
     letter = story.dead_letter
-    commands = []
     if letter is not None:
         by = "" if letter.run_id == run.id else f" in run {letter.run_id[:8]}"
         replay = "can be replayed" if letter.replayable else "cannot be replayed: its data was not stored"
@@ -183,23 +187,20 @@ def _dead_letter(story: SampleStory, run: RecordedRun) -> Iterator[Block]:
         yield _field("dead letter", what, "red")
         if letter.run_id != run.id:
             yield paragraph(on_one_line(letter.message, _MAX_MESSAGE), "red", indent=2)
-        commands.append(f"forge dlq show {shlex.quote(story.id)}")
     if story.trace_id is not None:
         yield _field("trace", story.trace_id)
-        commands.append(f"forge-otel trace waterfall {story.trace_id}")
+
+
+def _after(story: SampleStory, run: RecordedRun) -> Iterator[str]:
+    """Yield the commands that tell more about a sample."""
+    if story.dead_letter is not None:
+        yield following("forge dlq show", story.id)
+    if story.trace_id is not None:
+        yield next_commands.waterfall(story.trace_id)
     if not story.steps and story.status_run_id not in (None, "", run.id):
-        commands.append(f"forge show {story.status_run_id[:8]} {shlex.quote(story.id)}")
+        yield following("forge show", story.status_run_id[:8], story.id)
     if story.parent is not None:
-        commands.append(f"forge show {run.id[:8]} {shlex.quote(story.parent)}")
-    yield from _next(*commands)
-
-
-def _next(*commands: str) -> Iterator[Block]:
-    """Yield the commands that lead on."""
-    if commands:
-        yield Blank()
-    for each in commands:
-        yield paragraph(f"next: {each}", "dim")
+        yield following("forge show", run.id[:8], story.parent)
 
 
 def _field(name: str, text: str, style: str = "") -> Block:
