@@ -122,3 +122,15 @@ def test_memory_is_bounded_whatever_the_names() -> None:
     (others,) = (row for row in report["operations"] if row["name"] == OTHERS)
     assert others["count"] == 2_000 + 9_000
     assert after - before < 1_000_000
+
+
+def test_numbers_that_no_time_can_be_are_left_out(tmp_path: Path) -> None:
+    waits = [float("nan"), float("inf"), 1e300, True, "soon", 2.0]
+    spans = []
+    for n, wait in enumerate(waits, 1):
+        value = {"boolValue": True} if wait is True else {"stringValue" if wait == "soon" else "doubleValue": wait}
+        about = [*attributes({"forge.stage.name": "tag"}), {"key": "forge.stage.queue.wait", "value": value}]
+        spans.append(span(n, None, "forge.stage tag", (0, 1)) | {"attributes": about})
+    report, problems = top(FileSource([write(tmp_path / "a.jsonl", request("Spans", "spans", *spans))]), 10)
+    assert problems == []
+    assert [(row["total"], row["queue"]) for row in report["waits"]] == [(2.0, 2.0)]

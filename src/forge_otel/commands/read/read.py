@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from ..errors import CommandError
 from ..pages import pages_of
+from ..trace.documents import dumps
 from ..trace.sources import find_files, options_of
 from .display import render
 from .records import read
@@ -36,7 +36,7 @@ def read_files(paths: Sequence[Path], *, limit: int, pages: Mapping[str, str | N
     for each in document["traces"]:
         each["pages"] = pages_of(each["trace_id"], pages)
     if as_json:
-        print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
+        print(dumps(document, indent=2))  # noqa: T201 - this is a command
         return 0
     print(render(document, styled=sys.stdout.isatty() and not os.environ.get("NO_COLOR")))  # noqa: T201
     _print_problems(telemetry.problems)

@@ -17,7 +17,7 @@ from forge.support.text import on_one_line
 from ...semconv import attributes as a
 from ...semconv import events
 from ...semconv import spans as s
-from .records import LogRecord, Span
+from .records import LogRecord, Span, number
 from .waterfall import error, outcome
 
 _MAX_MESSAGE: Final = 200
@@ -152,8 +152,8 @@ def _bar(node: _Node, total: float, width: int) -> Text:
     scale = width / total if total > 0 else 0.0
     begin = min(width - 1, int(node["start"] * scale))
     end = min(width, max(begin + 1, round((node["start"] + node["duration"]) * scale)))
-    waited = node["attributes"].get(a.FORGE_STAGE_QUEUE_WAIT)
-    wait = max(0, int((node["start"] - waited) * scale)) if isinstance(waited, float | int) else begin
+    waited = number(node["attributes"], a.FORGE_STAGE_QUEUE_WAIT)
+    wait = begin if waited is None else max(0, int((node["start"] - waited) * scale))
     wait = min(wait, begin)
     return Text.assemble(
         " " * wait,

@@ -35,7 +35,7 @@ def _quoted(word: str) -> str:
         if each in "\\'"
         else each
         if each.isprintable()
-        else "".join(f"\\x{byte:02x}" for byte in each.encode(errors="surrogateescape"))
+        else "".join(f"\\x{byte:02x}" for byte in each.encode(errors="surrogatepass"))
         for each in word
     )
     return f"$'{escaped}'"

@@ -19,7 +19,7 @@ from ...semconv import events
 from ...semconv import spans as s
 from ..errors import CommandError
 from .occupancy import Occupancy
-from .records import LogRecord, Span
+from .records import LogRecord, Span, number
 from .sources import Problem, Source
 from .waterfall import Key
 
@@ -70,17 +70,17 @@ class Stage:
             return {
                 "name": name,
                 "exact": True,
-                "executions": summary.get(a.FORGE_SUMMARY_EXECUTIONS),
-                "errors": summary.get(a.FORGE_SUMMARY_ERRORS),
-                "skips": summary.get(a.FORGE_SUMMARY_SKIPS),
-                "retries": summary.get(a.FORGE_SUMMARY_RETRIES),
-                "p50": summary.get(a.FORGE_SUMMARY_P50),
-                "p95": summary.get(a.FORGE_SUMMARY_P95),
-                "p99": summary.get(a.FORGE_SUMMARY_P99),
-                "max": summary.get(a.FORGE_SUMMARY_MAX),
-                "queue_wait_p95": summary.get(a.FORGE_SUMMARY_QUEUE_WAIT_P95),
-                "backpressure": summary.get(a.FORGE_SUMMARY_BACKPRESSURE),
-                "utilization": summary.get(a.FORGE_SUMMARY_UTILIZATION),
+                "executions": number(summary, a.FORGE_SUMMARY_EXECUTIONS),
+                "errors": number(summary, a.FORGE_SUMMARY_ERRORS),
+                "skips": number(summary, a.FORGE_SUMMARY_SKIPS),
+                "retries": number(summary, a.FORGE_SUMMARY_RETRIES),
+                "p50": number(summary, a.FORGE_SUMMARY_P50),
+                "p95": number(summary, a.FORGE_SUMMARY_P95),
+                "p99": number(summary, a.FORGE_SUMMARY_P99),
+                "max": number(summary, a.FORGE_SUMMARY_MAX),
+                "queue_wait_p95": number(summary, a.FORGE_SUMMARY_QUEUE_WAIT_P95),
+                "backpressure": number(summary, a.FORGE_SUMMARY_BACKPRESSURE),
+                "utilization": number(summary, a.FORGE_SUMMARY_UTILIZATION),
             }
         return {
             "name": name,
@@ -148,9 +148,9 @@ class _Totals:
         stage.durations.add(span.duration)
         outcome = span.attributes.get(a.FORGE_STAGE_OUTCOME)
         stage.counts["errors" if span.failed else "skips" if outcome == "skip" else ""] += 1
-        waited = span.attributes.get(a.FORGE_STAGE_QUEUE_WAIT)
+        waited = number(span.attributes, a.FORGE_STAGE_QUEUE_WAIT)
         began = span.start
-        if isinstance(waited, float | int) and waited >= 0:
+        if waited is not None and waited >= 0:
             stage.waits.add(waited)
             began = max(span.start - int(waited * 1e9), self.run.start)
             self.occupancy.add(WAITING + name, began, span.start)
@@ -247,9 +247,9 @@ def page_data(source: Source, wanted: str, max_spans: int) -> dict[str, Any]:
             "message": run.message,
             "start": run.start / 1e6,
             "duration": (totals.end - totals.start) / 1e9,
-            "cost": totals.summary.get(a.FORGE_COST_AMOUNT),
+            "cost": number(totals.summary, a.FORGE_COST_AMOUNT),
             "samples": _sample_counts(totals),
-            "suppressed": totals.summary.get(a.FORGE_SUMMARY_SUPPRESSED),
+            "suppressed": number(totals.summary, a.FORGE_SUMMARY_SUPPRESSED),
         },
         "totals": {
             "spans": totals.spans,

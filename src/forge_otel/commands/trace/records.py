@@ -10,6 +10,7 @@ from ...checker import otlp_json as otlp
 from ...checker.otlp_json import Json, MalformedError
 from ...semconv import attributes as a
 
+_MAX_NUMBER: Final = 1e15
 _ERROR: Final = (2, "STATUS_CODE_ERROR")
 """OTLP's status of a failed span, as number and as name."""
 
@@ -111,7 +112,7 @@ def plain_attributes(parent: Json) -> dict[str, Any]:
                     return _plain_attributes(parent)
                 value = int(value)
             found[key] = value
-    except (TypeError, AttributeError, KeyError, ValueError):
+    except (TypeError, AttributeError, KeyError, ValueError, StopIteration):
         return _plain_attributes(parent)
     return found
 
@@ -119,6 +120,14 @@ def plain_attributes(parent: Json) -> dict[str, Any]:
 _USUAL_TYPES: Final[dict[str, Any]] = {"stringValue": str, "intValue": str, "doubleValue": float, "boolValue": bool}
 """The types that exporters write. Others are checked, which takes several times as long."""
 _MAX_DIGITS: Final = 18
+
+
+def number(attributes: Attributes, key: str) -> float | None:
+    """Return an attribute that is a number, such as seconds; None for any other, NaN, and what no time can be."""
+    value = attributes.get(key)
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        return None
+    return value if abs(value) <= _MAX_NUMBER else None  # NaN is not, either
 
 
 def _plain_attributes(parent: Json) -> dict[str, Any]:

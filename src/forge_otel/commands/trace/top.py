@@ -11,7 +11,7 @@ from forge.support.percentiles import Sketch
 from ...semconv import attributes as a
 from ...semconv import events, spans
 from . import next_commands
-from .records import LogRecord, Span
+from .records import LogRecord, Span, number
 from .sources import Problem, Source
 
 MAX_OPERATIONS: Final = 1_000
@@ -150,8 +150,8 @@ class Top:
             if key not in self._errors and len(self._errors) >= MAX_OPERATIONS:
                 key = (OTHERS, "")
             self._errors.setdefault(key, _Error()).add(span, span.message)
-        waited = span.attributes.get(a.FORGE_STAGE_QUEUE_WAIT)
-        if isinstance(waited, float | int):
+        waited = number(span.attributes, a.FORGE_STAGE_QUEUE_WAIT)
+        if waited is not None:
             wait = self._wait(span)
             wait.queue += waited
             wait.add(waited, span)
@@ -159,15 +159,15 @@ class Top:
     def _add_log_record(self, record: LogRecord) -> None:
         self.log_records += 1
         if record.name == events.FORGE_STAGE_RETRY.name:
-            delay = record.attributes.get(a.FORGE_STAGE_RETRY_DELAY)
-            if isinstance(delay, float | int):
+            delay = number(record.attributes, a.FORGE_STAGE_RETRY_DELAY)
+            if delay is not None:
                 wait = self._wait(record)
                 wait.retries += delay
                 wait.retry_count += 1
                 wait.add(delay, record)
         elif record.name == events.FORGE_STAGE_SUMMARY.name:
-            blocked = record.attributes.get(a.FORGE_SUMMARY_BACKPRESSURE)
-            if isinstance(blocked, float | int):
+            blocked = number(record.attributes, a.FORGE_SUMMARY_BACKPRESSURE)
+            if blocked is not None:
                 self._wait(record).backpressure += blocked
 
     def _wait(self, record: Span | LogRecord) -> _Wait:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from ..errors import CommandError
 from ..pages import pages_of
 from . import display, next_commands
 from . import waterfall as waterfalls
+from .documents import dumps
 from .filters import Filter, parse
 from .records import LogRecord, Span
 from .sources import DEFAULT_PATH, FileSource, Follower, Problem, Source, options_of
@@ -119,7 +119,7 @@ def print_matches(
         first = first or record
         if as_json:
             before = ",\n" if count > 1 else '{"records": [\n'
-            print(before + json.dumps(document(record, source.options), ensure_ascii=False), end="")  # noqa: T201
+            print(before + dumps(document(record, source.options)), end="")  # noqa: T201
         else:
             out.print(display.record_line(record), soft_wrap=True)
     if not problems.records:
@@ -153,7 +153,7 @@ def print_last(paths: Sequence[Path], *, follow: bool, lines: int, condition: st
     def show(records: Iterable[Span | LogRecord]) -> None:
         for record in records:
             if as_json:
-                print(json.dumps(document(record, options), ensure_ascii=False))  # noqa: T201
+                print(dumps(document(record, options)))  # noqa: T201
             else:
                 out.print(display.record_line(record), soft_wrap=True)
         sys.stdout.flush()
@@ -286,7 +286,7 @@ def following(record: Span | LogRecord, options: Sequence[str]) -> str | None:
 
 def print_json(value: Any) -> None:
     """Print a document."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
+    print(dumps(value, indent=2))  # noqa: T201
 
 
 def report_problems(problems: Sequence[str], count: int | None = None) -> None:
