@@ -138,7 +138,7 @@ def test_all_of_it(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "",
         "7 × ValueError in decode, first in sample b  trace 0af76519",
         "    cannot decode",
-        f"    forge-otel trace waterfall b {telemetry}",
+        f"    next: forge-otel trace waterfall b {telemetry}",
     ]
 
 
@@ -248,7 +248,7 @@ def test_a_limit_keeps_failures_first(telemetry: Path, capsys: pytest.CaptureFix
         assert labels(trace["roots"]) == tree
         assert trace["omitted_spans"] == 6 - limit
     shown = printed(capsys, "--limit", "1", telemetry)
-    assert f"… 5 more spans: forge-otel trace waterfall {TRACE} {telemetry}\n" in shown
+    assert f"… 5 more spans; next: forge-otel trace waterfall {TRACE} {telemetry}\n" in shown
 
 
 def test_a_limit_keeps_whole_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,10 +19,10 @@ def print_blocks(blocks: Iterable[Block], console: Console) -> None:
         console.print(styled(line), soft_wrap=True)
 
 
-def print_next(commands: Iterable[str], console: Console) -> None:
+def print_next(commands: Iterable[str], console: Console, *, indent: str = "") -> None:
     """Print the commands to be typed next, each on one line, so that they can be copied."""
     for command in commands:
-        console.print(Text(f"next: {command}", style="dim"), soft_wrap=True)
+        console.print(Text(f"{indent}next: {command}", style="dim"), soft_wrap=True)
 
 
 def styled(line: Sequence[Span]) -> Text:

@@ -86,7 +86,7 @@ def test_a_waterfall(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "     ✗ ValueError: cannot decode",
         '         File "b.py", line 2, in g',
         "",
-        f"    forge-otel trace waterfall {TRACE}",
+        f"next: forge-otel trace waterfall {TRACE}",
     ]
     assert printed(capsys, "waterfall", "b", "--stacks").splitlines()[4:10] == [
         "       Traceback (most recent call last):",
@@ -106,7 +106,7 @@ def test_a_waterfall_of_a_trace(telemetry: Path, capsys: pytest.CaptureFixture[s
         "     ✗ ValueError: cannot decode",
         "… 4 of 6 spans are not shown: --limit N shows more",
     ]
-    assert lines[-1] == "    forge-otel trace waterfall b"
+    assert lines[-1] == "next: forge-otel trace waterfall b"
     assert document(capsys, "waterfall", TRACE, telemetry)["next"] == [f"forge-otel trace waterfall b {telemetry}"]
 
 
@@ -115,15 +115,15 @@ def test_top(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines == [
         "slowest operations  calls  errors   p50   p95   p99    max  slowest in",
         "forge.stage decode      2       1  80ms  80ms  80ms  250ms  b",
-        "    forge-otel trace waterfall b",
+        "next: forge-otel trace waterfall b",
         "",
         "1 × ValueError in forge.stage decode, sample b",
         "    cannot decode",
-        "    forge-otel trace waterfall b",
+        "    next: forge-otel trace waterfall b",
         "",
         "most time waited  total  in queues  before retries  held up  longest in",
         "                   20ms       20ms               -        -  a",
-        "    forge-otel trace waterfall a",
+        "next: forge-otel trace waterfall a",
     ]
     assert document(capsys, "top")["operations"][0]["count"] == 2
 
@@ -135,7 +135,7 @@ def test_grep(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "forge.sample  300ms  ValueError: cannot decode  sample b  trace 0af76519",
         "forge.stage decode  250ms  ValueError: cannot decode  sample b  trace 0af76519",
     ]
-    assert lines[3:] == ["", "    forge-otel trace waterfall b"]
+    assert lines[3:] == ["", "next: forge-otel trace waterfall b"]
     found = document(capsys, "grep", "duration>200ms")
     assert [record["name"] for record in found["records"]] == [
         "forge.pipeline corpus",

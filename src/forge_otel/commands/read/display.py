@@ -14,7 +14,7 @@ from .report import MEASUREMENT_COUNTS, STAGE_COUNTS
 
 _MAX_MESSAGE: Final = 120
 _MAX_NAME: Final = 60
-_CODES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_CODES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _USUAL: Final = ("success", "computed", "ready", "completed", None)
 """Outcomes that go without saying."""
 
@@ -76,7 +76,7 @@ def _trace(trace: Mapping[str, Any], text: Text) -> None:
     for name, node in lines:
         text.add(name.ljust(width), seconds(node["duration"]).rjust(8), "  ", _result(node, text))
     if trace["omitted_spans"]:
-        more = f"… {trace['omitted_spans']} more spans: {trace['next']}"
+        more = f"… {trace['omitted_spans']} more spans; next: {trace['next']}"
         text.add(text.style(more, "dim"))
     text.add()
 
@@ -151,7 +151,7 @@ def _failures(failures: Sequence[Mapping[str, Any]], text: Text) -> None:
         )
         text.add("    ", _plain(failure["message"]))
         if failure["next"]:
-            text.add("    ", text.style(failure["next"], "cyan"))
+            text.add("    ", text.style(f"next: {failure['next']}", "dim"))
 
 
 def _plain(text: str, limit: int = _MAX_MESSAGE) -> str:

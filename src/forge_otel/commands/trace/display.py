@@ -17,6 +17,7 @@ from forge.support.text import on_one_line
 from ...semconv import attributes as a
 from ...semconv import events
 from ...semconv import spans as s
+from ..printing import print_next
 from .records import LogRecord, Span, number
 from .waterfall import error, outcome
 
@@ -48,7 +49,7 @@ def show_top(report: Mapping[str, Any], out: Console) -> None:
             durations = (seconds(row[key]) for key in ("p50", "p95", "p99", "max"))
             table.add_row(plain(row["name"], _MAX_NAME), str(row["count"]), errors, *durations, _where(row["slowest"]))
         out.print(table)
-        print_next(out, [operations[0]["slowest"]["next"]])
+        _following(operations[0]["slowest"], out)
     for row in report["errors"]:
         place = row["first"]["sample_id"]
         first = "first in sample" if row["count"] > 1 else "sample"
@@ -61,7 +62,7 @@ def show_top(report: Mapping[str, Any], out: Console) -> None:
         out.print(line)
         if row["message"]:
             out.print(Text(f"    {plain(row['message'])}"))
-        print_next(out, [row["first"]["next"]])
+        _following(row["first"], out, "    ")
     if report["waits"]:
         out.print()
         waits = ("most time waited", "total", "in queues", "before retries", "held up", "longest in")
@@ -70,7 +71,7 @@ def show_top(report: Mapping[str, Any], out: Console) -> None:
             times = (seconds(row[key] or None) for key in ("total", "queue", "retries", "backpressure"))
             table.add_row(plain(row["stage"], _MAX_NAME), *times, _where(row["longest"]))
         out.print(table)
-        print_next(out, [report["waits"][0]["longest"]["next"]])
+        _following(report["waits"][0]["longest"], out)
 
 
 def _where(place: Mapping[str, Any]) -> str:
@@ -89,11 +90,9 @@ def _table(out: Console, columns: Sequence[str]) -> Table:
     return table
 
 
-def print_next(out: Console, commands: Sequence[str | None]) -> None:
-    """Print commands to go on with."""
-    for command in commands:
-        if command:
-            out.print(Text(f"    {command}", style=_CYAN), soft_wrap=True)
+def _following(place: Mapping[str, Any], out: Console, indent: str = "") -> None:
+    """Print the command that shows a place, if there is one."""
+    print_next([place["next"]] if place["next"] else [], out, indent=indent)
 
 
 def show_waterfall(document: Mapping[str, Any], out: Console, *, stacks: bool) -> None:
@@ -131,7 +130,7 @@ def show_waterfall(document: Mapping[str, Any], out: Console, *, stacks: bool) -
         out.print(Text(more, style=_DIM))
     if document["next"]:
         out.print()
-        print_next(out, document["next"])
+        print_next(document["next"], out)
 
 
 def _rows(nodes: Sequence[_Node], indent: str = "", *, top: bool = True) -> Iterator[tuple[str, _Node]]:

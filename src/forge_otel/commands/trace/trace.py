@@ -22,6 +22,7 @@ from ..command import INTERRUPTED
 from ..console import Output
 from ..errors import CommandError
 from ..pages import pages_of
+from ..printing import print_next
 from . import display, next_commands
 from . import waterfall as waterfalls
 from .documents import dumps
@@ -131,7 +132,7 @@ def print_matches(
     else:
         if first is not None and (command := following(first, source.options)):
             out.print()
-            display.print_next(out, [command])
+            print_next([command], out)
         report_problems(problems.first, problems.count)
     if not count:
         print(f"{_name()}: none of {problems.records} records; {matches.suggestion()}".rstrip("; "), file=sys.stderr)  # noqa: T201
@@ -220,7 +221,7 @@ def write_page(
         ),
         soft_wrap=True,
     )
-    display.print_next(out, about["next"])
+    print_next(about["next"], out)
     report_problems(data["problems"])
 
 
