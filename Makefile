@@ -67,7 +67,7 @@ ready: ## wait until all of it answers, and say where it is
 	@$(PYTHON) tools/stack/ready.py $(ARGS)
 
 down: ## stop it; its data stay (ARGS="--volumes" removes them)
-	docker compose --profile dashboards --profile demo down $(ARGS)
+	docker compose --profile dashboards --profile demo down --remove-orphans $(ARGS)
 
 stack-demo: $(READY) ## the stack without containers: two runs, and what the ADR asks of them (ARGS="--keep")
 	@$(BIN)/python -m tools.stack.demo $(ARGS)

@@ -29,15 +29,19 @@ WITH_FILES = {
 @pytest.fixture
 def gateways(stack: Stack, tmp_path: Path) -> list[Collector]:
     certify(tmp_path)
-    variables = {
-        "OTELCOL_TOKEN": "sesame",
-        "OTELCOL_TLS_CERT": str(tmp_path / "cert.pem"),
-        "OTELCOL_TLS_KEY": str(tmp_path / "key.pem"),
-    }
+    variables = gateway_variables(tmp_path)
     return [
         stack.collector("gateway", name=name, variables=variables, settings=WITH_FILES).run()
         for name in ("gateway-1", "gateway-2")
     ]
+
+
+def gateway_variables(tmp_path: Path) -> dict[str, str]:
+    return {
+        "OTELCOL_TOKEN": "sesame",
+        "OTELCOL_TLS_CERT": str(tmp_path / "cert.pem"),
+        "OTELCOL_TLS_KEY": str(tmp_path / "key.pem"),
+    }
 
 
 def agent(stack: Stack, gateways: list[Collector], tmp_path: Path, token: str = "sesame") -> Collector:
@@ -125,6 +129,34 @@ def test_a_gateway_speaks_nothing_but_tls(gateways: list[Collector]) -> None:
         connection.sendall(b"POST /v1/traces HTTP/1.1\r\nHost: gateway\r\nContent-Length: 0\r\n\r\n")
 
         wait_until(lambda: "sent an HTTP request to an HTTPS server" in gateway.log.read_text(), "it was refused")
+
+
+@pytest.mark.slow
+def test_an_agent_keeps_what_a_gateway_has_no_room_for(stack: Stack, tmp_path: Path) -> None:
+    certify(tmp_path)
+    logs, prometheus = stack.victoria_logs(), stack.prometheus()
+    variables = {
+        **gateway_variables(tmp_path),
+        "VICTORIA_LOGS_ENDPOINT": logs.url,
+        "PROMETHEUS_ENDPOINT": prometheus.url,
+        "OTELCOL_QUEUE_BYTES": "65536",
+    }
+    overlays = ("gateway", "prometheus", "victoria-logs", "gateway-acknowledge")
+    gateway = stack.collector(*overlays, name="gateway", variables=variables).run()
+    collector = agent(stack, [gateway], tmp_path)
+    settings = {"good": 40, "bad": 40, "text": "x" * 3_000}
+    finish(start_worker(collector.otlp, tmp_path / "db", settings, OTEL_BLRP_MAX_EXPORT_BATCH_SIZE="4"))
+
+    records = collector.counter("otelcol_receiver_accepted_log_records_total")
+    failed = "otelcol_exporter_enqueue_failed_log_records_total"
+    wait_until(lambda: gateway.counter(failed) > 0, "the gateway's queue is full")
+    assert '"interval": "0s"' not in collector.log.read_text()  # between two attempts
+    logs.run()
+
+    def found() -> int:
+        return int(logs.query('"service.name":="worker" | stats count() as records')[0]["records"])
+
+    wait_until(lambda: found() == records, "VictoriaLogs has all log records")
 
 
 def test_tail_sampling_keeps_what_is_worth_keeping(stack: Stack, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ SERVICES = ("otelcol", "prometheus", "jaeger", "victoria-logs", "statsd-bridge",
 def containers() -> Iterator[Engine]:
     """An engine with the images, and nothing of this project in it."""
     with engine() as found:
-        found.compose("--profile", "demo", "down", "--volumes")
+        found.compose("--profile", "demo", "down", "--volumes", "--remove-orphans")
         yield found
 
 

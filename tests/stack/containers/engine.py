@@ -82,7 +82,7 @@ def engine() -> Iterator[Engine]:
         try:
             yield found
         finally:
-            found.run("docker", "compose", "--profile", "demo", "down", "--volumes", check=False)
+            found.run("docker", "compose", "--profile", "demo", "down", "--volumes", "--remove-orphans", check=False)
         return
     if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("docker") is None:
         lacking(HINT)
@@ -94,7 +94,7 @@ def engine() -> Iterator[Engine]:
         try:
             yield own
         finally:
-            own.run("docker", "compose", "--profile", "demo", "down", "--volumes", check=False)
+            own.run("docker", "compose", "--profile", "demo", "down", "--volumes", "--remove-orphans", check=False)
 
 
 def _running() -> Engine | None:

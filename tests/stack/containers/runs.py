@@ -22,12 +22,15 @@ SETTLED = (
 )
 
 
-def load(up: Engine, name: str, samples: int, rate: int, *more: str, agent: str = "otelcol") -> dict[str, Any]:
+def load(
+    up: Engine, name: str, samples: int, rate: int, *more: str, agent: str = "otelcol", **variables: str
+) -> dict[str, Any]:
     """Run the load in the demo's image, and return what it says of itself."""
     variables = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{agent}:4318",
         "OTEL_METRIC_EXPORT_INTERVAL": "5000",
         "OTEL_SERVICE_NAME": name,
+        **variables,
     }
     options = [option for key, value in variables.items() for option in ("--env", f"{key}={value}")]
     done = up.run(
