@@ -20,6 +20,7 @@ from forge import ArtifactStore, BatchRunner, Measurement, Pipeline, RetryPolicy
 from forge_otel.commands.cli import main, main_forge
 from tests.support.clock import FakeClock
 from tests.support.runs import PATIENCE, samples
+from tests.support.telemetry import recording
 
 ROOT = Path(__file__).parents[2]
 FORGE = [sys.executable, "-c", "import sys; from forge_otel.commands.cli import main_forge; sys.exit(main_forge())"]
@@ -406,3 +407,17 @@ def test_a_run_of_release_0_1_0(capsys: pytest.CaptureFixture[str]) -> None:
     story = printed(capsys, "show", "last", "bad").splitlines()
     assert story[0] == "bad: a release that recorded no steps has run it"
     assert story[-1] == "next: forge dlq show bad"
+
+
+def test_the_trace_of_a_failed_sample(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with recording() as recorded:
+        mixed_run(storage_url)
+    attributes = [(span, span.attributes or {}) for span in recorded.spans]
+    [trace_id] = {
+        f"{span.context.trace_id:032x}" for span, each in attributes if each.get("forge.sample.id") == "bad/x y"
+    }
+
+    lines = printed(capsys, "show", "last", "bad/x y", "--storage", storage_url).splitlines()
+
+    assert f"trace        {trace_id}" in lines
+    assert f"next: forge-otel trace waterfall {trace_id}" in lines

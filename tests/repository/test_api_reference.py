@@ -14,11 +14,13 @@ from sphinx.pycode import ModuleAnalyzer
 
 import forge
 import forge.errors
+import forge.history
 import forge_otel
 
 EXPORTED = {
     **{f"forge.{name}": getattr(forge, name) for name in forge.__all__ if name != "usage"},
     "forge.usage.report": forge.usage.report,
+    **{f"forge.history.{name}": getattr(forge.history, name) for name in forge.history.__all__},
     **{f"forge.errors.{name}": kind for name, kind in vars(forge.errors).items() if inspect.isclass(kind)},
     **{f"forge_otel.{name}": getattr(forge_otel, name) for name in forge_otel.__all__ if name != "__version__"},
 }
