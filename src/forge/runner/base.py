@@ -25,6 +25,9 @@ class Runner(ABC):
     before they end the process; where they are ignored, or have a handler, nothing changes. `handle_signals=False`
     turns that off.
 
+    `introspect=True` lets `forge ps` of the same user show where each sample is, while a run is in progress: through a
+    Unix socket that nobody else can open. SIGUSR1 then prints the same, where it has no handler.
+
     Raises:
         ConfigurationError: `shutdown_timeout` is no positive number.
     """
@@ -38,6 +41,7 @@ class Runner(ABC):
         clock: Clock | None = None,
         shutdown_timeout: float = 5.0,
         handle_signals: bool = True,
+        introspect: bool = False,
     ) -> None:
         if not is_finite(shutdown_timeout) or not 0 < shutdown_timeout <= LONGEST_WAIT:
             what = f"{type(self).__name__}(shutdown_timeout={shown(shutdown_timeout)})"
@@ -46,6 +50,7 @@ class Runner(ABC):
         self._clock = clock or SystemClock()
         self._shutdown_timeout = float(shutdown_timeout)
         self._handle_signals = handle_signals
+        self._introspect = introspect
 
     @abstractmethod
     def driver(self, run: Run) -> Driver:
@@ -109,4 +114,5 @@ class Runner(ABC):
             limit=limit,
             shutdown_timeout=self._shutdown_timeout,
             handle_signals=self._handle_signals,
+            introspect=self._introspect,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..costs.ledger import CostLedger
@@ -63,6 +63,11 @@ class RunLedger:
     def input_digest(self) -> str:
         """SHA-256 over the ids that the source gave, in order."""
         return self._ids.hexdigest()
+
+    @property
+    def active(self) -> Collection[Item]:
+        """The items in flight, in the order in which they entered; to be read under `lock`."""
+        return self._active.keys()
 
     def admit(self, item: Item) -> None:
         """Admit a sample of the source.

@@ -82,6 +82,7 @@ class Run(Consumable):
         limit: int | None = None,
         shutdown_timeout: float,
         handle_signals: bool,
+        introspect: bool = False,
     ) -> None:
         super().__init__()
         self.id = str(uuid.uuid4())
@@ -91,6 +92,7 @@ class Run(Consumable):
         self.clock = clock
         self.shutdown_timeout = shutdown_timeout
         self.handle_signals = handle_signals
+        self._introspect = introspect
         self.context = copy_context()
         """Context of the run's own work; the contexts of its samples are copies of it."""
         self.stop = threading.Event()
@@ -474,6 +476,10 @@ class Run(Consumable):
             self.started_cpu = time.process_time()
             self._stalls.begin(*self.started)
             active_runs.add(self)
+            if self._introspect:
+                from .introspection import introspection  # noqa: PLC0415 - few runs need it
+
+                introspection.add(self)
             self.context.run(self.ledger.count_artifacts)
             patient = Patience(self.stop, storage=self.pipeline.storage, lost=self.fail)
             try:
@@ -582,6 +588,10 @@ class Run(Consumable):
         while self._at_end:
             with suppress(Exception):
                 self._at_end.pop()()
+        if self._introspect:
+            from .introspection import introspection  # noqa: PLC0415 - as above
+
+            introspection.remove(self)
         active_runs.remove(self)
 
     def _cancel_the_rest(self) -> None:

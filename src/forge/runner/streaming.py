@@ -50,8 +50,15 @@ class StreamingRunner(Runner):
         clock: Clock | None = None,
         shutdown_timeout: float = 5.0,
         handle_signals: bool = True,
+        introspect: bool = False,
     ) -> None:
-        super().__init__(resume=resume, clock=clock, shutdown_timeout=shutdown_timeout, handle_signals=handle_signals)
+        super().__init__(
+            resume=resume,
+            clock=clock,
+            shutdown_timeout=shutdown_timeout,
+            handle_signals=handle_signals,
+            introspect=introspect,
+        )
         self._ordered = ordered
 
     def driver(self, run: Run) -> StreamingDriver:

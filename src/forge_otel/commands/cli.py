@@ -14,6 +14,7 @@ from .demo.command import demo
 from .diff.command import diff
 from .doctor.command import doctor
 from .new.command import new
+from .processes.command import ps
 from .read.command import read
 from .run.command import run
 from .runs.command import runs
@@ -22,7 +23,7 @@ from .semconv import semconv
 from .statsd_bridge import statsd_bridge
 from .trace.command import trace
 
-PIPELINES: tuple[click.Command, ...] = (new, run, runs, show, diff, dlq)
+PIPELINES: tuple[click.Command, ...] = (new, run, ps, runs, show, diff, dlq)
 """Commands for pipelines, which need no telemetry: those of `forge`."""
 
 TELEMETRY: tuple[click.Command, ...] = (demo, read, trace, semconv, statsd_bridge, doctor)

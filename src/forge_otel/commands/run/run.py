@@ -60,7 +60,8 @@ def run_pipeline(options: Options) -> int:
             output.enter_context(redirect_stdout(sys.stderr))  # what the pipeline prints is not part of the document
         pipeline = load(options.target, options.settings)
         telemetry = _Telemetry(options, pipeline, stack) if _wants_telemetry(options) else None
-        runner = (StreamingRunner if options.runner == "streaming" else BatchRunner)(resume=not options.rerun)
+        kind = StreamingRunner if options.runner == "streaming" else BatchRunner
+        runner = kind(resume=not options.rerun, introspect=True)
         run = options.start(runner, pipeline) if options.start else runner.run(pipeline, limit=options.limit)
         run.when_ended(lambda: _explain_termination(run, options.command))
         error = _drive(run)

@@ -1,0 +1,1 @@
+"""`forge ps`: runs in progress, and where their samples are."""
