@@ -6,6 +6,7 @@ import base64
 import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Any, Final
 
 INSTALL: Final = "apt-get install chromium"
+_TIMEOUT: Final = 120.0
 _KEYS: Final = {
     "Enter": 13,
     "Escape": 27,
@@ -109,6 +111,8 @@ class Browser:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._pending:
+            if not select.select([self._read], [], [], _TIMEOUT)[0]:
+                raise BrowserError(f"the browser has not answered for {_TIMEOUT:.0f} s")
             part = os.read(self._read, 1 << 20)
             if not part:
                 raise BrowserError("the browser has ended")

@@ -257,9 +257,10 @@ def test_next_commands_name_the_source() -> None:
 
 
 def test_jaeger_needs_a_url_and_no_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(capsys, "top", "--jaeger", "localhost") == (
-        "forge-otel trace top: --jaeger localhost: is not a URL like http://127.0.0.1:16686\n"
-    )
+    for url in ("localhost", "file:///etc/passwd", "http://", "http://[", "http://a:b", "http://a:0"):
+        assert refused(capsys, "top", "--jaeger", url) == (
+            f"forge-otel trace top: --jaeger {url}: is not a URL like http://127.0.0.1:16686\n"
+        )
     assert refused(capsys, "top", tmp_path, "--jaeger", "http://127.0.0.1:1") == (
         "forge-otel trace top: --jaeger http://127.0.0.1:1: give either paths or --jaeger, not both\n"
     )

@@ -281,6 +281,15 @@ def test_a_limit_is_said(browser: Browser, tmp_path: Path) -> None:
     )
 
 
+def test_what_telemetry_lacks_is_said() -> None:
+    totals = {"samples": 1_000, "spans": 4_000, "kept_spans": 4_000}
+    said = pages.coverage({"totals": totals, "run": {"suppressed": 2_000, "faults": 1}})
+    assert said == (
+        "1,000 samples with 4,000 spans were recorded. 2,000 spans and events were left out by sampling or a budget. "
+        "Faults inside the telemetry: 1."
+    )
+
+
 def test_it_is_not_written_in_parts(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"--html .*/none/x\.html: cannot be written: No such file or directory"):
         pages.write("x", tmp_path / "none" / "x.html")

@@ -63,6 +63,7 @@ def test_a_run(tmp_path: Path) -> None:
         "cost": None,
         "samples": {"ready": 1, "dlq": 1},
         "suppressed": None,
+        "faults": None,
     }
     assert data["totals"] == {
         "spans": 7,

@@ -12,6 +12,7 @@ from ..command import SETTINGS, Group, command, json_option, positive
 from ..pages import pages_options
 
 DEFAULT_LIMIT = 40
+MAX_HOURS = 10 * 366 * 24
 MAX_SPANS = 50_000
 
 
@@ -30,7 +31,13 @@ _paths = click.argument("paths", nargs=-1, type=click.Path(path_type=Path), meta
 def _source_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--jaeger", metavar="URL", help="Read from a Jaeger 2 instead, such as http://127.0.0.1:16686."),
-        click.option("--hours", type=float, default=24.0, metavar="N", help="With --jaeger: how far back to look."),
+        click.option(
+            "--hours",
+            type=click.IntRange(1, MAX_HOURS),
+            default=24,
+            metavar="N",
+            help="With --jaeger: how far back to look.",
+        ),
         click.option(
             "--traces", type=positive, default=20, metavar="N", help="With --jaeger: how many traces at most."
         ),

@@ -32,14 +32,18 @@ class JaegerSource:
     Each trace is held in memory while it is received.
     """
 
-    def __init__(self, url: str, *, hours: float, max_traces: int) -> None:
+    def __init__(self, url: str, *, hours: int, max_traces: int) -> None:
         """Check the URL; nothing is sent yet.
 
         Raises:
             CommandError: the URL is not one of HTTP.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        try:
+            parts = urlsplit(url)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_url = False
+        if not is_url:
             raise CommandError(f"--jaeger {url}: is not a URL like http://127.0.0.1:16686")
         self._url = url.rstrip("/")
         self._hours = hours

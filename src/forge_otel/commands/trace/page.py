@@ -60,7 +60,7 @@ def page(data: Mapping[str, Any]) -> str:
         about="".join(_about(data, started)),
         message=f'<p class="error">{escape(run["message"])}</p>' if run["message"] else "",
         tiles="".join(_tiles(data)),
-        coverage=escape(_coverage(data)),
+        coverage=escape(coverage(data)),
         problems="".join(_problems(data)),
         chart_width=WIDTH,
         chart_height=HEIGHT,
@@ -131,7 +131,8 @@ def _tiles(data: Mapping[str, Any]) -> Iterable[str]:
         yield f'<li class="tile"><b>${data["run"]["cost"]:,.2f}</b> cost</li>'
 
 
-def _coverage(data: Mapping[str, Any]) -> str:
+def coverage(data: Mapping[str, Any]) -> str:
+    """Return how much of the run is in its telemetry, and in the page."""
     totals = data["totals"]
     text = f"{totals['samples']:,} samples with {totals['spans']:,} spans were recorded."
     if totals["kept_spans"] < totals["spans"]:
@@ -139,6 +140,8 @@ def _coverage(data: Mapping[str, Any]) -> str:
         text += f" {kept}: those that failed, then the slowest."
     if data["run"]["suppressed"]:
         text += f" {data['run']['suppressed']:,} spans and events were left out by sampling or a budget."
+    if data["run"]["faults"]:
+        text += f" Faults inside the telemetry: {data['run']['faults']:,}."
     return text
 
 

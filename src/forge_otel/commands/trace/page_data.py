@@ -250,6 +250,7 @@ def page_data(source: Source, wanted: str, max_spans: int) -> dict[str, Any]:
             "cost": number(totals.summary, a.FORGE_COST_AMOUNT),
             "samples": _sample_counts(totals),
             "suppressed": number(totals.summary, a.FORGE_SUMMARY_SUPPRESSED),
+            "faults": number(totals.summary, a.FORGE_SUMMARY_FAULTS),
         },
         "totals": {
             "spans": totals.spans,
