@@ -343,39 +343,55 @@ print(BatchRunner().run(Pipeline(name="p", source=[1])).drain().revision)
 """
 
 
-def revision_in(folder: Path) -> str:
+INSTALLED = ("-m", "timeit", "--number=1", "--repeat=1", "--setup=import runpy")
+"""A command of which the file is among those of Python."""
+
+
+def revision_in(folder: Path, *command: str, cwd: Path | str = "/") -> str:
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    return subprocess.run(
-        [sys.executable, script],
+    arguments = [*command, f"runpy.run_path({str(script)!r})"] if command else [script]
+    written = subprocess.run(
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
         check=True,
         timeout=PATIENCE,
-        cwd="/",
+        cwd=cwd,
         env={
             **os.environ,
             "PYTHONPATH": str(Path(forge.__file__).parent.parent),
             "GIT_CEILING_DIRECTORIES": str(folder.parent),
         },
-    ).stdout.strip()
+    ).stdout
+    return written.splitlines()[0]
 
 
-def test_the_record_names_the_revision_of_the_code(tmp_path: Path) -> None:
-    assert revision_in(tmp_path) == "None"
+def commit(folder: Path) -> str:
+    """Make a folder a repository with a commit. Returns its revision."""
     git = shutil.which("git")
     assert git is not None, "needs git: apt-get install git"
 
     def run(*arguments: str) -> str:
         identity = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.org"]
-        done: Any = subprocess.run(
-            [git, *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
+        done: Any = subprocess.run([git, *identity, *arguments], cwd=folder, capture_output=True, text=True, check=True)
         return str(done.stdout).strip()
 
     run("init")
     run("commit", "--allow-empty", "--message=first", "--no-gpg-sign")
-    assert revision_in(tmp_path) == run("rev-parse", "HEAD")
+    return run("rev-parse", "HEAD")
+
+
+def test_the_record_names_the_revision_of_the_script(tmp_path: Path) -> None:
+    assert revision_in(tmp_path) == "None"
+    revision = commit(tmp_path)
+    assert revision_in(tmp_path) == revision
+
+
+def test_under_an_installed_command_the_revision_is_that_of_the_current_folder(tmp_path: Path) -> None:
+    revision = commit(tmp_path)
+    assert revision_in(tmp_path, *INSTALLED, cwd=tmp_path) == revision
+    assert revision_in(tmp_path, *INSTALLED) == "None"
 
 
 @both_runners
