@@ -9,7 +9,7 @@ import pytest
 from tests.support.certificates import certify
 
 from .pipelines import Database, finish, start_worker
-from .programs import text, wait_until
+from .programs import PATIENCE, text, wait_until
 from .services import by_label
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ WITH_FILES = {
     "service": {"pipelines": {"traces/file": {"exporters": ["file/traces"]}, "logs/file": {"exporters": ["file/logs"]}}}
 }
 """So that the test can see what a gateway has."""
+REJOINED = 3 * PATIENCE
+"""Seconds that clients of a broker may take, on a busy machine, to find out who is there and who reads what."""
 
 
 @pytest.fixture
@@ -64,10 +66,12 @@ def wait_for_all(agent: Collector, gateways: list[Collector], database: Database
     wait_until(
         lambda: len({span["spanId"] for gateway in gateways for span in gateway.spans()}) == spans,
         "the gateways have all spans",
+        REJOINED,
     )
     wait_until(
         lambda: len({repr(log) for gateway in gateways for log in gateway.logs()}) == records,
         "the gateways have all log records",
+        REJOINED,
     )
     statuses = {(status,): count for status, count in database.statuses().items()}
 
@@ -75,7 +79,7 @@ def wait_for_all(agent: Collector, gateways: list[Collector], database: Database
         pages = [text(f"http://{gateway.scraped}/metrics") for gateway in gateways if gateway.runs]
         return [dict(by_label(page, "forge_sample_settled_total", "forge_sample_outcome")) for page in pages]
 
-    wait_until(lambda: statuses in settled(), "a gateway has the metrics")
+    wait_until(lambda: statuses in settled(), "a gateway has the metrics", REJOINED)
 
 
 @pytest.mark.slow
@@ -95,7 +99,7 @@ def test_nothing_is_lost_when_a_gateway_is_killed(gateways: list[Collector], age
     settings = {"good": 300, "bad": 20, "pause": str(tmp_path / "go")}
     variables = {"FORGE_OTEL_TRACE_PER_SAMPLE": "true", "OTEL_BSP_SCHEDULE_DELAY": "200"}
     worker = start_worker(agent.otlp, database, settings, **variables)
-    wait_until(lambda: bool(gateways[0].spans()), "a gateway reads")
+    wait_until(lambda: bool(gateways[0].spans()), "a gateway reads", REJOINED)
     gateways[0].kill()
     (tmp_path / "go").touch()
     finish(worker)
