@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .graphite import Bridge, Graphite, StatsD
 from .pipelines import finish, start_worker
-from .programs import wait_until
+from .programs import text, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,3 +46,11 @@ def test_counts_and_durations(stack: Stack, tmp_path: Path) -> None:
     # Not all of it can be asked for in the same moment.
     wait_until(lambda: sum(found().values()) >= sum(expected.values()), "all of the run is in Graphite")
     assert found() == expected
+    # Graphite's API, as Grafana asks it.
+    rendered = json.loads(text(f"{graphite.url}/render?target={EXECUTIONS}.*.success.count&from=-5min&format=json"))
+    assert {series["target"] for series in rendered} == {
+        f"{EXECUTIONS}.never_fails.success.count",
+        f"{EXECUTIONS}.check.success.count",
+    }
+    stages = json.loads(text(f"{graphite.url}/metrics/find?query={EXECUTIONS}.*"))
+    assert {stage["text"] for stage in stages} == {"never_fails", "check"}
