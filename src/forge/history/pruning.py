@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..storage.records import StoredArtifact
     from ..storage.sql import SQLStorage
 
-_PAGE: Final = 200
+_PAGE: Final = 50
 """Runs that are read, or removed, together."""
 _KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 

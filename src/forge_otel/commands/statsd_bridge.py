@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import click
 
 from .command import command, port, positive
@@ -30,6 +28,8 @@ def statsd_bridge(*, host: str, port: int, max_body: int, max_requests: int, max
     Serves /health, and its own metrics at /metrics. Configured by the environment variables STATSD_HOST, STATSD_PORT
     and FORGE_OTEL_STATSD_*. Stops at SIGTERM.
     """
+    import asyncio  # noqa: PLC0415
+
     from ..exporters.bridge import AddressError, Limits, serve  # noqa: PLC0415
     from ..exporters.statsd import StatsDSettings  # noqa: PLC0415
 

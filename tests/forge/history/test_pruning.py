@@ -96,13 +96,13 @@ def test_a_run_in_progress_stays(storage: SQLStorage) -> None:
 
 
 def test_many_runs(storage: SQLStorage) -> None:
-    for number in range(450):
+    for number in range(120):
         storage.begin_run(f"{number:03}", "p", "definition", START + number, {})
         storage.end_run(f"{number:03}", START + number, "completed", {})
 
-    pruned = prune(storage, DAY - 440, clock=at(1))
+    pruned = prune(storage, DAY - 110, clock=at(1))
 
-    assert ids(pruned.runs) == [f"{number:03}" for number in range(439, -1, -1)]
+    assert ids(pruned.runs) == [f"{number:03}" for number in range(109, -1, -1)]
     assert len(runs(storage)) == 10
 
 
@@ -203,14 +203,14 @@ def test_references_that_cannot_be_seen(storage: SQLStorage, store: ArtifactStor
 
 
 def test_the_content_of_many_samples(storage: SQLStorage, store: ArtifactStore) -> None:
-    keys = [store.put(str(number).encode()).key for number in range(450)]
+    keys = [store.put(str(number).encode()).key for number in range(250)]
     source = [Sample(id=f"{number}", data=key) for number, key in enumerate(keys)]
     BatchRunner(clock=FakeClock()).run(
         Pipeline(name="p", source=source, measurements=[KeyOf(keys[0])], storage=storage)
     ).drain()
 
     assert list(prune(storage, 0, artifacts=store, clock=at(10**6)).artifacts) == []
-    assert len(list(storage.contents())) == 900
+    assert len(list(storage.contents())) == 500
 
 
 def test_artifacts_in_memory(storage: SQLStorage) -> None:
