@@ -130,7 +130,7 @@ def outcome_of(folder: Path) -> tuple[list[Sample], dict[str, Any]]:
     run = small_run(folder, FakeClock())
     ready = list(run)
     assert run.result is not None
-    return ready, {**dataclasses.asdict(run.result), "run_id": None, "revision": None}
+    return ready, {**dataclasses.asdict(run.result), "run_id": None, "revision": None, "cpu": None}
 
 
 @pytest.mark.parametrize("kind", ["span start", "span end", "exporter", "event", "instrument", "hook"])
