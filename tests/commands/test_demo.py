@@ -457,7 +457,8 @@ def test_people_read_the_same(each: Finished) -> None:
         errors = one["errors"] + one["cancelled"]
         row = next(line for line in lines if line[0] == one["name"] and line[1].isdigit())
         assert row[1:5] == [str(count) for count in (one["executions"], one["skips"], errors, one["retries"])]
-    for one in document["measurements"]:
+    measured = any(one["computed"] or one["cached"] for one in document["measurements"])
+    for one in document["measurements"] if measured else ():
         row = next(line for line in lines if line[0] == one["key"] and line[1].isdigit())
         assert row[1:4] == [str(one[key]) for key in ("computed", "cached", "errors")]
     for entry in document["dead_letters"]:

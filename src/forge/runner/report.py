@@ -92,7 +92,9 @@ def stalls_in(record: Mapping[str, Any]) -> Iterator[Span]:
 def failure_line(failure: Mapping[str, Any]) -> str:
     """Return a class of failures, with the sample and message of the first one."""
     sample = f"{'first in ' if failure['count'] > 1 else ''}sample {shortened(failure['sample_id'], 60)!r}"
-    return f"{failure['count']} × {failure['error_type']} in {failure['where']}, {sample}: {_first_line(failure)}"
+    message = _first_line(failure)
+    what = f"{failure['count']} × {failure['error_type']} in {failure['where']}, {sample}"
+    return f"{what}: {message}" if message else what
 
 
 def unfinished_in(record: Mapping[str, Any]) -> int:
@@ -129,7 +131,7 @@ def _saved(cost: Mapping[str, Any]) -> Decimal:
 
 def _stages(record: Mapping[str, Any]) -> list[Block]:
     stages: Sequence[Mapping[str, Any]] = record["stages"]
-    if not stages or not record["ledger"]["admitted"]:
+    if not any(stage["executions"] for stage in stages):
         return []
     columns = [
         Column("stage"),
@@ -162,7 +164,7 @@ def _stages(record: Mapping[str, Any]) -> list[Block]:
 
 
 def _measurements(record: Mapping[str, Any]) -> list[Block]:
-    if not record["measurements"] or not record["ledger"]["admitted"]:
+    if not any(one["computed"] or one["cached"] or one["errors"] for one in record["measurements"]):
         return []
     columns = [
         Column("measurement"),

@@ -73,7 +73,7 @@ def judge(result: RunResult, pipeline: Pipeline) -> RunVerdict:
         return _none("nothing was processed.")
     if 2 * ledger.unchanged > ledger.settled:
         text = f"{ledger.unchanged} of {ledger.settled} samples were finished by an earlier run."
-        return _none(text, "A runner with resume=False processes them again.")
+        return _none(text, "A runner with resume=False (forge run --rerun) processes them again.")
     parts = list(_parts(result))
     if result.runner == NO_CALLS_TOGETHER:
         return _one_at_a_time(result, pipeline, parts)

@@ -18,7 +18,8 @@ MIN_BAR = 8
 MIN_NAME = 12
 """Width from which on the first column of a table is not shortened."""
 _GAP = "  "
-_COLORS = {"red": "#c62828", "yellow": "#9a6700", "green": "#2e7d32"}
+_COLORS = {"red": "#d84338", "yellow": "#a87500", "green": "#2f8f3a"}
+"""Colors that can be read on light and on dark pages."""
 _HTML_STYLES = {
     "bold": "font-weight:bold",
     "dim": "opacity:.7",

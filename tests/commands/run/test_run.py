@@ -153,7 +153,8 @@ def test_telemetry_in_files_with_the_name_of_the_pipeline(folder: Path) -> None:
     [resource] = requests[0]["resourceSpans"]
     attributes = {each["key"]: each["value"] for each in resource["resource"]["attributes"]}
     assert attributes["service.name"] == {"stringValue": "good"}
-    done = forge(folder, "run", "pipes:good", "--files", "telemetry")
+    done = forge(folder, "run", "pipes:good", "--files", "telemetry", "--trace-url", "http://jaeger/trace/{trace_id}")
+    assert re.search(r"^trace  http://jaeger/trace/[0-9a-f]{32}$", done.stdout, re.MULTILINE)
     assert "last flush succeeded" in done.stdout
     assert done.stderr.endswith("next: forge-otel read telemetry\n")
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, stage, usage
+from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, SQLStorage, stage, usage
 from forge.runner.report import report
 from forge.support.layout import to_text
 from tests.support.clock import FakeClock
@@ -118,3 +119,22 @@ def test_a_run_of_nothing_is_reported_in_one_line() -> None:
 
     result = BatchRunner().run(Pipeline(name="p", source=[], stages=[through])).drain()
     assert str(result) == result.headline
+
+
+def test_an_error_without_a_message_ends_the_line() -> None:
+    @stage
+    def fail(sample: Sample) -> Sample:
+        raise ValueError
+
+    result = BatchRunner().run(Pipeline(name="p", source=[Sample(id="a", data=1)], stages=[fail])).drain()
+    assert str(result).splitlines()[1] == "  1 × ValueError in fail, sample 'a'"
+
+
+def test_a_run_that_found_everything_done_has_no_empty_tables(tmp_path: Path) -> None:
+    pipeline, _ = a_run()
+    storage = SQLStorage(f"sqlite:///{tmp_path}/p.db")
+    done = Pipeline(name="p", source=[Sample(id="a", data=1)], measurements=pipeline.measurements, storage=storage)
+    BatchRunner().run(done).drain()
+    result = BatchRunner().run(done).drain()
+    storage.close()
+    assert str(result).splitlines() == [result.headline, "", str(result.verdict)]

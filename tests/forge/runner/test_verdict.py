@@ -312,4 +312,4 @@ def test_a_run_that_found_most_of_it_done_says_nothing(tmp_path: Path) -> None:
     result = StreamingRunner().run(pipeline).drain()
     storage.close()
     assert result.verdict.text == "No verdict: 100 of 100 samples were finished by an earlier run."
-    assert result.verdict.advice == "A runner with resume=False processes them again."
+    assert result.verdict.advice == "A runner with resume=False (forge run --rerun) processes them again."

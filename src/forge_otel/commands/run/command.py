@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..command import command, json_option, port, positive
+from ..pages import pages_options
 
 
 @command("run")
@@ -48,6 +49,7 @@ from ..command import command, json_option, port, positive
     metavar="PORT",
     help="Serve the metrics on this port of 127.0.0.1, after the end of the run until they are scraped once.",
 )
+@pages_options
 @json_option
 def run(
     *,
@@ -59,6 +61,8 @@ def run(
     otlp: str | None,
     files: Path | None,
     prometheus: int | None,
+    trace_url: str | None,
+    logs_url: str | None,
     as_json: bool,
 ) -> int:
     """Run a pipeline, show its progress, and print its report.
@@ -82,6 +86,7 @@ def run(
             otlp=otlp,
             files=files,
             prometheus=prometheus,
+            pages={"trace": trace_url, "logs": logs_url},
             as_json=as_json,
         )
     )

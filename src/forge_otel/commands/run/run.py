@@ -6,18 +6,20 @@ import json
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opentelemetry.trace import Span, format_trace_id
 from rich.console import Console
 
-from forge import BatchRunner, ExitCode, Pipeline, Run, StreamingRunner
+from forge import BatchRunner, ExitCode, Pipeline, Run, RunResult, StreamingRunner
 from forge.errors import ForgeError
 from forge.progress import progress
 
+from ..pages import pages_of
 from ..telemetry.run_report import report, show
 from .load import load
 
@@ -44,6 +46,8 @@ class Options:
     as_json: bool
     command: str = "forge run"
     """The command, for messages."""
+    pages: Mapping[str, str | None] = field(default_factory=dict)
+    """Templates of the addresses of pages about a trace, by what they show."""
     start: Callable[[Runner, Pipeline], Run] | None = None
     """Creates the run; None for one of the pipeline's source."""
 
@@ -71,7 +75,10 @@ def run_pipeline(options: Options) -> int:
         if run.result is None:
             assert error is not None
             raise error
-        document = report(run.result, telemetry.providers if telemetry is not None else None)
+        if telemetry is not None:
+            document = report(run.result, telemetry.providers, telemetry.pages)
+        else:
+            document = run.result.to_dict()
         if options.as_json:
             print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
         else:
@@ -104,7 +111,15 @@ class _Telemetry:
             pipeline.name, options.files, option="--files", endpoint=options.otlp, prometheus=self.prometheus
         )
         self._instrumentor: ForgeInstrumentor = ForgeInstrumentor()
+        self.pages: dict[str, str] = {}
+        """Addresses of pages about the run's trace, once it has ended."""
+
+        def run_ended(span: Span, _: Run, __: RunResult) -> None:
+            if span.is_recording():
+                self.pages.update(pages_of(format_trace_id(span.get_span_context().trace_id), options.pages))
+
         self._instrumentor.instrument(
+            on_run_end=run_ended,
             tracer_provider=self.providers.tracer_provider,
             meter_provider=self.providers.meter_provider,
             logger_provider=self.providers.logger_provider,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from forge.runner.report import report as run_report
 
@@ -18,17 +17,14 @@ if TYPE_CHECKING:
 
     from .providers import Providers
 
-NO_PAGES: Final[Mapping[str, str]] = MappingProxyType({})
 
-
-def report(result: RunResult, telemetry: Providers | None, pages: Mapping[str, str] = NO_PAGES) -> dict[str, Any]:
-    """Return the run's record, as stored in the database, with the exports of the telemetry, if there is any."""
+def report(result: RunResult, telemetry: Providers, pages: Mapping[str, str]) -> dict[str, Any]:
+    """Return the run's record, as stored in the database, with the exports of the telemetry."""
     document = result.to_dict()
     for measurement in document["measurements"]:
         lookups = measurement["computed"] + measurement["cached"]
         measurement["hit_ratio"] = measurement["cached"] / lookups if lookups else None
-    if telemetry is not None:
-        document["telemetry"] = exported(telemetry, pages)
+    document["telemetry"] = exported(telemetry, pages)
     return document
 
 
