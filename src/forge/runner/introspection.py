@@ -11,6 +11,7 @@ import stat
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -230,19 +231,38 @@ def lines(document: dict[str, Any]) -> list[str]:
         if run["source"]:
             out.append("  reading the source")
             out += [f"      {on_one_line(line, 300)}" for line in run["source"]]
-        shown = None
-        for sample in run["samples"]:
-            relation = "for" if sample["state"] == "queued" else "of"
-            where = "" if sample["where"] is None else f" {relation} {on_one_line(sample['where'], 80)}"
-            took = "" if sample["seconds"] is None else f" for {seconds(sample['seconds'])}"
-            tries = f", attempt {sample['attempt']}" if (sample["attempt"] or 1) > 1 else ""
-            out.append(f"  {on_one_line(sample['id'], 80)}: {sample['state']}{where}{took}{tries}")
-            if sample["stack"] and sample["stack"] != shown:
-                out += [f"      {on_one_line(line, 300)}" for line in sample["stack"]]
-            shown = sample["stack"] or shown
+        out += _calls([each for each in run["samples"] if each["state"] in ("call", "retry")])
+        out += _waiting([each for each in run["samples"] if each["state"] not in ("call", "retry")])
         if (more := run["active"] - len(run["samples"])) > 0:
             out.append(f"  and {more} more")
     return out
+
+
+def _calls(samples: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield each sample in a call, with the stack unless it is that of the one before."""
+    shown = None
+    for sample in samples:
+        tries = f", attempt {sample['attempt']}" if (sample["attempt"] or 1) > 1 else ""
+        where = on_one_line(sample["where"], 80)
+        yield f"  {on_one_line(sample['id'], 80)}: {sample['state']} of {where}{_for(sample['seconds'])}{tries}"
+        if sample["stack"] and sample["stack"] != shown:
+            yield from (f"      {on_one_line(line, 300)}" for line in sample["stack"])
+        shown = sample["stack"] or shown
+
+
+def _waiting(samples: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for all samples that wait for the same, with the one that has waited longest."""
+    groups: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+    for sample in samples:
+        groups.setdefault((sample["state"], sample["where"]), []).append(sample)
+    for (state, where), waiting in groups.items():
+        place = "" if where is None else f" for {on_one_line(where, 80)}"
+        first = waiting[0]
+        yield f"  {len(waiting)} {state}{place}, first {on_one_line(first['id'], 80)}{_for(first['seconds'])}"
+
+
+def _for(duration: float | None) -> str:
+    return "" if duration is None else f" for {seconds(duration)}"
 
 
 introspection: Final = Introspection()

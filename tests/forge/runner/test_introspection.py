@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -89,6 +89,54 @@ def test_a_run_is_looked_at(running: Running, place: Path) -> None:
     running.end()
     assert list(place.iterdir()) == []
     assert ask_all() == []
+
+
+def test_samples_that_wait_are_summed_up() -> None:
+    def sample(
+        sample_id: str, state: str, where: str | None, passed: float | None = None, **more: Any
+    ) -> dict[str, Any]:
+        return {
+            "id": sample_id,
+            "state": state,
+            "where": where,
+            "seconds": passed,
+            "attempt": None,
+            "stack": [],
+            **more,
+        }
+
+    run = {
+        "run_id": "0123456789",
+        "pipeline": "p",
+        "type": "replay",
+        "seconds": 60,
+        "silence": 3,
+        "settled": 7,
+        "active": 9,
+        "source": ["source.py:1 in read"],
+        "samples": [
+            sample("a", "call", "label", 5.0, stack=["x.py:1 in f"], attempt=2),
+            sample("b", "call", "label", 4.0, stack=["x.py:1 in f"], attempt=1),
+            sample("c", "retry", "label\x1b"),
+            sample("d", "queued", "label", 2.0),
+            sample("e", "queued", "label", 1.0),
+            sample("f", "queued", "length"),
+            sample("g\n", "storing", None),
+        ],
+    }
+    assert lines({"pid": 1, "runs": [run]}) == [
+        "p 01234567 (process 1, replay): 7 settled in 60s, the last 3.0s ago; 9 in flight",
+        "  reading the source",
+        "      source.py:1 in read",
+        "  a: call of label for 5.0s, attempt 2",
+        "      x.py:1 in f",
+        "  b: call of label for 4.0s",
+        "  c: retry of label\\x1b",
+        "  2 queued for label, first d for 2.0s",
+        "  1 queued for length, first f",
+        "  1 storing, first g",
+        "  and 2 more",
+    ]
 
 
 def test_only_runs_that_allow_it(place: Path) -> None:
