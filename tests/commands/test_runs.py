@@ -191,6 +191,7 @@ def test_show_a_run_in_progress(storage_url: str, capsys: pytest.CaptureFixture[
     lines = printed(capsys, "show", "--storage", storage_url).splitlines()
 
     assert lines[0] == f"docs: active (process {os.getpid()} on {socket.gethostname()} runs)"
+    assert lines[1] == "  stored by it so far: nothing"
     assert "definition   definition: cut 2" in lines
     assert "active" in printed(capsys, "runs", "--storage", storage_url)
 
@@ -417,3 +418,17 @@ def test_the_trace_of_a_failed_sample(storage_url: str, capsys: pytest.CaptureFi
 
     assert f"trace        {trace_id}" in lines
     assert f"next: forge-otel trace waterfall {trace_id}" in lines
+
+
+def test_what_a_run_without_an_end_has_stored(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = SQLStorage(storage_url)
+    source = [Sample(id=each, data=each.partition("-")[0]) for each in ("ok-1", "ok-2", "skip-1", "bad-1", "ok-3")]
+    pipeline = Pipeline(name="docs", source=source, stages=[annotate], storage=storage)
+    with BatchRunner(clock=FakeClock()).run(pipeline) as run:
+        ready = [next(run).id for _ in range(3)]
+        said = printed(capsys, "show", "--storage", storage_url).splitlines()
+        document = json.loads(printed(capsys, "show", "--storage", storage_url, "--json"))
+
+    assert ready == ["ok-1", "ok-2", "ok-3"]
+    assert said[1] == "  stored by it so far: 1 dlq, 3 ready, 1 skipped"
+    assert document["stored"] == {"dlq": 1, "ready": 3, "skipped": 1}

@@ -4,7 +4,7 @@ from .difference import RunDifference, compare_runs, difference
 from .gates import Gate
 from .liveness import RunState
 from .pruning import Pruned, prune
-from .runs import RecordedRun, find_run, runs
+from .runs import RecordedRun, find_run, runs, stored_by
 from .stories import SampleStory, story_of
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "find_run",
     "prune",
     "runs",
+    "stored_by",
     "story_of",
 ]

@@ -142,6 +142,18 @@ def find_run(storage: SQLStorage, reference: str, *, pipeline: str | None = None
     return _recorded(found[0])
 
 
+def stored_by(storage: SQLStorage, run: RecordedRun) -> dict[str, int]:
+    """Return the number of samples that a run was the last to change in the storage, by status.
+
+    For a run without an end, which has no ledger: what it has stored until now, or had until it died. Samples that it
+    found `unchanged`, or stored again with the same content, are not among them.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    return {status.value: count for status, count in storage.statuses(run.pipeline, run.id).items()}
+
+
 def _completed(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the record of a run that has ended, with what release 0.1.0 did not record: its `failures` were only those
     without a dead letter, and without the first message.

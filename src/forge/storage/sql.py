@@ -282,6 +282,17 @@ class SQLStorage:
         counted = select(func.count()).select_from(samples).where(samples.c.pipeline == pipeline)
         return self._database.read(lambda connection: connection.execute(counted).scalar_one())
 
+    def statuses(self, pipeline: str, run_id: str) -> dict[SampleStatus, int]:
+        """Return the number of stored samples that a run was the last to change, by status."""
+        counted = (
+            select(samples.c.status, func.count())
+            .where(samples.c.pipeline == pipeline, samples.c.run_id == run_id)
+            .group_by(samples.c.status)
+            .order_by(samples.c.status)
+        )
+        rows = self._database.read(lambda connection: connection.execute(counted).all())
+        return {SampleStatus(status): number for status, number in rows}
+
     def dead_letters(
         self,
         pipeline: str | None = None,

@@ -179,6 +179,7 @@ NOT_OBSERVED = {
         "manifest_entries",
         "delete_runs",
         "contents",
+        "statuses",
         "ids_like",
         "costs",
         "has_costs",

@@ -37,10 +37,10 @@ def show_runs(runs: Sequence[RecordedRun]) -> None:
     print_next([following("forge show", runs[0].id[:8])] if runs else [], out)
 
 
-def show_run(run: RecordedRun) -> None:
-    """Print the record of a run, and the next command."""
+def show_run(run: RecordedRun, stored: Mapping[str, int] | None = None) -> None:
+    """Print the record of a run, and the next command; of one without an end what it has stored."""
     out = Output()
-    print_blocks(_run(run), out)
+    print_blocks(_run(run, stored), out)
     failures = run.record.get("failures") or ()
     ids = [failure["sample_id"] for failure in failures if failure["sample_id"]]
     print_next([following("forge show", run.id[:8], ids[0])] if ids else [], out)
@@ -100,7 +100,7 @@ def _pruned(pruned: Pruned, dry_run: bool) -> Iterator[Block]:
     yield paragraph(f"{what}: the records of {len(pruned.runs)} runs, {artifacts}")
 
 
-def _run(run: RecordedRun) -> Iterator[Block]:
+def _run(run: RecordedRun, stored: Mapping[str, int] | None) -> Iterator[Block]:
     record = run.record
     if run.ended is not None:
         yield from report(record)
@@ -110,6 +110,8 @@ def _run(run: RecordedRun) -> Iterator[Block]:
         )
         for line in stalls_in(record):
             yield Paragraph([line], indent=2)
+        counts = ", ".join(f"{count} {status}" for status, count in (stored or {}).items())
+        yield paragraph(f"stored by it so far: {counts or 'nothing'}", indent=2)
     yield Blank()
     yield _field("run", run.id)
     yield _field("started", _time(run.started))

@@ -25,7 +25,7 @@ def show(*, reference: str, sample_id: str | None, pipeline: str | None, url: st
     Exit codes: 0, or 2 if there is no such run or sample.
     """
     from forge.errors import RunNotFoundError, SampleNotFoundError  # noqa: PLC0415
-    from forge.history import find_run, story_of  # noqa: PLC0415
+    from forge.history import find_run, stored_by, story_of  # noqa: PLC0415
 
     from .display import show_run, show_story  # noqa: PLC0415
 
@@ -33,11 +33,12 @@ def show(*, reference: str, sample_id: str | None, pipeline: str | None, url: st
         with opened(url) as storage:
             run = find_run(storage, reference, pipeline=pipeline)
             story = story_of(storage, run, sample_id) if sample_id is not None else None
+            stored = stored_by(storage, run) if run.ended is None and story is None else None
     except (RunNotFoundError, SampleNotFoundError) as error:
         raise CommandError(str(error)) from None
     if as_json:
-        print_json(story.to_dict() if story else run.to_dict())
+        print_json(story.to_dict() if story else run.to_dict() | ({} if stored is None else {"stored": stored}))
     elif story:
         show_story(story, run)
     else:
-        show_run(run)
+        show_run(run, stored)
