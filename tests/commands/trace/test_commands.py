@@ -251,6 +251,10 @@ def test_a_next_command_can_be_pasted(text: str) -> None:
     assert subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, check=True).stdout == text.encode()
 
 
+def test_a_next_command_with_half_surrogate_pairs() -> None:
+    assert command("a", "\udce9 x", "\ud800") == r"a $'\xe9 x' $'\xed\xa0\x80'"
+
+
 def test_next_commands_name_the_source() -> None:
     assert shlex.split(waterfall("-x", ["a b"])) == ["forge-otel", "trace", "waterfall", "--", "-x", "a b"]
     assert waterfall("x", ["--jaeger", "http://j"], "ab") == "forge-otel trace waterfall --trace ab --jaeger http://j x"

@@ -30,12 +30,16 @@ def command(*words: str) -> str:
 def _quoted(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
-    escaped = "".join(
-        f"\\{each}"
-        if each in "\\'"
-        else each
-        if each.isprintable()
-        else "".join(f"\\x{byte:02x}" for byte in each.encode(errors="surrogatepass"))
-        for each in word
-    )
-    return f"$'{escaped}'"
+    return f"$'{''.join(map(_escaped, word))}'"
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    try:
+        encoded = character.encode(errors="surrogateescape")  # as Python decodes arguments that are not UTF-8
+    except UnicodeEncodeError:
+        encoded = character.encode(errors="surrogatepass")  # no argument is decoded to this one
+    return "".join(f"\\x{byte:02x}" for byte in encoded)
