@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http.client import HTTPException
-from itertools import chain
 from typing import Any
 from urllib.request import urlopen
 
@@ -77,7 +76,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to wait at most (180)")
     end = time.monotonic() + parser.parse_args().timeout
     try:
-        waiting = _started()
+        waiting, options = _started()
     except OSError as error:
         print(f"make ready needs Docker, to ask which services are up: {error}", file=sys.stderr)
         return 2
@@ -94,22 +93,24 @@ def main() -> int:
         if not waiting:
             return 0
         if time.monotonic() >= end:
-            names = " ".join(service.name for service in waiting)
-            print(f"no answer from: {names}. See: docker compose logs {names}", file=sys.stderr)
+            names = [service.name for service in waiting]
+            see = shlex.join(["docker", "compose", *options, "logs", *names])
+            print(f"no answer from: {' '.join(names)}. See: {see}", file=sys.stderr)
             return 1
         time.sleep(PAUSE)
 
 
-def _started() -> list[Service]:
-    """Return the services that have a container, also those that have died since."""
+def _started() -> tuple[list[Service], list[str]]:
+    """Return the services that have a container, also those that have died since, and the options that name the files
+    that they were started with, where these are more than one.
+    """
     listed = _compose("ps", "--all", "--format", "json").splitlines()
     found = {each["Service"]: each["Project"] for each in map(json.loads, filter(str.strip, listed))}
-    # The files that they were started with: more than the default one where something was added.
     projects = json.loads(_compose("ls", "--all", "--format", "json"))
-    files = [each["ConfigFiles"].split(",") for each in projects if each["Name"] in found.values()]
-    options = [option for file in chain(*files) for option in ("--file", file)]
+    files = [file for each in projects if each["Name"] in found.values() for file in each["ConfigFiles"].split(",")]
+    options = [option for file in files for option in ("--file", file)] if len(files) > 1 else []
     configured = json.loads(_compose(*options, "--profile", "*", "config", "--format", "json"))["services"]
-    return [service.at(configured[service.name]["ports"]) for service in SERVICES if service.name in found]
+    return [service.at(configured[service.name]["ports"]) for service in SERVICES if service.name in found], options
 
 
 def _compose(*arguments: str) -> str:

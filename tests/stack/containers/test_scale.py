@@ -12,7 +12,7 @@ import pytest
 
 from tests.stack.programs import wait_until
 from tests.stack.services import traces_of
-from tests.support.compose import SCALE
+from tests.support.compose import ROOT, SCALE
 
 from .confinement import assert_confined
 from .conftest import SERVICES
@@ -182,7 +182,9 @@ def test_of_spans_those_are_lost_that_the_gateway_had_not_decided_on(killed: Kil
 
 @pytest.mark.slow
 def test_make_ready_names_a_gateway_that_is_down(killed: Killed) -> None:
-    assert "no answer from: gateway-1. See: docker compose logs gateway-1" in killed.said
+    files = " ".join(f"--file {ROOT / file}" for file in SCALE)
+
+    assert f"no answer from: gateway-1. See: docker compose {files} logs gateway-1\n" in killed.said
 
 
 @pytest.mark.slow
