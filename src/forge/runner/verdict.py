@@ -60,6 +60,9 @@ class _Part(NamedTuple):
         return self.name if self.summary is not None else f"the {self.kind}"
 
 
+_STORAGE = _Part("storage", "storage", 0.0)
+
+
 def judge(result: RunResult, pipeline: Pipeline) -> RunVerdict:
     """Return the verdict on a run of the pipeline.
 
@@ -77,15 +80,25 @@ def judge(result: RunResult, pipeline: Pipeline) -> RunVerdict:
     parts = list(_parts(result))
     if result.runner == NO_CALLS_TOGETHER:
         return _one_at_a_time(result, pipeline, parts)
+    return _all_at_once(result, pipeline, parts)
+
+
+def _all_at_once(result: RunResult, pipeline: Pipeline, parts: list[_Part]) -> RunVerdict:
+    """Return the verdict on a run whose parts worked at the same time."""
     held_up = _last_held_up(result)
     if held_up is None:
         limit = max(parts, key=lambda part: part.utilization)
-        if limit.utilization < BUSY:
-            return _idle(result, limit)
-    elif held_up < len(result.stages):
-        limit = parts[1 + held_up]
-    else:
-        limit = _behind_the_stages(result, parts)
+        return _idle(result, limit) if limit.utilization < BUSY else _limited_by(limit, result, pipeline, parts)
+    if held_up == len(result.stages):
+        return _limited_by(_behind_the_stages(result, parts), result, pipeline, parts)
+    limit = parts[1 + held_up]
+    if held_up == 0 and pipeline.storage is not None and _waits_for_work(result, limit):
+        text = "The storage limits the run: new samples waited until they were looked up in it."
+        return _verdict(_STORAGE, text, "Use a faster disk or database.")
+    return _limited_by(limit, result, pipeline, parts)
+
+
+def _limited_by(limit: _Part, result: RunResult, pipeline: Pipeline, parts: list[_Part]) -> RunVerdict:
     if limit.kind == "stage":
         return _stage_limits(result, pipeline, limit, parts)
     if limit.kind == "measurement":
@@ -96,11 +109,8 @@ def judge(result: RunResult, pipeline: Pipeline) -> RunVerdict:
     if limit.kind == "consumer":
         text = f"The loop over the run limits it: results waited for it for {share(limit.utilization)} of the time."
         return _verdict(limit, text, "Do less in the loop: move its work into a stage.")
-    return _verdict(
-        limit,
-        "The storage limits the run: everything before it waited for it.",
-        "Use a faster disk or database, or store less per sample.",
-    )
+    text = "The storage limits the run: everything before it waited for it."
+    return _verdict(limit, text, "Use a faster disk or database, or store less per sample.")
 
 
 def _parts(result: RunResult) -> Iterator[_Part]:
@@ -120,10 +130,16 @@ def _last_held_up(result: RunResult) -> int | None:
     return max((index for index, ratio in enumerate(blocked) if ratio >= BLOCKED), default=None)
 
 
+def _waits_for_work(result: RunResult, limit: _Part) -> bool:
+    """Return True if a stage had time, and neither retries nor computations took it."""
+    stage = next(each for each in result.stages if each.name == limit.name)
+    return limit.utilization < BUSY and not stage.retries and _cores(result) < COMPUTING
+
+
 def _behind_the_stages(result: RunResult, parts: list[_Part]) -> _Part:
     """Return what limits a run whose last stage was held up."""
     behind = max(parts[1 + len(result.stages) :], key=lambda part: part.utilization)
-    return behind if behind.utilization >= BUSY else _Part("storage", "storage", 0.0)
+    return behind if behind.utilization >= BUSY else _STORAGE
 
 
 def _stage_limits(result: RunResult, pipeline: Pipeline, limit: _Part, parts: list[_Part]) -> RunVerdict:
@@ -159,7 +175,7 @@ def _one_at_a_time(result: RunResult, pipeline: Pipeline, parts: list[_Part]) ->
     ratio, limit = max(zip(ratios, parts, strict=True), key=lambda pair: pair[0])
     if pipeline.storage is not None and 1 - sum(ratios) > ratio:
         text = f"The batch runner stores one sample at a time: the storage took {share(1 - sum(ratios))} of the run."
-        return _verdict(_Part("storage", "storage", 0.0), text, "StreamingRunner stores many in one transaction.")
+        return _verdict(_STORAGE, text, "StreamingRunner stores many in one transaction.")
     if ratio < BLOCKED:
         return _idle(result, limit)
     text = f"The batch runner makes one call at a time: {limit.label} took {share(ratio)} of the run."
@@ -198,7 +214,7 @@ def _larger_batches(stage: StageSummary, batch_size: int) -> str:
 def _faster(limit: _Part, parts: list[_Part], most: float = math.inf) -> str:
     """Return by how much the throughput may grow until another part limits it: one that is half utilized can take twice
     as much."""
-    others = [part for part in parts if part.name != limit.name and part.kind != "consumer"]
+    others = [part for part in parts if part is not limit and part.kind != "consumer"]
     following = max(others, key=lambda part: part.utilization, default=None)
     if following is None or not following.utilization or following.utilization * most <= 1.0:
         return f"about {_times(most)} the throughput" if most < math.inf else "more throughput"

@@ -273,6 +273,19 @@ def test_the_storage_limits_a_run_whose_last_stage_was_held_up_by_no_measurement
     assert verdict.text == "The loop over the run limits it: results waited for it for 95% of the time."
 
 
+def test_the_storage_limits_a_run_whose_samples_wait_before_an_idle_first_stage(tmp_path: Path) -> None:
+    storage = SQLStorage(f"sqlite:///{tmp_path}/p.db")
+    pipeline = Pipeline(name="p", source=SAMPLES, stages=[Through(name="a"), Through(name="b")], storage=storage)
+    changes: dict[str, Any] = {"source": {"backpressure": 9.0}, "stages": [{"utilization": 0.2}]}
+    verdict = verdict_on(pipeline, **changes)
+    assert (verdict.limit, verdict.stage, verdict.utilization) == ("storage", None, None)
+    assert verdict.text == "The storage limits the run: new samples waited until they were looked up in it."
+    storage.delete("p", [sample.id for sample in SAMPLES])
+    changes["stages"][0]["utilization"] = 0.6
+    assert verdict_on(pipeline, **changes).stage == "a"
+    storage.close()
+
+
 def test_a_faster_source_gives_what_the_busiest_stage_can_take() -> None:
     verdict = verdict_on(chain(Through(name="a")), stages=[{"utilization": 0.25}], source={"busy": 9.0})
     assert verdict.advice == (
