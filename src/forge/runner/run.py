@@ -213,8 +213,7 @@ class Run(Consumable):
         result = result_of(self, outcome, error)
         self._failure_log.ended(result)
         if self.pipeline.storage is not None and self._recorded:
-            if self._manifest is not None:
-                self._manifest.flush()
+            self._flush_manifest()
             self.pipeline.dead_letters.refresh()
             self.pipeline.storage.end_run(self.id, result.ended, result.outcome.value, result.to_dict())
         return result
@@ -300,6 +299,25 @@ class Run(Consumable):
         except StorageError:
             # What settled is stored, and the storage has ended the run; its end tries again.
             logger.exception("the manifest of run %s cannot be written", self.id)
+        except Exception:  # the database refuses it, and the samples are stored all the same
+            logger.exception("the manifest of run %s cannot be written, and is incomplete", self.id)
+            self._manifest = None
+
+    def _flush_manifest(self) -> None:
+        """Write the rest of the manifest.
+
+        Raises:
+            StorageError: the storage does not work.
+        """
+        if self._manifest is None:
+            return
+        try:
+            self._manifest.flush()
+        except StorageError:
+            raise
+        except Exception:  # the database refuses it, and the samples are stored all the same
+            logger.exception("the manifest of run %s cannot be written, and is incomplete", self.id)
+            self._manifest = None
 
     def waited(self, since: float) -> None:
         """Write a heartbeat and look for a stall, if it is time. Never raises."""
