@@ -272,6 +272,26 @@ def test_a_page_of_fifty_thousand_spans(browser: Browser, tmp_path: Path, capsys
     assert browser.evaluate(size) < 500
 
 
+def test_the_chart_says_of_which_samples_it_is(browser: Browser, tmp_path: Path) -> None:
+    """With a sampling rate, only some samples have spans; the run's summary counts all."""
+    summary = {
+        "eventName": "forge.pipeline.summary",
+        "timeUnixNano": str(BEGIN),
+        "traceId": TRACE,
+        "attributes": [
+            *attributes({"forge.run.id": RUN}),
+            {"key": "forge.summary.ready", "value": {"intValue": "5000"}},
+        ],
+    }
+    folder = telemetry(tmp_path)
+    write(folder / "logs.jsonl", request("Logs", "logRecords", summary))
+    file = tmp_path / "run.html"
+    assert main(["trace", "page", str(folder), "--html", str(file)]) == 0
+    browser.open(file)
+    assert texts(browser, ".tile") == ["5,000 ready"]
+    assert texts(browser, "section:first-child .note") == ["Of the 58 samples with spans; the run had 5,000."]
+
+
 def test_a_limit_is_said(browser: Browser, tmp_path: Path) -> None:
     browser.open(written(tmp_path, "--max-spans", "10"))
     assert text(browser, "#count") == "3 samples"

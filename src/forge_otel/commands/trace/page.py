@@ -68,6 +68,7 @@ def page(data: Mapping[str, Any]) -> str:
         chart_label=escape(_chart_label(data), quote=True),
         peak=f"{peak(data['occupancy']):.0f}",
         times="".join(f"<span>{escape(time)}</span>" for time in _times(data["occupancy"])),
+        chart_note=_chart_note(data),
         legend="".join(
             f'<li><i class="{color(each)}"></i>{escape(each["name"])}</li>' for each in data["occupancy"]["series"]
         ),
@@ -161,6 +162,13 @@ def _chart_label(data: Mapping[str, Any]) -> str:
         average = sum(values) / len(values) if values else 0.0
         places.append(f"{average:.1f} {each['name']}")
     return "Samples in flight over the run, on average: " + ", ".join(places)
+
+
+def _chart_note(data: Mapping[str, Any]) -> str:
+    recorded, all_ = data["totals"]["samples"], sum(data["run"]["samples"].values())
+    if recorded >= all_:
+        return ""
+    return f'<p class="note">Of the {recorded:,} samples with spans; the run had {all_:,}.</p>'
 
 
 def _times(occupancy: Mapping[str, Any]) -> Iterable[str]:
