@@ -254,6 +254,7 @@ def numbers(step: int = 1):
 
 pipeline = numbers()
 bare = Pipeline(name="bare", source=[], stages=[parse])
+nowhere = Pipeline(name="numbers", source=[], storage=SQLStorage("sqlite:///no/such/folder.db"))
 """
 
 
@@ -314,6 +315,9 @@ def test_what_cannot_be_replayed(storage_url: str, replayed: str, capsys: pytest
     assert refusal(capsys, "replay", "nothing:here").startswith("forge dlq replay: there is no module 'nothing' in ")
     assert refusal(capsys, "replay", f"{replayed}:bare") == (
         f"forge dlq replay: {replayed}:bare has no storage, so it keeps no dead letters"
+    )
+    assert refusal(capsys, "replay", f"{replayed}:nowhere", "--dry-run").startswith(
+        "forge dlq replay: cannot use sqlite:///no/such/folder.db: there is no folder "
     )
     assert refusal(capsys, "replay", f"{replayed}:pipeline", "--pipeline", "other") == (
         f"forge dlq replay: --pipeline other: {replayed}:pipeline is the pipeline 'numbers'"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forge import DeadLetter, Pipeline, Run
+from forge.errors import StorageError
 
 from ..command import print_json
 from ..errors import CommandError
@@ -71,7 +72,12 @@ def _chosen(pipeline: Pipeline, target: str, chosen: dict[str, Any]) -> list[Dea
         raise CommandError(f"{target} has no storage, so it keeps no dead letters")
     if chosen["pipeline"] not in (None, pipeline.name):
         raise CommandError(f"--pipeline {chosen['pipeline']}: {target} is the pipeline {pipeline.name!r}")
-    return filter_of(chosen, pipeline.storage, pipeline.name).find(pipeline.storage)
+    try:
+        return filter_of(chosen, pipeline.storage, pipeline.name).find(pipeline.storage)
+    except StorageError as error:
+        raise CommandError(" ".join(str(error).split())) from None
+    finally:
+        pipeline.storage.release()
 
 
 def _show(entries: Sequence[DeadLetter], verb: str) -> None:
