@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.support.tools import STACK
 
@@ -118,3 +121,18 @@ def test_an_unknown_name_is_misuse(tmp_path: Path, programs: Path) -> None:
 
     assert found.returncode == 2
     assert "unknown: grafana; there are promtool, prometheus," in found.stderr
+
+
+@pytest.mark.parametrize(
+    "manifest", sorted(STACK.glob("*/requirements.txt")), ids=lambda manifest: manifest.parent.name
+)
+def test_environments_have_what_forge_otel_needs(manifest: Path) -> None:
+    project = tomllib.loads((STACK.parents[1] / "pyproject.toml").read_text())["project"]
+    needed = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["auto"]])
+    lines = [line for line in manifest.read_text().splitlines() if not line.startswith("#")]
+    pinned = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+    for each in needed:
+        version = pinned.get(canonicalize_name(each.name), "")
+        assert version, f"{each.name} is missing"
+        assert each.specifier.contains(version, prereleases=True), each
