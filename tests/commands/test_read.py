@@ -157,6 +157,7 @@ def test_a_document(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None
         "metric_points": 15,
         "unreadable": [],
         "omitted_traces": 0,
+        "runs": [],
         "pipelines": [
             {
                 "name": "corpus",
@@ -321,6 +322,42 @@ def test_odd_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert trace["roots"][0]["duration"] == 0
 
 
+def summed_up(run_id: str, **counts: int) -> dict[str, Any]:
+    """The event that sums a run up."""
+    values: dict[str, Any] = {"forge.run.id": run_id, "forge.pipeline.name": "corpus"}
+    values |= {f"forge.summary.{name}": count for name, count in counts.items()}
+    return {"eventName": "forge.pipeline.summary", "body": {"stringValue": "…"}, "attributes": attributes(values)}
+
+
+def test_runs_whose_telemetry_is_not_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spans = [
+        {**span(1, None, "x", (0, 1)), "attributes": attributes({"forge.run.id": run})} for run in ("run-1", "run-2")
+    ]
+    file = write(
+        tmp_path / "x",
+        request("Spans", "spans", *spans),
+        request(
+            "Logs",
+            "logRecords",
+            summed_up("run-1", spans=1, suppressed=0, faults=0),
+            summed_up("run-2", spans=9, suppressed=4, faults=2),
+            summed_up("run-3"),
+        ),
+    )
+
+    said = [line for line in printed(capsys, file).splitlines() if line.startswith("run ")]
+    lacking = "8 of 9 recorded spans are missing, 4 spans and events left out by sampling or a budget"
+    assert said == [f"run run-2 of corpus: {lacking}, 2 faults inside the telemetry"]
+    assert document(capsys, file)["runs"][1] == {
+        "run_id": "run-2",
+        "pipeline": "corpus",
+        "spans": 1,
+        "recorded_spans": 9,
+        "suppressed": 4,
+        "faults": 2,
+    }
+
+
 def test_what_is_not_telemetry_is_skipped_and_named(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = telemetry / "traces.jsonl"
     rest = file.read_text()
@@ -413,6 +450,9 @@ def test_a_real_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("2", "ready", None),
         ("0", "failed", "ZeroDivisionError: division by zero"),
     ]
+    (whole,) = read["runs"]
+    assert (whole["pipeline"], whole["suppressed"], whole["faults"]) == ("halves", 0, 0)
+    assert whole["spans"] == whole["recorded_spans"] == read["spans"]
     (pipeline,) = read["pipelines"]
     assert pipeline["samples"] == {"ready": 1, "failed": 1}
     (stage,) = pipeline["stages"]

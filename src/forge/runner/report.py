@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ..costs.summary import in_short
+from ..costs.summary import Use, in_short
 from ..pipeline.sample import SampleOutcome
 from ..support.formatting import dollars, seconds, share, size
 from ..support.layout import Blank, Block, Column, Paragraph, Span, Table, paragraph
@@ -212,10 +212,20 @@ def _cost(record: Mapping[str, Any]) -> list[Block]:
         totals.append(f"{dollars(Decimal(cost['per_ready_sample']))} per ready sample")
     totals.append(f"{dollars(_saved(cost))} saved by the cache")
     blocks.append(paragraph(", ".join(totals)))
+    if wasted := _wasted(cost):
+        blocks.append(paragraph(f"wasted: {wasted}"))
     if cost["unpriced"]:
         text = f"{cost['unpriced']} of {cost['calls']} calls have no price, and are not included in the amount"
         blocks.append(paragraph(text, "yellow"))
     return blocks
+
+
+def _wasted(cost: Mapping[str, Any]) -> str:
+    """Return the amounts that were not spent on ready samples, by use; empty if there are none."""
+    uses: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for charge in cost["charges"]:
+        uses[charge["use"]] += Decimal(charge["amount"])
+    return ", ".join(f"{dollars(uses[use])} {use}" for use in Use if use is not Use.USEFUL and uses[use])
 
 
 def _storage(record: Mapping[str, Any]) -> list[Block]:

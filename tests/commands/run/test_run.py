@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from forge import SQLStorage
+from forge.support.layout import to_text
 from forge_otel.commands.cli import main, main_forge
+from forge_otel.commands.telemetry.report import exports_in
 from tests.support.collector import running_collector
 
 pytestmark = pytest.mark.slow
@@ -157,6 +159,23 @@ def test_telemetry_in_files_with_the_name_of_the_pipeline(folder: Path) -> None:
     assert re.search(r"^trace  http://jaeger/trace/[0-9a-f]{32}$", done.stdout, re.MULTILINE)
     assert "last flush succeeded" in done.stdout
     assert done.stderr.endswith("next: forge-otel read telemetry\n")
+
+
+def test_the_report_says_what_telemetry_has_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORGE_OTEL_SAMPLING_RATE", "0")
+    found = document(folder, "pipes:good", "--files", "telemetry")["telemetry"]
+    spans = found["suppressed"]["spans"]
+    assert spans > 0
+    assert (found["suppressed"]["events"], found["faults"]) == (0, 0)
+    lines = forge(folder, "run", "pipes:good", "--files", "telemetry").stdout.splitlines()
+    assert f"left out by sampling or a budget: {spans} spans" in lines
+
+    lossy = {**found, "dropped": {"spans": 2, "log_records": 1}, "suppressed": {"spans": 0, "events": 3}, "faults": 4}
+    assert to_text(list(exports_in(lossy))).splitlines()[-4:-1] == [
+        "left out by sampling or a budget: 3 events",
+        "dropped because a queue was full: 2 spans, 1 log records",
+        "faults inside the telemetry: 4",
+    ]
 
 
 def test_telemetry_to_an_endpoint(folder: Path) -> None:

@@ -61,6 +61,7 @@ def test_everything_is_in_the_report() -> None:
         "llm m        4    40         8         0  2.00",
         "",
         "2.00 USD spent, 50% wasted, 1.00 per ready sample, 0 saved by the cache",
+        "wasted: 0.5 skipped, 0.5 failed",
         "",
         str(result.verdict),
     ]

@@ -53,6 +53,7 @@ def render(report: Mapping[str, Any], *, styled: bool) -> str:
     if report["omitted_traces"]:
         text.add(text.style(f"{report['omitted_traces']} earlier traces are not shown", "dim"))
         text.add()
+    _lacking(report["runs"], text)
     for pipeline in report["pipelines"]:
         _pipeline(pipeline, text)
     _slowest(report["slowest"], text)
@@ -103,6 +104,23 @@ def _lines(nodes: Sequence[_Node], indent: str = "", *, top: bool = True) -> Ite
 def _label(node: Mapping[str, Any]) -> str:
     sample = node["sample_id"] if node["name"] == spans.FORGE_SAMPLE.type else None
     return _plain(node["name"] if sample is None else f"{node['name']} {sample}", _MAX_NAME)
+
+
+def _lacking(runs: Sequence[Mapping[str, Any]], text: Text) -> None:
+    """Add a line for each run whose telemetry is not whole."""
+    before = len(text.lines)
+    for run in runs:
+        parts = []
+        if (missing := run["recorded_spans"] - run["spans"]) > 0:
+            parts.append(text.style(f"{missing} of {run['recorded_spans']} recorded spans are missing", "red"))
+        if run["suppressed"]:
+            parts.append(f"{run['suppressed']} spans and events left out by sampling or a budget")
+        if run["faults"]:
+            parts.append(text.style(f"{run['faults']} faults inside the telemetry", "red"))
+        if parts:
+            text.add(f"run {_plain(str(run['run_id'])[:8])} of {_plain(str(run['pipeline']))}: ", ", ".join(parts))
+    if len(text.lines) > before:
+        text.add()
 
 
 def _pipeline(pipeline: Mapping[str, Any], text: Text) -> None:

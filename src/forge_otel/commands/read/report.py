@@ -10,7 +10,7 @@ from typing import Any, Final
 from ...semconv import attributes as a
 from ...semconv import events, metrics
 from ..trace import next_commands
-from ..trace.records import Span
+from ..trace.records import Span, number
 from .records import Telemetry, Total
 
 METRICS: Final = tuple(
@@ -65,6 +65,7 @@ def report(telemetry: Telemetry, *, limit: int, source: Sequence[str] = ()) -> d
         "unreadable": telemetry.problems,
         "traces": [_trace(spans, limit, source) for spans in ordered[-MAX_TRACES:]],
         "omitted_traces": max(0, len(ordered) - MAX_TRACES),
+        "runs": _runs(telemetry),
         "pipelines": _pipelines(telemetry),
         "slowest": _slowest(telemetry.spans, source),
         "failures": _failures(telemetry, source),
@@ -138,6 +139,27 @@ def _error(span: Span) -> str | None:
     if not span.failed:
         return None
     return ": ".join(filter(None, (str(span.attributes.get(a.ERROR_TYPE, "")), span.message))) or "failed"
+
+
+def _runs(telemetry: Telemetry) -> list[dict[str, Any]]:
+    """Return how much of each run's telemetry is there, by the events that sum runs up."""
+    found = Counter(span.attributes.get(a.FORGE_RUN_ID) for span in telemetry.spans)
+    return [
+        {
+            "run_id": event.attributes.get(a.FORGE_RUN_ID),
+            "pipeline": event.attributes.get(a.FORGE_PIPELINE_NAME),
+            "spans": found[event.attributes.get(a.FORGE_RUN_ID)],
+            "recorded_spans": _count(event.attributes, a.FORGE_SUMMARY_SPANS),
+            "suppressed": _count(event.attributes, a.FORGE_SUMMARY_SUPPRESSED),
+            "faults": _count(event.attributes, a.FORGE_SUMMARY_FAULTS),
+        }
+        for event in telemetry.events
+        if event.name == events.FORGE_PIPELINE_SUMMARY.name
+    ]
+
+
+def _count(attributes: Mapping[str, Any], key: str) -> int:
+    return int(number(attributes, key) or 0)
 
 
 def _pipelines(telemetry: Telemetry) -> list[dict[str, Any]]:

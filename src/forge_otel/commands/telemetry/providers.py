@@ -26,7 +26,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from ...exporters.otlp_file import OTLPFileLogExporter, OTLPFileMetricExporter, OTLPFileSpanExporter
-from ...semconv.attributes import ERROR_TYPE
+from ...semconv.attributes import ERROR_TYPE, FORGE_TELEMETRY_SIGNAL
+from ...semconv.metrics import FORGE_TELEMETRY_FAULTS, FORGE_TELEMETRY_SUPPRESSED
 from ...signals.delivery import Delivery
 from ..errors import CommandError
 from .prometheus import PrometheusEndpoint
@@ -158,6 +159,21 @@ class Providers:
             int(point.value)
             for name, point in _points(self._last_metrics)
             if name == f"otel.sdk.processor.{signal}.processed" and point.attributes.get(ERROR_TYPE) == "queue_full"
+        )
+
+    def suppressed(self, signal: str) -> int:
+        """Return the number of spans (`span`) or events (`event`) left out by sampling or a budget, from metrics."""
+        return sum(
+            int(point.value)
+            for name, point in _points(self._last_metrics)
+            if name == FORGE_TELEMETRY_SUPPRESSED.name and point.attributes[FORGE_TELEMETRY_SIGNAL] == signal
+        )
+
+    @property
+    def faults(self) -> int:
+        """Number of faults inside the telemetry, from the metrics."""
+        return sum(
+            int(point.value) for name, point in _points(self._last_metrics) if name == FORGE_TELEMETRY_FAULTS.name
         )
 
     def _files(self, folder: Path, option: str, replace: bool) -> tuple[Any, Any, Any]:

@@ -30,6 +30,8 @@ def exported(telemetry: Providers, pages: Mapping[str, str]) -> dict[str, Any]:
         "prometheus": telemetry.prometheus.url if telemetry.prometheus else None,
         "failed_exports": telemetry.failures,
         "dropped": {"spans": telemetry.dropped("span"), "log_records": telemetry.dropped("log")},
+        "suppressed": {"spans": telemetry.suppressed("span"), "events": telemetry.suppressed("event")},
+        "faults": telemetry.faults,
         "undelivered": telemetry.undelivered,
         "flushed": telemetry.flushed,
         "flush_duration": telemetry.flush_duration,
@@ -55,10 +57,12 @@ def exports_in(document: Mapping[str, Any]) -> Iterator[Block]:
     for name in ("endpoint", "prometheus"):
         if document[name]:
             yield paragraph(f"{'also ' if document['files'] else 'telemetry '}at {document[name]}")
-    dropped = {name.replace("_", " "): count for name, count in document["dropped"].items() if count}
-    if dropped:
-        lost = ", ".join(f"{count} {name}" for name, count in dropped.items())
-        yield paragraph(f"dropped because a queue was full: {lost}", "red")
+    if suppressed := _counts(document["suppressed"]):
+        yield paragraph(f"left out by sampling or a budget: {suppressed}")
+    if dropped := _counts(document["dropped"]):
+        yield paragraph(f"dropped because a queue was full: {dropped}", "red")
+    if document["faults"]:
+        yield paragraph(f"faults inside the telemetry: {document['faults']}", "red")
     if document["failed_exports"]:
         yield paragraph(f"failed exports: {document['failed_exports']}", "red")
     took = seconds(document["flush_duration"])
@@ -67,3 +71,7 @@ def exports_in(document: Mapping[str, Any]) -> Iterator[Block]:
     else:
         lost = "; ".join(document["undelivered"])
         yield paragraph(f"last flush gave up after {took}; not delivered: {lost}", "red")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if count)
