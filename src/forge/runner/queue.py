@@ -21,6 +21,9 @@ MAX_MICRO_BATCH = 32
 class QueueClosed(Exception):  # noqa: N818 - a signal between a run's threads, never seen outside
     """The run is over; nothing is put or taken any more."""
 
+    waited = 0.0
+    """Seconds that whoever puts had waited for room by then."""
+
 
 class StageQueue:
     """A bounded queue between two steps, for at most `limit` samples.
@@ -76,8 +79,12 @@ class StageQueue:
             if self._try_put(item):
                 return 0.0
             started = self._now()
-            while not self._try_put(item):
-                self._putters.wait()
+            try:
+                while not self._try_put(item):
+                    self._putters.wait()
+            except QueueClosed as closed:
+                closed.waited = self._now() - started
+                raise
         return self._was_full(producer, self._now() - started)
 
     def put_all(self, items: Iterable[Item]) -> None:
@@ -98,12 +105,16 @@ class StageQueue:
                 return 0.0
             woken = self._putters.register()
         started = self._now()
-        while True:
-            await self._putters.woken(woken)
-            with self._lock:
-                if self._try_put(item):
-                    break
-                woken = self._putters.register()
+        try:
+            while True:
+                await self._putters.woken(woken)
+                with self._lock:
+                    if self._try_put(item):
+                        break
+                    woken = self._putters.register()
+        except QueueClosed as closed:
+            closed.waited = self._now() - started
+            raise
         return self._was_full(producer, self._now() - started)
 
     def enqueue_unlocked(self, item: Item, producer: str | None = None) -> float:
@@ -124,9 +135,13 @@ class StageQueue:
             if len(unlocked) < MAX_MICRO_BATCH:
                 return 0.0
             started = self._now()
-            while len(unlocked) >= MAX_MICRO_BATCH:
-                self._putters.wait()
-                self._collect_unlocked()
+            try:
+                while len(unlocked) >= MAX_MICRO_BATCH:
+                    self._putters.wait()
+                    self._collect_unlocked()
+            except QueueClosed as closed:
+                closed.waited = self._now() - started
+                raise
         return self._was_full(producer, self._now() - started)
 
     def blocked(self, producer: str, seconds: float) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..execution.item import Item
@@ -121,9 +122,10 @@ class StreamingDriver:
                 while not self._run.stop.is_set():
                     if self._sequencer:
                         waits = now()
-                        if not self._sequencer.wait_for_room(self._run.stop):
-                            break
+                        has_room = self._sequencer.wait_for_room(self._run.stop)
                         reading.blocked += now() - waits
+                        if not has_room:
+                            break
                     item = self._run.take()
                     if item is None:
                         break
@@ -135,6 +137,9 @@ class StreamingDriver:
                         if item.refusal is not None or item.dead_letter is not None:
                             self._run.look_up([item])
                         reading.blocked += self._forward(item)
+            except QueueClosed as closed:
+                reading.blocked += closed.waited
+                raise
             finally:
                 reading.ended = now()
                 self._run.close_source()
@@ -147,7 +152,7 @@ class StreamingDriver:
                     self._forward(item)
 
     def _work(self, pool: StageWorkerPool) -> None:
-        with self._run.supervise(lambda: self._worker_done(pool)):
+        with self._supervise(pool):
             if pool.step.allows_micro_batches:
                 self._work_in_micro_batches(pool)
             while items := self._collect(pool):
@@ -179,7 +184,7 @@ class StreamingDriver:
             queue.micro_batching = credit > 0
 
     async def _work_async(self, pool: StageWorkerPool) -> None:
-        with self._run.supervise(lambda: self._worker_done(pool)):
+        with self._supervise(pool):
             while items := await self._collect_async(pool):
                 blocked = 0.0
                 for item in await pool.step.process_async(items):
@@ -200,8 +205,10 @@ class StreamingDriver:
                     ready = self._sequencer.release(items)
                 if not self.output.discards:
                     handing = now()
-                    self.output.put_all(ready)
-                    self._run.counters.consumer_wait += now() - handing  # by this thread only
+                    try:
+                        self.output.put_all(ready)
+                    finally:
+                        self._run.counters.consumer_wait += now() - handing  # by this thread only
 
     def _collect(self, pool: StageWorkerPool) -> list[Item]:
         """Take the next item, or the next batch; empty at the end."""
@@ -215,6 +222,16 @@ class StreamingDriver:
             item = await pool.queue.get_async()
             return [item] if item is not None else []
         return await sans_io.run_async(pool.collect_batch(), pool.get_async)
+
+    @contextmanager
+    def _supervise(self, pool: StageWorkerPool) -> Iterator[None]:
+        with self._run.supervise(lambda: self._worker_done(pool)):
+            try:
+                yield
+            except QueueClosed as closed:
+                if closed.waited:
+                    pool.step.was_blocked(closed.waited)
+                raise
 
     def _worker_done(self, pool: StageWorkerPool) -> None:
         with self._run.lock:

@@ -144,6 +144,10 @@ def _behind_the_stages(result: RunResult, parts: list[_Part]) -> _Part:
 
 def _stage_limits(result: RunResult, pipeline: Pipeline, limit: _Part, parts: list[_Part]) -> RunVerdict:
     stage = next(each for each in result.stages if each.name == limit.name)
+    if limit.utilization < BUSY and stage.cancelled:
+        calls = "a call" if stage.cancelled == 1 else f"calls of {stage.cancelled} samples"
+        text = f"{stage.name} limits the run: {calls} had not come back when it ended."
+        return _verdict(limit, text, "Give it a timeout; forge ps shows where the calls of a run in progress are.")
     text = f"{stage.name} limits the run: its {_slots(stage.concurrency)} {share(stage.utilization)} utilized"
     if stage.retries:
         text += f", with {stage.retries} {'retry' if stage.retries == 1 else 'retries'}"

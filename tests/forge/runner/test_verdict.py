@@ -5,7 +5,9 @@ that the part in question moves; where time passes in several threads at once, a
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import pytest
 from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, Stage, StreamingRunner, stage
 from forge.runner.result import RunResult
 from forge.runner.verdict import RunVerdict, judge
+from tests.stack.programs import wait_until
 from tests.support.clock import FakeClock
+from tests.support.runs import PATIENCE
 
 SAMPLES = [Sample(id=f"{number}", data=number) for number in range(100)]
 
@@ -141,6 +145,67 @@ def test_a_source_in_which_all_time_passes_limits_the_run() -> None:
     assert (verdict.limit, verdict.stage, verdict.utilization) == ("source", None, 1.0)
     assert verdict.text == "The source limits the run: reading it took 100% of the time."
     assert verdict.advice == "A faster source, or several samples per read, gives more throughput."
+
+
+def waits_in(thread: str, function: str) -> bool:
+    """Whether a thread waits for what a function of ours waits for."""
+    [identity] = [each.ident for each in threading.enumerate() if each.name == thread]
+    assert identity is not None
+    names = [frame.f_code.co_name for frame, _ in traceback.walk_stack(sys._current_frames()[identity])]
+    return names[:2] == ["wait", function]
+
+
+def test_a_stage_that_hangs_until_the_end_limits_the_run() -> None:
+    clock, returns = FakeClock(), threading.Event()
+
+    @stage(queue_size=4)
+    def hangs(sample: Sample) -> Sample:
+        if sample.data:
+            returns.wait(PATIENCE)
+        return sample
+
+    pipeline = Pipeline(name="p", source=SAMPLES, stages=[hangs, Through(name="b")])
+    with StreamingRunner(clock=clock).run(pipeline) as run:
+        next(iter(run))
+        wait_until(lambda: waits_in("forge-source", "put"), "the source is blocked")
+        clock.advance(100)
+    returns.set()
+    assert run.result is not None
+    assert (run.result.source.busy, run.result.source.backpressure) == (0, 100)
+    verdict = run.result.verdict
+    assert (verdict.limit, verdict.stage) == ("stage", "hangs")
+    assert verdict.text == "hangs limits the run: a call had not come back when it ended."
+    assert verdict.advice == "Give it a timeout; forge ps shows where the calls of a run in progress are."
+
+
+def test_time_in_front_of_a_full_queue_counts_also_where_the_run_ends_it() -> None:
+    clock, returns = FakeClock(), threading.Event()
+
+    @stage(queue_size=4)
+    def hangs(sample: Sample) -> Sample:
+        if sample.data:
+            returns.wait(PATIENCE)
+        return sample
+
+    pipeline = Pipeline(name="p", source=SAMPLES, stages=[Through(name="a", concurrency=2), hangs])
+    with StreamingRunner(clock=clock).run(pipeline) as run:
+        next(iter(run))
+        for number in range(2):
+            wait_until(lambda name=f"forge-0-{number}": waits_in(name, "put"), "the stage is blocked")
+        clock.advance(100)
+    returns.set()
+    assert run.result is not None
+    assert run.result.stages["a"].backpressure == 200
+
+
+def test_a_consumer_that_stops_in_its_loop_has_held_up_the_results() -> None:
+    clock = FakeClock()
+    with StreamingRunner(clock=clock).run(Pipeline(name="p", source=range(10_000), stages=[Through(name="a")])) as run:
+        next(iter(run))
+        wait_until(lambda: waits_in("forge-settle", "put_all"), "results wait")
+        clock.advance(100)
+    assert run.result is not None
+    assert run.result.consumer_wait == 100
 
 
 def test_a_measurement_in_which_all_time_passes_limits_the_run() -> None:
