@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +191,8 @@ def test_time_in_front_of_a_full_queue_counts_also_where_the_run_ends_it() -> No
     pipeline = Pipeline(name="p", source=SAMPLES, stages=[Through(name="a", concurrency=2), hangs])
     with StreamingRunner(clock=clock).run(pipeline) as run:
         next(iter(run))
-        for number in range(2):
-            wait_until(lambda name=f"forge-0-{number}": waits_in(name, "put"), "the stage is blocked")
+        for name in ("forge-0-0", "forge-0-1"):
+            wait_until(partial(waits_in, name, "put"), "both slots are blocked")
         clock.advance(100)
     returns.set()
     assert run.result is not None
