@@ -45,11 +45,12 @@ def environment() -> dict[str, str]:
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_python_blocks(page: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
-    script.write_text("\n\n".join(blocks(page, "python")))
+    script.write_text("\n\n".join([*blocks(page, "python"), "open('end', 'w').close()"]))
     done = subprocess.run(
         [sys.executable, script.name], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "end").exists(), "a block has ended the process: those after it have not run"
 
 
 COMMANDS = [(page, code) for page in PAGES for code in blocks(page, "sh")]

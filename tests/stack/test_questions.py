@@ -26,7 +26,7 @@ from forge_otel.semconv import events as e
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Metric
 from tools.generate import promql as q
-from tools.generate import sdk
+from tools.generate import queries, sdk
 
 from .conftest import Stack
 from .pipelines import SOURCES, finish, start
@@ -267,7 +267,9 @@ def test_which_stage_do_i_scale(morning: Morning, backends: Backends, slow: str)
     assert max(summaries, key=lambda stage: float(summaries[stage][a.FORGE_SUMMARY_UTILIZATION])) == slow
     busy = backends.values(m.FORGE_STAGE_BUSY_TIME, morning.pipeline, a.FORGE_STAGE_NAME)
     assert busy == pytest.approx({(stage["name"],): stage["busy"] for stage in record["stages"]})  # sums of floats
-    assert max(busy, key=lambda labels: busy[labels]) == (slow,)
+    # The dashboard's "Stage to scale".
+    largest = q.top(1, queries.work_per_worker(WINDOW, {a.FORGE_PIPELINE_NAME: morning.pipeline}), *queries.PIPELINE)
+    assert backends.ask(str(largest), *queries.STAGE).keys() == {(morning.pipeline, slow)}
 
 
 def test_why_did_a_run_produce_fewer_samples(morning: Morning, backends: Backends) -> None:

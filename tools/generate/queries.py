@@ -70,6 +70,14 @@ def utilization(window: str, where: Where = None) -> Expression:
     return q.sum_by(q.combine(busy, "and", throughout, on=(*q.TARGET, *STAGE)), *STAGE) / q.sum_by(throughout, *STAGE)
 
 
+def work_per_worker(window: str, where: Where = None) -> Expression:
+    """Return the busy time per worker of a stage, in seconds. Stages of a run share its duration, so the order is that
+    of their utilization, also for short runs.
+    """
+    workers = q.sum_by(q.peak(q.select(m.FORGE_STAGE_CONCURRENCY_LIMIT, where), window), *STAGE)
+    return grown(m.FORGE_STAGE_BUSY_TIME, window, STAGE, where) / (workers > 0)
+
+
 def wasted_share(window: str, where: Where = None) -> Expression:
     """Return the ratio of a pipeline's costs for everything except samples that became ready."""
     return q.ratio(

@@ -61,8 +61,7 @@ def page(registry: Registry) -> Page:
 
 
 def _scaling() -> Section:
-    workers = q.sum_by(q.peak(q.select(m.FORGE_STAGE_CONCURRENCY_LIMIT, _HERE), RANGE), *BY_STAGE)
-    worked = queries.grown(m.FORGE_STAGE_BUSY_TIME, RANGE, BY_STAGE, _HERE) / (workers > 0)
+    worked = queries.work_per_worker(RANGE, _HERE)
     return Section(
         "The stage to scale",
         [
