@@ -420,6 +420,21 @@ def test_the_trace_of_a_failed_sample(storage_url: str, capsys: pytest.CaptureFi
     assert f"next: forge-otel trace waterfall {trace_id}" in lines
 
 
+def test_the_trace_of_a_run(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with recording() as recorded:
+        mixed_run(storage_url)
+    [trace_id] = {f"{span.context.trace_id:032x}" for span in recorded.spans if span.name == "forge.pipeline docs"}
+
+    lines = printed(capsys, "show", "last", "--storage", storage_url).splitlines()
+    story = printed(capsys, "show", "last", "ok/[bold] one", "--storage", storage_url).splitlines()
+    document = json.loads(printed(capsys, "show", "last", "--json", "--storage", storage_url))
+
+    assert f"trace        {trace_id}" in lines
+    assert f"trace of run {trace_id}" in story
+    assert "next: forge-otel trace waterfall 'ok/[bold] one'" in story
+    assert document["trace_id"] == trace_id
+
+
 def test_what_a_run_without_an_end_has_stored(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     storage = SQLStorage(storage_url)
     source = [Sample(id=each, data=each.partition("-")[0]) for each in ("ok-1", "ok-2", "skip-1", "bad-1", "ok-3")]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..storage.sql import SQLStorage
 
 _LAST = re.compile(r"last(?:~(\d{1,9}))?")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SHOWN_IDS = 4
 """Ids in an error about an ambiguous prefix."""
 
@@ -47,7 +48,8 @@ class RecordedRun:
     pid: int | None
     """Id of its process there."""
     record: Mapping[str, Any]
-    """The run's record: `RunResult.to_dict()` once the run has ended, and only its `definition` and `stalls` before."""
+    """The run's record: `RunResult.to_dict()` once the run has ended, and only its `definition`, `carrier` and `stalls`
+    before."""
 
     @property
     def is_stalled(self) -> bool:
@@ -72,6 +74,11 @@ class RecordedRun:
         return Decimal(self.record["cost"]["amount"]) if "cost" in self.record else ZERO
 
     @property
+    def trace_id(self) -> str | None:
+        """Id of the trace of the run, in hex; None if it was not recorded."""
+        return trace_id_in(self.record.get("carrier") or {})
+
+    @property
     def limited_by(self) -> str | None:
         """Name of the stage that limited the run, or another limit such as `source`, where the record says so."""
         verdict = self.record.get("verdict") or {}
@@ -92,11 +99,18 @@ class RecordedRun:
             "pid": self.pid,
             "outcome": self.outcome,
             "duration": self.duration,
+            "trace_id": self.trace_id,
             **{key: value for key, value in self.record.items() if key not in _COLUMNS},
         }
 
 
 _COLUMNS = frozenset({"run_id", "pipeline", "pipeline_id", "started", "ended", "outcome", "duration"})
+
+
+def trace_id_in(carrier: Mapping[str, str]) -> str | None:
+    """Return the id of the trace of a carrier of W3C's Trace Context, in hex; None if there is none."""
+    found = _TRACEPARENT.fullmatch(carrier.get("traceparent", ""))
+    return found[1] if found else None
 
 
 def runs(

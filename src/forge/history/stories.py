@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import SampleNotFoundError
 from ..support.text import on_one_line
 from .liveness import RunState
+from .runs import trace_id_in
 
 if TYPE_CHECKING:
     from ..storage.manifests import ManifestEntry, SampleFate
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..storage.steps import RecordedStep, SampleSteps
     from .runs import RecordedRun
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _SUGGESTIONS = 3
 """Ids in an error about a sample that there is not."""
 
@@ -144,7 +143,7 @@ def story_of(storage: SQLStorage, run: RecordedRun, sample_id: str) -> SampleSto
         versions=dict(record.values.keys()) if record else {},
         size=len(record.data) if record and record.data is not None else None,
         dead_letter=letter,
-        trace_id=_trace_id(letter),
+        trace_id=trace_id_in(letter.carrier) if letter else None,
     )
 
 
@@ -183,8 +182,3 @@ def _decoded(value: bytes) -> Any:
         return json.loads(value)
     except ValueError:
         return value
-
-
-def _trace_id(letter: DeadLetter | None) -> str | None:
-    found = _TRACEPARENT.fullmatch(letter.carrier.get("traceparent", "")) if letter else None
-    return found[1] if found else None

@@ -275,6 +275,8 @@ class RunResult:
     """Processor seconds of the process during the run."""
     stalls: Sequence[Stall] = field(default_factory=list)
     """Times longer than the pipeline's `stall_after` in which nothing settled although the consumer waited."""
+    carrier: Mapping[str, str] = field(default_factory=dict)
+    """Strings of observers, such as a trace context; see `Run.carrier`."""
     verdict: RunVerdict = NO_VERDICT
     """What limited the run, what to change, and what that would give."""
 
@@ -389,6 +391,7 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             consumer_wait=counters.consumer_wait,
             cpu=time.process_time() - run.started_cpu,
             stalls=run.stalls,
+            carrier=dict(run.carrier),
         )
     try:
         return replace(result, verdict=judge(result, pipeline))

@@ -95,6 +95,8 @@ class Run(Consumable):
         self._introspect = introspect
         self.context = copy_context()
         """Context of the run's own work; the contexts of its samples are copies of it."""
+        self.carrier: dict[str, str] = {}
+        """Strings for observers, kept unread in the run's record, such as a trace context."""
         self.stop = threading.Event()
         """Set when the run ends early."""
         self.gate = pipeline.storage.gate if pipeline.storage is not None else Gate()
@@ -149,7 +151,7 @@ class Run(Consumable):
                 self.pipeline.name,
                 self.pipeline.id,
                 self.started.time,
-                {"definition": self.pipeline.definition},
+                self._open_record(),
             )
             self._recorded = True
             nothing = storage.count(self.pipeline.name) == 0
@@ -342,6 +344,10 @@ class Run(Consumable):
         """The times so far in which the run settled nothing although its consumer waited."""
         return self._stalls.stalls
 
+    def _open_record(self) -> dict[str, Any]:
+        """Return the record of the run before its end."""
+        return {"definition": self.pipeline.definition, "carrier": self.carrier}
+
     def _record_stalls(self) -> None:
         """Write the stalls to the run's record, in which they stay if the process is killed."""
         if not self._recorded or self.pipeline.storage is None:
@@ -349,7 +355,7 @@ class Run(Consumable):
         self._stalls_unwritten = True
         if self.gate.closed:
             return
-        record = {"definition": self.pipeline.definition, "stalls": [asdict(stall) for stall in self.stalls]}
+        record = {**self._open_record(), "stalls": [asdict(stall) for stall in self.stalls]}
         try:
             self.pipeline.storage.update_run(self.id, record)
             self._stalls_unwritten = False

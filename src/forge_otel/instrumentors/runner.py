@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..engine.call import CALL, Call, Clocks, observe, open_call
 from ..engine.detected_usage import usage_attributes
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from ..signals.telemetry import Telemetry
 
+
+_propagator = TraceContextTextMapPropagator()
 
 # The run.
 
@@ -156,6 +159,9 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     with faults.protected("the fast paths of a run"):
         scope.is_slow = slow_detection(telemetry.config.slow_threshold)
         _open_paths(scope, run.pipeline)
+    with faults.protected("the carrier of a run"):
+        if call.span is not None and call.span.is_recording():
+            _propagator.inject(run.carrier, trace.set_span_in_context(call.span))
     with faults.protected("the observables of a run"):
         telemetry.observables.add_run(run)
     with faults.protected("the initial points"):

@@ -52,6 +52,7 @@ def test_a_run_that_has_ended(storage_url: str) -> None:
         "evidence": "",
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "trace_id": None,
     }
 
 

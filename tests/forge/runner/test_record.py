@@ -125,7 +125,7 @@ def test_the_row_is_there_from_the_start(runner: Runner, storage_url: str) -> No
     result = runner.run(pipeline).drain()
     [row] = rows
     assert (row.id, row.started, row.ended, row.outcome) == (result.run_id, result.started, None, None)
-    assert row.record == {"definition": pipeline.definition}
+    assert row.record == {"definition": pipeline.definition, "carrier": {}}
 
 
 @both_runners

@@ -8,6 +8,7 @@ import pytest
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.propagators.textmap import TextMapPropagator, default_getter, default_setter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
 
 from forge import BatchRunner, Pipeline, Sample, Skip, SQLStorage, StreamingRunner, stage
 from forge.execution.stage_executor import StageExecutor
@@ -15,9 +16,10 @@ from forge_otel import __version__
 from forge_otel.semconv import SCHEMA_URL
 from tests.support.clock import FakeClock
 from tests.support.small_run import small_run
-from tests.support.telemetry import recording
+from tests.support.telemetry import Recorded, recording
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from forge.runner import Runner
@@ -247,6 +249,29 @@ def test_spans_made_inside_stages_belong_to_them(runner: Runner) -> None:
     assert parents["in sync"] == "forge.stage sync"
     assert parents["in coroutine"] == "forge.stage coroutine"
     assert parents["in batch"] == "forge.stage.batch batch"
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF])
+def test_the_record_of_a_run_has_its_trace_context_if_it_is_sampled(sampler: Sampler, tmp_path: Path) -> None:
+    storage = SQLStorage(f"sqlite:///{tmp_path}/x.db")
+    early: list[Mapping[str, Any]] = []
+
+    @stage
+    def look(sample: Sample) -> Sample:
+        early.extend(run.record["carrier"] for run in storage.runs("p"))
+        return sample
+
+    recorded = Recorded()
+    recorded.tracer_provider.sampler = sampler
+    with recording(recorded=recorded):
+        BatchRunner().run(Pipeline(name="p", source=[1], stages=[look], storage=storage)).drain()
+    expected = [
+        {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"}
+        for context in [span.context for span in recorded.spans if span.name == "forge.pipeline p"]
+    ] or [{}]
+    assert len(recorded.spans) == (0 if sampler is ALWAYS_OFF else 4)
+    assert early == [run.record["carrier"] for run in storage.runs("p")] == expected
+    storage.close()
 
 
 def test_trace_per_sample_makes_linked_roots() -> None:

@@ -119,9 +119,9 @@ def _run(run: RecordedRun, stored: Mapping[str, int] | None) -> Iterator[Block]:
         yield _field("ended", f"{_time(run.ended)}, after {seconds(run.duration)}")
     if run.host is not None:
         yield _field("process", f"{run.pid} on {run.host}")
-    for name in ("runner", "type", "revision"):
-        if record.get(name) is not None:
-            yield _field(name, str(record[name]))
+    for name, value in (*((key, record.get(key)) for key in ("runner", "type", "revision")), ("trace", run.trace_id)):
+        if value is not None:
+            yield _field(name, str(value))
     yield _field("definition", f"{run.pipeline_id}: {_definition(record.get('definition', {}))}")
     for letters in record.get("dead_letters", ()):
         yield _field("dead letters", f"{letters['count']} × {letters['error_type']} in {letters['where']}", "red")
@@ -191,6 +191,8 @@ def _dead_letter(story: SampleStory, run: RecordedRun) -> Iterator[Block]:
             yield paragraph(on_one_line(letter.message, _MAX_MESSAGE), "red", indent=2)
     if story.trace_id is not None:
         yield _field("trace", story.trace_id)
+    elif run.trace_id is not None:
+        yield _field("trace of run", run.trace_id)
 
 
 def _after(story: SampleStory, run: RecordedRun) -> Iterator[str]:
@@ -199,6 +201,8 @@ def _after(story: SampleStory, run: RecordedRun) -> Iterator[str]:
         yield following("forge dlq show", story.id)
     if story.trace_id is not None:
         yield next_commands.waterfall(story.trace_id)
+    elif run.trace_id is not None and story.steps:
+        yield next_commands.waterfall(story.id)
     if not story.steps and story.status_run_id not in (None, "", run.id):
         yield following("forge show", story.status_run_id[:8], story.id)
     if story.parent is not None:
