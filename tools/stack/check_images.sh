@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compares the published images that .env pins with images.tsv: pulls each one, and asks it. Needs Docker and a network;
-# with --no-pull no network, but the images.
+# with --no-pull no network, but the images; it leaves out Grafana's plug-in, which has to be fetched. Exits with 1 where
+# something differs, with 2 where nothing could be asked.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 case ${1-} in
@@ -8,6 +9,11 @@ case ${1-} in
   --no-pull) pull=no ;;
   *) echo "usage: $0 [--no-pull]" >&2; exit 2 ;;
 esac
+if ! command -v docker >/dev/null; then
+  echo "$0 needs Docker: https://docs.docker.com/get-started/get-docker/" >&2
+  exit 2
+fi
+docker version >/dev/null || exit 2 # says itself why the engine does not answer
 set -a
 # shellcheck source=/dev/null
 source .env
@@ -41,7 +47,7 @@ while IFS= read -r line; do
 done <tools/stack/images.tsv
 
 plugin=${VICTORIA_LOGS_PLUGIN%@*} version=${VICTORIA_LOGS_PLUGIN#*@}
-if get "$GRAFANA_IMAGE" 2>/dev/null &&
+if [ "$pull" = yes ] && get "$GRAFANA_IMAGE" 2>/dev/null &&
   ! docker run --rm --entrypoint grafana "$GRAFANA_IMAGE" cli --pluginsDir /tmp/plugins plugins install "$plugin" "$version" >/dev/null; then
   image=$GRAFANA_IMAGE complain "cannot install the plug-in $plugin $version"
 fi
