@@ -349,7 +349,11 @@ class TestConnections:
 
     def test_make_ready_asks_everybody(self, every: Mapping[str, Any]) -> None:
         services = every["services"]
-        known = [service.at(services[service.name]["ports"]) for service in ready.SERVICES if service.name in services]
+        known = [
+            service.at(ready.published_at(services[service.name]["ports"]))
+            for service in ready.SERVICES
+            if service.name in services
+        ]
         asked = {service.name: int(re.findall(r":(\d+)", service.asked)[0]) for service in known}
 
         assert asked.keys() == services.keys() - {*ONCE, "demo"}
@@ -357,6 +361,29 @@ class TestConnections:
             assert (port, "tcp") in published(services[name])
         told = {int(port) for service in known for port in re.findall(r"127\.0\.0\.1:(\d+)", service.use)}
         assert told <= {port for service in services.values() for port, _ in published(service)}
+
+    @pytest.mark.parametrize(
+        ("address", "asked"),
+        [
+            ("127.0.0.2", "127.0.0.2:3001"),
+            ("", "127.0.0.1:3001"),
+            ("0.0.0.0", "127.0.0.1:3001"),
+            ("::", "127.0.0.1:3001"),
+            ("::1", "[::1]:3001"),
+        ],
+    )
+    def test_make_ready_asks_where_the_ports_are_published(self, address: str, asked: str) -> None:
+        configured = {"target": 3000, "published": "3001"} | ({"host_ip": address} if address else {})
+        running = {"URL": address, "TargetPort": 3000, "PublishedPort": 3001}
+        (grafana,) = (service for service in ready.SERVICES if service.name == "grafana")
+
+        assert ready.published_at([configured]) == ready.publishing([running]) == {3000: asked}
+        assert grafana.at({3000: asked}).asked == f"http://{asked}/api/health"
+        assert grafana.at({3000: asked}).use == f"dashboards at http://{asked}"
+
+    def test_make_ready_passes_over_what_is_not_published(self) -> None:
+        assert ready.published_at([{"target": 3000}]) == {}
+        assert ready.publishing([{"URL": "", "TargetPort": 3000, "PublishedPort": 0}]) == {}
 
     def test_make_ready_knows_nobody_else(self, scaled: Mapping[str, Service]) -> None:
         assert {service.name for service in ready.SERVICES} <= scaled.keys()

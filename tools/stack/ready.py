@@ -1,8 +1,8 @@
 """`make ready`: waits until every service that is up answers, and says where it is.
 
-`docker compose ps` says which ones are up, `docker compose config` where they are published, and this asks them from
-outside, since some of the images have nothing in them that could. Needs nothing but Docker and Python's standard
-library.
+`docker compose ps` says which ones are up and where their ports are published, `docker compose config` where those of
+one that is down would be, and this asks them from outside, since some of the images have nothing in them that could.
+Needs nothing but Docker and Python's standard library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from typing import Any
@@ -25,7 +25,7 @@ ONCE = 3.0
 PAUSE = 1.0
 """Seconds between two."""
 USUAL = "127.0.0.1"
-"""The address where the ports are published, unless `PUBLISH_ADDRESS` or an override says another."""
+"""The address where the ports are published, unless `PUBLISH_ADDRESS` or an override says another one."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,11 @@ class Service:
     use: str
     """What it is there for, with its address."""
 
-    def at(self, ports: Sequence[Mapping[str, Any]]) -> Service:
-        """Return the same service where its ports are published, as Compose's configuration says."""
+    def at(self, places: Mapping[int, str]) -> Service:
+        """Return the same service at the addresses where its ports are published."""
         asked, use = self.asked, self.use
-        for port in ports:
-            here, there = f"{USUAL}:{port['target']}", f"{port['host_ip']}:{port['published']}"
-            asked, use = asked.replace(here, there), use.replace(here, there)
+        for port, place in places.items():
+            asked, use = asked.replace(f"{USUAL}:{port}", place), use.replace(f"{USUAL}:{port}", place)
         return replace(self, asked=asked, use=use)
 
     def is_ready(self) -> bool:
@@ -71,7 +70,14 @@ SERVICES = (
 
 
 def main() -> int:
-    """Wait; 0 when all answer, 1 when the time is over or nothing is up, 2 without Docker."""
+    """Wait; 0 when all answer, 1 when the time is over or nothing is up, 2 without Docker, 130 when interrupted."""
+    try:
+        return _wait()
+    except KeyboardInterrupt:
+        return 130
+
+
+def _wait() -> int:
     parser = argparse.ArgumentParser(prog="make ready", description="Wait until the stack answers.")
     parser.add_argument("--timeout", type=float, default=180.0, metavar="S", help="seconds to wait at most (180)")
     end = time.monotonic() + parser.parse_args().timeout
@@ -105,12 +111,38 @@ def _started() -> tuple[list[Service], list[str]]:
     that they were started with, where these are more than one.
     """
     listed = _compose("ps", "--all", "--format", "json").splitlines()
-    found = {each["Service"]: each["Project"] for each in map(json.loads, filter(str.strip, listed))}
+    containers = list(map(json.loads, filter(str.strip, listed)))
+    found = {each["Service"]: each["Project"] for each in containers}
     projects = json.loads(_compose("ls", "--all", "--format", "json"))
     files = [file for each in projects if each["Name"] in found.values() for file in each["ConfigFiles"].split(",")]
     options = [option for file in files for option in ("--file", file)] if len(files) > 1 else []
     configured = json.loads(_compose(*options, "--profile", "*", "config", "--format", "json"))["services"]
-    return [service.at(configured[service.name]["ports"]) for service in SERVICES if service.name in found], options
+    places = {name: published_at(service.get("ports", ())) for name, service in configured.items()}
+    for each in containers:
+        # As it was started, possibly with another PUBLISH_ADDRESS than that of today.
+        places.setdefault(each["Service"], {}).update(publishing(each.get("Publishers") or ()))
+    return [service.at(places[service.name]) for service in SERVICES if service.name in found], options
+
+
+def published_at(ports: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    """Return where a service's ports are published, by port, as `docker compose config` has them."""
+    return {
+        port["target"]: _place(port.get("host_ip", ""), port["published"]) for port in ports if port.get("published")
+    }
+
+
+def publishing(ports: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+    """Return where a container's ports are published, by port, as `docker compose ps` has them."""
+    return {
+        port["TargetPort"]: _place(port["URL"], port["PublishedPort"]) for port in ports if port.get("PublishedPort")
+    }
+
+
+def _place(address: str, port: object) -> str:
+    """Return what to ask for a port that is published at an address, or at all of them."""
+    if address in ("", "0.0.0.0", "::"):
+        return f"{USUAL}:{port}"
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _compose(*arguments: str) -> str:
@@ -126,8 +158,8 @@ def _http(url: str) -> bool:
 
 
 def _statsd(address: str) -> bool:
-    host, _, port = address.partition(":")
-    with socket.create_connection((host, int(port)), ONCE) as connection:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), ONCE) as connection:
         connection.sendall(b"health\n")
         return connection.recv(64).startswith(b"health: up")
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -14,6 +17,7 @@ import pytest
 from tests.stack.graphite import total
 from tests.stack.programs import wait_until
 from tests.support.browser import text_of
+from tests.support.compose import ROOT
 from tools.stack import answers
 
 from .confinement import assert_confined
@@ -62,6 +66,30 @@ def test_it_comes_up_and_says_where_it_is(up: Engine) -> None:
     said = up.run("make", "--silent", "ready").stdout
 
     assert {line.split()[0] for line in said.splitlines()} == set(SERVICES)
+
+
+def test_it_is_known_at_which_address_it_was_started(up: Engine) -> None:
+    elsewhere = up.told(PUBLISH_ADDRESS="127.0.0.30")
+
+    said = elsewhere.run("make", "--silent", "ready", "ARGS=--timeout 30").stdout
+
+    assert sorted(said.splitlines()) == sorted(up.run("make", "--silent", "ready").stdout.splitlines())
+
+
+def test_who_waits_for_it_may_stop_waiting(up: Engine) -> None:
+    up.compose("stop", "statsd")
+    command = [sys.executable, str(ROOT / "tools" / "stack" / "ready.py")]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=up.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline().split()[0] for _ in range(len(SERVICES) - 1)]
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=60)
+    up.compose("start", "statsd")
+
+    assert set(said) == {*SERVICES} - {"statsd"}
+    assert (process.returncode, *rest) == (130, "", "")
 
 
 @pytest.mark.parametrize("name", SERVICES)
