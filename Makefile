@@ -56,16 +56,21 @@ bench: $(READY) ## measure what telemetry and the runners cost (ARGS="--quick")
 picture: $(READY) ## the pictures in the README and the documentation, from a run of the demo
 	$(BIN)/python -m docs.picture
 
+# Files that are named replace those that Compose would find, of which a user's own is one.
+SCALED := docker-compose.yml:docker-compose.scale.yml$(addprefix :,$(wildcard docker-compose.override.yml))
 ifdef SCALE
-export COMPOSE_FILE := docker-compose.yml:docker-compose.scale.yml
+export COMPOSE_FILE := $(SCALED)
 endif
 
+# Compose does not look into the files that it mounts: their checksum makes it replace containers when they have changed.
+up: export CONFIGURATION = $(shell find collector-config -type f -exec cksum {} + | LC_ALL=C sort | cksum | tr ' ' -)
 up: ## start the whole stack in containers (ARGS="--profile demo" runs a pipeline in it, SCALE=1 adds agents and gateways)
 	docker compose --profile dashboards $(ARGS) up --build --detach
 
 ready: ## wait until all of it answers, and say where it is
 	@$(PYTHON) tools/stack/ready.py $(ARGS)
 
+down: export COMPOSE_FILE := $(SCALED)
 down: ## stop it; its data stay (ARGS="--volumes" removes them)
 	docker compose --profile dashboards --profile demo down --remove-orphans $(ARGS)
 

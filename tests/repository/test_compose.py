@@ -437,6 +437,55 @@ class TestAgentsAndGateways:
         assert scaled["demo"]["environment"]["FORGE_OTEL_TRACE_PER_SAMPLE"] == "true"
 
 
+class TestMake:
+    """What `make up` tells Compose."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """A folder with a `docker` in it that prints the variables that it has from the Makefile."""
+        docker = tmp_path / "docker"
+        docker.write_text('#!/bin/sh\necho "$COMPOSE_FILE $CONFIGURATION"\n')
+        docker.chmod(0o755)
+        (tmp_path / "collector-config" / "prometheus").mkdir(parents=True)
+        (tmp_path / "collector-config" / "prometheus" / "prometheus.yml").write_text("a")
+        return tmp_path
+
+    @staticmethod
+    def told(folder: Path, *arguments: str) -> tuple[str, str]:
+        """The files, and the checksum of what is mounted."""
+        command = ["make", "--silent", "--file", str(ROOT / "Makefile"), *arguments]
+        environment = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        files, _, checksum = done.stdout.rstrip("\n").partition(" ")
+        return files, checksum
+
+    @pytest.mark.parametrize("arguments", [["up", "SCALE=1"], ["down", "SCALE=1"], ["down"]])
+    def test_agents_and_gateways_leave_a_users_own_file_in_its_place(self, folder: Path, arguments: list[str]) -> None:
+        assert self.told(folder, *arguments)[0] == ":".join(SCALE)
+
+        (folder / "docker-compose.override.yml").touch()
+
+        assert self.told(folder, *arguments)[0] == ":".join((*SCALE, "docker-compose.override.yml"))
+
+    def test_without_them_compose_finds_its_files(self, folder: Path) -> None:
+        assert self.told(folder, "up")[0] == ""
+
+    def test_containers_are_replaced_when_a_mounted_file_has_changed(
+        self, every: Mapping[str, Any], folder: Path
+    ) -> None:
+        file = folder / "collector-config" / "prometheus" / "prometheus.yml"
+        _, before = self.told(folder, "up")
+        assert re.fullmatch(r"\d+-\d+", before)
+        file.write_text("b")
+        assert self.told(folder, "up")[1] != before
+        file.write_text("a")
+        assert self.told(folder, "up")[1] == before
+
+        for name, service in every["services"].items():
+            if mounts(service, "bind"):
+                assert "configuration" in service["labels"], name
+
+
 class TestWithoutContainers:
     """The programs of `make stack-demo` and of other tests get what stands there."""
 

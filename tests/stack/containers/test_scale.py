@@ -16,6 +16,7 @@ from tests.support.compose import ROOT, SCALE
 
 from .confinement import assert_confined
 from .conftest import SERVICES
+from .engine import PROJECT
 from .runs import ledger, load, settled
 from .stores import JAEGER, logs, value
 
@@ -208,3 +209,12 @@ def test_all_stay_within_their_limits(scaled: Engine, killed: Killed, name: str)
 
     assert not found["State"]["OOMKilled"]
     assert found["RestartCount"] == 0
+
+
+def test_its_volumes_go_where_that_is_asked_for(containers: Engine, scaled: Engine) -> None:
+    found = scaled.docker("volume", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}")
+    assert f"{PROJECT}_gateway-secrets" in found.splitlines()
+
+    containers.run("make", "down", "ARGS=--volumes")
+
+    assert containers.docker("volume", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}") == ""
