@@ -64,7 +64,7 @@ SERVICES = (
     Service("victoria-logs", "http://127.0.0.1:9428/health", "log records at http://127.0.0.1:9428/select/vmui"),
     Service("statsd-bridge", "http://127.0.0.1:4319/health", "OTLP becomes StatsD"),
     Service("statsd", "127.0.0.1:8126", "StatsD at 127.0.0.1:8125 (UDP)"),
-    Service("graphite", "http://127.0.0.1:8428/health", "what StatsD has sent, in Grafana"),
+    Service("graphite", "http://127.0.0.1:8428/health", "metrics of StatsD at http://127.0.0.1:8428/vmui"),
     Service("grafana", "http://127.0.0.1:3000/api/health", "dashboards at http://127.0.0.1:3000"),
 )
 
