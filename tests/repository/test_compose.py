@@ -136,10 +136,11 @@ class TestImages:
 
         assert row["programs"].split() == ["sh", "openssl"]
 
-    def test_the_env_file_is_not_ignored(self) -> None:
-        ignored = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=ROOT, check=False)
+    @pytest.mark.parametrize(("file", "ignored"), [(".env", False), ("docker-compose.override.yml", True)])
+    def test_a_users_own_file_is_ignored_and_the_env_file_is_not(self, file: str, ignored: bool) -> None:
+        done = subprocess.run(["git", "check-ignore", "-q", file], cwd=ROOT, check=False)
 
-        assert ignored.returncode == 1
+        assert done.returncode == (0 if ignored else 1)
 
     @pytest.mark.parametrize(
         ("variable", "program"),
