@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -73,6 +74,29 @@ def test_runs(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
         run_id[:8], "p", "START", "completed", "0s", "2 ready", "-", "-",
     ]  # fmt: skip
     assert following == [f"next: forge show {run_id[:8]} {option(storage_url)}"]
+
+
+@pytest.mark.parametrize("command", ["runs", "show", "show last 0", "diff", "dlq list", "dlq drop --all --dry-run"])
+def test_commands_that_only_read_need_no_right_to_write(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    finished_run("sqlite:///p.db")
+    finished_run("sqlite:///p.db")
+    # As in a folder that cannot be written: SQLite opens no file of locks that is a link.
+    Path("p.db-shm").symlink_to("absent")
+    printed(capsys, *command.split())
+
+
+def test_commands_that_write_name_a_file_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    finished_run("sqlite:///p.db")
+    Path("p.db-shm").symlink_to("absent")
+    for command in ("dlq drop --all --yes", "runs prune --older-than 1s"):
+        assert "make the file, its folder and its disk writable\n" in refusal(capsys, *command.split())
+
+
+def test_commands_that_only_read_wait_for_no_writer(capsys: pytest.CaptureFixture[str]) -> None:
+    finished_run("sqlite:///p.db")
+    with contextlib.closing(sqlite3.connect("p.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert "completed" in printed(capsys, "runs")
 
 
 def test_runs_as_json(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,11 +40,19 @@ class Database:
     """
 
     def __init__(
-        self, owner: SQLStorage, url: URL, *, timeout: float, clock: Clock, options: Mapping[str, Any]
+        self,
+        owner: SQLStorage,
+        url: URL,
+        *,
+        timeout: float,
+        clock: Clock,
+        options: Mapping[str, Any],
+        read_only: bool = False,
     ) -> None:
         self.url = url
         self.timeout = timeout
         self.options = options
+        self._read_only = read_only
         self._owner = owner
         self._clock = clock
         self._engines: Engines | None = None
@@ -116,8 +124,9 @@ class Database:
         `stored` whether the result of the lost one is there; without it, `work` is just repeated.
 
         Raises:
-            StorageError: as for `read`.
+            StorageError: as for `read`, or it is opened to be read only.
         """
+        self._check_writable()
         unsure: list[T] = []
 
         def attempt() -> T:
@@ -137,6 +146,7 @@ class Database:
 
     def write_once(self, work: Callable[[Connection], object]) -> None:
         """Commit `work`, or raise what prevents it: nothing is repeated, and the gate stays open."""
+        self._check_writable()
         with self._transaction(self.open().write) as connection:
             work(connection)
 
@@ -201,7 +211,11 @@ class Database:
                 raise
 
     def _connect(self) -> Engines:
-        return connect(self.url, timeout=self.timeout, options=self.options)
+        return connect(self.url, timeout=self.timeout, options=self.options, read_only=self._read_only)
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise unusable(self.url, "it was opened to be read only")
 
     def _renew_after_fork(self) -> None:
         """Start anew in a forked process: connections, locks and waits are those of its parent."""

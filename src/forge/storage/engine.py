@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ..errors import ConfigurationError, StorageError
-from .faults import reason_of
-from .migrations import NewerSchemaError, migrate, version_of
+from .faults import code_of, reason_of
+from .migrations import NewerSchemaError, is_current, migrate, version_of
 
 _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
@@ -39,6 +40,8 @@ _LOCK_WAIT = 1.0
 """Maximum seconds that a statement waits for a lock in PostgreSQL before the transaction is tried again."""
 _LONGEST_LOCK_TIMEOUT = 2**31 - 1
 """Milliseconds that PostgreSQL can count."""
+_READING: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""Options of PostgreSQL's transactions in a storage that is only read."""
 _CREATION_LOCK = 0x666F726765
 """Number of the PostgreSQL lock under which tables are created."""
 
@@ -117,8 +120,8 @@ def is_in_memory(url: URL) -> bool:
     return backend_of(url) == "sqlite" and url.database in (None, "", ":memory:")
 
 
-def connect(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engines:
-    """Connect, create missing tables, and migrate those of an earlier release.
+def connect(url: URL, *, timeout: float, options: Mapping[str, Any], read_only: bool = False) -> Engines:
+    """Connect, create missing tables, and migrate those of an earlier release; with `read_only` only connect.
 
     `timeout` is the number of seconds to wait for a free connection, and for a lock unless `_LOCK_WAIT` is less;
     `options` are those of `create_engine`.
@@ -129,9 +132,17 @@ def connect(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engines:
     """
     is_sqlite = backend_of(url) == "sqlite"
     try:
-        engine = _create(url, timeout=timeout, options=options)
+        engine = _create(url, timeout=timeout, options=options, read_only=read_only)
     except ImportError as error:
         raise unusable(url, f'{error}; pip install "forge-otel[postgresql]" installs the driver') from error
+    if read_only:
+        reading = engine.execution_options(**({"sqlite_begin": "BEGIN"} if is_sqlite else _READING))
+        with reading.connect() as connection:
+            current = is_current(connection)
+        if not current:
+            engine.dispose()
+            raise unusable(url, "it lacks tables, or those of this release; open it once without read_only")
+        return Engines(reading, reading)
     try:
         with engine.begin() as connection:
             if not is_sqlite:
@@ -157,16 +168,26 @@ def schema_version(url: URL, *, timeout: float) -> int:
     Raises:
         StorageError: the database cannot be read, or is locked for `timeout` seconds.
     """
+    return _inspected(url, timeout, version_of) or 0
+
+
+def has_current_schema(url: URL, *, timeout: float) -> bool:
+    """Return True if all tables are there, as this release writes them; StorageError as above."""
+    return bool(_inspected(url, timeout, is_current))
+
+
+def _inspected(url: URL, timeout: float, look: Callable[[Connection], int]) -> int | None:
+    """Return what `look` returns; None if there is no database."""
     if is_in_memory(url):
-        return 0
+        return None
     if backend_of(url) == "sqlite" and not url.query.get("uri") and not Path(url.database or "").exists():
-        return 0  # connecting would create the file
+        return None  # connecting would create the file
     try:
-        engine = create_engine(_for_driver(url), poolclass=NullPool, connect_args=_driver_arguments(url))
+        engine = create_engine(_for_driver(_readable(url)), poolclass=NullPool, connect_args=_driver_arguments(url))
         if backend_of(url) == "postgresql":
             _limit_lock_waits(engine, timeout)
         with engine.connect() as connection:
-            return version_of(connection)
+            return look(connection)
     except (ImportError, SQLAlchemyError) as error:
         raise unusable(url, reason_of(error)) from error
 
@@ -176,7 +197,24 @@ def unusable(url: URL, reason: str) -> StorageError:
     return StorageError(f"cannot use {shown(url)}: {' '.join(reason.split())}")
 
 
-def _create(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engine:
+def _readable(url: URL) -> URL:
+    """Return the URL under which a file can be read: without locks, if its folder takes no file of locks."""
+    if backend_of(url) != "sqlite" or is_in_memory(url) or url.query.get("uri"):
+        return url
+    path = Path(url.database or "").absolute()
+    uri = f"file:{quote(str(path))}"
+    try:
+        with closing(sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=0)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.Error as error:
+        log = path.with_name(f"{path.name}-wal")
+        written = log.is_file() and log.stat().st_size > 0  # what it holds would be missing
+        if code_of(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) and path.is_file() and not written:
+            return url.set(database=uri).update_query_dict({"mode": "ro", "immutable": "1", "uri": "true"})
+    return url
+
+
+def _create(url: URL, *, timeout: float, options: Mapping[str, Any], read_only: bool = False) -> Engine:
     """Create the engine, without connecting."""
     settings: dict[str, Any] = {
         "hide_parameters": True,  # error messages go to logs and traces: no ids, no data
@@ -186,7 +224,7 @@ def _create(url: URL, *, timeout: float, options: Mapping[str, Any]) -> Engine:
     if "poolclass" not in options:
         settings = {"pool_timeout": min(timeout, threading.TIMEOUT_MAX), **settings}
     if backend_of(url) == "sqlite":
-        return _sqlite_engine(url, settings)
+        return _sqlite_engine(url, settings, read_only)
     engine = create_engine(_for_driver(url), **{"pool_pre_ping": True, **settings})
     _limit_lock_waits(engine, min(timeout, _LOCK_WAIT))
     return engine
@@ -202,7 +240,7 @@ def _limit_lock_waits(engine: Engine, seconds: float) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {milliseconds:d}")
 
 
-def _sqlite_engine(url: URL, settings: dict[str, Any]) -> Engine:
+def _sqlite_engine(url: URL, settings: dict[str, Any], read_only: bool) -> Engine:
     if sqlite3.sqlite_version_info < (3, 35):
         raise unusable(url, f"SQLite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
     if is_in_memory(url):
@@ -212,7 +250,8 @@ def _sqlite_engine(url: URL, settings: dict[str, Any]) -> Engine:
         folder = Path(url.database).absolute().parent
         if not folder.is_dir():
             raise unusable(url, f"there is no folder {folder}; create it first")
-    engine = create_engine(_for_driver(url), **{"poolclass": QueuePool, **settings})
+    driver_url = _for_driver(_readable(url) if read_only else url)
+    engine = create_engine(driver_url, **{"poolclass": QueuePool, **settings})
 
     # One statement for many rows: `executemany` gives up the interpreter lock twice for each of them.
     engine.dialect.use_insertmanyvalues_wo_returning = True
@@ -220,6 +259,8 @@ def _sqlite_engine(url: URL, settings: dict[str, Any]) -> Engine:
     @event.listens_for(engine, "connect")
     def connected(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # no BEGIN but ours
+        if read_only:
+            return
         # Readers go on while somebody writes. A commit survives the process, if not a power failure.
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")

@@ -44,7 +44,7 @@ def is_busy(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError):
         return isinstance(error, PoolTimeoutError)
     if isinstance(error.orig, sqlite3.Error):
-        return _code(error.orig) in _BUSY_CODES
+        return code_of(error.orig) in _BUSY_CODES
     state = _state(error)
     if state:
         return state.startswith(_BUSY_STATES)
@@ -68,7 +68,7 @@ def remedy_of(error: BaseException) -> str:
 
 def _sqlite_remedy(error: sqlite3.Error) -> str:
     for codes, remedy in _SQLITE_REMEDIES.items():
-        if _code(error) in codes:
+        if code_of(error) in codes:
             return remedy
     return "check the file and its disk"
 
@@ -106,6 +106,6 @@ def _state(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
 
 
-def _code(error: sqlite3.Error) -> int:
+def code_of(error: sqlite3.Error) -> int:
     """Return SQLite's primary result code; 0 for errors of the driver."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -25,6 +25,12 @@ def version_of(connection: Connection) -> int:
     return 1 if tables.has_table(samples.name) else 0  # version 1, of 0.1.0, is not written down
 
 
+def is_current(connection: Connection) -> bool:
+    """Return True if all tables are there, as this release writes them."""
+    there = set(inspect(connection).get_table_names())
+    return there.issuperset(metadata.tables) and version_of(connection) == VERSION
+
+
 def migrate(connection: Connection, migrations: Sequence[Migration] | None = None) -> None:
     """Bring the schema to the latest version, in the caller's transaction; `migrations` replaces the known ones.
 

@@ -32,7 +32,7 @@ from ..support.clock import Clock, SystemClock
 from ..support.text import escape, unescape
 from . import engine, statements
 from .database import Database
-from .engine import backend_of, check_options, is_in_memory, parse_url, schema_version, shown
+from .engine import backend_of, check_options, has_current_schema, is_in_memory, parse_url, schema_version, shown
 from .gate import Gate
 from .manifests import ManifestEntry, decode, find
 from .records import DeadLetter, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
@@ -69,7 +69,8 @@ class SQLStorage:
     are raised as SQLAlchemy's. A method that failed has changed nothing.
 
     `options` go to SQLAlchemy's `create_engine`: `pool_size=20`, or `connect_args={"sslmode": "require"}` for the
-    driver. `clock` is for tests.
+    driver. With `read_only`, nothing is created, migrated, locked or written, so a file on a read-only disk, or a user
+    without the right to write, is enough. `clock` is for tests.
 
     Raises:
         ConfigurationError: for a URL that is none, that names another kind of database, or a form of SQLite that cannot
@@ -77,7 +78,15 @@ class SQLStorage:
             storage sets itself.
     """
 
-    def __init__(self, url: str, *, timeout: float | None = None, clock: Clock | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float | None = None,
+        read_only: bool = False,
+        clock: Clock | None = None,
+        **options: Any,
+    ) -> None:
         self._url = parse_url(url)
         seconds = engine._LOCK_TIMEOUT if timeout is None else timeout
         if not numbers.is_finite(seconds):
@@ -85,8 +94,10 @@ class SQLStorage:
                 f"SQLStorage: timeout must be a number of seconds from 0, not {numbers.shown(timeout)}"
             )
         check_options(self._url, options)
-        self._settings = {"timeout": timeout, "clock": clock, **options}
-        self._database = Database(self, self._url, timeout=seconds, clock=clock or SystemClock(), options=options)
+        self._settings = {"timeout": timeout, "read_only": read_only, "clock": clock, **options}
+        self._database = Database(
+            self, self._url, timeout=seconds, clock=clock or SystemClock(), options=options, read_only=read_only
+        )
 
     @property
     def backend(self) -> str:
@@ -115,6 +126,14 @@ class SQLStorage:
             StorageError: as for `open`.
         """
         return schema_version(self._url, timeout=self._database.timeout)
+
+    def has_current_schema(self) -> bool:
+        """Return True if `open` has nothing to create and nothing to migrate: the storage can be read with `read_only`.
+
+        Raises:
+            StorageError: as for `open`.
+        """
+        return has_current_schema(self._url, timeout=self._database.timeout)
 
     def close(self) -> None:
         """Close the connections. The next use opens them again."""

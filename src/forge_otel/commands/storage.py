@@ -32,8 +32,10 @@ def storage_option(function: Function) -> Function:
 
 
 @contextmanager
-def opened(url: str | None) -> Iterator[SQLStorage]:
+def opened(url: str | None, *, writable: bool = False) -> Iterator[SQLStorage]:
     """Open an existing storage, and close it at the end of the block, where its errors become the command's.
+
+    Unless it is to be `writable`, it is only read, and waits for nobody; one of an earlier release is migrated.
 
     Raises:
         CommandError: the storage cannot be used, or has no tables.
@@ -42,9 +44,12 @@ def opened(url: str | None) -> Iterator[SQLStorage]:
     from forge.errors import ConfigurationError, StorageError  # noqa: PLC0415
 
     try:
-        storage = SQLStorage(url or _url_here())
+        address = url or _url_here()
+        storage = SQLStorage(address)
         if storage.schema_version() == 0:
             raise CommandError(f"--storage {url}: no pipeline has stored anything there; is it the right address?")
+        if not writable and storage.has_current_schema():
+            storage = SQLStorage(address, read_only=True)
         try:
             yield storage
         finally:

@@ -777,3 +777,64 @@ def test_a_read_that_began_is_not_disturbed_by_a_write(storage: SQLStorage, stor
         assert only(storage, "a").data == b"data"
     assert only(storage, "a").data is None
     engine.dispose()
+
+
+def stored(url: str) -> SQLStorage:
+    """A storage to be read only, in which one sample is stored."""
+    writer = SQLStorage(url)
+    writer.write([ready("a")])
+    writer.close()
+    return SQLStorage(url, read_only=True)
+
+
+def ids(storage: SQLStorage) -> list[str]:
+    return [record.id for record in storage.read("corpus", ["a", "b"]).samples]
+
+
+def test_a_read_only_storage_reads_and_refuses_to_write_at_once(storage_url: str) -> None:
+    storage = stored(storage_url)
+    assert ids(storage) == ["a"]
+    with pytest.raises(StorageError, match=r"^cannot use .*: it was opened to be read only$"):
+        storage.write([ready("b")])
+    copy = pickle.loads(pickle.dumps(storage))
+    with pytest.raises(StorageError, match=r"^cannot use .*: it was opened to be read only$"):
+        copy.write([ready("b")])
+    assert ids(copy) == ["a"]
+    storage.close()
+    copy.close()
+
+
+def test_a_read_only_storage_creates_and_migrates_nothing(storage_url: str) -> None:
+    storage = SQLStorage(storage_url)
+    assert not storage.has_current_schema()
+    storage.open()
+    assert storage.has_current_schema()
+    storage.close()
+    engine = create_engine(storage_url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE forge_steps"))
+    engine.dispose()
+    reader = SQLStorage(storage_url, read_only=True)
+    with pytest.raises(StorageError, match=r"it lacks tables, .*; open it once without read_only$"):
+        reader.open()
+    assert not storage.has_current_schema()
+
+
+def test_a_file_is_read_in_a_folder_that_takes_no_file_of_locks(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/100 #%253F.db"
+    storage, file = stored(url), tmp_path / "100 #%3F.db"
+    file.with_name(f"{file.name}-shm").symlink_to("absent")  # SQLite follows no link here
+    assert storage.has_current_schema()
+    assert ids(storage) == ["a"]
+    storage.close()
+    # Without what is in the log, the file would be read as of an earlier time.
+    file.with_name(f"{file.name}-wal").write_bytes(b"written")
+    with pytest.raises(StorageError, match="unable to open database file"):
+        SQLStorage(url, read_only=True).open()
+
+
+def test_a_server_that_takes_no_writes_is_read(postgresql_url: str) -> None:
+    stored(postgresql_url).close()
+    storage = SQLStorage(f"{postgresql_url}?options=-cdefault_transaction_read_only%3Don", read_only=True)
+    assert ids(storage) == ["a"]
+    storage.close()

@@ -203,7 +203,7 @@ def drop_letters(
 
     from .display import document_of, show_dropped, show_letters  # noqa: PLC0415
 
-    with opened(url) as storage:
+    with opened(url, writable=not dry_run) as storage:
         choice = filter_of(chosen, storage)
         if choice.chooses_all and not everything:
             raise CommandError("name what to drop with --stage, --error, --run, --id or an age, or add --all")

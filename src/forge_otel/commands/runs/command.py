@@ -74,7 +74,7 @@ def prune(
     from .display import show_pruned  # noqa: PLC0415
 
     artifacts = None if artifacts_url is None else ArtifactStore(artifacts_url)
-    with opened(url) as storage:
+    with opened(url, writable=not dry_run) as storage:
         try:
             pruned = remove(storage, older_than, pipeline=pipeline, artifacts=artifacts, dry_run=dry_run)
         except ForgeError as error:
