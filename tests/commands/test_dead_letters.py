@@ -166,6 +166,30 @@ def test_an_entry_of_several_pipelines(storage_url: str, capsys: pytest.CaptureF
     assert refusal(capsys, "show", "b") == "forge dlq show: sample 'b' has no dead letter"
 
 
+def test_the_next_command_names_the_pipeline_where_several_have_the_id(
+    storage_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(storage_url, a="one")
+    run(storage_url, "other\nthan", a="one")
+    following = "next: forge dlq show a --pipeline"
+    assert output(capsys, "list").splitlines()[-1] == f"{following} numbers"
+    assert main_forge(["show", "last", "a"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == rf"{following} $'other\x0athan'"
+
+
+def test_control_characters_are_escaped_alike_in_ids_names_and_errors(
+    storage_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(storage_url, "one\nname", **{"a\nb": "one"})
+    run(storage_url, "other", **{"a\nb": "one"})
+    head, _, first, *_ = output(capsys, "list").splitlines()
+    assert head == r"2 dead letters: 1 × ValueError in parse of one\nname; 1 × ValueError in parse of other"
+    assert first.startswith(r"a\nb    one\nname")
+    assert refusal(capsys, "show", "a\nb").endswith(r"several pipelines (one\nname, other): add --pipeline NAME")
+    shown = output(capsys, "show", "a\nb", "--pipeline", "one\nname").splitlines()
+    assert [line.split()[1] for line in shown[:2]] == [r"a\nb", r"one\nname"]
+
+
 def test_ids_that_no_encoding_has(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(storage_url, **{"\udce9\x1b": "two"})
     assert "\x1b" not in output(capsys, "list")

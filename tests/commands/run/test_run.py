@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -124,6 +125,29 @@ def test_the_document_is_the_record_and_nothing_else_is_in_stdout(folder: Path) 
     assert found["ledger"]["ready"] == 2
     assert found["verdict"] == row.record["verdict"]
     assert "telemetry" not in found
+
+
+def test_a_document_with_an_id_that_no_encoding_has(folder: Path) -> None:
+    (folder / "unencodable.py").write_text(
+        "from forge import Pipeline, Sample, stage\n"
+        "@stage\n"
+        "def fail(sample):\n"
+        "    raise ValueError\n"
+        "p = Pipeline(name='p', source=[Sample(id='a\\udce9', data=1)], stages=[fail], max_failures=1.0)\n"
+    )
+    done = forge(folder, "run", "unencodable:p", "--json", code=3)
+    assert json.loads(done.stdout)["failures"][0]["sample_id"] == "a\udce9"
+
+
+def test_the_next_command_is_one_of_the_same_program(folder: Path) -> None:
+    command: list[str | Path] = [Path(sys.executable).with_name("forge-otel"), "run", "pipes:numbers"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert re.search("^next: forge-otel show [0-9a-f]{8} --storage sqlite:///numbers.db$", done.stderr, re.MULTILINE)
+
+
+def test_a_closed_pipe_ends_the_report(folder: Path) -> None:
+    script = f"{shlex.quote(str(FORGE[0]))} run pipes:good | true; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, check=False).returncode == 141
 
 
 def test_settings_limits_and_runners(folder: Path) -> None:

@@ -115,6 +115,8 @@ def show_letter(*, sample_id: str, pipeline: str | None, url: str | None, as_jso
 
     Exit codes: 0, or 2 if there is no such dead letter.
     """
+    from forge.support.text import visible  # noqa: PLC0415
+
     from .display import document_of, show_entry  # noqa: PLC0415
 
     with opened(url) as storage:
@@ -122,7 +124,7 @@ def show_letter(*, sample_id: str, pipeline: str | None, url: str | None, as_jso
     if not entries:
         raise CommandError(f"sample {sample_id!r} has no dead letter")
     if len(entries) > 1:
-        names = ", ".join(entry.pipeline for entry in entries)
+        names = ", ".join(visible(entry.pipeline) for entry in entries)
         raise CommandError(
             f"sample {sample_id!r} has a dead letter in several pipelines ({names}): add --pipeline NAME"
         )

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forge import DeadLetter
-from forge.support.text import on_one_line, shortened
+from forge.support.text import on_one_line, shortened, visible
 
 from ..console import Output, data
 from ..printing import print_next
@@ -61,7 +61,7 @@ def show_letters(
     several = len({pipeline for pipeline, _, _ in counts}) > 1
     parts = [
         f"{count} × {on_one_line(kind, 80)} in {on_one_line(where, 60)}"
-        f"{f' of {on_one_line(pipeline, 60)}' if several else ''}"
+        f"{f' of {visible(shortened(pipeline, 60))}' if several else ''}"
         for (pipeline, where, kind), count in counts.items()
     ]
     out.print(Text(head + "; ".join(parts), style="bold"), soft_wrap=not out.is_terminal)
@@ -71,8 +71,8 @@ def show_letters(
         table.add_column(name, overflow="fold")
     for entry in shown:
         table.add_row(
-            data(entry.sample_id, 60),
-            *([data(entry.pipeline, 40)] if several else []),
+            Text(visible(shortened(entry.sample_id, 60))),
+            *([Text(visible(shortened(entry.pipeline, 40)))] if several else []),
             age(time.time() - entry.time),
             data(entry.where, 40),
             data(entry.error_type, 60),
@@ -82,7 +82,9 @@ def show_letters(
     if total > len(shown):
         out.print(f"and {total - len(shown)} more")
     if verb is None and entries:
-        print_next([following("forge dlq show", entries[0].sample_id)], out)
+        first = entries[0]
+        options = ["--pipeline", first.pipeline] if several else []
+        print_next([following("forge dlq show", first.sample_id, options=options)], out)
 
 
 def show_entry(entry: DeadLetter) -> None:
@@ -108,7 +110,7 @@ def show_entry(entry: DeadLetter) -> None:
     table.add_column(overflow="fold")
     for name, value in rows:
         if value is not None:
-            table.add_row(name, data(value, _MAX_DATA))
+            table.add_row(name, Text(visible(shortened(value, _MAX_DATA))))
     out.print(table)
     commands = [following("forge show", entry.run_id[:8], entry.sample_id)] if entry.run_id else []
     if entry.replayable:

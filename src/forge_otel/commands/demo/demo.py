@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -14,7 +13,6 @@ from decimal import Decimal
 from pathlib import Path
 
 from opentelemetry.trace import Span, format_trace_id
-from rich.console import Console
 from sqlalchemy import URL
 
 from forge import ExitCode, Run, RunResult, SQLStorage, StreamingRunner
@@ -22,6 +20,8 @@ from forge.errors import ConfigurationError, StorageError
 from forge.progress import progress
 from forge_otel import ForgeInstrumentor
 
+from ..command import print_json
+from ..console import Output
 from ..pages import pages_of
 from ..telemetry.prometheus import PrometheusEndpoint, serve
 from ..telemetry.providers import Providers
@@ -101,9 +101,9 @@ def run_demo(options: Options) -> int:
             raise error
         document = report(run.result, telemetry, pages)
         if options.as_json:
-            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
+            print_json(document)
         else:
-            show(document, Console())
+            show(document, Output())
         if prometheus and not interrupted:
             serve(prometheus)
         if interrupted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import traceback
@@ -13,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import Span, format_trace_id
-from rich.console import Console
 
 from forge import BatchRunner, ExitCode, Pipeline, Run, RunResult, StreamingRunner
 from forge.errors import ForgeError
 from forge.progress import progress
 
+from ..command import print_json
+from ..console import Output
 from ..pages import pages_of
+from ..storage import following
 from ..telemetry.run_report import report, show
 from .load import load
 
@@ -80,11 +81,11 @@ def run_pipeline(options: Options) -> int:
         else:
             document = run.result.to_dict()
         if options.as_json:
-            print(json.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - this is a command
+            print_json(document)
         else:
             if isinstance(error, Exception) and not isinstance(error, ForgeError):
                 traceback.print_exception(error)
-            show(document, Console())
+            show(document, Output())
             for line in _next(run, options):
                 print(f"next: {line}", file=sys.stderr)  # noqa: T201
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -158,10 +159,10 @@ def _next(run: Run, options: Options) -> Iterator[str]:
     """Yield commands that show more."""
     storage, result = run.pipeline.storage, run.result
     if storage is not None and result is not None:
-        place = f"--storage {shlex.quote(storage.url)}"
-        yield f"forge show {result.run_id[:8]} {place}"
+        place = ["--storage", storage.url]
+        yield following("forge show", result.run_id[:8], options=place)
         if result.ledger.dlq:
-            yield f"forge dlq list {place}"
+            yield following("forge dlq list", options=place)
     if options.files is not None:
         yield f"forge-otel read {shlex.quote(str(options.files))}"
 

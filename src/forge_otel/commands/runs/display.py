@@ -51,11 +51,11 @@ def show_pruned(pruned: Pruned, *, dry_run: bool) -> None:
     print_blocks(_pruned(pruned, dry_run), Output())
 
 
-def show_story(story: SampleStory, run: RecordedRun) -> None:
-    """Print the story of a sample, and the next commands."""
+def show_story(story: SampleStory, run: RecordedRun, *, is_ambiguous: bool = False) -> None:
+    """Print the story of a sample, and the next commands; with `is_ambiguous`, others have dead letters with its id."""
     out = Output()
     print_blocks(_story(story, run), out)
-    print_next(_after(story, run), out)
+    print_next(_after(story, run, is_ambiguous), out)
 
 
 def _runs(runs: Sequence[RecordedRun]) -> Iterator[Block]:
@@ -195,10 +195,11 @@ def _dead_letter(story: SampleStory, run: RecordedRun) -> Iterator[Block]:
         yield _field("trace of run", run.trace_id)
 
 
-def _after(story: SampleStory, run: RecordedRun) -> Iterator[str]:
+def _after(story: SampleStory, run: RecordedRun, is_ambiguous: bool) -> Iterator[str]:
     """Yield the commands that tell more about a sample."""
     if story.dead_letter is not None:
-        yield following("forge dlq show", story.id)
+        options = ["--pipeline", story.pipeline] if is_ambiguous else []
+        yield following("forge dlq show", story.id, options=options)
     if story.trace_id is not None:
         yield next_commands.waterfall(story.trace_id)
     elif run.trace_id is not None and story.steps:

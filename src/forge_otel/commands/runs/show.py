@@ -33,12 +33,13 @@ def show(*, reference: str, sample_id: str | None, pipeline: str | None, url: st
         with opened(url) as storage:
             run = find_run(storage, reference, pipeline=pipeline)
             story = story_of(storage, run, sample_id) if sample_id is not None else None
+            is_ambiguous = story is not None and len(storage.dead_letters(ids=[story.id], limit=2)) > 1
             stored = stored_by(storage, run) if run.ended is None and story is None else None
     except (RunNotFoundError, SampleNotFoundError) as error:
         raise CommandError(str(error)) from None
     if as_json:
         print_json(story.to_dict() if story else run.to_dict() | ({} if stored is None else {"stored": stored}))
     elif story:
-        show_story(story, run)
+        show_story(story, run, is_ambiguous=is_ambiguous)
     else:
         show_run(run, stored)
