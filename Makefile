@@ -26,7 +26,7 @@ test: $(READY) ## all tests, in parallel (ARGS="-k retry")
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(READY) ## the tests that take less than a second, without the stack, in parallel
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/stack --numprocesses auto --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/stack --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: $(READY) ## all tests, and the lines and branches they miss; open htmlcov/index.html
 	$(BIN)/python -m pytest --cov --cov-report term --cov-report html $(ARGS)
