@@ -12,6 +12,7 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadWriteLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, InMemoryLogRecordExporter
 
 from forge import BatchRunner, Pipeline, Sample, stage
+from forge.runner.stalls import Stall, StallReason
 from forge_otel.semconv import SCHEMA_URL
 from tests.support.clock import FakeClock
 from tests.support.runs import PATIENCE
@@ -279,6 +280,25 @@ def test_a_stall_is_an_event_once() -> None:
         "forge.stall.active": 1,
         "forge.stage.name": "label",
     }
+
+
+@pytest.mark.parametrize("reason", StallReason)
+def test_every_reason_of_a_stall(reason: StallReason) -> None:
+    """What the run waits for is found out by `forge`, and observed by its seam."""
+    stall = Stall(started=0, duration=300, over=False, reason=reason, stage=None, active=0, stages=[])
+
+    @stage
+    def label(sample: Sample) -> Sample:
+        run.context.copy().run(run.stalled, stall)
+        return sample
+
+    with recording() as recorded:
+        run = BatchRunner().run(Pipeline(name="p", source=[1], stages=[label]))
+        run.drain()
+    (event,) = (event for event in recorded.events if event.name == "forge.pipeline.stalled")
+    assert event.body == f"Run stalled: p, nothing settled for 300 s: {reason.value}; 0 samples in flight"
+    assert event.attributes["forge.stall.reason"] == reason.value
+    assert "forge.stage.name" not in event.attributes
 
 
 def test_events_come_from_our_library(tmp_path: Path) -> None:
