@@ -285,7 +285,7 @@ def test_a_stall_is_an_event_once() -> None:
 @pytest.mark.parametrize("reason", StallReason)
 def test_every_reason_of_a_stall(reason: StallReason) -> None:
     """What the run waits for is found out by `forge`, and observed by its seam."""
-    stall = Stall(started=0, duration=300, over=False, reason=reason, stage=None, active=0, stages=[])
+    stall = Stall(started=0.0, duration=300.0, over=False, reason=reason, stage=None, active=0, stages=[])
 
     @stage
     def label(sample: Sample) -> Sample:
