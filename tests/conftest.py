@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker of pytest-xdist is left with it at the end."""
-    slowest = (TESTS / "stack" / "containers", TESTS / "stack", TESTS / "recipes", TESTS)
+    slowest = (TESTS / "stack" / "containers", TESTS / "repository", TESTS / "stack", TESTS / "recipes", TESTS)
     items.sort(key=lambda item: next(rank for rank, folder in enumerate(slowest) if folder in item.path.parents))
 
 
