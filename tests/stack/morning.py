@@ -45,7 +45,7 @@ def labels(
 
     def take_time(here: str) -> None:
         if slow == here:
-            time.sleep(0.01)
+            time.sleep(0.03)
 
     @stage
     def parse(sample: Sample) -> Sample:

@@ -248,11 +248,11 @@ def wait_until_both_say_the_same(morning: Morning, backends: Backends) -> None:
 
 @pytest.mark.parametrize("slow", ["parse", "annotate"])
 def test_which_stage_do_i_scale(morning: Morning, backends: Backends, slow: str) -> None:
-    document = morning.run(slow=slow, count=100)
+    document = morning.run(slow=slow, count=50)
     run_id = document["run_id"]
 
     record = morning.read("show", run_id)
-    assert record["verdict"]["stage"] == slow
+    assert record["verdict"]["stage"] == slow, record
 
     backends.wait_for(document)
     summaries = {each[a.FORGE_STAGE_NAME]: each for each in backends.events(e.FORGE_STAGE_SUMMARY.name, run_id)}
@@ -267,8 +267,9 @@ def test_which_stage_do_i_scale(morning: Morning, backends: Backends, slow: str)
     assert max(summaries, key=lambda stage: float(summaries[stage][a.FORGE_SUMMARY_UTILIZATION])) == slow
     busy = backends.values(m.FORGE_STAGE_BUSY_TIME, morning.pipeline, a.FORGE_STAGE_NAME)
     assert busy == pytest.approx({(stage["name"],): stage["busy"] for stage in record["stages"]})  # sums of floats
-    # The dashboard's "Stage to scale".
+    # The dashboard's "Stage to scale". The limit of the slots was in an earlier export, which another one may overtake.
     largest = q.top(1, queries.work_per_worker(WINDOW, {a.FORGE_PIPELINE_NAME: morning.pipeline}), *queries.PIPELINE)
+    wait_until(lambda: bool(backends.ask(str(largest), *queries.STAGE)), "the limits of the slots are there")
     assert backends.ask(str(largest), *queries.STAGE).keys() == {(morning.pipeline, slow)}
 
 
