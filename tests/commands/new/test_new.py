@@ -92,14 +92,18 @@ def test_everything_in_the_project_works(tmp_path: Path) -> None:
     run("forge new my-words", tmp_path)
     folder = tmp_path / "my-words"
     blocks = re.findall(r"^```sh\n(.*?)^```$", (folder / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    first, tested, failing, files, instrumented = [run(block, folder) for block in blocks]
+    first, tested, failing, page, files, instrumented = [run(block, folder) for block in blocks]
     assert " 3 admitted, 0 derived: 3 ready\n" in first
     assert "1 passed" in tested
     assert "1 × UnicodeDecodeError in decode, sample 'faulty.txt'" in failing
     assert "faulty.txt" in failing.partition("No verdict: 3 of 4 samples")[2]  # forge dlq list, after the report
+    assert "\nfaulty.txt: dlq in decode: UnicodeDecodeError\n" in failing  # forge show
+    assert "1 new ('faulty.txt')" in failing  # forge diff
+    assert page.startswith("run.html: run ")
+    assert "run.html#sample=faulty.txt\n" in page
     assert "forge.pipeline my-words" in files
     assert " 3 ready" in instrumented
     spans = (folder / "telemetry" / "traces.jsonl").read_text()
-    assert spans.count('"forge.pipeline my-words"') == 2  # by --files, and by the variables
+    assert spans.count('"forge.pipeline my-words"') == 3  # twice by --files, and by the variables
     assert "my-words" in spans
     assert run("forge runs --json | python -c 'import json, sys; print(len(json.load(sys.stdin)))'", folder) == "4\n"
