@@ -210,6 +210,10 @@ def test_drop(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert letters(storage_url) == []
 
 
+def _interrupt(_: str) -> str:
+    raise KeyboardInterrupt
+
+
 def test_drop_shows_and_asks(
     storage_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +223,11 @@ def test_drop_shows_and_asks(
     out, err = capsys.readouterr()
     assert "1 dead letter to be dropped: 1 × ValueError in parse" in out
     assert err == "Drop this dead letter? [y/N]: "
+    assert letters(storage_url) == ["a", "b"]
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("click.termui.visible_prompt_func", _interrupt)
+        assert main_forge(["dlq", "drop", "--id", "a"]) == 130
+    assert "forge dlq drop: interrupted" in capsys.readouterr().err
     assert letters(storage_url) == ["a", "b"]
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main_forge(["dlq", "drop", "--id", "a"]) == 2

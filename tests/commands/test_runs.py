@@ -423,7 +423,7 @@ def test_a_run_of_release_0_1_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert "6 ready, 1 skipped, 2 split, 2 dlq" in printed(capsys, "runs")
     lines = printed(capsys, "show").splitlines()
     assert lines[0].endswith("7 admitted, 4 derived: 6 ready, 1 skipped, 2 split, 2 dlq")
-    assert lines[1].startswith("  2 × ValueError in parse, ")
+    assert lines[1] == "  2 × ValueError in parse: release 0.1.0 has recorded no message"
     assert not any("in flight" in line for line in lines)
     story = printed(capsys, "show", "last", "bad").splitlines()
     assert story[0] == "bad: a release that recorded no steps has run it"

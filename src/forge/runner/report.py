@@ -91,9 +91,10 @@ def stalls_in(record: Mapping[str, Any]) -> Iterator[Span]:
 
 def failure_line(failure: Mapping[str, Any]) -> str:
     """Return a class of failures, with the sample and message of the first one."""
-    sample = f"{'first in ' if failure['count'] > 1 else ''}sample {shortened(failure['sample_id'], 60)!r}"
     message = _first_line(failure)
-    what = f"{failure['count']} × {failure['error_type']} in {failure['where']}, {sample}"
+    what = f"{failure['count']} × {failure['error_type']} in {failure['where']}"
+    if failure["sample_id"]:  # release 0.1.0 has recorded none
+        what += f", {'first in ' if failure['count'] > 1 else ''}sample {shortened(failure['sample_id'], 60)!r}"
     return f"{what}: {message}" if message else what
 
 

@@ -234,7 +234,9 @@ def _confirmed(count: int) -> bool:
     """
     try:
         return click.confirm(f"Drop {'this dead letter' if count == 1 else f'these {count} dead letters'}?", err=True)
-    except click.Abort:
+    except click.Abort as abort:
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
         raise CommandError("nothing was dropped, because nobody answered; --yes drops without asking") from None
 
 
