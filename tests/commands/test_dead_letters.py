@@ -210,6 +210,12 @@ def test_drop(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert letters(storage_url) == []
 
 
+def test_lines_of_files_end_without_blanks(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run(storage_url, a="one", b="a longer value")
+    for text in (output(capsys, "list"), output(capsys, "show", "a")):
+        assert [line for line in text.splitlines() if line != line.rstrip()] == []
+
+
 def _interrupt(_: str) -> str:
     raise KeyboardInterrupt
 

@@ -15,7 +15,7 @@ from forge import DeadLetter
 from forge.support.text import on_one_line, shortened, visible
 
 from ..console import Output, data
-from ..printing import print_next
+from ..printing import print_next, print_table
 from ..storage import following
 
 _MAX_DATA: Final = 2000
@@ -78,7 +78,7 @@ def show_letters(
             data(entry.error_type, 60),
             data(entry.message, 100),
         )
-    out.print(table)
+    print_table(table, out)
     if total > len(shown):
         out.print(f"and {total - len(shown)} more")
     if verb is None and entries:
@@ -111,7 +111,7 @@ def show_entry(entry: DeadLetter) -> None:
     for name, value in rows:
         if value is not None:
             table.add_row(name, Text(visible(shortened(value, _MAX_DATA))))
-    out.print(table)
+    print_table(table, out)
     commands = [following("forge show", entry.run_id[:8], entry.sample_id)] if entry.run_id else []
     if entry.replayable:
         commands.append(following("forge dlq replay", "MODULE:PIPELINE", options=["--id", entry.sample_id]))

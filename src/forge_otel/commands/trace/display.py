@@ -17,7 +17,7 @@ from forge.support.text import on_one_line
 from ...semconv import attributes as a
 from ...semconv import events
 from ...semconv import spans as s
-from ..printing import print_next
+from ..printing import print_next, print_table
 from .records import LogRecord, Span, number
 from .waterfall import error, outcome
 
@@ -48,7 +48,7 @@ def show_top(report: Mapping[str, Any], out: Console) -> None:
             errors = Text(str(row["errors"]), style=_RED if row["errors"] else "")
             durations = (seconds(row[key]) for key in ("p50", "p95", "p99", "max"))
             table.add_row(plain(row["name"], _MAX_NAME), str(row["count"]), errors, *durations, _where(row["slowest"]))
-        out.print(table)
+        print_table(table, out)
         _following(operations[0]["slowest"], out)
     for row in report["errors"]:
         place = row["first"]["sample_id"]
@@ -70,7 +70,7 @@ def show_top(report: Mapping[str, Any], out: Console) -> None:
         for row in report["waits"]:
             times = (seconds(row[key] or None) for key in ("total", "queue", "retries", "backpressure"))
             table.add_row(plain(row["stage"], _MAX_NAME), *times, _where(row["longest"]))
-        out.print(table)
+        print_table(table, out)
         _following(report["waits"][0]["longest"], out)
 
 
