@@ -126,11 +126,11 @@ def with_faults(kind: str) -> tuple[Recorded, dict[str, Any]]:
 
 
 def outcome_of(folder: Path) -> tuple[list[Sample], dict[str, Any]]:
-    """What a small run gives to its user, but for its id."""
+    """What a small run gives to its user, but for its id and what only observers put there."""
     run = small_run(folder, FakeClock())
     ready = list(run)
     assert run.result is not None
-    return ready, {**dataclasses.asdict(run.result), "run_id": None, "revision": None, "cpu": None}
+    return ready, {**dataclasses.asdict(run.result), "run_id": None, "revision": None, "cpu": None, "carrier": None}
 
 
 @pytest.mark.parametrize("kind", ["span start", "span end", "exporter", "event", "instrument", "hook"])

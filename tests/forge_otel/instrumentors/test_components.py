@@ -165,6 +165,7 @@ NOT_OBSERVED = {
         "open",
         "close",
         "schema_version",
+        "has_current_schema",
         "release",
         "count",
         "dead_letter_state",
