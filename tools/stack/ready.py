@@ -87,6 +87,9 @@ def _wait() -> int:
         print(f"make ready needs Docker, to ask which services are up: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
+        if not _has_compose():
+            print("make ready needs Docker Compose: https://docs.docker.com/compose/install/", file=sys.stderr)
+            return 2
         print(f"{shlex.join(error.cmd)} failed:\n{error.stderr.strip()}", file=sys.stderr)
         return 2
     if not waiting:
@@ -149,6 +152,11 @@ def _compose(*arguments: str) -> str:
     """Return what a Compose command writes."""
     command = ["docker", "compose", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _has_compose() -> bool:
+    """Whether Docker has its plug-in: without it, it complains of options, and explains all of its own."""
+    return subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
 
 
 def _http(url: str) -> bool:

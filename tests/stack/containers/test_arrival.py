@@ -62,6 +62,17 @@ def test_the_project_is_one_that_compose_takes(containers: Engine) -> None:
     assert containers.run("docker", "compose", "--profile", "*", "config", "--quiet").stderr == ""
 
 
+def test_who_has_docker_without_compose_is_told_so(containers: Engine, tmp_path: Path) -> None:
+    alone = containers.told(DOCKER_CONFIG=str(tmp_path))
+    if alone.run("docker", "compose", "version", check=False).returncode == 0:
+        pytest.skip("needs a Docker that has Compose in the user's folder only")
+
+    done = alone.run(sys.executable, "tools/stack/ready.py", check=False)
+
+    said = "make ready needs Docker Compose: https://docs.docker.com/compose/install/\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 def test_it_comes_up_and_says_where_it_is(up: Engine) -> None:
     said = up.run("make", "--silent", "ready").stdout
 
