@@ -189,20 +189,23 @@ def test_the_demo_runs_over_and_over_and_says_where_to_look(up: Engine) -> None:
         """The trace of each run on Jaeger's page, and on that of VictoriaLogs."""
         return re.findall(PAGES, up.compose("logs", "--no-log-prefix", "demo"), re.MULTILINE)
 
+    def are_there(identity: str) -> bool:
+        """Whether a run's own span is behind its link to Jaeger, and its summary behind that to VictoriaLogs."""
+        names = Counter(span["operationName"] for span in trace(identity).values())
+        summary = logs(f'trace_id:="{identity}" event_name:="forge.pipeline.summary"')
+        return (names["forge.pipeline code_corpus"], len(summary)) == (1, 1)
+
     up.compose("--profile", "demo", "up", "--detach")
-    wait_until(lambda: len(runs()) == 1, "the first run is over", 180)
+    # A run is told of before the last of its telemetry is sent.
+    wait_until(lambda: [are_there(identity) for identity, _ in runs()] == [True], "the first run has arrived", 180)
     up.compose("restart", "demo")
-    wait_until(lambda: len(runs()) == 2, "the next run is over", 180)
+    wait_until(lambda: [are_there(identity) for identity, _ in runs()] == [True, True], "both runs have arrived", 180)
     told = runs()
     assert_confined(up.inspect("demo"))
     up.compose("rm", "--force", "--stop", "demo")
 
     assert len(set(told)) == 2
-    for identity, queried in told:
-        assert identity == queried
-        names = Counter(span["operationName"] for span in trace(identity).values())
-        assert names["forge.pipeline code_corpus"] == 1
-        assert len(logs(f'trace_id:="{identity}" event_name:="forge.pipeline.summary"')) == 1
+    assert [identity for identity, _ in told] == [queried for _, queried in told]
 
 
 def test_the_pages_of_victoria_logs_and_victoria_metrics_show_the_run(up: Engine, tmp_path: Path) -> None:
