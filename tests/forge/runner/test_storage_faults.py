@@ -469,7 +469,7 @@ def test_the_end_of_a_run_waits_for_the_storage(runner: Runner, path: Path, lock
 
         def close(self) -> None:
             lock.take()
-            threading.Thread(target=release).start()
+            other.start()
 
     def release() -> None:
         deadline = time.monotonic() + PATIENCE
@@ -478,7 +478,9 @@ def test_the_end_of_a_run_waits_for_the_storage(runner: Runner, path: Path, lock
             time.sleep(0.001)
         lock.release()
 
+    other = threading.Thread(target=release)
     runner.run(Pipeline(name="p", source=samples(1), stages=[Last()], storage=storage)).drain()
+    other.join()  # the lock is free a moment before that is done, and a connection in use must not be closed
     assert [run.outcome for run in storage.runs()] == ["completed"]
     storage.close()
 
