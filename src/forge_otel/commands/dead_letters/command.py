@@ -12,6 +12,7 @@ import click
 
 from ..command import SETTINGS, Group, age, command, json_option, positive, print_json
 from ..errors import CommandError
+from ..run_options import files_option, runner_option, settings_option
 from ..storage import opened, storage_option
 
 if TYPE_CHECKING:
@@ -137,27 +138,11 @@ def show_letter(*, sample_id: str, pipeline: str | None, url: str | None, as_jso
 @command("replay")
 @click.argument("target", metavar="MODULE:PIPELINE")
 @filters
-@click.option(
-    "--runner",
-    type=click.Choice(["streaming", "batch"]),
-    default="streaming",
-    help="streaming: all stages at the same time; batch: one call at a time.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Argument of the function MODULE:PIPELINE, which returns the pipeline. May be repeated.",
-)
+@runner_option
+@settings_option
 @click.option("--dry-run", is_flag=True, show_default=False, help="Only show what would be replayed.")
 @click.option("--otlp", metavar="ENDPOINT", help="Send the telemetry to this endpoint, as forge run does.")
-@click.option(
-    "--files",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Append the telemetry to DIR/{traces,metrics,logs}.jsonl.",
-)
+@files_option
 @json_option
 def replay_letters(
     *,

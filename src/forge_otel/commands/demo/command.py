@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from ..command import command, dollars, json_option, port, positive
+from ..command import command, dollars, json_option, positive
 from ..pages import pages_options
+from ..run_options import prometheus_option, rerun_option
 
 
 @command("demo", extra="demo")
@@ -40,18 +41,8 @@ from ..pages import pages_options
 @click.option(
     "--out", type=click.Path(path_type=Path), default="demo-out", metavar="DIR", help="Folder for all results."
 )
-@click.option(
-    "--rerun",
-    is_flag=True,
-    show_default=False,
-    help="Process finished samples again; measurements come from the cache.",
-)
-@click.option(
-    "--prometheus",
-    type=port,
-    metavar="PORT",
-    help="Serve the metrics on this port of 127.0.0.1, after the end of the run until they are scraped once.",
-)
+@rerun_option
+@prometheus_option
 @pages_options
 @json_option
 def demo(

@@ -6,49 +6,24 @@ from pathlib import Path
 
 import click
 
-from ..command import command, json_option, port, positive
+from ..command import command, json_option, positive
 from ..pages import pages_options
+from ..run_options import files_option, prometheus_option, rerun_option, runner_option, settings_option
 
 
 @command("run")
 @click.argument("target", metavar="MODULE:PIPELINE")
-@click.option(
-    "--runner",
-    type=click.Choice(["streaming", "batch"]),
-    default="streaming",
-    help="streaming: all stages at the same time; batch: one call at a time.",
-)
+@runner_option
 @click.option("--limit", type=positive, metavar="N", help="Take only the first N samples.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Argument of the function MODULE:PIPELINE, which returns the pipeline. May be repeated.",
-)
-@click.option(
-    "--rerun",
-    is_flag=True,
-    show_default=False,
-    help="Process finished samples again; measurements come from the cache.",
-)
+@settings_option
+@rerun_option
 @click.option(
     "--otlp",
     metavar="ENDPOINT",
     help="Send the telemetry to this endpoint: by gRPC to port 4317, by HTTP with protobuf to any other.",
 )
-@click.option(
-    "--files",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Append the telemetry to DIR/{traces,metrics,logs}.jsonl.",
-)
-@click.option(
-    "--prometheus",
-    type=port,
-    metavar="PORT",
-    help="Serve the metrics on this port of 127.0.0.1, after the end of the run until they are scraped once.",
-)
+@files_option
+@prometheus_option
 @pages_options
 @json_option
 def run(
