@@ -48,7 +48,7 @@ class Change:
     """A value that differs between the two runs."""
 
     section: str
-    """What it belongs to: `run`, `definition`, `ledger`, `stage`, `measurement`, `time` or `cost`."""
+    """Subject of the change: `run`, `definition`, `ledger`, `stage`, `measurement`, `time` or `cost`."""
     name: str
     """Name of the stage or measurement, or of the value where it belongs to the whole run."""
     what: str

@@ -26,7 +26,7 @@ _KEY = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What was removed, or would be."""
+    """Records and artifacts that were removed, or would be."""
 
     runs: Sequence[RecordedRun]
     """Runs whose records were removed, the newest first."""

@@ -42,7 +42,7 @@ class RecordedRun:
     state: RunState
     """State of the run, as it can be told from here."""
     evidence: str
-    """What tells that it has died or is active; empty once it has ended."""
+    """Reason for taking it as died or active; empty once it has ended."""
     host: str | None
     """Host of its process; None if an earlier release has recorded it."""
     pid: int | None

@@ -25,7 +25,7 @@ _SUGGESTIONS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleStory:
-    """What is known of one sample, in a run and since."""
+    """Story of one sample, in a run and since."""
 
     id: str
     """Id of the sample."""

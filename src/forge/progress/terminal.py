@@ -13,7 +13,7 @@ from ..support.layout import lines
 from .tracker import Tracker
 
 _PLAIN = str.maketrans({"━": "#", "─": "-", "…": "."})
-"""What terminals show that have ASCII only."""
+"""Replacements for terminals that have ASCII only."""
 
 
 class TerminalTable:

@@ -28,7 +28,7 @@ _STEPS: Final = frozenset({"StageStep.process", "StageStep._process_alone", "Mea
 
 
 class Whereabouts(StrEnum):
-    """What happens to a sample in flight."""
+    """State of a sample in flight."""
 
     CALL = "call"
     """A stage or measurement is called with it."""
@@ -47,7 +47,7 @@ class SampleInFlight:
     id: str
     """Id of the sample."""
     state: Whereabouts
-    """What happens to it."""
+    """State of the sample."""
     where: str | None
     """Stage or measurement; None while it is stored."""
     seconds: float | None

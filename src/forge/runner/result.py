@@ -278,7 +278,7 @@ class RunResult:
     carrier: Mapping[str, str] = field(default_factory=dict)
     """Strings of observers, such as a trace context; see `Run.carrier`."""
     verdict: RunVerdict = NO_VERDICT
-    """What limited the run, what to change, and what that would give."""
+    """Bottleneck of the run, what to change, and what that would give."""
 
     @property
     def unfinished(self) -> int:
