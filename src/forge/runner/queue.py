@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..support.clock import LONGEST_WAIT, Clock, SystemClock
@@ -79,12 +80,9 @@ class StageQueue:
             if self._try_put(item):
                 return 0.0
             started = self._now()
-            try:
+            with self._noting_waits(started):
                 while not self._try_put(item):
                     self._putters.wait()
-            except QueueClosed as closed:
-                closed.waited = self._now() - started
-                raise
         return self._was_full(producer, self._now() - started)
 
     def put_all(self, items: Iterable[Item]) -> None:
@@ -105,16 +103,13 @@ class StageQueue:
                 return 0.0
             woken = self._putters.register()
         started = self._now()
-        try:
+        with self._noting_waits(started):
             while True:
                 await self._putters.woken(woken)
                 with self._lock:
                     if self._try_put(item):
                         break
                     woken = self._putters.register()
-        except QueueClosed as closed:
-            closed.waited = self._now() - started
-            raise
         return self._was_full(producer, self._now() - started)
 
     def enqueue_unlocked(self, item: Item, producer: str | None = None) -> float:
@@ -135,13 +130,10 @@ class StageQueue:
             if len(unlocked) < MAX_MICRO_BATCH:
                 return 0.0
             started = self._now()
-            try:
+            with self._noting_waits(started):
                 while len(unlocked) >= MAX_MICRO_BATCH:
                     self._putters.wait()
                     self._collect_unlocked()
-            except QueueClosed as closed:
-                closed.waited = self._now() - started
-                raise
         return self._was_full(producer, self._now() - started)
 
     def blocked(self, producer: str, seconds: float) -> None:
@@ -240,6 +232,15 @@ class StageQueue:
             self._closed = True
             for waiters in (self._takers, self._putters, self._taker_wanted):
                 waiters.wake_all()
+
+    @contextmanager
+    def _noting_waits(self, started: float) -> Iterator[None]:
+        """Note in `QueueClosed` the seconds waited since `started`."""
+        try:
+            yield
+        except QueueClosed as closed:
+            closed.waited = self._now() - started
+            raise
 
     def _was_full(self, producer: str | None, seconds: float) -> float:
         if producer is not None:

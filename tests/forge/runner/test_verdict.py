@@ -156,8 +156,8 @@ def waits_in(thread: str, function: str) -> bool:
     return names[:2] == ["wait", function]
 
 
-def test_a_stage_that_hangs_until_the_end_limits_the_run() -> None:
-    clock, returns = FakeClock(), threading.Event()
+def hanging(returns: threading.Event) -> Stage:
+    """A stage whose calls do not return before the event, but for the first sample."""
 
     @stage(queue_size=4)
     def hangs(sample: Sample) -> Sample:
@@ -165,7 +165,12 @@ def test_a_stage_that_hangs_until_the_end_limits_the_run() -> None:
             returns.wait(PATIENCE)
         return sample
 
-    pipeline = Pipeline(name="p", source=SAMPLES, stages=[hangs, Through(name="b")])
+    return hangs
+
+
+def test_a_stage_that_hangs_until_the_end_limits_the_run() -> None:
+    clock, returns = FakeClock(), threading.Event()
+    pipeline = Pipeline(name="p", source=SAMPLES, stages=[hanging(returns), Through(name="b")])
     with StreamingRunner(clock=clock).run(pipeline) as run:
         next(iter(run))
         wait_until(lambda: waits_in("forge-source", "put"), "the source is blocked")
@@ -181,14 +186,7 @@ def test_a_stage_that_hangs_until_the_end_limits_the_run() -> None:
 
 def test_time_in_front_of_a_full_queue_counts_also_where_the_run_ends_it() -> None:
     clock, returns = FakeClock(), threading.Event()
-
-    @stage(queue_size=4)
-    def hangs(sample: Sample) -> Sample:
-        if sample.data:
-            returns.wait(PATIENCE)
-        return sample
-
-    pipeline = Pipeline(name="p", source=SAMPLES, stages=[Through(name="a", concurrency=2), hangs])
+    pipeline = Pipeline(name="p", source=SAMPLES, stages=[Through(name="a", concurrency=2), hanging(returns)])
     with StreamingRunner(clock=clock).run(pipeline) as run:
         next(iter(run))
         for name in ("forge-0-0", "forge-0-1"):
