@@ -67,8 +67,8 @@ def test_every_step_leads_to_the_next(stack: Stack, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return [part.strip() for part in done.stdout.split("---\n")[1:]]
 
-    def traces(operation: str) -> set[str]:
-        query = urlencode({"service": "numbers", "operation": operation})
+    def traces(**chosen: str) -> set[str]:
+        query = urlencode({"service": "numbers", **chosen})
         return {trace["traceID"] for trace in json.loads(text(f"{jaeger.url}/api/traces?{query}"))["data"]}
 
     [printed] = run(0, 1)
@@ -81,18 +81,22 @@ def test_every_step_leads_to_the_next(stack: Stack, tmp_path: Path) -> None:
         f"numbers: sample 'line-2' failed in parse: ValueError: {message} (others like it are counted)",
     ]
 
+    def has_all_spans() -> bool:
+        found = [span for trace in traces() for span in jaeger.spans(trace)]
+        return len(found) == collector.counter("otelcol_receiver_accepted_spans_total")
+
     def has_all_records() -> bool:
         """Whether those of Python's loggers have arrived as well, which are sent apart from the events."""
         return set(about_the_sample) <= {record["_msg"] for record in logs.query("*")}
 
-    wait_until(lambda: len(traces("forge.pipeline numbers")) == 1, "the trace is there")
+    wait_until(has_all_spans, "the spans are there")
     wait_until(has_all_records, "the log records are there")
     wait_until(has_exemplars, "the exemplars are there")
 
     letter, line, event, exemplar, back, found_message, metrics, record = run(1, replay)
     url, *names = letter.split("\n")
     trace = url.rpartition("/")[2]
-    assert traces("forge.pipeline numbers") == {trace}
+    assert traces(operation="forge.pipeline numbers") == {trace}
     assert sorted(names) == ["forge.stage parse", "forge.storage write sqlite"]
     span = line.rpartition("=")[2]  # the stage's
     assert line == f"trace_id={trace} span_id={span}"
@@ -106,6 +110,7 @@ def test_every_step_leads_to_the_next(stack: Stack, tmp_path: Path) -> None:
     assert len(record.split("\n")) == 1
 
     run(replay, replay + 1)
-    wait_until(lambda: len(traces("forge.pipeline numbers")) == 2, "the trace of the replay is there")
+    wait_until(has_all_spans, "those of the replay are there as well")
+    assert len(traces(operation="forge.pipeline numbers")) == 2
     [link] = run(replay + 1, replay + 2, trace=trace)
     assert link == f"{trace} {sample}"

@@ -87,6 +87,7 @@ def test_every_trace_and_every_process_has_one_gateway(stack: Stack, gateways: l
 
     wait_until(lambda: statuses in settled() and {} in settled(), "one gateway has all metrics, the other none")
     records = collector.counter("otelcol_receiver_accepted_log_records_total")
+    wait_until(lambda: sum(len(gateway.logs()) for gateway in gateways) == records, "all log records are at a gateway")
     assert sorted(len(gateway.logs()) for gateway in gateways) == [0, records]
 
 
@@ -106,7 +107,8 @@ def test_a_gateway_does_not_count_again_what_an_agent_has_counted(
         ]
 
     def arrived() -> bool:
-        return sum(spans for spans, _, _ in counts()) >= 6 and any(calls for _, _, calls in counts())
+        spans, logs, calls = zip(*counts(), strict=True)
+        return sum(spans) >= 6 and sum(logs) >= 7 and sum(map(len, calls)) >= 3
 
     wait_until(arrived, "the gateways have what the agent counted")
     spans, logs, calls = zip(*counts(), strict=True)
