@@ -25,8 +25,8 @@ demo: $(READY) ## run a real pipeline over the standard library and read what ha
 test: $(READY) ## all tests, in parallel (ARGS="-k retry")
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-fast: $(READY) ## the tests that take less than a second, without the stack, in parallel
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/stack --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+test-fast: $(READY) ## the tests that take less than half a second, without the stack, in parallel
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/stack --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: $(READY) ## all tests, and the lines and branches they miss; open htmlcov/index.html
 	$(BIN)/python -m pytest --cov --cov-report term --cov-report html $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from pathlib import Path
@@ -54,6 +55,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker of pytest-xdist is left with it at the end."""
     slowest = (TESTS / "stack" / "containers", TESTS / "repository", TESTS / "stack", TESTS / "recipes", TESTS)
     items.sort(key=lambda item: next(rank for rank, folder in enumerate(slowest) if folder in item.path.parents))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Keep what is there for the whole session out of the garbage collector's way: a sixth of all processor time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -105,6 +105,7 @@ MANY_REFERENCES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -63,6 +63,7 @@ TOKENS = [
 ]
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(data=st.data())
 def test_no_change_to_a_file_breaks_the_check(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -443,6 +443,7 @@ def test_gzip(shop: Registry, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_line_that_is_too_long_is_skipped(shop: Registry, tmp_path: Path) -> None:
     file = tmp_path / "x.jsonl"
     with file.open("wb") as output:
@@ -461,6 +462,7 @@ def test_a_file_that_is_not_there(shop: Registry, tmp_path: Path) -> None:
         verify(shop, [tmp_path])
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(shop: Registry, tmp_path: Path) -> None:
     requests = [request("Spans", *(span(attribute("shop.order.id", intValue=number)) for number in range(100)))]
 

@@ -99,6 +99,7 @@ def test_a_port_in_use(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     )
 
 
+@pytest.mark.slow
 def test_a_missing_extra(folder: Path, tmp_path: Path) -> None:
     program = "import sys; sys.modules['aiohttp'] = None; from forge_otel.commands.cli import main; sys.exit(main())"
     process = subprocess.run(
@@ -120,6 +121,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"forge-otel {__version__}\n"
 
 
+@pytest.mark.slow
 def test_summary_and_lines_where_there_is_no_terminal(folder: Path, tmp_path: Path) -> None:
     process = subprocess.run(
         [*COMMAND, "demo", "--input", folder, "--out", tmp_path / "out"], capture_output=True, text=True, check=True
@@ -234,6 +236,7 @@ def collector() -> Iterator[Collector]:
     thread.join()
 
 
+@pytest.mark.slow
 def test_an_otlp_endpoint_gets_what_the_files_get(folder: Path, tmp_path: Path, collector: Collector) -> None:
     process = subprocess.run(
         [*COMMAND, "demo", "--json", "--input", folder, "--out", tmp_path / "out", "--otlp", collector.endpoint],

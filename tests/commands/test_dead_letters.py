@@ -78,6 +78,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err.strip()
 
 
+@pytest.mark.slow
 def test_the_list(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(storage_url, a="1", b="two", c="three", d="gone")
     backdate(storage_url, "d", 3 * 86400)
@@ -95,6 +96,7 @@ def test_no_dead_letters(storage_url: str, capsys: pytest.CaptureFixture[str]) -
     assert document(capsys, "list") == {"counts": [], "dead_letters": []}
 
 
+@pytest.mark.slow
 def test_filters(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = run(storage_url, a="one", b="gone")
     last = run(storage_url, c="three")

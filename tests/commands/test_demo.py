@@ -36,6 +36,8 @@ from tests.support import vocabulary
 from tests.support.needs import need_installed
 from tests.support.otlp_files import configuration
 
+pytestmark = pytest.mark.slow
+
 
 def terminal(file: IO[str]) -> Console:
     return Console(file=file, width=80, force_terminal=True, color_system=None)
@@ -290,7 +292,6 @@ def measured(document: dict[str, Any]) -> Counter[tuple[str, str]]:
     return +Counter({(one["key"], name): one[key] for one in document["measurements"] for key, name in columns.items()})
 
 
-@pytest.mark.slow
 def test_the_summary_is_what_the_files_say(first: Finished, expected: Expected) -> None:
     document = first.document
     assert document["outcome"] == "completed"
@@ -331,7 +332,6 @@ def test_measured_values(first: Finished, folder: Path) -> None:
     assert sum(value * value for value in values["embedding"]) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.slow
 def test_a_second_run_finds_everything_but_the_dead_letters(
     second: Finished, expected: Expected, content: dict[str, Any]
 ) -> None:
@@ -353,7 +353,6 @@ def test_a_second_run_finds_everything_but_the_dead_letters(
     assert database(second.out) == content
 
 
-@pytest.mark.slow
 def test_doing_it_again_computes_and_duplicates_nothing(
     rerun: Finished, expected: Expected, content: dict[str, Any]
 ) -> None:
@@ -521,7 +520,6 @@ def test_people_read_the_first_message_of_each_kind_of_failure(first: Finished) 
     assert FAILED in "\n".join(map(str.rstrip, text.getvalue().splitlines()))
 
 
-@pytest.mark.slow
 def test_after_a_kill_a_second_start_completes_what_an_undisturbed_run_leaves(
     folder: Path, content: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -555,14 +553,12 @@ def test_after_a_kill_a_second_start_completes_what_an_undisturbed_run_leaves(
     assert ended == [(None,), ("completed",)]
 
 
-@pytest.mark.slow
 def test_postgresql(folder: Path, expected: Expected, postgresql_url: str, tmp_path: Path) -> None:
     document = run_demo(folder, tmp_path, "--storage", postgresql_url).document
     assert outcomes(document) == expected.outcomes
     assert not (tmp_path / "corpus.db").exists()
 
 
-@pytest.mark.slow
 def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
     folder: Path, first: Finished, tmp_path: Path
 ) -> None:
@@ -649,7 +645,6 @@ def test_nothing_is_said_about_costs_where_there_are_none(first: Finished) -> No
     assert "USD" not in text.getvalue()
 
 
-@pytest.mark.slow
 def test_the_pipeline_that_asks_a_language_model(tmp_path: Path) -> None:
     folder = tmp_path / "modules"
     folder.mkdir()
@@ -671,7 +666,6 @@ def test_the_pipeline_that_asks_a_language_model(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "labels.db").exists()
 
 
-@pytest.mark.slow
 def test_a_run_of_the_demo_that_has_spent_what_it_may(tmp_path: Path) -> None:
     folder = tmp_path / "modules"
     folder.mkdir()

@@ -60,6 +60,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err.strip()
 
 
+@pytest.mark.slow
 def test_why_there_are_fewer_samples(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     before, after = run(storage_url, 100), run(storage_url, 100, duplicates=3)
     text = output(capsys, 0, before[:8], after[:8], "--storage", storage_url)
@@ -103,6 +104,7 @@ def test_the_document(storage_url: str, capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out)["violations"] == []
 
 
+@pytest.mark.slow
 def test_gates_fail_the_command(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     runs = (run(storage_url, 100), run(storage_url, 100, duplicates=3, seconds=0.15))
     gates = ("--fail-on", "ready<-1%", "p95>20%")  # as several values of one option

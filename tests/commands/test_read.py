@@ -409,6 +409,7 @@ def test_text_cannot_change_the_terminal(tmp_path: Path, capsys: pytest.CaptureF
     assert "\x1b" not in printed(capsys, "--limit", "1", file)
 
 
+@pytest.mark.slow
 def test_styles_are_for_terminals(telemetry: Path) -> None:
     command = [sys.executable, "-m", "forge_otel.commands.cli", "read", str(telemetry)]
     ours, theirs = pty.openpty()

@@ -288,6 +288,7 @@ def test_what_show_cannot_find(arguments: list[str], message: str, capsys: pytes
     assert refusal(capsys, "show", *arguments) == f"forge show: {message}\n"
 
 
+@pytest.mark.slow
 def test_styles_are_for_terminals_that_want_them(capsys: pytest.CaptureFixture[str]) -> None:
     mixed_run("sqlite:///corpus.db")
     ours, theirs = pty.openpty()
@@ -303,6 +304,7 @@ def test_styles_are_for_terminals_that_want_them(capsys: pytest.CaptureFixture[s
     assert max(map(len, re.sub(r"\x1b\[\d+m", "", outputs[1]).splitlines())) <= 40
 
 
+@pytest.mark.slow
 def test_a_closed_pipe() -> None:
     finished_run("sqlite:///corpus.db")
     ours, theirs = os.pipe()

@@ -142,6 +142,7 @@ def test_a_missing_extra(missing: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_closes_the_pipe(tmp_path: Path) -> None:
     registry(tmp_path, "attributes:", *(f"  - {{key: pump.a{n}}}" for n in range(500)))
     process = subprocess.Popen(

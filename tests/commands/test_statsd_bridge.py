@@ -307,6 +307,7 @@ def test_a_header_that_is_not_complete_in_time() -> None:
         assert bridge.client.get(f"{bridge.url}/health").text == "ok\n"
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_down_and_comes_back() -> None:
     port = free_port()
     with running_bridge(STATSD_PORT=str(port), FORGE_OTEL_STATSD_PROTOCOL="tcp") as bridge:
@@ -384,6 +385,7 @@ def refusal(*options: str, **environ: str) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_wrong_settings_end_it() -> None:
     assert refusal(STATSD_PORT="none", FORGE_OTEL_STATSD_FLAVOR="x") == (
         "forge-otel statsd-bridge: STATSD_PORT='none': it must be a whole number from 1 to 65535; "
@@ -405,6 +407,7 @@ def test_a_port_in_use() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_host_that_nobody_knows() -> None:
     said = refusal("--host", "nowhere.invalid", "--port", "0")
     assert said.startswith("forge-otel statsd-bridge: --host nowhere.invalid --port 0: cannot be opened: ")

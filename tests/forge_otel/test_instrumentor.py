@@ -198,6 +198,7 @@ def test_again_without_arguments_changes_nothing(providers: Providers, caplog: p
     assert providers.span_names() == ["forge.stage upper"]
 
 
+@pytest.mark.slow
 def test_again_replaces_providers_and_settings(providers: Providers, caplog: pytest.LogCaptureFixture) -> None:
     ForgeInstrumentor().instrument(**providers.arguments(), events="all")
     before = patched()
@@ -278,6 +279,7 @@ def test_the_last_export_of_earlier_meters_has_the_whole_run() -> None:
     meter_provider.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.0])
 @pytest.mark.parametrize("events", ["default", "all"])
 def test_a_run_in_progress_keeps_its_providers(providers: Providers, rate: float, events: str) -> None:
@@ -430,6 +432,7 @@ def test_on_again_writes_to_the_new_providers(providers: Providers) -> None:
     assert other.metric_names()
 
 
+@pytest.mark.slow
 def test_a_hundred_times_leaves_nothing(providers: Providers) -> None:
     def telemetries() -> int:
         gc.collect()
@@ -553,6 +556,7 @@ def test_nothing_is_required_to_be_installed() -> None:
     assert ForgeInstrumentor().instrumentation_dependencies() == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["forge", "forge_otel"])
 def test_forge_may_be_imported_before_or_after(first: str) -> None:
     """In a process of its own, where nothing has been imported yet."""

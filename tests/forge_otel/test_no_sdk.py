@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REFUSE = '''
 import sys
 from importlib.abc import MetaPathFinder
@@ -79,11 +81,13 @@ def output_of(refused: list[str], script: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_forge_needs_no_telemetry(tmp_path: Path) -> None:
     refused = ["opentelemetry", "wrapt", "forge_otel"]
     assert output_of(refused, PIPELINE, tmp_path) == EXPECTED
 
 
+@pytest.mark.slow
 def test_an_instrumented_pipeline_needs_no_sdk(tmp_path: Path) -> None:
     script = f"""
 from forge_otel import ForgeInstrumentor
@@ -98,6 +102,7 @@ assert not hasattr(Run.settle, "__wrapped__")
     assert output_of(refused, script, tmp_path) == EXPECTED
 
 
+@pytest.mark.slow
 def test_an_sdk_that_is_not_set_up_is_not_imported(tmp_path: Path) -> None:
     script = f"""
 import sys

@@ -17,6 +17,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from forge import ArtifactStore, SQLStorage
 from forge_otel import ForgeInstrumentor
 
+pytestmark = pytest.mark.slow
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that can fork")
 
 COMMON = '''
@@ -207,7 +209,6 @@ print(json.dumps(inside))
     assert output_of(script, tmp_path) == RUN
 
 
-@pytest.mark.slow
 @needs_fork
 def test_forks_while_everything_goes_on(tmp_path: Path) -> None:
     """Runs and collections in other threads hold any lock there is; children get by without them."""

@@ -42,6 +42,7 @@ def environment() -> dict[str, str]:
     return clean | {"PATH": path, "PYTHONWARNINGS": "error::ResourceWarning"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_python_blocks(page: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.py"

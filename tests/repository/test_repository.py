@@ -98,6 +98,7 @@ def test_hooks_run_what_lint_runs() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_hook_refuses_a_file_that_lint_refuses(copy: Path) -> None:
     (copy / "src" / "forge" / "fresh.py").write_text('"""Fresh."""\n\nprint(undefined)\n')
     done = run(
@@ -124,6 +125,7 @@ def test_fragments_are_sentences() -> None:
         assert re.fullmatch(r"[A-Z`][^\n]*[.]\n", text), path.name
 
 
+@pytest.mark.slow
 def test_a_release_is_built_as_the_page_says(copy: Path) -> None:
     fragments = {path: path.read_text().strip() for path in (copy / "changes").glob("*.*.md")}
     (copy / "changes" / "17.fixed.md").write_text("Count failed batch calls.\n")

@@ -9,6 +9,8 @@ import pytest
 from tools.generate import generate
 from tools.generate.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 REGISTRY = Path("src/forge_otel/semconv/registry")
 
@@ -22,7 +24,6 @@ def test_nothing_has_drifted() -> None:
     assert generate(ROOT, check=True) == []
 
 
-@pytest.mark.slow
 def test_a_second_time_there_is_nothing_to_do(checkout: Path) -> None:
     rename(checkout, "forge.stage.retries", "forge.stage.repetitions")
 
@@ -56,7 +57,6 @@ def test_check_names_what_has_drifted_and_leaves_it(checkout: Path, capsys: pyte
     assert "src/forge_otel/semconv/metrics.py" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_an_edited_file_is_put_right(checkout: Path) -> None:
     path = checkout / "src/forge_otel/semconv/events.py"
     generated = path.read_text()

@@ -26,10 +26,10 @@ from tests.support.tools import tool
 from tests.support.vocabulary import registry
 from tools.generate import alerts, links, prometheus_rules, recordings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TESTS = sorted((ROOT / "collector-config/prometheus/tests").glob("*.yaml"))
-SLOW = ("pipeline-overdue", "pipeline-overdue-daily")
-"""Tests of so many hours that promtool takes seconds for them."""
 RUNBOOKS = ROOT / "docs/runbooks"
 
 both_versions = pytest.mark.parametrize("version", ["promtool", "promtool-2.42"])
@@ -60,9 +60,7 @@ def test_rules_are_valid(version: str, folder: Path) -> None:
 
 
 @both_versions
-@pytest.mark.parametrize(
-    "test", [pytest.param(t, id=t.stem, marks=[pytest.mark.slow] if t.stem in SLOW else []) for t in TESTS]
-)
+@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.stem)
 def test_rules_do_what_they_should(version: str, test: Path, folder: Path) -> None:
     promtool(version, "test", "rules", folder / "tests" / test.name)
 

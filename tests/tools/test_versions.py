@@ -59,6 +59,7 @@ def test_the_changelog_has_all_renames() -> None:
     assert dict(re.findall(r"`([\w.]+)` to `([\w.]+)`", text)) == NEWEST.metrics
 
 
+@pytest.mark.slow
 def test_the_site_is_set_in_one_place(checkout: Path) -> None:
     manifest = checkout / "src/forge_otel/semconv/registry/manifest.yaml"
     old = versions.site(REGISTRY)

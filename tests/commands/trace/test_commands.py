@@ -299,6 +299,7 @@ def test_from_a_run_to_the_failed_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert ", line 6, in halve" in out
 
 
+@pytest.mark.slow
 def test_styles_are_for_terminals(telemetry: Path, capsys: pytest.CaptureFixture[str]) -> None:
     environment = {**os.environ, "COLUMNS": "60", "TERM": "xterm-256color"}
     line = [sys.executable, "-m", "forge_otel.commands.cli", "trace", "waterfall", "b"]

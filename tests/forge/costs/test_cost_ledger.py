@@ -472,6 +472,7 @@ class Held(Stage):
         return sample
 
 
+@pytest.mark.slow
 def test_an_attempt_that_was_abandoned_counts_until_the_run_ends() -> None:
     held = Held(retry=NO_WAIT)
 
@@ -519,6 +520,7 @@ def test_what_is_reported_after_the_sample_has_settled_is_booked_at_once(
     assert booked(result) == {("first", "useful"): (1, Decimal("0.05"))}
 
 
+@pytest.mark.slow
 def test_what_is_reported_after_the_run_has_ended_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
     held = Held()
     run = BatchRunner().run(pipeline(samples(0), held))
@@ -681,6 +683,7 @@ def test_a_call_that_runs_into_its_timeout_counts_then_and_what_is_reported_late
     }
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_call_that_is_under_way_when_the_run_is_left_is_counted(runner: Runner) -> None:
     begun, go, over = (threading.Event() for _ in range(3))

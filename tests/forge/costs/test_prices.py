@@ -273,6 +273,7 @@ def test_ones_own_table_goes_first() -> None:
     assert amount(prices, used("text-embedding-ada-002", input_tokens=1000)) == Decimal("0.0001")
 
 
+@pytest.mark.slow
 def test_without_the_extra_it_runs_and_says_what_to_install(tmp_path: Path) -> None:
     """In a process in which neither package can be imported."""
     script = tmp_path / "script.py"
@@ -316,6 +317,7 @@ def test_an_unknown_model_is_counted_and_named_once(caplog: pytest.LogCaptureFix
     assert result.cost.unpriced == 9
 
 
+@pytest.mark.slow
 def test_a_million_calls_sum_to_the_cent() -> None:
     prices = table(Price(provider="openai", model="text-embedding-*", per=Decimal(1000), input_price=Decimal("0.0001")))
 

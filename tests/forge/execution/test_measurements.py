@@ -416,6 +416,7 @@ def test_settings_are_checked_where_a_measurement_is_made() -> None:
     assert repr(Length(version="2")) == "Length(key='length', version='2')"
 
 
+@pytest.mark.slow
 @both_runners
 @sync_and_async
 def test_a_batch_that_fails_is_not_taken_apart_when_the_run_is_over(runner: Runner, is_async: bool) -> None:

@@ -1006,6 +1006,7 @@ def test_an_error_is_gone_with_its_verdict(is_async: bool, batch_size: int | Non
         executor.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", [BatchRunner(), StreamingRunner()], ids=["batch", "streaming"])
 @sync_and_async
 def test_a_batch_that_fails_is_not_taken_apart_when_the_run_is_over(runner: Runner, is_async: bool) -> None:
@@ -1146,6 +1147,7 @@ def test_a_stages_own_cancelled_error_fails_the_sample(
     assert (run.result.stages[0].errors, run.result.stages[0].cancelled) == (1, 0)
 
 
+@pytest.mark.slow
 def test_run_cancelled_is_what_in_flight_samples_settle_with(monkeypatch: pytest.MonkeyPatch) -> None:
     errors: list[BaseException | None] = []
     settle = Run.settle

@@ -67,6 +67,7 @@ def change(url: str, assignments: str) -> None:
     in_database(url, f"UPDATE forge_runs SET {assignments}")
 
 
+@pytest.mark.slow
 def test_a_killed_process(process: subprocess.Popen[str], storage_url: str) -> None:
     run = last_run(storage_url)
     assert (run.state, run.evidence) == (RunState.ACTIVE, f"process {process.pid} on {socket.gethostname()} runs")
@@ -81,6 +82,7 @@ def test_a_killed_process(process: subprocess.Popen[str], storage_url: str) -> N
     assert last_run(storage_url) == run
 
 
+@pytest.mark.slow
 def test_a_run_in_progress_ends(process: subprocess.Popen[str], storage_url: str) -> None:
     process.communicate("\n", timeout=PATIENCE)
 
@@ -88,6 +90,7 @@ def test_a_run_in_progress_ends(process: subprocess.Popen[str], storage_url: str
     assert (run.state, run.evidence, run.outcome) == (RunState.ENDED, "", "completed")
 
 
+@pytest.mark.slow
 def test_the_pid_of_a_killed_process_is_used_again(process: subprocess.Popen[str], storage_url: str) -> None:
     process.kill()
     process.wait()

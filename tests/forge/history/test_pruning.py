@@ -202,6 +202,7 @@ def test_references_that_cannot_be_seen(storage: SQLStorage, store: ArtifactStor
     assert len(runs(storage)) == 1
 
 
+@pytest.mark.slow
 def test_the_content_of_many_samples(storage: SQLStorage, store: ArtifactStore) -> None:
     keys = [store.put(str(number).encode()).key for number in range(250)]
     source = [Sample(id=f"{number}", data=key) for number, key in enumerate(keys)]

@@ -250,6 +250,7 @@ def test_processes_with_the_same_policy_have_jitter_of_their_own() -> None:
     assert b"Random" not in pickle.dumps(policy)
 
 
+@pytest.mark.slow
 def test_the_stages_of_a_script_reach_a_worker_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

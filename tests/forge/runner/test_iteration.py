@@ -248,6 +248,7 @@ def test_a_run_that_is_closed_before_it_began_never_begins() -> None:
         run.drain()
 
 
+@pytest.mark.slow
 @both_runners
 def test_another_thread_can_close_a_run_that_waits(runner: Runner) -> None:
     inside, release = threading.Event(), threading.Event()
@@ -274,6 +275,7 @@ def test_another_thread_can_close_a_run_that_waits(runner: Runner) -> None:
     assert run.result.ledger.active == run.result.ledger.imbalance == run.result.ledger.ready == 0
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_a_stage_can_close_its_own_run(runner: Runner, is_async: bool) -> None:
@@ -530,6 +532,7 @@ def test_an_exception_in_an_async_with_block_fails_the_run(runner: Runner) -> No
     assert (run.result.outcome, run.result.error_type) == ("failed", "LookupError")
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_consumer_that_is_cancelled_cancels_its_run(runner: Runner) -> None:
     async def main() -> forge.Run:
@@ -564,6 +567,7 @@ def test_one_runner_runs_several_pipelines_at_the_same_time() -> None:
     assert sorted((a.data, b.data) for a, b in zip(first, second, strict=True)) == [(1, 4), (2, 5), (3, 6)]
 
 
+@pytest.mark.slow
 def test_an_async_stage_that_blocks_the_loop_cannot_hold_up_the_end() -> None:
     inside, release = threading.Event(), threading.Event()
 
@@ -648,6 +652,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["batch", "streaming"])
 @pytest.mark.parametrize("consumer", ["sync", "async", "blocked"])
 def test_ctrl_c_ends_cleanly_and_loses_no_count(kind: str, consumer: str, tmp_path: Path) -> None:
@@ -679,6 +684,7 @@ def test_ctrl_c_ends_cleanly_and_loses_no_count(kind: str, consumer: str, tmp_pa
     assert (row.outcome, row.record) == ("cancelled", result)
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_ended_is_ended_with_the_process(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/forge.db"
     done = subprocess.run(

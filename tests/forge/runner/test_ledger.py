@@ -150,6 +150,7 @@ class Renaming(Stage):
         return sample
 
 
+@pytest.mark.slow
 def test_a_stage_has_the_name_that_it_had_when_the_run_began() -> None:
     renaming = Renaming()
     source = [Sample(id="1", data="whole"), Sample(id="2", data="hangs")]
@@ -278,6 +279,7 @@ def test_an_early_close_settles_everything_once(runner: Runner, monkeypatch: pyt
     assert seams.ended == 1
 
 
+@pytest.mark.slow
 def test_what_is_in_flight_at_an_early_close_settles_as_failed_with_cancelled() -> None:
     inside, release = threading.Semaphore(0), threading.Event()
 

@@ -6,10 +6,13 @@ import asyncio
 import gc
 import threading
 
+import pytest
+
 from forge.runner.loop import LoopThread
 from tests.support.runs import PATIENCE, wait
 
 
+@pytest.mark.slow
 def test_a_task_that_waits_is_not_garbage() -> None:
     """Nobody else refers to a task that waits for something of its own."""
     started, ended = threading.Event(), threading.Event()

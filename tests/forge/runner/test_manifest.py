@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from forge.runner import Runner
 
 
+@pytest.mark.slow
 def test_full_chunks_are_written_while_the_run_goes_on() -> None:
     storage = SQLStorage("sqlite://")
     source = [Sample(id=str(number), data=number) for number in range(CHUNK + 5)]

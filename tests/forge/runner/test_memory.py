@@ -83,6 +83,7 @@ def most_alive(runner: Runner, count: int) -> int:
     return census.most
 
 
+@pytest.mark.slow
 @every_runner
 def test_samples_under_way_are_as_many_as_the_queues_hold(runner: Runner) -> None:
     # Three queues of 8, 8 and 16, five workers with up to three samples each, the reader, and for what is through:

@@ -158,6 +158,7 @@ def test_a_long_call_does_not_hold_back_those_before_it(is_async: bool) -> None:
     assert len(done) == COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["close", "KeyboardInterrupt"])
 def test_what_was_taken_and_has_not_begun_settles_when_the_run_ends(ending: str) -> None:
     reached, go_on = threading.Event(), threading.Event()

@@ -382,12 +382,14 @@ def commit(folder: Path) -> str:
     return run("rev-parse", "HEAD")
 
 
+@pytest.mark.slow
 def test_the_record_names_the_revision_of_the_script(tmp_path: Path) -> None:
     assert revision_in(tmp_path) == "None"
     revision = commit(tmp_path)
     assert revision_in(tmp_path) == revision
 
 
+@pytest.mark.slow
 def test_under_an_installed_command_the_revision_is_that_of_the_current_folder(tmp_path: Path) -> None:
     revision = commit(tmp_path)
     assert revision_in(tmp_path, *INSTALLED, cwd=tmp_path) == revision

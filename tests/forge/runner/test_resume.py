@@ -654,6 +654,7 @@ def test_a_killed_run_started_again_finishes_what_was_missing_and_doubles_nothin
     assert written["inserted"] + written["updated"] == written_by[second.id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["batch", "streaming"])
 def test_the_database_is_the_same_whichever_runner_fills_it(
     kind: str, tmp_path: Path, undisturbed: dict[str, Any]

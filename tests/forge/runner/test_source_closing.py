@@ -241,6 +241,7 @@ def test_an_async_source_that_hangs_is_cancelled_and_closed(kind: str) -> None:
     assert source.counts == (1, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["generator", "callable"])
 def test_a_sync_source_that_hangs_is_closed_when_it_returns(kind: str) -> None:
     source = Source(hangs_at=LAST)
@@ -253,6 +254,7 @@ def test_a_sync_source_that_hangs_is_closed_when_it_returns(kind: str) -> None:
     assert source.counts == (1, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_source_that_does_not_close_in_time_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(AsyncClosable):
         async def aclose(self) -> None:

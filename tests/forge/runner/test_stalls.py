@@ -103,6 +103,7 @@ def test_a_call_that_does_not_return(
     assert warnings[0].startswith("p: nothing settled for 250ms: calls do not return; ")
 
 
+@pytest.mark.slow
 def test_a_run_that_settles_is_not_stalled() -> None:
     clock, turns = FakeClock(), [threading.Event() for _ in range(4)]
     reached = [threading.Event() for _ in range(4)]
@@ -123,6 +124,7 @@ def test_a_run_that_settles_is_not_stalled() -> None:
     assert background.end().stalls == []
 
 
+@pytest.mark.slow
 def test_each_stall_is_noticed_once() -> None:
     clock, turns = FakeClock(), [threading.Event(), threading.Event()]
     reached = [threading.Event(), threading.Event()]

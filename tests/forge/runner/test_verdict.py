@@ -168,6 +168,7 @@ def hanging(returns: threading.Event) -> Stage:
     return hangs
 
 
+@pytest.mark.slow
 def test_a_stage_that_hangs_until_the_end_limits_the_run() -> None:
     clock, returns = FakeClock(), threading.Event()
     pipeline = Pipeline(name="p", source=SAMPLES, stages=[hanging(returns), Through(name="b")])
@@ -184,6 +185,7 @@ def test_a_stage_that_hangs_until_the_end_limits_the_run() -> None:
     assert verdict.advice == "Give it a timeout; forge ps shows where the calls of a run in progress are."
 
 
+@pytest.mark.slow
 def test_time_in_front_of_a_full_queue_counts_also_where_the_run_ends_it() -> None:
     clock, returns = FakeClock(), threading.Event()
     pipeline = Pipeline(name="p", source=SAMPLES, stages=[Through(name="a", concurrency=2), hanging(returns)])

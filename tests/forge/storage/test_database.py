@@ -196,6 +196,7 @@ def test_a_run_learns_of_the_loss_before_the_gate_opens(tmp_path: Path, locked: 
     assert locked.in_transaction
 
 
+@pytest.mark.slow
 def test_a_process_that_is_forked_during_a_fault_does_not_wait(tmp_path: Path) -> None:
     program = """
 import os, sqlite3, sys, threading, time

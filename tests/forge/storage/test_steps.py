@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ def steps_of_a_sample(draw: st.DrawFn) -> tuple[int, SampleSteps]:
     return first, SampleSteps(steps, message, 1 if message is None else draw(st.integers(1, 5)))
 
 
+@pytest.mark.slow
 @given(st.lists(steps_of_a_sample(), max_size=10))
 def test_steps_come_back(given: list[tuple[int, SampleSteps]]) -> None:
     paths = [StepPath(first, len(sample.steps)) for first, sample in given]

@@ -105,6 +105,7 @@ def test_a_pickled_storage_opens_its_own_connections(storage: SQLStorage) -> Non
     copy.close()
 
 
+@pytest.mark.slow
 def test_a_forked_process_opens_its_own_connections(storage_url: str) -> None:
     program = """
 import os, sys
@@ -696,6 +697,7 @@ storage.write([SampleRecord(id=str(number), **fields) for number in range(500)])
     assert subprocess.run([sys.executable, "-c", program, url], check=False).returncode == 9
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_in_a_write_leaves_nothing(storage: SQLStorage, storage_url: str) -> None:
     _die_in_a_write(storage_url)
     assert storage.count("corpus") == 0

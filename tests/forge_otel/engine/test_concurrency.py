@@ -226,6 +226,7 @@ def test_counts_of_a_whole_run(tmp_path: Path, kind: Any, stored: bool) -> None:
     assert result.stages[0].retries > 0
 
 
+@pytest.mark.slow
 @EVERY
 def test_counts_of_a_second_run_and_of_a_replay(tmp_path: Path, kind: Any) -> None:
     clock = FakeClock()
@@ -238,6 +239,7 @@ def test_counts_of_a_second_run_and_of_a_replay(tmp_path: Path, kind: Any) -> No
     assert results[1].ledger.unchanged > 0
 
 
+@pytest.mark.slow
 def test_counts_of_runs_at_the_same_time(tmp_path: Path) -> None:
     clock = FakeClock()
     pipelines = [busy_pipeline(tmp_path / f"{number}.db", clock, count=100) for number in range(3)]
@@ -281,6 +283,7 @@ def test_counts_of_a_run_that_is_closed_early(tmp_path: Path, kind: Any, taken: 
     assert_stored(pipeline, run.result)
 
 
+@pytest.mark.slow
 def test_call_that_is_abandoned_is_counted_once_and_its_return_not_at_all() -> None:
     entered, released = threading.Event(), threading.Event()
 
@@ -313,6 +316,7 @@ def test_call_that_is_abandoned_is_counted_once_and_its_return_not_at_all() -> N
         assert_complete(recorded, run.result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.0])
 def test_batch_and_measurement_that_are_abandoned(rate: float) -> None:
     measuring, batching, released = threading.Event(), threading.Event(), threading.Event()

@@ -150,6 +150,7 @@ def pipeline_of(count: int, *stages: Any, **more: Any) -> Pipeline:
     return Pipeline(name="p", source=source, stages=stages or [plain], **more)
 
 
+@pytest.mark.slow
 @RATES
 @pytest.mark.parametrize("merge", ["on", "off"])
 def test_more_than_a_buffer_holds(rate: float, merge: str) -> None:
@@ -191,6 +192,7 @@ def test_every_collection_has_what_was_before_it(rate: float) -> None:
     assert seen == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_collections_while_threads_measure() -> None:
     readers = (InMemoryMetricReader(), InMemoryMetricReader())
     with recording(sampling_rate=0.0, recorded=Recorded(readers=readers)) as recorded:
@@ -211,6 +213,7 @@ def test_collections_while_threads_measure() -> None:
         assert_agree(recorded, result)
 
 
+@pytest.mark.slow
 @RATES
 def test_call_that_is_abandoned_is_counted_once_and_its_return_not_at_all(rate: float) -> None:
     entered, released = threading.Event(), threading.Event()
@@ -403,6 +406,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("runner", [BatchRunner, StreamingRunner])
 @pytest.mark.parametrize("rate", [0.0, 1.0], ids=["untraced", "traced"])

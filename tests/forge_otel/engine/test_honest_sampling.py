@@ -87,6 +87,7 @@ def test_an_outer_sampler_whose_share_the_tracestate_has_is_counted() -> None:
     assert weights(recorded) == {CHOSEN: 8.0, FAILED: 2.0, RETRIED: 2.0, SLOW: 2.0}
 
 
+@pytest.mark.slow
 def test_a_threshold_stays_with_the_spans_of_which_it_is_true() -> None:
     recorded = run_all_kinds(above=remote(ot="rv:ffffffffffffff;th:8", vendor="x"), sampling_rate=0.25)
     states = {(span.name, span.context.trace_state.to_header()) for span in recorded.spans if span.context}

@@ -9,6 +9,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -183,6 +184,7 @@ def test_what_was_left_out_is_counted(tmp_path: Path) -> None:
     assert summary.attributes["forge.summary.suppressed"] == 31 - written
 
 
+@pytest.mark.slow
 def test_events_of_spans_are_thinned_with_them_and_those_of_errors_are_not(tmp_path: Path) -> None:
     with recording(sampling_rate=0.0, events="all") as recorded:
         small_run(tmp_path, FakeClock()).drain()

@@ -333,6 +333,7 @@ def test_a_request_with_many_histograms_does_not_become_a_thousand_times_as_many
     assert sum(line.weight for line in found) == 2_000_000
 
 
+@pytest.mark.slow
 @given(values=VALUES, bounds=BOUNDS, most=st.integers(1, 50))
 def test_lines_that_stand_for_several_values_keep_the_sum(values: list[float], bounds: list[float], most: int) -> None:
     metric = histogram("h", measured(values, bounds))
@@ -375,6 +376,7 @@ RESOURCE = st.fixed_dictionaries(
 POINTS = st.lists(st.tuples(st.integers(-(2**40), 2**40), st.dictionaries(HOSTILE, HOSTILE, max_size=3)), max_size=20)
 
 
+@pytest.mark.slow
 @given(name=HOSTILE, points=POINTS, instance=HOSTILE, resource=RESOURCE, chosen=SETTINGS)
 def test_nothing_breaks_out_of_a_line_and_counters_add_up(
     name: str, points: list[tuple[float, Any]], instance: str, resource: dict[str, str], chosen: dict[str, Any]
@@ -416,6 +418,7 @@ EXPONENTIAL = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(point=st.one_of(POINT, EXPONENTIAL), unit=st.sampled_from(["s", "By"]), chosen=SETTINGS)
 def test_no_histogram_makes_lines_that_are_none(point: Any, unit: str, chosen: dict[str, Any]) -> None:
     """Whatever a sender may have put into it."""

@@ -155,6 +155,7 @@ def test_usage_on_spans_and_costs_in_metrics(runner: Runner, settings: dict[str,
     assert points["forge.cost.unpriced"] == {unknown: 2}
 
 
+@pytest.mark.slow
 @both_runners
 def test_late_spans_say_what_was_used(runner: Runner) -> None:
     pipeline = Pipeline(name="p", source=samples(1, 2, 3), stages=[ask, look, silent], prices=PRICES)

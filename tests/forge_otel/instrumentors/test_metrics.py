@@ -472,6 +472,7 @@ class Odd(Measurement):
         return 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_the_depth_of_each_place_goes_to_zero_when_its_dead_letters_are_replayed(
     backend: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

@@ -576,6 +576,7 @@ def test_somebody_who_replaced_ours_keeps_what_is_his(library: ModuleType, patch
     assert library.Worker.work is replacement
 
 
+@pytest.mark.slow
 def test_a_hundred_times_leaves_nothing(library: ModuleType, library_name: str, patches: Patches) -> None:
     def layers() -> int:
         gc.collect()

@@ -158,6 +158,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 def test_state_is_seen_again_when_the_global_provider_came_after_the_first_instrument() -> None:
     # In a process of its own: a global provider is set once.
     done = subprocess.run(

@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from forge import ArtifactStore, BatchRunner, Measurement, Pipeline, Sample, SQLStorage, stage
 from tests.support.clock import FakeClock
 from tests.support.telemetry import recording
@@ -41,6 +43,7 @@ class Unmeasurable(Measurement):
         raise ValueError("no")
 
 
+@pytest.mark.slow
 def test_batch_that_cannot_be_measured_and_its_dead_letters(tmp_path: Path) -> None:
     storage = SQLStorage(f"sqlite:///{tmp_path / 'x.db'}")
     source = [Sample(id=name, data=name) for name in "ab"]

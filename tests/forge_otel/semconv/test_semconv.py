@@ -118,6 +118,7 @@ def written_out(source: str) -> Iterator[tuple[int, str]]:
                     yield node.lineno, word
 
 
+@pytest.mark.slow
 def test_names_are_written_nowhere_else() -> None:
     folders = (PACKAGE, Path(generate.__file__).parent)
     files = [file for folder in folders for file in folder.rglob("*.py") if file.parent != PACKAGE / "semconv"]

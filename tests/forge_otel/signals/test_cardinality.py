@@ -68,6 +68,7 @@ def test_classes_of_errors(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_names_of_pipelines(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="forge_otel")
     with recording() as recorded:
@@ -113,6 +114,7 @@ def test_reasons_to_skip() -> None:
     assert recorded.total("forge.stage.skips", "skip.reason=_OTHER") == 70
 
 
+@pytest.mark.slow
 def test_stages_and_measurements() -> None:
     stages = [stage(name=f"stage {number}")(lambda sample: sample) for number in range(60)]
 
@@ -141,6 +143,7 @@ def test_stages_and_measurements() -> None:
         assert recorded.total("forge.measurement.computations", "measurement.key=_OTHER") == 10
 
 
+@pytest.mark.slow
 def test_no_instrument_gets_to_the_limit_of_the_sdk(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="forge_otel")
 

@@ -118,6 +118,7 @@ def test_flush_behind_one_that_goes_on_waits_for_both() -> None:
         assert exporter.names == ["span", "another"]
 
 
+@pytest.mark.slow
 def test_processor_that_hangs_takes_nothing_from_the_others() -> None:
     hangs, other = Exporter("http://user:secret@hangs:4318"), Exporter()
     other.gate.set()
@@ -140,6 +141,7 @@ def test_provider_with_several_processors_is_shut_down_when_all_are_flushed() ->
         assert other.was_shut_down
 
 
+@pytest.mark.slow
 def test_provider_that_hangs_does_not_hold_up_the_others() -> None:
     traces, metrics = Exporter(), Metrics()
     provider = MeterProvider([PeriodicExportingMetricReader(metrics, float("inf"))])

@@ -112,6 +112,7 @@ def test_this_sdk_is_known() -> None:
     assert starts.works()
 
 
+@pytest.mark.slow
 @on_other_sdks
 def test_all_of_this_on_other_sdks(sdk: str) -> None:
     run_on(sdk, __file__)
