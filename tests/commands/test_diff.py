@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,6 +89,26 @@ def test_by_default_the_last_two_runs_of_the_pipeline_are_compared(capsys: pytes
     assert (document["before"]["id"], document["after"]["id"]) == (first, last)
 
 
+def test_by_default_runs_without_an_end_and_other_pipelines_are_passed_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = "sqlite:///corpus.db"
+    run(url, 3, name="other")
+    first, last = sorted([run(url, 3), run(url, 3)])
+    storage = SQLStorage(url)
+    storage.begin_run("aaaaaaaa-1", "labels", "definition", time.time() + 60, {"definition": {}})
+    storage.begin_run("bbbbbbbb-2", "other", "definition", time.time() + 30, {"definition": {}})
+    lines = output(capsys, 0, "--pipeline", "labels").splitlines()
+    assert lines[0] == "aaaaaaaa is passed over: it is still in progress"
+    assert lines[1].startswith(f"before  {first[:8]}")
+    assert lines[2].startswith(f"after   {last[:8]}")
+    document = json.loads(output(capsys, 0, "--pipeline", "labels", "--json"))
+    assert document["passed_over"] == [{"run_id": "aaaaaaaa-1", "state": "active"}]
+    only_other = "forge diff: there are no two runs to compare: 1 run of pipeline 'other' has ended"
+    assert refusal(capsys, "--pipeline", "other") == only_other
+    storage.close()
+
+
 def test_the_document(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     before, after = run(storage_url, 10), run(storage_url, 9, seconds=0.2)
     document: dict[str, Any] = json.loads(
@@ -119,7 +140,7 @@ def test_gates_fail_the_command(storage_url: str, capsys: pytest.CaptureFixture[
 def test_what_cannot_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
     url = "sqlite:///corpus.db"
     first = run(url, 1)
-    assert refusal(capsys) == "forge diff: there is no run last~1: the storage has 1 run"
+    assert refusal(capsys) == "forge diff: there are no two runs to compare: 1 run of pipeline 'labels' has ended"
     assert refusal(capsys, "last", "none") == "forge diff: there is no run 'none'"
     assert refusal(capsys, first) == (
         f"forge diff: expected two runs, or none for the last two; got {first!r} (see forge diff --help)"

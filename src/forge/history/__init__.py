@@ -4,7 +4,7 @@ from .difference import RunDifference, compare_runs, difference
 from .gates import Gate
 from .liveness import RunState
 from .pruning import Pruned, prune
-from .runs import RecordedRun, find_run, runs, stored_by
+from .runs import RecordedRun, find_run, last_two, runs, stored_by
 from .stories import SampleStory, story_of
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "compare_runs",
     "difference",
     "find_run",
+    "last_two",
     "prune",
     "runs",
     "stored_by",

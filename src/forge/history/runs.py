@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _LAST = re.compile(r"last(?:~(\d{1,9}))?")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_PAGE = 50
+"""Runs that are read together."""
 _SHOWN_IDS = 4
 """Ids in an error about an ambiguous prefix."""
 
@@ -154,6 +156,33 @@ def find_run(storage: SQLStorage, reference: str, *, pipeline: str | None = None
             more = ", …" if len(found) > _SHOWN_IDS else ""
             raise RunNotFoundError(f"{reference!r} begins the ids of several runs: {ids}{more}")
     return _recorded(found[0])
+
+
+def last_two(storage: SQLStorage, *, pipeline: str | None = None) -> tuple[RecordedRun, RecordedRun, list[RecordedRun]]:
+    """Return the last two runs of one pipeline that have ended, the older one first; and those without an end that were
+    passed over, the newest first.
+
+    Without a `pipeline`, it is the one that has ended last.
+
+    Raises:
+        RunNotFoundError: fewer than two runs have ended.
+        StorageError: the storage cannot be read.
+    """
+    ended: list[RecordedRun] = []
+    passed: list[RecordedRun] = []
+    read = 0
+    while page := runs(storage, skip=read, limit=_PAGE):
+        read += len(page)
+        for run in page:
+            if run.pipeline != (ended[0].pipeline if ended else pipeline or run.pipeline):
+                continue
+            (passed if run.ended is None else ended).append(run)
+            if len(ended) == 2:
+                of_it = [each for each in passed if each.pipeline == run.pipeline]
+                return run, ended[0], of_it
+    of = f" of pipeline {ended[0].pipeline if ended else pipeline!r}" if ended or pipeline is not None else ""
+    found = f"{len(ended)} run{of} has ended" if ended else f"no run{of} has ended"
+    raise RunNotFoundError(f"there are no two runs to compare: {found}")
 
 
 def stored_by(storage: SQLStorage, run: RecordedRun) -> dict[str, int]:

@@ -111,6 +111,12 @@ def main(program: click.Group, arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def command_path() -> str:
+    """Return the names of the program and the command that run, for messages."""
+    context = click.get_current_context(silent=True)
+    return context.command_path if context else "forge-otel"
+
+
 def _report(message: str, code: int = USAGE_ERROR) -> int:
     print(message, file=sys.stderr, flush=True)  # noqa: T201 - this is a command
     return code

@@ -20,7 +20,7 @@ settings_option = click.option(
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Argument of the function MODULE:PIPELINE, which returns the pipeline. May be repeated.",
+    help="Argument of the function MODULE:PIPELINE, which returns the pipeline. Repeat it for others and for lists.",
 )
 
 rerun_option = click.option(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from . import next_commands
 from .errors import CommandError
-from .trace import next_commands
 
 if TYPE_CHECKING:
     from forge import SQLStorage
@@ -67,10 +67,8 @@ def following(command: str, *arguments: str, options: Sequence[str] = ()) -> str
 
     words, options = command.split(), list(options)
     context = click.get_current_context(silent=True)
-    if context is not None:
-        words[0] = context.find_root().info_name or words[0]
-        if context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
-            options += ["--storage", engine.shown(engine.parse_url(context.params["url"]))]
+    if context is not None and context.get_parameter_source("url") is ParameterSource.COMMANDLINE:
+        options += ["--storage", engine.shown(engine.parse_url(context.params["url"]))]
     if any(each.startswith("-") for each in arguments):
         return next_commands.command(*words, *options, "--", *arguments)
     return next_commands.command(*words, *arguments, *options)

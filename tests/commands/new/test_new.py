@@ -44,6 +44,15 @@ def test_the_files_are_listed_with_the_next_command(
     assert (document["folder"], sorted(document["files"])) == ("more", sorted(f"more/{name}" for name in FILES))
 
 
+def test_commands_are_those_of_the_program_that_writes_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "words"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "next: cd words && forge-otel run pipeline:pipeline"
+    assert "\nforge-otel run pipeline:pipeline\n" in Path("words/README.md").read_text()
+
+
 def test_nothing_is_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

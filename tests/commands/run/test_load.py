@@ -16,6 +16,7 @@ MODULE = """
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -44,6 +45,15 @@ def made(
     rows: int | None = None,
     untyped=2,
     tags: list[str] = (),
+    counts: tuple[int, ...] = (),
+    span: tuple[int, str] = (0, ""),
+    modes: set[Literal["one", 2]] = frozenset(),
+    folders: Sequence[Path] | None = None,
+    either: list[int | None] | str = "",
+    sizes: frozenset[Size] = frozenset(),
+    bare: list = (),
+    plain=("x",),
+    mapping: dict[str, int] | None = None,
 ) -> Pipeline:
     SEEN.update(locals())
     return Pipeline(name=name, source=[])
@@ -115,6 +125,30 @@ def test_settings_have_the_types_of_annotations(setting: str, value: object) -> 
     assert repr(seen) == (value if isinstance(value, str) else repr(value))
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["tags=a"], ["a"]),
+        (["tags=a,b", "tags=c"], ["a,b", "c"]),
+        (["tags="], []),
+        (["counts=1", "counts=2"], (1, 2)),
+        (["span=1", "span=x"], (1, "x")),
+        (["modes=one", "modes=2", "modes=2"], {"one", 2}),
+        (["folders=a", "folders=b"], [Path("a"), Path("b")]),
+        (["folders=none"], None),
+        (["either=none"], "none"),
+        (["either=1", "either=none"], [1, None]),
+        (["sizes=LARGE"], "frozenset({<Size.LARGE: 'l'>})"),
+        (["bare=1"], ["1"]),
+        (["plain=1", "plain=2"], ("1", "2")),
+    ],
+)
+def test_lists_take_each_value_of_a_repeated_setting(values: list[str], expected: object) -> None:
+    load("pipes:made", ["name=a", *values])
+    seen = sys.modules["pipes"].SEEN[values[0].partition("=")[0]]
+    assert repr(seen) == (expected if values[0].startswith("sizes") else repr(expected))
+
+
 def test_parameters_by_position() -> None:
     assert load("pipes:first", ["other=y", "name=x"]).name == "xy"
 
@@ -150,7 +184,7 @@ def test_parameters_by_position() -> None:
         ("pipes:number", [], "pipes:number is an int, not a Pipeline, and no function that returns one"),
         ("pipes:nothing", [], "pipes:nothing returned a NoneType, not a Pipeline"),
         ("pipes:later", [], "pipes:later is an async function; name one that returns a Pipeline at once"),
-        ("pipes:fails", [], "pipes:fails failed: OSError: no such file (pipes.py, line 47)"),
+        ("pipes:fails", [], "pipes:fails failed: OSError: no such file (pipes.py, line 57)"),
         ("pipes:wrong", [], "pipes:wrong: Pipeline(name=''): must be a string that is not empty"),
         (
             "pipes:corpus",
@@ -168,7 +202,23 @@ def test_parameters_by_position() -> None:
         ("pipes:made", ["mode=x"], "--set mode=x: 'x' is not one of one, two, 3"),
         ("pipes:made", ["size=x"], "--set size=x: 'x' is not one of s, l, SMALL, LARGE"),
         ("pipes:made", ["rows=x"], "--set rows=x: 'x' is not a whole number"),
-        ("pipes:made", ["tags=x"], "--set tags=x: its type list[str] cannot be given on the command line"),
+        (
+            "pipes:made",
+            ["mapping=x"],
+            "--set mapping=x: its type dict[str, int] cannot be given on the command line",
+        ),
+        (
+            "pipes:made",
+            ["counts=1", "name=x", "counts=x"],
+            "--set counts=1 --set counts=x: 'x' is not a whole number",
+        ),
+        (
+            "pipes:made",
+            ["limit=1", "limit=2"],
+            "--set limit=1 --set limit=2: given 2 times, but it takes one value",
+        ),
+        ("pipes:made", ["span=1"], "--set span=1: it takes 2 values, not 1; repeat --set for each"),
+        ("pipes:made", ["modes=x"], "--set modes=x: 'x' is not one of one, 2"),
     ],
 )
 def test_bad_input_is_explained_on_one_line(target: str, settings: list[str], message: str, folder: Path) -> None:

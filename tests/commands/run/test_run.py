@@ -106,7 +106,7 @@ def test_the_report_comes_last_and_the_exit_code_is_the_runs(folder: Path) -> No
         "",
     ]
     assert [line.split()[:5] for line in lines if line.startswith("parse")] == [["parse", "5", "1", "1", "0"]]
-    show, dlq = [line for line in done.stderr.splitlines() if line.startswith("next: ")]
+    show, dlq = lines[-2:]
     assert re.fullmatch("next: forge show [0-9a-f]{8} --storage sqlite:///numbers.db", show)
     assert dlq == "next: forge dlq list --storage sqlite:///numbers.db"
     for line in (show, dlq):
@@ -125,6 +125,7 @@ def test_the_document_is_the_record_and_nothing_else_is_in_stdout(folder: Path) 
     assert found["ledger"]["ready"] == 2
     assert found["verdict"] == row.record["verdict"]
     assert "telemetry" not in found
+    assert "next: " not in done.stderr
 
 
 def test_a_document_with_an_id_that_no_encoding_has(folder: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_document_with_an_id_that_no_encoding_has(folder: Path) -> None:
 def test_the_next_command_is_one_of_the_same_program(folder: Path) -> None:
     command: list[str | Path] = [Path(sys.executable).with_name("forge-otel"), "run", "pipes:numbers"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert re.search("^next: forge-otel show [0-9a-f]{8} --storage sqlite:///numbers.db$", done.stderr, re.MULTILINE)
+    assert re.search("^next: forge-otel show [0-9a-f]{8} --storage sqlite:///numbers.db$", done.stdout, re.MULTILINE)
 
 
 def test_a_closed_pipe_ends_the_report(folder: Path) -> None:
@@ -182,7 +183,7 @@ def test_telemetry_in_files_with_the_name_of_the_pipeline(folder: Path) -> None:
     done = forge(folder, "run", "pipes:good", "--files", "telemetry", "--trace-url", "http://jaeger/trace/{trace_id}")
     assert re.search(r"^trace  http://jaeger/trace/[0-9a-f]{32}$", done.stdout, re.MULTILINE)
     assert "last flush succeeded" in done.stdout
-    assert done.stderr.endswith("next: forge-otel read telemetry\n")
+    assert done.stdout.endswith("next: forge-otel read telemetry\n")
 
 
 def test_the_report_says_what_telemetry_has_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from forge_otel.commands.cli import main
-from forge_otel.commands.trace.next_commands import command, waterfall
+from forge_otel.commands.next_commands import command, waterfall
 from tests.commands.otlp import RUN, TRACE, attributes, exception, request, span, write
 from tests.forge_otel.test_auto_instrumentation import TO_FILES, instrumented
 

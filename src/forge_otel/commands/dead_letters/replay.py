@@ -61,7 +61,6 @@ def replay(
             files=files,
             prometheus=None,
             as_json=as_json,
-            command="forge dlq replay",
             start=start,
         )
     )

@@ -8,6 +8,7 @@ from datetime import datetime
 from rich.table import Table
 from rich.text import Text
 
+from forge.history import RecordedRun, RunState
 from forge.history.difference import RunDifference, RunReference
 from forge.history.gates import Violation
 
@@ -15,10 +16,20 @@ from ..console import Output, data
 from ..printing import print_next
 from ..storage import following
 
+_MAX_PASSED_OVER = 3
+"""Runs without an end that are named."""
+_STATES = {RunState.ACTIVE: "is still in progress", RunState.DIED: "has died"}
 
-def show_difference(found: RunDifference, violations: Sequence[Violation]) -> None:
-    """Print the differences, the gates that fail, and the next commands."""
+
+def show_difference(
+    found: RunDifference, violations: Sequence[Violation], passed_over: Sequence[RecordedRun] = ()
+) -> None:
+    """Print the runs that were passed over, the differences, the gates that fail, and the next commands."""
     out = Output()
+    for each in passed_over[:_MAX_PASSED_OVER]:
+        out.print(Text(f"{each.id[:8]} is passed over: it {_STATES[each.state]}", style="yellow"), soft_wrap=True)
+    if (more := len(passed_over) - _MAX_PASSED_OVER) > 0:
+        out.print(Text(f"and {more} more without an end", style="yellow"), soft_wrap=True)
     runs = Table.grid(padding=(0, 2))
     for name, run in (("before", found.before), ("after", found.after)):
         runs.add_row(name, *_run(run))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from ..command import command, json_option
+from ..command import command, json_option, print_json
 
 
 @command("new")
@@ -20,12 +18,16 @@ def new(*, name: str, as_json: bool) -> None:
 
     Exit codes: 0, or 2 if the project cannot be written.
     """
+    from ..console import Output  # noqa: PLC0415
+    from ..next_commands import command as command_line  # noqa: PLC0415
+    from ..printing import print_next  # noqa: PLC0415
     from .project import write  # noqa: PLC0415
 
     folder, files = write(name)
     if as_json:
-        print(json.dumps({"folder": str(folder), "files": [str(file) for file in files]}, indent=2))  # noqa: T201
+        print_json({"folder": str(folder), "files": [str(file) for file in files]})
         return
+    out = Output()
     for file in files:
-        print(f"wrote {file}")  # noqa: T201
-    print(f"next: cd {folder} && forge run pipeline:pipeline")  # noqa: T201
+        out.print(f"wrote {file}", soft_wrap=True, markup=False)
+    print_next([f"{command_line('cd', str(folder))} && {command_line('forge', 'run', 'pipeline:pipeline')}"], out)

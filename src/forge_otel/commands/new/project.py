@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import CommandError
+from ..next_commands import current_program
 
 TEMPLATE: Final = Path(__file__).with_name("template")
-"""The files of the project, with `.in` after their names; `{{name}}` in them is the name of the project."""
+"""The files of the project, with `.in` after their names; `{{name}}` in them is the name of the project, and
+`{{forge}}` the program that writes it."""
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 _HIDDEN: Final = ("gitignore",)
 """Names that begin with a dot in the project, and would have an effect here."""
@@ -36,7 +38,8 @@ def write(name: str) -> tuple[Path, Sequence[Path]]:
                 file = file.with_name(f".{file.name}")
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("x", encoding="utf-8") as written:
-                written.write(template.read_text(encoding="utf-8").replace("{{name}}", name))
+                text = template.read_text(encoding="utf-8").replace("{{name}}", name)
+                written.write(text.replace("{{forge}}", current_program()))
             files.append(file)
     except OSError as error:
         raise CommandError(f"{name} cannot be written: {error.strerror}") from None

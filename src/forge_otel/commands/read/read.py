@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..command import command_path
 from ..errors import CommandError
 from ..pages import pages_of
 from ..trace.documents import dumps
@@ -45,6 +46,6 @@ def read_files(paths: Sequence[Path], *, limit: int, pages: Mapping[str, str | N
 
 def _print_problems(problems: Sequence[str]) -> None:
     for problem in problems[:_MAX_PROBLEMS]:
-        print(f"forge-otel read: skipped: {problem}", file=sys.stderr)  # noqa: T201
+        print(f"{command_path()}: skipped: {problem}", file=sys.stderr)  # noqa: T201
     if len(problems) > _MAX_PROBLEMS:
-        print(f"forge-otel read: skipped: {len(problems) - _MAX_PROBLEMS} more lines", file=sys.stderr)  # noqa: T201
+        print(f"{command_path()}: skipped: {len(problems) - _MAX_PROBLEMS} more lines", file=sys.stderr)  # noqa: T201

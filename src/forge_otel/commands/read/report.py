@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ...semconv import attributes as a
 from ...semconv import events, metrics
-from ..trace import next_commands
+from .. import next_commands
 from ..trace.records import Span, number
 from .records import Telemetry, Total
 

@@ -9,6 +9,7 @@ import sys
 import traceback
 import types
 import typing
+from collections import abc
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -34,6 +35,15 @@ _SIMPLE: Final[Mapping[Any, str]] = {
 }
 
 
+_COLLECTIONS: Final[Mapping[Any, type]] = {
+    **dict.fromkeys((list, abc.Sequence, abc.MutableSequence, abc.Iterable, abc.Collection), list),
+    tuple: tuple,
+    **dict.fromkeys((set, abc.Set, abc.MutableSet), set),
+    frozenset: frozenset,
+}
+"""The types of parameters that take several values, with what they get."""
+
+
 class _NotOfTypeError(ValueError):
     """A value of the command line is not of the type of its parameter; the message says what that is."""
 
@@ -41,7 +51,8 @@ class _NotOfTypeError(ValueError):
 def load(target: str, settings: Sequence[str] = ()) -> Pipeline:
     """Return the pipeline at `module:attribute`, or what the function there returns, called with `KEY=VALUE` settings.
 
-    The current folder comes first on the path of modules. Values have the types of the function's annotations.
+    The current folder comes first on the path of modules. Values have the types of the function's annotations; a list,
+    tuple or set takes each value of a setting that is repeated, and none of one that is empty.
 
     Raises:
         CommandError: there is no such module, attribute or parameter, a value has another type, or it is no pipeline.
@@ -118,6 +129,7 @@ def _values(target: str, factory: Callable[..., Any], settings: Sequence[str]) -
     parameters = signature.parameters
     names = [each.name for each in parameters.values() if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     bound = signature.bind_partial()
+    given: dict[str, list[str]] = {}
     for setting in settings:
         key, found, text = setting.partition("=")
         if not found:
@@ -126,13 +138,15 @@ def _values(target: str, factory: Callable[..., Any], settings: Sequence[str]) -
             meant = similar(key, names)
             there = f"did you mean {meant}?" if meant else f"it has {', '.join(names) or 'none'}"
             raise CommandError(f"--set {setting}: {target} has no parameter {key!r}; {there}")
+        given.setdefault(key, []).append(text)
+    for key, texts in given.items():
         parameter = parameters[key]
         default = parameter.default
         usual = type(default) if default is not parameter.empty and default is not None else str
         try:
-            bound.arguments[key] = _converted(text, hints.get(key, usual))
+            bound.arguments[key] = _converted(texts, hints.get(key, usual))
         except _NotOfTypeError as error:
-            raise CommandError(f"--set {setting}: {error}") from None
+            raise CommandError(f"{' '.join(f'--set {key}={text}' for text in texts)}: {error}") from None
     empty = inspect.Parameter.empty
     missing = [name for name in names if name not in bound.arguments and parameters[name].default is empty]
     if missing:
@@ -144,15 +158,39 @@ def _values(target: str, factory: Callable[..., Any], settings: Sequence[str]) -
     return bound
 
 
-def _converted(text: str, kind: Any) -> Any:
-    """Convert a text to a type."""
+def _converted(texts: Sequence[str], kind: Any) -> Any:
+    """Convert the values given for one parameter to its type: one, or those of a list."""
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        return _first_of(texts, typing.get_args(kind))
+    if (collection := _collection(kind)) is not None:
+        return _collected([] if list(texts) == [""] else texts, collection, typing.get_args(kind))
+    if len(texts) > 1:
+        raise _NotOfTypeError(f"given {len(texts)} times, but it takes one value")
+    return _one(texts[0], kind)
+
+
+def _collection(kind: Any) -> type | None:
+    """Return the type whose instances hold the values of a type of collections; None for other types."""
+    return _COLLECTIONS.get(typing.get_origin(kind) or kind) if kind is not str else None
+
+
+def _collected(texts: Sequence[str], collection: type, kinds: Sequence[Any]) -> Any:
+    """Convert the values of a list, each to the type of the elements, or of a tuple's place."""
+    if collection is tuple and kinds and kinds[-1] is not ...:
+        if len(texts) != len(kinds):
+            raise _NotOfTypeError(f"it takes {len(kinds)} values, not {len(texts)}; repeat --set for each")
+        return tuple(_one(text, kind) for text, kind in zip(texts, kinds, strict=True))
+    kind = kinds[0] if kinds else str
+    return collection(_first_of([text], [kind]) for text in texts)
+
+
+def _one(text: str, kind: Any) -> Any:
+    """Convert a text to a type that takes one value."""
     origin = typing.get_origin(kind)
     if kind in (Any, str, inspect.Parameter.empty, object):
         return text
     if origin is Literal:
         return _one_of(text, {str(value): value for value in typing.get_args(kind)})
-    if origin in (Union, types.UnionType):
-        return _first_of(text, typing.get_args(kind))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return _one_of(text, {str(each.value): each for each in kind} | {each.name: each for each in kind})
     if kind is bool:
@@ -175,12 +213,12 @@ def _one_of(text: str, values: Mapping[str, Any], what: str | None = None) -> An
     return values[text]
 
 
-def _first_of(text: str, kinds: Sequence[Any]) -> Any:
-    """Convert a text to the first type that takes it; `str`, which takes all, comes last."""
+def _first_of(texts: Sequence[str], kinds: Sequence[Any]) -> Any:
+    """Convert values to the first type that takes them; `str`, which takes any one, and then lists come last."""
     problems = []
-    for kind in sorted(kinds, key=lambda kind: kind is str):
+    for kind in sorted(kinds, key=lambda kind: (_collection(kind) is not None, kind is str)):
         try:
-            return _converted(text, kind)
+            return _converted(texts, kind)
         except _NotOfTypeError as error:
             problems.append(str(error))
     raise _NotOfTypeError(problems[0])

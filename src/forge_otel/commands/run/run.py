@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +16,11 @@ from forge import BatchRunner, ExitCode, Pipeline, Run, RunResult, StreamingRunn
 from forge.errors import ForgeError
 from forge.progress import progress
 
-from ..command import print_json
+from .. import next_commands
+from ..command import command_path, print_json
 from ..console import Output
 from ..pages import pages_of
+from ..printing import print_next
 from ..storage import following
 from ..telemetry.run_report import report, show
 from .load import load
@@ -45,8 +46,6 @@ class Options:
     files: Path | None
     prometheus: int | None
     as_json: bool
-    command: str = "forge run"
-    """The command, for messages."""
     pages: Mapping[str, str | None] = field(default_factory=dict)
     """Templates of the addresses of pages about a trace, by what they show."""
     start: Callable[[Runner, Pipeline], Run] | None = None
@@ -68,7 +67,8 @@ def run_pipeline(options: Options) -> int:
         kind = StreamingRunner if options.runner == "streaming" else BatchRunner
         runner = kind(resume=not options.rerun, introspect=True)
         run = options.start(runner, pipeline) if options.start else runner.run(pipeline, limit=options.limit)
-        run.when_ended(lambda: _explain_termination(run, options.command))
+        command = command_path()  # which is known on this thread only
+        run.when_ended(lambda: _explain_termination(run, command))
         error = _drive(run)
         if telemetry is not None:
             telemetry.finish()
@@ -85,14 +85,14 @@ def run_pipeline(options: Options) -> int:
         else:
             if isinstance(error, Exception) and not isinstance(error, ForgeError):
                 traceback.print_exception(error)
-            show(document, Output())
-            for line in _next(run, options):
-                print(f"next: {line}", file=sys.stderr)  # noqa: T201
+            out = Output()
+            show(document, out)
+            print_next(_next(run, options), out)
         interrupted = isinstance(error, KeyboardInterrupt)
         if telemetry is not None and telemetry.prometheus is not None and not interrupted:
             telemetry.serve()
         if interrupted:
-            _explain_resumption(options.command, "interrupted", pipeline)
+            _explain_resumption(command, "interrupted", pipeline)
         return run.result.exit_code
 
 
@@ -164,7 +164,7 @@ def _next(run: Run, options: Options) -> Iterator[str]:
         if result.ledger.dlq:
             yield following("forge dlq list", options=place)
     if options.files is not None:
-        yield f"forge-otel read {shlex.quote(str(options.files))}"
+        yield next_commands.command("forge-otel", "read", str(options.files))
 
 
 def _explain_termination(run: Run, command: str) -> None:

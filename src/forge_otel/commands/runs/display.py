@@ -13,10 +13,10 @@ from forge.support.formatting import dollars, seconds, size
 from forge.support.layout import Blank, Block, Column, Paragraph, Span, Table, paragraph
 from forge.support.text import on_one_line, shortened
 
+from .. import next_commands
 from ..console import Output
 from ..printing import print_blocks, print_next
 from ..storage import following
-from ..trace import next_commands
 
 _STYLES = {"completed": "green", "ready": "green", "failed": "red", "dlq": "red", "died": "red", "cancelled": "yellow"}
 _COUNTS = ("ready", "skipped", "unchanged", "split", "dlq", "failed")

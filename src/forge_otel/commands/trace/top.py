@@ -10,7 +10,7 @@ from forge.support.percentiles import Sketch
 
 from ...semconv import attributes as a
 from ...semconv import events, spans
-from . import next_commands
+from .. import next_commands
 from .records import LogRecord, Span, number
 from .sources import Problem, Source
 

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import click
 from rich.text import Text
 
 from forge.support.formatting import size
 
 from ...semconv import attributes as a
-from ..command import INTERRUPTED
+from .. import next_commands
+from ..command import INTERRUPTED, command_path
 from ..console import Output
 from ..errors import CommandError
 from ..pages import pages_of
 from ..printing import print_next
-from . import display, next_commands
+from . import display
 from . import waterfall as waterfalls
 from .documents import dumps
 from .filters import Filter, parse
@@ -135,7 +135,10 @@ def print_matches(
             print_next([command], out)
         report_problems(problems.first, problems.count)
     if not count:
-        print(f"{_name()}: none of {problems.records} records; {matches.suggestion()}".rstrip("; "), file=sys.stderr)  # noqa: T201
+        print(  # noqa: T201
+            f"{command_path()}: none of {problems.records} records; {matches.suggestion()}".rstrip("; "),
+            file=sys.stderr,
+        )
     return 0 if count else 1
 
 
@@ -294,12 +297,7 @@ def report_problems(problems: Sequence[str], count: int | None = None) -> None:
     """Print the first lines that could not be read."""
     shown = problems[:_MAX_PROBLEMS]
     for problem in shown:
-        print(f"{_name()}: skipped: {problem}", file=sys.stderr)  # noqa: T201
+        print(f"{command_path()}: skipped: {problem}", file=sys.stderr)  # noqa: T201
     more = (len(problems) if count is None else count) - len(shown)
     if more > 0:
-        print(f"{_name()}: skipped: {more} more lines", file=sys.stderr)  # noqa: T201
-
-
-def _name() -> str:
-    context = click.get_current_context(silent=True)
-    return context.command_path if context else "forge-otel trace"
+        print(f"{command_path()}: skipped: {more} more lines", file=sys.stderr)  # noqa: T201

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from ...semconv import attributes as a
 from ...semconv import spans as s
+from .. import next_commands
 from ..errors import CommandError
-from . import next_commands
 from .records import LogRecord, Span
 from .sources import Problem, Source
 

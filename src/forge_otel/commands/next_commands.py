@@ -1,9 +1,11 @@
-"""The commands that follow a sample or an error, as they are typed into a shell."""
+"""The commands to be typed next, as they are typed into a shell."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+
+import click
 
 
 def waterfall(target: str, source: Sequence[str] = (), trace_id: str = "") -> str:
@@ -23,8 +25,18 @@ def show(run_id: str, sample_id: str = "") -> str:
 
 
 def command(*words: str) -> str:
-    """Return a command line. Words with control characters are quoted as bash, zsh and ksh understand it."""
-    return " ".join(map(_quoted, words))
+    """Return a command line; one of `forge` is one of the program that runs, where that has the same commands.
+
+    Words with control characters are quoted as bash, zsh and ksh understand it.
+    """
+    program, *rest = words
+    return " ".join(map(_quoted, (current_program() if program == "forge" else program, *rest)))
+
+
+def current_program() -> str:
+    """Return `forge-otel` in a command of that program, and `forge` elsewhere."""
+    context = click.get_current_context(silent=True)
+    return (context and context.find_root().info_name) or "forge"
 
 
 def _quoted(word: str) -> str:
