@@ -29,9 +29,11 @@ class Item:
     """
 
     __slots__ = (
+        "carrier",
         "children",
         "context",
         "dead_letter",
+        "derived_at",
         "derived_by",
         "enqueued_at",
         "executing",
@@ -59,7 +61,7 @@ class Item:
         "was_ready",
     )
 
-    def __init__(self, sample: Sample, context: Context) -> None:
+    def __init__(self, sample: Sample, context: Context) -> None:  # noqa: PLR0915 - a record
         self.sample = sample
         self.context = context
         self.original: bytes | None = None
@@ -71,6 +73,8 @@ class Item:
         """Dead letter of an earlier run that is replayed."""
         self.derived_by: str | None = None
         """Stage that derived it; None for samples of the source."""
+        self.derived_at: float | None = None
+        """Unix time in seconds at which a worker derived it; None where that was in this process."""
         self.place: tuple[int, ...] = ()
         """Position among the samples derived from the same sample of the source."""
         self.family: Family | None = None
@@ -103,6 +107,9 @@ class Item:
         """Seconds waited in the queue of the last stage."""
         self.scope: Any = None
         """State that an observer keeps for it, in addition to what its context has; `forge` never looks at it."""
+        self.carrier = ""
+        """String that an observer sends along with it to workers, such as a trace context; samples derived in a worker
+        inherit it."""
         self.was_ready = False
         """True if it had been ready before this run."""
         self.pending_costs: PendingCosts | None = None

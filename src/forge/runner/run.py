@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import BudgetReached, RunCancelled, StorageError
+from ..execution.executions import Executions
 from ..execution.item import Item
 from ..execution.measurement_orchestrator import MeasurementOrchestrator
 from ..execution.stage_executor import StageExecutor
@@ -97,6 +98,9 @@ class Run(Consumable):
         """Context of the run's own work; the contexts of its samples are copies of it."""
         self.carrier: dict[str, str] = {}
         """Strings for observers, kept unread in the run's record, such as a trace context."""
+        self.worker_carrier: dict[str, str] = {}
+        """More strings for observers in worker processes, such as their configuration. Never stored: it may hold
+        secrets. Workers get both in one."""
         self.stop = threading.Event()
         """Set when the run ends early."""
         self.gate = pipeline.storage.gate if pipeline.storage is not None else Gate()
@@ -203,6 +207,13 @@ class Run(Consumable):
         """Report the costs of a sample as it settles, and again for usage that is reported later.
 
         Does nothing: it is there to be observed. The run has counted the charges already.
+        """
+
+    def executed(self, executions: Executions) -> None:
+        """Report executions that worker processes made, when they have come home: after their samples were admitted or
+        derived, before these go on to the next step or settle.
+
+        Does nothing: it is there to be observed.
         """
 
     def stalled(self, stall: Stall) -> None:

@@ -1,0 +1,70 @@
+"""Executions in worker processes: what came home of them, and how observers reach into the workers.
+
+A runner whose stages run in other processes calls `executing` there and `Run.executed` on the driver; what
+`StageExecutor` and `MeasurementOrchestrator` report to observers in one process comes by these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..costs.usage import Usage
+    from ..pipeline.measurement import Measurement
+    from ..pipeline.stages import Stage
+    from .item import Item
+    from .results import BatchMeasurementResult, BatchVerdict, MeasurementResult, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that executes stages or measurements for a run."""
+
+    host: str
+    """Host name of its node."""
+    pid: int
+    id: str
+    """Unique within the run; a worker in the place of one that died has another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executions:
+    """Executions of one stage or measurement by one worker, as they came home: of a block of samples, or of one batch.
+
+    A worker whose stage has no batches brings home one result a sample, in the order of `items`; each batch comes home
+    alone. Usage reported in them is booked before, each in its sample's context.
+    """
+
+    subject: Stage | Measurement
+    items: Sequence[Item]
+    results: Sequence[Verdict] | Sequence[MeasurementResult] | BatchVerdict | BatchMeasurementResult
+    """Results of the items, with their durations; or that of the batch."""
+    started: Sequence[float]
+    """Unix time in seconds at which each call began, by the worker's clock; for a batch that of its one call."""
+    waited: Sequence[float] | None
+    """Seconds that each item had waited since its previous step: in queues, in transfer, and behind others of its
+    block. None for measurements."""
+    worker: Worker
+    carriers: Sequence[str] = ()
+    """What `executing` returned to each call; empty where that was nothing but empty strings."""
+    usages: Sequence[Usage] = ()
+    """Of a batch, the usage reported in it, priced."""
+    transferred: float | None = None
+    """Seconds in which the block was transferred to the worker, a part of what its items waited; None if unknown."""
+    attempts: int = 1
+    """How many times the work was handed to workers; the earlier ones died, and what they reported is lost."""
+
+    @property
+    def is_batch(self) -> bool:
+        """True if the items were processed in one call."""
+        return not isinstance(self.results, Sequence)
+
+
+def executing(carriers: Sequence[str]) -> str:  # noqa: ARG001 - for observers
+    """Report that a call begins in a worker. Called in the call's context, with the carriers of its samples.
+
+    Returns the carrier of the call, which comes home with its result. Does nothing: it is there to be observed.
+    """
+    return ""
