@@ -60,7 +60,6 @@ class Committer:
             raise
         settled = self._settle(items)
         self._refresh_dead_letters()
-        self._run.beat()
         return settled
 
     def _refresh_dead_letters(self) -> None:

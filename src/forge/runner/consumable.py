@@ -103,8 +103,8 @@ class Consumable(ABC):
         return item
 
     def _wait(self) -> list[Item]:
-        """Wait for items, with heartbeats and looks for stalls meanwhile: whatever the other threads do, this one has
-        time for them."""
+        """Wait for items, and look for stalls meanwhile: whatever the other threads do, this one has time for
+        it."""
         since, interval = self.clock.monotonic(), self.interval
         while True:
             try:

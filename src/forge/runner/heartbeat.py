@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ..storage import SQLStorage
-    from ..support.clock import Clock
 
 INTERVAL: Final = 15.0
 """Seconds between two heartbeats of a run."""
@@ -17,24 +16,32 @@ logger = logging.getLogger("forge")
 
 
 class Heartbeat:
-    """Writes the heartbeats of one run, on threads of the run that have time for it. May be used by several threads."""
+    """Writes the heartbeats of one run on a thread of its own, which sleeps in between: whatever the run's threads and
+    its consumer do, it has time. A forked process has no such thread, since the run is its parent's.
+    """
 
-    def __init__(self, storage: SQLStorage, run_id: str, clock: Clock) -> None:
+    def __init__(self, storage: SQLStorage, run_id: str) -> None:
         self._storage = storage
         self._run_id = run_id
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._written = clock.monotonic()  # the begin of the run is the first one
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="forge-heartbeat")
 
-    def beat(self) -> None:
-        """Write a heartbeat if it is time for one. Never raises, and never waits for the storage to work again."""
-        now = self._clock.monotonic()
-        if now - self._written < INTERVAL or not self._lock.acquire(blocking=False):
-            return
+    def start(self) -> None:
+        """Write the first heartbeat in `INTERVAL` seconds: the begin of the run was one. Never raises."""
         try:
-            self._written = now  # also if it fails: the next one is as good
-            self._storage.beat(self._run_id)
-        except Exception:
-            logger.debug("the heartbeat of run %s could not be written", self._run_id, exc_info=True)
-        finally:
-            self._lock.release()
+            self._thread.start()
+        except RuntimeError:  # the process has as many threads as it may have
+            logger.debug("run %s has no heartbeat", self._run_id, exc_info=True)
+
+    def stop(self, timeout: float) -> None:
+        """Write no more heartbeats, and wait for one that is being written, at most `timeout` seconds."""
+        self._stopped.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while not self._stopped.wait(INTERVAL):
+            try:
+                self._storage.beat(self._run_id)
+            except Exception:
+                logger.debug("the heartbeat of run %s could not be written", self._run_id, exc_info=True)

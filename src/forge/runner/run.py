@@ -28,7 +28,7 @@ from ..storage.records import DeadLetter
 from ..support.clock import Clock
 from ..support.formatting import seconds
 from ..support.layout import to_html
-from . import active_runs, heartbeat
+from . import active_runs
 from .admission import Admission
 from .consumable import Consumable, outcome_of
 from .driver import Driver
@@ -112,8 +112,8 @@ class Run(Consumable):
         )
         self._stalls = StallDetector(pipeline.stall_after, clock)
         self._stalls_unwritten = False
-        self.interval = self._stalls.interval(heartbeat.INTERVAL)
-        self._heartbeat = Heartbeat(pipeline.storage, self.id, clock) if pipeline.storage is not None else None
+        self.interval = self._stalls.interval()
+        self._heartbeat = Heartbeat(pipeline.storage, self.id) if pipeline.storage is not None else None
         self._admission = Admission(self, resume=resume, replay=replay)
         self._source = SourceReader(pipeline, self._admission.replayed if replay is not None else None, limit)
         self.ledger = RunLedger(pipeline, clock, settled_late=self.spent)
@@ -158,6 +158,8 @@ class Run(Consumable):
                 self._open_record(),
             )
             self._recorded = True
+            if self._heartbeat is not None:
+                self._heartbeat.start()
             nothing = storage.count(self.pipeline.name) == 0
             self.orchestrator.nothing_stored = nothing
             self.orchestrator.costs_stored = not nothing and storage.has_costs(self.pipeline.name)
@@ -333,8 +335,7 @@ class Run(Consumable):
             self._manifest = None
 
     def waited(self, since: float) -> None:
-        """Write a heartbeat and look for a stall, if it is time. Never raises."""
-        self.beat()
+        """Look for a stall, if it is time. Never raises."""
         if self._output.discards:
             since = self.started.monotonic  # nobody has to take what is ready
         try:
@@ -372,11 +373,6 @@ class Run(Consumable):
             self._stalls_unwritten = False
         except Exception:
             logger.debug("the stalls of run %s could not be written", self.id, exc_info=True)
-
-    def beat(self) -> None:
-        """Write a heartbeat to the run's row, if it is time for one. Never raises."""
-        if self._heartbeat is not None and self._recorded:
-            self._heartbeat.beat()
 
     @property
     def has_history(self) -> bool:
@@ -618,6 +614,8 @@ class Run(Consumable):
         return Patience(seconds=CANCEL_PATIENCE if self._outcome is RunOutcome.CANCELLED else None)
 
     def _release(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.stop(GRACE)
         if self.pipeline.storage is not None:
             self.pipeline.storage.release()
         while self._at_end:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from .result import RunSnapshot
 
 _CHECKS: Final = 4
-"""Number of checks within `stall_after`, unless heartbeats are more frequent."""
+"""Number of checks within `stall_after`, unless that is longer than as many `MAX_INTERVAL`."""
+MAX_INTERVAL: Final = 15.0
+"""Maximum number of seconds between two checks."""
 
 
 class StallReason(StrEnum):
@@ -112,9 +114,9 @@ class StallDetector:
         self._since = self._checked = monotonic
         self._started = time
 
-    def interval(self, most: float) -> float:
-        """Return the seconds between two checks, at most so many."""
-        return most if self.after is None else min(most, self.after / _CHECKS)
+    def interval(self) -> float:
+        """Return the seconds between two checks."""
+        return MAX_INTERVAL if self.after is None else min(MAX_INTERVAL, self.after / _CHECKS)
 
     def check(
         self, found: RunSnapshot, waiting_since: float, *, storage_waits: bool, retries: Sequence[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -18,7 +20,6 @@ from forge import BatchRunner, Pipeline, Sample, SQLStorage, StreamingRunner, st
 from forge.history import RecordedRun, RunState, find_run, runs
 from forge.runner import heartbeat
 from forge.support import processes
-from tests.support.clock import FakeClock
 from tests.support.runs import PATIENCE, samples, wait
 
 PROGRAM = """
@@ -171,45 +172,32 @@ def silence_of(url: str) -> float:
     return row.silence
 
 
-def test_heartbeats_while_samples_settle(storage_url: str) -> None:
-    clock = FakeClock()
-    silences = []
+class BeatenStorage(SQLStorage):
+    """A storage that tells of its heartbeats."""
 
-    @stage
-    def slow(sample: Sample) -> Sample:
-        silences.append(round(silence_of(storage_url), -3))
-        change(storage_url, "heartbeat = heartbeat - 100000")
-        clock.advance(sample.data)
-        return sample
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.beats: queue.Queue[int] = queue.Queue()
 
-    pipeline = Pipeline(
-        name="p", source=samples(0, heartbeat.INTERVAL, 0), stages=[slow], storage=SQLStorage(storage_url)
-    )
-    BatchRunner(clock=clock).run(pipeline).drain()
-
-    # The one after the second sample, when it was time.
-    assert silences == [0, 100000, 0]
+    def beat(self, run_id: str) -> None:
+        super().beat(run_id)
+        self.beats.put(os.getpid())
 
 
-@pytest.mark.parametrize("runner", [BatchRunner(), StreamingRunner()], ids=["batch", "streaming"])
+RUNNERS = pytest.mark.parametrize("runner", [BatchRunner(), StreamingRunner()], ids=["batch", "streaming"])
+
+
+@RUNNERS
 def test_heartbeats_while_a_stage_is_stuck(
     runner: BatchRunner | StreamingRunner, storage_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    beaten, storage = threading.Event(), SQLStorage(storage_url)
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
-    beat = storage.beat
-
-    def watched(run_id: str) -> None:
-        beat(run_id)
-        beaten.set()
-
-    storage.beat = watched  # type: ignore[method-assign]
+    storage = BeatenStorage(storage_url)
 
     @stage
     def stuck(sample: Sample) -> Sample:
         change(storage_url, "heartbeat = heartbeat - 100000")
-        beaten.clear()
-        wait(beaten)
+        next_beat(storage)
         return sample.with_data(round(silence_of(storage_url), -3))
 
     [sample] = runner.run(Pipeline(name="p", source=["a"], stages=[stuck], storage=storage))
@@ -217,19 +205,57 @@ def test_heartbeats_while_a_stage_is_stuck(
     assert sample.data == 0
 
 
-def test_a_heartbeat_that_cannot_be_written_harms_nothing(storage_url: str) -> None:
-    clock, storage = FakeClock(), SQLStorage(storage_url)
+@RUNNERS
+def test_heartbeats_while_the_consumer_stays_in_its_own_loop(
+    runner: BatchRunner | StreamingRunner, storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
+    storage = BeatenStorage(storage_url)
+    silences = []
+    for _ in runner.run(Pipeline(name="p", source=samples(1, 2), storage=storage)):
+        change(storage_url, "heartbeat = heartbeat - 100000")
+        next_beat(storage)
+        silences.append(round(silence_of(storage_url), -3))
 
-    @stage
-    def slow(sample: Sample) -> Sample:
-        clock.advance(2 * heartbeat.INTERVAL)
-        return sample
+    assert silences == [0, 0]
+    assert not [thread for thread in threading.enumerate() if thread.name == "forge-heartbeat"]
 
-    run = BatchRunner(clock=clock).run(Pipeline(name="p", source=samples(1, 2), stages=[slow], storage=storage))
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_only_the_process_of_the_run_writes_heartbeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
+    storage = BeatenStorage(f"sqlite:///{tmp_path}/p.db")
+    run = BatchRunner().run(Pipeline(name="p", source=samples(1, 2), storage=storage))
+    next(run)
+    child = os.fork()
+    if child == 0:
+        os._exit(len([each for each in threading.enumerate() if each.name == "forge-heartbeat"]))
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert next_beat(storage) == os.getpid()
+    run.drain()
+
+
+def test_a_heartbeat_that_cannot_be_written_harms_nothing(storage_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
+    failed = threading.Event()
+    monkeypatch.setattr(heartbeat.logger, "debug", lambda *_, **__: failed.set())
+
+    run = BatchRunner().run(Pipeline(name="p", source=samples(1, 2), storage=SQLStorage(storage_url)))
     settled = [next(run).data]
     in_database(storage_url, "ALTER TABLE forge_runs DROP COLUMN heartbeat")
+    wait(failed)
     settled += [sample.data for sample in run]
 
     assert settled == [1, 2]
     assert run.result is not None
     assert run.result.outcome == "completed"
+
+
+def next_beat(storage: BeatenStorage) -> int:
+    """Wait for a heartbeat that begins from now on; return the process that has written it."""
+    while not storage.beats.empty():
+        storage.beats.get()
+    storage.beats.get(timeout=PATIENCE)  # it may have begun before
+    return storage.beats.get(timeout=PATIENCE)
