@@ -225,7 +225,7 @@ def lines(document: dict[str, Any]) -> list[str]:
         kind = "" if run["type"] == "full" else f", {run['type']}"
         out.append(
             f"{on_one_line(run['pipeline'], 60)} {run['run_id'][:8]} (process {document['pid']}{kind}): "
-            f"{run['settled']} settled in {seconds(run['seconds'])}, the last {seconds(run['silence'])} ago; "
+            f"{run['settled']} settled in {seconds(run['duration'])}, the last {seconds(run['silence'])} ago; "
             f"{run['active']} in flight"
         )
         if run["source"]:
@@ -244,7 +244,7 @@ def _calls(samples: list[dict[str, Any]]) -> Iterator[str]:
     for sample in samples:
         tries = f", attempt {sample['attempt']}" if (sample["attempt"] or 1) > 1 else ""
         where = on_one_line(sample["where"], 80)
-        yield f"  {on_one_line(sample['id'], 80)}: {sample['state']} of {where}{_for(sample['seconds'])}{tries}"
+        yield f"  {on_one_line(sample['sample_id'], 80)}: {sample['state']} of {where}{_for(sample['duration'])}{tries}"
         if sample["stack"] and sample["stack"] != shown:
             yield from (f"      {on_one_line(line, 300)}" for line in sample["stack"])
         shown = sample["stack"] or shown
@@ -258,7 +258,7 @@ def _waiting(samples: list[dict[str, Any]]) -> Iterator[str]:
     for (state, where), waiting in groups.items():
         place = "" if where is None else f" for {on_one_line(where, 80)}"
         first = waiting[0]
-        yield f"  {len(waiting)} {state}{place}, first {on_one_line(first['id'], 80)}{_for(first['seconds'])}"
+        yield f"  {len(waiting)} {state}{place}, first {on_one_line(first['sample_id'], 80)}{_for(first['duration'])}"
 
 
 def _for(duration: float | None) -> str:

@@ -104,6 +104,12 @@ class LoopThread:
         self._spawned.add(future)
         future.add_done_callback(self._spawned.discard)
 
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that have not ended. May be called on any thread."""
+        with self._lock:
+            loop = self._loop
+        return [] if loop is None else list(asyncio.all_tasks(loop))
+
     def cancel_all(self, grace: float) -> None:
         """Cancel every task, and wait until they have ended: about `grace` seconds, twice that for a blocked loop.
 

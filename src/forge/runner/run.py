@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 import uuid
+from asyncio import Task
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -430,6 +431,11 @@ class Run(Consumable):
     def wait_for(self, function: Callable[[], Awaitable[Any]]) -> Any:
         """Call an async function on the run's loop and wait for it."""
         return self._source.loop.wait_for(function)
+
+    @property
+    def tasks(self) -> list[Task[Any]]:
+        """The tasks on the run's loop that have not ended."""
+        return self._source.loop.tasks()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Start a task on the run's loop."""

@@ -96,10 +96,10 @@ def test_samples_that_wait_are_summed_up() -> None:
         sample_id: str, state: str, where: str | None, passed: float | None = None, **more: Any
     ) -> dict[str, Any]:
         return {
-            "id": sample_id,
+            "sample_id": sample_id,
             "state": state,
             "where": where,
-            "seconds": passed,
+            "duration": passed,
             "attempt": None,
             "stack": [],
             **more,
@@ -109,7 +109,7 @@ def test_samples_that_wait_are_summed_up() -> None:
         "run_id": "0123456789",
         "pipeline": "p",
         "type": "replay",
-        "seconds": 60,
+        "duration": 60,
         "silence": 3,
         "settled": 7,
         "active": 9,

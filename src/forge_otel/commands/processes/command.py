@@ -14,8 +14,8 @@ from ..errors import CommandError
 def ps(*, pid: int | None, as_json: bool) -> None:
     """Show where the samples of runs in progress are: in which call, queue or wait, for how long.
 
-    Calls of sync stages are shown with their Python stack. Runs of `forge run` can be looked at, and those of runners
-    with introspect=True, by their own user on the same machine. With a PID, only that process.
+    Calls are shown with their Python stack. Runs of `forge run` can be looked at, and those of runners with
+    introspect=True, by their own user on the same machine. With a PID, only that process.
 
     Exit codes: 0, or 2 if there is no such process or nothing may be read.
     """
