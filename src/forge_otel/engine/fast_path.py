@@ -159,7 +159,7 @@ class FastPath:
             return
         started, span = opened[0], opened[1]
         usual: CachedResult = self.usual
-        usual.instruments.traced.append((duration, span.get_span_context()))
+        usual.instruments.traced.add(duration, span.get_span_context())
         ended = usual.template.ended
         ends = scope.at(started) + round(duration * 1e9)
         kind = type(span)
@@ -193,7 +193,7 @@ class FastPath:
                 scope.add_step(template, started, duration, scope.waited if self.operation.queued else None)
             cached.instruments.append(duration)
         else:
-            cached.instruments.traced.append((duration, span.get_span_context()))
+            cached.instruments.traced.add(duration, span.get_span_context())
         if cached.events:
             self._emit(scope, context, cached, duration, error)
         if span is not None:

@@ -132,7 +132,7 @@ def _close(scope: SampleScope, item: Item, outcome: SampleOutcome, error: BaseEx
     instruments = run.settled[outcome]
     is_slow = run.is_slow is not None and run.is_slow(duration)
     if scope.span is not None:
-        instruments.traced.append((duration, scope.span.get_span_context()))
+        instruments.traced.add(duration, scope.span.get_span_context())
         _end_spans(scope, item, outcome, error, is_certain=is_slow or scope.tail_kept or outcome in _FAILURES)
         return
     durations = instruments.pending

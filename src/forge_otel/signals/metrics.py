@@ -30,7 +30,7 @@ FLUSH_SIZE: Final = 2048
 """Number of buffered values that triggers a write."""
 
 TRACED_FLUSH_SIZE: Final = 128
-"""The same for values with the contexts of their spans, which the garbage collector would look at again and again."""
+"""The same for values with the contexts of their spans, which occupy the garbage collector until then."""
 
 LOCK_TIMEOUT: Final = 1.0
 """Maximum time in seconds that a collection waits for a thread that is writing a buffer."""
@@ -77,6 +77,24 @@ class Buffer:
         """Discard the parent's values in a forked process, and replace the lock, which a parent's thread may hold."""
         self.pending.clear()
         self._lock = threading.Lock()
+
+
+class TracedBuffer(Buffer):
+    """Values of a histogram, each followed by the context of its span. (As tuples, they would occupy the garbage
+    collector twice as much.)
+    """
+
+    __slots__ = ()
+
+    def __init__(self, name: str, write: Callable[[Sequence[float], Sequence[SpanContext]], None]) -> None:
+        super().__init__(name, lambda values: write(values[::2], values[1::2]), 2 * TRACED_FLUSH_SIZE)
+
+    def add(self, value: float, span: SpanContext) -> None:
+        """Add a value with the context of its span."""
+        values = self.pending
+        values += (value, span)  # atomic, as `append` is
+        if len(values) >= self._flush_size:
+            self.drain()
 
 
 _MONEY: Final = frozenset({metrics.FORGE_COST_AMOUNT.name, metrics.FORGE_COST_SAVED.name})
@@ -135,12 +153,12 @@ class Series(Buffer):
         self._since = since
         self._initialized = False
         self._set = None
-        self.traced: Buffer | None = None
-        """Values of a histogram, each with the context of its span."""
+        self.traced: TracedBuffer | None = None
+        """Values of a histogram, with the contexts of their spans."""
         if metric.instrument is Instrument.HISTOGRAM:
             self._writer: Callable[..., None] = Merger(instrument, attributes, metric.boundaries or ())
             super().__init__(metric.name, self._write_first)
-            self.traced = Buffer(metric.name, lambda values: self._write((), values), TRACED_FLUSH_SIZE)
+            self.traced = TracedBuffer(metric.name, self.write_all)
         elif metric.instrument is Instrument.COUNTER:
             adder = _MoneyAdder if metric.name in _MONEY else _Adder
             # Seconds are doubles from the initial point on: backends may take a series of another type for another one.
@@ -161,14 +179,14 @@ class Series(Buffer):
         if self._set is not None:
             self._set(value, self._attributes, NOWHERE)
         elif self.traced is not None and span is not None:
-            self.traced.append((value, span.get_span_context()))
+            self.traced.add(value, span.get_span_context())  # type: ignore[arg-type]  # only counters add decimals
         else:
             self.append(value)
 
-    def write_all(self, values: Sequence[float], exemplars: Sequence[tuple[float, SpanContext]] = ()) -> None:
-        """Write several values without buffering them; exemplars only into histograms."""
-        if exemplars:
-            self._write(values, exemplars)
+    def write_all(self, values: Sequence[float], spans: Sequence[SpanContext] = ()) -> None:
+        """Write several values without buffering them; those of histograms may each have the context of its span."""
+        if spans:
+            self._write(values, spans)
         else:
             self._write(values)
 
@@ -198,22 +216,14 @@ class BoundInstruments(Buffer):
         self._totals = totals
         name = (*durations, *counts)[0].name
         super().__init__(name, self._write_all)
-        self.traced = Buffer(name, self._write_traced, TRACED_FLUSH_SIZE)
-        """Durations of traced calls, each with the context of its span."""
+        self.traced = TracedBuffer(name, self._write_all)
+        """Durations of traced calls."""
         table.add(self)
         table.add(self.traced)
 
-    def _write_all(self, durations: Sequence[float]) -> None:
+    def _write_all(self, durations: Sequence[float], spans: Sequence[SpanContext] = ()) -> None:
         for series in self._durations:
-            series.write_all(durations)
-        self._count(durations)
-
-    def _write_traced(self, durations: Sequence[tuple[float, SpanContext]]) -> None:
-        for series in self._durations:
-            series.write_all((), durations)
-        self._count([seconds for seconds, _ in durations])
-
-    def _count(self, durations: Sequence[float]) -> None:
+            series.write_all(durations, spans)
         for series in self._counts:
             series.append(len(durations))
         if self._totals:

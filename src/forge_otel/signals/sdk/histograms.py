@@ -55,12 +55,12 @@ class Merger:
         self._keys: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         """Where each of the SDK's streams has the series with these attributes."""
 
-    def __call__(self, values: Sequence[float], exemplars: Sequence[tuple[float, SpanContext]] = ()) -> None:
-        """Record values, and others that each belong to a span."""
+    def __call__(self, values: Sequence[float], spans: Sequence[SpanContext] = ()) -> None:
+        """Record values; `spans` are the contexts of the spans that they belong to, one for each, if they do."""
         # Until there is a global provider, another instrument stands in for the real one.
         histogram = getattr(self._histogram, "_real_instrument", None) or self._histogram
-        if exemplars:
-            values = (*values, *self._record_last(histogram, exemplars))
+        if spans:
+            values = self._record_last(histogram, values, spans)
         if not values:
             return
         chunk = Chunk(values)
@@ -70,14 +70,15 @@ class Merger:
             for value in values:
                 histogram.record(value, self._attributes, NOWHERE)
 
-    def _record_last(self, histogram: Any, exemplars: Sequence[tuple[float, SpanContext]]) -> list[float]:
+    def _record_last(self, histogram: Any, values: Sequence[float], spans: Sequence[SpanContext]) -> Sequence[float]:
         """Record the last value of each bucket with its span, since the SDK keeps no more of them; returns the rest."""
-        last = {bisect_left(self._boundaries, value): index for index, (value, _) in enumerate(exemplars)}
+        boundaries = self._boundaries
+        last = {bisect_left(boundaries, value): index for index, value in enumerate(values)}
         for index in last.values():
-            value, span = exemplars[index]
-            histogram.record(value, self._attributes, set_span_in_context(NonRecordingSpan(span), _EMPTY))
+            context = set_span_in_context(NonRecordingSpan(spans[index]), _EMPTY)
+            histogram.record(values[index], self._attributes, context)
         chosen = set(last.values())
-        return [value for index, (value, _) in enumerate(exemplars) if index not in chosen]
+        return [value for index, value in enumerate(values) if index not in chosen]
 
     def merge(self, histogram: Any, chunk: Chunk) -> None:
         """Values into every stream that the readers and their views make of the SDK's histogram."""

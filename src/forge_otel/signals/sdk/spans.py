@@ -307,6 +307,15 @@ _READ: Final = (
 )
 
 
+_LIGHT_STATE: Final = (
+    *("_name", "_context", "_parent", "_start_time", "_light_attributes", "_begun_links", "_kind"),
+    *("_events", "_links", "_status", "_end_time", "_attributes"),
+)
+"""All that a light span may have until it is completed. The first instance of a class gets it: Python stores attributes
+that it knows of early without a dict for each instance, which would take longer, and occupy the garbage collector.
+"""
+
+
 def _contents(span: Any) -> dict[str, Any]:
     """All that an exporter reads of a span."""
     found = {name: getattr(span, name) for name in _READ}
@@ -400,7 +409,7 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             span._context = context
             span._parent = parent
             span._start_time = start_time
-            span._begun_with = attributes
+            span._light_attributes = attributes
             if links:
                 span._begun_links = links
             if kind is not _INTERNAL:
@@ -415,8 +424,6 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
                 return False
             if type(span) is not LightSpan:
                 return False
-            ended = _new(LightAttributes)
-            ended._dict = {**span._begun_with, **attributes}
             links = span._begun_links
             if most_links is not None and len(links) > most_links:
                 links = fitted(links)
@@ -424,7 +431,7 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             with _lock:
                 if type(span) is not LightSpan or span._end_time is not None:
                     return False
-                span._attributes = ended
+                span._light_attributes = {**span._light_attributes, **attributes}
                 span._events = empty
                 span._links = links
                 span._status = status
@@ -455,8 +462,7 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             span._parent = parent
             span._start_time = start_time
             span._end_time = end_time
-            span._attributes = ended = _new(LightAttributes)
-            ended._dict = attributes
+            span._light_attributes = attributes
             span._events = empty
             span._links = links if most_links is None or len(links) <= most_links else fitted(links)
             if failure is not None:
@@ -487,8 +493,21 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             # Only what is missing comes here.
             if name not in fields:
                 raise AttributeError(f"{whole.__name__!r} object has no attribute {name!r}")
-            complete(self)
+            if name == "_attributes" and self._end_time is not None:
+                with _lock:
+                    if type(self) is LightSpan:  # else somebody has completed it meanwhile
+                        self._attributes = ended_attributes(self)
+            else:
+                complete(self)
             return getattr(self, name)
+
+    def ended_attributes(span: Any) -> LightAttributes:
+        """Return the attributes of an untouched span that has ended, as the SDK has them. They are made when somebody
+        reads them: the garbage collector would look at them again and again until the span is exported.
+        """
+        made = _new(LightAttributes)
+        made._dict = span._light_attributes
+        return made
 
     def complete(span: Any) -> None:
         """Make of a span what the tracer would have made.
@@ -504,7 +523,7 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             parent=span._parent,
             sampler=tracer.sampler,
             resource=tracer.resource,
-            attributes=made.get("_begun_with"),
+            attributes=made.get("_light_attributes"),
             links=made.get("_begun_links", ()),
             kind=span._kind,
             span_processor=processor,
@@ -517,10 +536,15 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
         with _lock:
             if type(span) is not LightSpan:
                 return
+            if span._end_time is not None:
+                made.setdefault("_attributes", ended_attributes(span))
             for name, value in vars(full).items():
                 made.setdefault(name, value)  # what is there stays, such as all of a span that has ended
             span.__class__ = whole
-            made.pop("_begun_with", None)
+            made.pop("_light_attributes", None)
             made.pop("_begun_links", None)
 
+    first = _new(LightSpan)
+    for name in _LIGHT_STATE:
+        setattr(first, name, None)
     return LightSpan

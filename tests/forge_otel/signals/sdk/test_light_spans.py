@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, SQLStorage, stage
 from forge_otel import ForgeInstrumentor
 from forge_otel.semconv.attributes import ForgeLinkType
-from forge_otel.signals.sdk.spans import light_spans
+from forge_otel.signals.sdk.spans import end_span, light_spans
 from forge_otel.signals.spans import Spans
 from tests.support.clock import FakeClock
 from tests.support.sdk_versions import on_other_sdks, run_on
@@ -328,6 +330,20 @@ def test_every_property_is_that_of_a_span_of_the_sdk(name: str) -> None:
     assert comparable(getattr(ours, name)) == comparable(getattr(theirs, name))
 
 
+@needs_light
+def test_a_span_that_is_touched_after_its_end_has_all_that_it_ended_with() -> None:
+    exporter = Exporter()
+    theirs, ours, _ = started(SimpleSpanProcessor(exporter))
+    for span in (theirs, ours):
+        end_span(span, {"d": True}, "failed", 8)
+    assert type(ours).__name__ == "LightSpan"
+    for span in (theirs, ours):
+        span.set_attribute("late", 1)
+    assert type(ours) is type(theirs)
+    assert dict(ours.attributes) == dict(theirs.attributes) == {"a": "b", "c": 1, "d": True}
+    assert [everything(span) for span in (theirs, ours)] == exporter.said()
+
+
 def test_all_public_names_of_a_span_are_covered() -> None:
     """Fails when the SDK's span has a method or property that no test here knows."""
     public = {name for name in dir(Span) if not name.startswith("_")}
@@ -449,8 +465,6 @@ def test_a_processor_that_is_added_later(processor: Any) -> None:
     assert spans.light.current() is not None
     spans._tracer.span_processor.add_span_processor(late)  # type: ignore[attr-defined]  # it is the SDK's
     assert spans.light.current() is None
-    from forge_otel.signals.sdk.spans import end_span  # noqa: PLC0415
-
     for span in (theirs, ours):
         end_span(span, {"d": True}, "failed", 8)
     one, other = exporter.said()
@@ -489,6 +503,38 @@ def test_a_tracer_that_is_not_the_sdks() -> None:
     assert spans.light.why_not == "the tracer is not one of an SDK that is known"
     span = spans.start("s", None, SpanKind.INTERNAL, {}, (), 5)
     assert not span.is_recording()
+
+
+@needs_light
+def test_spans_that_wait_for_their_export_hardly_occupy_the_garbage_collector() -> None:
+    class Waiting(SpanProcessor):
+        def __init__(self) -> None:
+            self.spans: list[ReadableSpan] = []
+
+        def on_end(self, span: ReadableSpan) -> None:
+            self.spans.append(span)
+
+    @stage
+    def same(sample: Sample) -> Sample:
+        return sample
+
+    provider, waiting = TracerProvider(shutdown_on_exit=False), Waiting()
+    provider.add_span_processor(waiting)
+    ForgeInstrumentor().instrument(tracer_provider=provider, span_budget=0)
+    samples = 500
+    pipeline = Pipeline(name="p", source=[Sample(data=number) for number in range(samples)], stages=[same])
+    BatchRunner().run(pipeline).drain()
+    ForgeInstrumentor().uninstrument()
+    gc.collect()
+    before = Counter(map(type, gc.get_objects()))
+    waiting.spans, spans = [], waiting.spans
+    assert len(spans) == 2 * samples + 1
+    spans.clear()
+    gc.collect()
+    gone = before - Counter(map(type, gc.get_objects()))
+    occupied = {kind.__name__: count // samples for kind, count in gone.items() if count >= samples}
+    # Per sample two spans and their contexts; neither dicts of their state nor their attributes.
+    assert occupied == {"LightSpan": 2, "SpanContext": 2}
 
 
 @needs_light

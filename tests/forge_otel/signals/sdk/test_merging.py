@@ -182,7 +182,9 @@ def test_exemplars_of_spans_are_those_that_the_sdk_would_keep() -> None:
     spans: list[SpanContext] = [tracer.start_span(str(number)).get_span_context() for number in range(5)]
     _, merged = both()
     values = (0.1, 0.2, 0.3, 60.0, 0.15)
-    Merger(merged.histogram, ATTRIBUTES, BOUNDARIES)([0.4, 0.7], list(zip(values, spans, strict=True)))
+    merger = Merger(merged.histogram, ATTRIBUTES, BOUNDARIES)
+    merger([0.4, 0.7])
+    merger(values, spans)
     (point,) = points(merged.readers[0])["h"]
     assert (point["count"], point["bucket_counts"]) == (7, (3, 2, 1, 0, 1))
     found = {exemplar.value: exemplar.span_id for exemplar in point["exemplars"]}
