@@ -122,6 +122,7 @@ class Call:
         "drop_reason",
         "notes",
         "operation",
+        "own",
         "run",
         "scopes",
         "span",
@@ -162,6 +163,8 @@ class Call:
         """The reason for which there is no span, where that is ours."""
         self.usage: UsageAccumulator | None = None
         """Usage of API calls made for the batch; that of one sample is kept by the sample."""
+        self.own: SpanContext | None = None
+        """The ids that its span is to have; None for new ones."""
         self.waited: float | None = None
         """Seconds that the sample had waited in a queue; None if it had not."""
         self._sample: SampleScope | None = None
@@ -232,7 +235,7 @@ class Call:
                     self._start_span(operation.span)
         if operation.announce is not None:
             with faults.protected(f"the events of {operation.name}"):
-                self._emit(operation.announce(self))
+                self.emit(operation.announce(self))
         if operation.hooks is not None:
             self._hook(f"on_{operation.hooks}_start")
 
@@ -313,7 +316,7 @@ class Call:
             with faults.protected(f"the events of {operation.name}"):
                 if self.telemetry.exceptions_on_spans:
                     self._keep_exceptions(ended.events)
-                self._emit(ended.events, ended.duration if ended.duration is not None else self.elapsed)
+                self.emit(ended.events, ended.duration if ended.duration is not None else self.elapsed)
         if operation.span is not None:
             with faults.protected(f"the span of {operation.name}"):
                 self._end_span(operation.span, ended, result)
@@ -366,7 +369,7 @@ class Call:
         if self.waited is not None:
             begun = {**begun, a.FORGE_STAGE_QUEUE_WAIT: self.waited}
         context = self.run.below(otel_context.get_current()) if self.run is not None else None
-        self.span = spans.start(name, context, defined.kind, begun, links, self.started_ns)
+        self.span = spans.start(name, context, defined.kind, begun, links, self.started_ns, self.own)
         self.context = trace.set_span_in_context(self.span)
         if self.run is not None and self.span.is_recording():
             self.run.count_span()
@@ -470,7 +473,8 @@ class Call:
             return None
         return self.usage if self._sample is None else self._sample.usage
 
-    def _emit(self, emitted: Sequence[LogEvent], duration: float = 0.0) -> None:
+    def emit(self, emitted: Sequence[LogEvent], duration: float = 0.0) -> None:
+        """Emit events as a part of this call, if they are enabled and the run's budget allows it."""
         for event, body, extra, error, place in emitted:
             if not self.telemetry.emits(event, error):
                 continue

@@ -76,11 +76,11 @@ class FastPath:
         "_arguments",
         "_cached",
         "_key",
-        "_plain",
         "attributes",
         "begun",
         "each",
         "ended_attributes",
+        "is_plain",
         "kind",
         "name",
         "operation",
@@ -103,7 +103,7 @@ class FastPath:
         self.name = span_name(operation.span, self.attributes)
         self.kind = operation.span.kind
         self.begun = start_attributes(operation.span, self.attributes)
-        self._plain = PLAIN.issuperset(map(type, self.begun.values()))
+        self.is_plain = PLAIN.issuperset(map(type, self.begun.values()))
         self._key = operation.cache_key
         self._cached: dict[Hashable, CachedResult] = {}
         self.series: Sequence[Series] = ()
@@ -163,7 +163,7 @@ class FastPath:
         ended = usual.template.ended
         ends = scope.at(started) + round(duration * 1e9)
         kind = type(span)
-        if not (self._plain and getattr(kind, "is_light", False) and kind.end_light(span, ended, None, ends)):
+        if not (self.is_plain and getattr(kind, "is_light", False) and kind.end_light(span, ended, None, ends)):
             end_span(span, ended, None, ends)
 
     def ended(self, scope: SampleScope, opened: Opened, result: Any) -> None:
@@ -235,7 +235,7 @@ class FastPath:
                 attributes[a.FORGE_STAGE_QUEUE_WAIT] = scope.waited
             above: Any = around.get(SPAN_KEY, INVALID_SPAN)
             light, parent = spans.light.current(), above.get_span_context()
-            usual = above is scope.span and self._plain and parent[3] & TraceFlags.SAMPLED
+            usual = above is scope.span and self.is_plain and parent[3] & TraceFlags.SAMPLED
             if light is not None and usual:
                 span: Any = light.begin(self.name, light.child_of(parent), parent, attributes, scope.at(started))
             else:
@@ -248,6 +248,10 @@ class FastPath:
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             faults.suppress(fault, f"the span of {self.operation.name}")
             return started
+
+    def knows(self, result: Any) -> bool:
+        """Return True if the result is one that calls come to again and again."""
+        return self._lookup(result) is not None
 
     def _lookup(self, result: Any) -> CachedResult | None:
         key = self._key(result)

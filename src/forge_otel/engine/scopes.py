@@ -83,6 +83,7 @@ class RunScope:
         "ended",
         "event_budget",
         "faults_before",
+        "has_workers",
         "identity",
         "is_slow",
         "lock",
@@ -101,9 +102,10 @@ class RunScope:
         "telemetry",
         "waits",
         "wall_ns",
+        "worker_paths",
     )
 
-    def __init__(  # noqa: PLR0917 - a record
+    def __init__(  # noqa: PLR0915, PLR0917 - a record
         self,
         telemetry: Telemetry,
         call: Call,
@@ -112,8 +114,12 @@ class RunScope:
         wall_ns: Callable[[], int],
         faults_before: int,
         share: float | None = None,
+        *,
+        has_workers: bool = False,
     ) -> None:
         self.telemetry = telemetry
+        self.has_workers = has_workers
+        """True if stages are executed by worker processes, which samples carry their context to."""
         self.call = call
         """The run's own span and attributes."""
         self.base_context: Context | None = None
@@ -138,6 +144,8 @@ class RunScope:
         """How many faults of the telemetry there had been when the run began."""
         self.paths: dict[int, FastPath] = {}
         """The fast path of each stage, measurement and storage of the run, by the `id` of that."""
+        self.worker_paths: dict[tuple[int, str], FastPath] = {}
+        """The same of what worker processes execute, by the id of the worker as well."""
         self.is_slow: Callable[[float], bool] | None = None
         """Says whether a sample that took so many seconds is slow; to be asked for each one that settles, if given."""
         self.steps = 1
@@ -297,6 +305,7 @@ class RunScope:
     def forget(self) -> None:
         """Send every call the slow path, without a look at what is buffered."""
         self.paths.clear()
+        self.worker_paths.clear()
         self.waits.clear()
 
 
@@ -349,6 +358,8 @@ class SampleScope(NonRecordingSpan):
     """Spans that the run's budget has granted before the sample settles, 0 if it refused; None if it was not asked."""
     dropped_steps = 0
     """Steps that were dropped because there were too many."""
+    split_at: float | None = None
+    """Reading of the run's clock at which a worker split it; None where it was not split, or in this process."""
     notes: Sequence[Any] = ()
     """What is found out during a call on the fast path, such as retries."""
     open_calls: Mapping[Call, None] = _NO_CALLS

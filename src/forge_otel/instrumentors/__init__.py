@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..patching.patches import Target
-from . import costs, dead_letters, measurement, queues, runner, sample, stage, storage
+from . import costs, dead_letters, executions, measurement, queues, runner, sample, stage, storage
 
 _COMPONENTS = {
-    "runner": (*runner.TARGETS, *sample.TARGETS, *costs.TARGETS),
+    "runner": (*runner.TARGETS, *sample.TARGETS, *executions.TARGETS, *costs.TARGETS),
     "stage": (*stage.TARGETS, *queues.TARGETS, *dead_letters.TARGETS),
     "measurement": measurement.TARGETS,
     "storage": storage.TARGETS,

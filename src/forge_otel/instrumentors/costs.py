@@ -166,12 +166,17 @@ def _spent(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 _GENAI = "opentelemetry.util.genai.invocation"
 """The module that GenAI instrumentations share."""
 
-TARGETS = (
-    Target("forge.costs.usage", "UsageScope.record", _record),
-    Target("forge.runner.run", "Run.spent", _spent),
+DETECTION = (
     # Not a span processor, which receives no spans of unsampled traces.
     Target(_GENAI, "InferenceInvocation.stop", _stop),
     Target(_GENAI, "InferenceInvocation.fail", _fail),
     Target(_GENAI, "EmbeddingInvocation.stop", _stop),
     Target(_GENAI, "EmbeddingInvocation.fail", _fail),
+)
+"""What detects the usage of API calls; in worker processes, it is all."""
+
+TARGETS = (
+    Target("forge.costs.usage", "UsageScope.record", _record),
+    Target("forge.runner.run", "Run.spent", _spent),
+    *DETECTION,
 )

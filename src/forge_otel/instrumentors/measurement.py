@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.call import Call
 from ..engine.fast_path import FastPath, observed
-from ..engine.operation import LogEvent, MetricPoint, Operation, Result
+from ..engine.operation import NOTHING, LogEvent, MetricPoint, Operation, Result
 from ..patching.patches import Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
@@ -129,14 +129,16 @@ def _failed(measurement: Measurement, result: MeasurementResult, sample_id: str 
     )
 
 
-def _usual() -> MeasurementOutcome:
+def usual_outcome() -> MeasurementOutcome:
+    """Return the outcome that most calls come to in a first run."""
     from forge.execution.results import MeasurementOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
     return MeasurementOutcome.COMPUTED
 
 
-def _usual_batch() -> Callable[[BatchMeasurementResult], bool]:
-    computed = _usual()
+def usual_batch() -> Callable[[BatchMeasurementResult], bool]:
+    """Return a predicate for batches in which every sample came to it."""
+    computed = usual_outcome()
     return lambda batch: (
         batch.computed > 0 and batch.error is None and all(result.outcome is computed for result in batch.results)
     )
@@ -188,15 +190,15 @@ MEASUREMENT_BATCH = Operation(
 )
 
 
-def fast_path(run: RunScope, measurement: Measurement) -> FastPath:
-    """Return the fast path of a measurement, whose usual outcome is `computed`."""
+def fast_path(run: RunScope, measurement: Measurement, where: Attributes = NOTHING) -> FastPath:
+    """Return the fast path of a measurement, whose usual outcome is `computed`; `where` as for a stage's."""
     from forge.execution.results import (  # noqa: PLC0415 - `forge` is imported by now
         BatchMeasurementResult,
         MeasurementOutcome,
         MeasurementResult,
     )
 
-    start = {a.FORGE_MEASUREMENT_KEY: measurement.key, a.FORGE_MEASUREMENT_VERSION: measurement.version}
+    start = {a.FORGE_MEASUREMENT_KEY: measurement.key, a.FORGE_MEASUREMENT_VERSION: measurement.version, **where}
     usual = MeasurementResult(outcome=MeasurementOutcome.COMPUTED)
     if not measurement.batch_size:
         return FastPath(run, MEASUREMENT, start, (None, measurement, None), usual)
@@ -207,8 +209,8 @@ def fast_path(run: RunScope, measurement: Measurement) -> FastPath:
 _MODULE = "forge.execution.measurement_orchestrator"
 
 TARGETS = (
-    Target(_MODULE, "MeasurementOrchestrator.measure", observed(MEASUREMENT, _usual)),
-    Target(_MODULE, "MeasurementOrchestrator.measure_async", observed(MEASUREMENT, _usual)),
-    Target(_MODULE, "MeasurementOrchestrator.measure_batch", observed(MEASUREMENT_BATCH, _usual_batch)),
-    Target(_MODULE, "MeasurementOrchestrator.measure_batch_async", observed(MEASUREMENT_BATCH, _usual_batch)),
+    Target(_MODULE, "MeasurementOrchestrator.measure", observed(MEASUREMENT, usual_outcome)),
+    Target(_MODULE, "MeasurementOrchestrator.measure_async", observed(MEASUREMENT, usual_outcome)),
+    Target(_MODULE, "MeasurementOrchestrator.measure_batch", observed(MEASUREMENT_BATCH, usual_batch)),
+    Target(_MODULE, "MeasurementOrchestrator.measure_batch_async", observed(MEASUREMENT_BATCH, usual_batch)),
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..engine.call import CALL, Call, Clocks, observe, open_call
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 
 _propagator = TraceContextTextMapPropagator()
+_baggage = W3CBaggagePropagator()
+_WITH_WORKERS = frozenset({"ray"})
+"""Runners whose stages are executed by worker processes."""
 
 # The run.
 
@@ -151,7 +156,9 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     if call is None:
         return
     identity = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_RUN_ID: run.id}
-    scope = RunScope(telemetry, call, identity, *clocks, faults_before, _share(telemetry, call, above))
+    has_workers = run.runner in _WITH_WORKERS
+    share = _share(telemetry, call, above)
+    scope = RunScope(telemetry, call, identity, *clocks, faults_before, share, has_workers=has_workers)
     RUN.set(scope)
     CALL.set(None)
     if call.context is not None:  # never detached: all contexts of the run are copies of this one
@@ -162,11 +169,21 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     with faults.protected("the carrier of a run"):
         if call.span is not None and call.span.is_recording():
             _propagator.inject(run.carrier, trace.set_span_in_context(call.span))
+    if has_workers:
+        with faults.protected("the carrier of workers"):
+            run.worker_carrier.update(_worker_carrier())
     with faults.protected("the observables of a run"):
         telemetry.observables.add_run(run)
     with faults.protected("the initial points"):
         telemetry.write_initial_points(initial_points(run, telemetry.config.components))
     call.write(MetricPoint(metrics.FORGE_PIPELINE_STARTED))
+
+
+def _worker_carrier() -> dict[str, str]:
+    """Return what workers need beside the run's trace context: the baggage, and the configuration of the SDK."""
+    carrier = {name: value for name, value in os.environ.items() if name.startswith(("OTEL_", "FORGE_OTEL_"))}
+    _baggage.inject(carrier)
+    return carrier
 
 
 def _share(telemetry: Telemetry, call: Call, above: trace.Span) -> float | None:

@@ -11,6 +11,7 @@ from opentelemetry.trace import Link
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ..engine.deferred_spans import SpanTemplate, count_suppressed, export_deferred
+from ..engine.remote import carrier_of
 from ..engine.scopes import RUN, SAMPLE, RunScope, SampleScope
 from ..patching import faults
 from ..patching.patches import Layer, Target
@@ -41,9 +42,9 @@ _propagator = TraceContextTextMapPropagator()
 # Admission.
 
 
-def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
+def _open(telemetry: Telemetry, item: Item, started: float | None = None) -> SampleScope | None:
     """Apply the sampler to a sample, and leave its scope and span current. Called in the item's context, of which all
-    contexts of the sample are copies.
+    contexts of the sample are copies. `started` is the reading of the run's clock, if a worker has derived it.
     """
     run = RUN.get()
     if run is None or run.ended:
@@ -54,6 +55,8 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
     sample = item.sample
     item.scope = scope = SampleScope(run, sample.id)
     SAMPLE.set(scope)
+    if started is not None:
+        scope.started = started
     if run.recording or telemetry.config.trace_per_sample:  # which asks the user's sampler about each sample
         try:
             if not run.sampler.traces(sample.id):
@@ -62,6 +65,9 @@ def _open(telemetry: Telemetry, item: Item) -> SampleScope | None:
                 _trace(telemetry, run, scope, sample)
         except Exception as fault:  # noqa: BLE001 - metrics count the sample nevertheless
             faults.suppress(fault, "the span of a sample")
+    if run.has_workers:
+        own = scope.span.get_span_context() if scope.span is not None else scope.refused
+        item.carrier = carrier_of(own) if own is not None else ""
     return scope
 
 
@@ -234,9 +240,10 @@ def _derive(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
         if telemetry is None:
             original(self, parent, children, stage_name)
             return
+        started = parent.scope.split_at if parent.scope is not None else None
         for child in children:
             with faults.protected("the start of a sample"):
-                child.context.run(_open, telemetry, child)
+                child.context.run(_open, telemetry, child, started)
         try:
             original(self, parent, children, stage_name)
         except BaseException:

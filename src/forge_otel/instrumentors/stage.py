@@ -243,14 +243,16 @@ def _cache_key(verdict: Verdict) -> Hashable:
     return verdict.outcome, verdict.skip_reason, verdict.error_type
 
 
-def _usual() -> StageOutcome:
+def usual_outcome() -> StageOutcome:
+    """Return the outcome that most calls come to."""
     from forge.execution.results import StageOutcome  # noqa: PLC0415 - it is being patched, so it is imported
 
     return StageOutcome.SUCCESS
 
 
-def _usual_batch() -> Callable[[BatchVerdict], bool]:
-    success = _usual()
+def usual_batch() -> Callable[[BatchVerdict], bool]:
+    """Return a predicate for batches in which every sample came to it, at the first attempt."""
+    success = usual_outcome()
     return lambda batch: (
         batch.error is None and batch.attempts == 1 and all(verdict.outcome is success for verdict in batch.verdicts)
     )
@@ -301,11 +303,14 @@ STAGE_BATCH = Operation(
 )
 
 
-def fast_path(run: RunScope, stage: Stage) -> FastPath:
-    """Return the fast path of a stage, whose usual verdict is success at the first attempt."""
+def fast_path(run: RunScope, stage: Stage, where: Attributes = NOTHING) -> FastPath:
+    """Return the fast path of a stage, whose usual verdict is success at the first attempt.
+
+    `where` are the attributes of the process that executes it, if that is another one.
+    """
     from forge.execution.results import BatchVerdict, StageOutcome, Verdict  # noqa: PLC0415 - `forge` is imported by now
 
-    start = {a.FORGE_STAGE_NAME: stage.name}
+    start = {a.FORGE_STAGE_NAME: stage.name, **where}
     usual = Verdict(outcome=StageOutcome.SUCCESS)
     if not stage.batch_size:
         return FastPath(run, STAGE, start, (None, stage, None), usual)
@@ -333,14 +338,19 @@ def _retry_end(retry: Call, _: None, __: BaseException | None) -> Result:
     execution = CALL.get() or SAMPLE.get()
     if execution is not None:
         execution.notes = (*execution.notes, (attempt, kind, delay))
+    return Result(events=[retry_event(stage, attempt, kind, delay, type_and_message(error))])
+
+
+def retry_event(stage: Stage, attempt: int, kind: str, delay: float, exception: Attributes) -> LogEvent:
+    """Return the event of a failed attempt that is retried."""
     attributes = {
         a.FORGE_STAGE_ATTEMPT: attempt,
         a.FORGE_STAGE_RETRY_DELAY: delay,
         a.ERROR_TYPE: kind,
-        **type_and_message(error),
+        **exception,
     }
     body = f"Stage retries: {stage.name}, {kind} in attempt {attempt}, the next one in {delay:.3g} s"
-    return Result(events=[LogEvent(events.FORGE_STAGE_RETRY, body, attributes)])
+    return LogEvent(events.FORGE_STAGE_RETRY, body, attributes)
 
 
 RETRY = Operation(name="a retry", start=_retry_start, end=_retry_end)
@@ -358,9 +368,9 @@ def _before_retry(original: Callable[..., None], layer: Layer) -> Callable[..., 
 _MODULE = "forge.execution.stage_executor"
 
 TARGETS = (
-    Target(_MODULE, "StageExecutor.apply", observed(STAGE, _usual)),
-    Target(_MODULE, "StageExecutor.apply_async", observed(STAGE, _usual)),
-    Target(_MODULE, "StageExecutor.apply_batch", observed(STAGE_BATCH, _usual_batch)),
-    Target(_MODULE, "StageExecutor.apply_batch_async", observed(STAGE_BATCH, _usual_batch)),
+    Target(_MODULE, "StageExecutor.apply", observed(STAGE, usual_outcome)),
+    Target(_MODULE, "StageExecutor.apply_async", observed(STAGE, usual_outcome)),
+    Target(_MODULE, "StageExecutor.apply_batch", observed(STAGE_BATCH, usual_batch)),
+    Target(_MODULE, "StageExecutor.apply_batch_async", observed(STAGE_BATCH, usual_batch)),
     Target(_MODULE, "StageExecutor.before_retry", _before_retry),
 )

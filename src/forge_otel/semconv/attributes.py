@@ -34,6 +34,14 @@ GEN_AI_REQUEST_MODEL: Final = "gen_ai.request.model"
 GEN_AI_TOKEN_TYPE: Final = "gen_ai.token.type"
 """Direction of the tokens: sent or received."""
 
+HOST_NAME: Final = "host.name"
+"""Name of the host. On UNIX systems, it may contain what the hostname command returns, or the fully qualified hostname,
+or another name specified by the user.
+"""
+
+PROCESS_PID: Final = "process.pid"
+"""Process identifier (PID)."""
+
 VCS_REF_HEAD_REVISION: Final = "vcs.ref.head.revision"
 """The revision, literally [revised version](https://www.merriam-webster.com/dictionary/revision), The revision most
 often refers to a commit object in Git, or a revision number in SVN.

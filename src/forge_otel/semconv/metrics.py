@@ -544,7 +544,8 @@ FORGE_STAGE_RETRIES: Final = Metric(
     "Number of failed attempts that were retried.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME, a.FORGE_STAGE_ATTEMPT, a.ERROR_TYPE),
 )
-"""Number of failed attempts that were retried.
+"""Number of failed attempts that were retried. `error.type` is `worker_lost` where the worker process died; what the
+attempt reported of its usage, and the spans of libraries in it, are lost then.
 
 In Prometheus `forge_stage_retries_total`, in StatsD `forge.stage.retries`.
 """
@@ -560,6 +561,19 @@ FORGE_STAGE_BUSY_TIME: Final = Metric(
 stage's utilization.
 
 In Prometheus `forge_stage_busy_time_seconds_total`, in StatsD `forge.stage.busy`.
+"""
+
+FORGE_STAGE_TRANSFER_TIME: Final = Metric(
+    "forge.stage.transfer.time",
+    Instrument.COUNTER,
+    "s",
+    "Time that the stage's worker processes spent on reading and writing blocks of samples.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+)
+"""Time that the stage's worker processes spent on reading and writing blocks of samples. Only of runners with worker
+processes. The stage is not busy meanwhile.
+
+In Prometheus `forge_stage_transfer_time_seconds_total`, in StatsD `forge.stage.transfer`.
 """
 
 FORGE_STAGE_RETRY_WAIT_TIME: Final = Metric(
@@ -830,6 +844,7 @@ ALL: Final = (
     FORGE_STAGE_FAILURES,
     FORGE_STAGE_RETRIES,
     FORGE_STAGE_BUSY_TIME,
+    FORGE_STAGE_TRANSFER_TIME,
     FORGE_STAGE_RETRY_WAIT_TIME,
     FORGE_STAGE_ACTIVE,
     FORGE_STAGE_CONCURRENCY_LIMIT,

@@ -13,7 +13,15 @@ FORGE_MEASUREMENT: Final = Span(
     "forge.measurement",
     SpanKind.INTERNAL,
     "Measurement of a sample.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_MEASUREMENT_KEY, a.FORGE_MEASUREMENT_VERSION, a.FORGE_SAMPLE_ID),
+    (
+        a.FORGE_PIPELINE_NAME,
+        a.FORGE_RUN_ID,
+        a.FORGE_MEASUREMENT_KEY,
+        a.FORGE_MEASUREMENT_VERSION,
+        a.FORGE_SAMPLE_ID,
+        a.HOST_NAME,
+        a.PROCESS_PID,
+    ),
     (a.FORGE_MEASUREMENT_KEY,),
 )
 """Measurement of a sample."""
@@ -28,6 +36,8 @@ FORGE_MEASUREMENT_BATCH: Final = Span(
         a.FORGE_MEASUREMENT_KEY,
         a.FORGE_MEASUREMENT_VERSION,
         a.FORGE_MEASUREMENT_BATCH_SIZE,
+        a.HOST_NAME,
+        a.PROCESS_PID,
     ),
     (a.FORGE_MEASUREMENT_KEY,),
 )
@@ -67,7 +77,7 @@ FORGE_STAGE: Final = Span(
     "forge.stage",
     SpanKind.INTERNAL,
     "A stage's execution for a sample, with all attempts.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_STAGE_NAME, a.FORGE_SAMPLE_ID),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_STAGE_NAME, a.FORGE_SAMPLE_ID, a.HOST_NAME, a.PROCESS_PID),
     (a.FORGE_STAGE_NAME,),
 )
 """A stage's execution for a sample, with all attempts. From the first attempt to the verdict, including retries and the
@@ -78,7 +88,7 @@ FORGE_STAGE_BATCH: Final = Span(
     "forge.stage.batch",
     SpanKind.INTERNAL,
     "A stage's execution for a batch, with all attempts; linked to its samples.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_STAGE_NAME, a.FORGE_STAGE_BATCH_SIZE),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_STAGE_NAME, a.FORGE_STAGE_BATCH_SIZE, a.HOST_NAME, a.PROCESS_PID),
     (a.FORGE_STAGE_NAME,),
 )
 """A stage's execution for a batch, with all attempts; linked to its samples. A child of the run's span, with a link to

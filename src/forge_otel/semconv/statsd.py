@@ -207,6 +207,9 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
         m.FORGE_STAGE_BUSY_TIME.name: StatsD(
             "forge.stage.busy", "c", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}, factor=1000
         ),
+        m.FORGE_STAGE_TRANSFER_TIME.name: StatsD(
+            "forge.stage.transfer", "c", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}, factor=1000
+        ),
         m.FORGE_STAGE_RETRY_WAIT_TIME.name: StatsD(
             "forge.stage.retry_wait", "c", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}, factor=1000
         ),

@@ -50,12 +50,20 @@ class Spans:
         attributes: Mapping[str, Any],
         links: Sequence[Link],
         start_time: int,
+        own: SpanContext | None = None,
     ) -> Span:
-        """Start a span as a child of the current span of a context, by default of the current context."""
+        """Start a span as a child of the current span of a context, by default of the current context.
+
+        It has the ids of `own`, if that is given.
+        """
         parent = get_current_span(context).get_span_context()
         light = self._light_below(parent, attributes)
         if light is not None:
-            return light.begin(name, light.child_of(parent), parent, attributes, start_time, kind, links)  # type: ignore[no-any-return]
+            context_of_span = light.child_of(parent, own.span_id if own is not None else None)
+            return light.begin(name, context_of_span, parent, attributes, start_time, kind, links)  # type: ignore[no-any-return]
+        if own is not None:
+            with self._ids.used(own):
+                return self._start_by_tracer(name, context, kind, attributes, links, start_time)
         return self._start_by_tracer(name, context, kind, attributes, links, start_time)
 
     def export(  # noqa: PLR0917 - the parts of a span

@@ -120,7 +120,7 @@ def test_what_stands_alone_still_names_the_pipeline(tmp_path: Path, component: s
 
 def test_every_metric_of_a_run_belongs_to_one_component(tmp_path: Path) -> None:
     """What is in the vocabulary and not seen after a small run needs a queue, a run that goes on, a failed batch, a
-    failed read or a fault.
+    failed read, a fault or worker processes.
     """
     with recording() as recorded:
         small_run(tmp_path, FakeClock()).drain()
@@ -131,6 +131,7 @@ def test_every_metric_of_a_run_belongs_to_one_component(tmp_path: Path) -> None:
         "forge.stage.queue.depth",
         "forge.stage.queue.limit",
         "forge.stage.queue.duration",
+        "forge.stage.transfer.time",
         "forge.dlq.replayed",
         "forge.dlq.dropped",
         "forge.cost.calls",
