@@ -6,11 +6,12 @@ import contextvars
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from ..support.text import on_one_line
+from .keyboard import SUSPEND, Keyboard
 
 if TYPE_CHECKING:
     from ..runner.run import Run
@@ -27,10 +28,14 @@ PATIENCE = 1.0
 
 
 class Display(Protocol):
-    """A way to show progress. One thread makes all calls except `stop`, which comes after them."""
+    """A way to show progress. One thread makes all calls, except for the last `stop`, which comes after them."""
 
     every: float
     """Seconds between two refreshes."""
+    keys: Mapping[str, Callable[[], None]]
+    """Functions of keys, if it has any."""
+    is_keyboard_open: bool
+    """Set to True if keys are read while it is shown."""
 
     def start(self) -> None:
         """Show the display."""
@@ -44,7 +49,12 @@ class Display(Protocol):
 
 @contextmanager
 def progress(
-    run: Run, *, total: int | None = None, stream: TextIO | None = None, every: float = LINE_EVERY
+    run: Run,
+    *,
+    total: int | None = None,
+    stream: TextIO | None = None,
+    every: float = LINE_EVERY,
+    keys: bool = False,
 ) -> Iterator[Run]:
     """Show the progress of a run while the block lasts, or until the run has ended.
 
@@ -57,8 +67,11 @@ def progress(
         total: Number of samples in the source, if it has no `len()`.
         stream: Where to write; by default stderr, and in a notebook the output of the cell.
         every: Seconds between two lines where `stream` is no terminal.
+        keys: Read keys from the terminal that is the standard input, if it is one: `p` shows where each sample in
+            flight is, as `forge ps` does, and then the table again. What is typed is not echoed, and not there for the
+            program itself.
     """
-    shown = _Shown(run, total, stream, every)
+    shown = _Shown(run, total, stream, every, keys=keys)
     run.when_ended(shown.close)
     shown.open()
     try:
@@ -70,8 +83,10 @@ def progress(
 class _Shown:
     """A display with the thread that refreshes it."""
 
-    def __init__(self, run: Run, total: int | None, stream: TextIO | None, every: float) -> None:
+    def __init__(self, run: Run, total: int | None, stream: TextIO | None, every: float, *, keys: bool) -> None:
         self._run = run
+        self._takes_keys = keys
+        self._keyboard: Keyboard | None = None
         self._total = total
         self._stream = stream
         self._every = every
@@ -91,6 +106,9 @@ class _Shown:
             self._display = choose(Tracker(self._run, self._total), self._stream, self._every)
             if self._display is None:
                 return
+            if self._takes_keys and self._display.keys:
+                self._keyboard = Keyboard.of_process()
+                self._display.is_keyboard_open = self._keyboard is not None
             context = contextvars.copy_context()  # in which a notebook finds the cell
             self._thread = threading.Thread(
                 target=context.run, args=(self._refresh, self._display), daemon=True, name="forge-progress"
@@ -104,6 +122,8 @@ class _Shown:
         with self._closing:
             display, self._display = self._display, None
             self._done.set()
+            if self._keyboard is not None:
+                self._keyboard.close()
             if display is None or self._thread is None or self._thread is threading.current_thread():
                 return
             self._thread.join(PATIENCE)
@@ -121,11 +141,25 @@ class _Shown:
                 if self._done.wait(POLL):
                     return
             self._started = True
+            if self._keyboard is not None:
+                self._keyboard.take()
             display.start()
             while not self._done.wait(display.every):
+                if self._keyboard is not None:
+                    self._press(display, self._keyboard)
                 display.refresh()
         except Exception as error:  # noqa: BLE001
             self._give_up(error)
+
+    def _press(self, display: Display, keyboard: Keyboard) -> None:
+        for key in keyboard.read():
+            if key == SUSPEND:
+                display.stop()
+                keyboard.suspend()
+                keyboard.take()
+                display.start()
+            elif key in display.keys:
+                display.keys[key]()
 
     def _give_up(self, error: Exception) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from .tracker import Tracker
@@ -9,6 +10,9 @@ from .tracker import Tracker
 
 class LogLines:
     """Writes a line at every refresh."""
+
+    keys: Mapping[str, Callable[[], None]] = {}
+    is_keyboard_open = False
 
     def __init__(self, tracker: Tracker, stream: TextIO, every: float) -> None:
         self.every = every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +14,8 @@ class NotebookTable:
     """A table that is updated in place, and stays as it is at the end."""
 
     every = 0.5
+    keys: Mapping[str, Callable[[], None]] = {}
+    is_keyboard_open = False
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker

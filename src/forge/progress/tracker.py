@@ -77,6 +77,14 @@ class Tracker:
             blocks.append(Table(columns, rows))
         return [*blocks, paragraph(_samples(snapshot), "dim")]
 
+    def samples(self) -> list[Block]:
+        """Return where each sample in flight is, as `forge ps` shows it."""
+        from ..runner.in_flight import look  # noqa: PLC0415 - few look
+        from ..runner.introspection import lines_of  # noqa: PLC0415
+
+        found = lines_of(look(self._run).to_dict())
+        return [paragraph(line.lstrip(" "), indent=len(line) - len(line.lstrip(" "))) for line in found]
+
     def line(self) -> str:
         """Return the progress on one line."""
         elapsed, snapshot = self._update()

@@ -228,13 +228,20 @@ def lines(document: dict[str, Any]) -> list[str]:
             f"{run['settled']} settled in {seconds(run['duration'])}, the last {seconds(run['silence'])} ago; "
             f"{run['active']} in flight"
         )
-        if run["source"]:
-            out.append("  reading the source")
-            out += [f"      {on_one_line(line, 300)}" for line in run["source"]]
-        out += _calls([each for each in run["samples"] if each["state"] in ("call", "retry")])
-        out += _waiting([each for each in run["samples"] if each["state"] not in ("call", "retry")])
-        if (more := run["active"] - len(run["samples"])) > 0:
-            out.append(f"  and {more} more")
+        out += lines_of(run)
+    return out
+
+
+def lines_of(run: dict[str, Any]) -> list[str]:
+    """Return the samples of a run in flight, as `RunInFlight.to_dict()` has them, as lines of plain text."""
+    out = []
+    if run["source"]:
+        out.append("  reading the source")
+        out += [f"      {on_one_line(line, 300)}" for line in run["source"]]
+    out += _calls([each for each in run["samples"] if each["state"] in ("call", "retry")])
+    out += _waiting([each for each in run["samples"] if each["state"] not in ("call", "retry")])
+    if (more := run["active"] - len(run["samples"])) > 0:
+        out.append(f"  and {more} more")
     return out
 
 

@@ -125,7 +125,7 @@ def _explain_termination(run: Run, rerun: bool) -> None:
 def _drive(run: Run, total: int) -> BaseException | None:
     """Drain the run with a progress display; return the exception that ended it early, if any."""
     try:
-        with progress(run, total=total), run:
+        with progress(run, total=total, keys=True), run:
             run.drain()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - reported by the summary
         return error

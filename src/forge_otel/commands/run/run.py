@@ -148,7 +148,7 @@ def _wants_telemetry(options: Options) -> bool:
 def _drive(run: Run) -> BaseException | None:
     """Drain the run, showing its progress; return the exception that ended it early, if any."""
     try:
-        with progress(run), run:
+        with progress(run, keys=True), run:
             run.drain()
     except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - reported below
         return error
