@@ -74,6 +74,8 @@ class HandOver(Runner):
 
 
 class _Driver:
+    remote = False
+
     def __init__(self, run: Run, work: Callable[[StageExecutor, Sequence[Item]], None], together: int) -> None:
         self.output = StageQueue(1, clock=run.clock)
         self.queues: dict[str, StageQueue] = {}

@@ -13,7 +13,7 @@ from .pipeline.retry import RetryPolicy
 from .pipeline.sample import Sample, SampleOutcome, SampleStatus, Skip
 from .pipeline.serializer import JSONSerializer
 from .pipeline.stages import Stage, stage
-from .runner import BatchRunner, Run, RunResult, StreamingRunner
+from .runner import BatchRunner, RayRunner, Run, RunResult, StreamingRunner
 from .runner.outcome import ExitCode, RunOutcome, RunType
 from .storage import ArtifactStore, SQLStorage
 from .storage.dead_letters import DeadLetterQueue
@@ -34,6 +34,7 @@ __all__ = [
     "Pipeline",
     "Price",
     "Prices",
+    "RayRunner",
     "RetryPolicy",
     "Run",
     "RunOutcome",

@@ -92,3 +92,7 @@ class UsageError(ForgeError, ValueError):
 
 class BudgetReached(RunCancelled):
     """A run has spent its `max_cost`, so it ended before its source did."""
+
+
+class ClusterError(ForgeError, RuntimeError):
+    """A cluster could not run the pipeline, although it was asked several times."""

@@ -38,6 +38,8 @@ class Verdict:
     samples: Sequence[Sample] = ()
     """On success: the sample, or the children of a split."""
     split: bool = False
+    contents: Sequence[bytes | None] | None = None
+    """Serialised data of the children, where a worker has derived them."""
     skip_reason: str | None = None
     error: BaseException | None = None
     error_type: str | None = None

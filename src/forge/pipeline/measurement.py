@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..errors import ConfigurationError
@@ -28,7 +28,11 @@ class Measurement:
     depends_on: Sequence[str] = ()
     """Keys of measurements that come first; their values are in `sample.measurements`."""
     concurrency: int = 1
-    """Maximum number of concurrent calls, at most 100 000."""
+    """Maximum number of concurrent calls, at most 100 000; as for stages, a pair is for `RayRunner`."""
+    min_concurrency: int | None = None
+    """The first number of a pair; None where one number was given."""
+    resources: Mapping[str, float] | None = None
+    """Resources that `RayRunner` reserves for each worker, as for stages."""
     timeout: float | None = None
     """Seconds for one call; a longer one fails with `StageTimeoutError`. None: unlimited."""
     batch_size: int | None = None
@@ -41,6 +45,7 @@ class Measurement:
         "version",
         "depends_on",
         "concurrency",
+        "resources",
         "timeout",
         "batch_size",
         "max_wait",

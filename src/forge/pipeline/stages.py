@@ -42,7 +42,12 @@ class Stage:
     version: str = "1"
     """Part of the pipeline's identity: change it when the stage's results change, and everything is redone."""
     concurrency: int = 1
-    """Maximum number of concurrent calls, at most 100 000."""
+    """Maximum number of concurrent calls, at most 100 000. With `RayRunner`, a sync stage has as many workers, and an
+    async one makes so many calls in one worker; `(2, 16)` lets Ray choose a number of workers between the two."""
+    min_concurrency: int | None = None
+    """The first number of such a pair; None where one number was given."""
+    resources: Mapping[str, float] | None = None
+    """Resources that `RayRunner` reserves for each worker, such as `{"GPU": 1}`; by default one core."""
     timeout: float | None = None
     """Seconds for one call; a longer one fails with `StageTimeoutError`, of class `timeout`. None: unlimited."""
     retry: RetryPolicy = NO_RETRY
@@ -64,6 +69,7 @@ class Stage:
         "name",
         "version",
         "concurrency",
+        "resources",
         "timeout",
         "retry",
         "latency_budget",
@@ -165,7 +171,15 @@ def default_queue_limit(thing: Any) -> int:
 
 
 def check_settings(what: str, thing: Any) -> None:
-    """Check the settings that stages and measurements share."""
+    """Check the settings that stages and measurements share, and take a pair of `concurrency` apart."""
+    if isinstance(thing.concurrency, tuple | list):
+        pair = thing.concurrency
+        if len(pair) != 2 or not all(is_count(each, 1, MAX_CONCURRENCY) for each in pair) or pair[0] > pair[1]:
+            raise ConfigurationError(
+                f"{what}: concurrency must be a whole number, or two with the smaller one first, not {shown(pair)}"
+            )
+        thing.min_concurrency, thing.concurrency = pair
+    check_resources(what, thing.resources)
     for key in ("concurrency", "batch_size", "queue_size"):
         value = getattr(thing, key, None)
         if value is None and key != "concurrency":
@@ -179,6 +193,19 @@ def check_settings(what: str, thing: Any) -> None:
             continue
         if not is_finite(value) or (value == 0 and key != "max_wait"):
             raise ConfigurationError(f"{what}: {key} must be a positive number of seconds, not {shown(value)}")
+
+
+def check_resources(what: str, resources: Any) -> None:
+    """Check that resources are names with amounts."""
+    if resources is None:
+        return
+    good = isinstance(resources, Mapping) and all(
+        isinstance(name, str) and name and is_finite(amount) and amount >= 0 for name, amount in resources.items()
+    )
+    if not good:
+        raise ConfigurationError(
+            f'{what}: resources must be names with amounts, such as {{"GPU": 1}}, not {shown(resources)}'
+        )
 
 
 class FunctionStage(Stage):

@@ -2,6 +2,7 @@
 
 from .base import Runner
 from .batch import BatchRunner
+from .ray import RayRunner
 from .result import (
     FailureSummary,
     Ledger,
@@ -23,6 +24,7 @@ __all__ = [
     "FailureSummary",
     "Ledger",
     "MeasurementSummary",
+    "RayRunner",
     "Run",
     "RunResult",
     "RunSnapshot",

@@ -40,6 +40,12 @@ class Replayed:
             yield self._queue.replay(entry)
 
 
+def derived_id(parent: str, given: str, index: int) -> str:
+    """Return the id of the sample that a stage derived from `parent` as number `index`, and `given` this id."""
+    # One made with `with_data` still has its parent's id.
+    return given if given and given != parent else f"{parent}#{index}"
+
+
 class Admission:
     """Creates the items of one run. Without `resume`, nothing counts as finished."""
 
@@ -62,14 +68,17 @@ class Admission:
             item.derived_by = entry.derived_by
         return item
 
-    def children(self, parent: Item, samples: Sequence[Sample], stage_name: str) -> list[Item]:
-        """Create items for the samples that a stage derived from one."""
+    def children(
+        self, parent: Item, samples: Sequence[Sample], stage_name: str, contents: Sequence[bytes | None] | None = None
+    ) -> list[Item]:
+        """Create items for the samples that a stage derived from one; a worker has serialised their `contents`."""
         children = []
         for index, sample in enumerate(samples):
             # A child made with `with_data` still has its parent's id.
             own = sample.id and sample.id != parent.sample.id
             sample_id = sample.id if own else parent.sample.child(str(index), None).id
-            child = self._new(Sample(data=sample.data, id=sample_id, parent=parent.sample.id))
+            derived = Sample(data=sample.data, id=sample_id, parent=parent.sample.id)
+            child = self._new(derived) if contents is None else self._serialised(derived, contents[index])
             child.derived_by = stage_name
             child.place = (*parent.place, index)
             child.step = parent.step
@@ -124,6 +133,13 @@ class Admission:
             except Exception as error:  # noqa: BLE001 - the user's serializer may raise anything
                 if not is_a(error, SerializationError):
                     logger.warning("the serializer failed on the data of sample %r: %s", sample.id, describe(error))
+        return self._made(sample, original, digest)
+
+    def _serialised(self, sample: Sample, content: bytes | None) -> Item:
+        """Create an item for a sample that a worker has serialised, if that was needed and possible."""
+        return self._made(sample, content, None if content is None else digest_of(content))
+
+    def _made(self, sample: Sample, original: bytes | None, digest: str | None) -> Item:
         item = Item(
             make_sample(
                 sample.data,

@@ -33,6 +33,8 @@ class BatchRunner(Runner):
 class SequentialDriver:
     """Drives a run on one thread, which works only while the consumer waits for the next sample."""
 
+    remote = False
+
     def __init__(self, run: Run) -> None:
         self.output = StageQueue(1, clock=run.clock)
         self.queues: dict[str, StageQueue] = {}

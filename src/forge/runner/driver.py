@@ -15,6 +15,9 @@ class Driver(Protocol):
     queues: dict[str, StageQueue]
     """Queues of the stages, by name of the stage."""
 
+    remote: bool
+    """True if stages run in other processes, which set them up and close them."""
+
     def start(self) -> None:
         """Start the threads."""
 

@@ -125,7 +125,7 @@ class RunLedger:
 
     def count_artifacts(self) -> None:
         """Count artifacts that are stored in the current context and its copies."""
-        artifact_stored.set(self._artifact_stored)
+        artifact_stored.set(self.count_artifact)
 
     def snapshot(self, queues: Mapping[str, StageQueue], source: SourceReader) -> RunSnapshot:
         """Return counts and states at this moment, consistent with each other."""
@@ -156,7 +156,8 @@ class RunLedger:
         self._active[item] = None
         self.counters.active += 1
 
-    def _artifact_stored(self, artifact: ArtifactResult) -> None:
+    def count_artifact(self, artifact: ArtifactResult) -> None:
+        """Count an artifact that was stored."""
         with self.lock:
             counts = self.counters.storage
             counts["artifacts_uploaded"] += 1

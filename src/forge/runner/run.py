@@ -168,7 +168,7 @@ class Run(Consumable):
             self.pipeline.dead_letters.refresh()
         if self.pipeline.artifacts is not None:
             self.pipeline.artifacts.open()
-        for stage in self.pipeline.stages:
+        for stage in () if self._driver.remote else self.pipeline.stages:
             try:
                 outside_iteration(f"setup() of stage {stage.name!r}", self._source.loop.call, stage.setup)
             except Exception as error:
@@ -294,9 +294,11 @@ class Run(Consumable):
         item.context.run(self.admit, item)
         return item
 
-    def split(self, parent: Item, samples: Sequence[Sample], stage_name: str) -> list[Item]:
-        """Derive the children of a sample, which must be looked up next."""
-        children = self._admission.children(parent, samples, stage_name)
+    def split(
+        self, parent: Item, samples: Sequence[Sample], stage_name: str, contents: Sequence[bytes | None] | None = None
+    ) -> list[Item]:
+        """Derive the children of a sample, which must be looked up next; a worker has serialised their `contents`."""
+        children = self._admission.children(parent, samples, stage_name, contents)
         self.derive(parent, children, stage_name)
         with self.lock:
             self.costs.split(parent, children)

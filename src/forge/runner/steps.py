@@ -143,6 +143,13 @@ class StageStep(Step):
         finally:
             del verdict  # or an error in it, whose traceback leads to this frame, would keep itself alive
 
+    def book(
+        self, items: Sequence[Item], verdicts: Sequence[Verdict], whole: Verdict | BatchVerdict
+    ) -> tuple[list[Item], list[Item]]:
+        """Count an execution that a worker has made; returns the items that go on, and those derived here."""
+        self._enter(items)
+        return self._leave(items, verdicts, whole)
+
     def _looked_up(self, onward: list[Item], derived: list[Item]) -> list[Item]:
         if derived:
             self.run.look_up(derived)
@@ -221,7 +228,7 @@ class StageStep(Step):
             if whole.retries:
                 self._note_retries(item, whole.attempts, whole.retries)
             if verdict.split:
-                derived += self.run.split(item, verdict.samples, self.name)
+                derived += self.run.split(item, verdict.samples, self.name, verdict.contents)
                 onward += derived[-len(verdict.samples) :]
             if self._routed(item, verdict, whole.attempts):
                 onward.append(item)
@@ -313,6 +320,15 @@ class MeasurementStep(Step):
                 del batch
         result = await in_context(self._context(items), orchestrator.measure_async(self.measurement, items[0].sample))
         return self._leave(items, [result], result.duration, 1)
+
+    def book(self, items: Sequence[Item], results: Sequence[MeasurementResult]) -> None:
+        """Count results of single samples that a worker has computed."""
+        for item, result in zip(items, results, strict=True):
+            self._leave([item], [result], result.duration, 1)
+
+    def book_batch(self, items: Sequence[Item], batch: BatchMeasurementResult) -> None:
+        """Count the results of a batch that a worker has computed."""
+        self._leave_batch(items, batch)
 
     def _prepare(self, items: list[Item]) -> tuple[list[Item], list[Item]]:
         """Serialise the items; returns those that can be measured, and those whose data cannot be stored."""

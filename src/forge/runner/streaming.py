@@ -73,6 +73,8 @@ class StreamingDriver:
     what has arrived during its last look: the slower the storage, the more that is, and no sample waits for others.
     """
 
+    remote = False
+
     def __init__(self, run: Run, *, ordered: bool) -> None:
         self._run = run
         self._committer = Committer(run)

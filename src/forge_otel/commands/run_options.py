@@ -10,9 +10,9 @@ from .command import port
 
 runner_option = click.option(
     "--runner",
-    type=click.Choice(["streaming", "batch"]),
+    type=click.Choice(["streaming", "batch", "ray"]),
     default="streaming",
-    help="streaming: all stages at the same time; batch: one call at a time.",
+    help="streaming: all stages at the same time; batch: one call at a time; ray: on a Ray cluster.",
 )
 
 settings_option = click.option(

@@ -397,7 +397,7 @@ def test_settings_are_checked_where_a_measurement_is_made() -> None:
 
     assert error(lambda: Length(speed=1)) == (
         "Length(speed=…): no such setting; "
-        "there are key, version, depends_on, concurrency, timeout, batch_size, max_wait"
+        "there are key, version, depends_on, concurrency, resources, timeout, batch_size, max_wait"
     )
     text = "must be a string that is not empty, not"
     assert error(lambda: Length(key="")) == f"measurement Length: key {text} ''"

@@ -1055,7 +1055,7 @@ def test_settings_are_checked_where_a_stage_is_made() -> None:
         return str(caught.value)
 
     assert error(lambda: stage(speed=3)(plain)) == (
-        "FunctionStage(speed=…): no such setting; there are name, version, concurrency, timeout, retry, "
+        "FunctionStage(speed=…): no such setting; there are name, version, concurrency, resources, timeout, retry, "
         "latency_budget, batch_size, max_wait, queue_size, provider"
     )
     slots = "must be a whole number from 1 to 100000, not"

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.trace import Span, format_trace_id
 
-from forge import BatchRunner, ExitCode, Pipeline, Run, RunResult, StreamingRunner
+from forge import BatchRunner, ExitCode, Pipeline, RayRunner, Run, RunResult, StreamingRunner
 from forge.errors import ForgeError
 from forge.progress import progress
 
@@ -52,6 +52,11 @@ class Options:
     """Creates the run; None for one of the pipeline's source."""
 
 
+_RUNNERS: Final[Mapping[str, Callable[..., Runner]]] = {
+    kind.name: kind for kind in (BatchRunner, RayRunner, StreamingRunner)
+}
+
+
 def run_pipeline(options: Options) -> int:
     """Run a pipeline; return the exit code of its run.
 
@@ -64,8 +69,7 @@ def run_pipeline(options: Options) -> int:
             output.enter_context(redirect_stdout(sys.stderr))  # what the pipeline prints is not part of the document
         pipeline = load(options.target, options.settings)
         telemetry = _Telemetry(options, pipeline, stack) if _wants_telemetry(options) else None
-        kind = StreamingRunner if options.runner == "streaming" else BatchRunner
-        runner = kind(resume=not options.rerun, introspect=True)
+        runner = _RUNNERS[options.runner](resume=not options.rerun, introspect=True)
         run = options.start(runner, pipeline) if options.start else runner.run(pipeline, limit=options.limit)
         command = command_path()  # which is known on this thread only
         run.when_ended(lambda: _explain_termination(run, command))

@@ -1,0 +1,307 @@
+"""Booking of what came home: counters, usage, splits and failures, through the steps that other runners use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...costs.usage import Usage, UsageScope
+from ...execution.executions import Executions, Worker
+from ...execution.item import Item
+from ...execution.results import (
+    BatchMeasurementResult,
+    BatchVerdict,
+    MeasurementOutcome,
+    MeasurementResult,
+    StageOutcome,
+    Verdict,
+)
+from ...pipeline.exceptions import classify
+from ...pipeline.failure import FailureSource
+from ...pipeline.sample import Sample, replace
+from ..steps import MeasurementStep, StageStep, Step
+from .blocks import GONE, MEASUREMENT_OUTCOMES, STAGE_OUTCOMES, Block, Note, StepRecord, receive
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+_PLAIN = Note()
+
+
+class Booking:
+    """Books blocks; used by one thread."""
+
+    def __init__(self, run: Run, steps: Sequence[Step]) -> None:
+        self._run = run
+        self._steps = steps
+
+    def book(self, block: Block, sources: Sequence[Item]) -> list[Item]:
+        """Book a block of these samples; returns the items, and those derived from them, that have passed all steps or
+        settle before."""
+        items: dict[int, Item] = dict(enumerate(sources))
+        for number, item in items.items():
+            row = block.rows[number]
+            if row.data is not GONE:
+                item.sample = replace(item.sample, data=row.data, digest=None if row.step else item.sample.digest)
+        for record in block.records:
+            self._book_record(_Record(block, record), items)
+        return [item for item in items.values() if item.verdict is not None or item.step >= len(self._steps)]
+
+    def _book_record(self, record: _Record, items: dict[int, Item]) -> None:
+        step = self._steps[record.columns.step]
+        for artifact in record.columns.artifacts:
+            self._run.ledger.count_artifact(artifact)
+        for used, problem in record.columns.unreadable:
+            self._run.costs.unreadable(used, problem)
+        going = {row: item for row, item in items.items() if item.verdict is None and item.step <= record.columns.step}
+        usages = self._book_usage(step, record, items)
+        if isinstance(step, StageStep):
+            derived = self._book_stage(step, record, going, items, usages)
+            if derived:
+                self._run.look_up(derived)
+        else:
+            assert isinstance(step, MeasurementStep)
+            self._book_measurement(step, record, going, usages)
+
+    def _book_usage(self, step: Step, record: _Record, items: dict[int, Item]) -> dict[int, list[Usage]]:
+        """Book what was reported in the executions; returns it by the first of the rows that share it."""
+        scopes: dict[int, UsageScope] = {}
+        usages: dict[int, list[Usage]] = {}
+        for entry in record.columns.usage:
+            shared = [items[row] for row in entry.rows if row in items]
+            if not shared:
+                continue
+            scope = scopes.get(entry.attempt)
+            if scope is None:
+                scope = scopes[entry.attempt] = UsageScope(step, shared)
+                scope.repeated = entry.repeated
+            used = step.costs.priced(entry.usage) if entry.known else entry.usage
+            shared[0].context.copy().run(scope.record, used)
+            usages.setdefault(entry.rows[0], []).append(used)
+        return usages
+
+    def _book_stage(
+        self,
+        step: StageStep,
+        record: _Record,
+        going: dict[int, Item],
+        items: dict[int, Item],
+        usages: dict[int, list[Usage]],
+    ) -> list[Item]:
+        calls = []
+        for call in record.calls():
+            places = [place for place in call.places if record.columns.rows[place] in going]
+            if not places:
+                continue
+            mine = [going[record.columns.rows[place]] for place in places]
+            verdicts = [record.verdict(place, item, call) for place, item in zip(places, mine, strict=True)]
+            for item in mine:
+                item.waited = record.waited(call)
+            whole = verdicts[0] if call.batch is None else record.batch_verdict(call, verdicts)
+            calls.append((call, places, mine, verdicts, whole))
+            if call.batch is not None:
+                self._report(step.stage, record, [call], mine, whole, usages=usages)
+        if calls and record.columns.batches is None:
+            self._report(
+                step.stage,
+                record,
+                [call for call, *_ in calls],
+                [item for _, _, mine, _, _ in calls for item in mine],
+                [verdict for _, _, _, verdicts, _ in calls for verdict in verdicts],
+                usages=usages,
+            )
+        derived: list[Item] = []
+        for call, places, mine, verdicts, whole in calls:
+            _, children = step.book(mine, verdicts, whole)
+            numbers = [
+                number
+                for place in places
+                for number in (record.columns.notes.get(record.columns.rows[place], _PLAIN).children or ())
+            ]
+            for number, child in zip(numbers, children, strict=False):  # there are none if the run has ended
+                self._adopt(record, number, child, call.start + call.duration)
+                items[number] = child
+            derived += children
+        return derived
+
+    def _adopt(self, record: _Record, number: int, child: Item, derived_at: float) -> None:
+        """Take over what a worker knows about a derived sample."""
+        child.derived_at = record.columns.began + derived_at
+        row = record.block.rows[number]
+        if row.data is not GONE:
+            child.sample = replace(child.sample, data=row.data)
+
+    def _report(
+        self,
+        subject: Any,
+        record: _Record,
+        calls: Sequence[_Call],
+        items: Sequence[Item],
+        results: Any,
+        *,
+        usages: dict[int, list[Usage]],
+        waited: bool = True,
+    ) -> None:
+        """Tell observers of executions."""
+        columns = record.columns
+        carriers = [columns.carriers[call.number] for call in calls] if any(columns.carriers) else ()
+        batch = calls[0].batch is not None
+        self._run.executed(
+            Executions(
+                subject=subject,
+                items=items,
+                results=results,
+                started=[columns.began + call.start for call in calls],
+                waited=[item.waited for item in items] if waited else None,
+                worker=Worker(columns.host, columns.pid, columns.worker),
+                carriers=carriers,
+                usages=usages.get(columns.rows[calls[0].places[0]], ()) if batch else (),
+                transferred=columns.transfer,
+                attempts=columns.attempt,
+            )
+        )
+
+    def _book_measurement(
+        self, step: MeasurementStep, record: _Record, going: dict[int, Item], usages: dict[int, list[Usage]]
+    ) -> None:
+        storage = self._run.pipeline.storage
+        for row, sent in record.columns.unstorable.items():
+            if row in going and storage is not None:
+                going[row].original = None  # not replayable: it would fail in the same way
+                self._run.fail_item(going[row], receive(sent), FailureSource.STORAGE, storage.backend)
+        alone: list[tuple[_Call, Item, MeasurementResult]] = []
+        for call in record.calls():
+            places, mine = [], []
+            for place in call.places:
+                item = going.get(record.columns.rows[place])
+                if item is not None and (item.payload is not None or self._run.serialise(item)):
+                    places.append(place)
+                    mine.append(item)
+            if not places:
+                continue
+            results = [record.result(place, call) for place in places]
+            if call.batch is None:
+                alone.append((call, mine[0], results[0]))
+                continue
+            whole = record.batch_result(call, results)
+            self._report(step.measurement, record, [call], mine, whole, usages=usages, waited=False)
+            step.book_batch(mine, whole)
+        if alone:
+            taken, measured, found = zip(*alone, strict=True)
+            self._report(step.measurement, record, taken, measured, found, usages=usages, waited=False)
+            step.book(measured, found)
+
+
+class _Call(NamedTuple):
+    """An execution in a record."""
+
+    number: int
+    """Number of the execution."""
+    batch: int | None
+    """Number of the batch, if it is one."""
+    places: Sequence[int]
+    """Places of its rows in the columns."""
+    start: float
+    """Seconds after the record's begin."""
+    duration: float
+
+
+class _Record:
+    """Reads the columns of a record."""
+
+    def __init__(self, block: Block, columns: StepRecord) -> None:
+        self.block = block
+        self.columns = columns
+
+    def calls(self) -> Iterator[_Call]:
+        """Yield the executions."""
+        columns = self.columns
+        first = 0
+        for number, (start, duration) in enumerate(zip(columns.offsets, columns.durations, strict=True)):
+            size = 1 if columns.batches is None else columns.batches[number]
+            batch = None if columns.batches is None else number
+            yield _Call(number, batch, range(first, first + size), start, duration)
+            first += size
+
+    def waited(self, call: _Call) -> float:
+        """Return the seconds that a sample had waited for the call since its previous step."""
+        return self.columns.queued + self.columns.transfer + call.start
+
+    def verdict(self, place: int, item: Item, call: _Call) -> Verdict:
+        """Return the verdict on the row at a place."""
+        columns = self.columns
+        note = columns.notes.get(columns.rows[place])
+        outcome = STAGE_OUTCOMES[columns.outcomes[place]]
+        alone, duration = call.batch is None, call.duration
+        if note is None:
+            busy, took = (duration, duration) if alone else (0.0, 0.0)
+            return Verdict(outcome=outcome, samples=(item.sample,), busy=busy, duration=took)
+        error = receive(note.error) if note.error is not None else None
+        samples: Sequence[Sample] = (item.sample,) if outcome is StageOutcome.SUCCESS else ()
+        contents: Sequence[bytes | None] | None = None
+        if note.children is not None:
+            samples = [self._child(number) for number in note.children]
+            contents = [self.block.rows[number].original for number in note.children]
+        return Verdict(
+            outcome=outcome,
+            samples=samples,
+            split=note.children is not None,
+            contents=contents,
+            skip_reason=note.skip_reason,
+            error=error,
+            error_type=note.error.error_type if note.error is not None else None,
+            attempts=note.attempts if alone else 1,
+            busy=(duration if note.busy is None else note.busy) if alone else 0.0,
+            duration=duration if alone else 0.0,
+            retries=note.retries if alone else (),
+        )
+
+    def batch_verdict(self, call: _Call, verdicts: Sequence[Verdict]) -> BatchVerdict:
+        """Return the verdict on a batch."""
+        note, duration = self.columns.batch_notes.get(call.number, _PLAIN), call.duration
+        return BatchVerdict(
+            verdicts=verdicts,
+            attempts=note.attempts,
+            busy=duration if note.busy is None else note.busy,
+            duration=duration,
+            error=receive(note.error) if note.error is not None else None,
+            error_type=note.error.error_type if note.error is not None else None,
+            retries=note.retries,
+        )
+
+    def result(self, place: int, call: _Call) -> MeasurementResult:
+        """Return the measurement of the row at a place."""
+        columns, duration = self.columns, call.duration
+        row = columns.rows[place]
+        outcome = MEASUREMENT_OUTCOMES[columns.outcomes[place]]
+        if outcome is MeasurementOutcome.ERROR:
+            sent = columns.notes[row].error
+            assert sent is not None
+            return MeasurementResult(
+                outcome=outcome, error=receive(sent), error_type=sent.error_type, duration=duration
+            )
+        value, content, saved = columns.values[row]
+        took = 0.0 if outcome is MeasurementOutcome.CACHED else duration
+        return MeasurementResult(outcome=outcome, value=value, content=content, saved=saved, duration=took)
+
+    def batch_result(self, call: _Call, results: Sequence[MeasurementResult]) -> BatchMeasurementResult:
+        """Return the measurements of a batch."""
+        columns = self.columns
+        note = columns.batch_notes.get(call.number)
+        assert columns.computed is not None
+        error = receive(note.error) if note is not None and note.error is not None else None
+        failed = error is not None
+        if error is None:
+            error = next((result.error for result in results if result.error is not None), None)
+        return BatchMeasurementResult(
+            results=results,
+            computed=columns.computed[call.number],
+            duration=call.duration,
+            failed=failed,
+            error=error,
+            error_type=None if error is None else classify(error),
+        )
+
+    def _child(self, number: int) -> Sample:
+        row = self.block.rows[number]
+        return Sample(data=None if row.data is GONE else row.data, id=row.id, parent=row.parent)

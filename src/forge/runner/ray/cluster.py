@@ -1,0 +1,209 @@
+"""Ray and Ray Data: the connection, the resources of stages, and the flow of blocks through actors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, read_datasource
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ...errors import ConfigurationError
+from ...pipeline.measurement import Measurement
+from ...pipeline.stages import Stage
+from .blocks import pack
+from .exchange import Exchange
+from .worker import CLOSE_TIMEOUT, StageWorker, WorkerSpec
+
+logger = logging.getLogger("forge")
+
+_NAMED: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+"""Resources that have an argument of their own."""
+MIN_CPUS: Final = 0.01
+"""Smallest share of a core that an actor is given."""
+
+
+def connect() -> bool:
+    """Start Ray on this machine, unless this process is connected to a cluster; returns True if it was started."""
+    if ray.is_initialized():
+        return False
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if main else None
+    # Its processes read this when they start; at its own level they complain about actors that Ray Data makes.
+    quiet = "RAY_BACKEND_LOG_LEVEL" not in os.environ
+    if quiet:
+        os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    finally:
+        if quiet:
+            del os.environ["RAY_BACKEND_LOG_LEVEL"]
+        if main:
+            signal.signal(signal.SIGTERM, before)  # Ray has set its own
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    return True
+
+
+def unpicklable(part: Stage | Measurement) -> str | None:
+    """Return why a stage or measurement cannot be sent to a worker; None if it can."""
+    try:
+        pack(part)
+    except Exception as error:  # noqa: BLE001 - pickling runs the user's code
+        for name, value in vars(part).items():
+            try:
+                pack(value)
+            except Exception as fault:  # noqa: BLE001 - as above
+                return f"its attribute {name!r} ({type(value).__name__}) cannot be pickled: {fault}"
+        return f"it cannot be pickled: {error}"
+    return None
+
+
+def slots(part: Stage | Measurement) -> tuple[int, int]:
+    """Return how many actors a stage or measurement has at least, and at most."""
+    least = part.min_concurrency
+    if least is not None:
+        return least, part.concurrency
+    return (1, 1) if part.is_async else (part.concurrency, part.concurrency)
+
+
+def remote_arguments(parts: Sequence[Stage | Measurement], *, local: bool) -> list[dict[str, Any]]:
+    """Return the arguments with which Ray starts the actors of each stage and measurement.
+
+    Those that ask for no cores get one each, or an equal share if there are not enough for all of them at once.
+
+    Raises:
+        ConfigurationError: Ray was started on this machine, and lacks a resource.
+    """
+    total: Mapping[str, float] = ray.cluster_resources()
+    wanted = [dict(part.resources or {}) for part in parts]
+    given = sum(each.get("CPU", 0.0) * slots(part)[0] for each, part in zip(wanted, parts, strict=True))
+    others = sum(slots(part)[0] for each, part in zip(wanted, parts, strict=True) if "CPU" not in each)
+    cores = total.get("CPU", 0.0)
+    cpus = 1.0
+    if cores and others > max(cores - given, 0.0):
+        cpus = max(MIN_CPUS, int(100 * max(cores - given, 0.0) / others) / 100)
+    arguments = []
+    for each, part in zip(wanted, parts, strict=True):
+        for name, amount in each.items():
+            if total.get(name, 0.0) < amount * slots(part)[0]:
+                text = (
+                    f"{part!r} asks for {amount:g} of the resource {name!r} for each of {slots(part)[0]} workers, "
+                    f"and the cluster has {total.get(name, 0.0):g}"
+                )
+                if local:
+                    raise ConfigurationError(text)
+                logger.warning("%s; the run waits until nodes with more of it join", text)
+        each.setdefault("CPU", cpus)
+        named = {_NAMED[name]: amount for name, amount in each.items() if name in _NAMED}
+        rest = {name: amount for name, amount in each.items() if name not in _NAMED}
+        arguments.append({**named, **({"resources": rest} if rest else {})})
+    return arguments
+
+
+class _FromDriver(Datasource):
+    """The blocks that the driver makes, read by one task."""
+
+    def __init__(self, exchange: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._exchange = exchange
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None
+
+    def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
+        exchange = self._exchange
+
+        def read() -> Iterator[pa.Table]:
+            index = 0
+            while (found := ray.get(exchange.read.remote(index))) is not None:
+                number, content = found
+                yield pa.table({"number": pa.array([number], pa.int64()), "block": pa.array([content], pa.binary())})
+                index += 1
+
+        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [ReadTask(read, metadata)]
+
+
+class Execution:
+    """One execution of Ray Data: blocks go in, and come home when they have passed all actors."""
+
+    def __init__(self, specs: Sequence[WorkerSpec], arguments: Sequence[Mapping[str, Any]]) -> None:
+        # Both are on the driver's node: they live no longer than the driver, and no shorter than any other node.
+        node = ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        remote: Any = ray.remote(Exchange)
+        self._exchange = remote.options(num_cpus=0, scheduling_strategy=here, max_concurrency=10_000).remote()
+        context = DataContext.get_current().copy()
+        # Every block is one row to Ray Data, and is passed on at once. Otherwise it would wait for others, to be cut
+        # anew.
+        context.target_max_block_size = 1
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would say so
+        context.print_on_execution_start = False
+        with DataContext.current(context):
+            data = read_datasource(
+                _FromDriver(self._exchange),
+                override_num_blocks=1,
+                num_cpus=0,
+                label_selector={"ray.io/node-id": node},
+            )
+            for spec, given in zip(specs, arguments, strict=True):
+                least, most = slots(spec.part)
+                data = data.map_batches(
+                    StageWorker,
+                    batch_size=None,
+                    batch_format="pyarrow",
+                    compute=ActorPoolStrategy(min_size=least, max_size=most),
+                    fn_constructor_args=(pack(spec), self._exchange),
+                    **given,
+                )
+            self._data = data
+
+    def put(self, number: int, content: bytes) -> None:
+        """Send a block in."""
+        self._exchange.put.remote(number, content)
+
+    def home(self, number: int) -> None:
+        """Tell that a block is home."""
+        self._exchange.home.remote(number)
+
+    def end(self, count: int) -> None:
+        """Tell that there are so many blocks, and no more."""
+        self._exchange.end.remote(count)
+
+    def stop(self) -> None:
+        """Stop as soon as possible: calls end, and workers close."""
+        self._exchange.stop.remote()
+
+    def close(self) -> None:
+        """Wait until the workers have closed their stages, as those do whose work is done, and let everything go."""
+        del self._data  # Ray ends actors when nothing refers to them, and to what they have made
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        self._exchange.finish.remote()
+        try:
+            while ray.get(self._exchange.workers.remote(), timeout=1.0) and time.monotonic() < deadline:
+                time.sleep(0.01)
+        except Exception:  # it has died
+            logger.debug("the exchange of blocks did not answer", exc_info=True)
+        ray.kill(self._exchange)
+
+    def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the blocks that are home.
+
+        Raises:
+            Exception: Ray could not go on.
+        """
+        for bundle in self._data.iter_internal_ref_bundles():
+            for reference in bundle.block_refs:
+                columns = ray.get(reference).to_pydict()
+                if columns:
+                    yield from zip(columns["number"], columns["block"], strict=True)

@@ -1,0 +1,99 @@
+"""The actor through which blocks reach a cluster, and workers report what they do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+WATCH_INTERVAL: Final = 2.0
+"""Seconds after which a worker asks again whether the run goes on."""
+
+
+class Exchange:
+    """Has the blocks that the driver made until their samples have settled; one for each execution of Ray Data.
+
+    Blocks can be read again in the same order: a reader that died is replaced by one that begins at the first.
+    """
+
+    def __init__(self) -> None:
+        self._sequence: list[int] = []
+        self._blocks: dict[int, bytes] = {}
+        self._count: int | None = None
+        self._stopped = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._attempts: Counter[tuple[int, int]] = Counter()
+        self._workers: set[str] = set()
+
+    # Calls of an async actor may begin in another order than the one in which they were made.
+
+    async def put(self, number: int, block: bytes) -> None:
+        """Add a block."""
+        async with self._changed:
+            self._sequence.append(number)
+            self._blocks[number] = block
+            self._changed.notify_all()
+
+    async def end(self, count: int) -> None:
+        """Note that there are so many blocks, and no more."""
+        async with self._changed:
+            self._count = count
+            self._changed.notify_all()
+
+    async def stop(self) -> None:
+        """Stop: readers and workers end as soon as they can."""
+        async with self._changed:
+            self._stopped.set()
+            self._changed.notify_all()
+
+    async def read(self, index: int) -> tuple[int, bytes | None] | None:
+        """Wait for a block by its place; None at the end. A block that is home already has no content any more."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: index < len(self._sequence) or index == self._count or self.is_stopped)
+        if self.is_stopped or index >= len(self._sequence):
+            return None
+        number = self._sequence[index]
+        return number, self._blocks.get(number)
+
+    async def home(self, number: int) -> None:
+        """Forget a block that is home."""
+        self._blocks.pop(number, None)
+
+    async def begin(self, step: int, number: int) -> int:
+        """Note that a worker begins a step on a block; returns the number of the attempt."""
+        self._attempts[step, number] += 1
+        return self._attempts[step, number]
+
+    async def open(self, worker: str) -> bool:
+        """Note a worker; returns False if it has nothing to do any more."""
+        if not self.is_stopped:
+            self._workers.add(worker)
+        return not self.is_stopped
+
+    async def close(self, worker: str) -> None:
+        """Note that a worker has closed its stage."""
+        self._workers.discard(worker)
+
+    async def workers(self) -> int:
+        """Return the number of workers whose stage is not closed."""
+        return len(self._workers)
+
+    async def finish(self) -> None:
+        """Note that all blocks are home."""
+        self._finished.set()
+
+    async def watch(self) -> bool | None:
+        """Wait a moment; returns True if workers are to stop, False if they have nothing more to do.
+
+        It does not wait for long, because Ray ends no worker that waits for an answer.
+        """
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stopped, self._finished)]
+        done, pending = await asyncio.wait(waits, timeout=WATCH_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+        for wait in pending:
+            wait.cancel()
+        return self.is_stopped if done else None
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
