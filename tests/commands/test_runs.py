@@ -18,12 +18,14 @@ from pathlib import Path
 import pytest
 
 from forge import ArtifactStore, BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage
+from forge.storage.migrations import VERSION
 from forge_otel.commands.cli import main, main_forge
 from tests.support.clock import FakeClock
 from tests.support.runs import PATIENCE, samples
 from tests.support.telemetry import recording
 
 ROOT = Path(__file__).parents[2]
+OLD = ROOT / "tests" / "forge" / "storage" / "written_by_0.1.0"
 FORGE = [sys.executable, "-c", "import sys; from forge_otel.commands.cli import main_forge; sys.exit(main_forge())"]
 
 
@@ -89,7 +91,27 @@ def test_commands_that_write_name_a_file_that_cannot_be_written(capsys: pytest.C
     finished_run("sqlite:///p.db")
     Path("p.db-shm").symlink_to("absent")
     for command in ("dlq drop --all --yes", "runs prune --older-than 1s"):
-        assert "make the file, its folder and its disk writable\n" in refusal(capsys, *command.split())
+        said = refusal(capsys, *command.split())
+        assert ": --storage: " in said
+        assert "make the file, its folder and its disk writable\n" in said
+
+
+@pytest.mark.parametrize("command", ["runs", "show", "dlq list", "dlq drop --all --yes"])
+def test_a_storage_of_an_earlier_release_is_migrated_only_on_request(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.closing(sqlite3.connect("p.db")) as connection:
+        connection.executescript((OLD / "sqlite.sql").read_text())
+    before = Path("p.db").read_bytes()
+    assert refusal(capsys, *command.split()).endswith(
+        ": --storage sqlite:///p.db: an earlier release has written it; --migrate migrates its tables, and so does the "
+        "next run (earlier releases cannot use it then)\n"
+    )
+    assert Path("p.db").read_bytes() == before
+    assert main_forge([*command.split(), "--migrate"]) == 0
+    capsys.readouterr()
+    assert SQLStorage("sqlite:///p.db").schema_version() == VERSION
+    assert main_forge(command.split()) == 0
 
 
 def test_commands_that_only_read_wait_for_no_writer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -350,7 +372,7 @@ def test_prune(storage_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         ([], "missing option '--older-than' (see forge runs prune --help)"),
         (["--older-than", "90"], "invalid value for '--older-than': '90' is no duration; write a number with s, m,"),
-        (["--older-than", "1d", "--artifacts", "nonsense://x"], "cannot use artifacts in nonsense://x: "),
+        (["--older-than", "1d", "--artifacts", "nonsense://x"], "--artifacts: cannot use artifacts in nonsense://x: "),
     ],
 )
 def test_what_prune_refuses(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -422,7 +444,7 @@ def test_a_run_of_release_0_1_0(capsys: pytest.CaptureFixture[str]) -> None:
     connection.executescript((ROOT / "tests/forge/storage/written_by_0.1.0/sqlite.sql").read_text())
     connection.close()
 
-    assert "6 ready, 1 skipped, 2 split, 2 dlq" in printed(capsys, "runs")
+    assert "6 ready, 1 skipped, 2 split, 2 dlq" in printed(capsys, "runs", "--migrate")
     lines = printed(capsys, "show").splitlines()
     assert lines[0].endswith("7 admitted, 4 derived: 6 ready, 1 skipped, 2 split, 2 dlq")
     assert lines[1] == "  2 × ValueError in parse: release 0.1.0 has recorded no message"

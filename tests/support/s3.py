@@ -30,6 +30,8 @@ class Bucket:
     """A client of botocore with all rights."""
     options: dict[str, Any]
     """Options of `ArtifactStore` for the user."""
+    owner_credentials: tuple[str, str]
+    """Key and secret of the owner."""
 
     def keys(self) -> list[str]:
         """The keys of all objects."""
@@ -65,7 +67,7 @@ def shared_bucket() -> Iterator[Bucket]:
         )
         urllib.request.urlopen(enforce).close()
         options = {"key": team[0], "secret": team[1], "endpoint_url": endpoint, "skip_instance_cache": True}
-        yield Bucket(endpoint, _client(endpoint, "s3", owner), options)
+        yield Bucket(endpoint, _client(endpoint, "s3", owner), options, owner)
     finally:
         server.terminate()
         server.wait()

@@ -16,11 +16,21 @@ from .errors import CommandError
 if TYPE_CHECKING:
     from forge import SQLStorage
 
+_MIGRATE = "forge_otel.migrate"
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def storage_option(function: Function) -> Function:
-    """Add the option `--storage`, whose value is for `opened`."""
+    """Add the option `--storage`, whose value is for `opened`, and `--migrate`, which `opened` obeys."""
+    function = click.option(
+        "--migrate",
+        is_flag=True,
+        show_default=False,
+        expose_value=False,
+        callback=lambda ctx, _, value: ctx.meta.__setitem__(_MIGRATE, value),
+        help="First migrate a storage that an earlier release has written, which cannot use it then.",
+    )(function)
     return click.option(
         "--storage",
         "url",
@@ -35,19 +45,29 @@ def storage_option(function: Function) -> Function:
 def opened(url: str | None, *, writable: bool = False) -> Iterator[SQLStorage]:
     """Open an existing storage, and close it at the end of the block, where its errors become the command's.
 
-    Unless it is to be `writable`, it is only read, and waits for nobody; one of an earlier release is migrated.
+    Unless it is to be `writable`, it is only read, and waits for nobody. One of an earlier release is migrated only if
+    the user has said so.
 
     Raises:
-        CommandError: the storage cannot be used, or has no tables.
+        CommandError: the storage cannot be used, has no tables, or is of an earlier release.
     """
     from forge import SQLStorage  # noqa: PLC0415
     from forge.errors import ConfigurationError, StorageError  # noqa: PLC0415
+    from forge.storage.migrations import VERSION  # noqa: PLC0415
 
     try:
         address = url or _url_here()
         storage = SQLStorage(address)
-        if storage.schema_version() == 0:
+        version = storage.schema_version()
+        if version == 0:
             raise CommandError(f"--storage {url}: no pipeline has stored anything there; is it the right address?")
+        if version < VERSION:
+            if not click.get_current_context().meta.get(_MIGRATE):
+                raise CommandError(
+                    f"--storage {storage.url}: an earlier release has written it; --migrate migrates its tables, and "
+                    "so does the next run (earlier releases cannot use it then)"
+                )
+            storage.open()
         if not writable and storage.has_current_schema():
             storage = SQLStorage(address, read_only=True)
         try:

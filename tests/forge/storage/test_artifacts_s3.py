@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from forge import ArtifactStore, BatchRunner, Pipeline, Sample, stage
+from forge import ArtifactStore, BatchRunner, Pipeline, Sample, SQLStorage, stage
 from forge.errors import ArtifactNotFoundError, StorageError
 from forge.storage import ArtifactResult
+from forge_otel.commands.cli import main_forge
 from tests.support.needs import need_installed
 from tests.support.runs import ledger, samples
 from tests.support.s3 import Bucket, shared_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -90,3 +93,45 @@ def test_a_place_that_may_not_be_written_is_reported_before_the_source_is_read(
         BatchRunner().run(pipeline).drain()
     assert str(caught.value) == f"cannot use artifacts in {url}: {reason}"
     assert read == []
+
+
+def test_unused_artifacts_are_pruned(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ArtifactStore("s3://shared/team/pruned", **bucket.options)
+    storage = SQLStorage(f"sqlite:///{tmp_path}/p.db")
+
+    @stage
+    def keep(sample: Sample) -> Sample:
+        return sample.with_data({"artifact": store.put(sample.data.encode()).key})
+
+    pipeline = Pipeline(name="p", source=["used"], stages=[keep], storage=storage)
+    BatchRunner().run(pipeline).drain()
+    storage.close()
+    unused = store.put(b"unused").key
+    used = hashlib.sha256(b"used").hexdigest()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.endpoint)
+    arguments = ["runs", "prune", "--older-than", "0s", "--storage", storage.url, "--json"]
+    arguments += ["--artifacts", "s3://shared/team/pruned"]
+
+    as_user(monkeypatch, bucket.options["key"], bucket.options["secret"])
+    assert main_forge(arguments) == 2  # the user may not list the bucket
+    assert capsys.readouterr().err.startswith(
+        "forge runs prune: --artifacts: cannot use artifacts in s3://shared/team/pruned: "
+    )
+    as_user(monkeypatch, *bucket.owner_credentials)
+    assert main_forge([*arguments, "--dry-run"]) == 0
+    found = json.loads(capsys.readouterr().out)["artifacts"]
+    assert [(artifact["key"], artifact["size"]) for artifact in found] == [(unused, 6)]
+    kept = [key for key in bucket.keys() if "/pruned/" in key]  # noqa: SIM118 - it is a function
+    assert len(kept) == 2
+    assert main_forge(arguments) == 0
+    kept = [key.rpartition("/")[2] for key in bucket.keys() if "/pruned/" in key]  # noqa: SIM118
+    assert kept == [used]
+
+
+def as_user(monkeypatch: pytest.MonkeyPatch, key: str, secret: str) -> None:
+    """Take the credentials of a user from the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()  # one is kept for each address

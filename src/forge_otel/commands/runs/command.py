@@ -68,7 +68,7 @@ def prune(
     Exit codes: 0, or 2 if something cannot be removed.
     """
     from forge import ArtifactStore  # noqa: PLC0415
-    from forge.errors import ForgeError  # noqa: PLC0415
+    from forge.errors import ForgeError, StorageError  # noqa: PLC0415
     from forge.history import prune as remove  # noqa: PLC0415
 
     from .display import show_pruned  # noqa: PLC0415
@@ -77,6 +77,9 @@ def prune(
     with opened(url, writable=not dry_run) as storage:
         try:
             pruned = remove(storage, older_than, pipeline=pipeline, artifacts=artifacts, dry_run=dry_run)
+        except StorageError as error:
+            option = "--artifacts" if str(error).startswith("cannot use artifacts") else "--storage"
+            raise CommandError(f"{option}: {' '.join(str(error).split())}") from None
         except ForgeError as error:
             raise CommandError(" ".join(str(error).split())) from None
     if as_json:
