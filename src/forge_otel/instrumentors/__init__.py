@@ -1,17 +1,20 @@
-"""Instrumentation of `forge`: for each component, the functions to wrap and the descriptions of their calls."""
+"""Instrumentation of `forge` and of other libraries: for each component, the functions to wrap and the descriptions
+of their calls.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from ..patching.patches import Target
-from . import costs, dead_letters, executions, measurement, queues, runner, sample, stage, storage
+from . import costs, datatrove, dead_letters, executions, measurement, queues, runner, sample, stage, storage
 
 _COMPONENTS = {
     "runner": (*runner.TARGETS, *sample.TARGETS, *executions.TARGETS, *costs.TARGETS),
     "stage": (*stage.TARGETS, *queues.TARGETS, *dead_letters.TARGETS),
     "measurement": measurement.TARGETS,
     "storage": storage.TARGETS,
+    "datatrove": datatrove.TARGETS,
 }
 
 

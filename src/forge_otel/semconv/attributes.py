@@ -305,7 +305,7 @@ class ForgeRunOutcome(StrEnum):
 FORGE_RUNNER_NAME: Final = "forge.runner.name"
 """Kind of the runner.
 
-Type: `string`. Examples: `batch`, `streaming`, `ray`.
+Type: `string`. Examples: `batch`, `streaming`, `ray`, `datatrove`.
 """
 
 FORGE_SAMPLE_OUTCOME: Final = "forge.sample.outcome"
@@ -613,6 +613,38 @@ FORGE_ARTIFACT_DEDUPLICATED: Final = "forge.artifact.deduplicated"
 
 Type: `boolean`.
 """
+
+FORGE_TASK_RANK: Final = "forge.task.rank"
+"""Rank of the task, from 0.
+
+Type: `int`. Examples: `0`, `17`.
+"""
+
+FORGE_TASK_WORLD_SIZE: Final = "forge.task.world_size"
+"""Number of tasks that the pipeline's input is divided into.
+
+Type: `int`. Unit: `{task}`. Examples: `1000`.
+"""
+
+FORGE_TASK_OUTCOME: Final = "forge.task.outcome"
+"""Outcome of a task.
+
+Type: `ForgeTaskOutcome`.
+"""
+
+
+class ForgeTaskOutcome(StrEnum):
+    """Values of `forge.task.outcome`."""
+
+    COMPLETED = "completed"
+    """It processed its part of the input."""
+    FAILED = "failed"
+    """An exception ended it."""
+    CANCELLED = "cancelled"
+    """It was interrupted, or its process ended before it did."""
+    SKIPPED = "skipped"
+    """An earlier run completed it."""
+
 
 FORGE_TELEMETRY_SIGNAL: Final = "forge.telemetry.signal"
 """The signal that was not recorded.

@@ -777,6 +777,31 @@ FORGE_STORAGE_OPERATION_DURATION: Final = Metric(
 In Prometheus `forge_storage_operation_duration_seconds`, in StatsD `forge.storage.latency`.
 """
 
+FORGE_TASK_COMPLETED: Final = Metric(
+    "forge.task.completed",
+    Instrument.COUNTER,
+    "{task}",
+    "Number of ended tasks, by outcome.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_TASK_OUTCOME),
+)
+"""Number of ended tasks, by outcome.
+
+In Prometheus `forge_task_completed_total`, in StatsD `forge.task.completed`.
+"""
+
+FORGE_TASK_DURATION: Final = Metric(
+    "forge.task.duration",
+    Instrument.HISTOGRAM,
+    "s",
+    "Duration of tasks.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_TASK_OUTCOME, a.ERROR_TYPE),
+    boundaries=(0.01, 0.1, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400),
+)
+"""Duration of tasks.
+
+In Prometheus `forge_task_duration_seconds`, in StatsD `forge.task.duration`.
+"""
+
 FORGE_TELEMETRY_FAULTS: Final = Metric(
     "forge.telemetry.faults",
     Instrument.COUNTER,
@@ -861,6 +886,8 @@ ALL: Final = (
     FORGE_STORAGE_ARTIFACTS_DOWNLOADED,
     FORGE_STORAGE_IO,
     FORGE_STORAGE_OPERATION_DURATION,
+    FORGE_TASK_COMPLETED,
+    FORGE_TASK_DURATION,
     FORGE_TELEMETRY_FAULTS,
     FORGE_TELEMETRY_SUPPRESSED,
 )

@@ -107,6 +107,16 @@ FORGE_STORAGE: Final = Span(
 driver writes.
 """
 
+FORGE_TASK: Final = Span(
+    "forge.task",
+    SpanKind.INTERNAL,
+    "A task of a run, in which every step of the pipeline processes a part of the input.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_TASK_RANK, a.FORGE_TASK_WORLD_SIZE),
+)
+"""A task of a run, in which every step of the pipeline processes a part of the input. Runs of datatrove have one for
+each rank; runs of `forge` have none.
+"""
+
 ALL: Final = (
     FORGE_MEASUREMENT,
     FORGE_MEASUREMENT_BATCH,
@@ -115,4 +125,5 @@ ALL: Final = (
     FORGE_STAGE,
     FORGE_STAGE_BATCH,
     FORGE_STORAGE,
+    FORGE_TASK,
 )

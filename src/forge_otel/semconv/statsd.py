@@ -283,6 +283,15 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
             },
             factor=1000,
         ),
+        m.FORGE_TASK_COMPLETED.name: StatsD(
+            "forge.task.completed", "c", {"pipeline": a.FORGE_PIPELINE_NAME, "outcome": a.FORGE_TASK_OUTCOME}
+        ),
+        m.FORGE_TASK_DURATION.name: StatsD(
+            "forge.task.duration",
+            "h",
+            {"pipeline": a.FORGE_PIPELINE_NAME, "outcome": a.FORGE_TASK_OUTCOME},
+            factor=1000,
+        ),
         m.FORGE_TELEMETRY_FAULTS.name: StatsD(
             "forge.telemetry.faults", "c", {"pipeline": a.FORGE_PIPELINE_NAME, "error": a.ERROR_TYPE}
         ),

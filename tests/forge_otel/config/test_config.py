@@ -10,7 +10,8 @@ import pytest
 from forge_otel import ForgeConfig
 from forge_otel.config.config import OPT_IN, FileEntries
 
-EVERYTHING = frozenset({"runner", "stage", "measurement", "storage"})
+EVERYTHING = frozenset({"runner", "stage", "measurement", "storage", "datatrove"})
+NAMES = "runner, stage, measurement, storage, datatrove"
 
 
 @pytest.fixture
@@ -52,23 +53,23 @@ def test_components_may_be_any_collection() -> None:
     [
         (
             {"components": ["stages"]},
-            "components=['stages']: it must be a collection of one or more of runner, stage, measurement, storage",
+            f"components=['stages']: it must be a collection of one or more of {NAMES}",
         ),
         (
             {"components": "stage"},
-            "components='stage': it must be a collection of one or more of runner, stage, measurement, storage",
+            f"components='stage': it must be a collection of one or more of {NAMES}",
         ),
         (
             {"components": []},
-            "components=[]: it must be a collection of one or more of runner, stage, measurement, storage",
+            f"components=[]: it must be a collection of one or more of {NAMES}",
         ),
         (
             {"components": [["stage"]]},
-            "components=[['stage']]: it must be a collection of one or more of runner, stage, measurement, storage",
+            f"components=[['stage']]: it must be a collection of one or more of {NAMES}",
         ),
         (
             {"components": None},
-            "components=None: it must be a collection of one or more of runner, stage, measurement, storage",
+            f"components=None: it must be a collection of one or more of {NAMES}",
         ),
         (
             {"exceptions": "spans"},
@@ -174,10 +175,7 @@ def test_an_empty_variable_is_not_set(warnings: pytest.LogCaptureFixture) -> Non
         (
             "FORGE_OTEL_COMPONENTS",
             "stage,stages",
-            (
-                "FORGE_OTEL_COMPONENTS='stage,stages' is ignored: "
-                "it must be a collection of one or more of runner, stage, measurement, storage"
-            ),
+            (f"FORGE_OTEL_COMPONENTS='stage,stages' is ignored: it must be a collection of one or more of {NAMES}"),
         ),
         ("FORGE_OTEL_EVENTS", "some", "FORGE_OTEL_EVENTS='some' is ignored: it must be one of default, all, none"),
         (

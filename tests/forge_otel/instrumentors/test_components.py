@@ -120,7 +120,7 @@ def test_what_stands_alone_still_names_the_pipeline(tmp_path: Path, component: s
 
 def test_every_metric_of_a_run_belongs_to_one_component(tmp_path: Path) -> None:
     """What is in the vocabulary and not seen after a small run needs a queue, a run that goes on, a failed batch, a
-    failed read, a fault or worker processes.
+    failed read, a fault, worker processes or a run of another library.
     """
     with recording() as recorded:
         small_run(tmp_path, FakeClock()).drain()
@@ -141,6 +141,8 @@ def test_every_metric_of_a_run_belongs_to_one_component(tmp_path: Path) -> None:
         "forge.cost.unpriced",
         "forge.telemetry.faults",
         "forge.telemetry.suppressed",
+        "forge.task.completed",
+        "forge.task.duration",
     }
 
 

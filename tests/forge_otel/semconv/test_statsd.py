@@ -61,6 +61,8 @@ forge.cost.saved c measurement
 forge.cost.unpriced c stage measurement provider model
 forge.telemetry.faults c error
 forge.telemetry.suppressed c signal reason
+forge.task.completed c outcome
+forge.task.duration h,ms outcome
 """
 """Name, type, and the tags after `pipeline`."""
 

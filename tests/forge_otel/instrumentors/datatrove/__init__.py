@@ -1,0 +1,1 @@
+"""Pipelines of datatrove, run by the real library."""

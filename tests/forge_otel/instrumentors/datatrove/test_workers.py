@@ -1,0 +1,98 @@
+"""Runs of a real pipeline of datatrove in worker processes."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.forge_otel.instrumentors.datatrove.test_targets import EXECUTIONS, SETTLED, SKIPS, counts, executor, written
+from tests.support.telemetry import recording
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn", "fork"])
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_workers_report_to_the_run(tmp_path: Path, start_method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[str] = []
+    make = tempfile.mkdtemp
+
+    def mkdtemp(*arguments: Any, **keywords: Any) -> str:
+        folders.append(str(make(*arguments, **keywords)))
+        return folders[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    with recording() as recorded:
+        executor(tmp_path, workers=2, start_method=start_method).run()
+    assert written(tmp_path) == [3, 3]
+    assert counts(recorded, "forge.stage.executions") == EXECUTIONS
+    assert counts(recorded, "forge.stage.skips") == SKIPS
+    assert counts(recorded, "forge.sample.admitted") == {"": 14}
+    assert counts(recorded, "forge.sample.settled") == SETTLED
+    assert counts(recorded, "forge.task.completed") == {"runner.name=datatrove, task.outcome=completed": 2}
+    assert "forge.telemetry.faults" not in recorded.points
+    run = next(span for span in recorded.spans if span.name == "forge.pipeline letters")
+    tasks = [span for span in recorded.spans if span.name == "forge.task"]
+    assert [span.parent.span_id if span.parent else None for span in tasks] == [run.context and run.context.span_id] * 2
+    assert {(span.attributes or {})["forge.task.rank"] for span in tasks} == {0, 1}
+    assert [Path(folder).exists() for folder in folders if "forge-otel-" in folder] == [False]
+
+
+def test_an_error_in_a_worker(tmp_path: Path) -> None:
+    from tests.support.datatrove_pipelines import fail_in_the_second_task  # noqa: PLC0415
+
+    with recording() as recorded:
+        mine = executor(tmp_path, fail_in_the_second_task, workers=2)
+        mine._run_for_rank(0)  # complete, so the second one's failure does not cancel it
+        with pytest.raises(ValueError, match=r"^cannot read this$"):
+            mine.run()
+    assert counts(recorded, "forge.task.completed") == {
+        "runner.name=datatrove, task.outcome=completed": 1,
+        "runner.name=datatrove, task.outcome=failed": 1,
+        "runner.name=datatrove, task.outcome=skipped": 1,
+    }
+    assert counts(recorded, "forge.stage.failures") == {"error.type=ValueError, stage.name=fail_in_the_second_task": 1}
+    assert counts(recorded, "forge.sample.admitted") == {"": 13}
+    assert counts(recorded, "forge.sample.settled") == {
+        "sample.outcome=ready": 5,
+        "sample.outcome=skipped": 7,
+        "sample.outcome=failed": 1,
+    }
+    (failed,) = [event for event in recorded.events if event.name == "forge.stage.exception"]
+    assert (failed.span, failed.attributes["exception.type"]) == ("forge.task", "ValueError")
+    assert failed.attributes["exception.message"] == "cannot read this"
+    assert "in fail_in_the_second_task" in failed.attributes["exception.stacktrace"]
+    assert [span.status.description for span in recorded.spans if not span.status.is_ok] == ["cannot read this"] * 2
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a system with SIGKILL")
+def test_a_worker_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its task is cancelled; the documents that it had reported are those that it had not finished."""
+    from tests.support.datatrove_pipelines import kill_the_second_task  # noqa: PLC0415
+
+    monkeypatch.setenv("DATATROVE_TEST_FOLDER", str(tmp_path))
+    with recording() as recorded, pytest.raises(ValueError, match=r"^the other one is dead$"):
+        executor(tmp_path, kill_the_second_task, workers=2, start_method="spawn").run()
+    assert counts(recorded, "forge.task.completed") == {
+        "runner.name=datatrove, task.outcome=failed": 1,
+        "runner.name=datatrove, task.outcome=cancelled": 1,
+    }
+    assert counts(recorded, "forge.sample.settled") == {"sample.outcome=ready": 3, "sample.outcome=skipped": 4}
+
+
+def test_without_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is seen, and goes on; its tasks are not seen."""
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", fail)
+    with recording(raise_faults=False) as recorded:
+        executor(tmp_path, workers=2).run()
+    assert written(tmp_path) == [3, 3]
+    assert [span.name for span in recorded.spans] == ["forge.pipeline letters"]
+    assert recorded.total("forge.telemetry.faults", "error.type=OSError") == 1
