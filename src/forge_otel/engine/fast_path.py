@@ -197,10 +197,12 @@ class FastPath:
         if cached.events:
             self._emit(scope, context, cached, duration, error)
         if span is not None:
-            ended = cached.template.ended
+            ended, plain = cached.template.ended, cached.template.is_plain
             if scope.usage is not None:
                 ended = {**ended, **without_none(scope.usage.attributes_of(self.name))}
-            end_span(span, ended, failure, scope.at(started) + round(duration * 1e9), exceptions)
+                plain = False
+            ends = scope.at(started) + round(duration * 1e9)
+            end_span(span, ended, failure, ends, exceptions, plain=plain)
 
     def _reserve(self, scope: SampleScope, template: SpanTemplate) -> Context:
         """Draw the ids of a span that is written later. Returns the context of its events."""
