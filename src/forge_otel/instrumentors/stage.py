@@ -37,7 +37,7 @@ def current_sample(*_: Any) -> Sequence[SampleScope]:
 
 def samples_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[SampleScope]:
     """Return the scopes of a batch's samples."""
-    return [scope for item in items if (scope := item.context.get(SAMPLE)) is not None]
+    return [item.scope for item in items if item.scope is not None]
 
 
 def own_sample(sample: Sample) -> Sample:
