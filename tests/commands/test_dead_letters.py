@@ -208,7 +208,7 @@ def test_drop(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert text.splitlines()[-1] == "dropped 2 dead letters: the next run tries their samples again"
     assert letters(storage_url) == ["b"]
     found = document(capsys, "drop", "--all", "--yes")
-    assert ([entry["sample_id"] for entry in found["chosen"]], found["dropped"]) == (["b"], ["b"])
+    assert ([entry["sample_id"] for entry in found["dead_letters"]], found["dropped_ids"]) == (["b"], ["b"])
     assert letters(storage_url) == []
 
 
@@ -251,7 +251,7 @@ def test_drop_dry_run(storage_url: str, capsys: pytest.CaptureFixture[str]) -> N
     assert output(capsys, "drop", "--all", "--dry-run").splitlines()[0] == (
         "1 dead letter would be dropped: 1 × ValueError in parse"
     )
-    assert document(capsys, "drop", "--all", "--dry-run")["dropped"] == []
+    assert document(capsys, "drop", "--all", "--dry-run")["dropped_ids"] == []
     assert letters(storage_url) == ["a"]
     assert output(capsys, "drop", "--id", "b", "--dry-run").strip() == "no dead letters would be dropped"
 

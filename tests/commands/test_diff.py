@@ -86,7 +86,7 @@ def test_by_default_the_last_two_runs_of_the_pipeline_are_compared(capsys: pytes
     first, last = sorted([run(url, 3), run(url, 3)])
     run(url, 5, name="other")
     document = json.loads(output(capsys, 0, "--pipeline", "labels", "--json"))
-    assert (document["before"]["id"], document["after"]["id"]) == (first, last)
+    assert (document["before"]["run_id"], document["after"]["run_id"]) == (first, last)
 
 
 def test_by_default_runs_without_an_end_and_other_pipelines_are_passed_over(

@@ -13,16 +13,19 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from forge import ArtifactStore, BatchRunner, Measurement, Pipeline, RetryPolicy, Sample, Skip, SQLStorage, stage
 from forge.storage.migrations import VERSION
 from forge_otel.commands.cli import main, main_forge
 from tests.support.clock import FakeClock
 from tests.support.runs import PATIENCE, samples
-from tests.support.telemetry import recording
+from tests.support.telemetry import Recorded, recording
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests" / "forge" / "storage" / "written_by_0.1.0"
@@ -481,6 +484,57 @@ def test_the_trace_of_a_run(storage_url: str, capsys: pytest.CaptureFixture[str]
     assert f"trace of run {trace_id}" in story
     assert "next: forge-otel trace waterfall 'ok/[bold] one'" in story
     assert document["trace_id"] == trace_id
+
+
+def test_what_telemetry_has_recorded_and_left_out(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    finished_run(storage_url)
+    assert "telemetry" not in printed(capsys, "show", "--storage", storage_url)
+    with recording(sampling_rate=0) as recorded:
+        finished_run(storage_url, "sampled")
+    [summary] = [each for each in recorded.events if each.name == "forge.pipeline.summary"]
+
+    document = json.loads(printed(capsys, "show", "--pipeline", "sampled", "--json", "--storage", storage_url))[
+        "telemetry"
+    ]
+
+    assert document["suppressed"] == summary.attributes["forge.summary.suppressed"] > 0
+    assert (document["faults"], document["undelivered"], document["queue_full"]) == (0, 0, False)
+    line = f"telemetry    {document['spans']} spans recorded, {document['suppressed']} spans and events left out by "
+    said = printed(capsys, "show", "--pipeline", "sampled", "--storage", storage_url).splitlines()
+    assert f"{line}sampling or a budget; nothing lost until its end" in said
+
+
+def test_what_telemetry_has_lost(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    class Refusing(SpanExporter):
+        refused = 0
+
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            self.refused += len([span for span in spans if span.name != "forge.pipeline p"])  # which ends after its end
+            return SpanExportResult.FAILURE
+
+    recorded, exporter = Recorded(), Refusing()
+    processor = BatchSpanProcessor(exporter, max_queue_size=4, max_export_batch_size=4)
+    recorded.tracer_provider.add_span_processor(processor)
+
+    @stage
+    def flush(sample: Sample) -> Sample:
+        processor.force_flush()
+        return sample
+
+    with recording(recorded=recorded):
+        storage = SQLStorage(storage_url)
+        run = BatchRunner().run(Pipeline(name="p", source=samples(*range(9)), stages=[flush], storage=storage))
+        for _ in run:
+            processor.force_flush()
+        storage.close()
+        refused = exporter.refused
+    processor.shutdown()  # type: ignore[no-untyped-call]
+
+    document = json.loads(printed(capsys, "show", "--json", "--storage", storage_url))["telemetry"]
+
+    assert document["undelivered"] == refused > 0
+    said = printed(capsys, "show", "--storage", storage_url)
+    assert f"; {refused} spans and log records not delivered" in said
 
 
 def test_what_a_run_without_an_end_has_stored(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:

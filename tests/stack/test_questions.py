@@ -320,13 +320,13 @@ def test_what_happened_to_a_sample(
     wait_until(lambda: len(backends.jaeger.spans(trace_id)) == recorded, "all spans have arrived")
     assert [story["trace_id"] for story in stories] == [None, trace_id, None]  # a dead letter has it
     for story in stories:
-        found = morning.trace("waterfall", story["id"])
+        found = morning.trace("waterfall", story["sample_id"])
         assert (found["run_id"], found["trace_id"]) == (run_id, trace_id)
         (sample,) = found["roots"]
         steps = [span for span in sample["children"] if a.FORGE_STAGE_NAME in span["attributes"]]
         assert told_by_telemetry(sample, steps) == told_by_record(story)
         retries, failures = (
-            backends.events(event.name, run_id, **{a.FORGE_SAMPLE_ID: story["id"]})
+            backends.events(event.name, run_id, **{a.FORGE_SAMPLE_ID: story["sample_id"]})
             for event in (e.FORGE_STAGE_RETRY, e.FORGE_STAGE_EXCEPTION)
         )
         assert [

@@ -42,6 +42,11 @@ class RunReference:
     started: float
     """Unix time."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        values = asdict(self)
+        return {"run_id": values.pop("id"), **values}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -161,8 +166,8 @@ class RunDifference:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         document = {
-            "before": asdict(self.before),
-            "after": asdict(self.after),
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
             "headline": self.headline,
             "revision": None if self.revision is None else self.revision.to_dict(),
             "definition": [change.to_dict() for change in self.definition],

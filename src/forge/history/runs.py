@@ -21,6 +21,8 @@ _LAST = re.compile(r"last(?:~(\d{1,9}))?")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _PAGE = 50
 """Runs that are read together."""
+_TELEMETRY = "telemetry."
+"""Prefix of what telemetry says about itself in the carrier of a run."""
 _SHOWN_IDS = 4
 """Ids in an error about an ambiguous prefix."""
 
@@ -81,6 +83,16 @@ class RecordedRun:
         return trace_id_in(self.record.get("carrier") or {})
 
     @property
+    def telemetry(self) -> Mapping[str, int | bool]:
+        """What telemetry had recorded and lost when the run ended: `spans`, `suppressed` (left out by sampling or a
+        budget), `faults` (inside it), `undelivered` (in exports that failed) and `queue_full` (True if a queue has
+        been full, and may have dropped some). Empty without telemetry. Losses after the end are not in it.
+        """
+        found = (self.record.get("carrier") or {}).items()
+        texts = {name.removeprefix(_TELEMETRY): text for name, text in found if name.startswith(_TELEMETRY)}
+        return {name: int(text) if text.isdecimal() else text == "true" for name, text in texts.items()}
+
+    @property
     def limited_by(self) -> str | None:
         """Name of the stage that limited the run, or another limit such as `source`, where the record says so."""
         verdict = self.record.get("verdict") or {}
@@ -102,6 +114,7 @@ class RecordedRun:
             "outcome": self.outcome,
             "duration": self.duration,
             "trace_id": self.trace_id,
+            "telemetry": dict(self.telemetry) or None,
             **{key: value for key, value in self.record.items() if key not in _COLUMNS},
         }
 

@@ -68,7 +68,7 @@ class SampleStory:
         """Return plain data for JSON. Bytes are left out, but for their number."""
         letter = self.dead_letter
         return {
-            "id": self.id,
+            "sample_id": self.id,
             "run_id": self.run_id,
             "pipeline": self.pipeline,
             "outcome": self.fate and self.fate.outcome,

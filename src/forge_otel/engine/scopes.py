@@ -100,6 +100,7 @@ class RunScope:
         "span_context",
         "steps",
         "telemetry",
+        "undelivered_before",
         "waits",
         "wall_ns",
         "worker_paths",
@@ -141,6 +142,8 @@ class RunScope:
         self.ended = False
         """The run has given its account: what an abandoned thread still brings is not recorded."""
         self.faults_before = faults_before
+        self.undelivered_before = 0
+        """Spans and log records in exports that had failed before the run."""
         """How many faults of the telemetry there had been when the run began."""
         self.paths: dict[int, FastPath] = {}
         """The fast path of each stage, measurement and storage of the run, by the `id` of that."""

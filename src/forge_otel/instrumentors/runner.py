@@ -159,6 +159,7 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     has_workers = run.runner in _WITH_WORKERS
     share = _share(telemetry, call, above)
     scope = RunScope(telemetry, call, identity, *clocks, faults_before, share, has_workers=has_workers)
+    scope.undelivered_before = telemetry.delivery.failed
     RUN.set(scope)
     CALL.set(None)
     if call.context is not None:  # never detached: all contexts of the run are copies of this one
@@ -245,6 +246,21 @@ def _stalled(original: Callable[..., None], layer: Layer) -> Callable[..., None]
     return stalled
 
 
+def _losses(telemetry: Telemetry, scope: RunScope) -> dict[str, str]:
+    """Return what telemetry has recorded and lost until the end of a run, for its record.
+
+    What is still in queues then is in none of the numbers, nor is what the end itself writes.
+    """
+    delivery = telemetry.delivery
+    return {
+        "telemetry.spans": f"{scope.spans}",
+        "telemetry.suppressed": f"{scope.suppressed}",
+        "telemetry.faults": f"{telemetry.faults - scope.faults_before}",
+        "telemetry.undelivered": f"{delivery.failed - scope.undelivered_before}",
+        "telemetry.queue_full": "true" if delivery.was_full else "false",
+    }
+
+
 def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunResult]:
     def end(self: Run, outcome: RunOutcome, error: BaseException | None) -> RunResult:
         telemetry = layer.telemetry
@@ -252,6 +268,8 @@ def _end(original: Callable[..., RunResult], layer: Layer) -> Callable[..., RunR
         if scope is None:
             return original(self, outcome, error)
         scope.call.notes = (error,)
+        with faults.protected("the losses of a run's telemetry"):
+            self.carrier.update(_losses(telemetry, scope))
         try:
             return scope.call.observe(original, self, outcome, error)
         finally:

@@ -100,6 +100,16 @@ class Delivery:
             self._interrupted = True
             raise
 
+    @property
+    def failed(self) -> int:
+        """Number of spans and log records in exports that have failed so far."""
+        return sum(outlet.watch.failed for outlet in self._outlets)
+
+    @property
+    def was_full(self) -> bool:
+        """True if the queue of a processor has been full so far, and may have dropped something."""
+        return any(outlet.watch.was_full for outlet in self._outlets)
+
     def shut_down(self, timeout: float) -> Sequence[Undelivered]:
         """Flush everything, and shut down what the SDK would at exit; returns what was not delivered.
 

@@ -83,10 +83,10 @@ def test_a_sample_with_all_below_it_and_its_batch(tmp_path: Path) -> None:
     }
     sample, batch = found["roots"]
     tag = sample["children"][1]
-    assert (tag["start"], tag["duration"], tag["outcome"], tag["error"]) == (0.051, 0.02, None, "ValueError: bad")
+    assert (tag["offset"], tag["duration"], tag["outcome"], tag["error"]) == (0.051, 0.02, None, "ValueError: bad")
     assert tag["links"] == [{"trace_id": TRACE, "span_id": f"{2:016x}", "type": "batch"}]
     assert [record["name"] for record in tag["log_records"]] == ["forge.stage.exception"]
-    assert [(record["name"], record["time"]) for record in batch["log_records"]] == [("forge.stage.retry", 0.061)]
+    assert [(record["name"], record["offset"]) for record in batch["log_records"]] == [("forge.stage.retry", 0.061)]
     assert found["log_records"] == []
 
 

@@ -205,7 +205,8 @@ def drop_letters(
                 return 1
             dropped = drop_dead_letters(storage, entries)
     if as_json:
-        print_json({"chosen": [document_of(each) for each in entries], "dropped": [each.sample_id for each in dropped]})
+        documents = [document_of(each) for each in entries]
+        print_json({"dead_letters": documents, "dropped_ids": [each.sample_id for each in dropped]})
     elif dropped:
         show_dropped(dropped)
     return 0

@@ -64,7 +64,7 @@ def render(report: Mapping[str, Any], *, styled: bool) -> str:
 
 
 def _trace(trace: Mapping[str, Any], text: Text) -> None:
-    started = datetime.fromisoformat(trace["started"]).astimezone()
+    started = datetime.fromtimestamp(trace["started"]).astimezone()
     text.add(
         text.style(f"trace {_plain(trace['trace_id'])}", "bold"),
         f"  {started:%Y-%m-%d %H:%M:%S}",
@@ -127,13 +127,13 @@ def _pipeline(pipeline: Mapping[str, Any], text: Text) -> None:
     samples = pipeline["samples"]
     counts = ", ".join(f"{count} {outcome}" for outcome, count in samples.items())
     text.add(
-        text.style(_plain(pipeline["name"]) or "outside of pipelines", "bold"),
+        text.style(_plain(pipeline["pipeline"]) or "outside of pipelines", "bold"),
         f"  {sum(samples.values())} samples: {counts}" if samples else "",
     )
-    for title, counted in (("stages", STAGE_COUNTS), ("measurements", MEASUREMENT_COUNTS)):
+    for title, named, counted in (("stages", "name", STAGE_COUNTS), ("measurements", "key", MEASUREMENT_COUNTS)):
         if pipeline[title]:
             rows = [
-                (_plain(row["name"]), *(f"{row[key]}" for key in counted), seconds(row["mean"]), seconds(row["max"]))
+                (_plain(row[named]), *(f"{row[key]}" for key in counted), seconds(row["mean"]), seconds(row["max"]))
                 for row in pipeline[title]
             ]
             text.table((title.removesuffix("s"), *counted, "mean", "max"), rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from ...semconv import attributes as a
@@ -45,6 +44,8 @@ MAX_TRACES: Final = 3
 """Number of traces in the report, unless one is asked for."""
 _MAX_DEPTH: Final = 100
 """Maximum depth of a tree."""
+MAX_PROBLEMS: Final = 5
+"""Unreadable lines that are quoted."""
 MAX_SLOW: Final = 5
 """Number of the slowest spans in the report."""
 
@@ -62,7 +63,8 @@ def report(telemetry: Telemetry, *, limit: int, source: Sequence[str] = ()) -> d
         "spans": len(telemetry.spans),
         "log_records": telemetry.log_records,
         "metric_points": telemetry.points,
-        "unreadable": telemetry.problems,
+        "unreadable": len(telemetry.problems),
+        "problems": telemetry.problems[:MAX_PROBLEMS],
         "traces": [_trace(spans, limit, source) for spans in ordered[-MAX_TRACES:]],
         "omitted_traces": max(0, len(ordered) - MAX_TRACES),
         "runs": _runs(telemetry),
@@ -85,7 +87,7 @@ def _trace(spans: Sequence[Span], limit: int, source: Sequence[str]) -> dict[str
     start = min(span.start for span in by_id.values())
     return {
         "trace_id": spans[0].trace_id,
-        "started": datetime.fromtimestamp(start / 1e9, UTC).isoformat(timespec="milliseconds"),
+        "started": round(start / 1e9, 6),
         "service": next((root.service for root in roots), spans[0].service),
         "spans": len(by_id),
         "failed_spans": sum(span.failed for span in by_id.values()),
@@ -189,10 +191,10 @@ def _pipelines(telemetry: Telemetry) -> list[dict[str, Any]]:
         counts(attributes).measurements[str(attributes.get(a.FORGE_MEASUREMENT_KEY, ""))].durations.add(total)
     return [
         {
-            "name": name,
+            "pipeline": name,
             "samples": {outcome: count for outcome, count in each.samples.items() if count},
-            "stages": [row.document(stage, STAGE_COUNTS) for stage, row in each.stages.items()],
-            "measurements": [row.document(key, MEASUREMENT_COUNTS) for key, row in each.measurements.items()],
+            "stages": [row.document("name", stage, STAGE_COUNTS) for stage, row in each.stages.items()],
+            "measurements": [row.document("key", key, MEASUREMENT_COUNTS) for key, row in each.measurements.items()],
         }
         for name, each in found.items()
     ]
@@ -208,10 +210,10 @@ class _Row:
     def count(self, name: str, total: Total) -> None:
         self.counts[name] += int(total.value)
 
-    def document(self, name: str, counts: Sequence[str]) -> dict[str, Any]:
+    def document(self, field: str, name: str, counts: Sequence[str]) -> dict[str, Any]:
         known = self.durations.count
         mean, longest = (self.durations.value / known, self.durations.max) if known else (None, None)
-        return {"name": name, **{each: self.counts[each] for each in counts}, "mean": mean, "max": longest}
+        return {field: name, **{each: self.counts[each] for each in counts}, "mean": mean, "max": longest}
 
 
 class _Counts:

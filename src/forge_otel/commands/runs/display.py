@@ -122,9 +122,26 @@ def _run(run: RecordedRun, stored: Mapping[str, int] | None) -> Iterator[Block]:
     for name, value in (*((key, record.get(key)) for key in ("runner", "type", "revision")), ("trace", run.trace_id)):
         if value is not None:
             yield _field(name, str(value))
+    if run.telemetry:
+        yield _field("telemetry", *_telemetry(run.telemetry))
     yield _field("definition", f"{run.pipeline_id}: {_definition(record.get('definition', {}))}")
     for letters in record.get("dead_letters", ()):
         yield _field("dead letters", f"{letters['count']} × {letters['error_type']} in {letters['where']}", "red")
+
+
+def _telemetry(found: Mapping[str, int | bool]) -> tuple[str, str]:
+    """Return what telemetry has recorded and lost until the end of a run, with a style."""
+    parts = [f"{found.get('spans', 0)} spans recorded"]
+    if suppressed := found.get("suppressed"):
+        parts.append(f"{suppressed} spans and events left out by sampling or a budget")
+    lost = []
+    if undelivered := found.get("undelivered"):
+        lost.append(f"{undelivered} spans and log records not delivered")
+    if found.get("queue_full"):
+        lost.append("a queue was full, and may have dropped some")
+    if faults := found.get("faults"):
+        lost.append(f"{faults} faults inside it")
+    return "; ".join([", ".join(parts), *(lost or ["nothing lost until its end"])]), "red" if lost else ""
 
 
 def _story(story: SampleStory, run: RecordedRun) -> Iterator[Block]:

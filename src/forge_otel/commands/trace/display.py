@@ -97,7 +97,7 @@ def _following(place: Mapping[str, Any], out: Console, indent: str = "") -> None
 
 def show_waterfall(document: Mapping[str, Any], out: Console, *, stacks: bool) -> None:
     """Print a trace or a sample as a waterfall."""
-    started = datetime.fromisoformat(document["started"]).astimezone()
+    started = datetime.fromtimestamp(document["started"]).astimezone()
     title = (
         f"sample {plain(document['sample_id'])}" if document["sample_id"] else f"trace {plain(document['trace_id'])}"
     )
@@ -149,10 +149,10 @@ def _label(node: _Node) -> str:
 def _bar(node: _Node, total: float, width: int) -> Text:
     """Return the time of a span, and before it the time that its sample waited in the queue."""
     scale = width / total if total > 0 else 0.0
-    begin = min(width - 1, int(node["start"] * scale))
-    end = min(width, max(begin + 1, round((node["start"] + node["duration"]) * scale)))
+    begin = min(width - 1, int(node["offset"] * scale))
+    end = min(width, max(begin + 1, round((node["offset"] + node["duration"]) * scale)))
     waited = number(node["attributes"], a.FORGE_STAGE_QUEUE_WAIT)
-    wait = begin if waited is None else max(0, int((node["start"] - waited) * scale))
+    wait = begin if waited is None else max(0, int((node["offset"] - waited) * scale))
     wait = min(wait, begin)
     return Text.assemble(
         " " * wait,
@@ -204,7 +204,9 @@ def _is_error(record: Mapping[str, Any]) -> bool:
 
 def _log_line(record: Mapping[str, Any]) -> Text:
     style = _YELLOW if _is_error(record) else _DIM
-    return Text(f"· {seconds(max(0.0, record['time']))}  {plain(record['body'] or record['name'] or '')}", style=style)
+    return Text(
+        f"· {seconds(max(0.0, record['offset']))}  {plain(record['body'] or record['name'] or '')}", style=style
+    )
 
 
 def record_line(record: Span | LogRecord) -> Text:

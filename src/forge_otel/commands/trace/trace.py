@@ -6,7 +6,6 @@ import heapq
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -264,7 +263,7 @@ def document(record: Span | LogRecord, options: Sequence[str]) -> dict[str, Any]
     at = record.start if isinstance(record, Span) else record.time
     about: dict[str, Any] = {
         "type": "span" if isinstance(record, Span) else "log_record",
-        "time": datetime.fromtimestamp(at / 1e9, UTC).isoformat(timespec="microseconds"),
+        "time": round(at / 1e9, 6),
         "name": record.name or None,
     }
     if isinstance(record, Span):

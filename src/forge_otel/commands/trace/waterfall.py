@@ -10,7 +10,6 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from ...semconv import attributes as a
@@ -195,7 +194,7 @@ def document(found: Found, source: Source) -> dict[str, Any]:
         "sample_id": found.sample_id or None,
         "run_id": run_id,
         "service": first.service or None,
-        "started": datetime.fromtimestamp(start / 1e9, UTC).isoformat(timespec="microseconds"),
+        "started": round(start / 1e9, 6),
         "duration": (max(max(span.end, span.start) for span in found.spans.values()) - start) / 1e9,
         "spans": found.total,
         "omitted_spans": found.total - len(found.spans),
@@ -237,7 +236,7 @@ def _node(
         node = {
             "name": span.name,
             "span_id": span.span_id,
-            "start": (span.start - start) / 1e9,
+            "offset": (span.start - start) / 1e9,
             "duration": span.duration,
             "outcome": outcome(span.attributes),
             "error": error(span),
@@ -256,7 +255,7 @@ def _node(
 def _log(record: LogRecord, start: int) -> dict[str, Any]:
     return {
         "name": record.name or None,
-        "time": (record.time - start) / 1e9,
+        "offset": (record.time - start) / 1e9,
         "severity": record.severity or None,
         "body": record.body,
         "attributes": dict(record.attributes),

@@ -96,6 +96,18 @@ class ExportWatch:
         is_exact = queue is not None and not self._was_full and not self._is_full(0)
         return Undelivered(self.signal, self.address, count, is_exact=is_exact, reason=reason)
 
+    @property
+    def failed(self) -> int:
+        """Number of spans or log records in exports that failed; 0 for metrics, which the next export says again."""
+        with self._lock:
+            return self._failed if self.signal in _UNITS else 0
+
+    @property
+    def was_full(self) -> bool:
+        """True if the queue has been full, and may have dropped something."""
+        with self._lock:
+            return self._was_full or self._is_full(0)
+
     def remove(self) -> None:
         """Restore the exporter's `export`, unless somebody else has wrapped it since."""
         if self._wrapper is not None and vars(self.exporter).get("export") is self._wrapper:
