@@ -28,7 +28,7 @@ Events = Literal["default", "all", "none"]
 Exceptions = Literal["logs", "span_events", "both"]
 Hook = Callable[..., object]
 
-_COMPONENTS: Final = ("runner", "stage", "measurement", "storage", "datatrove")
+_COMPONENTS: Final = ("runner", "stage", "measurement", "storage", "datatrove", "ray_data")
 
 SWITCH: Final = "FORGE_OTEL_SDK_FAST_PATHS"
 """Environment variable that turns the fast paths into the SDK off, by the value `off`."""
@@ -97,8 +97,8 @@ class ForgeConfig:
     # docs/configuration.md are derived from it.
 
     components: frozenset[str] = field(default=frozenset(_COMPONENTS), metadata=setting(_components, _list))
-    """Components to instrument: `runner`, `stage` (with the dead letters), `measurement`, `storage`, and the library
-    `datatrove`. Each works without the others. An environment variable separates the names by commas."""
+    """Components to instrument: `runner`, `stage` (with the dead letters), `measurement`, `storage`, and the libraries
+    `datatrove` and `ray_data`. Each works without the others. An environment variable separates the names by commas."""
 
     events: Events = field(default="default", metadata=setting(one_of(*get_args(Events)), word))
     """Log events to emit: `default` emits those that spans and metrics do not already cover, `all` adds one for each

@@ -64,9 +64,9 @@ class CachedResult:
         """Each with its body and its attributes."""
 
 
-Opened = float | tuple[float, "Span", "Context", "Token[Context]"] | Call
+Opened = float | tuple[float, "Span", "Context", "Token[Context]"]
 """An open call: the reading of the run's clock at its start; where it has a span, with what is current in it. (A plain
-tuple, which is made in a tenth of the time of a named one.) A batch is a call of all of its samples."""
+tuple, which is made in a tenth of the time of a named one.)"""
 
 
 class FastPath:
@@ -197,12 +197,10 @@ class FastPath:
         if cached.events:
             self._emit(scope, context, cached, duration, error)
         if span is not None:
-            ended, plain = cached.template.ended, cached.template.is_plain
+            ended = cached.template.ended
             if scope.usage is not None:
                 ended = {**ended, **without_none(scope.usage.attributes_of(self.name))}
-                plain = False
-            ends = scope.at(started) + round(duration * 1e9)
-            end_span(span, ended, failure, ends, exceptions, plain=plain)
+            end_span(span, ended, failure, scope.at(started) + round(duration * 1e9), exceptions)
 
     def _reserve(self, scope: SampleScope, template: SpanTemplate) -> Context:
         """Draw the ids of a span that is written later. Returns the context of its events."""
@@ -223,10 +221,7 @@ class FastPath:
     def abandon(self, scope: SampleScope, opened: Opened, error: BaseException) -> None:
         """Record a call without a result: it raised, or its sample settles before it comes back."""
         with faults.protected(f"the end of {self.operation.name}"):
-            if self.operation.values is not None:
-                if isinstance(opened, Call):  # else it has come back in this moment
-                    opened.close(None, error)
-            elif type(opened) is tuple:
+            if type(opened) is tuple:
                 self._describe(scope, opened[0], opened[1], None, error)
             else:
                 self._describe(scope, opened, None, None, error)  # type: ignore[arg-type]  # the other one of two
@@ -345,12 +340,9 @@ class FastPath:
         call = self._call(*arguments)
         if operation.links_samples:
             call.attributes = {**self.attributes, **operation.start(*arguments), **run.identity}
-            call.scopes = scopes
-            for scope in scopes:
-                if scope.inside is not None or not scope.enter_path(self, call):
-                    call.claim()
-                    call.forget()
-                    return None
+        if not call.enter_samples(scopes):
+            return None
+        if operation.links_samples:
             call.start()
         elif run.recording:
             call.is_suppressed(_SAMPLING)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..patching.patches import Target
-from . import costs, datatrove, dead_letters, executions, measurement, queues, runner, sample, stage, storage
+from . import costs, datatrove, dead_letters, executions, measurement, queues, ray_data, runner, sample, stage, storage
 
 _COMPONENTS = {
     "runner": (*runner.TARGETS, *sample.TARGETS, *executions.TARGETS, *costs.TARGETS),
@@ -15,6 +15,7 @@ _COMPONENTS = {
     "measurement": measurement.TARGETS,
     "storage": storage.TARGETS,
     "datatrove": datatrove.TARGETS,
+    "ray_data": ray_data.TARGETS,
 }
 
 

@@ -305,7 +305,7 @@ class ForgeRunOutcome(StrEnum):
 FORGE_RUNNER_NAME: Final = "forge.runner.name"
 """Kind of the runner.
 
-Type: `string`. Examples: `batch`, `streaming`, `ray`, `datatrove`.
+Type: `string`. Examples: `batch`, `streaming`, `ray`, `datatrove`, `ray_data`.
 """
 
 FORGE_SAMPLE_OUTCOME: Final = "forge.sample.outcome"
@@ -488,6 +488,30 @@ FORGE_STAGE_QUEUE_WAIT: Final = "forge.stage.queue.wait"
 """Time that the sample waited in the stage's queue before, in seconds.
 
 Type: `double`. Unit: `s`. Examples: `0.12`.
+"""
+
+FORGE_STAGE_INPUT_SAMPLES: Final = "forge.stage.input.samples"
+"""Number of samples that the stage has taken in.
+
+Type: `int`. Unit: `{sample}`. Examples: `1000`.
+"""
+
+FORGE_STAGE_OUTPUT_SAMPLES: Final = "forge.stage.output.samples"
+"""Number of samples that came out of the stage.
+
+Type: `int`. Unit: `{sample}`. Examples: `936`.
+"""
+
+FORGE_STAGE_OUTPUT_BLOCKS: Final = "forge.stage.output.blocks"
+"""Number of blocks of samples that came out of the stage.
+
+Type: `int`. Unit: `{block}`. Examples: `16`.
+"""
+
+FORGE_STAGE_OUTPUT_SIZE: Final = "forge.stage.output.size"
+"""Size of the samples that came out of the stage, in bytes.
+
+Type: `int`. Unit: `By`. Examples: `65536`.
 """
 
 FORGE_SUMMARY_EXECUTIONS: Final = "forge.summary.executions"

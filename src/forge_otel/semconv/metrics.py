@@ -692,6 +692,30 @@ FORGE_STAGE_QUEUE_DURATION: Final = Metric(
 In Prometheus `forge_stage_queue_duration_seconds`, in StatsD `forge.stage.queue.wait`.
 """
 
+FORGE_STAGE_OUTPUT_BLOCKS: Final = Metric(
+    "forge.stage.output.blocks",
+    Instrument.COUNTER,
+    "{block}",
+    "Number of blocks of samples that came out of the stage.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+)
+"""Number of blocks of samples that came out of the stage. Only in runs of Ray Data.
+
+In Prometheus `forge_stage_output_blocks_total`, in StatsD `forge.stage.output.blocks`.
+"""
+
+FORGE_STAGE_OUTPUT_IO: Final = Metric(
+    "forge.stage.output.io",
+    Instrument.COUNTER,
+    "By",
+    "Size of the samples that came out of the stage.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+)
+"""Size of the samples that came out of the stage. Only in runs of Ray Data.
+
+In Prometheus `forge_stage_output_io_bytes_total`, in StatsD `forge.stage.output.bytes`.
+"""
+
 FORGE_STAGE_BACKPRESSURE_TIME: Final = Metric(
     "forge.stage.backpressure.time",
     Instrument.COUNTER,
@@ -782,7 +806,7 @@ FORGE_TASK_COMPLETED: Final = Metric(
     Instrument.COUNTER,
     "{task}",
     "Number of ended tasks, by outcome.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_TASK_OUTCOME),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_STAGE_NAME, a.FORGE_TASK_OUTCOME),
 )
 """Number of ended tasks, by outcome.
 
@@ -794,7 +818,7 @@ FORGE_TASK_DURATION: Final = Metric(
     Instrument.HISTOGRAM,
     "s",
     "Duration of tasks.",
-    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_TASK_OUTCOME, a.ERROR_TYPE),
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUNNER_NAME, a.FORGE_STAGE_NAME, a.FORGE_TASK_OUTCOME, a.ERROR_TYPE),
     boundaries=(0.01, 0.1, 1, 5, 10, 30, 60, 300, 600, 1800, 3600, 7200, 21600, 86400),
 )
 """Duration of tasks.
@@ -879,6 +903,8 @@ ALL: Final = (
     FORGE_STAGE_QUEUE_DEPTH,
     FORGE_STAGE_QUEUE_LIMIT,
     FORGE_STAGE_QUEUE_DURATION,
+    FORGE_STAGE_OUTPUT_BLOCKS,
+    FORGE_STAGE_OUTPUT_IO,
     FORGE_STAGE_BACKPRESSURE_TIME,
     FORGE_STORAGE_SAMPLES_WRITTEN,
     FORGE_STORAGE_SAMPLES_READ,

@@ -96,6 +96,17 @@ the span of every sample in the batch. The outcome is the worst one in the batch
 whatever became of its samples alone.
 """
 
+FORGE_STAGE_RUN: Final = Span(
+    "forge.stage.run",
+    SpanKind.INTERNAL,
+    "A stage's work in a run of another library, on all samples.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_RUN_ID, a.FORGE_STAGE_NAME),
+    (a.FORGE_STAGE_NAME,),
+)
+"""A stage's work in a run of another library, on all samples. A child of the run's span. Runs of Ray Data have one for
+each operator; runs of `forge` have none.
+"""
+
 FORGE_STORAGE: Final = Span(
     "forge.storage",
     SpanKind.INTERNAL,
@@ -124,6 +135,7 @@ ALL: Final = (
     FORGE_SAMPLE,
     FORGE_STAGE,
     FORGE_STAGE_BATCH,
+    FORGE_STAGE_RUN,
     FORGE_STORAGE,
     FORGE_TASK,
 )

@@ -236,6 +236,12 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
         m.FORGE_STAGE_QUEUE_DURATION.name: StatsD(
             "forge.stage.queue.wait", "h", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}, factor=1000
         ),
+        m.FORGE_STAGE_OUTPUT_BLOCKS.name: StatsD(
+            "forge.stage.output.blocks", "c", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}
+        ),
+        m.FORGE_STAGE_OUTPUT_IO.name: StatsD(
+            "forge.stage.output.bytes", "c", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}
+        ),
         m.FORGE_STAGE_BACKPRESSURE_TIME.name: StatsD(
             "forge.stage.backpressure",
             "c",

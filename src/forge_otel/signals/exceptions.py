@@ -17,9 +17,7 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
     """Return the attributes of an event for an exception; without a stack trace, if that cannot be formatted."""
     attributes = type_and_message(error)
     trace = stacktrace(error)
-    if trace is not None:
-        attributes[a.EXCEPTION_STACKTRACE] = trace
-    return attributes
+    return attributes if trace is None else {**attributes, a.EXCEPTION_STACKTRACE: trace}
 
 
 def type_and_message(error: BaseException) -> dict[str, str]:

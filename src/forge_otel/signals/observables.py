@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakSet, WeakValueDictionary, ref
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
@@ -46,7 +46,20 @@ _INT64_MAX: Final = 2**63 - 1
 ObservedPoints = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
 """Values and attributes of points, by metric and attribute values."""
 
+_OTHERS: Final = frozenset({"ray_data"})
+"""Components for pipelines of other libraries, whose runs have the points of runners and stages."""
+
 Callbacks = list[Callable[[CallbackOptions], Sequence[Observation]]]
+
+
+class LiveRun(Protocol):
+    """A run of another library."""
+
+    def up_down_counters(self) -> Iterable[tuple[Metric, float, Attributes]]:
+        """Return the values of up-down counters at this moment."""
+
+    def gauges(self) -> Iterable[tuple[Metric, float, Attributes]]:
+        """Return the values of gauges at this moment."""
 
 
 class Observables:
@@ -56,14 +69,15 @@ class Observables:
     All instruments report one snapshot, taken at the beginning of the collection, when buffered values are written too.
     """
 
-    def __init__(self, components: Iterable[str], series: SeriesTable) -> None:
+    def __init__(self, components: Collection[str], series: SeriesTable) -> None:
         self._enabled = {
             metric.name
             for component, group in (("runner", _RUNNER), ("stage", _STAGE))
-            if component in components
+            if component in components or not _OTHERS.isdisjoint(components)
             for metric in group
         }
         self._runs: WeakSet[Run] = WeakSet()
+        self._others: WeakSet[LiveRun] = WeakSet()
         self._queues: WeakValueDictionary[str, DeadLetterQueue] = WeakValueDictionary()
         self._letters: dict[str, DeadLetterSnapshot] = {}
         self._places: dict[str, dict[tuple[str, str], None]] = {}
@@ -94,9 +108,7 @@ class Observables:
     def add_run(self, run: Run) -> None:
         """Add a run that begins, with its series, so that they exist even if it ends before the next collection."""
         with self._lock:
-            for metric, _, attributes in _up_down_counters(run, run.snapshot()):
-                kept = self._limit(metric, attributes)
-                self._points.setdefault(metric.name, {}).setdefault(tuple(kept.values()), (0, kept))
+            self._initialize(_up_down_counters(run, run.snapshot()))
         with self._members:
             self._runs.add(run)
         if run.pipeline.storage is not None:
@@ -119,6 +131,23 @@ class Observables:
             self._read_gauges(run, run.snapshot())
             self._read_letters()
 
+    def add(self, run: LiveRun) -> None:
+        """Add a run of another library, with its series, so that they exist even if it ends before the next
+        collection.
+        """
+        with self._lock:
+            self._initialize(run.up_down_counters())
+        with self._members:
+            self._others.add(run)
+
+    def remove(self, run: LiveRun) -> None:
+        """Remove a run of another library that has ended, after a last read of its gauges."""
+        with self._members:
+            self._others.discard(run)
+        with self._lock:
+            for gauge in run.gauges():
+                self._set(*gauge)
+
     def track_queue(self, queue: DeadLetterQueue) -> None:
         """Report a queue of dead letters, instead of an earlier one of the same pipeline."""
         with self._members:
@@ -137,9 +166,14 @@ class Observables:
         with self._lock:
             return [Observation(value, attributes) for value, attributes in self._points.get(metric.name, {}).values()]
 
+    def _initialize(self, counters: Iterable[tuple[Metric, float, Attributes]]) -> None:
+        for metric, _, attributes in counters:
+            kept = self._limit(metric, attributes)
+            self._points.setdefault(metric.name, {}).setdefault(tuple(kept.values()), (0, kept))
+
     def _refresh(self) -> None:
         with self._members:
-            runs = list(self._runs)
+            runs, others = list(self._runs), list(self._others)
         snapshots = [(run, run.snapshot()) for run in runs]
         for metric in (*_RUNNER, *_STAGE):
             if metric.instrument is Instrument.UPDOWNCOUNTER:
@@ -148,6 +182,9 @@ class Observables:
         for run, snapshot in snapshots:
             for counter in _up_down_counters(run, snapshot):
                 self._set(*counter)
+        for other in others:
+            for point in (*other.up_down_counters(), *other.gauges()):
+                self._set(*point)
         for run, snapshot in sorted(snapshots, key=lambda pair: pair[1].last_settled or 0):
             self._read_gauges(run, snapshot)
         self._read_letters()

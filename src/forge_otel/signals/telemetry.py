@@ -146,6 +146,11 @@ class Telemetry:
             self.flush(timeout)
             self._close_if_over()
 
+    def release(self, run: LiveRun) -> None:
+        """Forget a run that has ended, without a flush of the providers."""
+        self.runs.discard(run)
+        self._close_if_over()
+
     def flush(self, timeout: float) -> None:
         """Flush the providers in at most `timeout` seconds, and `shutdown_timeout`."""
         self.delivery.flush(min(timeout, self.config.shutdown_timeout))

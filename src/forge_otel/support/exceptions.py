@@ -15,19 +15,20 @@ from typing import Any, Final
 from .text import escape
 
 
+class RemoteTrace(Exception):  # noqa: N818 - no error, but where a text can stand, as in `concurrent.futures`
+    """The stack trace of another process."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self._text}\n"""'
+
+
 def class_name(kind: type) -> str:
     """Return the qualified name of a class, such as `json.decoder.JSONDecodeError`; built-in classes have no module."""
-    # A class whose metaclass is not Python's own may say of itself that it equals another one.
-    known = _names.get(kind) if type(kind) is type else None
-    if known is not None:
-        return known
     module, name = _module(kind), _QUALNAME(kind)
-    full = name if module in {"", "builtins"} else f"{module}.{name}"
-    if type(kind) is type:
-        if len(_names) >= _MAX_KINDS:
-            _names.clear()
-        _names[kind] = full
-    return full
+    return name if module in {"", "builtins"} else f"{module}.{name}"
 
 
 def is_a(thing: object, kind: type) -> bool:
@@ -51,6 +52,12 @@ def stacktrace(error: BaseException) -> str | None:
         return _stacktrace(error, class_name(type(error)), _text_of(error)) if _is_honest(error) else None
     except Exception:  # noqa: BLE001 - somebody else's code
         return None
+
+
+def with_remote_trace(error: BaseException, trace: str) -> BaseException:
+    """Return an exception of another process with the stack trace from there, as a cause that stack traces show."""
+    error.__cause__ = RemoteTrace(trace)
+    return error
 
 
 def printable(error: BaseException) -> BaseException | None:
@@ -105,11 +112,8 @@ def _has_real_attributes(kind: type) -> bool:
 
 
 _MAX_KINDS: Final = 256
-"""Classes that are known: during an outage the same ones occur again and again."""
 _honest_kinds: set[type] = set()
-"""Classes that have the real attributes."""
-_names: dict[type, str] = {}
-"""Qualified names."""
+"""Classes that have them, as far as they were looked at: during an outage the same ones occur again and again."""
 
 _READ_BY_PYTHON: Final[Mapping[str, Any]] = {
     name: vars(BaseException)[name]
@@ -163,7 +167,8 @@ def _last_lines(error: BaseException, name: str, text: str | None) -> str:
     """Return the lines below the frames: for most exceptions a single line, which Python formats slowly."""
     if text is None or issubclass(type(error), _WITH_HINTS) or hasattr(error, "__notes__"):
         return "".join(traceback.format_exception_only(error))
-    name = name.removeprefix("__main__.")
+    if _module(type(error)) == "__main__":
+        name = _QUALNAME(type(error))
     return f"{name}: {text}\n" if text else f"{name}\n"
 
 

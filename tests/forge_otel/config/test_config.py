@@ -10,8 +10,8 @@ import pytest
 from forge_otel import ForgeConfig
 from forge_otel.config.config import OPT_IN, FileEntries
 
-EVERYTHING = frozenset({"runner", "stage", "measurement", "storage", "datatrove"})
-NAMES = "runner, stage, measurement, storage, datatrove"
+EVERYTHING = frozenset({"runner", "stage", "measurement", "storage", "datatrove", "ray_data"})
+NAMES = "runner, stage, measurement, storage, datatrove, ray_data"
 
 
 @pytest.fixture

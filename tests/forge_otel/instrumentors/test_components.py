@@ -141,6 +141,8 @@ def test_every_metric_of_a_run_belongs_to_one_component(tmp_path: Path) -> None:
         "forge.cost.unpriced",
         "forge.telemetry.faults",
         "forge.telemetry.suppressed",
+        "forge.stage.output.blocks",
+        "forge.stage.output.io",
         "forge.task.completed",
         "forge.task.duration",
     }

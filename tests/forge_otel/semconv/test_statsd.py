@@ -36,6 +36,8 @@ forge.stage.batch_size h stage
 forge.stage.queue.depth g stage
 forge.stage.queue.limit g stage
 forge.stage.queue.wait h,ms stage
+forge.stage.output.blocks c stage
+forge.stage.output.bytes c stage
 forge.stage.backpressure c,ms stage
 forge.measurement.computations c measurement outcome
 forge.measurement.latency h,ms measurement

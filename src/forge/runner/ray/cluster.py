@@ -28,6 +28,8 @@ logger = logging.getLogger("forge")
 
 _NAMED: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """Resources that have an argument of their own."""
+DRIVEN_BY: Final = "forge.runner.name"
+"""Key in the `DataContext` of an execution: it is part of a run of `forge`, not a pipeline of its own."""
 MIN_CPUS: Final = 0.01
 """Smallest share of a core that an actor is given."""
 
@@ -149,6 +151,7 @@ class Execution:
         context.enable_progress_bars = False
         logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would say so
         context.print_on_execution_start = False
+        context.set_config(DRIVEN_BY, "ray")
         with DataContext.current(context):
             data = read_datasource(
                 _FromDriver(self._exchange),
@@ -194,7 +197,7 @@ class Execution:
                 time.sleep(0.01)
         except Exception:  # it has died
             logger.debug("the exchange of blocks did not answer", exc_info=True)
-        self._exchange.__ray_terminate__.remote()
+        ray.kill(self._exchange)
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
         """Yield the blocks that are home.
