@@ -96,3 +96,7 @@ class BudgetReached(RunCancelled):
 
 class ClusterError(ForgeError, RuntimeError):
     """A cluster could not run the pipeline, although it was asked several times."""
+
+
+class WorkerDiedError(ForgeError, RuntimeError):
+    """The worker process died each time that it processed this sample."""

@@ -118,6 +118,10 @@ class Admission:
                 item.verdict = SampleOutcome.UNCHANGED
                 item.was_ready = record.status is not SampleStatus.SKIPPED
 
+    def is_finished(self, record: SampleRecord) -> bool:
+        """Return True if the run does nothing for a sample that is stored like this, and has not changed."""
+        return self._resume and record.input_digest is not None and self._finished(record, None)
+
     def close(self) -> None:
         """Forget the ids seen."""
         self._seen.close()

@@ -25,7 +25,7 @@ from ..pipeline.sample import Sample, SampleOutcome, replace
 from ..pipeline.serializer import content_of, digest_of
 from ..pipeline.stages import Stage
 from ..storage.gate import Gate, Patience, patience
-from ..storage.records import DeadLetter
+from ..storage.records import DeadLetter, SampleRecord
 from ..support.clock import Clock
 from ..support.formatting import seconds
 from ..support.layout import to_html
@@ -307,6 +307,10 @@ class Run(Consumable):
     def look_up(self, items: Sequence[Item]) -> None:
         """Look up new items, and set the `verdict` of those that need no processing."""
         self._admission.look_up(items)
+
+    def is_finished(self, record: SampleRecord) -> bool:
+        """Return True if nothing is done for a sample that is stored like this, and has not changed."""
+        return self._admission.is_finished(record)
 
     def note(self, items: Sequence[Item]) -> None:
         """Note items that have settled in the run's manifest. Never raises."""

@@ -29,6 +29,7 @@ from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleStatus
 from ..support import numbers, processes
 from ..support.clock import Clock, SystemClock
+from ..support.money import ZERO
 from ..support.text import escape, unescape
 from . import engine, statements
 from .database import Database
@@ -267,6 +268,27 @@ class SQLStorage:
                     sample_id = unescape(row.sample_id)
                     if wanted[sample_id] == row.digest:
                         found[sample_id] = Decimal(row.amount)
+            return found
+
+        return self._database.read(work)
+
+    def values(
+        self, pipeline: str, ids: Iterable[str], key: str, version: str
+    ) -> dict[tuple[str, str], tuple[bytes, Decimal]]:
+        """Return all cached values of these samples with what computing them has cost, by sample id and digest."""
+        wanted = list(chunks(ids))
+
+        def work(connection: Connection) -> dict[tuple[str, str], tuple[bytes, Decimal]]:
+            found: dict[tuple[str, str], tuple[bytes, Decimal]] = {}
+            for chunk in wanted:
+                chosen = {"pipeline": pipeline, "ids": chunk, "key": key, "version": version}
+                amounts = {
+                    (row.sample_id, row.digest): Decimal(row.amount)
+                    for row in connection.execute(statements.COSTS, chosen)
+                }
+                for row in connection.execute(statements.ALL_VALUES, chosen):
+                    cost = amounts.get((row.sample_id, row.digest), ZERO)
+                    found[unescape(row.sample_id), row.digest] = row.value, cost
             return found
 
         return self._database.read(work)

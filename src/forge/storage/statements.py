@@ -48,6 +48,14 @@ CACHED_VALUES = select(measurements.c.sample_id, measurements.c.digest, measurem
     measurements.c.digest.in_(bindparam("digests", expanding=True)),
 )
 
+ALL_VALUES = select(measurements.c.sample_id, measurements.c.digest, measurements.c.value).where(
+    measurements.c.pipeline == _PIPELINE,
+    measurements.c.sample_id.in_(_IDS),
+    measurements.c.key == bindparam("key"),
+    measurements.c.version == bindparam("version"),
+)
+"""All values of one measurement."""
+
 COSTS = select(costs.c.sample_id, costs.c.digest, costs.c.amount).where(
     costs.c.pipeline == _PIPELINE,
     costs.c.sample_id.in_(_IDS),

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -169,7 +170,10 @@ class Execution:
                     fn_constructor_args=(pack(spec), self._exchange),
                     **given,
                 )
-            self._data = data
+            self._data: Any = data
+        # A small source may not have a block for each of them.
+        warnings.filterwarnings("ignore", "The minimum number of concurrent actors")
+        self._home: Generator[tuple[int, bytes | None]] | None = None
 
     def put(self, number: int, content: bytes) -> None:
         """Send a block in."""
@@ -189,7 +193,10 @@ class Execution:
 
     def close(self) -> None:
         """Wait until the workers have closed their stages, as those do whose work is done, and let everything go."""
-        del self._data  # Ray ends actors when nothing refers to them, and to what they have made
+        # Ray ends actors when nothing refers to them, and to what they have made.
+        if self._home is not None:
+            self._home.close()
+        self._home = self._data = None
         deadline = time.monotonic() + CLOSE_TIMEOUT
         self._exchange.finish.remote()
         try:
@@ -200,11 +207,15 @@ class Execution:
         ray.kill(self._exchange)
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
-        """Yield the blocks that are home.
+        """Return an iterator over the blocks that are home.
 
         Raises:
             Exception: Ray could not go on.
         """
+        self._home = self._bring_home()
+        return self._home
+
+    def _bring_home(self) -> Generator[tuple[int, bytes | None]]:
         for bundle in self._data.iter_internal_ref_bundles():
             for reference in bundle.block_refs:
                 columns = ray.get(reference).to_pydict()

@@ -15,9 +15,10 @@ from ..committer import Committer
 from ..queue import QueueClosed, StageQueue
 from ..steps import steps_of
 from ..streaming import MAX_COMMIT_PAUSE, WRITE_BATCH
-from .blocks import Block, Row, pack, receive, unpack
+from .blocks import Block, History, Row, pack, receive, unpack
 from .booking import Booking
 from .cluster import Execution, connect, remote_arguments, slots, unpicklable
+from .histories import histories_of
 from .worker import WorkerSpec
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class RayDriver:
     def __init__(self, run: Run, *, block_size: int) -> None:
         self._run = run
         self._parts: list[Stage | Measurement] = [*run.pipeline.stages, *run.pipeline.measurements]
+        if not self._parts:
+            raise ConfigurationError(f"{run.pipeline!r} has no stage and no measurement that Ray could run")
         for part in self._parts:
             if (reason := unpicklable(part)) is not None:
                 raise ConfigurationError(f"{part!r} cannot be sent to workers: {reason} (make it in setup())")
@@ -76,8 +79,6 @@ class RayDriver:
 
     def start(self) -> None:
         run = self._run
-        if not self._parts:
-            raise ConfigurationError(f"{run.pipeline!r} has no stage and no measurement that Ray could run")
         self._local = connect()
         self._arguments = remote_arguments(self._parts, local=self._local)
         self._threads.append(run.thread(self._read, "forge-source"))
@@ -158,11 +159,12 @@ class RayDriver:
 
     def _packed(self, number: int, items: list[Item]) -> tuple[list[Item], bytes]:
         """Return the samples of a block, without those that cannot be sent, which fail, and its content."""
-        block = Block(number, [self._row(item) for item in items], time.time())
+        histories = histories_of(self._run, items) if self._run.has_history else {}
+        block = Block(number, [_row(item, histories.get(item.sample.id)) for item in items], time.time())
         try:
             return items, pack(block)
         except Exception:  # noqa: BLE001 - one of the user's objects cannot be pickled
-            good = []
+            good, rows = [], []
             for item, row in zip(items, block.rows, strict=True):
                 try:
                     pack(row)
@@ -171,19 +173,9 @@ class RayDriver:
                     self._finished.put(item)
                 else:
                     good.append(item)
-            block.rows = [self._row(item) for item in good]
+                    rows.append(row)
+            block.rows = rows
             return good, pack(block)
-
-    def _row(self, item: Item) -> Row:
-        sample = item.sample
-        return Row(
-            id=sample.id,
-            data=sample.data,
-            parent=sample.parent,
-            digest=sample.digest,
-            step=item.step,
-            carrier=item.carrier,
-        )
 
     def _bring_home(self) -> None:
         """Bring blocks home, in as many executions of Ray Data as that takes."""
@@ -279,3 +271,17 @@ class RayDriver:
                         self.output.put_all(ready)
                     finally:
                         self._run.counters.consumer_wait += now() - handing  # by this thread only
+
+
+def _row(item: Item, history: History | None) -> Row:
+    """Return a sample as it is sent."""
+    sample = item.sample
+    return Row(
+        id=sample.id,
+        data=sample.data,
+        parent=sample.parent,
+        digest=sample.digest,
+        step=item.step,
+        history=history,
+        carrier=item.carrier,
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Final
 
 WATCH_INTERVAL: Final = 2.0
@@ -24,6 +25,7 @@ class Exchange:
         self._finished = asyncio.Event()
         self._changed = asyncio.Condition()
         self._attempts: Counter[tuple[int, int]] = Counter()
+        self._marks: defaultdict[tuple[int, int], Counter[int]] = defaultdict(Counter)
         self._workers: set[str] = set()
 
     # Calls of an async actor may begin in another order than the one in which they were made.
@@ -60,10 +62,19 @@ class Exchange:
         """Forget a block that is home."""
         self._blocks.pop(number, None)
 
-    async def begin(self, step: int, number: int) -> int:
-        """Note that a worker begins a step on a block; returns the number of the attempt."""
+    async def begin(self, step: int, number: int) -> tuple[int, dict[int, int]]:
+        """Note that a worker begins a step on a block; returns the number of the attempt, and how many of the earlier
+        ones had ended in calls with each row."""
         self._attempts[step, number] += 1
-        return self._attempts[step, number]
+        return self._attempts[step, number], dict(self._marks[step, number])
+
+    async def mark(self, step: int, number: int, rows: Sequence[int]) -> None:
+        """Note that a worker, in the place of one that died, begins a call."""
+        self._marks[step, number].update(rows)
+
+    async def unmark(self, step: int, number: int, rows: Sequence[int]) -> None:
+        """Note that the worker has survived the call."""
+        self._marks[step, number].subtract(rows)
 
     async def open(self, worker: str) -> bool:
         """Note a worker; returns False if it has nothing to do any more."""

@@ -9,8 +9,9 @@ import socket
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,7 +23,7 @@ import ray
 
 from ...costs import usage
 from ...costs.usage import Spender, UsageScope
-from ...errors import StageResultError
+from ...errors import StageResultError, WorkerDiedError
 from ...execution import executions
 from ...execution.item import Item
 from ...execution.measurement_orchestrator import MeasurementOrchestrator
@@ -35,7 +36,7 @@ from ...execution.results import (
     Verdict,
 )
 from ...execution.stage_executor import StageExecutor
-from ...pipeline.exceptions import add_note, is_a, outside_iteration
+from ...pipeline.exceptions import add_note, classify, is_a, outside_iteration
 from ...pipeline.measurement import Measurement
 from ...pipeline.sample import Sample, SampleStatus, make_sample, private_copies
 from ...pipeline.serializer import Serializer, content_of, digest_of
@@ -66,6 +67,8 @@ CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a worker waits for the close of its stage, and for its report."""
 STOP_PATIENCE: Final = 1.0
 """Seconds that a worker goes on with a call when the run has ended before its time."""
+MAX_DEATHS: Final = 2
+"""Deaths of workers in calls with a sample, after the first one in its block, with which it fails."""
 _STAGE_CODES: Final = {outcome: code for code, outcome in enumerate(STAGE_OUTCOMES)}
 _MEASUREMENT_CODES: Final = {outcome: code for code, outcome in enumerate(MEASUREMENT_OUTCOMES)}
 
@@ -125,7 +128,7 @@ class _Process:
         self._work: _Work | None = None
         threading.Thread(target=self._watch, daemon=True, name="forge-watch").start()
         self._thread = ThreadPoolExecutor(1, "forge-stage")
-        self._work = self._thread.submit(_Work, spec, self._id, self._stop).result()
+        self._work = self._thread.submit(_Work, spec, exchange, self._id, self._stop).result()
         self._idle.set()
 
     def take(self, number: int, content: bytes) -> bytes:
@@ -203,15 +206,16 @@ class _WorkerPipeline:
 class _Work:
     """The stage or measurement of a worker, set up."""
 
-    def __init__(self, spec: WorkerSpec, worker: str, stop: threading.Event) -> None:
+    def __init__(self, spec: WorkerSpec, exchange: Any, worker: str, stop: threading.Event) -> None:
         self.spec = spec
+        self.exchange = exchange
         part = spec.part
         self._part = part
         self._worker = worker
         self._stop = stop
         self._host, self._pid = socket.gethostname(), os.getpid()
         self._loop = LoopThread()
-        self._now = time.monotonic
+        self.now = time.monotonic
         self._fault: BaseException | None = None
         self._endings = _start_plugins(spec.carrier)
         self._cached = _Cached()
@@ -255,21 +259,22 @@ class _Work:
     def process(self, content: bytes, attempt: Any) -> bytes:
         """Process a block."""
         received = time.time()
-        begun = self._now()
+        begun = self.now()
         block: Block = unpack(content)
+        attempts, deaths = ray.get(attempt)
         record = StepRecord(
             step=self.spec.step,
             began=received,
             queued=max(0.0, received - block.ended),
-            transfer=self._now() - begun,
+            transfer=self.now() - begun,
             host=self._host,
             pid=self._pid,
             worker=self._worker,
-            attempt=1,
+            attempt=attempts,
         )
         if block.fault is None and not self._stop.is_set():
             recorder = self._origin.begin()
-            call = _BlockCall(self, block, record, self._now)
+            call = _BlockCall(self, block, record, deaths)
             try:
                 if self._fault is not None:
                     raise self._fault
@@ -279,7 +284,6 @@ class _Work:
                 block.interrupted = is_a(error, KeyboardInterrupt, SystemExit)
             recorder.write(record, call.numbers)
             block.records.append(record)
-        record.attempt = ray.get(attempt)
         block.ended = time.time()
         try:
             return pack(block)
@@ -291,14 +295,16 @@ class _Work:
 class _BlockCall:
     """The calls of one step on one block."""
 
-    def __init__(self, work: _Work, block: Block, record: StepRecord, now: Callable[[], float]) -> None:
+    def __init__(self, work: _Work, block: Block, record: StepRecord, deaths: Mapping[int, int]) -> None:
         self._work = work
         self._spec = work.spec
         self._part: Any = work.spec.part
         self._block = block
         self._record = record
-        self._now = now
-        self._begun = now()
+        self._deaths = deaths
+        """How many workers have died in a call with each row. It is noted once one of them has died."""
+        self._now = work.now
+        self._begun = work.now()
         self.numbers: dict[int, int] = {}
         """Numbers of the rows by the ids of their items."""
         self._items: list[Item] = []
@@ -317,32 +323,83 @@ class _BlockCall:
             self._record.batches = array("I")
             self._record.computed = array("I")
         calls = [rows[start : start + (size or 1)] for start in range(0, len(rows), size or 1)]
+        if self._record.attempt > 1:
+            calls = self._careful(calls)
         if self._part.is_async:
             self._work._loop.wait_for(lambda: self._run_async(calls))
         else:
             for numbers in calls:
                 if self._work._stop.is_set():
                     return
-                begun = self._now()
-                self._note(numbers, begun, self._call(numbers))
+                self._note(numbers, self._now(), self._call(numbers))
 
     async def _run_async(self, calls: Sequence[list[int]]) -> None:
-        slots = asyncio.Semaphore(self._part.concurrency)
+        slots = asyncio.Semaphore(self._part.concurrency if self._record.attempt == 1 else 1)
 
         async def one(numbers: list[int]) -> None:
             async with slots:
                 if self._work._stop.is_set():
                     return
                 begun = self._now()
-                context, make = self._prepared(numbers)
-                task = asyncio.get_running_loop().create_task(make(), context=context)
-                self._note(numbers, begun, await task)
+                with self._marked(numbers):
+                    context, make = self._prepared(numbers)
+                    task = asyncio.get_running_loop().create_task(make(), context=context)
+                    self._note(numbers, begun, await task)
 
         await asyncio.gather(*map(one, calls))
 
     def _call(self, numbers: list[int]) -> Any:
-        context, make = self._prepared(numbers)
-        return context.run(make)
+        with self._marked(numbers):
+            context, make = self._prepared(numbers)
+            return context.run(make)
+
+    def _careful(self, calls: Sequence[list[int]]) -> list[list[int]]:
+        """Return the calls after a worker has died: samples that may be the cause are called alone, and fail when their
+        worker has died in such a call, too."""
+        careful: list[list[int]] = []
+        for numbers in calls:
+            if not any(self._deaths.get(number, 0) for number in numbers):
+                careful.append(numbers)
+                continue
+            for number in numbers:
+                if self._deaths.get(number, 0) < MAX_DEATHS:
+                    careful.append([number])
+                else:
+                    self._fail(number)
+        return careful
+
+    def _fail(self, number: int) -> None:
+        """Fail a sample in whose calls workers die."""
+        attempts = self._record.attempt - 1
+        error = WorkerDiedError(
+            f"the worker of {_named(self._part)} died in {attempts} attempts while it processed this sample"
+        )
+        kind = classify(error)
+        if isinstance(self._part, Stage):
+            verdict = Verdict(outcome=StageOutcome.ERROR, error=error, error_type=kind)
+            whole: Any = verdict
+            if self._part.batch_size is not None:
+                whole = BatchVerdict(verdicts=[verdict], attempts=1, busy=0.0, duration=0.0)
+        else:
+            result = MeasurementResult(outcome=MeasurementOutcome.ERROR, error=error, error_type=kind)
+            whole = result
+            if self._part.batch_size is not None:
+                whole = BatchMeasurementResult(results=[result], computed=1, duration=0.0)
+        self._record.carriers.append("")
+        self._note([number], self._begun, whole)
+
+    @contextmanager
+    def _marked(self, numbers: list[int]) -> Iterator[None]:
+        """Note during a call that the worker might die in it, if one did already."""
+        if self._record.attempt == 1:
+            yield
+            return
+        exchange, step, block = self._work.exchange, self._spec.step, self._block.number
+        ray.get(exchange.mark.remote(step, block, numbers))
+        try:
+            yield
+        finally:
+            ray.get(exchange.unmark.remote(step, block, numbers))
 
     def _prepared(self, numbers: list[int]) -> tuple[Context, Callable[[], Any]]:
         """Return the context and the function for one call."""
@@ -495,14 +552,15 @@ class _BlockCall:
 
 def _fail_unpicklable(block: Block, record: StepRecord, part: Stage | Measurement) -> None:
     """Fail the samples of which a step has made something that cannot be pickled, and so sent to another process."""
-    name = f"stage {part.name!r}" if isinstance(part, Stage) else f"measurement {part.key!r}"
     for place, number in enumerate(record.rows):
         row, note = block.rows[number], record.notes.get(number)
         children = [block.rows[child] for child in (note.children or ())] if note is not None else []
         try:
             pack((row, [(child.data, child.original) for child in children], record.values.get(number)))
         except Exception as error:  # noqa: BLE001 - as above
-            refused = StageResultError(f"{name} returned data that cannot be pickled for another process: {error}")
+            refused = StageResultError(
+                f"{_named(part)} returned data that cannot be pickled for another process: {error}"
+            )
             stage = isinstance(part, Stage)
             record.outcomes[place] = (
                 _STAGE_CODES[StageOutcome.ERROR] if stage else _MEASUREMENT_CODES[MeasurementOutcome.ERROR]
@@ -512,6 +570,10 @@ def _fail_unpicklable(block: Block, record: StepRecord, part: Stage | Measuremen
             record.values.pop(number, None)
             for each in (row, *children):
                 each.settle()
+
+
+def _named(part: Stage | Measurement) -> str:
+    return f"stage {part.name!r}" if isinstance(part, Stage) else f"measurement {part.key!r}"
 
 
 def _start_plugins(carrier: Mapping[str, str]) -> list[Callable[[], None]]:

@@ -152,3 +152,34 @@ PIPELINES: dict[str, Make] = {
     "duplicates": _made("p", double, source=[*source(100), *source(20)]),
     "unstorable": _made("p", double, source=[Sample(id="good", data={"n": 1}), Sample(id="x" * 5000, data={"n": 2})]),
 }
+
+
+class Fragile(Stage):
+    """Fails for the parts of every so manieth sample; for none with 1."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        super().__init__()
+
+    def process(self, sample: Sample) -> Sample:
+        if self.every > 1 and sample.data["n"] % self.every == 0 and sample.data["part"] == 1:
+            raise ValueError("fragile")
+        return sample
+
+
+def measured_parts(every: int) -> Make:
+    return _made("p", split, Fragile(every), measurements=[Size(), Ratio()])
+
+
+class Bought(Measurement):
+    key = "bought"
+
+    def compute(self, sample: Sample) -> int:
+        usage.report(provider="openai", model="m", amount=0.01)
+        return 1
+
+
+paid_measurement = _made("p", double, measurements=[Bought()])
+changed = _made(
+    "p", double, skip_thirds, source=[*source(50), *[Sample(id=str(n), data={"n": -n}) for n in range(50, 60)]]
+)

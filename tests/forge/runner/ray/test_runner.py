@@ -11,7 +11,7 @@ from forge import BatchRunner, RayRunner, RunResult, SQLStorage, StreamingRunner
 from forge.runner import Runner
 from tests.support.ray import ON_RAY
 
-from .pipelines import PIPELINES
+from .pipelines import PIPELINES, changed, measured_parts, paid_measurement
 
 pytestmark = ON_RAY
 
@@ -79,3 +79,43 @@ def test_it_means_the_same_on_every_runner(name: str, tmp_path: Path) -> None:
     found = {key: run(runner, make, f"sqlite:///{tmp_path}/{key}.db") for key, runner in runners.items()}
     assert found["streaming"] == found["batch"]
     assert found["ray"] == found["batch"]
+
+
+def again(runner: type[Runner], url: str, first: Any, second: Any, **settings: Any) -> Any:
+    storage = SQLStorage(url)
+    runner().run(first(storage)).drain()
+    storage.close()
+    return run(runner(**settings), second, url)
+
+
+AGAIN: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "unchanged": (PIPELINES["split"], PIPELINES["split"], {}),
+    "failures": (PIPELINES["failures"], PIPELINES["failures"], {}),
+    "cached measurements": (PIPELINES["measurements"], PIPELINES["measurements"], {"resume": False}),
+    "cached measurements of parts": (measured_parts(1), measured_parts(1), {"resume": False}),
+    "paid measurements": (paid_measurement, paid_measurement, {"resume": False}),
+    "some parts": (measured_parts(7), measured_parts(1), {}),
+    "changed data": (PIPELINES["sync"], changed, {}),
+}
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_a_second_run_means_the_same_on_every_runner(name: str, tmp_path: Path) -> None:
+    first, second, settings = AGAIN[name]
+    kinds: dict[str, type[Runner]] = {"batch": BatchRunner, "streaming": StreamingRunner, "ray": RayRunner}
+    found = {
+        key: again(kind, f"sqlite:///{tmp_path}/{key}.db", first, second, **settings) for key, kind in kinds.items()
+    }
+    assert found["streaming"] == found["batch"]
+    assert found["ray"] == found["batch"]
+
+
+def test_dead_letters_are_replayed(tmp_path: Path) -> None:
+    for kind in (BatchRunner, RayRunner):
+        storage = SQLStorage(f"sqlite:///{tmp_path}/{kind.name}.db")
+        kind().run(measured_parts(7)(storage)).drain()
+        replayed = kind().replay(measured_parts(1)(storage)).drain()
+        assert replayed.type == "replay"
+        assert replayed.ledger.admitted == replayed.ledger.ready == 22
+        assert not any(record.dead_letter for record in storage.query("p").samples)
+        storage.close()

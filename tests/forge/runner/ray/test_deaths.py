@@ -1,0 +1,148 @@
+"""Workers die, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forge import Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage
+from forge.pipeline.stages import StageResult
+from forge.runner import Run
+from tests.support.ray import ON_RAY
+from tests.support.runs import PATIENCE, ledger
+
+from .pipelines import double, source, split
+
+pytestmark = ON_RAY
+
+
+class Deadly(Stage):
+    """Kills its process when it gets a certain sample, so many times."""
+
+    def __init__(self, folder: Path, times: int = 1, **settings: Any) -> None:
+        self.folder = folder
+        self.times = times
+        super().__init__(**settings)
+
+    def strike(self, samples: Sequence[Sample]) -> None:
+        deaths = len(list(self.folder.iterdir()))
+        if deaths < self.times and any(sample.data["n"] == 77 for sample in samples):
+            (self.folder / str(deaths)).touch()
+            self.die()
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def process(self, sample: Sample) -> Sample:
+        self.strike([sample])
+        return sample
+
+    def process_batch(self, samples: Sequence[Sample]) -> list[StageResult]:
+        self.strike(samples)
+        return list(samples)
+
+
+class Leaving(Deadly):
+    """Ends its process."""
+
+    def die(self) -> None:
+        os._exit(3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "deaths").mkdir()
+    return tmp_path / "deaths"
+
+
+def run(storage: SQLStorage, *stages: Stage, block_size: int = 16) -> RunResult:
+    pipeline = Pipeline(name="p", source=source(), stages=stages, storage=storage)
+    return RayRunner(block_size=block_size).run(pipeline).drain()
+
+
+def stored(storage: SQLStorage) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for record in storage.query("p").samples:
+        counts[record.status.value] = counts.get(record.status.value, 0) + 1
+    storage.close()
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["killed", "left", "batch"])
+def test_a_worker_that_dies_loses_and_doubles_nothing(
+    kind: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+    monkeypatch.setattr(Run, "executed", lambda _, executions: attempts.append(executions.attempts))
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    deadly = Leaving(folder) if kind == "left" else Deadly(folder, batch_size=16 if kind == "batch" else None)
+    result = run(storage, deadly, double)
+    assert len(list(folder.iterdir())) == 1
+    assert ledger(result) == {"admitted": 150, "ready": 150}
+    assert stored(storage) == {"ready": 150}
+    assert [each.executions for each in result.stages] == [150, 150]
+    assert max(attempts) == 2
+
+
+def test_a_worker_that_dies_after_a_split(folder: Path, tmp_path: Path) -> None:
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    result = run(storage, split, Deadly(folder))
+    assert len(list(folder.iterdir())) == 1
+    assert ledger(result) == {"admitted": 150, "derived": 300, "ready": 300, "split": 150}
+    assert stored(storage) == {"ready": 300, "split": 150}
+    assert [each.executions for each in result.stages] == [150, 300]
+
+
+def test_a_sample_that_kills_every_worker_fails(folder: Path, tmp_path: Path) -> None:
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    result = run(storage, Deadly(folder, times=100), double)
+    assert ledger(result) == {"admitted": 150, "ready": 149, "dlq": 1}
+    (failure,) = result.failures
+    assert (failure.where, failure.sample_id, failure.error_type) == (
+        "Deadly",
+        "77",
+        "forge.errors.WorkerDiedError",
+    )
+    assert failure.message == "the worker of stage 'Deadly' died in 3 attempts while it processed this sample"
+    assert stored(storage) == {"ready": 149, "dlq": 1}
+
+
+def test_the_reader_dies(tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def samples() -> Iterator[Sample]:
+        for number, sample in enumerate(source()):
+            if number == 100:
+                killed.append(_kill("ray::Read_FromDriver"))
+            yield sample
+
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    pipeline = Pipeline(name="p", source=samples, stages=[double], storage=storage)
+    result = RayRunner(block_size=16).run(pipeline).drain()
+    assert len(killed) == 1
+    assert ledger(result) == {"admitted": 150, "ready": 150}
+    assert stored(storage) == {"ready": 150}
+    assert result.stages["double"].executions == 150
+
+
+def _kill(title: str) -> int:
+    """Kill the process of this title, as soon as there is one."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    name = (folder / "cmdline").read_bytes().decode(errors="replace")
+                except OSError:
+                    continue
+                if name.startswith(title):
+                    os.kill(int(folder.name), signal.SIGKILL)
+                    return int(folder.name)
+        time.sleep(0.02)
+    raise AssertionError(f"no process {title}")

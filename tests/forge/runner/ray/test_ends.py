@@ -1,0 +1,263 @@
+"""Ends of runs on Ray before their time, and what keeps them from beginning."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage, stage
+from forge.errors import ConfigurationError, StageStuckError, TooManyFailuresError
+from tests.support.ray import ON_RAY
+from tests.support.runs import PATIENCE, ledger, rows
+
+from .pipelines import double, source
+
+pytestmark = ON_RAY
+
+
+def endless() -> Iterator[Sample]:
+    number = 0
+    while True:
+        yield Sample(id=str(number), data={"n": number})
+        number += 1
+
+
+class Slow(Stage):
+    """Takes long, and writes down its process and its end."""
+
+    def __init__(self, folder: Path, seconds: float = 0.0, **settings: Any) -> None:
+        self.folder = folder
+        self.seconds = seconds
+        super().__init__(**settings)
+
+    def setup(self) -> None:
+        self.thread = threading.get_ident()
+        (self.folder / f"{os.getpid()}.open").touch()
+
+    def process(self, sample: Sample) -> Sample:
+        assert threading.get_ident() == self.thread
+        time.sleep(self.seconds)
+        return sample
+
+    def close(self) -> None:
+        assert threading.get_ident() == self.thread
+        (self.folder / f"{os.getpid()}.closed").touch()
+
+
+def gone(folder: Path) -> bool:
+    """True once the processes of all workers have ended."""
+    until = time.monotonic() + PATIENCE
+    pids = [int(path.stem) for path in folder.glob("*.open")]
+    assert pids
+    while time.monotonic() < until:
+        if not any(_is_worker(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"MapWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def test_setup_and_close_are_called_once_in_each_worker(tmp_path: Path) -> None:
+    pipeline = Pipeline(name="p", source=source(), stages=[Slow(tmp_path, concurrency=2)])
+    assert ledger(RayRunner().run(pipeline).drain()) == {"admitted": 150, "ready": 150}
+    assert len(list(tmp_path.glob("*.open"))) == 2
+    assert len(list(tmp_path.glob("*.closed"))) == 2
+    assert gone(tmp_path)
+
+
+def test_an_early_close(tmp_path: Path) -> None:
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    pipeline = Pipeline(name="p", source=endless, stages=[Slow(tmp_path)], storage=storage)
+    with RayRunner(block_size=4).run(pipeline) as run:
+        first = next(run)
+    assert run.result is not None
+    assert run.result.outcome == "cancelled"
+    assert run.result.ledger.imbalance == 0
+    assert first.id in rows(storage)
+    assert gone(tmp_path)
+
+
+def test_a_call_that_does_not_return_is_killed(tmp_path: Path) -> None:
+    pipeline = Pipeline(name="p", source=endless, stages=[double, Slow(tmp_path, seconds=3600.0)])
+    run = RayRunner(block_size=4).run(pipeline)
+
+    def close() -> None:
+        _wait_for(tmp_path)
+        run.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    assert list(run) == []
+    closer.join(PATIENCE)
+    assert run.result is not None
+    assert run.result.outcome == "cancelled"
+    assert run.result.ledger.imbalance == 0
+    assert gone(tmp_path)
+
+
+def _wait_for(folder: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while not list(folder.glob("*.open")) and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def test_an_async_consumer(tmp_path: Path) -> None:
+    async def consume() -> list[str]:
+        pipeline = Pipeline(name="p", source=source(10), stages=[double])
+        async with RayRunner().run(pipeline) as run:
+            return [sample.id async for sample in run]
+
+    assert sorted(asyncio.run(consume()), key=int) == [str(number) for number in range(10)]
+
+
+class NoSetup(Stage):
+    def setup(self) -> None:
+        raise OSError("no model")
+
+    def process(self, sample: Sample) -> Sample:
+        return sample
+
+
+def test_a_setup_that_fails() -> None:
+    run = RayRunner().run(Pipeline(name="p", source=source(), stages=[double, NoSetup()]))
+    with pytest.raises(OSError, match="no model") as caught:
+        run.drain()
+    assert caught.value.__notes__[0] == "raised by setup() of stage 'NoSetup', so the run has ended"
+    assert run.result is not None
+    assert run.result.outcome == "failed"
+
+
+def test_a_source_that_fails(tmp_path: Path) -> None:
+    def samples() -> Iterator[Sample]:
+        yield from source(20)
+        raise ValueError("the source is broken")
+
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    run = RayRunner().run(Pipeline(name="p", source=samples, stages=[double], storage=storage))
+    with pytest.raises(ValueError, match="the source is broken"):
+        run.drain()
+    assert ledger(run) == {"admitted": 20, "ready": 20}
+    assert len(rows(storage)) == 20
+
+
+@stage
+def interrupted(sample: Sample) -> Sample:
+    raise KeyboardInterrupt
+
+
+def test_a_stage_that_is_interrupted() -> None:
+    run = RayRunner().run(Pipeline(name="p", source=source(20), stages=[interrupted]))
+    with pytest.raises(KeyboardInterrupt):
+        run.drain()
+    assert run.result is not None
+    assert run.result.outcome == "cancelled"
+    assert ledger(run) == {"admitted": 20, "failed": 20}
+
+
+@stage(timeout=0.2)
+def hang(sample: Sample) -> Sample:
+    time.sleep(3600)
+    return sample
+
+
+def test_a_stage_that_is_stuck() -> None:
+    run = RayRunner().run(Pipeline(name="p", source=source(4), stages=[hang]))
+    with pytest.raises(StageStuckError, match="1 calls ran into the timeout of"):
+        run.drain()
+    assert run.result is not None
+    assert run.result.outcome == "failed"
+
+
+@stage
+def fail(sample: Sample) -> Sample:
+    raise ValueError("no")
+
+
+def test_too_many_failures() -> None:
+    run = RayRunner(block_size=16).run(Pipeline(name="p", source=endless, stages=[fail], max_failures=20))
+    with pytest.raises(TooManyFailuresError):
+        run.drain()
+    assert run.result is not None
+    assert run.result.ledger.imbalance == 0
+
+
+def test_a_budget(tmp_path: Path) -> None:
+    from .pipelines import paid  # noqa: PLC0415
+
+    run = RayRunner(block_size=16).run(Pipeline(name="p", source=endless, stages=[paid], max_cost=0.1))
+    result = run.drain()
+    assert result.outcome == "cancelled"
+    assert result.ledger.imbalance == 0
+    assert result.ledger.ready == result.ledger.admitted >= 100
+    assert result.cost.amount == Decimal(result.ledger.ready) / 1000
+
+
+class Held(Stage):
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        super().__init__()
+
+    def process(self, sample: Sample) -> Sample:
+        return sample
+
+
+def test_a_stage_that_cannot_be_sent() -> None:
+    expected = (
+        "Held(name='Held') cannot be sent to workers: its attribute 'lock' (lock) cannot be pickled: "
+        "cannot pickle '_thread.lock' object (make it in setup())"
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        RayRunner().run(Pipeline(name="p", source=[], stages=[Held()]))
+    assert str(caught.value) == expected
+
+
+LOCK = "cannot pickle '_thread.lock' object"
+
+
+@stage
+def unpicklable(sample: Sample) -> Sample:
+    return sample.with_data(threading.Lock() if sample.data["n"] == 3 else sample.data)
+
+
+def test_data_that_cannot_be_sent() -> None:
+    given = [*source(5), Sample(id="x", data=threading.Lock())]
+    result = RayRunner().run(Pipeline(name="p", source=given, stages=[unpicklable])).drain()
+    assert ledger(result) == {"admitted": 6, "ready": 4, "failed": 2}
+    assert {(each.where, each.sample_id, each.error_type, each.message) for each in result.failures} == {
+        ("source", "x", "TypeError", LOCK),
+        (
+            "unpicklable",
+            "3",
+            "forge.errors.StageResultError",
+            f"stage 'unpicklable' returned data that cannot be pickled for another process: {LOCK}",
+        ),
+    }
+
+
+def test_no_stage() -> None:
+    with pytest.raises(ConfigurationError, match="has no stage and no measurement that Ray could run"):
+        RayRunner().run(Pipeline(name="p", source=[]))
+
+
+@pytest.mark.parametrize("block_size", [0, -1, 1.5, None])
+def test_block_sizes_that_make_no_sense(block_size: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be a whole number from 1"):
+        RayRunner(block_size=block_size)
+
+
+def test_an_empty_source() -> None:
+    assert ledger(RayRunner().run(Pipeline(name="p", source=[], stages=[double])).drain()) == {}
