@@ -24,6 +24,8 @@ FULL_BATCH = 0.7
 """Mean size of batches, as a ratio of `batch_size`, below which larger ones would not be filled."""
 NO_CALLS_TOGETHER = "batch"
 """The runner that makes one call at a time."""
+IN_WORKERS = "ray"
+"""The runner whose stages are in other processes. No queue between them tells which one holds up which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,27 @@ def judge(result: RunResult, pipeline: Pipeline) -> RunVerdict:
     parts = list(_parts(result))
     if result.runner == NO_CALLS_TOGETHER:
         return _one_at_a_time(result, pipeline, parts)
+    if result.runner == IN_WORKERS:
+        return _in_workers(result, pipeline, parts)
     return _all_at_once(result, pipeline, parts)
+
+
+def _in_workers(result: RunResult, pipeline: Pipeline, parts: list[_Part]) -> RunVerdict:
+    """Return the verdict on a run whose stages worked in other processes: its busiest part, after the source if that
+    was held up."""
+    held_up = result.source.backpressure / result.duration >= BLOCKED
+    limit = max(parts[held_up:], key=lambda part: part.utilization)
+    if limit.utilization < BUSY:
+        return _idle(result, limit)
+    if limit.summary is None:
+        return _limited_by(limit, result, pipeline, parts)
+    what = "The measurement " if limit.kind == "measurement" else ""
+    workers = limit.summary.concurrency
+    are = "one worker was" if workers == 1 else f"{workers} workers were"
+    text = f"{what}{limit.name} limits the run: its {are} {share(limit.utilization)} utilized."
+    effect = _faster(limit, parts, 2.0)
+    noun = "worker" if workers == 1 else "workers"
+    return _verdict(limit, text, f"With {2 * workers} instead of {workers} {noun} (concurrency) {effect}.")
 
 
 def _all_at_once(result: RunResult, pipeline: Pipeline, parts: list[_Part]) -> RunVerdict:

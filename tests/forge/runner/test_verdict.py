@@ -392,3 +392,30 @@ def test_a_run_that_found_most_of_it_done_says_nothing(tmp_path: Path) -> None:
     storage.close()
     assert result.verdict.text == "No verdict: 100 of 100 samples were finished by an earlier run."
     assert result.verdict.advice == "A runner with resume=False (forge run --rerun) processes them again."
+
+
+@pytest.mark.parametrize(
+    ("held_up", "limit", "text", "advice"),
+    [
+        (
+            5.0,
+            "b",
+            "b limits the run: its 2 workers were 90% utilized.",
+            "With 4 instead of 2 workers (concurrency) about 2 times the throughput.",
+        ),
+        (
+            0.0,
+            None,
+            "The source limits the run: reading it took 95% of the time.",
+            "A faster source, or several samples per read, gives up to 1.1 times the throughput, then b limits.",
+        ),
+    ],
+)
+def test_the_busiest_part_limits_a_run_in_workers(held_up: float, limit: str | None, text: str, advice: str) -> None:
+    verdict = verdict_on(
+        chain(Through(name="a"), Through(name="b", concurrency=2)),
+        runner="ray",
+        stages=[{"utilization": 0.3}, {"utilization": 0.9}],
+        source={"backpressure": held_up, "busy": 9.5 - held_up},
+    )
+    assert (verdict.stage, verdict.text, verdict.advice) == (limit, text, advice)

@@ -385,7 +385,6 @@ class _BlockCall:
             whole = result
             if self._part.batch_size is not None:
                 whole = BatchMeasurementResult(results=[result], computed=1, duration=0.0)
-        self._record.carriers.append("")
         self._note([number], self._begun, whole)
 
     @contextmanager
