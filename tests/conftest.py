@@ -42,6 +42,15 @@ def _plain_test() -> None:
     _plain_environment()
 
 
+@pytest.fixture(scope="session")
+def local_cluster() -> Iterator[None]:
+    """A Ray that the tests of a process share."""
+    from tests.support.ray import local_ray  # noqa: PLC0415 - imports Ray, which takes a second
+
+    with local_ray():
+        yield
+
+
 def _plain_environment() -> None:
     for name in [name for name in os.environ if name.startswith(("OTEL_", "FORGE_"))]:
         del os.environ[name]

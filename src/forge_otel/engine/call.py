@@ -448,19 +448,25 @@ class Call:
         queued = self.operation.each is not None and self.operation.each.queued
         lasted = round(duration * 1e9)
         links: Sequence[Link] | None = None
+        last: SpanTemplate | None = None
+        common: dict[str, Any] = {}
         for scope, part in zip(self.scopes, parts, strict=False):
             if scope.span is not None and run is not None:
                 if links is None:
                     context = part.shared.context if part.shared is not None else None
                     links = spans.links(_BATCH, context) if context is not None and run.recording else []
-                began, parent = scope.at(self.started), scope.span.get_span_context()
-                attributes = {**part.attributes, a.FORGE_SAMPLE_ID: scope.exported_id, **part.ended}
+                if part is not last:  # most samples of a batch have the same one
+                    last, common = part, {**part.attributes, a.FORGE_SAMPLE_ID: None, **part.ended}
+                    light = spans.light.current() if part.is_plain else None
+                attributes = common.copy()
+                attributes[a.FORGE_SAMPLE_ID] = scope.exported_id
                 if queued and scope.waited is not None:
                     attributes[a.FORGE_STAGE_QUEUE_WAIT] = scope.waited
-                kind, ends, own, errors = part.defined.kind, began + lasted, part.own, part.exceptions
+                began, parent = scope.at(self.started), scope.span.get_span_context()
+                kind, own, errors = part.defined.kind, part.own, part.exceptions
                 if spans.write(
-                    *(part.name, parent, kind, attributes, links, part.failure, began, ends, own, errors),
-                    plain=part.is_plain,
+                    *(part.name, parent, kind, attributes, links, part.failure, began, began + lasted, own, errors),
+                    light=light,
                 ):
                     scope.spans += 1
                     run.count_span()

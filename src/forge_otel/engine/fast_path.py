@@ -64,9 +64,9 @@ class CachedResult:
         """Each with its body and its attributes."""
 
 
-Opened = float | tuple[float, "Span", "Context", "Token[Context]"]
+Opened = float | tuple[float, "Span", "Context", "Token[Context]"] | Call
 """An open call: the reading of the run's clock at its start; where it has a span, with what is current in it. (A plain
-tuple, which is made in a tenth of the time of a named one.)"""
+tuple, which is made in a tenth of the time of a named one.) A batch is a call of all of its samples."""
 
 
 class FastPath:
@@ -197,10 +197,12 @@ class FastPath:
         if cached.events:
             self._emit(scope, context, cached, duration, error)
         if span is not None:
-            ended = cached.template.ended
+            ended, plain = cached.template.ended, cached.template.is_plain
             if scope.usage is not None:
                 ended = {**ended, **without_none(scope.usage.attributes_of(self.name))}
-            end_span(span, ended, failure, scope.at(started) + round(duration * 1e9), exceptions)
+                plain = False
+            ends = scope.at(started) + round(duration * 1e9)
+            end_span(span, ended, failure, ends, exceptions, plain=plain)
 
     def _reserve(self, scope: SampleScope, template: SpanTemplate) -> Context:
         """Draw the ids of a span that is written later. Returns the context of its events."""
@@ -221,7 +223,10 @@ class FastPath:
     def abandon(self, scope: SampleScope, opened: Opened, error: BaseException) -> None:
         """Record a call without a result: it raised, or its sample settles before it comes back."""
         with faults.protected(f"the end of {self.operation.name}"):
-            if type(opened) is tuple:
+            if self.operation.values is not None:
+                if isinstance(opened, Call):  # else it has come back in this moment
+                    opened.close(None, error)
+            elif type(opened) is tuple:
                 self._describe(scope, opened[0], opened[1], None, error)
             else:
                 self._describe(scope, opened, None, None, error)  # type: ignore[arg-type]  # the other one of two
@@ -340,9 +345,12 @@ class FastPath:
         call = self._call(*arguments)
         if operation.links_samples:
             call.attributes = {**self.attributes, **operation.start(*arguments), **run.identity}
-        if not call.enter_samples(scopes):
-            return None
-        if operation.links_samples:
+            call.scopes = scopes
+            for scope in scopes:
+                if scope.inside is not None or not scope.enter_path(self, call):
+                    call.claim()
+                    call.forget()
+                    return None
             call.start()
         elif run.recording:
             call.is_suppressed(_SAMPLING)

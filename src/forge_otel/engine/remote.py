@@ -156,7 +156,7 @@ class Arrival:
         assert scope.span is not None
         parent = scope.span.get_span_context()
         own = context_of(carrier) or run.telemetry.spans.reserve(parent, parent.trace_flags)
-        path.usual.instruments.traced.append((duration, own))
+        path.usual.instruments.traced.add(duration, own)
         attributes = {**path.begun, a.FORGE_SAMPLE_ID: scope.exported_id, **path.usual.template.ended}
         if waited is not None:
             attributes[a.FORGE_STAGE_QUEUE_WAIT] = waited
@@ -165,7 +165,7 @@ class Arrival:
         starts = round(began * 1e9)
         if run.telemetry.spans.write(
             *(path.name, parent, path.kind, attributes, (), None, starts, starts + round(duration * 1e9), own),
-            plain=path.is_plain,
+            light=run.telemetry.spans.light.current() if path.is_plain else None,
         ):
             scope.spans += 1
             run.count_span()

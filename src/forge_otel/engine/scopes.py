@@ -390,7 +390,7 @@ class SampleScope(NonRecordingSpan):
         self.inside: FastPath | None = None
         """The fast path on which a call is open. There is one at a time; others take the slow path."""
         self.opened: Opened = 0.0
-        """The state of that call."""
+        """The state of that call; of a batch, the `Call` itself, which is claimed in place of the scope."""
         self.settled = False
         """It is settling: what begins now is not recorded."""
         self.usage: UsageAccumulator | None = None
@@ -488,7 +488,9 @@ class SampleScope(NonRecordingSpan):
 
     def leave(self, call: Call) -> None:
         """Let the sample settle without ending a call."""
-        if self.open_calls:
+        if self.opened is call:  # a batch on the fast path
+            self.inside, self.opened = None, 0.0
+        elif self.open_calls:
             self.open_calls.pop(call, None)  # type: ignore[attr-defined]  # it has entered, so this is a dict
 
     def defer(self, reason: str) -> None:

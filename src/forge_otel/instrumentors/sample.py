@@ -260,7 +260,7 @@ def _derive(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
 def _refuse(items: Sequence[Item]) -> None:
     """End the spans of samples that were not admitted."""
     for item in items:
-        scope = item.context.get(SAMPLE)
+        scope = item.scope
         if scope is not None and scope.span is not None:
             with faults.protected("the end of a sample"):
                 scope.span.end()
@@ -269,7 +269,7 @@ def _refuse(items: Sequence[Item]) -> None:
 def _settle(original: Callable[..., bool], layer: Layer) -> Callable[..., bool]:
     def settle(self: Run, item: Item, outcome: SampleOutcome, error: BaseException | None = None) -> bool:
         settled: bool = original(self, item, outcome, error)
-        scope = item.context.get(SAMPLE) if settled and layer.telemetry is not None else None
+        scope = item.scope if settled and layer.telemetry is not None else None
         if scope is not None:
             try:
                 _close(scope, item, outcome, error)

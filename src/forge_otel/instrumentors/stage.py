@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..engine.call import CALL, Call, observe
 from ..engine.fast_path import FastPath, observed
@@ -37,7 +37,7 @@ def current_sample(*_: Any) -> Sequence[SampleScope]:
 
 def samples_of(_: Any, __: Any, items: Iterable[Item]) -> Sequence[SampleScope]:
     """Return the scopes of a batch's samples."""
-    return [scope for item in items if (scope := item.context.get(SAMPLE)) is not None]
+    return [item.scope for item in items if item.scope is not None]
 
 
 def own_sample(sample: Sample) -> Sample:
@@ -237,10 +237,14 @@ def _retries(call: Call, attempts: int) -> list[MetricPoint]:
 
 
 def _cache_key(verdict: Verdict) -> Hashable:
+    outcome = verdict.outcome._value_  # `value` is the same, and found slowly
     # A stage is busy for the whole duration only in a single attempt that was not cut off.
-    if verdict.attempts > 1 or verdict.outcome.value == ForgeStageOutcome.CANCELLED:
+    if verdict.attempts > 1 or outcome == _CANCELLED:
         return None
-    return verdict.outcome, verdict.skip_reason, verdict.error_type
+    return outcome, verdict.skip_reason, verdict.error_type
+
+
+_CANCELLED: Final = ForgeStageOutcome.CANCELLED.value
 
 
 def usual_outcome() -> StageOutcome:

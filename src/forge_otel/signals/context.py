@@ -6,14 +6,14 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from opentelemetry import propagate
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import INVALID_SPAN, get_current_span, set_span_in_context
+from opentelemetry.trace import get_current_span
 
-from .sdk.contexts import attach, detach, get_current
+from .sdk.contexts import SPAN_KEY, attach, detach, get_current
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["SPAN_KEY", "attach", "detach", "environment_context", "get_current", "with_span"]
 
 _logger = logging.getLogger("forge_otel")
-
-SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
-"""The key under which a context holds its span."""
 
 
 def with_span(span: Span, around: Context) -> Context:

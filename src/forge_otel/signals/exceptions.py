@@ -17,7 +17,9 @@ def exception_attributes(error: BaseException) -> dict[str, str]:
     """Return the attributes of an event for an exception; without a stack trace, if that cannot be formatted."""
     attributes = type_and_message(error)
     trace = stacktrace(error)
-    return attributes if trace is None else {**attributes, a.EXCEPTION_STACKTRACE: trace}
+    if trace is not None:
+        attributes[a.EXCEPTION_STACKTRACE] = trace
+    return attributes
 
 
 def type_and_message(error: BaseException) -> dict[str, str]:

@@ -108,15 +108,14 @@ class Spans:
         context: SpanContext | None = None,
         exceptions: Sequence[Mapping[str, Any]] = (),
         *,
-        plain: bool,
+        light: Any,
     ) -> bool:
         """Export a span that is over, below a parent, with a context that was reserved or a new one; returns True if it
         was recorded.
 
-        `plain` says that all attributes are of the types in `PLAIN`.
+        `light` is the current class of light spans; None where attributes are of other types than those in `PLAIN`.
         """
-        light = self.light.current() if plain and not exceptions and decides(parent) else None
-        if light is not None:
+        if light is not None and not exceptions and decides(parent):
             own = light.child_of(parent, context.span_id if context is not None else None)
             description = fit(failure) if failure is not None else None
             light.write(name, own, parent, attributes, start_time, kind, links, description, end_time)

@@ -27,8 +27,17 @@ class RemoteTrace(Exception):  # noqa: N818 - no error, but where a text can sta
 
 def class_name(kind: type) -> str:
     """Return the qualified name of a class, such as `json.decoder.JSONDecodeError`; built-in classes have no module."""
+    # A class whose metaclass is not Python's own may say of itself that it equals another one.
+    known = _names.get(kind) if type(kind) is type else None
+    if known is not None:
+        return known
     module, name = _module(kind), _QUALNAME(kind)
-    return name if module in {"", "builtins"} else f"{module}.{name}"
+    full = name if module in {"", "builtins"} else f"{module}.{name}"
+    if type(kind) is type:
+        if len(_names) >= _MAX_KINDS:
+            _names.clear()
+        _names[kind] = full
+    return full
 
 
 def is_a(thing: object, kind: type) -> bool:
@@ -112,8 +121,11 @@ def _has_real_attributes(kind: type) -> bool:
 
 
 _MAX_KINDS: Final = 256
+"""Classes that are known: during an outage the same ones occur again and again."""
 _honest_kinds: set[type] = set()
-"""Classes that have them, as far as they were looked at: during an outage the same ones occur again and again."""
+"""Classes that have the real attributes."""
+_names: dict[type, str] = {}
+"""Qualified names."""
 
 _READ_BY_PYTHON: Final[Mapping[str, Any]] = {
     name: vars(BaseException)[name]
@@ -167,8 +179,7 @@ def _last_lines(error: BaseException, name: str, text: str | None) -> str:
     """Return the lines below the frames: for most exceptions a single line, which Python formats slowly."""
     if text is None or issubclass(type(error), _WITH_HINTS) or hasattr(error, "__notes__"):
         return "".join(traceback.format_exception_only(error))
-    if _module(type(error)) == "__main__":
-        name = _QUALNAME(type(error))
+    name = name.removeprefix("__main__.")
     return f"{name}: {text}\n" if text else f"{name}\n"
 
 

@@ -156,7 +156,7 @@ class Booking:
                 worker=Worker(columns.host, columns.pid, columns.worker),
                 carriers=carriers,
                 usages=usages.get(columns.rows[calls[0].places[0]], ()) if batch else (),
-                transferred=columns.transfer,
+                transferred=columns.transfer if calls[0].number == 0 else None,
                 attempts=columns.attempt,
             )
         )

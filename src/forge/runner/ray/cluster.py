@@ -204,7 +204,7 @@ class Execution:
                 time.sleep(0.01)
         except Exception:  # it has died
             logger.debug("the exchange of blocks did not answer", exc_info=True)
-        ray.kill(self._exchange)
+        self._exchange.__ray_terminate__.remote()
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
         """Return an iterator over the blocks that are home.

@@ -308,6 +308,8 @@ class _BlockCall:
         self.numbers: dict[int, int] = {}
         """Numbers of the rows by the ids of their items."""
         self._items: list[Item] = []
+        self._carriers: dict[int, str] = {}
+        """Carriers of the calls in progress, by their first rows: async ones end in any order."""
         self._context = copy_context()
         self._context.run(artifact_stored.set, record.artifacts.append)
 
@@ -405,9 +407,8 @@ class _BlockCall:
         items = [self._item(number) for number in numbers]
         context = self._context.copy()
         context.run(usage.enter, UsageScope(self._work._origin, items))
-        self._record.carriers.append(
-            context.run(executions.executing, [self._block.rows[number].carrier for number in numbers])
-        )
+        carriers = [self._block.rows[number].carrier for number in numbers]
+        self._carriers[numbers[0]] = context.run(executions.executing, carriers)
         part, sync = self._part, not self._part.is_async
         if isinstance(part, Stage):
             executor = self._work._executor
@@ -459,6 +460,7 @@ class _BlockCall:
         record = self._record
         record.offsets.append(begun - self._begun)
         record.durations.append(result.duration)
+        record.carriers.append(self._carriers.pop(numbers[0], ""))
         if isinstance(result, Verdict):
             self._note_verdict(numbers[0], result)
             return

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from . import switched_off
+
+SPAN_KEY: Final = next(iter(set_span_in_context(INVALID_SPAN, Context())))
+"""The key under which a context holds its span."""
 
 
 def _functions() -> tuple[Callable[[], Context], Callable[[Context], Any], Callable[[Any], None]]:

@@ -6,13 +6,16 @@ takes as they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry._logs import Logger, LogRecord
+from opentelemetry._logs import Logger, LogRecord, SeverityNumber
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from ...support.text import MAX_EVENT_TEXT, fit, fit_values
 from . import PLAIN, is_sdk, tested
+from .contexts import SPAN_KEY, get_current
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -33,7 +36,7 @@ class Records:
         self._logger = logger
         self._from_sdk = from_sdk
         self._whole: Any = None
-        """The class of what the SDK is handed; None where it makes that itself."""
+        """Makes what the SDK is handed; None where it makes that itself."""
         self._limits = getattr(logger, "_log_record_limits", None)
         length = getattr(self._limits, "max_log_record_attribute_length", None)
         self._max_text = MAX_EVENT_TEXT if length is None else max(4 * length, MAX_EVENT_TEXT)
@@ -42,28 +45,27 @@ class Records:
         if from_sdk and is_sdk(type(logger)) and _allow_all(self._limits):
             self._whole = whole()
 
-    def emit(self, event: Event, body: str, attributes: dict[str, Any], context: Context | None) -> None:
+    def emit(self, event: Event, body: str, attributes: Mapping[str, Any], context: Context | None) -> None:
         """Write an event, without a context in the current one. The attributes are nobody else's."""
         logger: Any = self._logger
         limit = self._max_text
-        body, attributes = fit(body, limit), dict(fit_values(attributes, limit))
+        fitted = fit_values(attributes, limit)  # those that are plain are returned themselves
         fields: dict[str, Any] = {
             "timestamp": (now := time_ns()),
             "observed_timestamp": now,
-            "context": context,
+            "context": context or get_current(),
             "severity_number": event.severity,
             "severity_text": event.severity._name_,  # `name` is the same, and found slowly
-            "body": body,
-            "attributes": attributes,
+            "body": fit(body, limit),
+            "attributes": fitted,
             "event_name": event.name,
         }
         if not self._from_sdk:
             logger.emit(**fields)
-            return
-        record: Any = _Record(**fields)
-        if self._whole is not None and PLAIN.issuperset(map(type, attributes.values())):
-            record = self._whole(record, logger.resource, logger.instrumentation_scope, self._limits)
-        logger.emit(record)
+        elif self._whole is not None and (fitted is attributes or PLAIN.issuperset(map(type, fitted.values()))):
+            logger.emit(self._whole(fields, logger, self._limits))
+        else:
+            logger.emit(_Record(**fields))
 
 
 class _Record(LogRecord):
@@ -84,13 +86,23 @@ def _allow_all(limits: Any) -> bool:
 
 @tested
 def whole() -> Any:
-    """The class of records that the SDK takes as they are; None where it would make other ones itself."""
+    """A function that makes records which the SDK takes as they are; None where it would make other ones itself."""
     from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, ReadWriteLogRecord  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - it need not be there
 
     class Whole(ReadWriteLogRecord):
         def __post_init__(self) -> None:
             pass  # where the SDK's own copies and checks the attributes
+
+    unset = dict.fromkeys(vars(_Record()))
+
+    def made(fields: dict[str, Any], logger: Any, limits: Any) -> Any:
+        record = object.__new__(_Record)  # past the constructor, which takes longer than all of this
+        record.__dict__ = state = {**unset, **fields}
+        context = fields["context"].get(SPAN_KEY, INVALID_SPAN).get_span_context()
+        # As a tuple: its properties take four times as long.
+        state["trace_id"], state["span_id"], _, state["trace_flags"], *_ = context
+        return Whole(record, logger.resource, logger.instrumentation_scope, limits)
 
     seen: list[ReadWriteLogRecord] = []
 
@@ -107,18 +119,23 @@ def whole() -> Any:
     provider = LoggerProvider(Resource({"a": "b"}), shutdown_on_exit=False)
     provider.add_log_record_processor(Keep())
     logger: Any = provider.get_logger("test")
+    parent = NonRecordingSpan(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
     attributes = {"a": "b", "c": 1, "d": 0.5, "e": True}
-    fields: dict[str, Any] = {
-        "timestamp": 1,
-        "observed_timestamp": 2,
-        "body": "c",
-        "event_name": "d",
-        "attributes": attributes,
-    }
-    logger.emit(**fields)
-    logger.emit(Whole(_Record(**fields), logger.resource, logger.instrumentation_scope, logger._log_record_limits))
-    public, whole = map(_contents, seen)
-    return Whole if public == whole else None
+    for context in map(set_span_in_context, (parent, INVALID_SPAN)):
+        fields: dict[str, Any] = {
+            "timestamp": 1,
+            "observed_timestamp": 2,
+            "context": context,
+            "severity_number": SeverityNumber.ERROR,
+            "severity_text": "e",
+            "body": "c",
+            "attributes": attributes,
+            "event_name": "d",
+        }
+        logger.emit(**fields)
+        logger.emit(made(fields, logger, logger._log_record_limits))
+    contents = [*map(_contents, seen)]
+    return made if len(contents) == 4 and contents[::2] == contents[1::2] else None
 
 
 def _contents(record: Any) -> dict[str, Any]:

@@ -133,16 +133,19 @@ def end_span(
     failure: str | None,
     end_time: int | None = None,
     exceptions: Sequence[Mapping[str, Any]] = (),
+    *,
+    plain: bool = False,
 ) -> None:
     """End a span of ours with its last attributes and, if it failed, the message of its error.
 
-    `exceptions` are the attributes of the exceptions that are to be its events.
+    `exceptions` are the attributes of the exceptions that are to be its events; `plain` says that all its own are of
+    the types in `PLAIN`.
     """
     kind: Any = type(span)
     is_light = end_time is not None and not exceptions and getattr(kind, "is_light", False)
     if failure is not None:
-        failure = _description(failure, None if is_light else span)
-    plain = is_light and PLAIN.issuperset(map(type, attributes.values()))
+        failure = fit(failure) if is_light else _description(failure, span)
+    plain = is_light and (plain or PLAIN.issuperset(map(type, attributes.values())))
     if plain and kind.end_light(span, attributes, failure, end_time):
         return
     try:
@@ -156,9 +159,7 @@ def end_span(
 
 
 def _description(failure: str, span: Any) -> str:
-    """Return the message of an error as a status has it: cut as the SDK cuts attributes. None is a light span, whose
-    attributes have no limit.
-    """
+    """Return the message of an error as the status of a span of the SDK has it: cut as the SDK cuts attributes."""
     limit = getattr(getattr(span, "_limits", None), "max_span_attribute_length", None)
     return fit(failure) if limit is None else escape(failure[:limit])[:limit]
 
