@@ -48,10 +48,10 @@ class Collector:
         with self._changed:
             assert self._changed.wait_for(lambda: self.metrics.get(metric, {}).get(attributes) == value, PATIENCE)
 
-    def wait_for_span(self, name: str) -> None:
-        """Wait until a span has arrived."""
+    def wait_for_span(self, name: str, count: int = 1) -> None:
+        """Wait until so many spans of a name have arrived."""
         with self._changed:
-            assert self._changed.wait_for(lambda: name in self.names, PATIENCE)
+            assert self._changed.wait_for(lambda: self.names.count(name) >= count, PATIENCE)
 
     def answer_when_received(self, *signals: str) -> None:
         """Hold all answers back until requests with all these signals have arrived."""
