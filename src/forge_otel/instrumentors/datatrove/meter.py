@@ -89,7 +89,7 @@ class _StepMeter:
         self.out = self.out_before = 0
         """Documents that it has yielded: all, and until it took the current one."""
         self.finished = 0
-        """Documents that it has taken, without the current one."""
+        """Documents that it has taken until the last report, without the current one."""
         self.busy = self.was_busy = 0.0
         """Seconds of its own: all, and until it took the current document."""
         self.returned_none = False
@@ -134,6 +134,26 @@ class _StepMeter:
         """Documents that it has passed on or, where it passes none on, processed."""
         return self.finished - self.skips().total() if self.returned_none else self.out
 
+    def take_durations(self) -> tuple[list[float], list[float]]:
+        """Return the durations of documents since the last call, and those of dropped ones. The lists stay the same."""
+        durations, skip_durations = self.durations.copy(), self.skip_durations.copy()
+        self.durations.clear()
+        self.skip_durations.clear()
+        if self.previous is not None:
+            self.finished += len(durations) + len(skip_durations)
+        return durations, skip_durations
+
+    def report(
+        self, passed: int, skips: Counter[str], durations: Sequence[float], skip_durations: Sequence[float]
+    ) -> StepReport:
+        """Return what is new in these counts since the last report, and take note of it."""
+        new_passed, new_skips = max(0, passed - self.reported_passed), skips - self.reported_skips
+        busy = self.busy - self.reported_busy
+        self.reported_passed += new_passed
+        self.reported_skips += new_skips
+        self.reported_busy = self.busy
+        return StepReport(self.name, new_passed, dict(new_skips), busy, durations, skip_durations)
+
 
 class TaskMeter:
     """Counts and times of the steps of one task.
@@ -151,7 +171,7 @@ class TaskMeter:
         self.due = self.switched + FLUSH_INTERVAL
         self.started = False
         """True if a step was called: a completed rank has none."""
-        self.boundary: Iterator[Any] | None = None
+        self.passing: Any = None
         """The documents of the step that was called last."""
         self.failure: BaseException | None = None
         """The first exception that a step raised."""
@@ -161,7 +181,6 @@ class TaskMeter:
         """Seconds that this step had spent on the document."""
         names = step_names(steps)
         self._meters = [_StepMeter(name, step) for name, step in zip(names, steps, strict=True) if callable(step)]
-        self._after = _StepMeter("", None)  # takes what the last step yields
 
     def observed_steps(self) -> list[Any]:
         """Return the steps to be run in place of the real ones."""
@@ -178,9 +197,9 @@ class TaskMeter:
                 found.append(step)
         return found
 
-    def after(self, meter: _StepMeter) -> _StepMeter:
-        """Return the step that takes the documents of this one."""
-        return next((each for each in self._meters if each.previous is meter), self._after)
+    def after(self, meter: _StepMeter) -> _StepMeter | None:
+        """Return the step that takes the documents of this one; None for the last one."""
+        return next((each for each in self._meters if each.previous is meter), None)
 
     def switch(self, meter: _StepMeter) -> None:
         """End a turn of this step."""
@@ -207,43 +226,29 @@ class TaskMeter:
         return self._collect(completed=completed)
 
     def _collect(self, *, completed: bool) -> TaskReport:
-        self._after.durations.clear()
         totals: Counter[str] = Counter()
         steps = []
         for meter in self._meters:
+            durations, skip_durations = meter.take_durations()
             skips, passed = meter.skips(), meter.passed
             taken = meter.previous.out if meter.previous is not None else None
             if taken is None:
                 totals["admitted"] += passed + skips.total()
             elif completed and not meter.returned_none:
                 lost = taken - passed - skips.total()
-                if lost > 0 and passed == 0 and self.after(meter) is self._after:
+                if lost > 0 and passed == 0 and self.after(meter) is None:
                     passed = lost  # it takes documents, and yields none
                     totals["ready"] += lost
                 elif lost > 0:
                     skips[DROPPED] += lost
                 elif lost < 0:
                     totals["admitted" if _is_reader(meter._step) else "derived"] -= lost
-            if meter.returned_none or self.after(meter) is self._after:
+            if meter.returned_none or self.after(meter) is None:
                 totals["ready"] += meter.passed
-            steps.append(_step_report(meter, passed, skips))
+            steps.append(meter.report(passed, skips, durations, skip_durations))
         new = totals - self._reported
         self._reported += new
         return TaskReport(steps, new["admitted"], new["derived"], new["ready"])
-
-
-def _step_report(meter: _StepMeter, passed: int, skips: Counter[str]) -> StepReport:
-    """Return the report of a step, and take note of it."""
-    new_passed = max(0, passed - meter.reported_passed)
-    new_skips = skips - meter.reported_skips
-    busy = meter.busy
-    durations, meter.durations = meter.durations, []
-    skip_durations, meter.skip_durations = meter.skip_durations, []
-    report = StepReport(meter.name, new_passed, dict(new_skips), busy - meter.reported_busy, durations, skip_durations)
-    meter.reported_passed += new_passed
-    meter.reported_skips += new_skips
-    meter.reported_busy = busy
-    return report
 
 
 class _ObservedStep:
@@ -258,7 +263,7 @@ class _ObservedStep:
         task, meter = self._forge_task, self._forge_meter
         if not task.started:
             task.started, task.switched = True, task.clock()
-        if data is None or data is not task.boundary:
+        if data is None or data is not task.passing:
             meter.previous = None
         try:
             result = self._forge_step(data, rank, world_size)
@@ -270,10 +275,11 @@ class _ObservedStep:
         if result is None:
             meter.returned_none = meter.previous is not None
         elif isinstance(result, Iterator):
-            task.boundary = _between(result, meter, task.after(meter), task)
-            return task.boundary
+            after = task.after(meter)
+            result = _between(result, meter, after, task) if after else _at_the_end(result, meter, task)
         elif isinstance(result, Sequence):
             meter.out += len(result)
+        task.passing = result
         return result
 
     def __getattr__(self, name: str) -> Any:
@@ -288,8 +294,8 @@ class _ObservedStep:
 def _between(documents: Iterator[Any], producer: _StepMeter, consumer: _StepMeter, task: TaskMeter) -> Iterator[Any]:
     """Yield the documents of one step to the next, and note whose turn it is."""
     clock = task.clock
-    is_source = producer.previous is None
-    tells_drops = consumer.tells_drops
+    is_source, tells_drops = producer.previous is None, consumer.tells_drops
+    read, processed, dropped = producer.durations.append, consumer.durations.append, consumer.skip_durations.append
     task.switch(consumer)
     consumer.was_busy = consumer.busy
     try:
@@ -300,21 +306,45 @@ def _between(documents: Iterator[Any], producer: _StepMeter, consumer: _StepMete
             task.switched = now
             producer.out += 1
             if is_source:
-                producer.durations.append(producer.busy - producer.was_busy)
+                read(producer.busy - producer.was_busy)
                 producer.was_busy = producer.busy
             yield document
             now = clock()
-            consumer.busy += now - task.switched
+            busy = consumer.busy + now - task.switched
             task.switched = now
-            consumer.finished += 1
             if tells_drops and consumer.out == consumer.out_before:
-                consumer.skip_durations.append(consumer.busy - consumer.was_busy)
+                dropped(busy - consumer.was_busy)
             else:
-                consumer.durations.append(consumer.busy - consumer.was_busy)
-            consumer.was_busy = consumer.busy
+                processed(busy - consumer.was_busy)
+            consumer.busy = consumer.was_busy = busy
             consumer.out_before = consumer.out
             if now >= task.due:
                 task.flush()
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        task.switch(producer)
+        task.failed(producer, error)
+        raise
+    task.switch(producer)
+
+
+def _at_the_end(documents: Iterator[Any], producer: _StepMeter, task: TaskMeter) -> Iterator[Any]:
+    """Yield the documents of the last step to the executor, which drops them at once."""
+    clock = task.clock
+    is_source, read = producer.previous is None, producer.durations.append
+    try:
+        for document in documents:
+            now = clock()
+            producer.busy += now - task.switched
+            task.switched = now
+            producer.out += 1
+            if is_source:
+                read(producer.busy - producer.was_busy)
+                producer.was_busy = producer.busy
+            if now >= task.due:
+                task.flush()
+            yield document
     except GeneratorExit:
         raise
     except BaseException as error:

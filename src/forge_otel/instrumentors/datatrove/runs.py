@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import Token
 from pathlib import PurePath
 from types import SimpleNamespace
@@ -100,7 +101,24 @@ def _run_type(executor: Any) -> ForgeRunType:
     return ForgeRunType.PARTIAL if limited or executor.local_tasks < executor.tasks else ForgeRunType.FULL
 
 
+@contextmanager
+def _parent(telemetry: Telemetry) -> Iterator[None]:
+    """Make the parent current that the environment names, if that was asked for and there is none."""
+    if not telemetry.config.parent_from_environment or trace.get_current_span().get_span_context().is_valid:
+        yield
+        return
+    token = otel_context.attach(environment_context())
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
 # The run.
+
+
+_MOST_DURATIONS: Final = 256
+"""Durations of one report that the percentiles are taken of."""
 
 
 class StepTotals:
@@ -112,6 +130,15 @@ class StepTotals:
         self.outcomes: Counter[str] = Counter()
         self.busy = 0.0
         self.durations = Sketch()
+        self.longest = 0.0
+
+    def add(self, durations: Sequence[float]) -> None:
+        """Add the durations of a report: of many the longest and every so many, which take a bounded time."""
+        if durations:
+            longest = max(durations)
+            self.longest = max(self.longest, longest)
+            for duration in durations[:: len(durations) // _MOST_DURATIONS + 1]:
+                self.durations.add(duration)
 
     def summary(self, name: str, available: float) -> Any:
         """Return the summary of the step in a run whose workers had so many seconds together."""
@@ -125,7 +152,7 @@ class StepTotals:
             p50=quantile(0.5),
             p95=quantile(0.95),
             p99=quantile(0.99),
-            max=quantile(1),
+            max=self.longest if self.durations.count else None,
             busy=self.busy,
             utilization=self.busy / available if available else None,
             queue_wait_p95=None,
@@ -203,14 +230,8 @@ class DatatroveRun:
         try:
             telemetry.prepare()
             clocks = Clocks(telemetry.clock, time.time_ns)
-            attached = None
-            if telemetry.config.parent_from_environment and not trace.get_current_span().get_span_context().is_valid:
-                attached = otel_context.attach(environment_context())
-            try:
+            with _parent(telemetry):
                 call = open_call(RUN_OPERATION, telemetry, self, clocks=clocks)
-            finally:
-                if attached is not None:
-                    otel_context.detach(attached)
             if call is None:
                 return None
             identity = {a.FORGE_PIPELINE_NAME: self.name, a.FORGE_RUN_ID: self.id}
@@ -356,7 +377,8 @@ class Task:
         self.world_size = world_size
         self.samples: Counter[str] = Counter()
         self._where = {a.FORGE_PIPELINE_NAME: name}
-        self.call = open_call(TASK, telemetry, self)
+        with _parent(telemetry):
+            self.call = open_call(TASK, telemetry, self)
 
     @property
     def context(self) -> Context | None:
@@ -415,8 +437,8 @@ class Task:
                 totals.outcomes[ForgeStageOutcome.SUCCESS.value] += report.passed
                 totals.outcomes[ForgeStageOutcome.SKIP.value] += skipped
                 totals.busy += report.busy
-                for duration in (*report.durations, *report.skip_durations):
-                    totals.durations.add(duration)
+                totals.add(report.durations)
+                totals.add(report.skip_durations)
 
     def _write_failure(self, end: TaskEnd) -> None:
         tokens = self.call.enter() if self.call is not None else None
@@ -431,7 +453,7 @@ class Task:
         if self.run is not None and totals is not None:
             with self.run.lock:
                 totals.outcomes[ForgeStageOutcome.ERROR.value] += 1
-                totals.durations.add(end.failed_after)
+                totals.add([end.failed_after])
 
     def _count(self, **samples: int) -> None:
         """Count documents that were admitted or derived, or have settled with an outcome."""

@@ -139,8 +139,8 @@ class _ObservedTask:
             context = self._task.context
         self._clock = clock
         self._meter = TaskMeter(self._pipeline, clock, self._task.report)
-        self._token = otel_context.attach(context) if context is not None else None
         executor.pipeline = self._meter.observed_steps()
+        self._token = otel_context.attach(context) if context is not None else None
 
     def end(self, error: BaseException | None) -> None:
         self._executor.pipeline = self._pipeline

@@ -11,6 +11,7 @@ import contextvars
 import os
 import shutil
 import socket
+import struct
 import tempfile
 import threading
 import time
@@ -27,6 +28,8 @@ from .runs import NOTHING_MORE, DatatroveRun, Task, TaskEnd
 
 _ANSWER_TIMEOUT: Final = 1.0
 """Maximum time in seconds that a task waits for the run's trace context."""
+_SEND_TIMEOUT: Final = 1.0
+"""Maximum time in seconds that a task waits for a run that takes no reports; it sends no more of them then."""
 _CLOSE_TIMEOUT: Final = 2.0
 """Maximum time in seconds that the end of a run waits for the reports of its workers."""
 
@@ -133,6 +136,9 @@ class Sender:
     def __init__(self, address: Address, rank: int, world_size: int) -> None:
         connected = socket.socket(socket.AF_UNIX)
         try:
+            seconds, fraction = divmod(_SEND_TIMEOUT, 1)
+            timeout = struct.pack("ll", int(seconds), int(fraction * 1e6))
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
             connected.connect(address.path)
         except BaseException:
             connected.close()
@@ -140,16 +146,25 @@ class Sender:
         self._connection = Connection(connected.detach())
         self.carrier: Mapping[str, str] = {}
         """The trace context of the task's span."""
-        self._connection.send(("begin", rank, world_size))
+        self._send("begin", rank, world_size)
         if self._connection.poll(_ANSWER_TIMEOUT):
             self.carrier = self._connection.recv()
 
     def report(self, report: TaskReport) -> None:
-        self._connection.send(("report", report))
+        self._send("report", report)
 
     def end(self, end: TaskEnd) -> None:
-        self._connection.send(("end", end._replace(error=None)))
+        self._send("end", end._replace(error=None))
         self._connection.close()
+
+    def _send(self, *content: Any) -> None:
+        if self._connection.closed:
+            return
+        try:
+            self._connection.send(content)
+        except BaseException:
+            self._connection.close()  # a part of it may have been sent
+            raise
 
 
 address: Address | None = None

@@ -207,6 +207,17 @@ def test_a_task_outside_of_a_run(tmp_path: Path) -> None:
     assert "forge.pipeline.started" not in recorded.points
 
 
+def test_the_parent_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    with recording(parent_from_environment=True) as recorded:
+        executor(tmp_path)._run_for_rank(0)
+        executor(tmp_path).run()
+    parents = [span.parent.span_id if span.parent else None for span in recorded.spans]
+    run = recorded.spans[-1].context
+    assert parents == [0xB7AD6B7169203331, run.span_id if run else None, 0xB7AD6B7169203331]
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
 def test_spans_of_libraries_are_below_the_task(tmp_path: Path) -> None:
     found = []
 

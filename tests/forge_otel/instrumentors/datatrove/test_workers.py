@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from forge_otel.instrumentors.datatrove import workers
+from forge_otel.instrumentors.datatrove.meter import StepReport, TaskReport
+from forge_otel.instrumentors.datatrove.runs import NOTHING_MORE, TaskEnd
 from tests.forge_otel.instrumentors.datatrove.test_targets import EXECUTIONS, SETTLED, SKIPS, counts, executor, written
 from tests.support.telemetry import recording
 
@@ -96,3 +101,22 @@ def test_without_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert written(tmp_path) == [3, 3]
     assert [span.name for span in recorded.spans] == ["forge.pipeline letters"]
     assert recorded.total("forge.telemetry.faults", "error.type=OSError") == 1
+
+
+def test_a_run_that_takes_no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task waits once, and no longer than the timeout."""
+    monkeypatch.setattr(workers, "_SEND_TIMEOUT", 0.01)
+    monkeypatch.setattr(workers, "_ANSWER_TIMEOUT", 0.0)
+    folder = tempfile.mkdtemp()  # shorter than the path that a socket may have
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(f"{folder}/run")
+            server.listen()
+            sender = workers.Sender(workers.Address(f"{folder}/run", 0), 0, 1)
+            step = StepReport("step", 1, {}, 1.0, [0.1] * 100_000, [])
+            with pytest.raises(BlockingIOError):
+                sender.report(TaskReport([step], 0, 0, 0))
+            sender.report(TaskReport([step], 0, 0, 0))
+            sender.end(TaskEnd(NOTHING_MORE, "completed", 1.0))
+    finally:
+        shutil.rmtree(folder)
