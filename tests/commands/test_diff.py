@@ -109,6 +109,24 @@ def test_by_default_runs_without_an_end_and_other_pipelines_are_passed_over(
     storage.close()
 
 
+def test_a_stage_that_changed_without_a_new_version(capsys: pytest.CaptureFixture[str]) -> None:
+    @stage(name="label")
+    def first(sample: Sample) -> Sample:
+        return sample
+
+    @stage(name="label")
+    def second(sample: Sample) -> Sample | Skip:
+        return sample if sample.data else Skip("empty")
+
+    storage = SQLStorage("sqlite:///corpus.db")
+    ids = []
+    for each in (first, second):
+        pipeline = Pipeline(name="labels", source=[Sample(id="a", data=1)], stages=[each], storage=storage)
+        ids.append(BatchRunner(clock=FakeClock(), resume=False).run(pipeline).drain().run_id)
+    storage.close()
+    assert "definition stage label: other code, same version" in output(capsys, 0, *ids).splitlines()
+
+
 def test_the_document(storage_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     before, after = run(storage_url, 10), run(storage_url, 9, seconds=0.2)
     document: dict[str, Any] = json.loads(

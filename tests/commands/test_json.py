@@ -51,7 +51,7 @@ def pipeline(words: list[str]):
     storage = SQLStorage("sqlite:///words.db")
     return Pipeline(name="words", source=source, stages=[parse], measurements=[Length()], storage=storage)
 """
-MAPS = {"attributes", "measurements", "versions", "carrier", "pages"}
+MAPS = {"attributes", "code", "measurements", "versions", "carrier", "pages"}
 """Objects whose keys are data."""
 DURATIONS = {
     "duration",

@@ -322,6 +322,8 @@ def _definition(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
         section = kind[:-1]
         for name in [*old, *(name for name in new if name not in old)]:
             found.append(_change("definition", name, f"{section} version", old.get(name), new.get(name)))
+            if name in old and old[name] == new.get(name):
+                found.append(_code_change(name, section, before, after))
         common_before = [name for name in old if name in new]
         common_after = [name for name in new if name in old]
         found.append(_change("definition", kind, "order", common_before, common_after))
@@ -331,6 +333,15 @@ def _definition(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
             slots = (old_slots[stage["name"]], stage["concurrency"])
             found.append(_change("definition", stage["name"], "stage concurrency", *slots))
     return (change for change in found if change is not None)
+
+
+def _code_change(name: str, section: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change | None:
+    """Return the change of the code of a stage or measurement without a new version, where that can be seen."""
+    old, new = (record.get("code", {}).get(name, "") for record in (before, after))
+    # Another version of Python has other bytecode for the same code.
+    if not old or old.partition(":")[0] != new.partition(":")[0]:
+        return None
+    return _change("definition", name, f"{section} code", old, new)
 
 
 def _skips(record: Mapping[str, Any]) -> dict[tuple[str, str], int]:
@@ -517,6 +528,8 @@ def _definition_line(change: Change) -> str:
     if change.what in ("pipeline", "type", "runner"):
         return f"{change.what} {_arrow(change)}"
     section, _, what = change.what.partition(" ")
+    if what == "code":
+        return f"{section} {name}: other code, same version"
     if change.before is None:
         return f"{section} {name} added (version {_shown(change.after)})"
     if change.after is None:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 from ..costs.summary import CostSummary
+from ..pipeline.code import code_digest
 from ..pipeline.exceptions import CANCELLED, classify, message_of
 from ..pipeline.sample import SampleOutcome
 from ..support.layout import terminal_width, to_html, to_text
@@ -275,6 +276,8 @@ class RunResult:
     """Processor seconds of the process during the run."""
     stalls: Sequence[Stall] = field(default_factory=list)
     """Times longer than the pipeline's `stall_after` in which nothing settled although the consumer waited."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the code of stages and measurements, by name; they do not decide what is processed again."""
     carrier: Mapping[str, str] = field(default_factory=dict)
     """Strings of observers, such as a trace context; see `Run.carrier`."""
     verdict: RunVerdict = NO_VERDICT
@@ -391,6 +394,14 @@ def result_of(run: Run, outcome: RunOutcome, error: BaseException | None) -> Run
             consumer_wait=counters.consumer_wait,
             cpu=time.process_time() - run.started_cpu,
             stalls=run.stalls,
+            code={
+                name: digest
+                for name, each in (
+                    *((stage.name, stage) for stage in pipeline.stages),
+                    *((measurement.key, measurement) for measurement in pipeline.measurements),
+                )
+                if (digest := code_digest(each)) is not None
+            },
             carrier=dict(run.carrier),
         )
     try:
