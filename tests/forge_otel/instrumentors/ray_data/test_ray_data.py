@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from opentelemetry import trace
 
+from benchmarks import ray_data
+from forge import Pipeline, RayRunner, Sample, stage
 from forge_otel import ForgeInstrumentor
 from forge_otel.instrumentors.ray_data import MARK, execution
 from tests.support.ray import local_ray
@@ -512,7 +514,26 @@ def test_component_alone() -> None:
     assert set(points) == {*COUNTS, *TIMES}
 
 
-def test_runner_of_ours_is_left_out(context: Any) -> None:
+@stage
+def upper(sample: Sample) -> Sample:
+    return sample.with_data(sample.data.upper())
+
+
+def test_ray_runner_is_one_run() -> None:
+    """Its datasets are no runs of their own: it says so in their context."""
+    with recording() as recorded:
+        source = [Sample(data=letter, id=letter) for letter in "abc"]
+        result = RayRunner().run(Pipeline(name="letters", source=source, stages=[upper])).drain()
+        assert result.ledger.ready == 3
+        assert recorded.points["forge.pipeline.started"] == {
+            "pipeline.name=letters, run.type=full, runner.name=ray": 1,
+        }
+        assert recorded.total("forge.sample.settled", "sample.outcome=ready") == 3
+    assert [run["forge.runner.name"] for run in runs(recorded)] == ["ray"]
+    assert stages(recorded) == []
+
+
+def test_marked_dataset_is_left_out(context: Any) -> None:
     context.set_config(MARK, "ray")
     with recording() as recorded:
         assert len(evens().take_all()) == 20
@@ -577,6 +598,10 @@ def test_instrumented_functions() -> None:
         "StreamingExecutor.execute",
         "StreamingExecutor.run",
     ]
+
+
+def test_benchmark() -> None:
+    assert ray_data.execute(2) > 0
 
 
 def runs(recorded: Recorded) -> list[dict[str, Any]]:
