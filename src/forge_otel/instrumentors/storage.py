@@ -17,6 +17,8 @@ from ..semconv.attributes import ForgeStorageOperation as Kind
 from .error_types import error_type
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from forge import ArtifactStore, DeadLetter, SampleStatus, SQLStorage
     from forge.storage import ArtifactResult, ReadResult, SampleRecord, WriteResult
 
@@ -92,6 +94,11 @@ def _values_found(_: Call, values: dict[str, bytes]) -> Result:
     return Result(attributes={a.FORGE_STORAGE_SIZE: size}, points=[_io(Direction.READ, size)])
 
 
+def _all_values_found(_: Call, values: dict[tuple[str, str], tuple[bytes, Decimal]]) -> Result:
+    size = sum(len(value) for value, _ in values.values())
+    return Result(attributes={a.FORGE_STORAGE_SIZE: size}, points=[_io(Direction.READ, size)])
+
+
 def _letters_found(_: Call, letters: Sequence[DeadLetter]) -> Result:
     size = sum(len(letter.data or b"") for letter in letters)
     return Result(attributes={a.FORGE_STORAGE_SIZE: size}, points=[_io(Direction.READ, size)])
@@ -151,6 +158,7 @@ WRITE = _operation(
 READ = _operation(Kind.READ, _found)
 QUERY = _operation(Kind.QUERY, _found)
 LOOK_UP = _operation(Kind.QUERY, _values_found)
+LOOK_UP_ALL = _operation(Kind.QUERY, _all_values_found)
 LIST_LETTERS = _operation(Kind.QUERY, _letters_found)
 DELETE = _operation(Kind.DELETE, _deleted)
 UPLOAD = _operation(Kind.UPLOAD, _uploaded)
@@ -193,6 +201,13 @@ def _measured(original: Callable[..., dict[str, bytes]], layer: Layer) -> Callab
         return observe(LOOK_UP, layer, original, self, pipeline, pairs, key, version)
 
     return measured
+
+
+def _values(original: Callable[..., Any], layer: Layer) -> Callable[..., Any]:
+    def values(self: SQLStorage, pipeline: str, ids: Iterable[str], key: str, version: str) -> Any:
+        return observe(LOOK_UP_ALL, layer, original, self, pipeline, ids, key, version)
+
+    return values
 
 
 def _delete(original: Callable[..., int], layer: Layer) -> Callable[..., int]:
@@ -264,6 +279,7 @@ TARGETS = (
     Target(_SQL, "SQLStorage.read", _read),
     Target(_SQL, "SQLStorage.query", _query),
     Target(_SQL, "SQLStorage.measured", _measured),
+    Target(_SQL, "SQLStorage.values", _values),
     Target(_SQL, "SQLStorage.delete", _delete),
     Target(_SQL, "SQLStorage.dead_letters", _dead_letters),
     Target(_SQL, "SQLStorage.drop_dead_letters", _drop_dead_letters),

@@ -614,6 +614,20 @@ FORGE_STAGE_CONCURRENCY_LIMIT: Final = Metric(
 In Prometheus `forge_stage_concurrency_limit`, in StatsD `forge.stage.concurrency_limit`.
 """
 
+FORGE_STAGE_WORKER_ACTIVE: Final = Metric(
+    "forge.stage.worker.active",
+    Instrument.UPDOWNCOUNTER,
+    "{worker}",
+    "Number of the stage's worker processes whose results came in during the last minute.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
+    observable=True,
+)
+"""Number of the stage's worker processes whose results came in during the last minute. Only of runners with worker
+processes. The busy time of the stage, divided by the workers and the elapsed time, is its utilization over the cluster.
+
+In Prometheus `forge_stage_worker_active`, in StatsD `forge.stage.worker.active`.
+"""
+
 FORGE_STAGE_LATENCY_BUDGET: Final = Metric(
     "forge.stage.latency_budget",
     Instrument.GAUGE,
@@ -897,6 +911,7 @@ ALL: Final = (
     FORGE_STAGE_RETRY_WAIT_TIME,
     FORGE_STAGE_ACTIVE,
     FORGE_STAGE_CONCURRENCY_LIMIT,
+    FORGE_STAGE_WORKER_ACTIVE,
     FORGE_STAGE_LATENCY_BUDGET,
     FORGE_STAGE_BATCH_SIZE,
     FORGE_STAGE_BATCH_FAILURES,

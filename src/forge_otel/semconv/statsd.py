@@ -219,6 +219,9 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
         m.FORGE_STAGE_CONCURRENCY_LIMIT.name: StatsD(
             "forge.stage.concurrency_limit", "g", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}
         ),
+        m.FORGE_STAGE_WORKER_ACTIVE.name: StatsD(
+            "forge.stage.worker.active", "g", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}
+        ),
         m.FORGE_STAGE_BATCH_SIZE.name: StatsD(
             "forge.stage.batch_size", "h", {"pipeline": a.FORGE_PIPELINE_NAME, "stage": a.FORGE_STAGE_NAME}
         ),

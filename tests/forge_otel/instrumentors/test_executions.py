@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner
+from forge import BatchRunner, Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner
+from forge.execution.executions import Executions, Worker
 from forge.runner import Runner
 from tests.forge.runner.ray.pipelines import (
     Flaky,
@@ -29,6 +30,7 @@ from tests.forge.runner.ray.pipelines import (
     split_some,
     wait,
 )
+from tests.support.clock import FakeClock
 from tests.support.ray import ON_RAY
 from tests.support.telemetry import Recorded, recording
 
@@ -281,3 +283,21 @@ def test_what_a_killed_worker_did_is_counted_once(tmp_path: Path) -> None:
     assert (lost["forge.stage.name"], lost["forge.stage.attempt"]) == ("Deadly", 1)
     assert calls >= 1
     assert [event.attributes["error.type"] for event in recorded.events if event.name == "forge.stage.retry"]
+
+
+def test_workers_count_for_a_minute() -> None:
+    clock = FakeClock()
+    pipeline = Pipeline(name="p", source=source(2), stages=[double])
+    with recording() as recorded, BatchRunner(clock=clock).run(pipeline) as run:
+        next(run)
+        for worker in (Worker("a", 1, "first"), Worker("b", 1, "second")):
+            come = Executions(subject=double, items=[], results=[], started=[], waited=[], worker=worker)
+            run.executed(come)
+            seen = recorded.points["forge.stage.worker.active"]
+            clock.advance(31)
+        later = recorded.points["forge.stage.worker.active"]
+        clock.advance(31)
+        at_last = recorded.points["forge.stage.worker.active"]
+
+    of = "pipeline.name=p, stage.name=double"
+    assert (seen, later, at_last) == ({of: 2}, {of: 1}, {of: 0})

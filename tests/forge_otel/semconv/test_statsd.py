@@ -28,6 +28,7 @@ forge.stage.failures c stage error
 forge.stage.retries c stage attempt
 forge.stage.busy c,ms stage
 forge.stage.transfer c,ms stage
+forge.stage.worker.active g stage
 forge.stage.retry_wait c,ms stage
 forge.stage.active g stage
 forge.stage.concurrency_limit g stage
