@@ -458,3 +458,14 @@ def test_the_documentation_is_what_the_report_makes_of_the_results() -> None:
     text = report.PAGE.read_text()
     assert report.page(text, saved) == text, "run: python -m benchmarks report"
     assert plot.picture(saved) == report.PICTURE.read_text(), "run: python -m benchmarks report"
+
+
+@pytest.mark.slow
+def test_the_driver_of_a_run_on_ray_takes_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import ray_driver  # noqa: PLC0415 - imports Ray
+
+    monkeypatch.setattr(ray_driver, "ROUNDS", 2)
+    for kind in (ray_driver.Through, ray_driver.ThroughInBatches):
+        size, seconds = ray_driver.per_sample_and_stage(kind)
+        assert 0 < size < 150
+        assert isinstance(seconds, float)

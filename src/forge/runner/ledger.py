@@ -57,7 +57,8 @@ class RunLedger:
         self._clock = clock
         self._active: dict[Item, None] = {}  # a set that keeps the order
         self._ids = hashlib.sha256()
-        self._sealed = False
+        self.sealed = False
+        """True once nothing enters any more; guarded by `lock`."""
 
     @property
     def input_digest(self) -> str:
@@ -113,7 +114,7 @@ class RunLedger:
         """Seal the ledger at the run's end: nothing enters, and executions in progress count as cancelled. Returns the
         active items."""
         with self.lock:
-            self._sealed = True
+            self.sealed = True
             rest = list(self._active)
             for item in rest:
                 if item.executing is not None:
@@ -151,7 +152,7 @@ class RunLedger:
             )
 
     def _enter(self, item: Item) -> None:
-        if self._sealed:
+        if self.sealed:
             raise QueueClosed  # a thread that was abandoned comes too late
         self._active[item] = None
         self.counters.active += 1

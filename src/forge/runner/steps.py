@@ -143,12 +143,38 @@ class StageStep(Step):
         finally:
             del verdict  # or an error in it, whose traceback leads to this frame, would keep itself alive
 
-    def book(
-        self, items: Sequence[Item], verdicts: Sequence[Verdict], whole: Verdict | BatchVerdict
-    ) -> tuple[list[Item], list[Item]]:
-        """Count an execution that a worker has made; returns the items that go on, and those derived here."""
+    def book_batch(self, items: Sequence[Item], batch: BatchVerdict) -> list[Item]:
+        """Count a batch that a worker has processed; returns the items derived here, which must be looked up."""
         self._enter(items)
-        return self._leave(items, verdicts, whole)
+        return self._leave(items, batch.verdicts, batch)[1]
+
+    def book(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> list[Item]:
+        """Count calls with single samples that a worker has made; returns the items derived here, which must be looked
+        up."""
+        counters, index = self._counters, self.index + 1
+        plain = []
+        with self._lock:
+            if self.run.ledger.sealed:
+                return []
+            for item, verdict in zip(items, verdicts, strict=True):
+                counters.waits.add(item.waited)
+                counters.durations.add(verdict.duration)
+                counters.busy += verdict.busy
+                counters.retries += verdict.attempts - 1
+                counters.outcomes[verdict.outcome] += 1
+                plain.append(verdict.outcome is _SUCCESS and not verdict.split and not verdict.retries)
+        derived: list[Item] = []
+        for item, verdict, is_plain in zip(items, verdicts, plain, strict=True):
+            item.step = index
+            item.steps += (item.waited, verdict.duration)
+            if is_plain and item.sample.digest is None:
+                continue
+            if verdict.retries:
+                self._note_retries(item, verdict.attempts, verdict.retries)
+            if verdict.split:
+                derived += self.run.split(item, verdict.samples, self.name, verdict.contents)
+            self._routed(item, verdict, verdict.attempts)
+        return derived
 
     def _looked_up(self, onward: list[Item], derived: list[Item]) -> list[Item]:
         if derived:

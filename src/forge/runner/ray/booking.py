@@ -35,9 +35,9 @@ class Booking:
         self._run = run
         self._steps = steps
 
-    def book(self, block: Block, sources: Sequence[Item]) -> list[Item]:
+    def book(self, block: Block, sources: Sequence[Item]) -> tuple[list[Item], list[Item]]:
         """Book a block of these samples; returns the items, and those derived from them, that have passed all steps or
-        settle before."""
+        settle before, and those that have further steps to take."""
         items: dict[int, Item] = dict(enumerate(sources))
         for number, item in items.items():
             row = block.rows[number]
@@ -45,7 +45,11 @@ class Booking:
                 item.sample = replace(item.sample, data=row.data, digest=None if row.step else item.sample.digest)
         for record in block.records:
             self._book_record(_Record(block, record), items)
-        return [item for item in items.values() if item.verdict is not None or item.step >= len(self._steps)]
+        done: list[Item] = []
+        left: list[Item] = []
+        for item in items.values():
+            (done if item.verdict is not None or item.step >= len(self._steps) else left).append(item)
+        return done, left
 
     def _book_record(self, record: _Record, items: dict[int, Item]) -> None:
         step = self._steps[record.columns.step]
@@ -88,7 +92,9 @@ class Booking:
         items: dict[int, Item],
         usages: dict[int, list[Usage]],
     ) -> list[Item]:
-        calls = []
+        if record.columns.batches is None:
+            return self._book_alone(step, record, going, items, usages)
+        derived: list[Item] = []
         for call in record.calls():
             places = [place for place in call.places if record.columns.rows[place] in going]
             if not places:
@@ -96,46 +102,77 @@ class Booking:
             mine = [going[record.columns.rows[place]] for place in places]
             verdicts = [record.verdict(place, item, call) for place, item in zip(places, mine, strict=True)]
             for item in mine:
-                item.waited = record.waited(call)
-            whole = verdicts[0] if call.batch is None else record.batch_verdict(call, verdicts)
-            calls.append((call, places, mine, verdicts, whole))
-            if call.batch is not None:
-                self._report(step.stage, record, [call], mine, whole, usages=usages)
-        if calls and record.columns.batches is None:
-            self._report(
-                step.stage,
-                record,
-                [call for call, *_ in calls],
-                [item for _, _, mine, _, _ in calls for item in mine],
-                [verdict for _, _, _, verdicts, _ in calls for verdict in verdicts],
-                usages=usages,
-            )
-        derived: list[Item] = []
-        for call, places, mine, verdicts, whole in calls:
-            _, children = step.book(mine, verdicts, whole)
-            numbers = [
-                number
-                for place in places
-                for number in (record.columns.notes.get(record.columns.rows[place], _PLAIN).children or ())
-            ]
-            for number, child in zip(numbers, children, strict=False):  # there are none if the run has ended
-                self._adopt(record, number, child, call.start + call.duration)
-                items[number] = child
-            derived += children
+                item.waited = record.waited(call.start)
+            whole = record.batch_verdict(call, verdicts)
+            self._report(step.stage, record, [call.number], mine, whole, usages=usages)
+            children = step.book_batch(mine, whole)
+            ended = call.start + call.duration
+            derived += self._adopt(record, [(record.columns.rows[place], ended) for place in places], children, items)
         return derived
 
-    def _adopt(self, record: _Record, number: int, child: Item, derived_at: float) -> None:
-        """Take over what a worker knows about a derived sample."""
-        child.derived_at = record.columns.began + derived_at
-        row = record.block.rows[number]
-        if row.data is not GONE:
-            child.sample = replace(child.sample, data=row.data)
+    def _book_alone(
+        self,
+        step: StageStep,
+        record: _Record,
+        going: dict[int, Item],
+        items: dict[int, Item],
+        usages: dict[int, list[Usage]],
+    ) -> list[Item]:
+        """Book calls with one sample each, of which there are many."""
+        columns, notes = record.columns, record.columns.notes
+        fixed = record.waited(0.0)
+        numbers: list[int] = []
+        mine: list[Item] = []
+        verdicts: list[Verdict] = []
+        ends: list[tuple[int, float]] = []
+        for place, (row, start, duration) in enumerate(
+            zip(columns.rows, columns.offsets, columns.durations, strict=True)
+        ):
+            item = going.get(row)
+            if item is None:
+                continue
+            item.waited = fixed + start
+            numbers.append(place)
+            mine.append(item)
+            if row in notes:
+                verdicts.append(record.verdict(place, item, _Call(place, None, (place,), start, duration)))
+                ends.append((row, start + duration))
+            else:
+                outcome = STAGE_OUTCOMES[columns.outcomes[place]]
+                verdicts.append(Verdict(outcome=outcome, samples=(item.sample,), busy=duration, duration=duration))
+        if not mine:
+            return []
+        self._report(step.stage, record, numbers, mine, verdicts, usages=usages)
+        return self._adopt(record, ends, step.book(mine, verdicts), items)
+
+    def _adopt(
+        self,
+        record: _Record,
+        parents: Sequence[tuple[int, float]],
+        children: Sequence[Item],
+        items: dict[int, Item],
+    ) -> list[Item]:
+        """Take over what workers know about the samples derived from these rows, whose calls ended so many seconds
+        after the record's begin; returns them."""
+        derived = iter(children)
+        for parent, ended in parents:
+            note = record.columns.notes.get(parent)
+            for number in (note.children or ()) if note is not None else ():
+                child = next(derived, None)
+                if child is None:  # the run has ended
+                    return []
+                child.derived_at = record.columns.began + ended
+                row = record.block.rows[number]
+                if row.data is not GONE:
+                    child.sample = replace(child.sample, data=row.data)
+                items[number] = child
+        return list(children)
 
     def _report(
         self,
         subject: Any,
         record: _Record,
-        calls: Sequence[_Call],
+        calls: Sequence[int],
         items: Sequence[Item],
         results: Any,
         *,
@@ -144,19 +181,19 @@ class Booking:
     ) -> None:
         """Tell observers of executions."""
         columns = record.columns
-        carriers = [columns.carriers[call.number] for call in calls] if any(columns.carriers) else ()
-        batch = calls[0].batch is not None
+        carriers = [columns.carriers[call] for call in calls] if any(columns.carriers) else ()
+        first = record.first_of(calls[0]) if columns.batches is not None else None
         self._run.executed(
             Executions(
                 subject=subject,
                 items=items,
                 results=results,
-                started=[columns.began + call.start for call in calls],
+                started=[columns.began + columns.offsets[call] for call in calls],
                 waited=[item.waited for item in items] if waited else None,
                 worker=Worker(columns.host, columns.pid, columns.worker),
                 carriers=carriers,
-                usages=usages.get(columns.rows[calls[0].places[0]], ()) if batch else (),
-                transferred=columns.transfer if calls[0].number == 0 else None,
+                usages=usages.get(first, ()) if first is not None else (),
+                transferred=columns.transfer if calls[0] == 0 else None,
                 attempts=columns.attempt,
             )
         )
@@ -169,7 +206,7 @@ class Booking:
             if row in going and storage is not None:
                 going[row].original = None  # not replayable: it would fail in the same way
                 self._run.fail_item(going[row], receive(sent), FailureSource.STORAGE, storage.backend)
-        alone: list[tuple[_Call, Item, MeasurementResult]] = []
+        alone: list[tuple[int, Item, MeasurementResult]] = []
         for call in record.calls():
             places, mine = [], []
             for place in call.places:
@@ -181,10 +218,10 @@ class Booking:
                 continue
             results = [record.result(place, call) for place in places]
             if call.batch is None:
-                alone.append((call, mine[0], results[0]))
+                alone.append((call.number, mine[0], results[0]))
                 continue
             whole = record.batch_result(call, results)
-            self._report(step.measurement, record, [call], mine, whole, usages=usages, waited=False)
+            self._report(step.measurement, record, [call.number], mine, whole, usages=usages, waited=False)
             step.book_batch(mine, whole)
         if alone:
             taken, measured, found = zip(*alone, strict=True)
@@ -223,9 +260,15 @@ class _Record:
             yield _Call(number, batch, range(first, first + size), start, duration)
             first += size
 
-    def waited(self, call: _Call) -> float:
-        """Return the seconds that a sample had waited for the call since its previous step."""
-        return self.columns.queued + self.columns.transfer + call.start
+    def first_of(self, batch: int) -> int:
+        """Return the first row of a batch."""
+        assert self.columns.batches is not None
+        return self.columns.rows[sum(self.columns.batches[:batch])]
+
+    def waited(self, start: float) -> float:
+        """Return the seconds that a sample had waited since its previous step for a call that began so many seconds
+        after the record's begin."""
+        return self.columns.queued + self.columns.transfer + start
 
     def verdict(self, place: int, item: Item, call: _Call) -> Verdict:
         """Return the verdict on the row at a place."""

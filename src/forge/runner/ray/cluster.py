@@ -36,7 +36,8 @@ MIN_CPUS: Final = 0.01
 
 
 def connect() -> bool:
-    """Start Ray on this machine, unless this process is connected to a cluster; returns True if it was started."""
+    """Start Ray on this machine, unless this process is connected to a cluster, or its environment names one, as does
+    that of a Ray Job; returns True if it was started."""
     if ray.is_initialized():
         return False
     main = threading.current_thread() is threading.main_thread()
@@ -53,7 +54,7 @@ def connect() -> bool:
         if main:
             signal.signal(signal.SIGTERM, before)  # Ray has set its own
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    return True
+    return os.environ.get("RAY_ADDRESS", "local") == "local"
 
 
 def unpicklable(part: Stage | Measurement) -> str | None:
@@ -177,19 +178,23 @@ class Execution:
 
     def put(self, number: int, content: bytes) -> None:
         """Send a block in."""
-        self._exchange.put.remote(number, content)
+        if self._is_connected:
+            self._exchange.put.remote(number, content)
 
     def home(self, number: int) -> None:
         """Tell that a block is home."""
-        self._exchange.home.remote(number)
+        if self._is_connected:
+            self._exchange.home.remote(number)
 
     def end(self, count: int) -> None:
         """Tell that there are so many blocks, and no more."""
-        self._exchange.end.remote(count)
+        if self._is_connected:
+            self._exchange.end.remote(count)
 
     def stop(self) -> None:
         """Stop as soon as possible: calls end, and workers close."""
-        self._exchange.stop.remote()
+        if self._is_connected:
+            self._exchange.stop.remote()
 
     def close(self) -> None:
         """Wait until the workers have closed their stages, as those do whose work is done, and let everything go."""
@@ -197,14 +202,26 @@ class Execution:
         if self._home is not None:
             self._home.close()
         self._home = self._data = None
+        if not self._is_connected:
+            return
         deadline = time.monotonic() + CLOSE_TIMEOUT
         self._exchange.finish.remote()
         try:
-            while ray.get(self._exchange.workers.remote(), timeout=1.0) and time.monotonic() < deadline:
+            while (
+                self._is_connected
+                and ray.get(self._exchange.workers.remote(), timeout=1.0)
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.01)
         except Exception:  # it has died
             logger.debug("the exchange of blocks did not answer", exc_info=True)
         self._exchange.__ray_terminate__.remote()
+
+    @property
+    def _is_connected(self) -> bool:
+        """False once Ray has been shut down, as at the end of the process; a call would start it anew."""
+        connected: bool = ray.is_initialized()
+        return connected
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
         """Return an iterator over the blocks that are home.

@@ -32,8 +32,9 @@ MAX_LINGER: Final = 0.1
 """Seconds that a block waits for more samples after its first, while others are in flight."""
 MAX_FUTILE: Final = 3
 """Executions of Ray Data in a row that bring no block home, after which the run fails."""
-STOP_PATIENCE: Final = 3.0
-"""Seconds for which a run that ends before its time waits for its workers, which end by themselves."""
+STOP_PATIENCE: Final = 1.5
+"""Seconds, if `shutdown_timeout` leaves them, for which a run that ends early waits for its workers, which end by
+themselves."""
 
 
 class RayDriver:
@@ -96,7 +97,7 @@ class RayDriver:
             execution.stop()
 
     def join(self, timeout: float) -> None:
-        deadline = time.monotonic() + max(timeout, STOP_PATIENCE)
+        deadline = time.monotonic() + max(timeout, min(STOP_PATIENCE, self._run.shutdown_timeout / 4))
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
@@ -241,7 +242,7 @@ class RayDriver:
             return
         items, _ = found
         block: Block = unpack(content)
-        done = self._booking.book(block, items)
+        done, left = self._booking.book(block, items)
         if block.fault is not None:
             error = receive(block.fault)
             if block.interrupted:
@@ -254,7 +255,17 @@ class RayDriver:
         execution.home(number)
         with self._changed:
             del self._blocks[number]
+            again = self._made
+            self._made += bool(left)
             self._changed.notify_all()
+        if left and not self._run.stop.is_set():
+            # Workers took them for finished by an earlier run, which has been undone meanwhile. There need be no room.
+            left, content = self._packed(again, left)
+            with self._changed:
+                self._blocks[again] = left, content
+                if not self._all_made:
+                    execution.put(again, content)
+                    self._sent += 1
 
     def _settle(self) -> None:
         now = self._run.clock.monotonic

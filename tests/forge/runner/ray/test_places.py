@@ -1,0 +1,159 @@
+"""Runs on Ray with a server, with artifacts, on few cores, and in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forge import ArtifactStore, Measurement, Pipeline, RayRunner, Sample, SQLStorage, Stage, stage
+from forge.errors import ConfigurationError
+from tests.support.ray import ON_RAY
+from tests.support.runs import PATIENCE, ledger
+
+from .pipelines import PIPELINES, source, split
+from .test_ends import _is_worker
+
+pytestmark = ON_RAY
+
+
+class Upload(Stage):
+    """Stores what it gets."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self.store = store
+        super().__init__()
+
+    def process(self, sample: Sample) -> Sample:
+        return sample.with_data(self.store.put(str(sample.data["n"] % 10).encode()).key)
+
+
+def test_artifacts_that_workers_store(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path / "artifacts"))
+    pipeline = Pipeline(name="p", source=source(), stages=[Upload(store)], artifacts=store)
+    result = RayRunner().run(pipeline).drain()
+    assert ledger(result) == {"admitted": 150, "ready": 150}
+    assert (result.storage.artifacts_uploaded, result.storage.artifacts_deduplicated) == (150, 140)
+    assert result.storage.artifact_bytes_written == 10
+    assert len(list(store.stored())) == 10
+
+
+def test_postgresql(postgresql_url: str) -> None:
+    storage = SQLStorage(postgresql_url)
+    result = RayRunner(block_size=16).run(PIPELINES["split"](storage)).drain()
+    assert ledger(result) == {"admitted": 150, "derived": 300, "ready": 200, "skipped": 100, "split": 150}
+    counts: dict[str, int] = {}
+    for record in storage.query("p").samples:
+        counts[record.status.value] = counts.get(record.status.value, 0) + 1
+    assert counts == {"ready": 200, "skipped": 100, "split": 150}
+    storage.close()
+
+
+def test_more_stages_than_cores() -> None:
+    stages = [stage(name=f"s{number}", concurrency=2)(_through) for number in range(4)]
+    result = RayRunner().run(Pipeline(name="p", source=source(20), stages=stages)).drain()
+    assert ledger(result) == {"admitted": 20, "ready": 20}
+
+
+def _through(sample: Sample) -> Sample:
+    return sample
+
+
+def test_a_pool_between_two_sizes() -> None:
+    pooled = stage(name="pooled", concurrency=(1, 2))(_through)
+    assert (pooled.min_concurrency, pooled.concurrency) == (1, 2)
+    result = RayRunner(block_size=4).run(Pipeline(name="p", source=source(40), stages=[pooled, split])).drain()
+    assert ledger(result) == {"admitted": 40, "derived": 80, "ready": 80, "split": 40}
+    assert result.stages["pooled"].concurrency == 2
+
+
+@pytest.mark.parametrize("pair", [(2, 1), (0, 1), (1, 2, 3), (1, "2"), []])
+def test_pairs_that_make_no_sense(pair: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a whole number, or two with the smaller one first"):
+        stage(name="s", concurrency=pair)(_through)
+
+
+@pytest.mark.parametrize("resources", [{"GPU": -1}, {"": 1}, ["GPU"], {"GPU": "one"}])
+def test_resources_that_make_no_sense(resources: Any) -> None:
+    with pytest.raises(ConfigurationError, match="resources must be names with amounts"):
+        stage(name="s", resources=resources)(_through)
+
+
+class Sized(Measurement):
+    key = "sized"
+    resources = {"CPU": 0.5}  # noqa: RUF012 - as users write it
+
+    def compute(self, sample: Sample) -> int:
+        return len(str(sample.data))
+
+
+def test_a_measurement_with_resources() -> None:
+    result = RayRunner().run(Pipeline(name="p", source=source(5), measurements=[Sized()])).drain()
+    assert ledger(result) == {"admitted": 5, "ready": 5}
+    assert result.measurements["sized"].computed == 5
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage
+from forge.errors import ConfigurationError
+
+folder = Path(sys.argv[1])
+
+
+class Slow(Stage):
+    def process(self, sample):
+        import os
+        (folder / f"{os.getpid()}.open").touch()
+        time.sleep(0.05)
+        return sample
+
+
+class Gpu(Slow):
+    resources = {"GPU": 1}
+
+
+source = [Sample(id=str(number), data=number) for number in range(100_000)]
+try:
+    RayRunner().run(Pipeline(name="p", source=source, stages=[Gpu()])).drain()
+except ConfigurationError as error:
+    print(error, flush=True)
+RayRunner().run(Pipeline(name="p", source=source, stages=[Slow()], storage=SQLStorage(f"sqlite:///{folder}/rows.db"))).drain()
+"""
+
+
+@pytest.mark.parametrize(("number", "outcome"), [(signal.SIGINT, "cancelled"), (signal.SIGTERM, "cancelled")])
+def test_a_signal_ends_the_run_and_its_workers(number: signal.Signals, outcome: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, "script.py", str(tmp_path)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_ADDRESS": "local"},
+    )
+    until = time.monotonic() + 2 * PATIENCE
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    while time.monotonic() < until and not list(tmp_path.glob("*.open")):
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert out.startswith("Gpu(name='Gpu') asks for 1 of the resource 'GPU' for each of 1 workers"), out + err
+    assert process.returncode != 0, err
+    pids = [int(path.stem) for path in tmp_path.glob("*.open")]
+    assert pids
+    while time.monotonic() < until and any(map(_is_worker, pids)):
+        time.sleep(0.05)
+    assert not any(map(_is_worker, pids))
+    (run,) = storage.runs()
+    assert run.outcome == outcome
+    storage.close()
