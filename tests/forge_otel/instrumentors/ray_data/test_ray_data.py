@@ -480,10 +480,11 @@ def test_stops_with_the_instrumentor() -> None:
     assert recorded.events == []
 
 
-def test_end_of_the_telemetry_in_a_run(tmp_path: Path) -> None:
+def test_end_of_the_telemetry_in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was counted until then is written; the dataset goes on."""
     import ray  # noqa: PLC0415
 
+    monkeypatch.setattr(execution, "WRITE_INTERVAL", 3600.0)
     gate = tmp_path / "open"
 
     def waits(row: Row) -> Row:
