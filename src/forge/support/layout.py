@@ -15,6 +15,8 @@ from .text import visible
 
 MIN_BAR = 8
 """Minimum width of a bar; it is left out where there is less room."""
+MIN_TEXT = 20
+"""Width to which a column of text is shortened before columns are left out."""
 MIN_NAME = 12
 """Width from which on the first column of a table is not shortened."""
 _GAP = "  "
@@ -76,6 +78,8 @@ class Column:
     title: str
     rank: int = 0
     """Columns of higher rank are left out first where there is less room; those of rank 0 never."""
+    is_text: bool = False
+    """True for text, which is aligned to the left, and shortened before columns are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,10 @@ class Table:
         rows += [tuple(Span(visible(cell.text), cell.style) for cell in row) for row in self.rows]
         widths = [max(cells(row[index].text) for row in rows) for index in range(len(self.columns))]
         shown = list(range(len(self.columns)))
+        for index, column in enumerate(self.columns):
+            if width is not None and column.is_text:
+                overflow = sum(widths) + len(_GAP) * (len(shown) - 1) - width
+                widths[index] = max(min(MIN_TEXT, widths[index]), widths[index] - max(0, overflow))
         while width is not None and sum(widths[index] for index in shown) + len(_GAP) * (len(shown) - 1) > width:
             rank, index = max((self.columns[index].rank, index) for index in shown)
             if rank == 0:
@@ -105,6 +113,10 @@ class Table:
                     text = _cut(text, widths[0])
                     pad = " " * (widths[0] - cells(text)) if len(shown) > 1 else ""
                     line += [Span(text, style), Span(pad)]
+                elif self.columns[index].is_text:
+                    text = _cut(text, widths[index])
+                    pad = " " * (widths[index] - cells(text)) if index != shown[-1] else ""
+                    line += [Span(_GAP), Span(text, style), Span(pad)]
                 else:
                     line += [Span(_GAP + " " * (widths[index] - cells(text))), Span(text, style)]
             yield tuple(span for span in line if span.text)
@@ -113,12 +125,15 @@ class Table:
         right = 'style="text-align:right;padding:.1em .6em"'
         left = 'style="text-align:left;padding:.1em .6em"'
         head = "".join(
-            f"<th {left if index == 0 else right}>{_escaped(column.title)}</th>"
+            f"<th {left if index == 0 or column.is_text else right}>{_escaped(column.title)}</th>"
             for index, column in enumerate(self.columns)
         )
         body = "".join(
             "<tr>"
-            + "".join(f"<td {left if index == 0 else right}>{_html(cell)}</td>" for index, cell in enumerate(row))
+            + "".join(
+                f"<td {left if index == 0 or self.columns[index].is_text else right}>{_html(cell)}</td>"
+                for index, cell in enumerate(row)
+            )
             + "</tr>"
             for row in self.rows
         )

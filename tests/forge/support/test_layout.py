@@ -117,3 +117,14 @@ def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     closed.close()  # and `isatty` raises
     monkeypatch.setattr(sys, "stdout", closed)
     assert terminal_width() is None
+
+
+def test_text_is_shortened_before_columns_are_left_out() -> None:
+    columns = [Column("sample"), Column("count", 1), Column("message", 2, is_text=True)]
+    rows = [[Span("a"), Span("1"), Span("the service has returned no label")], [Span("b"), Span("20"), Span("no")]]
+    assert to_text([Table(columns, rows)], 40).splitlines() == [
+        "sample  count  message",
+        "a           1  the service has returned…",
+        "b          20  no",
+    ]
+    assert to_text([Table(columns, rows)], 30).splitlines() == ["sample  count", "a           1", "b          20"]

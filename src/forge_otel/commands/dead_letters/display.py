@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from forge import DeadLetter
+from forge.support import layout
+from forge.support.layout import Column, Span
 from forge.support.text import on_one_line, shortened, visible
 
-from ..console import Output, data
-from ..printing import print_next, print_table
+from ..console import Output
+from ..printing import print_blocks, print_next, print_table
 from ..storage import following
 
 _MAX_DATA: Final = 2000
@@ -66,19 +68,26 @@ def show_letters(
     ]
     out.print(Text(head + "; ".join(parts), style="bold"), soft_wrap=not out.is_terminal)
     shown = entries if verb is None else entries[:_MAX_SHOWN]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("sample", *(["pipeline"] if several else []), "failed", "in", "error", "message"):
-        table.add_column(name, overflow="fold")
-    for entry in shown:
-        table.add_row(
-            Text(visible(shortened(entry.sample_id, 60))),
-            *([Text(visible(shortened(entry.pipeline, 40)))] if several else []),
-            age(time.time() - entry.time),
-            data(entry.where, 40),
-            data(entry.error_type, 60),
-            data(entry.message, 100),
-        )
-    print_table(table, out)
+    columns = [
+        Column("sample"),
+        *([Column("pipeline", 2, is_text=True)] if several else []),
+        Column("failed", 3, is_text=True),
+        Column("in", 1, is_text=True),
+        Column("error", is_text=True),
+        Column("message", 4, is_text=True),
+    ]
+    rows = [
+        [
+            Span(shortened(entry.sample_id, 60)),
+            *([Span(shortened(entry.pipeline, 40))] if several else []),
+            Span(age(time.time() - entry.time)),
+            Span(on_one_line(entry.where, 40)),
+            Span(on_one_line(entry.error_type, 60)),
+            Span(on_one_line(entry.message, 100)),
+        ]
+        for entry in shown
+    ]
+    print_blocks([layout.Table(columns, rows)], out)
     if total > len(shown):
         out.print(f"and {total - len(shown)} more")
     if verb is None and entries:

@@ -8,16 +8,16 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.style import Style
-from rich.table import Table
 from rich.text import Text
 
+from forge.support import layout
 from forge.support.formatting import seconds
 from forge.support.text import on_one_line
 
 from ...semconv import attributes as a
 from ...semconv import events
 from ...semconv import spans as s
-from ..printing import print_next, print_table
+from ..printing import print_blocks, print_next
 from .records import LogRecord, Span, number
 from .waterfall import error, outcome
 
@@ -41,14 +41,25 @@ def plain(value: object, limit: int = _MAX_MESSAGE) -> str:
 def show_top(report: Mapping[str, Any], out: Console) -> None:
     """Print the report of `trace top`."""
     operations = report["operations"]
-    columns = ("slowest operations", "calls", "errors", "p50", "p95", "p99", "max", "slowest in")
+    columns = [
+        layout.Column("slowest operations"),
+        layout.Column("calls", 1),
+        layout.Column("errors"),
+        *(layout.Column("p50", 3), layout.Column("p95"), layout.Column("p99", 4), layout.Column("max", 2)),
+        layout.Column("slowest in", 5, is_text=True),
+    ]
     if operations:
-        table = _table(out, columns)
-        for row in operations:
-            errors = Text(str(row["errors"]), style=_RED if row["errors"] else "")
-            durations = (seconds(row[key]) for key in ("p50", "p95", "p99", "max"))
-            table.add_row(plain(row["name"], _MAX_NAME), str(row["count"]), errors, *durations, _where(row["slowest"]))
-        print_table(table, out)
+        rows = [
+            [
+                layout.Span(plain(row["name"], _MAX_NAME)),
+                layout.Span(str(row["count"])),
+                layout.Span(str(row["errors"]), "red" if row["errors"] else ""),
+                *(layout.Span(seconds(row[key])) for key in ("p50", "p95", "p99", "max")),
+                layout.Span(_where(row["slowest"])),
+            ]
+            for row in operations
+        ]
+        print_blocks([layout.Table(columns, rows)], out)
         _following(operations[0]["slowest"], out)
     for row in report["errors"]:
         place = row["first"]["sample_id"]
@@ -65,12 +76,21 @@ def show_top(report: Mapping[str, Any], out: Console) -> None:
         _following(row["first"], out, "    ")
     if report["waits"]:
         out.print()
-        waits = ("most time waited", "total", "in queues", "before retries", "held up", "longest in")
-        table = _table(out, waits)
-        for row in report["waits"]:
-            times = (seconds(row[key] or None) for key in ("total", "queue", "retries", "backpressure"))
-            table.add_row(plain(row["stage"], _MAX_NAME), *times, _where(row["longest"]))
-        print_table(table, out)
+        waits = [
+            layout.Column("most time waited"),
+            layout.Column("total"),
+            *(layout.Column("in queues", 2), layout.Column("before retries", 3), layout.Column("held up", 4)),
+            layout.Column("longest in", 5, is_text=True),
+        ]
+        rows = [
+            [
+                layout.Span(plain(row["stage"], _MAX_NAME)),
+                *(layout.Span(seconds(row[key] or None)) for key in ("total", "queue", "retries", "backpressure")),
+                layout.Span(_where(row["longest"])),
+            ]
+            for row in report["waits"]
+        ]
+        print_blocks([layout.Table(waits, rows)], out)
         _following(report["waits"][0]["longest"], out)
 
 
@@ -78,16 +98,6 @@ def _where(place: Mapping[str, Any]) -> str:
     if place["sample_id"]:
         return plain(place["sample_id"], _MAX_NAME)
     return f"trace {plain(place['trace_id'][:8])}" if place["trace_id"] else "-"
-
-
-def _table(out: Console, columns: Sequence[str]) -> Table:
-    narrow = out.width < 100
-    table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), header_style=_DIM, pad_edge=False)
-    for index, column in enumerate(columns):
-        last = index == len(columns) - 1
-        justify: Any = "left" if index == 0 or last else "right"
-        table.add_column(column, justify=justify, no_wrap=not last and index > 0, overflow="fold")
-    return table
 
 
 def _following(place: Mapping[str, Any], out: Console, indent: str = "") -> None:
