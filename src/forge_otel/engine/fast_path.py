@@ -160,11 +160,10 @@ class FastPath:
         started, span = opened[0], opened[1]
         usual: CachedResult = self.usual
         usual.instruments.traced.add(duration, span.get_span_context())
-        ended = usual.template.ended
-        ends = scope.at(started) + round(duration * 1e9)
-        kind = type(span)
-        if not (self.is_plain and getattr(kind, "is_light", False) and kind.end_light(span, ended, None, ends)):
-            end_span(span, ended, None, ends)
+        ended, lasted, kind = usual.template.ended, round(duration * 1e9), type(span)
+        is_light = self.is_plain and getattr(kind, "is_light", False)
+        if not (is_light and kind.end_light(span, ended, None, span._start_time + lasted)):
+            end_span(span, ended, None, scope.at(started) + lasted)
 
     def ended(self, scope: SampleScope, opened: Opened, result: Any) -> None:
         """Record a call that has come back."""
@@ -449,8 +448,9 @@ def _call(original: Function, layer: Layer, operation: Operation, usual: Any) ->
                 if not scope.settled or scope.claim():
                     duration, cached = result.duration, path.usual
                     cached.durations.append(duration)
-                    if scope.drop_reason is not None:
-                        scope.keep_step((cached.template, begun, duration, scope.waited if queued else None))
+                    kept = scope.kept
+                    if kept is not None:
+                        kept.extend((cached.template, begun, duration, scope.waited if queued else None))
                 return result
             else:
                 path.leave(opened)
@@ -504,8 +504,9 @@ def _await(original: Function, layer: Layer, operation: Operation, usual: Any) -
                 if not scope.settled or scope.claim():
                     duration, cached = result.duration, path.usual
                     cached.durations.append(duration)
-                    if scope.drop_reason is not None:
-                        scope.keep_step((cached.template, begun, duration, scope.waited if queued else None))
+                    kept = scope.kept
+                    if kept is not None:
+                        kept.extend((cached.template, begun, duration, scope.waited if queued else None))
                 return result
             else:
                 path.leave(opened)

@@ -89,8 +89,8 @@ class Arrival:
                         self._write(path, scope, result.duration, began, waited, carrier)
                     else:
                         durations.append(result.duration)
-                        if scope.drop_reason is not None:
-                            scope.keep_step((template, began - offset, result.duration, waited))
+                        if scope.kept is not None:
+                            scope.kept += (template, began - offset, result.duration, waited)
                 elif scope.span is None and path.knows(result):
                     path.ended(scope, began - offset, result)
                 else:

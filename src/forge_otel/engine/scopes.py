@@ -334,12 +334,11 @@ class SampleScope(NonRecordingSpan):
     # There is a scope for every sample. What every call looks at has a slot, which is read in a third of the time; the
     # defaults of the rest stand on the class.
     __slots__ = (
-        "_steps",
         "clock",
         "drop_reason",
         "exported_id",
         "inside",
-        "keep_step",
+        "kept",
         "opened",
         "paths",
         "run",
@@ -369,12 +368,6 @@ class SampleScope(NonRecordingSpan):
     """Calls on the slow path that have not come back, in the order in which they began."""
     _began_ns: int | None = None
 
-    _steps: list[Any]
-    keep_step: Callable[[tuple[SpanTemplate, float, float, float | None]], None]
-    """Keep the template, start, duration and queue wait of a step; only where there is a `drop_reason`. Unlike
-    `add_step`, it drops none: for calls of the pipeline's own stages and measurements, of which a sample has a limited
-    number."""
-
     def __init__(self, run: RunScope, sample_id: str) -> None:
         self.run = run
         self.sample_id = sample_id
@@ -387,6 +380,10 @@ class SampleScope(NonRecordingSpan):
         """Its span, where it is traced."""
         self.drop_reason: str | None = None
         """The reason for which it is not traced, where that is ours: then it keeps steps."""
+        self.kept: list[Any] | None = None
+        """The steps that it keeps, `_STEP` places each: template, start, duration and queue wait. Calls of the
+        pipeline's own stages and measurements, of which a sample has a limited number, add theirs here, past
+        `add_step`, and so drop none."""
         self.inside: FastPath | None = None
         """The fast path on which a call is open. There is one at a time; others take the slow path."""
         self.opened: Opened = 0.0
@@ -414,7 +411,7 @@ class SampleScope(NonRecordingSpan):
         if self.granted is None:
             with self.run.lock:
                 if self.granted is None:
-                    spans = 2 + len(self._steps) // _STEP  # its own, and that of what fails
+                    spans = 2 + len(self.kept or ()) // _STEP  # its own, and that of what fails
                     self.granted = spans if self.run.span_budget.take(spans, from_reserve=True) else 0
         return self.granted > 0
 
@@ -495,36 +492,36 @@ class SampleScope(NonRecordingSpan):
 
     def defer(self, reason: str) -> None:
         """Have no span, for this reason, and keep steps instead."""
-        steps: list[Any] = []
-        self._steps = steps
-        self.keep_step = steps.extend
-        self.drop_reason = reason
+        self.kept, self.drop_reason = [], reason
 
     def add_step(self, template: SpanTemplate, started: float, duration: float, waited: float | None = None) -> None:
         """Keep a step, and drop the first ones if there are too many."""
-        self.keep_step((template, started, duration, waited))
-        self._drop_first()
+        assert self.kept is not None
+        self.kept += (template, started, duration, waited)
+        self._last_steps()
 
-    def _drop_first(self) -> None:
-        steps = self._steps
+    def _last_steps(self) -> list[Any]:
+        """Drop the first steps if there are too many. Returns the others."""
+        steps = self.kept
+        assert steps is not None
         while len(steps) > _MAX_PLACES:
             template = steps[0]
             del steps[:_STEP]
             # That of a batch is counted by the last of its samples.
             if template.shared is None or not template.shared.is_step(template) or template.shared.leave():
                 self.dropped_steps += 1
+        return steps
 
     def templates(self) -> Sequence[SpanTemplate]:
         """The templates of the last steps, in the order in which they ended."""
-        self._drop_first()
-        return self._steps[::_STEP]
+        return self._last_steps()[::_STEP]
 
     def steps(self) -> Iterator[Step]:
         """The last steps, in the order in which they ended."""
-        self._drop_first()
-        steps = tuple(self._steps)  # a call that was abandoned may come back meanwhile
+        steps = tuple(self._last_steps())  # a call that was abandoned may come back meanwhile
         return itertools.starmap(Step, zip(*(steps[place::_STEP] for place in range(_STEP)), strict=False))
 
     def drop_steps(self) -> None:
         """Keep no steps any longer."""
-        self._steps.clear()
+        if self.kept is not None:
+            self.kept.clear()

@@ -327,49 +327,18 @@ def _contents(span: Any) -> dict[str, Any]:
 
 
 def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) -> Any:
-    """The class of light spans for what a tracer has now.
+    """The class of light spans for what a tracer has now. (What its methods need are variables of this function, which
+    are found faster than attributes.)
 
     `whole` is the SDK's own, which has these fields; `inherited` are the trace flags that a span has from its parent.
     """
     from opentelemetry.sdk.util import BoundedList  # noqa: PLC0415 - the SDK is there
 
-    new_context: Callable[..., SpanContext] = tuple.__new__
-    processor, generator, limits = tracer.span_processor, tracer.id_generator, tracer._span_limits
-    draw = getattr(generator, "generator", generator).generate_span_id
+    processor, limits = tracer.span_processor, tracer._span_limits
     behind, unset = processor._span_processors, Status()
     empty: Any = ()
-    most_links = limits.max_links
-    link_attributes: dict[str, BoundedAttributes] = {}
-
-    def attributes_of_links(attributes: Mapping[str, Any]) -> BoundedAttributes:
-        """Attributes of links, within the limits."""
-        return BoundedAttributes(
-            limits.max_link_attributes, attributes, immutable=True, max_value_len=limits.max_attribute_length
-        )
-
-    def fitted(links: Sequence[Link]) -> Sequence[Link]:
-        """The last links, and the number of those dropped, as the SDK keeps them."""
-        return BoundedList.from_seq(most_links, links)
-
-    class LightAttributes(BoundedAttributes):
-        """Attributes of a span that has ended: those of the SDK, read without a copy."""
-
-        maxlen = limits.max_span_attributes
-        max_value_len = limits.max_span_attribute_length
-        dropped = 0
-        _immutable = True
-        _dict: dict[str, Any]
-
-        def __iter__(self) -> Iterator[str]:
-            return iter(self._dict)
-
-        def items(self) -> ItemsView[str, Any]:
-            return self._dict.items()
-
-        def __getattr__(self, name: str) -> Any:
-            if name != "_lock":
-                raise AttributeError(name)
-            return vars(self).setdefault("_lock", threading.Lock())
+    most_links, last_links = limits.max_links, BoundedList.from_seq
+    new_attributes = _attributes_for(limits)
 
     class LightSpan(whole):  # type: ignore[misc]  # it is a class
         """A span that was started, and that nobody has touched."""
@@ -383,15 +352,8 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
         _instrumentation_info = tracer.instrumentation_info
         _instrumentation_scope = tracer._instrumentation_scope
 
-        @staticmethod
-        def child_of(parent: SpanContext, span_id: int | None = None) -> SpanContext:
-            """The context of a span below a sampled one of this process, by default of a new one."""
-            flags = parent[3]
-            if flags & ~inherited:
-                flags = TraceFlags(flags & inherited)
-            # Past the constructor, which takes half of a microsecond to find out whether a context is valid.
-            drawn = draw() if span_id is None else span_id
-            return new_context(SpanContext, (parent[0], drawn, False, flags, parent[4], True))
+        child_of = staticmethod(_child_of(tracer, inherited))
+        make_links = staticmethod(_make_links(limits))
 
         @classmethod
         def begin(  # noqa: PLR0917 - named arguments take longer
@@ -427,7 +389,7 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
                 return False
             links = span._begun_links
             if most_links is not None and len(links) > most_links:
-                links = fitted(links)
+                links = last_links(most_links, links)  # and the number of those dropped
             status = Status(_ERROR, failure) if failure is not None else unset
             with _lock:
                 if type(span) is not LightSpan or span._end_time is not None:
@@ -465,27 +427,14 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             span._end_time = end_time
             span._light_attributes = attributes
             span._events = empty
-            span._links = links if most_links is None or len(links) <= most_links else fitted(links)
+            few = most_links is None or len(links) <= most_links
+            span._links = links if few else last_links(most_links, links)
             if failure is not None:
                 span._status = Status(_ERROR, failure)
             if kind is not _INTERNAL:
                 span._kind = kind
             for each in behind:
                 each.on_end(span)
-
-        @staticmethod
-        def make_links(kind: str, contexts: Iterable[SpanContext]) -> list[Link]:
-            """Links of a kind as the SDK keeps them, past two constructors."""
-            attributes = link_attributes.get(kind)
-            if attributes is None:
-                attributes = link_attributes[kind] = attributes_of_links({a.FORGE_LINK_TYPE: kind})
-            links = []
-            for context in contexts:
-                link = _new(Link)
-                link._context = context
-                link._attributes = attributes
-                links.append(link)
-            return links
 
         def get_span_context(self) -> SpanContext:
             return self._context  # type: ignore[no-any-return]
@@ -497,18 +446,25 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             if name == "_attributes" and self._end_time is not None:
                 with _lock:
                     if type(self) is LightSpan:  # else somebody has completed it meanwhile
-                        self._attributes = ended_attributes(self)
+                        # They are made when somebody reads them: until the span is exported, the garbage collector
+                        # would look at them again and again.
+                        self._attributes = new_attributes(self._light_attributes)
             else:
                 complete(self)
             return getattr(self, name)
 
-    def ended_attributes(span: Any) -> LightAttributes:
-        """Return the attributes of an untouched span that has ended, as the SDK has them. They are made when somebody
-        reads them: the garbage collector would look at them again and again until the span is exported.
-        """
-        made = _new(LightAttributes)
-        made._dict = span._light_attributes
-        return made
+    complete = _completion(tracer, whole, LightSpan, new_attributes)
+    first = _new(LightSpan)
+    for name in _LIGHT_STATE:
+        setattr(first, name, None)
+    return LightSpan
+
+
+def _completion(
+    tracer: Any, whole: Any, light: Any, new_attributes: Callable[[dict[str, Any]], BoundedAttributes]
+) -> Callable[[Any], None]:
+    """The function that makes of light spans what the tracer would have made."""
+    processor, limits = tracer.span_processor, tracer._span_limits
 
     def complete(span: Any) -> None:
         """Make of a span what the tracer would have made.
@@ -535,17 +491,88 @@ def _class_for(tracer: Any, whole: Any, fields: frozenset[str], inherited: int) 
             instrumentation_scope=tracer._instrumentation_scope,
         )
         with _lock:
-            if type(span) is not LightSpan:
+            if type(span) is not light:
                 return
             if span._end_time is not None:
-                made.setdefault("_attributes", ended_attributes(span))
+                made.setdefault("_attributes", new_attributes(span._light_attributes))
             for name, value in vars(full).items():
                 made.setdefault(name, value)  # what is there stays, such as all of a span that has ended
             span.__class__ = whole
             made.pop("_light_attributes", None)
             made.pop("_begun_links", None)
 
-    first = _new(LightSpan)
-    for name in _LIGHT_STATE:
-        setattr(first, name, None)
-    return LightSpan
+    return complete
+
+
+def _child_of(tracer: Any, inherited: int) -> Callable[..., SpanContext]:
+    """The function that makes contexts of spans. `inherited` are the trace flags that a span has from its parent."""
+    new_context: Callable[..., SpanContext] = tuple.__new__
+    generator = tracer.id_generator
+    draw = getattr(generator, "generator", generator).generate_span_id
+
+    def child_of(parent: SpanContext, span_id: int | None = None) -> SpanContext:
+        """The context of a span below a sampled one of this process, by default of a new one."""
+        flags = parent[3]
+        if flags & ~inherited:
+            flags = TraceFlags(flags & inherited)
+        # Past the constructor, which takes half of a microsecond to find out whether a context is valid.
+        drawn = draw() if span_id is None else span_id
+        return new_context(SpanContext, (parent[0], drawn, False, flags, parent[4], True))
+
+    return child_of
+
+
+def _make_links(limits: Any) -> Callable[[str, Iterable[SpanContext]], list[Link]]:
+    """The function that makes links."""
+    known: dict[str, BoundedAttributes] = {}
+
+    def make_links(kind: str, contexts: Iterable[SpanContext]) -> list[Link]:
+        """Links of a kind as the SDK keeps them, past two constructors."""
+        attributes = known.get(kind)
+        if attributes is None:
+            attributes = known[kind] = BoundedAttributes(
+                limits.max_link_attributes,
+                {a.FORGE_LINK_TYPE: kind},
+                immutable=True,
+                max_value_len=limits.max_attribute_length,
+            )
+        links = []
+        for context in contexts:
+            link = _new(Link)
+            link._context = context
+            link._attributes = attributes
+            links.append(link)
+        return links
+
+    return make_links
+
+
+def _attributes_for(limits: Any) -> Callable[[dict[str, Any]], BoundedAttributes]:
+    """The function that makes attributes of spans that have ended."""
+
+    class LightAttributes(BoundedAttributes):
+        """Attributes of a span that has ended: those of the SDK, read without a copy."""
+
+        maxlen = limits.max_span_attributes
+        max_value_len = limits.max_span_attribute_length
+        dropped = 0
+        _immutable = True
+        _dict: dict[str, Any]
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(self._dict)
+
+        def items(self) -> ItemsView[str, Any]:
+            return self._dict.items()
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "_lock":
+                raise AttributeError(name)
+            return vars(self).setdefault("_lock", threading.Lock())
+
+    def new_attributes(values: dict[str, Any]) -> BoundedAttributes:
+        attributes = _new(LightAttributes)
+        attributes._dict = values
+        return attributes
+
+    return new_attributes
