@@ -1,4 +1,4 @@
-"""A newcomer's first changes, done as CONTRIBUTING.md says, in a copy of the checkout."""
+"""Changes done as CONTRIBUTING.md and the page on adding a library say, in a copy of the checkout."""
 
 from __future__ import annotations
 
@@ -33,12 +33,21 @@ with recording() as recorded:
     print(len(ForgeInstrumentor().patched))
 assert [span.name for span in recorded.spans] == ["forge.storage check file"]
 """
+LIBRARY = """
+import conveyor
+
+with recording() as recorded:
+    assert conveyor.Belt("numbers", [abs]).run([-1]) == [1]
+assert [span.name for span in recorded.spans] == ["forge.stage abs", "forge.pipeline numbers"]
+"""
 LINT = ".venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy src/forge_otel"
 """What `make lint` does about the files that a first change touches."""
 
 
-def steps(section: str) -> list[tuple[str, str]]:
-    """The blocks of a section, each with its kind."""
+def steps(section: str | None) -> list[tuple[str, str]]:
+    """The blocks of a section of CONTRIBUTING.md, each with its kind; None: of the page on adding a library."""
+    if section is None:
+        return BLOCK.findall((ROOT / "docs/adding-a-library.md").read_text())
     page = (ROOT / "CONTRIBUTING.md").read_text()
     (text,) = re.findall(rf"^## {section}\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
     return BLOCK.findall(text)
@@ -47,10 +56,10 @@ def steps(section: str) -> list[tuple[str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "script"),
-    [("First change: a metric", METRIC), ("First change: an instrumented method", METHOD)],
-    ids=["metric", "method"],
+    [("First change: a metric", METRIC), ("First change: an instrumented method", METHOD), (None, LIBRARY)],
+    ids=["metric", "method", "library"],
 )
-def test_a_first_change_is_done_as_the_page_says(copy: Path, section: str, script: str) -> None:
+def test_a_first_change_is_done_as_the_page_says(copy: Path, section: str | None, script: str) -> None:
     # Python takes the code of the copy, and not that of this checkout, which is installed.
     environment = {"PYTHONPATH": f"{copy / 'src'}:{copy}", "MAKEFLAGS": "", "PYTHONDONTWRITEBYTECODE": "1"}
     found = steps(section)

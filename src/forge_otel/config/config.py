@@ -28,7 +28,14 @@ Events = Literal["default", "all", "none"]
 Exceptions = Literal["logs", "span_events", "both"]
 Hook = Callable[..., object]
 
-_COMPONENTS: Final = ("runner", "stage", "measurement", "storage", "datatrove", "ray_data")
+_COMPONENTS: Final = (
+    "runner",
+    "stage",
+    "measurement",
+    "storage",
+    "datatrove",
+    "ray_data",
+)
 
 SWITCH: Final = "FORGE_OTEL_SDK_FAST_PATHS"
 """Environment variable that turns the fast paths into the SDK off, by the value `off`."""

@@ -7,7 +7,19 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..patching.patches import Target
-from . import costs, datatrove, dead_letters, executions, measurement, queues, ray_data, runner, sample, stage, storage
+from . import (
+    costs,
+    datatrove,
+    dead_letters,
+    executions,
+    measurement,
+    queues,
+    ray_data,
+    runner,
+    sample,
+    stage,
+    storage,
+)
 
 _COMPONENTS = {
     "runner": (*runner.TARGETS, *sample.TARGETS, *executions.TARGETS, *costs.TARGETS),
