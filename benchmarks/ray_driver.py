@@ -2,7 +2,7 @@
 
 Both are the slope between pipelines with few and with many stages, so what samples cost by themselves is not in them:
 their data, their admission, their rows in the storage. Nothing of Ray runs: blocks are processed in this process, and
-booked like those that come home.
+booked like those that come home. Telemetry is measured for samples that are not traced.
 
     python -m benchmarks.ray_driver
 """
@@ -12,13 +12,19 @@ from __future__ import annotations
 import threading
 import time
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
-from forge import BatchRunner, Pipeline, Sample, Stage
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+from forge import BatchRunner, Pipeline, Run, Sample, Stage
+from forge.execution.item import Item
 from forge.runner.ray.blocks import Block, Row, StepRecord, pack, unpack
 from forge.runner.ray.booking import Booking
 from forge.runner.ray.worker import WorkerSpec, _BlockCall, _Work
 from forge.runner.steps import steps_of
+from forge_otel import ForgeInstrumentor
 
 BLOCK_SIZE: Final = 64
 FEW, MANY = 1, 9
@@ -47,6 +53,7 @@ def block_and_seconds(kind: type[Stage], stages: int) -> tuple[int, float]:
     """Return the bytes of a block that comes home, and the median seconds for reading and booking it."""
     pipeline = Pipeline(name="benchmark", source=[], stages=[kind(name=f"stage-{index}") for index in range(stages)])
     run = BatchRunner().run(pipeline)
+    run.context.run(run.begin)
     booking = Booking(run, steps_of(run))
     works = [
         _Work(WorkerSpec("benchmark", index, stage, pipeline.serializer, False, {}), None, "worker", threading.Event())
@@ -54,7 +61,7 @@ def block_and_seconds(kind: type[Stage], stages: int) -> tuple[int, float]:
     ]
     size, seconds = 0, []
     for number in range(ROUNDS):
-        items = [run._admission.item(Sample(id=f"sample-{number}-{index}", data=index)) for index in range(BLOCK_SIZE)]
+        items = run.context.copy().run(_admitted, run, number)
         block = Block(number, [Row(item.sample.id, item.sample.data) for item in items], time.time())
         for index, work in enumerate(works):
             record = StepRecord(index, time.time(), 0.001, 0.001, "host", 1234, "0123456789abcdef" * 2, 1)
@@ -63,10 +70,18 @@ def block_and_seconds(kind: type[Stage], stages: int) -> tuple[int, float]:
         content = pack(block)
         size = len(content)
         begun = time.perf_counter()
-        done, _ = booking.book(unpack(content), items)
+        done, _ = run.context.copy().run(booking.book, unpack(content), items)
         seconds.append(time.perf_counter() - begun)
         assert len(done) == BLOCK_SIZE
     return size, median(seconds)
+
+
+def _admitted(run: Run, number: int) -> list[Item]:
+    """Return the samples of a block; called in the run's context."""
+    items = [run._admission.item(Sample(id=f"sample-{number}-{index}", data=index)) for index in range(BLOCK_SIZE)]
+    for item in items:
+        item.context.run(run.admit, item)
+    return items
 
 
 def per_sample_and_stage(kind: type[Stage]) -> tuple[float, float]:
@@ -77,9 +92,20 @@ def per_sample_and_stage(kind: type[Stage]) -> tuple[float, float]:
 
 
 def main() -> None:
-    for kind in (Through, ThroughInBatches):
-        size, seconds = per_sample_and_stage(kind)
-        print(f"{kind.__name__}: {size:.1f} bytes and {seconds * 1e6:.2f} µs of the driver for a sample and stage")
+    instrumentor = ForgeInstrumentor()
+    for telemetry in (False, True):
+        if telemetry:
+            providers: dict[str, Any] = {
+                "tracer_provider": TracerProvider(shutdown_on_exit=False),
+                "meter_provider": MeterProvider(shutdown_on_exit=False),
+                "logger_provider": LoggerProvider(shutdown_on_exit=False),
+            }
+            instrumentor.instrument(**providers, sampling_rate=0.0)
+        for kind in (Through, ThroughInBatches):
+            size, seconds = per_sample_and_stage(kind)
+            what = f"{kind.__name__} with telemetry" if telemetry else kind.__name__
+            print(f"{what}: {size:.1f} bytes and {seconds * 1e6:.2f} µs of the driver for a sample and stage")
+    instrumentor.uninstrument()
 
 
 if __name__ == "__main__":

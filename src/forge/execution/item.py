@@ -33,7 +33,6 @@ class Item:
         "children",
         "context",
         "dead_letter",
-        "derived_at",
         "derived_by",
         "enqueued_at",
         "executing",
@@ -73,8 +72,6 @@ class Item:
         """Dead letter of an earlier run that is replayed."""
         self.derived_by: str | None = None
         """Stage that derived it; None for samples of the source."""
-        self.derived_at: float | None = None
-        """Unix time in seconds at which a worker derived it; None where that was in this process."""
         self.place: tuple[int, ...] = ()
         """Position among the samples derived from the same sample of the source."""
         self.family: Family | None = None

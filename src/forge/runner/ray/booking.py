@@ -106,8 +106,7 @@ class Booking:
             whole = record.batch_verdict(call, verdicts)
             self._report(step.stage, record, [call.number], mine, whole, usages=usages)
             children = step.book_batch(mine, whole)
-            ended = call.start + call.duration
-            derived += self._adopt(record, [(record.columns.rows[place], ended) for place in places], children, items)
+            derived += self._adopt(record, [record.columns.rows[place] for place in places], children, items)
         return derived
 
     def _book_alone(
@@ -124,7 +123,7 @@ class Booking:
         numbers: list[int] = []
         mine: list[Item] = []
         verdicts: list[Verdict] = []
-        ends: list[tuple[int, float]] = []
+        noted: list[int] = []
         for place, (row, start, duration) in enumerate(
             zip(columns.rows, columns.offsets, columns.durations, strict=True)
         ):
@@ -136,32 +135,30 @@ class Booking:
             mine.append(item)
             if row in notes:
                 verdicts.append(record.verdict(place, item, _Call(place, None, (place,), start, duration)))
-                ends.append((row, start + duration))
+                noted.append(row)
             else:
                 outcome = STAGE_OUTCOMES[columns.outcomes[place]]
                 verdicts.append(Verdict(outcome=outcome, samples=(item.sample,), busy=duration, duration=duration))
         if not mine:
             return []
         self._report(step.stage, record, numbers, mine, verdicts, usages=usages)
-        return self._adopt(record, ends, step.book(mine, verdicts), items)
+        return self._adopt(record, noted, step.book(mine, verdicts), items)
 
     def _adopt(
         self,
         record: _Record,
-        parents: Sequence[tuple[int, float]],
+        parents: Sequence[int],
         children: Sequence[Item],
         items: dict[int, Item],
     ) -> list[Item]:
-        """Take over what workers know about the samples derived from these rows, whose calls ended so many seconds
-        after the record's begin; returns them."""
+        """Take over what workers know about the samples derived from these rows; returns them."""
         derived = iter(children)
-        for parent, ended in parents:
+        for parent in parents:
             note = record.columns.notes.get(parent)
             for number in (note.children or ()) if note is not None else ():
                 child = next(derived, None)
                 if child is None:  # the run has ended
                     return []
-                child.derived_at = record.columns.began + ended
                 row = record.block.rows[number]
                 if row.data is not GONE:
                     child.sample = replace(child.sample, data=row.data)
