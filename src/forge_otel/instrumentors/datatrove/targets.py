@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+from opentelemetry import _logs, metrics, trace
 from opentelemetry import context as otel_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ...patching import faults
 from ...patching.patches import Layer, Patches, Target
 from ...semconv.attributes import ForgeTaskOutcome
+from ...signals.delivery import Delivery
 from ...signals.exceptions import exception_attributes
 from ...support.exceptions import is_a, message
 from ..error_types import error_type
@@ -149,6 +151,9 @@ class _ObservedTask:
                 otel_context.detach(self._token)
         with faults.protected("the end of a datatrove task"):
             self._task.end(self._describe(error))
+        if workers.address is not None:
+            with faults.protected("the flush at a task's end"):
+                _flush_worker()
         if self._flushed is not None:
             with faults.protected("the flush at a task's end"):
                 self._flushed.flush(self._flushed.config.shutdown_timeout)
@@ -173,6 +178,17 @@ class _ObservedTask:
             meter.failed_after,
         )
 
+
+def _flush_worker() -> None:
+    """Flush the providers of a worker, if other libraries have some: the pool kills its workers in the end."""
+    delivery = Delivery()
+    delivery.prepare(trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider())
+    delivery.flush(_FLUSH_TIMEOUT)
+    delivery.close()
+
+
+_FLUSH_TIMEOUT: Final = 5.0
+"""Maximum time in seconds for the flush of a worker's providers, at the end of each task."""
 
 _BASE = "datatrove.executor.base"
 

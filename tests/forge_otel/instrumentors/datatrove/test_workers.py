@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -120,3 +124,40 @@ def test_a_run_that_takes_no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
             sender.end(TaskEnd(NOTHING_MORE, "completed", 1.0))
     finally:
         shutil.rmtree(folder)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from opentelemetry import trace
+from tests.support import datatrove_pipelines
+
+def look(data, rank, world_size):
+    for document in data:
+        trace.get_tracer("a library").start_span("inside").end()
+        yield document
+
+if __name__ == "__main__":
+    datatrove_pipelines.executor(Path(sys.argv[1]), look, workers=2).run()
+"""
+
+
+def test_spans_of_libraries_in_workers(tmp_path: Path) -> None:
+    """With `opentelemetry-instrument`, the workers have providers."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    none = {"OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+    file = {"OTEL_TRACES_EXPORTER": "console", "PYTHONPATH": str(Path(__file__).parents[4])}
+    program = Path(sys.executable).with_name("opentelemetry-instrument")
+    done = subprocess.run(
+        [program, sys.executable, script, tmp_path],
+        env={**os.environ, **none, **file},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    spans = re.findall(r'"name": "([^"]*)".*?"span_id": "(\w+)".*?"parent_id": "?(\w+)', done.stdout, re.DOTALL)
+    assert sorted(name for name, _, _ in spans) == ["forge.pipeline letters", *["forge.task"] * 2, *["inside"] * 6]
+    tasks = [own for name, own, _ in spans if name == "forge.task"]
+    assert sorted(parent for name, _, parent in spans if name == "inside") == sorted(tasks * 3)
