@@ -59,6 +59,11 @@ class RayRunner(Runner):
         self._block_size = block_size
 
     def driver(self, run: Run) -> RayDriver:
+        """Create the driver that moves the samples of a run through the cluster.
+
+        Raises:
+            ConfigurationError: the pipeline has nothing that Ray could run, or a part that cannot be pickled.
+        """
         from .driver import RayDriver  # noqa: PLC0415 - imports Ray, which takes a second
 
         return RayDriver(run, block_size=self._block_size)
