@@ -258,7 +258,7 @@ def test_a_page_of_fifty_thousand_spans(browser: Browser, tmp_path: Path, capsys
     assert main(["trace", "page", str(folder), "--html", str(file), "--max-spans", "60000", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["spans"], said["kept_spans"], said["samples"]) == (50_999, 50_999, 16_999)
-    assert said["next"] == [f"{file.as_uri()}#sample=s19", f"forge show {RUN}"]
+    assert said["next"] == [f"{file.as_uri()}#sample=s19", f"forge-otel show {RUN}"]
     browser.open(file, "#sample=s16999")
     size = "document.getElementsByTagName('*').length"
     assert browser.evaluate(size) < 500
