@@ -23,7 +23,7 @@ from tests.support import vocabulary
 
 def test_emits_the_half() -> None:
     everything = list(vocabulary.elements(vocabulary.registry()))
-    vocabulary.SEEN.update(everything[::2])
+    vocabulary.SEEN.update(each for each in everything[::2] if each.name != "forge.stage.batch")
 """,
     "test_other.py": """
 from tests.support import vocabulary

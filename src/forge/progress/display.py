@@ -60,16 +60,15 @@ def progress(
 
     On a terminal it is a bar, with the rate and, where the source has a length, the time left; and a line for each
     stage. In a notebook it is the same as a table below the cell. Elsewhere, such as in a log file, it is a line every
-    30 seconds. A fault of the display ends the display, and not the run.
+    30 seconds. A fault of the display ends the display, and not the run. With `keys`, what is typed is not echoed, and
+    the program does not get it.
 
     Args:
         run: The run, which need not have begun.
         total: Number of samples in the source, if it has no `len()`.
         stream: Where to write; by default stderr, and in a notebook the output of the cell.
         every: Seconds between two lines where `stream` is no terminal.
-        keys: Read keys from the terminal that is the standard input, if it is one: `p` shows where each sample in
-            flight is, as `forge ps` does, and then the table again. What is typed is not echoed, and not there for the
-            program itself.
+        keys: Whether `p`, typed in the terminal, toggles between the table and the samples in flight.
     """
     shown = _Shown(run, total, stream, every, keys=keys)
     run.when_ended(shown.close)

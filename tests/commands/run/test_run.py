@@ -279,7 +279,7 @@ def test_bad_input_is_refused(program: Any, folder: Path, capsys: pytest.Capture
     ("options", "message"),
     [
         (["--limit", "0"], "is not a whole number from 1 to"),
-        (["--runner", "ray"], "'ray' is not one of"),
+        (["--runner", "spark"], "'spark' is not one of"),
         (["--otlp", "nowhere"], "--otlp nowhere: not an endpoint; use http://host:4317 (gRPC)"),
         (["--files", "pipes.py"], "--files: cannot write telemetry to pipes.py: File exists"),
     ],
