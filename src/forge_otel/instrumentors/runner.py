@@ -172,7 +172,7 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
             _propagator.inject(run.carrier, trace.set_span_in_context(call.span))
     if has_workers:
         with faults.protected("the carrier of workers"):
-            run.worker_carrier.update(_worker_carrier())
+            run.worker_carrier = {**_worker_carrier(), **run.worker_carrier}
     with faults.protected("the observables of a run"):
         telemetry.observables.add_run(run)
     with faults.protected("the initial points"):

@@ -71,6 +71,8 @@ def run_pipeline(options: Options) -> int:
         telemetry = _Telemetry(options, pipeline, stack) if _wants_telemetry(options) else None
         runner = _RUNNERS[options.runner](resume=not options.rerun, introspect=True)
         run = options.start(runner, pipeline) if options.start else runner.run(pipeline, limit=options.limit)
+        if telemetry is not None:
+            run.worker_carrier.update(telemetry.providers.variables)
         command = command_path()  # which is known on this thread only
         run.when_ended(lambda: _explain_termination(run, command))
         error = _drive(run)

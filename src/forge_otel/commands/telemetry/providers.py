@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from opentelemetry.environment_variables import OTEL_LOGS_EXPORTER, OTEL_METRICS_EXPORTER, OTEL_TRACES_EXPORTER
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.environment_variables import (
     OTEL_BLRP_MAX_QUEUE_SIZE,
     OTEL_BSP_MAX_QUEUE_SIZE,
+    OTEL_EXPORTER_OTLP_ENDPOINT,
+    OTEL_EXPORTER_OTLP_PROTOCOL,
     OTEL_METRIC_EXPORT_INTERVAL,
     OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED,
+    OTEL_SERVICE_NAME,
 )
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, MetricsData, PeriodicExportingMetricReader
@@ -118,6 +122,7 @@ class Providers:
             for _, metrics, _ in exporters
         ]
         resource = _resource(service)
+        self._service = str(resource.attributes[SERVICE_NAME])
         pulled = [prometheus.reader] if prometheus else []
         self.meter_provider = MeterProvider([*self._readers, *pulled], resource, shutdown_on_exit=False)
         own: dict[str, Any] = {"meter_provider": self.meter_provider}
@@ -147,6 +152,20 @@ class Providers:
             # The provider would shut down the reader of Prometheus as well.
             for reader in self._readers:
                 reader.shutdown()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Variables with which another process exports to the same endpoint; none if there is no endpoint."""
+        if self.endpoint is None:
+            return {}
+        return {
+            OTEL_SERVICE_NAME: self._service,
+            OTEL_TRACES_EXPORTER: "otlp",
+            OTEL_METRICS_EXPORTER: "otlp",
+            OTEL_LOGS_EXPORTER: "otlp",
+            OTEL_EXPORTER_OTLP_ENDPOINT: self.endpoint,
+            OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" if _is_grpc(self.endpoint) else "http/protobuf",
+        }
 
     @property
     def failures(self) -> int:
@@ -194,7 +213,7 @@ class Providers:
         return self._counted(spans, metrics, logs, lambda name: (f"{name}.jsonl", folder / f"{name}.jsonl"))
 
     def _otlp(self, endpoint: str) -> tuple[Any, Any, Any]:
-        exporters = _grpc(endpoint) if urlsplit(endpoint).port == GRPC_PORT else _http(endpoint)
+        exporters = _grpc(endpoint) if _is_grpc(endpoint) else _http(endpoint)
         return self._counted(*exporters, lambda name: (f"{name} → {endpoint}", None))
 
     def _counted(
@@ -243,6 +262,10 @@ def _check_endpoint(endpoint: str) -> None:
         raise CommandError(
             f"--otlp {endpoint}: not an endpoint; use http://host:4317 (gRPC) or http://host:4318 (HTTP)"
         )
+
+
+def _is_grpc(endpoint: str) -> bool:
+    return urlsplit(endpoint).port == GRPC_PORT
 
 
 def _grpc(endpoint: str) -> tuple[Any, Any, Any]:
