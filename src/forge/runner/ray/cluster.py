@@ -9,6 +9,8 @@ import threading
 import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 import pyarrow as pa
@@ -31,30 +33,81 @@ _NAMED: Final = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 """Resources that have an argument of their own."""
 DRIVEN_BY: Final = "forge.runner.name"
 """Key in the `DataContext` of an execution: it is part of a run of `forge`, not a pipeline of its own."""
+_LEVEL: Final = "RAY_BACKEND_LOG_LEVEL"
+_started: set[str] = set()
+"""Ids of the nodes that were started for runs of this process."""
 MIN_CPUS: Final = 0.01
 """Smallest share of a core that an actor is given."""
 
 
 def connect() -> bool:
     """Start Ray on this machine, unless this process is connected to a cluster, or its environment names one, as does
-    that of a Ray Job; returns True if it was started."""
+    that of a Ray Job; returns True if it was started, now or for an earlier run."""
     if ray.is_initialized():
-        return False
+        return ray.get_runtime_context().get_node_id() in _started
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if main else None
-    # Its processes read this when they start; at its own level they complain about actors that Ray Data makes.
-    quiet = "RAY_BACKEND_LOG_LEVEL" not in os.environ
-    if quiet:
-        os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        with _quiet_core():
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     finally:
-        if quiet:
-            del os.environ["RAY_BACKEND_LOG_LEVEL"]
         if main:
             signal.signal(signal.SIGTERM, before)  # Ray has set its own
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    return os.environ.get("RAY_ADDRESS", "local") == "local"
+    local = os.environ.get("RAY_ADDRESS", "local") == "local"
+    if local:
+        _started.add(ray.get_runtime_context().get_node_id())
+    return local
+
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    """Have the core of Ray that starts in this process write only fatal errors to the terminal, unless the environment
+    has a level.
+
+    At its own level it complains about actors that Ray Data makes. It reads the level when it starts, and writes a line
+    about that, which is left out.
+    """
+    module: Any = ray._raylet
+    make = getattr(module, "CoreWorker", None)
+    if make is None or _LEVEL in os.environ:
+        yield
+        return
+
+    def make_quiet(*args: Any) -> Any:
+        os.environ[_LEVEL] = "fatal"
+        try:
+            with _stderr_without(_LEVEL):
+                return make(*args)
+        finally:
+            del os.environ[_LEVEL]
+
+    module.CoreWorker = make_quiet
+    try:
+        yield
+    finally:
+        module.CoreWorker = make
+
+
+@contextmanager
+def _stderr_without(text: str) -> Iterator[None]:
+    """Leave lines with this text out of what the process writes to its standard error."""
+    try:
+        terminal = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            file.seek(0)
+            for line in file:
+                if text.encode() not in line:
+                    os.write(2, line)
 
 
 def unpicklable(part: Stage | Measurement) -> str | None:
@@ -215,7 +268,8 @@ class Execution:
                 time.sleep(0.01)
         except Exception:  # it has died
             logger.debug("the exchange of blocks did not answer", exc_info=True)
-        self._exchange.__ray_terminate__.remote()
+        if self._is_connected:
+            self._exchange.__ray_terminate__.remote()
 
     @property
     def _is_connected(self) -> bool:

@@ -149,9 +149,14 @@ class _Process:
             return
         try:
             self._thread.submit(self._work.close).result(CLOSE_TIMEOUT)
-            ray.get(self._exchange.close.remote(self._id), timeout=CLOSE_TIMEOUT)
+            # By this thread: Ray gives calls that different actors make in `__del__` the same id, and two of them at
+            # the same time crash the exchange.
+            self._thread.submit(self._report_close).result()
         except Exception:
             logger.exception("the worker of %r did not close", self._work.spec.part)
+
+    def _report_close(self) -> None:
+        ray.get(self._exchange.close.remote(self._id), timeout=CLOSE_TIMEOUT)
 
     def _watch(self) -> None:
         """Wait for the end of the run before its time."""

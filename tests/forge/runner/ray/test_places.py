@@ -125,6 +125,11 @@ try:
     RayRunner().run(Pipeline(name="p", source=source, stages=[Gpu()])).drain()
 except ConfigurationError as error:
     print(error, flush=True)
+RayRunner().run(Pipeline(name="first", source=source[:1], stages=[Slow()])).drain()
+try:
+    RayRunner().run(Pipeline(name="p", source=source, stages=[Gpu()])).drain()
+except ConfigurationError as error:
+    print(error, flush=True)
 RayRunner().run(Pipeline(name="p", source=source, stages=[Slow()], storage=SQLStorage(f"sqlite:///{folder}/rows.db"))).drain()
 """
 
@@ -142,12 +147,13 @@ def test_a_signal_ends_the_run_and_its_workers(number: signal.Signals, outcome: 
     )
     until = time.monotonic() + 2 * PATIENCE
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
-    while time.monotonic() < until and not list(tmp_path.glob("*.open")):
+    while time.monotonic() < until and len(list(tmp_path.glob("*.open"))) < 2:
         time.sleep(0.05)
     time.sleep(1.0)
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE)
-    assert out.startswith("Gpu(name='Gpu') asks for 1 of the resource 'GPU' for each of 1 workers"), out + err
+    refusal = "Gpu(name='Gpu') asks for 1 of the resource 'GPU' for each of 1 workers, and the cluster has 0\n"
+    assert out == 2 * refusal, out + err
     assert process.returncode != 0, err
     pids = [int(path.stem) for path in tmp_path.glob("*.open")]
     assert pids
@@ -157,3 +163,35 @@ def test_a_signal_ends_the_run_and_its_workers(number: signal.Signals, outcome: 
     (run,) = storage.runs()
     assert run.outcome == outcome
     storage.close()
+
+
+QUIET = """
+from forge import Pipeline, RayRunner, Sample, Stage
+
+
+class Same(Stage):
+    def process(self, sample):
+        return sample
+
+
+source = [Sample(id=str(number), data=number) for number in range(40)]
+for _ in range(4):
+    pipeline = Pipeline(name="p", source=source, stages=[Same(concurrency=3)])
+    print(RayRunner(block_size=4).run(pipeline).drain().ledger.ready)
+"""
+
+
+def test_a_run_prints_nothing(tmp_path: Path) -> None:
+    # Neither Ray, nor a process of it that crashes.
+    (tmp_path / "script.py").write_text(QUIET)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_BACKEND_LOG_LEVEL"}
+    process = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environment, "RAY_ADDRESS": "local"},
+        timeout=4 * PATIENCE,
+    )
+    assert (process.stdout, process.stderr) == ("40\n" * 4, "")
