@@ -131,7 +131,7 @@ class StepRecord:
     host: str
     pid: int
     worker: str
-    """Id of the actor."""
+    """Ray's id of the process: an actor whose process has died keeps its own."""
     attempt: int
     """Number of the attempt that Ray made with this block, from 1."""
     rows: array[int] = field(default_factory=lambda: array("I"))

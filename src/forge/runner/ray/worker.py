@@ -118,7 +118,8 @@ class _Process:
 
     def __init__(self, spec: WorkerSpec, exchange: Any) -> None:
         self._exchange = exchange
-        self._id: str = ray.get_runtime_context().get_actor_id() or ""
+        context = ray.get_runtime_context()
+        self._id: str = context.get_actor_id() or ""  # the same after a death
         self._stop = threading.Event()
         if not ray.get(exchange.open.remote(self._id)):
             self._stop.set()
@@ -128,7 +129,7 @@ class _Process:
         self._work: _Work | None = None
         threading.Thread(target=self._watch, daemon=True, name="forge-watch").start()
         self._thread = ThreadPoolExecutor(1, "forge-stage")
-        self._work = self._thread.submit(_Work, spec, exchange, self._id, self._stop).result()
+        self._work = self._thread.submit(_Work, spec, exchange, context.get_worker_id(), self._stop).result()
         self._idle.set()
 
     def take(self, number: int, content: bytes) -> bytes:

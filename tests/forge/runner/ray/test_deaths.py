@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from forge import Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage
+from forge.execution.executions import Executions
 from forge.pipeline.stages import StageResult
 from forge.runner import Run
 from tests.support.ray import ON_RAY
@@ -78,8 +79,8 @@ def stored(storage: SQLStorage) -> dict[str, int]:
 def test_a_worker_that_dies_loses_and_doubles_nothing(
     kind: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts: list[int] = []
-    monkeypatch.setattr(Run, "executed", lambda _, executions: attempts.append(executions.attempts))
+    seen: list[Executions] = []
+    monkeypatch.setattr(Run, "executed", lambda _, executions: seen.append(executions))
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
     deadly = Leaving(folder) if kind == "left" else Deadly(folder, batch_size=16 if kind == "batch" else None)
     result = run(storage, deadly, double)
@@ -87,7 +88,9 @@ def test_a_worker_that_dies_loses_and_doubles_nothing(
     assert ledger(result) == {"admitted": 150, "ready": 150}
     assert stored(storage) == {"ready": 150}
     assert [each.executions for each in result.stages] == [150, 150]
-    assert max(attempts) == 2
+    assert max(each.attempts for each in seen) == 2
+    workers = {each.worker for each in seen}
+    assert len({each.pid for each in workers}) == len({each.id for each in workers}) == len(workers) == 3
 
 
 def test_a_worker_that_dies_after_a_split(folder: Path, tmp_path: Path) -> None:
