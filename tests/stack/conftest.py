@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .gateways import start_gateways
 from .kafka import Kafka
 from .programs import Program
 from .services import Collector, Jaeger, PrometheusServer, VictoriaLogs
@@ -74,6 +75,12 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     yield stack
     for program in stack.programs:
         program.kill()
+
+
+@pytest.fixture
+def gateways(stack: Stack, tmp_path: Path) -> list[Collector]:
+    """A pair, whose certificate is in the test's folder."""
+    return start_gateways(stack, tmp_path)
 
 
 @pytest.hookimpl(wrapper=True)

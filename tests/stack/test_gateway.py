@@ -10,6 +10,7 @@ import pytest
 from tests.support.certificates import certify
 
 from .calls import CALLS, calls_in, post_calls
+from .gateways import gateway_variables, start_agent, traces
 from .pipelines import Database, finish, start_worker
 from .programs import text, wait_until
 from .services import by_label, records, samples
@@ -20,54 +21,13 @@ if TYPE_CHECKING:
     from .conftest import Stack
     from .services import Collector
 
-WITH_FILES = {
-    "service": {"pipelines": {"traces/file": {"exporters": ["file/traces"]}, "logs/file": {"exporters": ["file/logs"]}}}
-}
-"""So that the test can see what a gateway has."""
-
-
-@pytest.fixture
-def gateways(stack: Stack, tmp_path: Path) -> list[Collector]:
-    certify(tmp_path)
-    variables = gateway_variables(tmp_path)
-    return [
-        stack.collector("gateway", name=name, variables=variables, settings=WITH_FILES).run()
-        for name in ("gateway-1", "gateway-2")
-    ]
-
-
-def gateway_variables(tmp_path: Path) -> dict[str, str]:
-    return {
-        "OTELCOL_TOKEN": "sesame",
-        "OTELCOL_TLS_CERT": str(tmp_path / "cert.pem"),
-        "OTELCOL_TLS_KEY": str(tmp_path / "key.pem"),
-    }
-
-
-def agent(stack: Stack, gateways: list[Collector], tmp_path: Path, token: str = "sesame") -> Collector:
-    variables = {
-        "OTELCOL_TOKEN": token,
-        "OTELCOL_TLS_CA": str(tmp_path / "cert.pem"),
-        "OTELCOL_GATEWAYS": f"[{', '.join(gateway.grpc for gateway in gateways)}]",
-    }
-    soon = {"connectors": {"span_metrics": {"metrics_flush_interval": "200ms"}}}
-    return stack.collector("agent", name="agent", variables=variables, settings=soon).run()
-
 
 def scrubbed(page: str, name: str) -> float:
     return sum(value for _, value in samples(page, name))
 
 
-def traces(gateway: Collector) -> dict[str, set[str]]:
-    """The spans of each trace that a gateway has."""
-    found: dict[str, set[str]] = {}
-    for span in gateway.spans():
-        found.setdefault(span["traceId"], set()).add(span["spanId"])
-    return found
-
-
 def test_every_trace_and_every_process_has_one_gateway(stack: Stack, gateways: list[Collector], tmp_path: Path) -> None:
-    collector = agent(stack, gateways, tmp_path)
+    collector = start_agent(stack, gateways, tmp_path)
     settings = {"good": 40, "bad": 2}
     finish(start_worker(collector.otlp, tmp_path / "db", settings, FORGE_OTEL_TRACE_PER_SAMPLE="true"))
 
@@ -94,7 +54,7 @@ def test_every_trace_and_every_process_has_one_gateway(stack: Stack, gateways: l
 def test_a_gateway_does_not_count_again_what_an_agent_has_counted(
     stack: Stack, gateways: list[Collector], tmp_path: Path
 ) -> None:
-    collector = agent(stack, gateways, tmp_path)
+    collector = start_agent(stack, gateways, tmp_path)
     settings = {"good": 5, "bad": 3, "text": "bob@example.com"}
     finish(start_worker(collector.otlp, tmp_path / "db", settings, FORGE_OTEL_TRACE_PER_SAMPLE="true"))
     post_calls(collector)
@@ -118,7 +78,7 @@ def test_a_gateway_does_not_count_again_what_an_agent_has_counted(
 
 
 def test_nobody_gets_in_without_the_token(stack: Stack, gateways: list[Collector], tmp_path: Path) -> None:
-    collector = agent(stack, gateways, tmp_path, token="mellon")
+    collector = start_agent(stack, gateways, tmp_path, token="mellon")
     finish(start_worker(collector.otlp, tmp_path / "db", {"good": 1}))
 
     wait_until(lambda: "Unauthenticated" in collector.log.read_text(), "the agent was sent away")
@@ -145,7 +105,7 @@ def test_an_agent_keeps_what_a_gateway_has_no_room_for(stack: Stack, tmp_path: P
     }
     overlays = ("gateway", "prometheus", "victoria-logs", "gateway-acknowledge")
     gateway = stack.collector(*overlays, name="gateway", variables=variables).run()
-    collector = agent(stack, [gateway], tmp_path)
+    collector = start_agent(stack, [gateway], tmp_path)
     settings = {"good": 40, "bad": 40, "text": "x" * 3_000}
     finish(start_worker(collector.otlp, tmp_path / "db", settings, OTEL_BLRP_MAX_EXPORT_BATCH_SIZE="4"))
 
