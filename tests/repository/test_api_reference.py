@@ -35,6 +35,7 @@ INTERNAL = {
     "forge.BatchRunner.driver",
     "forge.Measurement.SETTINGS",
     "forge.Pipeline.claim_source",
+    "forge.RayRunner.driver",
     "forge.Stage.SETTINGS",
     "forge.StreamingRunner.driver",
 }
