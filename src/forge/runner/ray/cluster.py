@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import ray
+from ray._private import auto_init_hook
 from ray.data import ActorPoolStrategy, DataContext, read_datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
@@ -38,6 +40,16 @@ _started: set[str] = set()
 """Ids of the nodes that were started for runs of this process."""
 MIN_CPUS: Final = 0.01
 """Smallest share of a core that an actor is given."""
+
+
+def _end_quietly() -> None:
+    """Keep threads that the end of the process overtakes from starting Ray anew, as calls to it do, and from
+    complaining."""
+    auto_init_hook.enable_auto_connect = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+atexit.register(_end_quietly)  # before the end of Ray, which has been registered earlier
 
 
 def connect() -> bool:
