@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -16,7 +17,6 @@ from typing import Any, Final
 
 import pyarrow as pa
 import ray
-from ray._private import auto_init_hook
 from ray.data import ActorPoolStrategy, DataContext, read_datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
@@ -45,7 +45,10 @@ MIN_CPUS: Final = 0.01
 def _end_quietly() -> None:
     """Keep threads that the end of the process overtakes from starting Ray anew, as calls to it do, and from
     complaining."""
-    auto_init_hook.enable_auto_connect = False
+    # A private module: where a later Ray has no such, it starts anew, and ends with the process.
+    hook: Any = sys.modules.get("ray._private.auto_init_hook")
+    if hook is not None:
+        hook.enable_auto_connect = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
@@ -80,7 +83,7 @@ def _quiet_core() -> Iterator[None]:
     At its own level it complains about actors that Ray Data makes. It reads the level when it starts, and writes a line
     about that, which is left out.
     """
-    module: Any = ray._raylet
+    module: Any = getattr(ray, "_raylet", None)
     make = getattr(module, "CoreWorker", None)
     if make is None or _LEVEL in os.environ:
         yield
