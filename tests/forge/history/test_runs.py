@@ -53,6 +53,7 @@ def test_a_run_that_has_ended(storage_url: str) -> None:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "trace_id": None,
+        "telemetry": None,
     }
 
 
