@@ -26,12 +26,13 @@ from weakref import WeakKeyDictionary
 
 from ...patching import faults
 from ...patching.patches import Layer, Target
+from ...semconv.attributes import FORGE_RUNNER_NAME
 from .execution import Execution
 
 if TYPE_CHECKING:
     from ...signals.telemetry import Telemetry
 
-MARK: Final = "forge.runner.name"
+MARK: Final = FORGE_RUNNER_NAME
 """Key in the `DataContext` of datasets that `RayRunner` drives: they are parts of a run that is recorded already."""
 
 OLDEST: Final = (2, 60)
