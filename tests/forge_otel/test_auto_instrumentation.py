@@ -177,7 +177,7 @@ def witness(folder: Path) -> dict[str, str]:
 def test_a_bad_variable_is_logged_and_harms_nobody(tmp_path: Path) -> None:
     output = instrumented(tmp_path, **witness(tmp_path), FORGE_OTEL_COMPONENTS="stages", **TO_FILES)
 
-    components = "runner, stage, measurement, storage, datatrove"
+    components = "runner, stage, measurement, storage, datatrove, ray_data"
     assert output.log.splitlines() == [
         f"FORGE_OTEL_COMPONENTS='stages' is ignored: it must be a collection of one or more of {components}",
         "all are loaded",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import signal
@@ -243,6 +244,7 @@ class Execution:
         # A small source may not have a block for each of them.
         warnings.filterwarnings("ignore", "The minimum number of concurrent actors")
         self._home: Generator[tuple[int, bytes | None]] | None = None
+        self._stopped = False
 
     def put(self, number: int, content: bytes) -> None:
         """Send a block in."""
@@ -261,6 +263,7 @@ class Execution:
 
     def stop(self) -> None:
         """Stop as soon as possible: calls end, and workers close."""
+        self._stopped = True
         if self._is_connected:
             self._exchange.stop.remote()
 
@@ -270,6 +273,8 @@ class Execution:
         if self._home is not None:
             self._home.close()
         self._home = self._data = None
+        if self._stopped:
+            gc.collect()  # what Ray Data leaves of an execution that it did not complete refers to itself
         if not self._is_connected:
             return
         deadline = time.monotonic() + CLOSE_TIMEOUT

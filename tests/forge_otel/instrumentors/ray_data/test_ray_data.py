@@ -22,7 +22,6 @@ from benchmarks import ray_data
 from forge import Pipeline, RayRunner, Sample, stage
 from forge_otel import ForgeInstrumentor
 from forge_otel.instrumentors.ray_data import MARK, execution
-from tests.support.ray import local_ray
 from tests.support.telemetry import Recorded, recording
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray warns of itself, in many ways
@@ -32,17 +31,14 @@ Batch = dict[str, Any]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
+def _ray(local_cluster: None) -> None:
     import ray  # noqa: PLC0415 - takes a second
 
-    with local_ray(2):
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = context.print_on_execution_start = False
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-        # The workers need not be able to import this module.
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        yield
-        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    # The workers need not be able to import this module.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(autouse=True)
