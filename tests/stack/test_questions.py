@@ -408,10 +408,18 @@ def test_did_telemetry_drop_data(morning: Morning, backends: Backends) -> None:
     dropped, suppressed = telemetry["dropped"]["spans"], telemetry["suppressed"]["spans"]
     assert dropped > 0
     assert suppressed > 0
+    recorded = morning.read("show", run_id)["telemetry"]
+    assert recorded == {
+        "spans": recorded["spans"],
+        "suppressed": suppressed,
+        "faults": telemetry["faults"],
+        "undelivered": 0,
+        "queue_full": True,
+    }
     backends.wait_for(document)
     (run,) = (run for run in morning.telemetry("read", str(backends.collector.data))["runs"] if run["run_id"] == run_id)
     assert (run["suppressed"], run["faults"]) == (suppressed, telemetry["faults"])
-    assert run["spans"] < run["recorded_spans"]
+    assert run["spans"] < run["recorded_spans"] == recorded["spans"]
 
     summary = backends.summary(run_id)
     assert {
