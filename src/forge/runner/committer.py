@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from ..storage.records import DeadLetter, SampleRecord
 
 if TYPE_CHECKING:
     from ..storage import WriteResult
+    from .queue import StageQueue
     from .run import Run
 
 logger = logging.getLogger("forge")
@@ -25,6 +26,11 @@ _STORED = (SampleOutcome.READY, SampleOutcome.SKIPPED, SampleOutcome.SPLIT)
 """Outcomes that are stored in the sample's row alone; a dead letter has a row of its own."""
 _READY = SampleOutcome.READY  # an enum's members are found slowly
 
+WRITE_BATCH = 256
+"""Maximum number of samples stored in one transaction."""
+MAX_COMMIT_PAUSE = 0.05
+"""Maximum pause in seconds between transactions: as long as the last one took, unless a full one is waiting. A
+transaction costs as much as storing ten samples: for three of them it would be the same as for thirty."""
 REFRESH_INTERVAL: Final = 60.0
 """Seconds after which the dead letters are counted again, since other processes may replay and drop them."""
 
@@ -36,6 +42,33 @@ class Committer:
         self._run = run
         self._storage = run.pipeline.storage
         self._refreshed = run.clock.monotonic()
+
+    def settle_all(
+        self,
+        finished: StageQueue,
+        output: StageQueue,
+        release: Callable[[Sequence[Item]], list[Item]] | None = None,
+    ) -> None:
+        """Settle the items of a queue until its end, and hand over those that became ready; the work of a thread.
+
+        With `release`, those are handed over that it returns for items that have settled.
+        """
+        now = self._run.clock.monotonic
+        with self._run.supervise(output.finish):
+            rested = now()
+            while items := finished.take_waiting(WRITE_BATCH, rested - now()):
+                started = now()
+                ready = self.settle(items)
+                ended = now()
+                rested = ended + min(ended - started, MAX_COMMIT_PAUSE)
+                if release is not None:
+                    ready = release(items)
+                if not output.discards:
+                    handing = now()
+                    try:
+                        output.put_all(ready)
+                    finally:
+                        self._run.counters.consumer_wait += now() - handing  # by this thread only
 
     def settle(self, items: Sequence[Item]) -> list[Item]:
         """Store items in one transaction, and settle them; returns those that became ready.

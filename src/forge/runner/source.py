@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..definition import has_iterator, is_iterable
@@ -11,11 +12,30 @@ from ..errors import SourceError
 from ..pipeline.exceptions import outside_iteration
 from ..pipeline.sample import Sample
 from .loop import LoopThread
+from .queue import QueueClosed
 
 if TYPE_CHECKING:
     from ..definition import Pipeline, Source
+    from .counters import SourceReading
+    from .run import Run
 
 _END = object()
+
+
+@contextmanager
+def reading_source(run: Run) -> Iterator[SourceReading]:
+    """Time the thread of a driver that does nothing but read the source, and close the source at its end."""
+    now = run.clock.monotonic
+    reading = run.counters.source  # written by this thread only
+    reading.begun = now()
+    try:
+        yield reading
+    except QueueClosed as closed:
+        reading.blocked += closed.waited
+        raise
+    finally:
+        reading.ended = now()
+        run.close_source()
 
 
 class SourceReader:

@@ -12,9 +12,10 @@ from ..execution.item import Item
 from ..support import sans_io
 from ..support.clock import Clock
 from .base import Runner
-from .committer import Committer
+from .committer import WRITE_BATCH, Committer
 from .queue import MAX_MICRO_BATCH, QueueClosed, StageQueue
 from .sequencer import Sequencer
+from .source import reading_source
 from .steps import Step, steps_of
 
 if TYPE_CHECKING:
@@ -22,16 +23,11 @@ if TYPE_CHECKING:
 
 LOOK_UP_BATCH = 64
 """Maximum number of samples looked up together in the results of earlier runs."""
-WRITE_BATCH = 256
-"""Maximum number of samples stored in one transaction."""
 MICRO_BATCH_CALL_SECONDS = 25e-6
 """Maximum average seconds of a call in a stage that takes micro-batches: about those of a hand-over between threads."""
 MAX_CREDIT = 1000 * MICRO_BATCH_CALL_SECONDS
 """Maximum seconds by which fast calls make up for a slow one in advance. There is no limit afterwards: a call of a
 second makes a stage slow for the next 40 000 fast ones."""
-MAX_COMMIT_PAUSE = 0.05
-"""Maximum pause in seconds between transactions: as long as the last one took, unless a full one is waiting. A
-transaction costs as much as storing ten samples: for three of them it would be the same as for thirty."""
 
 
 class StreamingRunner(Runner):
@@ -117,34 +113,28 @@ class StreamingDriver:
     def _read(self) -> None:
         look_up_later = self._run.has_history
         now = self._run.clock.monotonic
-        reading = self._run.counters.source  # written by this thread only
-        reading.begun = now()
-        with self._run.supervise(self._arrived.finish if look_up_later else self._queues[0].finish):
-            try:
-                while not self._run.stop.is_set():
-                    if self._sequencer:
-                        waits = now()
-                        has_room = self._sequencer.wait_for_room(self._run.stop)
-                        reading.blocked += now() - waits
-                        if not has_room:
-                            break
-                    item = self._run.take()
-                    if item is None:
+        with (
+            self._run.supervise(self._arrived.finish if look_up_later else self._queues[0].finish),
+            reading_source(self._run) as reading,
+        ):
+            while not self._run.stop.is_set():
+                if self._sequencer:
+                    waits = now()
+                    has_room = self._sequencer.wait_for_room(self._run.stop)
+                    reading.blocked += now() - waits
+                    if not has_room:
                         break
-                    if self._sequencer:
-                        self._sequencer.add(item)
-                    if look_up_later:
-                        reading.blocked += self._arrived.put(item)
-                    else:
-                        if item.refusal is not None or item.dead_letter is not None:
-                            self._run.look_up([item])
-                        reading.blocked += self._forward(item)
-            except QueueClosed as closed:
-                reading.blocked += closed.waited
-                raise
-            finally:
-                reading.ended = now()
-                self._run.close_source()
+                item = self._run.take()
+                if item is None:
+                    break
+                if self._sequencer:
+                    self._sequencer.add(item)
+                if look_up_later:
+                    reading.blocked += self._arrived.put(item)
+                else:
+                    if item.refusal is not None or item.dead_letter is not None:
+                        self._run.look_up([item])
+                    reading.blocked += self._forward(item)
 
     def _look_up(self) -> None:
         with self._run.supervise(self._queues[0].finish):
@@ -195,22 +185,8 @@ class StreamingDriver:
                     pool.step.was_blocked(blocked)
 
     def _settle(self) -> None:
-        now = self._run.clock.monotonic
-        with self._run.supervise(self.output.finish):
-            rested = now()
-            while items := self._finished.take_waiting(WRITE_BATCH, rested - now()):
-                started = now()
-                ready = self._committer.settle(items)
-                ended = now()
-                rested = ended + min(ended - started, MAX_COMMIT_PAUSE)
-                if self._sequencer:
-                    ready = self._sequencer.release(items)
-                if not self.output.discards:
-                    handing = now()
-                    try:
-                        self.output.put_all(ready)
-                    finally:
-                        self._run.counters.consumer_wait += now() - handing  # by this thread only
+        release = self._sequencer.release if self._sequencer else None
+        self._committer.settle_all(self._finished, self.output, release)
 
     def _collect(self, pool: StageWorkerPool) -> list[Item]:
         """Take the next item, or the next batch; empty at the end."""

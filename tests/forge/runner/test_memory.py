@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge import JSONSerializer, Measurement, Pipeline, Sample, Skip, SQLStorage, Stage, StreamingRunner, stage
-from forge.runner.streaming import WRITE_BATCH
+from forge.runner.committer import WRITE_BATCH
 from tests.support.runs import PATIENCE, every_runner, ledger, samples, wait
 from tests.support.telemetry import recording
 

@@ -11,10 +11,10 @@ from ...errors import ClusterError, ConfigurationError
 from ...execution.item import Item
 from ...pipeline.exceptions import describe
 from ...pipeline.failure import FailureSource
-from ..committer import Committer
+from ..committer import WRITE_BATCH, Committer
 from ..queue import QueueClosed, StageQueue
+from ..source import reading_source
 from ..steps import steps_of
-from ..streaming import MAX_COMMIT_PAUSE, WRITE_BATCH
 from .blocks import Block, History, Row, pack, receive, unpack
 from .booking import Booking
 from .cluster import Execution, connect, remote_arguments, slots, unpicklable
@@ -80,12 +80,11 @@ class RayDriver:
 
     def start(self) -> None:
         run = self._run
-        self._local = connect()
-        self._arguments = remote_arguments(self._parts, local=self._local)
+        self._arguments = remote_arguments(self._parts, local=connect())
         self._threads.append(run.thread(self._read, "forge-source"))
         self._threads.append(run.thread(self._make_blocks, "forge-blocks"))
         self._threads.append(run.thread(self._bring_home, "forge-ray"))
-        self._threads.append(run.thread(self._settle, "forge-settle"))
+        self._threads.append(run.thread(self._committer.settle_all, "forge-settle", self._finished, self.output))
 
     def close(self) -> None:
         for queue in (self._arrived, self._finished, self.output):
@@ -103,22 +102,12 @@ class RayDriver:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _read(self) -> None:
-        now = self._run.clock.monotonic
-        reading = self._run.counters.source  # written by this thread only
-        reading.begun = now()
-        with self._run.supervise(self._arrived.finish):
-            try:
-                while not self._run.stop.is_set():
-                    item = self._run.take()
-                    if item is None:
-                        break
-                    reading.blocked += self._arrived.put(item)
-            except QueueClosed as closed:
-                reading.blocked += closed.waited
-                raise
-            finally:
-                reading.ended = now()
-                self._run.close_source()
+        with self._run.supervise(self._arrived.finish), reading_source(self._run) as reading:
+            while not self._run.stop.is_set():
+                item = self._run.take()
+                if item is None:
+                    break
+                reading.blocked += self._arrived.put(item)
 
     def _make_blocks(self) -> None:
         def done() -> None:
@@ -266,22 +255,6 @@ class RayDriver:
                 if not self._all_made:
                     execution.put(again, content)
                     self._sent += 1
-
-    def _settle(self) -> None:
-        now = self._run.clock.monotonic
-        with self._run.supervise(self.output.finish):
-            rested = now()
-            while items := self._finished.take_waiting(WRITE_BATCH, rested - now()):
-                started = now()
-                ready = self._committer.settle(items)
-                ended = now()
-                rested = ended + min(ended - started, MAX_COMMIT_PAUSE)
-                if not self.output.discards:
-                    handing = now()
-                    try:
-                        self.output.put_all(ready)
-                    finally:
-                        self._run.counters.consumer_wait += now() - handing  # by this thread only
 
 
 def _row(item: Item, history: History | None) -> Row:
