@@ -23,7 +23,7 @@ from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import events, metrics, spans
 from ..semconv.attributes import ForgeRunOutcome, ForgeRunType
-from ..signals.context import environment_context
+from ..signals.context import missing_parent
 from ..signals.metrics import Attributes
 from ..support.exceptions import is_a
 from . import measurement, stage, storage
@@ -148,10 +148,10 @@ def _open_run(telemetry: Telemetry, run: Run) -> None:
     telemetry.prepare()
     faults_before = telemetry.faults
     clocks = Clocks(run.clock.monotonic, _wall_ns(run))
+    parent = missing_parent(telemetry.config.parent_from_environment)
+    if parent is not None:
+        otel_context.attach(parent)
     above = trace.get_current_span()
-    if telemetry.config.parent_from_environment and not above.get_span_context().is_valid:
-        otel_context.attach(environment_context())
-        above = trace.get_current_span()
     call = open_call(RUN_OPERATION, telemetry, run, clocks=clocks)
     if call is None:
         return

@@ -18,7 +18,7 @@ from .sdk.contexts import SPAN_KEY, attach, detach, get_current
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-__all__ = ["SPAN_KEY", "attach", "detach", "environment_context", "get_current", "with_span"]
+__all__ = ["SPAN_KEY", "attach", "detach", "environment_context", "get_current", "missing_parent", "with_span"]
 
 _logger = logging.getLogger("forge_otel")
 
@@ -53,6 +53,13 @@ def environment_context() -> Context:
     if parent and not get_current_span(context).get_span_context().is_valid:
         _logger.warning("TRACEPARENT=%r is ignored: none of the propagators in OTEL_PROPAGATORS can read it", parent)
     return context
+
+
+def missing_parent(from_environment: bool) -> Context | None:
+    """Return the context that environment variables name, if that is asked for and no span is current."""
+    if not from_environment or get_current_span().get_span_context().is_valid:
+        return None
+    return environment_context()
 
 
 def _variable(field: str) -> str:

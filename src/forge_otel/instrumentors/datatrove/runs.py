@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 
 from ...engine.call import Call, Clocks, open_call
 from ...engine.operation import LogEvent, MetricPoint, Operation, Result
@@ -26,7 +25,7 @@ from ...patching import faults
 from ...semconv import attributes as a
 from ...semconv import events, metrics, spans
 from ...semconv.attributes import ForgeRunOutcome, ForgeRunType, ForgeSampleOutcome, ForgeStageOutcome, ForgeTaskOutcome
-from ...signals.context import environment_context
+from ...signals.context import missing_parent
 from ...support.exceptions import is_a
 from ..error_types import error_type
 from ..run_summary import last_run, summaries
@@ -104,10 +103,11 @@ def _run_type(executor: Any) -> ForgeRunType:
 @contextmanager
 def _parent(telemetry: Telemetry) -> Iterator[None]:
     """Make the parent current that the environment names, if that was asked for and there is none."""
-    if not telemetry.config.parent_from_environment or trace.get_current_span().get_span_context().is_valid:
+    parent = missing_parent(telemetry.config.parent_from_environment)
+    if parent is None:
         yield
         return
-    token = otel_context.attach(environment_context())
+    token = otel_context.attach(parent)
     try:
         yield
     finally:

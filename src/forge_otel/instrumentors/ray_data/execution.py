@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 
 from ...engine.call import Call, open_call
 from ...engine.operation import NOTHING, LogEvent, MetricPoint, Operation, Result
@@ -28,7 +27,7 @@ from ...semconv.attributes import ForgeTaskOutcome as TaskOutcome
 from ...semconv.attributes import ForgeTelemetryReason as Reason
 from ...semconv.attributes import ForgeTelemetrySignal as Signal
 from ...semconv.definitions import Metric
-from ...signals.context import environment_context
+from ...signals.context import missing_parent
 from ...signals.metrics import Attributes
 from ..error_types import error_type
 from . import operators
@@ -184,8 +183,9 @@ class Execution:
         SAMPLE.set(None)
         telemetry = self._telemetry
         telemetry.prepare()
-        if telemetry.config.parent_from_environment and not trace.get_current_span().get_span_context().is_valid:
-            otel_context.attach(environment_context())
+        parent = missing_parent(telemetry.config.parent_from_environment)
+        if parent is not None:
+            otel_context.attach(parent)
         self._call = open_call(RUN_OPERATION, telemetry, self)
         return self._call is not None
 
