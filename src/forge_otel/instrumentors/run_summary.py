@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from ..engine.detected_usage import usage_attributes
 from ..engine.operation import LogEvent, MetricPoint
@@ -15,6 +17,44 @@ from ..signals.metrics import Attributes
 if TYPE_CHECKING:
     from forge import RunResult
     from forge.runner import MeasurementSummary, StageSummary
+
+
+def foreign_result(  # noqa: PLR0917 - what a result consists of
+    headline: str,
+    counts: Mapping[str, int],
+    outcome: ForgeRunOutcome,
+    duration: float,
+    stages: Sequence[Any],
+    revision: str | None = None,
+) -> Any:
+    """Return the result of a run of another library, as far as it is read here.
+
+    `counts` are those of samples: `admitted`, `derived`, and by outcome.
+    """
+    settled = {each.value: counts.get(each.value, 0) for each in ForgeSampleOutcome}
+    imbalance = counts["admitted"] + counts["derived"] - sum(settled.values())
+    return SimpleNamespace(
+        headline=headline,
+        failure_lines=lambda: (),
+        ledger=SimpleNamespace(admitted=counts["admitted"], derived=counts["derived"], imbalance=imbalance, **settled),
+        outcome=outcome,
+        duration=duration,
+        ended=time.time(),
+        cost=SimpleNamespace(charges=()),
+        input_digest=None,
+        revision=revision,
+        stages=stages,
+        measurements=(),
+    )
+
+
+def foreign_stage(name: str, **counts: float | None) -> Any:
+    """Return the summary of a stage of another library, as far as it is read here: what it does not count is None.
+
+    Libraries count no retries, and no waits in queues.
+    """
+    unknown = dict.fromkeys(("p50", "p95", "p99", "max", "utilization", "queue_wait_p95"))
+    return SimpleNamespace(name=name, retries=0, **{**unknown, **counts})
 
 
 def last_run(result: RunResult, now: float) -> Iterator[MetricPoint]:

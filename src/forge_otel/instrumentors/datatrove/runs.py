@@ -28,7 +28,7 @@ from ...semconv.attributes import ForgeRunOutcome, ForgeRunType, ForgeSampleOutc
 from ...signals.context import missing_parent
 from ...support.exceptions import is_a
 from ..error_types import error_type
-from ..run_summary import last_run, summaries
+from ..run_summary import foreign_result, foreign_stage, last_run, summaries
 from .meter import StepReport, TaskReport, step_names
 
 if TYPE_CHECKING:
@@ -143,19 +143,17 @@ class StepTotals:
     def summary(self, name: str, available: float) -> Any:
         """Return the summary of the step in a run whose workers had so many seconds together."""
         quantile = self.durations.quantile
-        return SimpleNamespace(
-            name=name,
+        return foreign_stage(
+            name,
             executions=self.outcomes.total(),
             errors=self.outcomes[ForgeStageOutcome.ERROR.value],
             skips=self.outcomes[ForgeStageOutcome.SKIP.value],
-            retries=0,
             p50=quantile(0.5),
             p95=quantile(0.95),
             p99=quantile(0.99),
             max=self.longest if self.durations.count else None,
             busy=self.busy,
             utilization=self.busy / available if available else None,
-            queue_wait_p95=None,
             backpressure=0.0,
         )
 
@@ -333,28 +331,11 @@ def _run_outcome(error: BaseException | None) -> ForgeRunOutcome:
 
 def _result(run: DatatroveRun, outcome: ForgeRunOutcome, duration: float) -> Any:
     """Return the result of a run as the summary events read it."""
-    samples = run.samples
-    counts = ", ".join(f"{name} {samples[name]}" for name in ("admitted", *_SETTLED))
-    ledger = SimpleNamespace(
-        admitted=samples["admitted"],
-        derived=samples["derived"],
-        imbalance=run.active,
-        **{each.value: samples[each.value] for each in ForgeSampleOutcome},
-    )
+    counts = ", ".join(f"{name} {run.samples[name]}" for name in ("admitted", *_SETTLED))
     workers = max(1, min(run.executor.workers, run.executor.local_tasks))
-    return SimpleNamespace(
-        headline=f"{run.name}: {outcome.value} in {duration:.3g} s; {counts}",
-        failure_lines=lambda: (),
-        ledger=ledger,
-        outcome=outcome,
-        duration=duration,
-        ended=time.time(),
-        cost=SimpleNamespace(charges=()),
-        input_digest=None,
-        revision=None,
-        stages=[totals.summary(step, duration * workers) for step, totals in run.totals.items()],
-        measurements=(),
-    )
+    stages = [totals.summary(step, duration * workers) for step, totals in run.totals.items()]
+    headline = f"{run.name}: {outcome.value} in {duration:.3g} s; {counts}"
+    return foreign_result(headline, run.samples, outcome, duration, stages)
 
 
 RUN_OPERATION = Operation(

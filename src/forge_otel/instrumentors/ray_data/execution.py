@@ -30,6 +30,7 @@ from ...semconv.definitions import Metric
 from ...signals.context import missing_parent
 from ...signals.metrics import Attributes
 from ..error_types import error_type
+from ..run_summary import foreign_result, foreign_stage, last_run, summaries
 from . import operators
 from .errors import is_cancelled, user_error
 from .operators import Operator
@@ -49,9 +50,13 @@ MAX_NAME: Final = 100
 
 
 def _start_run(execution: Execution) -> Attributes:
-    from forge.runner.revision import code_revision  # noqa: PLC0415 - only where a run begins
+    return {**execution.run_attributes, a.VCS_REF_HEAD_REVISION: _revision()}
 
-    return {**execution.run_attributes, a.VCS_REF_HEAD_REVISION: code_revision()}
+
+def _revision() -> str | None:
+    from forge.runner.revision import code_revision  # noqa: PLC0415 - only where there are runs
+
+    return code_revision()
 
 
 _ON_SPAN_ONLY: Attributes = {a.VCS_REF_HEAD_REVISION: None}
@@ -74,15 +79,15 @@ def _end_run(call: Call, outcome: RunOutcome | None, error: BaseException | None
         body = f"Run failed: {name}, {kind}"
         emitted.append(LogEvent(events.FORGE_PIPELINE_EXCEPTION, body, {a.ERROR_TYPE: kind}, error))
     body = f"Run {outcome.value}: {name}, after {duration:.3g} s"
+    result = execution.result(outcome, duration)
     emitted += [
         LogEvent(events.FORGE_PIPELINE_STOP, body, attributes),
-        execution.summary(attributes, outcome, duration),
-        *execution.stage_summaries(),
+        *summaries(result, {**attributes, **execution.telemetry_counts()}),
     ]
     points = [
         MetricPoint(metrics.FORGE_PIPELINE_COMPLETED),
         MetricPoint(metrics.FORGE_PIPELINE_DURATION, duration),
-        *(execution.last_run(outcome) if execution.is_full else ()),
+        *(last_run(result, time.time()) if execution.is_full else ()),
     ]
     emitted = [event._replace(attributes={**_ON_SPAN_ONLY, **event.attributes}) for event in emitted]
     return Result(attributes=attributes, error=error, points=points, events=emitted, duration=duration)
@@ -413,65 +418,33 @@ class Execution:
 
     # The end.
 
-    def summary(self, attributes: Attributes, outcome: RunOutcome, duration: float) -> LogEvent:
-        """Return the event with the counts of the run."""
+    def result(self, outcome: RunOutcome, duration: float) -> Any:
+        """Return the result of the run, as the summary reads it."""
         counts = self._counts()
-        name, total = self.run_attributes[a.FORGE_PIPELINE_NAME], counts["admitted"] + counts["derived"]
-        settled = sum(counts[each.value] for each in SampleOutcome)
         shown = ", ".join(f"{each} {count}" for each, count in counts.items() if count)
-        return LogEvent(
-            events.FORGE_PIPELINE_SUMMARY,
-            f"{name}: {outcome.value} in {duration:.3g} s; {shown or 'no rows'}",
-            {
-                **attributes,
-                a.FORGE_SUMMARY_ADMITTED: counts["admitted"],
-                a.FORGE_SUMMARY_DERIVED: counts["derived"],
-                a.FORGE_SUMMARY_READY: counts["ready"],
-                a.FORGE_SUMMARY_SKIPPED: counts["skipped"],
-                a.FORGE_SUMMARY_UNCHANGED: counts["unchanged"],
-                a.FORGE_SUMMARY_SPLIT: counts["split"],
-                a.FORGE_SUMMARY_DLQ: counts["dlq"],
-                a.FORGE_SUMMARY_FAILED: counts["failed"],
-                a.FORGE_SUMMARY_IMBALANCE: total - settled,
-                a.FORGE_SUMMARY_DURATION: duration,
-                a.FORGE_SUMMARY_SPANS: self._spans,
-                a.FORGE_SUMMARY_SUPPRESSED: self._suppressed,
-                a.FORGE_SUMMARY_FAULTS: self._telemetry.faults - self._faults_before,
-                a.VCS_REF_HEAD_REVISION: _start_run(self)[a.VCS_REF_HEAD_REVISION],
-            },
-        )
+        name = self.run_attributes[a.FORGE_PIPELINE_NAME]
+        headline = f"{name}: {outcome.value} in {duration:.3g} s; {shown or 'no rows'}"
+        return foreign_result(headline, counts, outcome, duration, list(self._stage_summaries()), _revision())
 
-    def stage_summaries(self) -> Iterator[LogEvent]:
-        """Yield an event with the counts of each operator."""
+    def telemetry_counts(self) -> Attributes:
+        """Return what the telemetry of the run says of itself."""
+        return {
+            a.FORGE_SUMMARY_SPANS: self._spans,
+            a.FORGE_SUMMARY_SUPPRESSED: self._suppressed,
+            a.FORGE_SUMMARY_FAULTS: self._telemetry.faults - self._faults_before,
+        }
+
+    def _stage_summaries(self) -> Iterator[Any]:
         for operator in self.operators:
             skips = operator.dropped if operator.finished else 0
-            executions = operator.succeeded + operator.errors + skips
-            yield LogEvent(
-                events.FORGE_STAGE_SUMMARY,
-                f"Stage {operator.name}: executions {executions}, errors {operator.errors}, skips {skips}, retries 0",
-                {
-                    a.FORGE_STAGE_NAME: operator.name,
-                    a.FORGE_SUMMARY_EXECUTIONS: executions,
-                    a.FORGE_SUMMARY_ERRORS: operator.errors,
-                    a.FORGE_SUMMARY_SKIPS: skips,
-                    a.FORGE_SUMMARY_RETRIES: 0,
-                    a.FORGE_SUMMARY_BUSY: operator.busy,
-                    a.FORGE_SUMMARY_BACKPRESSURE: operator.backpressure,
-                },
+            yield foreign_stage(
+                operator.name,
+                executions=operator.succeeded + operator.errors + skips,
+                errors=operator.errors,
+                skips=skips,
+                busy=operator.busy,
+                backpressure=operator.backpressure,
             )
-
-    def last_run(self, outcome: RunOutcome) -> Iterator[MetricPoint]:
-        """Yield the gauges of the last run."""
-        counts, now = self._counts(), time.time()
-        for settled in SampleOutcome:
-            extra = {a.FORGE_SAMPLE_OUTCOME: settled.value}
-            yield MetricPoint(metrics.FORGE_PIPELINE_LAST_RUN_SIZE, counts[settled.value], extra)
-        tried = counts["ready"] + counts["failed"]
-        if tried:
-            yield MetricPoint(metrics.FORGE_PIPELINE_LAST_RUN_SUCCESS_RATIO, counts["ready"] / tried)
-        yield MetricPoint(metrics.FORGE_PIPELINE_END_TIMESTAMP, now)
-        if outcome is RunOutcome.COMPLETED:
-            yield MetricPoint(metrics.FORGE_PIPELINE_SUCCESS_TIMESTAMP, now)
 
     def _counts(self) -> dict[str, int]:
         """Return the counts of rows: admitted, derived, and by outcome."""
