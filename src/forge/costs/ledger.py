@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BudgetReached
 from ..pipeline.sample import SampleOutcome
 from ..support.money import MONEY, ZERO, plain, total
+from .calls_in_progress import CallsInProgress
 from .summary import Charge, CostSummary, Use
 from .usage import Billable, CostTotals, Spender, Usage, UsageScope
 
@@ -59,8 +60,7 @@ class CostLedger:
         self._saved: defaultdict[str, Decimal] = defaultdict(lambda: ZERO)
         self._unpriced: set[tuple[str, str | None]] = set()
         self._unreadable: set[tuple[str, str | None]] = set()
-        self._calls: dict[UsageScope, str] = {}
-        """Attempts in progress that count as one call of this provider, unless usage is reported in them."""
+        self._calls = CallsInProgress()
         self._closed = False
         self._settled_late = settled_late
 
@@ -101,8 +101,7 @@ class CostLedger:
     def add(self, scope: UsageScope, usage: Usage) -> None:
         """Book reported usage for the samples of the scope."""
         with self._lock:
-            if usage.calls and self._calls.get(scope) == usage.provider:
-                del self._calls[scope]
+            self._calls.reported(scope, usage)
             late = None if self._closed else self._take(scope, usage)
         if late is None:
             text = "%s %r reported usage of %r after the run's end, so it is not counted"
@@ -114,17 +113,17 @@ class CostLedger:
     def begin_call(self, scope: UsageScope, provider: str) -> None:
         """Note that the attempt counts as a call of this provider's API."""
         with self._lock:
-            self._calls[scope] = provider
+            self._calls.begin(scope, provider)
 
     def end_call(self, scope: UsageScope) -> bool:
         """Note that the attempt has ended; returns True if its call is still to be counted."""
         with self._lock:
-            return self._calls.pop(scope, None) is not None
+            return self._calls.end(scope)
 
     def count_calls(self) -> None:
         """Count the calls in progress when the run ends."""
         with self._lock:
-            calls, self._calls = self._calls, {}
+            calls = self._calls.take()
         for scope, provider in calls.items():
             self.add(scope, self.priced(Usage(provider=provider)))
 

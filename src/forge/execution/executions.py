@@ -48,7 +48,7 @@ class Executions:
     block. None for measurements."""
     worker: Worker
     carriers: Sequence[str] = ()
-    """What `executing` returned to each call; empty where that was nothing but empty strings."""
+    """Results of `executing`, one for each call; empty if all of them are empty strings."""
     usages: Sequence[Usage] = ()
     """Of a batch, the usage reported in it, priced."""
     transferred: float | None = None

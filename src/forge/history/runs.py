@@ -84,7 +84,7 @@ class RecordedRun:
 
     @property
     def telemetry(self) -> Mapping[str, int | bool]:
-        """What telemetry had recorded and lost when the run ended: `spans`, `suppressed` (left out by sampling or a
+        """Counts of telemetry recorded and lost until the run's end: `spans`, `suppressed` (left out by sampling or a
         budget), `faults` (inside it), `undelivered` (in exports that failed) and `queue_full` (True if a queue has
         been full, and may have dropped some). Empty without telemetry. Losses after the end are not in it.
         """

@@ -173,7 +173,7 @@ DETECTION = (
     Target(_GENAI, "EmbeddingInvocation.stop", _stop),
     Target(_GENAI, "EmbeddingInvocation.fail", _fail),
 )
-"""What detects the usage of API calls; in worker processes, it is all."""
+"""Targets that detect the usage of API calls; in worker processes, there are no others."""
 
 TARGETS = (
     Target("forge.costs.usage", "UsageScope.record", _record),

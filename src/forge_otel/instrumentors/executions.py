@@ -29,7 +29,7 @@ WORKER_LOST: Final = "worker_lost"
 
 
 class _Kind(NamedTuple):
-    """What there is to know of executions of stages, or of measurements."""
+    """Descriptions and rules for executions of stages, or of measurements."""
 
     component: str
     operation: Operation

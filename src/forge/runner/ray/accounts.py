@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from ...costs.calls_in_progress import CallsInProgress
 from ...costs.usage import Spender, Usage, UsageScope
 from .blocks import UsageEntry
 
@@ -19,7 +20,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._known: dict[int, Usage] = {}
         self._entries: list[tuple[UsageScope, Usage, bool]] = []
-        self._calls: dict[UsageScope, str] = {}
+        self._calls = CallsInProgress()
         self.unreadable_usage: list[tuple[Usage, str]] = []
 
     def priced(self, usage: Usage) -> Usage:
@@ -36,19 +37,18 @@ class Recorder:
     def add(self, scope: UsageScope, usage: Usage) -> None:
         """Note usage for the samples of the scope."""
         with self._lock:
-            if usage.calls and self._calls.get(scope) == usage.provider:
-                del self._calls[scope]
+            self._calls.reported(scope, usage)
             self._entries.append((scope, usage, self._known.pop(id(usage), None) is not None))
 
     def begin_call(self, scope: UsageScope, provider: str) -> None:
         """Note that the attempt counts as a call of this provider's API."""
         with self._lock:
-            self._calls[scope] = provider
+            self._calls.begin(scope, provider)
 
     def end_call(self, scope: UsageScope) -> bool:
         """Note that the attempt has ended; returns True if its call is still to be counted."""
         with self._lock:
-            return self._calls.pop(scope, None) is not None
+            return self._calls.end(scope)
 
     def write(self, record: StepRecord, rows: dict[int, int]) -> None:
         """Write everything into the record; `rows` has the rows of items, by the ids of these objects."""

@@ -90,7 +90,7 @@ class SentError:
 
 @dataclass(slots=True)
 class Note:
-    """What is seldom worth telling of a sample's or batch's execution."""
+    """Rare details of a sample's or batch's execution."""
 
     attempts: int = 1
     busy: float | None = None

@@ -151,7 +151,7 @@ def slots(part: Stage | Measurement) -> tuple[int, int]:
 def remote_arguments(parts: Sequence[Stage | Measurement], *, local: bool) -> list[dict[str, Any]]:
     """Return the arguments with which Ray starts the actors of each stage and measurement.
 
-    Those that ask for no cores get one each, or an equal share if there are not enough for all of them at once.
+    A part that asks for no cores gets one for each actor, or an equal share if there are not enough for all at once.
 
     Raises:
         ConfigurationError: Ray was started on this machine, and lacks a resource.

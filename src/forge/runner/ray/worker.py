@@ -75,7 +75,7 @@ _MEASUREMENT_CODES: Final = {outcome: code for code, outcome in enumerate(MEASUR
 
 @dataclass(slots=True)
 class WorkerSpec:
-    """What a worker is to do."""
+    """Task of a worker."""
 
     pipeline: str
     """Name of the pipeline."""
@@ -201,7 +201,7 @@ class _Cached:
 
 @dataclass(slots=True)
 class _WorkerPipeline:
-    """What the orchestrator needs of a pipeline."""
+    """Parts of a pipeline that the orchestrator needs."""
 
     name: str
     measurements: Sequence[Measurement]

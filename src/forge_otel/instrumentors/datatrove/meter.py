@@ -31,7 +31,7 @@ _FAILED_EXTRACTIONS: Final = ("timeout", "broken_process", "clean_error")
 
 
 class StepReport(NamedTuple):
-    """What a step has done since the last report."""
+    """Work of a step since the last report."""
 
     step: str
     passed: int
@@ -47,7 +47,7 @@ class StepReport(NamedTuple):
 
 
 class TaskReport(NamedTuple):
-    """What a task has done since the last report."""
+    """Work of a task since the last report."""
 
     steps: Sequence[StepReport]
     admitted: int

@@ -48,7 +48,7 @@ class TaskEnd(NamedTuple):
     """The end of a task."""
 
     report: TaskReport
-    """What was done since the last report."""
+    """Work since the last report."""
     outcome: str
     duration: float
     error_type: str | None = None

@@ -37,7 +37,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class Address(NamedTuple):
-    """Where a worker reports to."""
+    """Address to which a worker reports."""
 
     path: str
     """The socket."""
@@ -168,7 +168,7 @@ class Sender:
 
 
 address: Address | None = None
-"""Where the tasks of this process report to, if it is a worker."""
+"""Connection of the tasks of this process, if it is a worker."""
 
 
 def revive(where: Address, connect: Callable[[Address], None], make: Callable[..., Any], arguments: Any) -> Any:

@@ -60,7 +60,7 @@ def _revision() -> str | None:
 
 
 _ON_SPAN_ONLY: Attributes = {a.VCS_REF_HEAD_REVISION: None}
-"""What the events of a run have not; the summary gives it itself."""
+"""Attributes that are not on the events of a run; the summary has its own."""
 
 
 def _announce_run(call: Call) -> Sequence[LogEvent]:
