@@ -168,7 +168,7 @@ class Sender:
 
 
 address: Address | None = None
-"""Connection of the tasks of this process, if it is a worker."""
+"""Address to which the tasks of this process report, if it is a worker."""
 
 
 def revive(where: Address, connect: Callable[[Address], None], make: Callable[..., Any], arguments: Any) -> Any:
