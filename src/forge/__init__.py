@@ -8,10 +8,12 @@ from .definition import Pipeline
 from .execution.results import MeasurementOutcome, StageOutcome
 from .pipeline.exceptions import classify
 from .pipeline.failure import FailureSource
+from .pipeline.files import JSONLinesFiles, ParquetFiles
 from .pipeline.measurement import Measurement
 from .pipeline.retry import RetryPolicy
 from .pipeline.sample import Sample, SampleOutcome, SampleStatus, Skip
 from .pipeline.serializer import JSONSerializer
+from .pipeline.shards import ShardedSource
 from .pipeline.stages import Stage, stage
 from .runner import BatchRunner, RayRunner, Run, RunResult, StreamingRunner
 from .runner.outcome import ExitCode, RunOutcome, RunType
@@ -28,9 +30,11 @@ __all__ = [
     "DeadLetterQueue",
     "ExitCode",
     "FailureSource",
+    "JSONLinesFiles",
     "JSONSerializer",
     "Measurement",
     "MeasurementOutcome",
+    "ParquetFiles",
     "Pipeline",
     "Price",
     "Prices",
@@ -44,6 +48,7 @@ __all__ = [
     "Sample",
     "SampleOutcome",
     "SampleStatus",
+    "ShardedSource",
     "Skip",
     "Stage",
     "StageOutcome",

@@ -30,7 +30,7 @@ class TooManyFailuresError(ForgeError, RuntimeError):
 
 
 class SourceError(ForgeError, RuntimeError):
-    """The source cannot be read (for the second time)."""
+    """The source cannot be read, or not a second time: a file is missing or broken, an iterator is used up."""
 
 
 class DuplicateIdError(ForgeError, ValueError):
