@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
-    Double,
     Row,
     Select,
-    cast,
     delete,
-    extract,
     func,
-    insert,
     select,
     tuple_,
-    update,
 )
 
-from ..errors import ConfigurationError, StorageError
-from ..pipeline.failure import FailureSource
+from ..errors import ConfigurationError
 from ..pipeline.sample import SampleStatus
-from ..support import numbers, processes
+from ..support import numbers
 from ..support.clock import Clock, SystemClock
 from ..support.money import ZERO
 from ..support.text import escape, unescape
 from . import engine, statements
 from .database import Database
+from .dead_letter_records import DeadLetterRecords
 from .engine import backend_of, check_options, has_current_schema, is_in_memory, parse_url, schema_version, shown
 from .gate import Gate
-from .manifests import ManifestEntry, decode, find
-from .records import DeadLetter, DeadLetterKey, ReadResult, RunRow, SampleRecord, WriteOutcome, WriteResult
+from .records import DeadLetter, DeadLetterKey, ReadResult, SampleRecord, WriteOutcome, WriteResult
 from .rows import (
     check,
     checked_limit,
@@ -49,17 +41,14 @@ from .rows import (
     sample_row,
     value_rows,
 )
-from .schema import costs, dead_letters, manifests, measurements, runs, samples, steps
-from .steps import SampleSteps
-from .steps import decode as decode_steps
+from .run_records import RunRecords
+from .schema import costs, dead_letters, measurements, samples
 
 _PAGE = 200
 """Rows whose content is read together."""
-_CHUNKS = 64
-"""Chunks of a manifest that are read together."""
 
 
-class SQLStorage:
+class SQLStorage(RunRecords, DeadLetterRecords):
     """The storage of pipelines in SQLite (`sqlite:///corpus.db`) or PostgreSQL (`postgresql://user@host/database`).
 
     Nothing is opened before the first use. All methods may be called from several threads, and several
@@ -305,7 +294,7 @@ class SQLStorage:
         def work(connection: Connection) -> int:
             count = 0
             for chunk in wanted:
-                count += len(_lock_rows(connection, pipeline, chunk))
+                count += len(statements.lock_rows(connection, pipeline, chunk))
                 for table in (measurements, costs, dead_letters):
                     connection.execute(delete(table).where(table.c.pipeline == pipeline, table.c.sample_id.in_(chunk)))
                 connection.execute(delete(samples).where(samples.c.pipeline == pipeline, samples.c.id.in_(chunk)))
@@ -334,183 +323,6 @@ class SQLStorage:
         rows = self._database.read(lambda connection: connection.execute(counted).all())
         return {SampleStatus(status): number for status, number in rows}
 
-    def dead_letters(
-        self,
-        pipeline: str | None = None,
-        *,
-        ids: Iterable[str] | None = None,
-        where: str | None = None,
-        error_type: str | None = None,
-        run_id: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-        limit: int | None = None,
-    ) -> list[DeadLetter]:
-        """Return the dead letters of one pipeline, or of all, the oldest first; optionally only those with these ids,
-        of this place, error and run, that failed from `since` and before `until` (Unix times).
-        """
-        chosen = select(dead_letters).where(*_letters(pipeline, where, error_type, run_id, since, until))
-        order = (dead_letters.c.time, dead_letters.c.sample_id, dead_letters.c.pipeline)
-        if ids is None:
-            found = [chosen.order_by(*order).limit(checked_limit(limit))]
-        else:
-            found = [chosen.where(dead_letters.c.sample_id.in_(chunk)) for chunk in chunks(ids)]
-
-        def work(connection: Connection) -> list[DeadLetter]:
-            return [dead_letter_of(row) for selection in found for row in connection.execute(selection)]
-
-        entries = self._database.read(work)
-        return entries if ids is None else sorted(entries, key=_age)[: checked_limit(limit)]
-
-    def count_dead_letters(
-        self,
-        pipeline: str | None = None,
-        *,
-        where: str | None = None,
-        error_type: str | None = None,
-        run_id: str | None = None,
-        since: float | None = None,
-        until: float | None = None,
-    ) -> dict[tuple[str, str, str], int]:
-        """Return the numbers of dead letters by (pipeline, place, error type), chosen as by `dead_letters`; the
-        largest first.
-        """
-        columns = (dead_letters.c.pipeline, dead_letters.c.place, dead_letters.c.error_type)
-        counted = (
-            select(*columns, func.count())
-            .where(*_letters(pipeline, where, error_type, run_id, since, until))
-            .group_by(*columns)
-            .order_by(func.count().desc(), *columns)
-        )
-        rows = self._database.read(lambda connection: connection.execute(counted).all())
-        return {(name, place, kind): count for name, place, kind, count in rows}
-
-    def drop_dead_letters(self, pipeline: str, ids: Iterable[str]) -> list[DeadLetter]:
-        """Remove dead letters; returns those removed, the oldest first. The samples' rows stay."""
-        wanted = list(chunks(ids))
-
-        def work(connection: Connection) -> list[DeadLetter]:
-            dropped: list[DeadLetter] = []
-            for chunk in wanted:
-                _lock_rows(connection, pipeline, chunk)
-                removal = delete(dead_letters).where(
-                    dead_letters.c.pipeline == pipeline, dead_letters.c.sample_id.in_(chunk)
-                )
-                dropped.extend(dead_letter_of(row) for row in connection.execute(removal.returning(dead_letters)))
-            return dropped
-
-        def stored(connection: Connection, _: list[DeadLetter]) -> bool:
-            return not any(
-                connection.execute(statements.DEAD_LETTER_KEYS, {"pipeline": pipeline, "ids": chunk}).first()
-                for chunk in wanted
-            )
-
-        dropped = self._database.write(work, stored)
-        return sorted(dropped, key=_age)
-
-    def dead_letter_state(self, pipeline: str) -> tuple[dict[tuple[FailureSource, str], int], float | None]:
-        """Return the number of dead letters by (source, where), and the Unix time of the oldest."""
-        counted = (
-            select(dead_letters.c.source, dead_letters.c.place, func.count(), func.min(dead_letters.c.time))
-            .where(dead_letters.c.pipeline == pipeline)
-            .group_by(dead_letters.c.source, dead_letters.c.place)
-        )
-        rows = self._database.read(lambda connection: connection.execute(counted).all())
-        depth = {(FailureSource(source), place): number for source, place, number, _ in rows}
-        return depth, min((oldest for *_, oldest in rows), default=None)
-
-    def begin_run(
-        self, run_id: str, pipeline: str, pipeline_id: str, started: float, record: Mapping[str, Any]
-    ) -> None:
-        """Store the start of a run in this process, at this Unix time; `record` is plain data for JSON."""
-        process = processes.current()
-        row = {
-            "id": run_id,
-            "pipeline": pipeline,
-            "pipeline_id": pipeline_id,
-            "started": started,
-            "record": json.dumps(record),
-            "host": escape(process.host),
-            "pid": process.pid,
-            "process": process.birth,
-        }
-
-        def work(connection: Connection) -> None:
-            connection.execute(insert(runs).values(heartbeat=self._now()), row)
-
-        def stored(connection: Connection, _: None) -> bool:
-            return connection.execute(select(runs.c.id).where(runs.c.id == run_id)).first() is not None
-
-        self._database.write(work, stored)
-
-    def beat(self, run_id: str) -> None:
-        """Store the heartbeat of a run: the time, by the clock of the database. Tried once, and not waited for.
-
-        Raises:
-            Exception: it cannot be stored now.
-        """
-        if is_in_memory(self._url):
-            return  # no other process can look at it
-        change = update(runs).where(runs.c.id == run_id).values(heartbeat=self._now())
-        self._database.write_once(lambda connection: connection.execute(change))
-
-    def update_run(self, run_id: str, record: Mapping[str, Any]) -> None:
-        """Replace the record of a run that has no end. Tried once, and not waited for.
-
-        Raises:
-            Exception: it cannot be stored now.
-        """
-        change = update(runs).where(runs.c.id == run_id, runs.c.ended.is_(None)).values(record=json.dumps(record))
-        self._database.write_once(lambda connection: connection.execute(change))
-
-    def end_run(self, run_id: str, ended: float, outcome: str, record: Mapping[str, Any]) -> None:
-        """Store the end of a run: its Unix time and outcome; `record` replaces the one from its start.
-
-        Raises:
-            StorageError: if there is no such run.
-        """
-        row = {"ended": ended, "outcome": str(outcome), "record": json.dumps(record)}
-        change = update(runs).where(runs.c.id == run_id).values(row)
-        if self._database.write(lambda connection: connection.execute(change).rowcount) == 0:
-            raise StorageError(f"run {run_id!r} cannot be ended: it is not stored, so it never began here")
-
-    def runs(
-        self,
-        pipeline: str | None = None,
-        limit: int | None = None,
-        *,
-        skip: int = 0,
-        prefix: str = "",
-        before: float | None = None,
-    ) -> list[RunRow]:
-        """Return the runs of one pipeline, or of all, the newest first, without the first `skip` of them; optionally
-        only those whose ids begin with a prefix, or that started before a Unix time.
-        """
-        silence = (self._now() - runs.c.heartbeat).label("silence")
-        columns = [column for column in runs.c if column is not runs.c.heartbeat]
-        chosen = select(*columns, silence).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(checked_limit(limit))
-        if skip:
-            chosen = chosen.offset(checked_limit(skip))
-        if before is not None:
-            chosen = chosen.where(runs.c.started < before)
-        if prefix:
-            chosen = chosen.where(runs.c.id.startswith(prefix, autoescape=True))
-        if pipeline is not None:
-            chosen = chosen.where(runs.c.pipeline == pipeline)
-        rows = self._database.read(lambda connection: connection.execute(chosen).mappings().all())
-        return [RunRow(**{**row, "record": json.loads(row["record"])}) for row in rows]
-
-    def delete_runs(self, run_ids: Iterable[str]) -> int:
-        """Remove the records and manifests of runs; returns the number of runs removed. Samples stay."""
-        ids = sorted(set(run_ids))
-
-        def work(connection: Connection) -> int:
-            for table in (manifests, steps):
-                connection.execute(delete(table).where(table.c.run_id.in_(ids)))
-            return connection.execute(delete(runs).where(runs.c.id.in_(ids))).rowcount
-
-        return self._database.write(work)
-
     def contents(self) -> Iterator[tuple[str, str, bytes | None]]:
         """Yield all stored data of samples, of all pipelines: name of the pipeline, id of the sample, and its data, one
         of its measured values, or the data of its dead letter.
@@ -527,45 +339,6 @@ class SQLStorage:
                     yield name, unescape(stored_id), data
                 rows = self._rows(page.where(tuple_(*keys) > tuple_(*rows[-1][3:])))
 
-    def add_manifest(self, run_id: str, number: int, chunk: bytes, steps_chunk: bytes | None = None) -> None:
-        """Store a chunk of a run's manifest, as `manifests.encode` returns it, and the steps of its samples, as
-        `steps.encode` does; chunks are numbered from 0.
-        """
-        row = {"run_id": run_id, "number": number, "content": chunk}
-        this = select(manifests.c.number).where(manifests.c.run_id == run_id, manifests.c.number == number)
-
-        def work(connection: Connection) -> None:
-            connection.execute(insert(manifests), row)
-            if steps_chunk is not None:
-                connection.execute(insert(steps), {**row, "content": steps_chunk})
-
-        self._database.write(work, lambda connection, _: connection.execute(this).first() is not None)
-
-    def manifest(self, run_id: str) -> Iterator[ManifestEntry]:
-        """Yield the samples that a run has settled, in the order in which they did, from a few chunks at a time.
-
-        Of a run that was killed, up to 1 023 samples are missing; of runs of earlier releases all of them.
-        """
-        first = 0
-        while chunks := self._manifest_chunks(run_id, first):
-            for chunk in chunks:
-                yield from decode(chunk)
-            first += len(chunks)
-
-    def manifest_entries(self, run_id: str, sample_id: str) -> list[tuple[ManifestEntry, SampleSteps | None]]:
-        """Return the entries of a sample in a run's manifest, with its steps: one if it has settled in the run, more if
-        its id came several times.
-        """
-        found = []
-        first = 0
-        while chunks := self._manifest_chunks(run_id, first):
-            for number, chunk in enumerate(chunks, first):
-                for place, entry in find(chunk, sample_id):
-                    taken = self._steps_chunk(run_id, number)
-                    found.append((entry, None if taken is None else decode_steps(taken, place)))
-            first += len(chunks)
-        return found
-
     def __reduce__(self) -> tuple[Any, ...]:
         # Connections stay at home: another process opens its own.
         return _rebuild, (type(self), self._url.render_as_string(hide_password=False), self._settings)
@@ -578,28 +351,8 @@ class SQLStorage:
     def __repr__(self) -> str:
         return f"SQLStorage({self.url!r})"
 
-    def _now(self) -> ColumnElement[float]:
-        """Return the Unix time by the clock of the database, which is the same for all hosts that use a server."""
-        if self.backend == "sqlite":
-            return (func.julianday("now", type_=Double) - 2440587.5) * 86400.0
-        return cast(extract("epoch", func.clock_timestamp()), Double)
-
     def _rows(self, chosen: Select[Any]) -> Sequence[Sequence[Any]]:
         return self._database.read(lambda connection: connection.execute(chosen).all())
-
-    def _steps_chunk(self, run_id: str, number: int) -> bytes | None:
-        chosen = select(steps.c.content).where(steps.c.run_id == run_id, steps.c.number == number)
-        return self._database.read(lambda connection: connection.execute(chosen).scalar_one_or_none())
-
-    def _manifest_chunks(self, run_id: str, first: int) -> Sequence[bytes]:
-        """Return some chunks of a manifest, from this number on."""
-        chosen = (
-            select(manifests.c.content)
-            .where(manifests.c.run_id == run_id, manifests.c.number >= first)
-            .order_by(manifests.c.number)
-            .limit(_CHUNKS)
-        )
-        return self._database.read(lambda connection: connection.execute(chosen).scalars().all())
 
     def _new_and_old(
         self, connection: Connection, records: Sequence[SampleRecord]
@@ -673,20 +426,6 @@ def _by_pipeline(records: Sequence[SampleRecord]) -> Iterator[tuple[str, list[st
         yield pipeline, [record.id for record in records if record.pipeline == pipeline]
 
 
-def _lock_rows(connection: Connection, pipeline: str, ids: Sequence[str]) -> Sequence[str]:
-    """Lock the rows of these samples until the transaction ends; returns the ids that exist."""
-    return (
-        connection.execute(
-            select(samples.c.id)
-            .where(samples.c.pipeline == pipeline, samples.c.id.in_(ids))
-            .order_by(samples.c.id)
-            .with_for_update()
-        )
-        .scalars()
-        .all()
-    )
-
-
 def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> ReadResult:
     ids = [unescape(row.id) for row in rows]
     values: dict[str, dict[str, tuple[str, bytes]]] = {}
@@ -700,31 +439,3 @@ def _load(connection: Connection, pipeline: str, rows: Sequence[Row[Any]]) -> Re
     size = sum(len(record.data or b"") + sum(map(len, record.values.values())) for record in found)
     size += sum(len(entry.data or b"") for entry in entries.values())
     return ReadResult(found, size)
-
-
-def _age(entry: DeadLetter) -> tuple[float, str, str]:
-    return entry.time, entry.sample_id, entry.pipeline
-
-
-def _letters(  # noqa: PLR0917 - the arguments of `dead_letters`, in their order
-    pipeline: str | None,
-    where: str | None,
-    error_type: str | None,
-    run_id: str | None,
-    since: float | None,
-    until: float | None,
-) -> list[ColumnElement[bool]]:
-    """Return the conditions that choose dead letters."""
-    letters = dead_letters.c
-    given = [
-        (letters.pipeline, pipeline),
-        (letters.place, where),
-        (letters.error_type, error_type),
-        (letters.run_id, run_id),
-    ]
-    conditions: list[ColumnElement[bool]] = [column == value for column, value in given if value is not None]
-    if since is not None:
-        conditions.append(letters.time >= since)
-    if until is not None:
-        conditions.append(letters.time < until)
-    return conditions

@@ -6,9 +6,10 @@ They are built once, because SQLAlchemy takes longer to build one than SQLite ta
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import BindParameter, Executable, Table, and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy import BindParameter, Connection, Executable, Table, and_, bindparam, delete, func, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .schema import costs, dead_letters, measurements, samples
@@ -117,4 +118,18 @@ def upserts(backend: str) -> Upserts:
             index_elements=[dead_letters.c.pipeline, dead_letters.c.sample_id],
             set_={column.name: letter.excluded[column.name] for column in dead_letters.c if not column.primary_key},
         ),
+    )
+
+
+def lock_rows(connection: Connection, pipeline: str, ids: Sequence[str]) -> Sequence[str]:
+    """Lock the rows of these samples until the transaction ends; returns the ids that exist."""
+    return (
+        connection.execute(
+            select(samples.c.id)
+            .where(samples.c.pipeline == pipeline, samples.c.id.in_(ids))
+            .order_by(samples.c.id)
+            .with_for_update()
+        )
+        .scalars()
+        .all()
     )
