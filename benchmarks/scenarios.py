@@ -94,6 +94,9 @@ class _Driver:
         if self._thread is not None:
             self._thread.join(timeout)
 
+    def lacking(self) -> dict[str, str]:
+        return {}
+
     def _drive(self) -> None:
         with self._run.supervise(self.output.finish):
             samples, committer = iter(self._run.take, None), Committer(self._run)

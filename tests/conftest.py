@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
     from xdist.scheduler import LoadScopeScheduling
 
+    from tests.support.ray import Nodes
+
 TESTS = Path(__file__).parent
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes says more of the machine than of us
@@ -42,13 +44,21 @@ def _plain_test() -> None:
     _plain_environment()
 
 
-@pytest.fixture(scope="session")
-def local_cluster() -> Iterator[None]:
-    """A Ray that the tests of a process share."""
-    from tests.support.ray import local_ray  # noqa: PLC0415 - imports Ray, which takes a second
+@pytest.fixture(scope="module")
+def local_cluster() -> None:
+    """A Ray that the tests of a process share, until it ends."""
+    from tests.support.ray import start_local_ray  # noqa: PLC0415 - imports Ray, which takes a second
 
-    with local_ray():
-        yield
+    start_local_ray()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """A cluster of Ray whose nodes come and go."""
+    from tests.support.ray import several_nodes  # noqa: PLC0415 - as above
+
+    with several_nodes() as nodes:
+        yield nodes
 
 
 def _plain_environment() -> None:

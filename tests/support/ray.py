@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
 ON_RAY = [
     pytest.mark.slow,
@@ -16,13 +19,68 @@ ON_RAY = [
     pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
 """Marks of files whose tests need Ray."""
+ON_NODES = [mark for mark in ON_RAY if mark.name != "usefixtures"]
+"""Marks of files whose tests have a cluster of several nodes."""
+
+NOTICES = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+"""Settings of a cluster with which it soon notices that a node has died."""
+
+
+def start_local_ray(cores: int = 4) -> None:
+    """Start Ray with so many cores, whatever the machine has, unless it runs already."""
+    if not ray.is_initialized():
+        ray.init(
+            address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        )
+
+
+class Nodes:
+    """A cluster of several nodes on this machine. The driver is on the first one, which has no cores."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    @property
+    def address(self) -> str:
+        """Address of the cluster."""
+        address: str = self._cluster.address
+        return address
+
+    def add(self, cores: int = 1, **resources: float) -> Any:
+        """Add a node with so many cores, and resources of its own; returns it."""
+        return self._cluster.add_node(num_cpus=cores, resources=resources)
+
+    def kill(self, node: Any) -> None:
+        """Kill all processes of a node."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def clear(self) -> None:
+        """Kill all nodes but the first."""
+        for node in list(self._cluster.worker_nodes):
+            self.kill(node)
+
+    def connect(self) -> None:
+        """Connect this process, unless it is connected."""
+        if not ray.is_initialized():
+            ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
 
 
 @contextmanager
-def local_ray(cores: int = 4) -> Iterator[None]:
-    """Start Ray with so many cores, whatever the machine has, and end it."""
-    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def several_nodes() -> Iterator[Nodes]:
+    """Start a cluster with one node, and end it with those that were added."""
+    ray.shutdown()  # that of other tests
+    with tempfile.TemporaryDirectory(prefix="nodes") as folder, pytest.MonkeyPatch.context() as environment:
+        # Otherwise it would be the current cluster of the machine, to which whoever starts Ray is connected.
+        environment.setenv("RAY_TMPDIR", folder)
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "include_dashboard": False, "_system_config": NOTICES},
+        )
+        nodes = Nodes(cluster)
+        try:
+            nodes.connect()
+            yield nodes
+        finally:
+            ray.shutdown()
+            cluster.shutdown()

@@ -55,6 +55,9 @@ class SequentialDriver:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
 
+    def lacking(self) -> dict[str, str]:
+        return {}
+
     def _work(self) -> None:
         with self._run.supervise(self.output.finish):
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from .queue import StageQueue
@@ -26,3 +27,6 @@ class Driver(Protocol):
 
     def join(self, timeout: float) -> None:
         """Wait for the threads, together at most `timeout` seconds."""
+
+    def lacking(self) -> Mapping[str, str]:
+        """Return the worker processes that are lacking, by name of the stage or measurement. Never raises."""

@@ -19,11 +19,12 @@ MAX_LINES = 5
 _STALLS = {
     "storage": ("the storage does not work", "the storage did not work"),
     "retry": ("all calls wait for a retry", "all calls waited for a retry"),
+    "workers": ("the cluster has no room for workers", "the cluster had no room for workers"),
     "call": ("calls do not return", "calls did not return"),
     "source": ("the source yields nothing", "the source yielded nothing"),
     "other": (
-        "samples are measured, stored, or wait for a batch",
-        "samples were measured, stored, or waited for a batch",
+        "samples are measured, stored, in worker processes, or wait for a batch",
+        "samples were measured, stored, in worker processes, or waited for a batch",
     ),
 }
 """Reasons of stalls that last, and of those that are over."""

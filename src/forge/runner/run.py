@@ -347,7 +347,11 @@ class Run(Consumable):
             since = self.started.monotonic  # nobody has to take what is ready
         try:
             noticed, over = self._stalls.check(
-                self.snapshot(), since, storage_waits=self.gate.closed, retries=list(self.executor.retries)
+                self.snapshot(),
+                since,
+                storage_waits=self.gate.closed,
+                retries=list(self.executor.retries),
+                lacking=self._driver.lacking,
             )
             if over is not None:
                 logger.warning("%s: settles again, after %s", self.pipeline.name, seconds(over.duration))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -28,17 +28,19 @@ class StallReason(StrEnum):
     """The storage does not work, and is tried again: no calls are made meanwhile."""
     RETRY = "retry"
     """All calls in progress wait for their next attempt."""
+    WORKERS = "workers"
+    """The cluster has no room for workers of a stage or measurement."""
     CALL = "call"
     """Calls of stages are in progress."""
     SOURCE = "source"
     """No sample is in flight: the source yields none."""
     OTHER = "other"
-    """Samples are in measurements, being stored, or waiting for a batch to fill."""
+    """Samples are in measurements, being stored, in worker processes, or waiting for a batch to fill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StalledStage:
-    """The samples that were at one stage when a stall was noticed."""
+    """What was at one stage, or measurement that lacks workers, when a stall was noticed."""
 
     name: str
     """Name of the stage."""
@@ -48,6 +50,8 @@ class StalledStage:
     """Calls that wait for a retry."""
     queued: int
     """Samples in the stage's queue."""
+    lacks: str = ""
+    """The workers that it lacks."""
 
     def __str__(self) -> str:
         parts = []
@@ -56,6 +60,8 @@ class StalledStage:
             parts.append(f"{self.calls} call{'' if self.calls == 1 else 's'} in progress{waiting}")
         if self.queued:
             parts.append(f"{self.queued} queued")
+        if self.lacks:
+            parts.append(self.lacks)
         return f"{self.name}: {', '.join(parts)}"
 
 
@@ -72,19 +78,20 @@ class Stall:
     reason: StallReason
     """What the run waited for when the stall was noticed."""
     stage: str | None
-    """Stage with the most calls in progress; None if there are none."""
+    """Stage that lacks workers, or else has the most calls in progress; None if there is none."""
     active: int
     """Samples in flight."""
     stages: Sequence[StalledStage]
-    """The stages that had samples."""
+    """The stages that had samples, or lacked workers."""
 
     def __str__(self) -> str:
         waits = {
             StallReason.STORAGE: "the storage does not work",
             StallReason.RETRY: "all calls wait for a retry",
+            StallReason.WORKERS: "the cluster has no room for workers",
             StallReason.CALL: "calls do not return",
             StallReason.SOURCE: "the source yields nothing",
-            StallReason.OTHER: "samples are measured, stored, or wait for a batch",
+            StallReason.OTHER: "samples are measured, stored, in worker processes, or wait for a batch",
         }
         where = f" ({'; '.join(map(str, self.stages))})" if self.stages else ""
         flight = f"{self.active} sample{'' if self.active == 1 else 's'} in flight"
@@ -119,12 +126,19 @@ class StallDetector:
         return MAX_INTERVAL if self.after is None else min(MAX_INTERVAL, self.after / _CHECKS)
 
     def check(
-        self, found: RunSnapshot, waiting_since: float, *, storage_waits: bool, retries: Sequence[str]
+        self,
+        found: RunSnapshot,
+        waiting_since: float,
+        *,
+        storage_waits: bool,
+        retries: Sequence[str],
+        lacking: Callable[[], Mapping[str, str]],
     ) -> tuple[Stall | None, Stall | None]:
         """Look for a stall; returns one that has just been noticed, and one that is over.
 
         `waiting_since` is the monotonic time since which the consumer waits: what it did before was not the run's.
-        `retries` are the names of the stages of calls that wait for their next attempt.
+        `retries` are the names of the stages of calls that wait for their next attempt. `lacking` returns the workers
+        that are lacking, by name of the stage or measurement.
         """
         if self.after is None:
             return None, None
@@ -133,14 +147,15 @@ class StallDetector:
             over = self._progress(found, now, waiting_since)
             if self._current is not None or now - self._since < self.after:
                 return None, over
-            stages = _stages(found, retries)
-            busiest = max(stages, key=lambda stage: stage.calls, default=None)
+            lacks = lacking()
+            stages = _stages(found, retries, lacks)
+            busiest = max(stages, key=lambda stage: (bool(stage.lacks), stage.calls), default=None)
             self._current = Stall(
                 started=self._started,
                 duration=now - self._since,
                 over=False,
-                reason=_reason(found, storage_waits, len(retries)),
-                stage=busiest.name if busiest is not None and busiest.calls else None,
+                reason=_reason(found, storage_waits, len(retries), bool(lacks)),
+                stage=busiest.name if busiest is not None and (busiest.calls or busiest.lacks) else None,
                 active=found.ledger.active,
                 stages=stages,
             )
@@ -182,20 +197,23 @@ class StallDetector:
         return over
 
 
-def _reason(found: RunSnapshot, storage_waits: bool, retries: int) -> StallReason:
+def _reason(found: RunSnapshot, storage_waits: bool, retries: int, lacking: bool) -> StallReason:
     """Return what a stalled run waits for."""
     calls = sum(stage.active for stage in found.stages)
     if storage_waits:
         return StallReason.STORAGE
+    if lacking:
+        return StallReason.WORKERS
     if calls:
         return StallReason.RETRY if retries >= calls else StallReason.CALL
     return StallReason.OTHER if found.ledger.active else StallReason.SOURCE
 
 
-def _stages(found: RunSnapshot, retries: Sequence[str]) -> list[StalledStage]:
+def _stages(found: RunSnapshot, retries: Sequence[str], lacks: Mapping[str, str]) -> list[StalledStage]:
     waiting = Counter(retries)
+    states = {stage.name: (stage.active, stage.queue_depth) for stage in found.stages}
     stages = [
-        StalledStage(name=stage.name, calls=stage.active, retries=waiting[stage.name], queued=stage.queue_depth)
-        for stage in found.stages
+        StalledStage(name=name, calls=calls, retries=waiting[name], queued=queued, lacks=lacks.get(name, ""))
+        for name, (calls, queued) in {**dict.fromkeys(lacks, (0, 0)), **states}.items()
     ]
-    return [stage for stage in stages if stage.calls or stage.queued]
+    return [stage for stage in stages if stage.calls or stage.queued or stage.lacks]

@@ -110,6 +110,9 @@ class StreamingDriver:
                 continue  # a stage that closes its own run
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    def lacking(self) -> dict[str, str]:
+        return {}
+
     def _read(self) -> None:
         look_up_later = self._run.has_history
         now = self._run.clock.monotonic

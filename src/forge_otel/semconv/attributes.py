@@ -346,12 +346,14 @@ class ForgeStallReason(StrEnum):
     """The storage does not work, and is tried again."""
     RETRY = "retry"
     """All calls in progress wait for their next attempt."""
+    WORKERS = "workers"
+    """The cluster has no room for workers of a stage or measurement."""
     CALL = "call"
     """Calls of stages are in progress."""
     SOURCE = "source"
     """No sample is in flight, since the source yields none."""
     OTHER = "other"
-    """Samples are in measurements, being stored, or waiting for a batch to fill."""
+    """Samples are in measurements, being stored, in worker processes, or waiting for a batch to fill."""
 
 
 FORGE_STALL_DURATION: Final = "forge.stall.duration"

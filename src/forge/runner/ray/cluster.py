@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from tempfile import TemporaryFile
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ...errors import ConfigurationError
+from ...errors import ClusterError, ConfigurationError
 from ...pipeline.measurement import Measurement
 from ...pipeline.stages import Stage
 from .blocks import pack
@@ -39,6 +40,10 @@ DRIVEN_BY: Final = "forge.runner.name"
 _LEVEL: Final = "RAY_BACKEND_LOG_LEVEL"
 _started: set[str] = set()
 """Ids of the nodes that were started for runs of this process."""
+STOP_TIMEOUT: Final = 5.0
+"""Seconds in which an execution that was stopped ends by itself."""
+ANSWER_TIMEOUT: Final = 2.0
+"""Seconds for which an answer about the cluster is waited for."""
 MIN_CPUS: Final = 0.01
 """Smallest share of a core that an actor is given."""
 
@@ -182,6 +187,12 @@ def remote_arguments(parts: Sequence[Stage | Measurement], *, local: bool) -> li
     return arguments
 
 
+def _resources(arguments: Mapping[str, Any]) -> dict[str, float]:
+    """Return the resources that these arguments reserve for an actor."""
+    named = {name: arguments[argument] for name, argument in _NAMED.items() if argument in arguments}
+    return {**named, **arguments.get("resources", {})}
+
+
 class _FromDriver(Datasource):
     """The blocks that the driver makes, read by one task."""
 
@@ -206,6 +217,42 @@ class _FromDriver(Datasource):
         return [ReadTask(read, metadata)]
 
 
+class _Stopping:
+    """Says since when an execution is being stopped, to the thread on which Ray Data runs it."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        """Monotonic time."""
+
+
+_stopping: ContextVar[_Stopping | None] = ContextVar("forge_ray_stopping", default=None)
+"""That of the execution that is being started."""
+
+
+class _Ending:
+    """Ends an execution that goes on after it was stopped, because workers that are to end it have no place.
+
+    Ray Data makes one where an execution starts, and calls it in every step of that.
+    """
+
+    def __init__(self) -> None:
+        self._stopping = _stopping.get()
+
+    def before_execution_starts(self, executor: Any) -> None:
+        pass
+
+    def on_execution_step(self, executor: Any) -> None:  # noqa: ARG002 - an interface of Ray Data
+        since = self._stopping.since if self._stopping is not None else None
+        if since is not None and time.monotonic() - since > STOP_TIMEOUT:
+            raise ClusterError(f"the workers did not end in {STOP_TIMEOUT:g} s")
+
+    def after_execution_succeeds(self, executor: Any) -> None:
+        pass
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None:
+        pass
+
+
 class Execution:
     """One execution of Ray Data: blocks go in, and come home when they have passed all actors."""
 
@@ -223,6 +270,8 @@ class Execution:
         logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would say so
         context.print_on_execution_start = False
         context.set_config(DRIVEN_BY, "ray")
+        callbacks: list[Any] = [*context.custom_execution_callback_classes, _Ending]
+        context.custom_execution_callback_classes = callbacks
         with DataContext.current(context):
             data = read_datasource(
                 _FromDriver(self._exchange),
@@ -241,10 +290,14 @@ class Execution:
                     **given,
                 )
             self._data: Any = data
+        self._wanted = [slots(spec.part)[0] for spec in specs]
+        self._arguments = arguments
+        self._has_answered = False
+        """True once the exchange has answered a question."""
         # A small source may not have a block for each of them.
         warnings.filterwarnings("ignore", "The minimum number of concurrent actors")
         self._home: Generator[tuple[int, bytes | None]] | None = None
-        self._stopped = False
+        self._stopping = _Stopping()
 
     def put(self, number: int, content: bytes) -> None:
         """Send a block in."""
@@ -263,9 +316,31 @@ class Execution:
 
     def stop(self) -> None:
         """Stop as soon as possible: calls end, and workers close."""
-        self._stopped = True
+        if self._stopping.since is None:
+            self._stopping.since = time.monotonic()
         if self._is_connected:
             self._exchange.stop.remote()
+
+    def lacking(self) -> dict[int, str]:
+        """Return the workers that are lacking, by index of the step."""
+        if not self._is_connected:
+            return {}
+        try:
+            found: dict[int, int] = ray.get(self._exchange.lacking.remote(self._wanted), timeout=ANSWER_TIMEOUT)
+            self._has_answered = True
+        except ray.exceptions.GetTimeoutError:
+            if self._has_answered:
+                raise
+            found = dict.fromkeys(range(len(self._wanted)), 0)  # workers come after it
+        free = ray.available_resources()
+        return {
+            step: f"{alive} of {self._wanted[step]} workers, which take "
+            + " and ".join(
+                f"{amount:g} {name} each ({free.get(name, 0.0):g} free)"
+                for name, amount in _resources(self._arguments[step]).items()
+            )
+            for step, alive in found.items()
+        }
 
     def close(self) -> None:
         """Wait until the workers have closed their stages, as those do whose work is done, and let everything go."""
@@ -273,7 +348,7 @@ class Execution:
         if self._home is not None:
             self._home.close()
         self._home = self._data = None
-        if self._stopped:
+        if self._stopping.since is not None:
             gc.collect()  # what Ray Data leaves of an execution that it did not complete refers to itself
         if not self._is_connected:
             return
@@ -307,6 +382,7 @@ class Execution:
         return self._home
 
     def _bring_home(self) -> Generator[tuple[int, bytes | None]]:
+        _stopping.set(self._stopping)
         for bundle in self._data.iter_internal_ref_bundles():
             for reference in bundle.block_refs:
                 columns = ray.get(reference).to_pydict()

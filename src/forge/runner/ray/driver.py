@@ -14,7 +14,7 @@ from ...pipeline.failure import FailureSource
 from ..committer import WRITE_BATCH, Committer
 from ..queue import QueueClosed, StageQueue
 from ..source import reading_source
-from ..steps import steps_of
+from ..steps import step_names, steps_of
 from .blocks import Block, History, Row, pack, receive, unpack
 from .booking import Booking
 from .cluster import Execution, connect, remote_arguments, slots, unpicklable
@@ -100,6 +100,19 @@ class RayDriver:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+    def lacking(self) -> dict[str, str]:
+        with self._changed:
+            execution = self._execution
+        if execution is None:
+            return {}
+        try:
+            found = execution.lacking()
+        except Exception:  # the cluster does not answer
+            logger.debug("%s: the workers could not be counted", self._run.pipeline.name, exc_info=True)
+            return {}
+        names = step_names(self._run.pipeline)
+        return {names[step]: text for step, text in found.items()}
 
     def _read(self) -> None:
         with self._run.supervise(self._arrived.finish), reading_source(self._run) as reading:

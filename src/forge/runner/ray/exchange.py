@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final
 
 WATCH_INTERVAL: Final = 2.0
 """Seconds after which a worker asks again whether the run goes on."""
+MAX_SILENCE: Final = 3 * WATCH_INTERVAL
+"""Seconds without a question after which a worker counts as dead."""
 
 
 class Exchange:
@@ -26,7 +29,12 @@ class Exchange:
         self._changed = asyncio.Condition()
         self._attempts: Counter[tuple[int, int]] = Counter()
         self._marks: defaultdict[tuple[int, int], Counter[int]] = defaultdict(Counter)
-        self._workers: set[str] = set()
+        self._workers: dict[str, int] = {}
+        """The steps of workers that have not closed."""
+        self._opened: set[int] = set()
+        """The steps that have had workers."""
+        self._heard: dict[str, float] = {}
+        """Monotonic times when workers asked something last."""
 
     # Calls of an async actor may begin in another order than the one in which they were made.
 
@@ -76,29 +84,51 @@ class Exchange:
         """Note that the worker has survived the call."""
         self._marks[step, number].subtract(rows)
 
-    async def open(self, worker: str) -> bool:
-        """Note a worker; returns False if it has nothing to do any more."""
+    async def open(self, step: int, worker: str) -> bool:
+        """Note a worker of a step; returns False if it has nothing to do any more."""
         if not self.is_stopped:
-            self._workers.add(worker)
+            self._workers[worker] = step
+            self._opened.add(step)
+            self._heard[worker] = time.monotonic()
         return not self.is_stopped
 
     async def close(self, worker: str) -> None:
         """Note that a worker has closed its stage."""
-        self._workers.discard(worker)
+        self._workers.pop(worker, None)
 
     async def workers(self) -> int:
-        """Return the number of workers whose stage is not closed."""
-        return len(self._workers)
+        """Return the number of workers that are alive, and whose stage is not closed."""
+        return sum(map(self._is_alive, self._workers))
+
+    async def lacking(self, wanted: Sequence[int]) -> dict[int, int]:
+        """Return how many workers run each step for which fewer do than are wanted, although some have died or none
+        has come yet."""
+        alive: Counter[int] = Counter()
+        lost: set[int] = set()
+        for worker, step in self._workers.items():
+            if self._is_alive(worker):
+                alive[step] += 1
+            else:
+                lost.add(step)
+        return {
+            step: alive[step]
+            for step, least in enumerate(wanted)
+            if alive[step] < least and (step in lost or step not in self._opened)
+        }
+
+    def _is_alive(self, worker: str) -> bool:
+        return time.monotonic() - self._heard[worker] < MAX_SILENCE
 
     async def finish(self) -> None:
         """Note that all blocks are home."""
         self._finished.set()
 
-    async def watch(self) -> bool | None:
-        """Wait a moment; returns True if workers are to stop, False if they have nothing more to do.
+    async def watch(self, worker: str) -> bool | None:
+        """Wait a moment; returns True if the worker is to stop, False if it has nothing more to do.
 
         It does not wait for long, because Ray ends no worker that waits for an answer.
         """
+        self._heard[worker] = time.monotonic()
         waits = [asyncio.ensure_future(event.wait()) for event in (self._stopped, self._finished)]
         done, pending = await asyncio.wait(waits, timeout=WATCH_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
         for wait in pending:

@@ -121,7 +121,7 @@ class _Process:
         context = ray.get_runtime_context()
         self._id: str = context.get_actor_id() or ""  # the same after a death
         self._stop = threading.Event()
-        if not ray.get(exchange.open.remote(self._id)):
+        if not ray.get(exchange.open.remote(spec.step, self._id)):
             self._stop.set()
         self._idle = threading.Event()
         """Set while no call is being made."""
@@ -164,7 +164,7 @@ class _Process:
         stopped = None
         while stopped is None and not self._closed:
             try:
-                stopped = ray.get(self._exchange.watch.remote())
+                stopped = ray.get(self._exchange.watch.remote(self._id))
             except Exception:  # noqa: BLE001 - the run has ended, or its process has
                 return
         if not stopped:

@@ -1,0 +1,230 @@
+"""Nodes die and join in the middle of runs: nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from forge import Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage, usage
+from forge.runner import Run
+from tests.support.ray import ON_NODES, Nodes
+from tests.support.runs import PATIENCE, ledger, rows
+from tests.support.telemetry import Recorded, recording
+
+pytestmark = ON_NODES
+
+LONG = 4 * PATIENCE
+"""Nodes start slowly where others work, too."""
+
+
+@pytest.fixture(autouse=True)
+def _no_nodes_are_left(nodes: Nodes) -> Iterator[None]:
+    yield
+    nodes.clear()
+
+
+class Consumer(threading.Thread):
+    """Drives a run, while the main thread starts and kills nodes: they end with the thread that started them."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self._run = run
+        self.ready: dict[str, Any] = {}
+        self.start()
+
+    def run(self) -> None:
+        for sample in self._run:
+            self.ready[sample.id] = sample.data
+
+    def result(self) -> RunResult:
+        """Wait for the end of the run."""
+        self.join(LONG)
+        assert self._run.result is not None, "the run has not ended"
+        return self._run.result
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def source(count: int) -> list[Sample]:
+    return [Sample(id=str(number), data={"n": number}) for number in range(count)]
+
+
+class Paid(Stage):
+    """Makes much of little. In the call with sample 77 it waits to be killed."""
+
+    resources = {"first": 1}  # noqa: RUF012 - as users write it
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__()
+
+    def process(self, sample: Sample) -> Sample:
+        number = sample.data["n"]
+        if number == 77:
+            (self.folder / "waits").touch()
+            until((self.folder / "killed").exists)
+        usage.report(provider="openai", model="m", input_tokens=10, amount=0.001)
+        # Ray copies small results to the driver. Those of a block of these stay on their node.
+        return sample.with_data({"n": number, "text": "x" * 20_000, "pid": os.getpid()})
+
+
+class Parts(Stage):
+    """Fails for some samples, and splits the others."""
+
+    resources = {"second": 1}  # noqa: RUF012 - as above
+
+    def process(self, sample: Sample) -> list[Sample]:
+        number = sample.data["n"]
+        if number % 10 == 1:
+            raise ValueError(f"no {number}")
+        data = {"pids": [sample.data["pid"], os.getpid()]}
+        return [sample.child(f"part{part}", data) for part in range(2)]
+
+
+def points(recorded: Recorded, name: str) -> dict[str, Any]:
+    """The points of a counter that are not 0, by their attributes, without those of the model."""
+    model = ", gen_ai.provider.name=openai, gen_ai.request.model=m"
+    return {text.replace(model, ""): value for text, value in recorded.points[name].items() if value}
+
+
+def test_a_node_that_dies_loses_and_doubles_nothing(nodes: Nodes, tmp_path: Path) -> None:
+    """Results of calls are lost with the node, besides calls: those are made again, and counted once."""
+    first = nodes.add(1, first=1)
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    pipeline = Pipeline(name="p", source=source(150), stages=[Paid(tmp_path), Parts()], storage=storage)
+    with recording() as recorded:
+        consumer = Consumer(RayRunner(block_size=16).run(pipeline))
+        until((tmp_path / "waits").exists)
+        nodes.kill(first)
+        (tmp_path / "killed").touch()
+        nodes.add(2, first=1, second=1)
+        result = consumer.result()
+        settled = points(recorded, "forge.sample.settled")
+        executions = points(recorded, "forge.stage.executions")
+        retries = points(recorded, "forge.stage.retries")
+        amounts = points(recorded, "forge.cost.amount")
+
+    failed = {str(number) for number in range(150) if number % 10 == 1}
+    assert ledger(result) == {"admitted": 150, "derived": 270, "ready": 270, "split": 135, "dlq": 15}
+    assert result.cost.amount == Decimal("0.150")
+    assert [(stage.executions, stage.errors) for stage in result.stages] == [(150, 0), (150, 15)]
+    assert {letter.sample_id for letter in pipeline.dead_letters.list()} == failed
+    assert Counter(rows(storage).values()) == {"ready": 270, "split": 135, "dlq": 15}
+    assert len(consumer.ready) == 270
+
+    assert settled == {
+        f"pipeline.name=p, sample.outcome={key}": n for key, n in {"ready": 270, "split": 135, "dlq": 15}.items()
+    }
+    paid, parts = "pipeline.name=p, stage.name=Paid", "pipeline.name=p, stage.name=Parts"
+    assert executions == {
+        f"{paid}, stage.outcome=success": 150,
+        f"{parts}, stage.outcome=success": 135,
+        f"{parts}, stage.outcome=error": 15,
+    }
+    assert amounts == {f"cost.use=useful, {paid}": 0.135, f"cost.use=failed, {paid}": 0.015}
+    # The block in which the node died, and the four whose results it had, for want of a worker that would take them.
+    assert retries == {"error.type=worker_lost, pipeline.name=p, stage.attempt=1, stage.name=Paid": 80}
+
+    spans = {
+        name: {
+            str((span.attributes or {})["forge.sample.id"]): span.attributes or {}
+            for span in recorded.spans
+            if span.name == f"forge.stage {name}"
+        }
+        for name in ("Paid", "Parts")
+    }
+    assert [len(found) for found in spans.values()] == [150, 150]
+    seen = {sample_id.partition("#")[0]: data["pids"] for sample_id, data in consumer.ready.items()}
+    for sample_id, pids in seen.items():
+        assert [found[sample_id]["process.pid"] for found in spans.values()] == pids
+    assert {found["host.name"] for each in spans.values() for found in each.values()} == {socket.gethostname()}
+    assert len({pids[0] for pids in seen.values()}) == 1
+
+
+class Rare(Stage):
+    """Needs what no node has at first."""
+
+    resources = {"rare": 1}  # noqa: RUF012 - as users write it
+
+    def process(self, sample: Sample) -> Sample:
+        time.sleep(0.05)
+        return sample
+
+
+def endless() -> Iterator[Sample]:
+    number = 0
+    while True:
+        yield Sample(id=str(number), data={"n": number})
+        number += 1
+
+
+def test_a_run_without_nodes_waits_says_so_and_ends_in_time(nodes: Nodes, tmp_path: Path) -> None:
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    pipeline = Pipeline(name="p", source=endless, stages=[Rare()], storage=storage, stall_after=1.0)
+    run = RayRunner(block_size=4).run(pipeline)
+    consumer = Consumer(run)
+    until(lambda: bool(run.stalls))
+    [stall] = run.stalls
+    assert (stall.reason, stall.stage) == ("workers", "Rare")
+    assert str(stall).endswith(
+        "the cluster has no room for workers; 25 samples in flight "
+        "(Rare: 0 of 1 workers, which take 1 CPU each (0 free) and 1 rare each (0 free))"
+    )
+
+    node = nodes.add(1, rare=1)
+    until(lambda: len(consumer.ready) >= 8)
+    nodes.kill(node)
+    begun = time.monotonic()
+    run.close()
+    assert time.monotonic() - begun < PATIENCE  # for ever, if it waited for workers
+    result = consumer.result()
+    assert (result.outcome, result.ledger.imbalance) == ("cancelled", 0)
+    assert set(rows(storage).values()) == {"ready"}
+    # Nothing waits for a node any more.
+    until(lambda: not any(thread.name == "forge-ray" for thread in threading.enumerate()))
+    node = nodes.add(1, rare=1)
+    until(lambda: ray.available_resources().get("rare") == 1)
+
+
+class Placed(Stage):
+    """Tells its node."""
+
+    def process(self, sample: Sample) -> Sample:
+        time.sleep(0.02)
+        return sample.with_data(ray.get_runtime_context().get_node_id())
+
+
+def test_a_node_that_joins_gets_work(nodes: Nodes) -> None:
+    """A pool of workers grows onto it."""
+    nodes.add(1)
+    end = time.monotonic() + LONG
+
+    def samples() -> Iterator[Sample]:
+        for sample in endless():
+            if len(set(consumer.ready.values())) == 2 or time.monotonic() > end:
+                return
+            yield sample
+
+    consumer = Consumer(
+        RayRunner(block_size=4).run(Pipeline(name="p", source=samples, stages=[Placed(concurrency=(1, 4))]))
+    )
+    until(lambda: bool(consumer.ready))
+    nodes.add(1)
+    result = consumer.result()
+    assert len(set(consumer.ready.values())) == 2
+    assert result.ledger.ready == result.ledger.admitted == len(consumer.ready)
