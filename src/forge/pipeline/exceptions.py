@@ -65,6 +65,13 @@ _NETWORK_CLASSES = {
 _NETWORK_ERRNOS = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 
+class RemoteError(Exception):
+    """An error of another process that could not be sent; its class has the name of the original."""
+
+    error_type: str
+    """The class of the original."""
+
+
 def classify(error: BaseException) -> str:
     """Return the class of an error: one of the constants above, or the qualified name of the exception's class.
 
@@ -73,6 +80,8 @@ def classify(error: BaseException) -> str:
     """
     if is_a(error, *_CANCELLATIONS):
         return CANCELLED
+    if is_a(error, RemoteError):
+        return error.error_type
     status = http_status(error)
     if status is not None:
         return _STATUS_CLASSES.get(status, SERVER_ERROR if status >= 500 else CLIENT_ERROR)

@@ -13,7 +13,7 @@ from ray import cloudpickle
 
 from ...costs.reading import Usage
 from ...execution.results import MeasurementOutcome, StageOutcome
-from ...pipeline.exceptions import add_note, class_name, classify, is_a, message_of
+from ...pipeline.exceptions import RemoteError, add_note, class_name, classify, is_a, message_of
 from ...storage.records import ArtifactResult
 from ...storage.steps import Retry
 from ...support.text import escape
@@ -191,10 +191,6 @@ def unpack(content: bytes) -> Any:
     return cloudpickle.loads(content)
 
 
-class RemoteError(Exception):
-    """An error of another process that could not be sent; its class has the name of the original."""
-
-
 def send(error: BaseException, error_type: str | None = None) -> SentError:
     """Describe an error for another process."""
     kind = type(error)
@@ -225,7 +221,8 @@ def receive(sent: SentError) -> BaseException:
             error = None
     if error is None:
         module, _, name = sent.name.rpartition(".")
-        kind = type(name, (RemoteError,), {"__module__": module or "builtins", "__qualname__": name})
+        says = {"__module__": module or "builtins", "__qualname__": name, "error_type": sent.error_type}
+        kind = type(name, (RemoteError,), says)
         error = kind(sent.message)
     if sent.trace:
         add_note(error, f"In the worker:\n{sent.trace.rstrip()}")

@@ -62,6 +62,8 @@ def faulty_batch(samples: Sequence[Sample]) -> list[Sample]:
 class Awkward(Exception):  # noqa: N818 - a name of users
     """Cannot be pickled: it is made with other arguments than it keeps."""
 
+    status_code = 404
+
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
 
