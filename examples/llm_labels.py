@@ -13,6 +13,7 @@ import contextlib
 import sysconfig
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from openai import AsyncOpenAI, OpenAI
@@ -135,9 +136,14 @@ class Embedding(Measurement):
     key = "embedding"
     batch_size = 16
 
-    def __init__(self, client: OpenAI) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__()
-        self.client = client
+        self.url = url
+
+    @cached_property
+    def client(self) -> OpenAI:
+        """Made where it is used first: on Ray, that is another process."""
+        return OpenAI(base_url=self.url, api_key="unused", max_retries=0)
 
     def compute_batch(self, samples: Sequence[Sample]) -> list[list[float]]:
         texts = [sample.data["text"] for sample in samples]
@@ -145,14 +151,13 @@ class Embedding(Measurement):
         return [[round(value, 6) for value in each.embedding] for each in answer.data]
 
 
-def llm_labels(root: Path, *, limit: int | None, storage: str, client: OpenAI, max_cost: float | None) -> Pipeline:
-    """The pipeline. `client` makes the embeddings, and says where the API is."""
-    url = str(client.base_url)
+def llm_labels(root: Path, *, limit: int | None, storage: str, url: str, max_cost: float | None) -> Pipeline:
+    """The pipeline. `url` is where the API is."""
     return Pipeline(
         name="llm_labels",
         source=lambda: list(documentation(root, limit)),  # a list: then the run knows how many there are
         stages=[paragraphs, IsProse(url), Label(url)],
-        measurements=[Embedding(client)],
+        measurements=[Embedding(url)],
         storage=SQLStorage(storage),
         max_cost=max_cost,
         hourly_budget=HOURLY_BUDGET,
@@ -179,7 +184,7 @@ def main() -> None:
             Path(options.input),
             limit=options.limit,
             storage=options.storage or f"sqlite:///{options.out / 'labels.db'}",
-            client=stack.enter_context(OpenAI(base_url=url, api_key="unused", max_retries=0)),
+            url=url,
             max_cost=options.max_cost,
         )
         with StreamingRunner().run(pipeline) as run:

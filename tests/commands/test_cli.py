@@ -63,6 +63,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
         (["--otlp", "localhost"], "--otlp localhost: not an endpoint; use http://host:4317 (gRPC) or"),
         (["--otlp", "ftp://host"], "--otlp ftp://host: not an endpoint"),
         (["--otlp", "http://host:port"], "--otlp http://host:port: not an endpoint"),
+        (["--runner", "ray"], "--runner ray: RAY_ADDRESS is 10.0.0.1:6379, but the demo's services answer on this"),
         (["--limit", "0"], "invalid value for '--limit': '0' is not a whole number from 1 to 1000000000"),
         (["--max-cost", "0"], "invalid value for '--max-cost': '0' is not an amount of US dollars above 0"),
         (["--max-cost", "nan"], "invalid value for '--max-cost': 'nan' is not an amount of US dollars above 0"),
@@ -78,6 +79,7 @@ def test_an_option_that_cannot_be_used(
     monkeypatch.chdir(folder.parent)
     Path("file.py").write_text("")
     Path("empty").mkdir()
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     said = refusal(capsys, "demo", "--input", folder, "--out", "out", *options)
     assert said.startswith("forge-otel")
     assert message in said
@@ -110,6 +112,15 @@ def test_a_missing_extra(folder: Path, tmp_path: Path) -> None:
     )
     assert process.returncode == 2
     assert process.stderr == "forge-otel demo: aiohttp is not installed: pip install 'forge-otel[demo]'\n"
+
+
+@pytest.mark.parametrize("command", [["demo"], ["run", "pipeline:pipeline"]])
+def test_ray_that_is_not_installed(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    said = refusal(capsys, *command, "--runner", "ray")
+    assert said == (f'forge-otel {command[0]}: --runner ray: RayRunner needs Ray: pip install "forge-otel[ray]"\n')
 
 
 def test_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:

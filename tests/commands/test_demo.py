@@ -44,6 +44,15 @@ def terminal(file: IO[str]) -> Console:
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "code_corpus.py"
+COUNTS = {
+    "forge.sample.settled": ("forge.sample.outcome",),
+    "forge.stage.executions": ("forge.stage.name", "forge.stage.outcome"),
+    "forge.measurement.computations": ("forge.measurement.key", "forge.measurement.outcome"),
+    "forge.dlq.enqueued": ("forge.stage.name", "error.type"),
+}
+"""Attributes of metrics that are the same however the pipeline is run."""
+PROGRESS = re.compile(r"(code_corpus|llm_labels): \d+:\d\d, ")
+"""Lines on the standard error, where that is no terminal."""
 
 
 def definitions(text: str) -> list[str]:
@@ -187,6 +196,8 @@ def run_demo(folder: Path, out: Path, *options: str) -> Finished:
         env={**os.environ, "FORGE_OTEL_EVENTS": "all"},
     )
     assert process.returncode in {ExitCode.OK, ExitCode.SAMPLES_FAILED}, process.stderr
+    noise = [line for line in process.stderr.splitlines() if not PROGRESS.match(line)]
+    assert noise == []
     return finished(out, json.loads(process.stdout))
 
 
@@ -194,7 +205,12 @@ def finished(out: Path, document: dict[str, Any]) -> Finished:
     files = {name: (out / "telemetry" / f"{name}.jsonl").read_bytes() for name in ("traces", "metrics", "logs")}
     lines = {name: [json.loads(line) for line in text.splitlines()] for name, text in files.items()}
     metrics: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
-    for metric in flat(lines["metrics"][-1:], "resourceMetrics", "scopeMetrics", "metrics"):
+    # Workers of a Ray write to the same file.
+    last = {
+        attributes(resource["resource"])["service.instance.id"]: resource
+        for resource in flat(lines["metrics"], "resourceMetrics")
+    }
+    for metric in flat(list(last.values()), "scopeMetrics", "metrics"):
         for point in (metric.get("sum") or metric.get("gauge") or {}).get("dataPoints", []):
             value = float(point.get("asDouble", point.get("asInt", 0)))
             if value:
@@ -237,6 +253,13 @@ def second(folder: Path, first: Finished, content: dict[str, Any]) -> Finished:
 @pytest.fixture(scope="module")
 def rerun(folder: Path, second: Finished) -> Finished:
     return run_demo(folder, second.out, "--rerun")
+
+
+@pytest.fixture(scope="module")
+def on_ray(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return run_demo(
+        folder, tmp_path_factory.mktemp("ray"), "--runner", "ray", "--trace-url", "http://traces.test/{trace_id}"
+    )
 
 
 @pytest.fixture(params=["first", "second", "rerun"])
@@ -365,6 +388,26 @@ def test_doing_it_again_computes_and_duplicates_nothing(
     assert (storage["inserted"], storage["updated"]) == (0, 0)
     assert storage["artifacts_uploaded"] == storage["artifacts_deduplicated"] == expected.outcomes["ready"]
     assert database(rerun.out) == content
+
+
+def test_on_ray_it_does_the_same(on_ray: Finished, first: Finished, content: dict[str, Any]) -> None:
+    found = database(on_ray.out)
+    # Of files with the same text, another one may be the first there.
+    ready = (sorted(row[5] for row in rows["forge_samples"] if row[1] == "ready") for rows in (found, content))
+    assert next(ready) == next(ready)
+    for table in ("forge_dead_letters", "artifacts"):
+        assert found[table] == content[table]
+    for part in (outcomes, stages, skips, dead_letters, measured):
+        assert part(on_ray.document) == part(first.document)
+    assert on_ray.document["telemetry"]["pages"] == {"trace": f"http://traces.test/{on_ray.spans[0]['traceId']}"}
+    for name, keys in COUNTS.items():
+        assert on_ray.metric(name, *keys) == first.metric(name, *keys)
+    for check in (
+        test_the_record_in_the_database_says_the_same,
+        test_every_sample_has_its_span_in_one_trace,
+        test_people_read_the_same,
+    ):
+        check(on_ray)
 
 
 def test_the_metrics_say_the_same(each: Finished) -> None:
@@ -587,12 +630,7 @@ def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
         )
 
     assert spans(example) == spans(first)
-    for name, keys in (
-        ("forge.sample.settled", ["forge.sample.outcome"]),
-        ("forge.stage.executions", ["forge.stage.name", "forge.stage.outcome"]),
-        ("forge.measurement.computations", ["forge.measurement.key", "forge.measurement.outcome"]),
-        ("forge.dlq.enqueued", ["forge.stage.name", "error.type"]),
-    ):
+    for name, keys in COUNTS.items():
         assert example.metric(name, *keys) == first.metric(name, *keys)
 
 
@@ -664,6 +702,30 @@ def test_the_pipeline_that_asks_a_language_model(tmp_path: Path) -> None:
         "embeddings text-embedding-3-small": 1,
     }
     assert (tmp_path / "out" / "labels.db").exists()
+
+
+def test_on_ray_the_calls_of_workers_are_in_the_same_files(tmp_path: Path) -> None:
+    need_installed("opentelemetry-distro", "opentelemetry-instrumentation-genai-openai")
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "one.py").write_text('"""Opens a socket for each client, and closes it when the server has answered."""')
+    finished = run_demo(folder, tmp_path / "out", "--pipeline", "labels", "--runner", "ray")
+    document = finished.document
+    assert (document["outcome"], outcomes(document)) == ("completed", {"split": 1, "ready": 1})
+    spans = {span["spanId"]: span for span in finished.spans}
+    calls = [span for span in finished.spans if not span["name"].startswith("forge.")]
+    attempts = sum(one["executions"] + one["retries"] for one in document["stages"] if one["name"] != "paragraphs")
+    assert Counter(span["name"] for span in calls) == {
+        "chat gpt-4o-mini": attempts,
+        "embeddings text-embedding-3-small": 1,
+    }
+    assert {span["traceId"] for span in finished.spans} == {calls[0]["traceId"]}
+    assert {spans[span["parentSpanId"]]["name"] for span in calls} == {
+        "forge.stage is_prose",
+        "forge.stage label",
+        "forge.measurement.batch embedding",
+    }
+    assert (document["cost"]["calls"], document["cost"]["failed_calls"]) == (attempts + 1, 0)
 
 
 def test_a_run_of_the_demo_that_has_spent_what_it_may(tmp_path: Path) -> None:

@@ -60,16 +60,15 @@ def holding() -> Iterator[Any]:
 
 def run_labels(runner: Runner, url: str, folder: Path, *, until: threading.Event | None = None) -> RunResult:
     """Run the example; with `until`, leave it after one ready sample and this event."""
-    with openai.OpenAI(base_url=url, api_key="unused", max_retries=0) as synchronous:
-        storage = f"sqlite:///{folder}/labels.db"
-        pipeline = example.llm_labels(folder, limit=None, storage=storage, client=synchronous, max_cost=None)
-        with runner.run(pipeline) as run:
-            if until is None:
-                return run.drain()
-            next(run)
-            wait(until)
-        assert run.result is not None
-        return run.result
+    storage = f"sqlite:///{folder}/labels.db"
+    pipeline = example.llm_labels(folder, limit=None, storage=storage, url=url, max_cost=None)
+    with runner.run(pipeline) as run:
+        if until is None:
+            return run.drain()
+        next(run)
+        wait(until)
+    assert run.result is not None
+    return run.result
 
 
 def billed(server: Any) -> Counter[tuple[str, str]]:

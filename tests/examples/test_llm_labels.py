@@ -118,20 +118,20 @@ def module(folder: Path, name: str, *paragraphs: str) -> None:
     (folder / name).write_text('"""' + "\n\n".join(paragraphs) + '"""\n')
 
 
-def run_example(runner: Runner, running: Any, client: openai.OpenAI, folder: Path, **options: Any) -> Any:
+def run_example(runner: Runner, running: Any, folder: Path, **options: Any) -> Any:
     settings: dict[str, Any] = {"limit": None, "storage": f"sqlite:///{folder}/labels.db", "max_cost": None}
-    pipeline = example.llm_labels(folder, client=client, **{**settings, **options})
+    pipeline = example.llm_labels(folder, url=running.url, **{**settings, **options})
     return runner.run(pipeline).drain()
 
 
 @pytest.mark.parametrize("make", [BatchRunner, StreamingRunner])
 def test_the_example_labels_what_is_prose_and_asks_nothing_twice(
-    make: Callable[[], Runner], running: Any, client: openai.OpenAI, tmp_path: Path
+    make: Callable[[], Runner], running: Any, tmp_path: Path
 ) -> None:
     module(tmp_path, "a.py", PLAIN, "Too short.", CHATTY)
     module(tmp_path, "b.py", BROKEN, REFUSED)
     (tmp_path / "c.py").write_text("# without documentation\n")
-    result = run_example(make(), running, client, tmp_path)
+    result = run_example(make(), running, tmp_path)
     assert ledger(result) == {"admitted": 2, "derived": 5, "split": 2, "ready": 3, "skipped": 1, "dlq": 1}
     assert result.dead_letters == {("stage", "is_prose", "client_error"): 1}
     storage = SQLStorage(f"sqlite:///{tmp_path}/labels.db")
@@ -145,15 +145,15 @@ def test_the_example_labels_what_is_prose_and_asks_nothing_twice(
     assert [stage.retries for stage in result.stages] == [0, 2, 2]
 
     before = running.ledger["gpt-4o-mini"].calls
-    again = run_example(make(), running, client, tmp_path)
+    again = run_example(make(), running, tmp_path)
     assert ledger(again) == {"admitted": 2, "derived": 2, "split": 1, "unchanged": 2, "dlq": 1}
     assert running.ledger["gpt-4o-mini"].calls == before
 
 
-def test_the_limit_is_a_number_of_modules(running: Any, client: openai.OpenAI, tmp_path: Path) -> None:
+def test_the_limit_is_a_number_of_modules(running: Any, tmp_path: Path) -> None:
     for name in ("a.py", "b.py", "c.py"):
         module(tmp_path, name, PLAIN)
-    assert run_example(BatchRunner(), running, client, tmp_path, limit=2).ledger.admitted == 2
+    assert run_example(BatchRunner(), running, tmp_path, limit=2).ledger.admitted == 2
 
 
 def test_the_pipeline_has_no_word_about_telemetry() -> None:

@@ -30,6 +30,8 @@ from ._encoding import encode_all_metrics, encode_records, otlp_json
 __all__ = ["OTLPFileLogExporter", "OTLPFileMetricExporter", "OTLPFileSettings", "OTLPFileSpanExporter"]
 
 _PREFIX: Final = "FORGE_OTEL_FILE_"
+FILE_PATH: Final = f"{_PREFIX}PATH"
+"""Environment variable with the path of the file."""
 _SIGNAL: Final = "{signal}"
 _MAX_WARNINGS: Final = 20
 """Maximum number of different warnings per file: texts of encoders' errors may contain values."""
@@ -128,7 +130,7 @@ class _FileExporter:
             if document := otlp_json(request):
                 append_line(self.path, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
         except OSError as error:
-            remedy = f"set {_PREFIX}PATH, or `path` in code or a configuration file, to another file"
+            remedy = f"set {FILE_PATH}, or `path` in code or a configuration file, to another file"
             what = f"cannot write {self._signal} to {self.path}, so they are lost"
             self._fail(what, error.strerror or _described(error), remedy)
         except Exception as error:  # noqa: BLE001 - of an encoder; nothing may reach the pipeline

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Final
 
 from ...errors import ConfigurationError
 from ...support.clock import Clock
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE = 64
 """Default number of samples that travel together."""
+_SKIPPED: Final = ("RAY_DEDUP_LOGS_SKIP_REGEX", "PYTHON worker processes have been started on node")
+"""Variable that Ray reads when it is imported: a line that it leaves out. On a small machine, the workers of a long
+pipeline have shares of a core, and Ray would warn of that."""
 
 
 class RayRunner(Runner):
@@ -64,6 +68,7 @@ class RayRunner(Runner):
         Raises:
             ConfigurationError: the pipeline has nothing that Ray could run, or a part that cannot be pickled.
         """
+        os.environ.setdefault(*_SKIPPED)
         from .driver import RayDriver  # noqa: PLC0415 - imports Ray, which takes a second
 
         return RayDriver(run, block_size=self._block_size)

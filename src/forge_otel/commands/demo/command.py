@@ -9,7 +9,7 @@ import click
 
 from ..command import command, dollars, json_option, positive
 from ..pages import pages_options
-from ..run_options import prometheus_option, rerun_option
+from ..run_options import prometheus_option, rerun_option, runner_option
 
 
 @command("demo", extra="demo")
@@ -20,6 +20,7 @@ from ..run_options import prometheus_option, rerun_option
     help="corpus: source code, as above; labels: documentation of modules, labelled and embedded by a language model "
     "that a server on this machine simulates.",
 )
+@runner_option
 @click.option(
     "--input",
     "folder",
@@ -48,6 +49,7 @@ from ..run_options import prometheus_option, rerun_option
 def demo(
     *,
     pipeline: str,
+    runner: str,
     folder: Path | None,
     limit: int,
     max_cost: Decimal | None,
@@ -64,7 +66,7 @@ def demo(
 
     Builds a dataset of source code: splits Python files into functions and classes, labels them with a service,
     measures and stores them. Writes the telemetry to DIR/telemetry/{traces,metrics,logs}.jsonl, replacing the files of
-    earlier runs. A second run skips the samples that the first one finished.
+    earlier runs. A second run skips the samples that the first one finished. --runner ray starts Ray on this machine.
 
     Exit codes: 0 if no sample failed, 1 if the run failed, 3 if some samples failed, 4 if too many did, 128 plus the
     signal that ended it.
@@ -74,6 +76,7 @@ def demo(
     return run_demo(
         Options(
             pipeline=pipeline,
+            runner=runner,
             folder=folder,
             limit=limit,
             max_cost=max_cost,

@@ -15,7 +15,7 @@ from pathlib import Path
 from opentelemetry.trace import Span, format_trace_id
 from sqlalchemy import URL
 
-from forge import ExitCode, Run, RunResult, SQLStorage, StreamingRunner
+from forge import ExitCode, RayRunner, Run, RunResult, SQLStorage
 from forge.errors import ConfigurationError, StorageError
 from forge.progress import progress
 from forge_otel import ForgeInstrumentor
@@ -23,9 +23,11 @@ from forge_otel import ForgeInstrumentor
 from ..command import print_json
 from ..console import Output
 from ..pages import pages_of
+from ..runners import make_runner
 from ..telemetry.prometheus import PrometheusEndpoint, serve
 from ..telemetry.providers import Providers
 from ..telemetry.run_report import report, show
+from . import examples
 from .errors import DemoError
 from .pipelines import EXAMPLES
 
@@ -35,6 +37,7 @@ class Options:
     """The options of the command."""
 
     pipeline: str
+    runner: str
     folder: Path | None
     limit: int
     max_cost: Decimal | None
@@ -53,6 +56,8 @@ def run_demo(options: Options) -> int:
     Raises:
         DemoError: an option is invalid.
     """
+    runner = make_runner(options.runner, resume=not options.rerun)
+    _check_ray(options.runner)
     folder = _input(options.folder)
     out = _out(options.out)
     storage = options.storage or URL.create("sqlite", database=str(out / f"{options.pipeline}.db")).render_as_string()
@@ -74,7 +79,7 @@ def run_demo(options: Options) -> int:
             endpoint=options.otlp,
             prometheus=prometheus,
         )
-        pipeline = stack.enter_context(example.pipeline(storage, out))
+        pipeline = stack.enter_context(example.pipeline(storage, out.absolute()))
         instrumentor = ForgeInstrumentor()
         pages: dict[str, str] = {}
 
@@ -90,7 +95,10 @@ def run_demo(options: Options) -> int:
         )
         stack.callback(instrumentor.uninstrument)
         stack.enter_context(example.instrumented(telemetry))
-        run = StreamingRunner(resume=not options.rerun).run(pipeline)
+        if options.runner == RayRunner.name:
+            stack.enter_context(examples.on_local_ray())
+        run = runner.run(pipeline)
+        run.worker_carrier.update(telemetry.variables(files=True))
         run.when_ended(lambda: _explain_termination(run, options.rerun))
         error = _drive(run, example.total)
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -130,6 +138,14 @@ def _drive(run: Run, total: int) -> BaseException | None:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - reported by the summary
         return error
     return None
+
+
+def _check_ray(runner: str) -> None:
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if runner == RayRunner.name and address != "local":
+        raise DemoError(
+            f"--runner ray: RAY_ADDRESS is {address}, but the demo's services answer on this machine only; unset it"
+        )
 
 
 def _input(path: Path | None) -> Path:

@@ -73,13 +73,9 @@ class Labels(Example):
 
     @contextmanager
     def pipeline(self, storage: str, out: Path) -> Iterator[Pipeline]:  # noqa: ARG002 - writes no files
-        openai: Any = import_module("openai")  # slow to import
-        with (
-            examples.load_example("llm_server").LLMServer() as server,
-            openai.OpenAI(base_url=server.url, api_key="unused", max_retries=0) as client,
-        ):
+        with examples.load_example("llm_server").LLMServer() as server:
             yield self._example.llm_labels(
-                self._folder, limit=self._limit, storage=storage, client=client, max_cost=self._max_cost
+                self._folder, limit=self._limit, storage=storage, url=server.url, max_cost=self._max_cost
             )
 
     @contextmanager

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from opentelemetry.trace import Span, format_trace_id
 
-from forge import BatchRunner, ExitCode, Pipeline, RayRunner, Run, RunResult, StreamingRunner
+from forge import ExitCode, Pipeline, Run, RunResult
 from forge.errors import ForgeError
 from forge.progress import progress
 
@@ -21,6 +21,7 @@ from ..command import command_path, print_json
 from ..console import Output
 from ..pages import pages_of
 from ..printing import print_next
+from ..runners import make_runner
 from ..storage import following
 from ..telemetry.run_report import report, show
 from .load import load
@@ -52,11 +53,6 @@ class Options:
     """Creates the run; None for one of the pipeline's source."""
 
 
-_RUNNERS: Final[Mapping[str, Callable[..., Runner]]] = {
-    kind.name: kind for kind in (BatchRunner, RayRunner, StreamingRunner)
-}
-
-
 def run_pipeline(options: Options) -> int:
     """Run a pipeline; return the exit code of its run.
 
@@ -67,12 +63,12 @@ def run_pipeline(options: Options) -> int:
         output = stack.enter_context(ExitStack())
         if options.as_json:
             output.enter_context(redirect_stdout(sys.stderr))  # what the pipeline prints is not part of the document
+        runner = make_runner(options.runner, resume=not options.rerun, introspect=True)
         pipeline = load(options.target, options.settings)
         telemetry = _Telemetry(options, pipeline, stack) if _wants_telemetry(options) else None
-        runner = _RUNNERS[options.runner](resume=not options.rerun, introspect=True)
         run = options.start(runner, pipeline) if options.start else runner.run(pipeline, limit=options.limit)
         if telemetry is not None:
-            run.worker_carrier.update(telemetry.providers.variables)
+            run.worker_carrier.update(telemetry.providers.variables())
         command = command_path()  # which is known on this thread only
         run.when_ended(lambda: _explain_termination(run, command))
         error = _drive(run)

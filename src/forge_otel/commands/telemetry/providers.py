@@ -29,7 +29,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-from ...exporters.otlp_file import OTLPFileLogExporter, OTLPFileMetricExporter, OTLPFileSpanExporter
+from ...exporters.otlp_file import FILE_PATH, OTLPFileLogExporter, OTLPFileMetricExporter, OTLPFileSpanExporter
 from ...semconv.attributes import ERROR_TYPE, FORGE_TELEMETRY_SIGNAL
 from ...semconv.metrics import FORGE_TELEMETRY_FAULTS, FORGE_TELEMETRY_SUPPRESSED
 from ...signals.delivery import Delivery
@@ -100,6 +100,7 @@ class Providers:
         if endpoint is not None:
             _check_endpoint(endpoint)
         self.endpoint = endpoint
+        self._folder = folder
         self.prometheus = prometheus
         self.sinks: list[Sink] = []
         self.flushed: bool | None = None
@@ -153,19 +154,23 @@ class Providers:
             for reader in self._readers:
                 reader.shutdown()
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """Variables with which another process exports to the same endpoint; none if there is no endpoint."""
-        if self.endpoint is None:
-            return {}
-        return {
-            OTEL_SERVICE_NAME: self._service,
-            OTEL_TRACES_EXPORTER: "otlp",
-            OTEL_METRICS_EXPORTER: "otlp",
-            OTEL_LOGS_EXPORTER: "otlp",
-            OTEL_EXPORTER_OTLP_ENDPOINT: self.endpoint,
-            OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" if _is_grpc(self.endpoint) else "http/protobuf",
-        }
+    def variables(self, *, files: bool = False) -> dict[str, str]:
+        """Return variables with which another process exports to the same endpoint, and with `files` to the same files;
+        none if there is nothing to export to."""
+        found: dict[str, str] = {}
+        exporters = []
+        if files and self._folder is not None:
+            exporters.append("otlp_file")
+            found[FILE_PATH] = str(self._folder.absolute() / "{signal}.jsonl")
+        if self.endpoint is not None:
+            exporters.append("otlp")
+            found[OTEL_EXPORTER_OTLP_ENDPOINT] = self.endpoint
+            found[OTEL_EXPORTER_OTLP_PROTOCOL] = "grpc" if _is_grpc(self.endpoint) else "http/protobuf"
+        if exporters:
+            found[OTEL_SERVICE_NAME] = self._service
+            for name in (OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER, OTEL_LOGS_EXPORTER):
+                found[name] = ",".join(exporters)
+        return found
 
     @property
     def failures(self) -> int:
