@@ -32,10 +32,12 @@ from .conftest import Stack
 from .pipelines import SOURCES, finish, start
 from .programs import wait_until
 from .services import Collector, Jaeger, PrometheusServer, VictoriaLogs
+from .test_dashboards import DASHBOARDS, panels
 
 pytestmark = pytest.mark.slow
 
 WINDOW = "1h"
+OTHERS = Path(__file__).with_name("others.py")
 OFTEN = {"OTEL_METRIC_EXPORT_INTERVAL": "300"}
 FORGE = ["-c", "import sys; from forge_otel.commands.cli import main_forge; sys.exit(main_forge())"]
 FAILED = ExitCode.SAMPLES_FAILED
@@ -433,3 +435,41 @@ def test_did_telemetry_drop_data(morning: Morning, backends: Backends) -> None:
     # What the SDK counts is not exact where threads race for the last place in the queue.
     full = {q.INSTANCE: summary[SERVICE_INSTANCE_ID], a.ERROR_TYPE: "queue_full"}
     assert backends.ask(str(q.sum_by(q.last(q.select(sdk.SPANS_PROCESSED, full), WINDOW)))) == {(): dropped}
+
+
+def panel(backends: Backends, dashboard: str, title: str, pipeline: str, *labels: str) -> dict[tuple[str, ...], float]:
+    """The values of a panel's first query to Prometheus, by these labels; Grafana has put in the variables."""
+    (found,) = (
+        each for each in panels(json.loads((DASHBOARDS / f"{dashboard}.json").read_text())) if title == each["title"]
+    )
+    query = found["targets"][0]["expr"].replace("$pipeline", pipeline).replace("$__range", WINDOW)
+    return backends.prometheus.query(query.replace("$stage", ".*"), *labels)
+
+
+@pytest.mark.parametrize(("library", "step"), [("datatrove", "keep"), ("ray_data", "Filter(keep)")])
+def test_pipelines_of_other_libraries(library: str, step: str, backends: Backends, tmp_path: Path) -> None:
+    """The panels about runs and stages have their values, as those of `forge` have."""
+    endpoint = backends.collector.otlp
+    finish(start([OTHERS, library, tmp_path], OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **OFTEN))
+    wait_until(lambda: backends.values(m.FORGE_PIPELINE_COMPLETED, library) == {(): 1}, "the metrics are there")
+
+    def runs(title: str, *labels: str) -> dict[tuple[str, ...], float]:
+        return panel(backends, "runs", title, library, *labels)
+
+    ended = runs("Runs ended", "forge_run_outcome")
+    assert {outcome: count for (outcome,), count in ended.items() if count} == {"completed": 1}
+    assert runs("Success ratio", "forge_pipeline_name") == {(library,): 1}
+    assert runs("Samples settled") == {(): 60}
+    assert runs("Samples in flight") == runs("Imbalance") == {(): 0}
+
+    def stages(title: str, *labels: str) -> dict[tuple[str, ...], float]:
+        return panel(backends, "stages", title, library, "forge_pipeline_name", *labels, "forge_stage_name")
+
+    assert list(stages("Stage to scale")) == [(library, step)]
+    assert stages("Work per worker")[library, step] > 0
+    assert set(stages("Error ratio").values()) == {0}
+    assert stages("Samples skipped, by reason", "forge_skip_reason") == {(library, "dropped", step): 20}
+    (run,) = backends.logs.query(
+        f'event_name:="{e.FORGE_PIPELINE_SUMMARY.name}" "{a.FORGE_PIPELINE_NAME}":="{library}"'
+    )
+    assert (run[a.FORGE_RUNNER_NAME], run["forge.summary.ready"]) == (library, "40")

@@ -51,7 +51,7 @@ _WORKER_SEEN: Final = 60.0
 ObservedPoints = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
 """Values and attributes of points, by metric and attribute values."""
 
-_OTHERS: Final = frozenset({"ray_data"})
+_OTHERS: Final = frozenset({"datatrove", "ray_data"})
 """Components for pipelines of other libraries, whose runs have the points of runners and stages."""
 
 Callbacks = list[Callable[[CallbackOptions], Sequence[Observation]]]

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Token
 from pathlib import PurePath
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import context as otel_context
 
@@ -180,18 +179,27 @@ class DatatroveRun:
         self.last_settled: float | None = None
         self.lock = threading.Lock()
         self.faults_before = telemetry.faults
-        # As the observable instruments look at a run.
-        self.pipeline = SimpleNamespace(
-            name=self.name, stages=(), storage=None, expected_interval=None, hourly_budget=None
-        )
-        self.clock = SimpleNamespace(time=time.time)
         self._tokens: tuple[Token[Any], Token[Any]] | None = None
         self._opened = self._open()
 
-    def snapshot(self) -> Any:
-        """Return the state for the observable instruments."""
-        ledger = SimpleNamespace(active=max(0, self.active))
-        return SimpleNamespace(ledger=ledger, last_settled=self.last_settled, source_remaining=None, stages=())
+    def up_down_counters(self) -> Iterator[tuple[Metric, float, Attributes]]:
+        """Yield the values of up-down counters at this moment."""
+        where = {a.FORGE_PIPELINE_NAME: self.name, a.FORGE_RUNNER_NAME: RUNNER, a.FORGE_RUN_TYPE: self.type.value}
+        yield metrics.FORGE_PIPELINE_ACTIVE, 1, where
+        yield metrics.FORGE_SAMPLE_ACTIVE, max(0, self.active), where
+        for step in self.steps:  # in each worker, one of them has a document
+            yield metrics.FORGE_STAGE_CONCURRENCY_LIMIT, self.workers, {**where, a.FORGE_STAGE_NAME: step}
+
+    def gauges(self) -> Iterator[tuple[Metric, float, Attributes]]:
+        """Yield the values of gauges at this moment."""
+        if self.last_settled is not None:
+            progressed = min(self.last_settled, time.time())  # not in the future, if the clock was set back since
+            yield metrics.FORGE_PIPELINE_PROGRESS_TIMESTAMP, progressed, {a.FORGE_PIPELINE_NAME: self.name}
+
+    @property
+    def workers(self) -> int:
+        """Maximum number of tasks at a time."""
+        return max(1, min(int(self.executor.workers), int(self.executor.local_tasks)))
 
     @property
     def active(self) -> int:
@@ -214,7 +222,7 @@ class DatatroveRun:
             with faults.protected("the end of a datatrove run"):
                 scope.ended = True
                 scope.close()
-                self.telemetry.observables.remove_run(cast("Any", self))
+                self.telemetry.observables.remove(self)
             with faults.protected("the context of a datatrove run"):
                 if self._tokens is not None:
                     RUN.reset(self._tokens[0])
@@ -235,7 +243,7 @@ class DatatroveRun:
             identity = {a.FORGE_PIPELINE_NAME: self.name, a.FORGE_RUN_ID: self.id}
             scope = RunScope(telemetry, call, identity, *clocks, self.faults_before)
             telemetry.runs.add(scope)
-            telemetry.observables.add_run(cast("Any", self))
+            telemetry.observables.add(self)
             telemetry.write_initial_points(self._initial_points())
             call.write(MetricPoint(metrics.FORGE_PIPELINE_STARTED))
         except BaseException:
@@ -332,8 +340,7 @@ def _run_outcome(error: BaseException | None) -> ForgeRunOutcome:
 def _result(run: DatatroveRun, outcome: ForgeRunOutcome, duration: float) -> Any:
     """Return the result of a run as the summary events read it."""
     counts = ", ".join(f"{name} {run.samples[name]}" for name in ("admitted", *_SETTLED))
-    workers = max(1, min(run.executor.workers, run.executor.local_tasks))
-    stages = [totals.summary(step, duration * workers) for step, totals in run.totals.items()]
+    stages = [totals.summary(step, duration * run.workers) for step, totals in run.totals.items()]
     headline = f"{run.name}: {outcome.value} in {duration:.3g} s; {counts}"
     return foreign_result(headline, run.samples, outcome, duration, stages)
 

@@ -331,6 +331,8 @@ class Execution:
             at = {**self.run_attributes, a.FORGE_STAGE_NAME: operator.name}
             yield metrics.FORGE_STAGE_ACTIVE, operator.active, at
             yield metrics.FORGE_STAGE_QUEUE_DEPTH, operator.queued, at
+            if operator.concurrency is not None:
+                yield metrics.FORGE_STAGE_CONCURRENCY_LIMIT, operator.concurrency, at
 
     def gauges(self) -> Iterator[tuple[Metric, float, Attributes]]:
         """Yield the values of gauges at this moment."""

@@ -63,6 +63,8 @@ class Operator:
         """Maximum number of rows that it lets pass."""
         self._data = [each for each in inputs if is_input(each) and _holds_data(each)]
         self._upstream = [each for each in inputs if not is_input(each) or _holds_data(each)]
+        self.concurrency = _concurrency(operator)
+        """Maximum number of tasks at a time; None if it is not known."""
         self.reports: list[Any] = []
         """References to the reports of a write, those that were not read."""
         self.written = 0
@@ -185,6 +187,17 @@ class Operator:
 def operators(topology: Mapping[Any, Any]) -> dict[Any, Operator]:
     """Return the operators of a topology, in its order, without those that only hold the input."""
     return {each: Operator(each) for each in topology if not is_input(each)}
+
+
+def _concurrency(operator: Any) -> int | None:
+    """Return how many tasks of an operator may run at a time: its own limit, or as many as there are cores for."""
+    import ray  # noqa: PLC0415 - the caller is Ray
+
+    limit = getattr(operator, "get_max_concurrency_limit", lambda: None)()
+    if limit is not None:
+        return int(limit)
+    cores = operator.incremental_resource_usage().cpu
+    return int(ray.cluster_resources().get("CPU", 0.0) // cores) or None if cores else None
 
 
 def is_input(operator: Any) -> bool:

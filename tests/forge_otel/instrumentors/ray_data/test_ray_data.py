@@ -182,6 +182,11 @@ COUNTS = {
         "pipeline.name=predictions, stage.name=MapBatches(Predictor)": 0,
         "pipeline.name=predictions, stage.name=FlatMap(double)": 0,
     },
+    "forge.stage.concurrency.limit": {
+        "pipeline.name=predictions, stage.name=Filter(is_even)": 0,
+        "pipeline.name=predictions, stage.name=MapBatches(Predictor)": 0,
+        "pipeline.name=predictions, stage.name=FlatMap(double)": 0,
+    },
     "forge.stage.executions": {
         "pipeline.name=predictions, stage.name=Filter(is_even), stage.outcome=success": 20,
         "pipeline.name=predictions, stage.name=Filter(is_even), stage.outcome=skip": 20,
