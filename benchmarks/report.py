@@ -73,6 +73,11 @@ def page(text: str, results: Mapping[str, Any]) -> str:
             shown = of(results[section])
             contents.update(zip(marks, (table.as_markdown() for table in shown), strict=True))
             contents[f"{section}-circumstances"] = circumstances(results[section]) + "\n"
+    return filled(text, contents)
+
+
+def filled(text: str, contents: Mapping[str, str]) -> str:
+    """Return a text with these contents between its marks, by their names."""
     for mark, content in contents.items():
         text = re.sub(
             rf"(<!-- {mark} -->\n).*?(<!-- end -->)",

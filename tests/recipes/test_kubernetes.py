@@ -23,6 +23,7 @@ from tests.support.tools import tool
 
 SCHEMA = json.loads((Path(__file__).parent / "kubernetes-1.37.json").read_text())
 KINDS = {
+    ("apps/v1", "DaemonSet"): "io.k8s.api.apps.v1.DaemonSet",
     ("apps/v1", "Deployment"): "io.k8s.api.apps.v1.Deployment",
     ("batch/v1", "CronJob"): "io.k8s.api.batch.v1.CronJob",
     ("v1", "ConfigMap"): "io.k8s.api.core.v1.ConfigMap",
@@ -54,8 +55,9 @@ def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
     return pod
 
 
-def validate(document: object, definition: str) -> None:
-    schema = {"$ref": f"#/$defs/{definition}", "$defs": SCHEMA["$defs"]}
+def validate(document: object, definition: str, more: Mapping[str, Any] | None = None) -> None:
+    """Validate against a definition of Kubernetes, or of more of them."""
+    schema = {"$ref": f"#/$defs/{definition}", "$defs": {**SCHEMA["$defs"], **(more or {})}}
     jsonschema.Draft202012Validator(schema).validate(document)
 
 
