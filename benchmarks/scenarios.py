@@ -16,6 +16,7 @@ from forge.execution.item import Item
 from forge.execution.stage_executor import StageExecutor
 from forge.runner.base import Runner
 from forge.runner.committer import Committer
+from forge.runner.driver import Driver
 from forge.runner.queue import StageQueue
 
 RUNS = 4
@@ -73,12 +74,11 @@ class HandOver(Runner):
         return _Driver(run, self._work, self._together)
 
 
-class _Driver:
+class _Driver(Driver):
     remote = False
 
     def __init__(self, run: Run, work: Callable[[StageExecutor, Sequence[Item]], None], together: int) -> None:
         self.output = StageQueue(1, clock=run.clock)
-        self.queues: dict[str, StageQueue] = {}
         self._run = run
         self._work = work
         self._together = together
@@ -93,9 +93,6 @@ class _Driver:
     def join(self, timeout: float) -> None:
         if self._thread is not None:
             self._thread.join(timeout)
-
-    def lacking(self) -> dict[str, str]:
-        return {}
 
     def _drive(self) -> None:
         with self._run.supervise(self.output.finish):

@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 
 NOT_YET: Mapping[str, str] = {
     "attribute forge.run.type: remeasure": "no run measures stored samples again yet",
-    **{
-        f"event forge.{event}: {attribute}": "no test writes all events of a run on Ray yet"
-        for event in ("stage.st*", "measurement.st*", "measurement.batch_complete")
-        for attribute in ("host.name", "process.pid")
-    },
 }
 """What the registry defines and nothing emits, and why: patterns of elements, as of `fnmatch`. What is emitted after
 all must be taken out of here."""

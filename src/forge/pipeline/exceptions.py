@@ -133,6 +133,17 @@ def printable(error: BaseException) -> BaseException | None:
     return error
 
 
+def stack_trace(error: BaseException, *, notes: bool) -> str:
+    """Return the stack trace of an error, with or without its own notes; empty if it cannot be formatted."""
+    try:
+        formatted = traceback.TracebackException.from_exception(error)
+        if not notes:
+            formatted.__notes__ = None
+        return escape("".join(formatted.format()))
+    except Exception:  # noqa: BLE001 - somebody else's code
+        return ""
+
+
 def _is_honest(error: BaseException) -> bool:
     """Return True if Python, which formats the errors behind an error as well, finds what is really there.
 

@@ -10,7 +10,7 @@ from ..support.layout import Bar, Block, Column, Span, Table, paragraph
 from ..support.text import on_one_line
 
 if TYPE_CHECKING:
-    from ..runner.result import Ledger, RunSnapshot
+    from ..runner.result import Ledger, RunSnapshot, StageState
     from ..runner.run import Run
 
 WINDOW = 5.0
@@ -55,19 +55,19 @@ class Tracker:
             Column("errors"),
             Column("retries", 3),
         ]
+        in_workers = any(state.workers is not None for state in snapshot.stages)
+        if in_workers:
+            columns.insert(4, Column("workers", 5))
         rows = []
         for state, each in zip(snapshot.stages, rates, strict=True):
-            full = state.queue_limit and state.queue_depth >= state.queue_limit
             rows.append(
                 [
                     Span(state.name),
                     Span(f"{state.executions}"),
                     Span(_per_second(each)),
                     Span(f"{state.active}/{state.concurrency}"),
-                    Span(
-                        f"{state.queue_depth}/{state.queue_limit}" if state.queue_limit else "-",
-                        "yellow" if full else "",
-                    ),
+                    *([Span(f"{state.workers or 0}")] if in_workers else []),
+                    _queue(state),
                     Span(f"{state.errors}", "red" if state.errors else ""),
                     Span(f"{state.retries}", "yellow" if state.retries else ""),
                 ]
@@ -75,6 +75,8 @@ class Tracker:
         blocks: list[Block] = [Bar(self._run.pipeline.name, read, total, ", ".join(parts))]
         if rows:
             blocks.append(Table(columns, rows))
+        if in_workers and not any(state.workers for state in snapshot.stages) and not snapshot.ledger.settled:
+            blocks.append(paragraph("no worker yet: the cluster starts them, and they set up their stages", "dim"))
         return [*blocks, paragraph(_samples(snapshot), "dim")]
 
     def samples(self) -> list[Block]:
@@ -140,6 +142,13 @@ class Tracker:
             in_flight += state.queue_depth + state.active
             result.append(in_flight + unread * state.executions / max(1, admitted))
         return result
+
+
+def _queue(state: StageState) -> Span:
+    if not state.queue_limit:
+        return Span("-" if state.workers is None else f"{state.queue_depth}")
+    full = state.queue_depth >= state.queue_limit
+    return Span(f"{state.queue_depth}/{state.queue_limit}", "yellow" if full else "")
 
 
 def _time_left(lefts: list[float], rates: list[float], total: int | None) -> float | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..execution.item import Item
 from .base import Runner
 from .committer import Committer
+from .driver import Driver
 from .queue import QueueClosed, StageQueue
 from .steps import Step, steps_of
 
@@ -30,14 +31,13 @@ class BatchRunner(Runner):
         return SequentialDriver(run)
 
 
-class SequentialDriver:
+class SequentialDriver(Driver):
     """Drives a run on one thread, which works only while the consumer waits for the next sample."""
 
     remote = False
 
     def __init__(self, run: Run) -> None:
         self.output = StageQueue(1, clock=run.clock)
-        self.queues: dict[str, StageQueue] = {}
         self._run = run
         self._steps = steps_of(run)
         self._round_size = max((step.batch_size or 1 for step in self._steps), default=1)
@@ -54,9 +54,6 @@ class SequentialDriver:
     def join(self, timeout: float) -> None:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout)
-
-    def lacking(self) -> dict[str, str]:
-        return {}
 
     def _work(self) -> None:
         with self._run.supervise(self.output.finish):

@@ -31,8 +31,13 @@ class StageCounters:
     retries: int = 0
     batches: int = 0
     batch_failures: int = 0
+    lost: int = 0
     busy: float = 0.0
     backpressure: float = 0.0
+    workers: int | None = None
+    slot_time: float = 0.0
+    """Seconds of the slots of its worker processes."""
+    transfer: float = 0.0
     # Plain dictionaries where something is counted for every sample: a `Counter` takes three times as long.
     outcomes: dict[StageOutcome, int] = field(default_factory=lambda: dict.fromkeys(StageOutcome, 0))
     durations: Sketch = field(default_factory=Sketch)
@@ -49,10 +54,13 @@ class StageCounters:
             retries=self.retries,
             **_percentiles(self.durations),
             busy=self.busy,
-            utilization=self.busy / (self.concurrency * wall) if wall > 0 else None,
+            utilization=_utilization(self, wall),
             queue_wait_p95=self.waits.quantile(0.95),
             backpressure=self.backpressure,
             concurrency=self.concurrency,
+            workers=self.workers,
+            transfer=None if self.workers is None else self.transfer,
+            lost=self.lost,
             batches=self.batches,
             batch_failures=self.batch_failures,
         )
@@ -65,7 +73,11 @@ class MeasurementCounters:
     key: str
     version: str
     concurrency: int = 1
+    lost: int = 0
     busy: float = 0.0
+    workers: int | None = None
+    slot_time: float = 0.0
+    transfer: float = 0.0
     outcomes: dict[MeasurementOutcome, int] = field(default_factory=lambda: dict.fromkeys(MeasurementOutcome, 0))
     durations: Sketch = field(default_factory=Sketch)
 
@@ -78,8 +90,11 @@ class MeasurementCounters:
             errors=self.outcomes[MeasurementOutcome.ERROR],
             **_percentiles(self.durations),
             busy=self.busy,
-            utilization=self.busy / (self.concurrency * wall) if wall > 0 else None,
+            utilization=_utilization(self, wall),
             concurrency=self.concurrency,
+            workers=self.workers,
+            transfer=None if self.workers is None else self.transfer,
+            lost=self.lost,
         )
 
 
@@ -196,6 +211,17 @@ class RunCounters:
 def readable(message: str) -> str:
     """Return a message without what cannot be encoded, cut after `MAX_MESSAGE` characters."""
     return shortened(escape(message), MAX_MESSAGE)
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def _utilization(counters: StageCounters | MeasurementCounters, wall: float) -> float | None:
+    if counters.workers is None:
+        return _ratio(counters.busy, counters.concurrency * wall)
+    ratio = _ratio(counters.busy, counters.slot_time)
+    return None if ratio is None else min(ratio, 1.0)  # the time was seen a moment ago
 
 
 def _percentiles(sketch: Sketch) -> dict[str, float | None]:

@@ -16,8 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
+from .steps import step_names
+
 if TYPE_CHECKING:
     from ..execution.item import Item
+    from .driver import Carried
     from .run import Run
 
 MAX_SAMPLES: Final = 200
@@ -48,6 +51,8 @@ class Whereabouts(StrEnum):
     """A stage or measurement is called with it."""
     RETRY = "retry"
     """It waits for the next attempt of a call."""
+    WORKER = "worker"
+    """A worker process of a stage or measurement has its block: it is called with one of the samples in it."""
     QUEUED = "queued"
     """It waits for a stage or measurement."""
     STORING = "storing"
@@ -71,6 +76,10 @@ class SampleInFlight:
     measurements and outside of calls."""
     stack: Sequence[str]
     """Stack of the call, of its thread or task, the innermost frame last, without ours."""
+    worker: str | None = None
+    """The worker process that has it, such as `20391 on vm`."""
+    count: int = 1
+    """Number of the samples that travel together, of which this is the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +124,14 @@ class _Sighting:
 def look(run: Run) -> RunInFlight:
     """Return the samples of a run in flight. May be called on any thread."""
     seen, source = _sightings(run)
+    carried = run.carried()
+    travelling = {id(item) for each in carried for item in each.items}
     with run.lock:
         items = list(run.ledger.active)
     snapshot = run.snapshot()
     now = run.clock.monotonic()
-    samples = [_sample(run, item, seen.get(id(item)), now) for item in items]
+    samples = [_sample(run, item, seen.get(id(item)), now) for item in items if id(item) not in travelling]
+    samples += [_block(run, each) for each in carried]
     order = list(Whereabouts)
     samples.sort(key=lambda each: (order.index(each.state), -(each.duration or 0.0)))
     since = snapshot.last_settled if snapshot.last_settled is not None else run.started.time
@@ -136,9 +148,25 @@ def look(run: Run) -> RunInFlight:
     )
 
 
+def _block(run: Run, carried: Carried) -> SampleInFlight:
+    names = step_names(run.pipeline)
+    where = names[carried.step] if carried.step < len(names) else None
+    waits = Whereabouts.STORING if where is None else Whereabouts.QUEUED
+    return SampleInFlight(
+        sample_id=carried.items[0].sample.id,
+        state=waits if carried.worker is None else Whereabouts.WORKER,
+        where=where,
+        duration=carried.duration,
+        attempt=None,
+        stack=[],
+        worker=carried.worker,
+        count=len(carried.items),
+    )
+
+
 def _sample(run: Run, item: Item, seen: _Sighting | None, now: float) -> SampleInFlight:
     stages = [stage.name for stage in run.pipeline.stages]
-    names = [*stages, *(measurement.key for measurement in run.pipeline.measurements)]
+    names = step_names(run.pipeline)
     step = item.step
     if seen is not None:
         state, where, begun, attempt, stack = seen.state, seen.where, seen.begun, seen.attempt, seen.stack

@@ -239,8 +239,9 @@ def lines_of(run: dict[str, Any]) -> list[str]:
         out.append("  reading the source")
         out += [f"      {on_one_line(line, 300)}" for line in run["source"]]
     out += _calls([each for each in run["samples"] if each["state"] in ("call", "retry")])
-    out += _waiting([each for each in run["samples"] if each["state"] not in ("call", "retry")])
-    if (more := run["active"] - len(run["samples"])) > 0:
+    out += _in_workers([each for each in run["samples"] if each["state"] == "worker"])
+    out += _waiting([each for each in run["samples"] if each["state"] not in ("call", "retry", "worker")])
+    if (more := run["active"] - sum(each["count"] for each in run["samples"])) > 0:
         out.append(f"  and {more} more")
     return out
 
@@ -257,6 +258,14 @@ def _calls(samples: list[dict[str, Any]]) -> Iterator[str]:
         shown = sample["stack"] or shown
 
 
+def _in_workers(samples: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line for each block that a worker process has."""
+    for sample in samples:
+        where, worker = on_one_line(sample["where"], 80), on_one_line(sample["worker"], 80)
+        first = on_one_line(sample["sample_id"], 80)
+        yield f"  {sample['count']} in {where}{_for(sample['duration'])} (process {worker}), first {first}"
+
+
 def _waiting(samples: list[dict[str, Any]]) -> Iterator[str]:
     """Yield a line for all samples that wait for the same, with the one that has waited longest."""
     groups: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
@@ -265,7 +274,8 @@ def _waiting(samples: list[dict[str, Any]]) -> Iterator[str]:
     for (state, where), waiting in groups.items():
         place = "" if where is None else f" for {on_one_line(where, 80)}"
         first = waiting[0]
-        yield f"  {len(waiting)} {state}{place}, first {on_one_line(first['sample_id'], 80)}{_for(first['duration'])}"
+        count = sum(each["count"] for each in waiting)
+        yield f"  {count} {state}{place}, first {on_one_line(first['sample_id'], 80)}{_for(first['duration'])}"
 
 
 def _for(duration: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ..costs.ledger import CostLedger
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..definition import Pipeline
     from ..storage import ArtifactResult
     from ..support.clock import Clock
-    from .queue import StageQueue
+    from .driver import Driver, StageLoad
     from .source import SourceReader
 
 _STATUS: dict[SampleOutcome, SampleStatus] = {
@@ -128,27 +128,16 @@ class RunLedger:
         """Count artifacts that are stored in the current context and its copies."""
         artifact_stored.set(self.count_artifact)
 
-    def snapshot(self, queues: Mapping[str, StageQueue], source: SourceReader) -> RunSnapshot:
+    def snapshot(self, driver: Driver, source: SourceReader) -> RunSnapshot:
         """Return counts and states at this moment, consistent with each other."""
         with self.lock:
+            loads = driver.loads()
             return RunSnapshot(
                 ledger=self.counters.ledger(),
                 last_settled=self.counters.last_settled,
                 source_remaining=source.remaining(self.counters.admitted),
                 cost=self.costs.amount,
-                stages=[
-                    StageState(
-                        name=counters.name,
-                        executions=sum(counters.outcomes.values()),
-                        errors=counters.outcomes[StageOutcome.ERROR],
-                        retries=counters.retries,
-                        active=counters.active,
-                        concurrency=counters.concurrency,
-                        queue_depth=queues[counters.name].depth if counters.name in queues else 0,
-                        queue_limit=queues[counters.name].limit if counters.name in queues else 0,
-                    )
-                    for counters in self.counters.stages.values()
-                ],
+                stages=[_state(counters, loads.get(counters.name)) for counters in self.counters.stages.values()],
             )
 
     def _enter(self, item: Item) -> None:
@@ -166,3 +155,18 @@ class RunLedger:
                 counts["artifacts_deduplicated"] += 1
             else:
                 counts["artifact_bytes_written"] += artifact.size
+
+
+def _state(counters: StageCounters, load: StageLoad | None) -> StageState:
+    """Return the state of a stage; without a load, it has no queue."""
+    return StageState(
+        name=counters.name,
+        executions=sum(counters.outcomes.values()),
+        errors=counters.outcomes[StageOutcome.ERROR],
+        retries=counters.retries,
+        active=counters.active if load is None or load.active is None else load.active,
+        concurrency=counters.concurrency,
+        queue_depth=0 if load is None else load.queue_depth,
+        queue_limit=0 if load is None else load.queue_limit,
+        workers=None if load is None else load.workers,
+    )

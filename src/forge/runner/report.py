@@ -37,7 +37,7 @@ def report(record: Mapping[str, Any], further: Iterable[Block] = ()) -> list[Blo
     some are not ready; then stages, measurements, costs and storage, and further blocks; last the verdict.
     """
     blocks: list[Block] = [Paragraph(_headline(record))]
-    blocks += [Paragraph([line], indent=2) for line in (*failures_in(record), *_skips_in(record), *stalls_in(record))]
+    blocks += [Paragraph([line], indent=2) for line in _lines(record)]
     for section in (_stages(record), _measurements(record), _cost(record), _storage(record), [*further]):
         if section:
             blocks += [Blank(), *section]
@@ -45,6 +45,14 @@ def report(record: Mapping[str, Any], further: Iterable[Block] = ()) -> list[Blo
     if verdict and (verdict["limit"] != "none" or verdict["advice"]):
         blocks += [Blank(), Paragraph([Span(verdict["text"], "bold"), Span(f" {verdict['advice']}".rstrip())])]
     return blocks
+
+
+def _lines(record: Mapping[str, Any]) -> Iterator[Span]:
+    """Yield the lines below the headline."""
+    yield from failures_in(record)
+    yield from _losses_in(record)
+    yield from _skips_in(record)
+    yield from stalls_in(record)
 
 
 def headline(record: Mapping[str, Any]) -> str:
@@ -66,6 +74,18 @@ def failures_in(record: Mapping[str, Any]) -> Iterator[Span]:
         yield Span(f"and failures of {left_out} other classes", "red")
     if unfinished := unfinished_in(record):
         yield Span(f"{unfinished} were in flight when the run ended", "yellow")
+
+
+def _losses_in(record: Mapping[str, Any]) -> Iterator[Span]:
+    """Yield a line for each stage or measurement whose worker processes died."""
+    for one in (*record["stages"], *record["measurements"]):
+        if lost := one.get("lost"):
+            calls = "1 call" if lost == 1 else f"{lost} calls"
+            yield Span(
+                f"{calls} of {one.get('name') or one['key']} handed out again because worker processes died; usage "
+                "reported before is lost",
+                "yellow",
+            )
 
 
 def _skips_in(record: Mapping[str, Any]) -> Iterator[Span]:
@@ -135,6 +155,7 @@ def _stages(record: Mapping[str, Any]) -> list[Block]:
     stages: Sequence[Mapping[str, Any]] = record["stages"]
     if not any(stage["executions"] for stage in stages):
         return []
+    in_workers = any(stage.get("workers") is not None for stage in stages)
     columns = [
         Column("stage"),
         Column("done"),
@@ -146,9 +167,10 @@ def _stages(record: Mapping[str, Any]) -> list[Block]:
         Column("p99", 7),
         Column("busy", 8),
         Column("wait", 6),
-        Column("held up", 5),
+        *([Column("transfer", 5), Column("workers", 9)] if in_workers else [Column("held up", 5)]),
         Column("used"),
     ]
+    keys = ("p50", "p95", "p99", "busy", "queue_wait_p95", "transfer" if in_workers else "backpressure")
     rows = [
         [
             Span(stage["name"]),
@@ -156,12 +178,18 @@ def _stages(record: Mapping[str, Any]) -> list[Block]:
             Span(f"{stage['skips']}"),
             _count(stage["errors"] + stage["cancelled"], "red"),
             _count(stage["retries"], "yellow"),
-            *(Span(seconds(stage[key])) for key in ("p50", "p95", "p99", "busy", "queue_wait_p95", "backpressure")),
+            *(Span(seconds(stage[key])) for key in keys),
+            *([Span(f"{stage['workers']}")] if in_workers else []),
             Span(share(stage["utilization"])),
         ]
         for stage in stages
     ]
-    legend = "wait: p95 in the queue before it; held up: by a full queue after it; used: of its slots"
+    if in_workers:
+        legend = (
+            "wait: p95 since the step before it; transfer: unpacking samples; workers: at most; used: of their time"
+        )
+    else:
+        legend = "wait: p95 in the queue before it; held up: by a full queue after it; used: of its slots"
     return [Table(columns, rows), paragraph(legend, "dim")]
 
 

@@ -96,7 +96,8 @@ class StageSummary:
     busy: float
     """Seconds spent in attempts, summed over all slots."""
     utilization: float | None
-    """`busy` divided by slots times the run's duration: near 1, the stage limits the run."""
+    """`busy` divided by slots times the run's duration, or by the time of its workers' slots: near 1, the stage limits
+    the run."""
     queue_wait_p95: float | None
     """95th percentile of the time waited in the stage's queue; None for runners without queues."""
     backpressure: float
@@ -107,6 +108,13 @@ class StageSummary:
     """Batches processed; 0 for stages without batches."""
     batch_failures: int
     """Batches that failed as a whole, so that their samples were processed alone."""
+    workers: int | None = None
+    """Largest number of its worker processes at a time; None if its calls were made in the run's process."""
+    transfer: float | None = None
+    """Seconds in which its worker processes unpacked blocks of samples."""
+    lost: int = 0
+    """Those of the retries that were made because worker processes died: calls of blocks that were handed out again.
+    Usage reported before is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,9 +142,16 @@ class MeasurementSummary:
     busy: float
     """Seconds spent in `compute`, summed over all slots."""
     utilization: float | None
-    """`busy` divided by slots times the run's duration: near 1, the measurement limits the run."""
+    """`busy` divided by slots times the run's duration, or by the time of its workers' slots: near 1, the measurement
+    limits the run."""
     concurrency: int
     """Configured number of concurrent calls."""
+    workers: int | None = None
+    """Largest number of its worker processes at a time; None if it was computed in the run's process."""
+    transfer: float | None = None
+    """Seconds in which its worker processes unpacked blocks of samples."""
+    lost: int = 0
+    """Calls that were handed out again because worker processes had died. Usage reported before is lost."""
 
 
 class Summaries(list[_Summary]):
@@ -229,7 +244,7 @@ class RunResult:
     definition: Mapping[str, Any]
     """Names and versions of stages and measurements, from which the id is derived."""
     runner: str
-    """Name of the runner: `batch` or `streaming`."""
+    """Name of the runner: `batch`, `streaming` or `ray`."""
     type: RunType
     """Kind of the run."""
     outcome: RunOutcome
@@ -339,8 +354,11 @@ class StageState:
     concurrency: int
     """Maximum number of concurrent calls."""
     queue_depth: int
+    """Samples that wait for the stage; 0 if the runner has no queues."""
     queue_limit: int
-    """Size of the queue; 0 if the runner has no queues."""
+    """Size of the queue; 0 if it has none, or no limit of its own."""
+    workers: int | None
+    """Worker processes of the stage; None if its calls are made in the run's process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

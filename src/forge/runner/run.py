@@ -32,7 +32,7 @@ from ..support.layout import to_html
 from . import active_runs
 from .admission import Admission
 from .consumable import Consumable, outcome_of
-from .driver import Driver
+from .driver import Carried, Driver
 from .failures import FailureLimit, FailureLog
 from .heartbeat import Heartbeat
 from .ledger import RunLedger
@@ -242,9 +242,13 @@ class Run(Consumable):
 
     def snapshot(self) -> RunSnapshot:
         """Return counts and states at this moment, consistent with each other."""
-        return self.ledger.snapshot(self._driver.queues, self._source)
+        return self.ledger.snapshot(self._driver, self._source)
 
     # For displays.
+
+    def carried(self) -> Sequence[Carried]:
+        """Return the samples that are with worker processes, or on their way between them."""
+        return self._driver.carried()
 
     @property
     def began(self) -> bool:

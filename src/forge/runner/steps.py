@@ -29,6 +29,7 @@ from ..storage.steps import CACHED, Retry
 
 if TYPE_CHECKING:
     from ..definition import Pipeline
+    from .counters import MeasurementCounters, StageCounters
     from .run import Run
 
 
@@ -39,6 +40,7 @@ class Step(ABC):
     """One step. Items come out in order; those with a `verdict` are through, the others go to the step `item.step`."""
 
     spender: Spender
+    _counters: StageCounters | MeasurementCounters
 
     def __init__(self, run: Run, what: Any, name: str, index: int, queue_limit: int) -> None:
         self.run = run
@@ -65,6 +67,22 @@ class Step(ABC):
     def was_blocked(self, seconds: float) -> None:  # noqa: B027 - only stages count it
         """Count the seconds that a worker waited for room in the next queue."""
 
+    def had_workers(self, most: int, slot_time: float) -> None:
+        """Note the largest number of worker processes at a time so far, and the seconds of all of their slots."""
+        with self.run.lock:
+            self._counters.workers = max(self._counters.workers or 0, most)
+            self._counters.slot_time = slot_time
+
+    def was_transferred(self, seconds: float) -> None:
+        """Count the seconds in which a worker process unpacked a block."""
+        with self.run.lock:
+            self._counters.transfer += seconds
+
+    def was_lost(self, calls: int) -> None:
+        """Count calls that were handed out again because worker processes died."""
+        with self.run.lock:
+            self._counters.lost += calls
+
     def _context(self, items: list[Item]) -> Context:
         """Copy an item's context, with a scope for usage."""
         context = items[0].context.copy()
@@ -84,6 +102,7 @@ class StageStep(Step):
     """A stage."""
 
     spender = Spender.STAGE
+    _counters: StageCounters
 
     def __init__(self, run: Run, stage: Stage, index: int) -> None:
         super().__init__(run, stage, stage.name, index, stage.queue_limit)
@@ -209,6 +228,11 @@ class StageStep(Step):
         with self._lock:
             self._counters.backpressure += seconds
 
+    def was_lost(self, calls: int) -> None:
+        super().was_lost(calls)
+        with self._lock:
+            self._counters.retries += calls
+
     def _enter(self, items: Sequence[Item]) -> None:
         with self._lock:
             self._counters.active += 1
@@ -303,6 +327,7 @@ class MeasurementStep(Step):
     """A measurement."""
 
     spender = Spender.MEASUREMENT
+    _counters: MeasurementCounters
 
     def __init__(self, run: Run, measurement: Measurement, index: int) -> None:
         super().__init__(run, measurement, measurement.key, index, default_queue_limit(measurement))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from ..support import sans_io
 from ..support.clock import Clock
 from .base import Runner
 from .committer import WRITE_BATCH, Committer
+from .driver import Driver, StageLoad
 from .queue import MAX_MICRO_BATCH, QueueClosed, StageQueue
 from .sequencer import Sequencer
 from .source import reading_source
@@ -62,7 +63,7 @@ class StreamingRunner(Runner):
         return StreamingDriver(run, ordered=self._ordered)
 
 
-class StreamingDriver:
+class StreamingDriver(Driver):
     """Drives a run with threads (sync steps) and tasks (async steps), each taking from its queue and filling the next.
 
     One thread reads the source, one stores and settles. Where there are earlier runs, another one looks up together
@@ -79,7 +80,7 @@ class StreamingDriver:
         self._finished = StageQueue(WRITE_BATCH, clock=run.clock)
         self.output = StageQueue(WRITE_BATCH, clock=run.clock)
         self._queues = [*(pool.queue for pool in self._pools), self._finished]
-        self.queues = {s.step.stage_name: s.queue for s in self._pools if s.step.stage_name is not None}
+        self._stage_queues = {s.step.stage_name: s.queue for s in self._pools if s.step.stage_name is not None}
         capacity = sum(pool.capacity for pool in self._pools)
         self._sequencer = Sequencer(capacity + WRITE_BATCH, run.lock) if ordered else None
         self._threads: list[threading.Thread] = []
@@ -110,8 +111,8 @@ class StreamingDriver:
                 continue  # a stage that closes its own run
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def lacking(self) -> dict[str, str]:
-        return {}
+    def loads(self) -> Mapping[str, StageLoad]:
+        return {name: StageLoad(queue.depth, queue.limit) for name, queue in self._stage_queues.items()}
 
     def _read(self) -> None:
         look_up_later = self._run.has_history

@@ -12,6 +12,8 @@ from .outcome import RunOutcome
 
 if TYPE_CHECKING:
     from ..definition import Pipeline
+    from ..pipeline.measurement import Measurement
+    from ..pipeline.stages import Stage
     from .result import MeasurementSummary, RunResult, StageSummary
 
 BLOCKED = 0.1
@@ -33,8 +35,8 @@ class RunVerdict:
     """The bottleneck of a run."""
 
     limit: str
-    """`stage`, `measurement`, `storage`, `source`, `consumer` (the loop over the run), or `none` if there was too
-    little work to tell."""
+    """`stage`, `measurement`, `storage`, `source`, `consumer` (the loop over the run), `driver` (the process that
+    drives workers), or `none` if there was too little work to tell."""
     stage: str | None
     """Name of the limiting stage, or key of the limiting measurement; None for other limits."""
     utilization: float | None
@@ -91,18 +93,43 @@ def _in_workers(result: RunResult, pipeline: Pipeline, parts: list[_Part]) -> Ru
     """Return the verdict on a run whose stages worked in other processes: its busiest part, after the source if that
     was held up."""
     held_up = result.source.backpressure / result.duration >= BLOCKED
-    limit = max(parts[held_up:], key=lambda part: part.utilization)
+    driver = _Part("driver", "driver", min(_cores(result), 1.0))
+    limit = max([*parts[held_up:], driver], key=lambda part: part.utilization)
     if limit.utilization < BUSY:
         return _idle(result, limit)
+    if limit is driver:
+        text = f"The driver limits the run: its process kept {_cores(result):.1f} cores busy, of which Python uses one."
+        advice = "It reads the source, and settles and stores all results: have it read and store less for each sample."
+        return _verdict(limit, text, advice)
     if limit.summary is None:
-        return _limited_by(limit, result, pipeline, parts)
+        return _limited_by(limit, result, pipeline, [*parts, driver])
     what = "The measurement " if limit.kind == "measurement" else ""
-    workers = limit.summary.concurrency
+    workers = limit.summary.workers or 1
     are = "one worker was" if workers == 1 else f"{workers} workers were"
     text = f"{what}{limit.name} limits the run: its {are} {share(limit.utilization)} utilized."
-    effect = _faster(limit, parts, 2.0)
-    noun = "worker" if workers == 1 else "workers"
-    return _verdict(limit, text, f"With {2 * workers} instead of {workers} {noun} (concurrency) {effect}.")
+    return _verdict(limit, text, _more_workers(limit, workers, pipeline, [*parts, driver]))
+
+
+def _more_workers(limit: _Part, workers: int, pipeline: Pipeline, parts: list[_Part]) -> str:
+    """Return the advice to give a stage or measurement more workers, if it had all that it may have."""
+    definition: Stage | Measurement
+    if limit.kind == "stage":
+        definition = next(stage for stage in pipeline.stages if stage.name == limit.name)
+    else:
+        definition = next(measurement for measurement in pipeline.measurements if measurement.key == limit.name)
+    if definition.is_async and definition.min_concurrency is None:
+        most = definition.concurrency
+        return f"With concurrency={2 * most}, calls at a time in its worker, {_faster(limit, parts, 2.0)}."
+    more = min(2 * workers, definition.concurrency)
+    if more > workers:
+        return (
+            f"It may have {definition.concurrency}: the cluster had no room for more, or the run was too short for Ray "
+            "to start them. More nodes, or less `resources` for each worker, give room; "
+            f"with {more} workers {_faster(limit, parts, more / workers)}."
+        )
+    reserves = definition.resources or {"CPU": 1}
+    each = ", ".join(f"{amount:g} {name}" for name, amount in reserves.items())
+    return f"With concurrency={2 * workers} {_faster(limit, parts, 2.0)}; each worker reserves {each} of the cluster."
 
 
 def _all_at_once(result: RunResult, pipeline: Pipeline, parts: list[_Part]) -> RunVerdict:

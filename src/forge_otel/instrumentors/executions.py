@@ -141,8 +141,6 @@ def _executed(original: Callable[..., None], layer: Layer) -> Callable[..., None
         kind = kinds[isinstance(executions.subject, Stage)]
         if kind.component in run.telemetry.config.components:
             try:
-                if isinstance(executions.subject, Stage):
-                    run.telemetry.observables.add_worker(self, executions.subject.name, executions.worker.id)
                 self.context.copy().run(_record, run, kind, executions)
             except Exception as fault:  # noqa: BLE001 - the run has counted them
                 faults.suppress(fault, "executions in a worker")

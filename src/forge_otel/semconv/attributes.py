@@ -529,7 +529,7 @@ Type: `int`. Unit: `{execution}`. Examples: `3`.
 """
 
 FORGE_SUMMARY_RETRIES: Final = "forge.summary.retries"
-"""Number of the stage's retries.
+"""Number of the stage's retries, including calls that were handed out again because worker processes died.
 
 Type: `int`. Unit: `{retry}`. Examples: `3`.
 """
@@ -541,7 +541,7 @@ Type: `double`. Unit: `s`. Examples: `0.12`.
 """
 
 FORGE_SUMMARY_UTILIZATION: Final = "forge.summary.utilization"
-"""Busy time divided by the run's duration and the stage's concurrency.
+"""Busy time divided by the run's duration and the stage's concurrency, or by the time of its worker processes.
 
 Type: `double`. Unit: `1`. Examples: `0.57`.
 """

@@ -567,11 +567,11 @@ FORGE_STAGE_TRANSFER_TIME: Final = Metric(
     "forge.stage.transfer.time",
     Instrument.COUNTER,
     "s",
-    "Time that the stage's worker processes spent on reading and writing blocks of samples.",
+    "Time in which the stage's worker processes unpacked blocks of samples.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
 )
-"""Time that the stage's worker processes spent on reading and writing blocks of samples. Only of runners with worker
-processes. The stage is not busy meanwhile.
+"""Time in which the stage's worker processes unpacked blocks of samples. Only of runners with worker processes. The
+stage is not busy meanwhile.
 
 In Prometheus `forge_stage_transfer_time_seconds_total`, in StatsD `forge.stage.transfer`.
 """
@@ -618,12 +618,13 @@ FORGE_STAGE_WORKER_ACTIVE: Final = Metric(
     "forge.stage.worker.active",
     Instrument.UPDOWNCOUNTER,
     "{worker}",
-    "Number of the stage's worker processes whose results came in during the last minute.",
+    "Number of the stage's worker processes that are set up.",
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     observable=True,
 )
-"""Number of the stage's worker processes whose results came in during the last minute. Only of runners with worker
-processes. The busy time of the stage, divided by the workers and the elapsed time, is its utilization over the cluster.
+"""Number of the stage's worker processes that are set up. Only of runners with worker processes, whose number may
+change while a run goes on. The busy time of the stage, divided by the workers and the elapsed time, is its utilization
+over the cluster.
 
 In Prometheus `forge_stage_worker_active`, in StatsD `forge.stage.worker.active`.
 """
@@ -675,7 +676,8 @@ FORGE_STAGE_QUEUE_DEPTH: Final = Metric(
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     observable=True,
 )
-"""Number of samples in the stage's queue.
+"""Number of samples in the stage's queue. Of runners with worker processes, the samples in blocks that wait for the
+stage, and those behind others in the blocks that its workers have.
 
 In Prometheus `forge_stage_queue_depth`, in StatsD `forge.stage.queue.depth`.
 """

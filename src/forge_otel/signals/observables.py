@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary, ref
+from weakref import WeakSet, WeakValueDictionary, ref
 
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
@@ -44,9 +43,6 @@ _STAGE = (
 )
 
 _INT64_MAX: Final = 2**63 - 1
-
-_WORKER_SEEN: Final = 60.0
-"""Seconds for which a worker counts after its results have come in."""
 
 ObservedPoints = dict[str, dict[tuple[Any, ...], tuple[float, dict[str, Any]]]]
 """Values and attributes of points, by metric and attribute values."""
@@ -87,8 +83,6 @@ class Observables:
         self._letters: dict[str, DeadLetterSnapshot] = {}
         self._places: dict[str, dict[tuple[str, str], None]] = {}
         """By pipeline, where its dead letters may come from: the sources, with stages and measurements."""
-        self._workers: WeakKeyDictionary[Run, dict[tuple[str, str], float]] = WeakKeyDictionary()
-        """By stage and id, when results of a worker came in last: readings of the run's clock."""
         self._points: ObservedPoints = {}
         self._series = series
         self._lock = threading.Lock()
@@ -155,11 +149,6 @@ class Observables:
             for gauge in run.gauges():
                 self._set(*gauge)
 
-    def add_worker(self, run: Run, stage: str, worker: str) -> None:
-        """Note that results of a worker have come in."""
-        with self._members:
-            self._workers.setdefault(run, {})[stage, worker] = run.clock.monotonic()
-
     def track_queue(self, queue: DeadLetterQueue) -> None:
         """Report a queue of dead letters, instead of an earlier one of the same pipeline."""
         with self._members:
@@ -194,24 +183,12 @@ class Observables:
         for run, snapshot in snapshots:
             for counter in _up_down_counters(run, snapshot):
                 self._set(*counter)
-            for stage, workers in self._seen(run).items():
-                at = {a.FORGE_PIPELINE_NAME: run.pipeline.name, a.FORGE_STAGE_NAME: stage}
-                self._set(metrics.FORGE_STAGE_WORKER_ACTIVE, workers, at)
         for other in others:
             for point in (*other.up_down_counters(), *other.gauges()):
                 self._set(*point)
         for run, snapshot in sorted(snapshots, key=lambda pair: pair[1].last_settled or 0):
             self._read_gauges(run, snapshot)
         self._read_letters()
-
-    def _seen(self, run: Run) -> Mapping[str, int]:
-        """Return the number of workers of each stage whose results came in of late."""
-        now = run.clock.monotonic()
-        with self._members:
-            workers = self._workers.get(run, {})
-            for key in [key for key, seen in workers.items() if now - seen > _WORKER_SEEN]:
-                del workers[key]
-            return Counter(stage for stage, _ in workers)
 
     def _read_gauges(self, run: Run, snapshot: RunSnapshot) -> None:
         where = {a.FORGE_PIPELINE_NAME: run.pipeline.name}
@@ -271,8 +248,11 @@ def _up_down_counters(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric,
         at = {**where, a.FORGE_STAGE_NAME: stage.name}
         yield metrics.FORGE_STAGE_ACTIVE, stage.active, at
         yield metrics.FORGE_STAGE_CONCURRENCY_LIMIT, stage.concurrency, at
-        if stage.queue_limit:
+        if stage.workers is not None:
+            yield metrics.FORGE_STAGE_WORKER_ACTIVE, stage.workers, at
+        if stage.workers is not None or stage.queue_limit:
             yield metrics.FORGE_STAGE_QUEUE_DEPTH, stage.queue_depth, at
+        if stage.queue_limit:
             yield metrics.FORGE_STAGE_QUEUE_LIMIT, stage.queue_limit, at
 
 

@@ -394,28 +394,66 @@ def test_a_run_that_found_most_of_it_done_says_nothing(tmp_path: Path) -> None:
     assert result.verdict.advice == "A runner with resume=False (forge run --rerun) processes them again."
 
 
-@pytest.mark.parametrize(
-    ("held_up", "limit", "text", "advice"),
-    [
+IN_WORKERS: dict[str, tuple[dict[str, Any], dict[str, Any], str | None, str, str]] = {
+    "a stage": (
+        {"concurrency": 2},
+        {"workers": 2},
+        "b",
+        "b limits the run: its 2 workers were 90% utilized.",
+        "With concurrency=4 about 2 times the throughput; each worker reserves 1 CPU of the cluster.",
+    ),
+    "resources": (
+        {"resources": {"GPU": 0.5}},
+        {"workers": 1},
+        "b",
+        "b limits the run: its one worker was 90% utilized.",
+        "With concurrency=2 about 2 times the throughput; each worker reserves 0.5 GPU of the cluster.",
+    ),
+    "a pool that did not grow": (
+        {"concurrency": (1, 3)},
+        {"workers": 2},
+        "b",
+        "b limits the run: its 2 workers were 90% utilized.",
         (
-            5.0,
-            "b",
-            "b limits the run: its 2 workers were 90% utilized.",
-            "With 4 instead of 2 workers (concurrency) about 2 times the throughput.",
+            "It may have 3: the cluster had no room for more, or the run was too short for Ray to start them. More "
+            "nodes, or less `resources` for each worker, give room; with 3 workers about 1.5 times the throughput."
         ),
-        (
-            0.0,
-            None,
-            "The source limits the run: reading it took 95% of the time.",
-            "A faster source, or several samples per read, gives up to 1.1 times the throughput, then b limits.",
-        ),
-    ],
-)
-def test_the_busiest_part_limits_a_run_in_workers(held_up: float, limit: str | None, text: str, advice: str) -> None:
+    ),
+    "the source": (
+        {},
+        {"workers": 1, "source": {"busy": 9.5}},
+        None,
+        "The source limits the run: reading it took 95% of the time.",
+        "A faster source, or several samples per read, gives up to 1.1 times the throughput, then b limits.",
+    ),
+    "the driver": (
+        {},
+        {"workers": 1, "cpu": 12.0},
+        None,
+        "The driver limits the run: its process kept 1.2 cores busy, of which Python uses one.",
+        "It reads the source, and settles and stores all results: have it read and store less for each sample.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_WORKERS)
+def test_the_busiest_part_limits_a_run_in_workers(name: str) -> None:
+    settings, given, limit, text, advice = IN_WORKERS[name]
+    changes = {"source": {"busy": 4.5, "backpressure": 5.0}, **given}
+    workers = changes.pop("workers")
     verdict = verdict_on(
-        chain(Through(name="a"), Through(name="b", concurrency=2)),
+        chain(Through(name="a"), Through(name="b", **settings)),
         runner="ray",
-        stages=[{"utilization": 0.3}, {"utilization": 0.9}],
-        source={"backpressure": held_up, "busy": 9.5 - held_up},
+        stages=[{"utilization": 0.3, "workers": 1}, {"utilization": 0.9, "workers": workers}],
+        **changes,
     )
     assert (verdict.stage, verdict.text, verdict.advice) == (limit, text, advice)
+
+
+def test_an_async_stage_in_a_worker_makes_more_calls() -> None:
+    verdict = verdict_on(
+        chain(ThroughOnTheLoop(name="a", concurrency=8)),
+        runner="ray",
+        stages=[{"utilization": 0.9, "workers": 1}],
+    )
+    assert verdict.advice == "With concurrency=16, calls at a time in its worker, about 2 times the throughput."

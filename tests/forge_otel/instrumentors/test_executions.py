@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from forge import BatchRunner, Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner
-from forge.execution.executions import Executions, Worker
+from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner
 from forge.runner import Runner
+from forge.runner.report import report
+from forge.support.layout import to_text
 from tests.forge.runner.ray.pipelines import (
     Flaky,
     Picky,
@@ -30,7 +31,6 @@ from tests.forge.runner.ray.pipelines import (
     split_some,
     wait,
 )
-from tests.support.clock import FakeClock
 from tests.support.ray import ON_RAY
 from tests.support.telemetry import Recorded, recording
 
@@ -272,6 +272,7 @@ def test_what_a_killed_worker_did_is_counted_once(tmp_path: Path) -> None:
 
     storage = SQLStorage(f"sqlite:///{tmp_path}/ray.db")
     rows = Counter(each.status.value for each in storage.query("p").samples)
+    storage_runs = storage.runs("p")
     storage.close()
     assert rows == {"ready": 60}
     points = metrics(recorded, ["forge.sample.settled", "forge.stage.executions", "forge.stage.retries"])
@@ -283,21 +284,46 @@ def test_what_a_killed_worker_did_is_counted_once(tmp_path: Path) -> None:
     assert (lost["forge.stage.name"], lost["forge.stage.attempt"]) == ("Deadly", 1)
     assert calls >= 1
     assert [event.attributes["error.type"] for event in recorded.events if event.name == "forge.stage.retry"]
+    # What was lost is counted in the same way everywhere: in the metric, the event, the record and the report.
+    [run] = storage_runs
+    stages = {each["name"]: each for each in run.record["stages"]}
+    assert (stages["Deadly"]["lost"], stages["Deadly"]["retries"]) == (calls, calls)
+    assert (stages["double"]["lost"], stages["double"]["retries"]) == (0, 0)
+    summaries = [event.attributes for event in recorded.events if event.name == "forge.stage.summary"]
+    assert {each["forge.stage.name"]: each["forge.summary.retries"] for each in summaries} == {
+        "Deadly": calls,
+        "double": 0,
+    }
+    lost_line = f"{calls} calls of Deadly handed out again because worker processes died; usage reported before is lost"
+    assert f"  {lost_line}" in to_text(report(run.record)).splitlines()
 
 
-def test_workers_count_for_a_minute() -> None:
-    clock = FakeClock()
-    pipeline = Pipeline(name="p", source=source(2), stages=[double])
-    with recording() as recorded, BatchRunner(clock=clock).run(pipeline) as run:
-        next(run)
-        for worker in (Worker("a", 1, "first"), Worker("b", 1, "second")):
-            come = Executions(subject=double, items=[], results=[], started=[], waited=[], worker=worker)
-            run.executed(come)
-            seen = recorded.points["forge.stage.worker.active"]
-            clock.advance(31)
-        later = recorded.points["forge.stage.worker.active"]
-        clock.advance(31)
-        at_last = recorded.points["forge.stage.worker.active"]
+def test_all_events_say_where_they_come_from(tmp_path: Path) -> None:
+    def make(storage: SQLStorage) -> Pipeline:
+        measurements = [Size(), Ratio()]
+        return Pipeline(
+            name="p", source=source(8), stages=[double, paid_batch], measurements=measurements, storage=storage
+        )
 
-    of = "pipeline.name=p, stage.name=double"
-    assert (seen, later, at_last) == ({of: 2}, {of: 1}, {of: 0})
+    recorded = record(RayRunner(), make, tmp_path, events="all")
+
+    names = ("forge.stage.start", "forge.stage.stop", "forge.measurement.start", "forge.measurement.stop")
+    found = [event for event in recorded.events if event.name in (*names, "forge.measurement.batch_complete")]
+    assert Counter(event.name for event in found) == {
+        "forge.stage.start": 9,
+        "forge.stage.stop": 9,
+        "forge.measurement.start": 9,
+        "forge.measurement.stop": 8,
+        "forge.measurement.batch_complete": 1,
+    }
+    places = {
+        (event.attributes.get("forge.stage.name", event.attributes.get("forge.measurement.key")), *where_of(event))
+        for event in found
+    }
+    executed = [span for span in recorded.spans if span.name.startswith(("forge.stage", "forge.measurement"))]
+    assert places == {(span.name.split(" ")[1], *where_of(span)) for span in executed}
+    assert len(places) == 4
+
+
+def where_of(one: Any) -> tuple[str, int]:
+    return one.attributes["host.name"], one.attributes["process.pid"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -13,13 +12,15 @@ from ray import cloudpickle
 
 from ...costs.reading import Usage
 from ...execution.results import MeasurementOutcome, StageOutcome
-from ...pipeline.exceptions import RemoteError, add_note, class_name, classify, is_a, message_of
+from ...pipeline.exceptions import RemoteError, add_note, class_name, classify, is_a, message_of, stack_trace
 from ...storage.records import ArtifactResult
 from ...storage.steps import Retry
-from ...support.text import escape
+from ...support.numbers import shown
 
 STAGE_OUTCOMES: Final = tuple(StageOutcome)
 MEASUREMENT_OUTCOMES: Final = tuple(MeasurementOutcome)
+HOW_TO_SEND: Final = "send what it is made from, such as a path, and make it in the stage that needs it"
+"""Advice about data that cannot be pickled."""
 MAX_TRACEBACK: Final = 4000
 """Characters kept of the stack trace of an error, the innermost frames."""
 
@@ -127,7 +128,7 @@ class StepRecord:
     queued: float
     """Seconds since the step before it had ended, or since the driver made the block."""
     transfer: float
-    """Seconds for reading and writing the block in the worker."""
+    """Seconds in which the worker unpacked the block."""
     host: str
     pid: int
     worker: str
@@ -186,6 +187,31 @@ def pack(thing: Any) -> bytes:
     return content
 
 
+def unpicklable(thing: Any, name: str, depth: int = 4) -> str | None:
+    """Return which part of a thing cannot be pickled, as an expression, and why; None if all of it can."""
+    try:
+        pack(thing)
+    except Exception as error:  # noqa: BLE001 - pickling runs the user's code
+        reason = message_of(error)
+    else:
+        return None
+    for part, value in _parts(thing) if depth else ():
+        found = unpicklable(value, f"{name}{part}", depth - 1)
+        if found is not None:
+            return found
+    return f"{name} ({type(thing).__name__}) cannot be pickled: {reason}"
+
+
+def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a thing, as they are written behind its name."""
+    if isinstance(thing, dict):
+        yield from ((f"[{shown(key)}]", value) for key, value in thing.items())
+    elif isinstance(thing, list | tuple):
+        yield from ((f"[{index}]", value) for index, value in enumerate(thing))
+    else:
+        yield from ((f".{name}", value) for name, value in getattr(thing, "__dict__", {}).items())
+
+
 def unpack(content: bytes) -> Any:
     """Return what was packed."""
     return cloudpickle.loads(content)
@@ -201,12 +227,9 @@ def send(error: BaseException, error_type: str | None = None) -> SentError:
             content = None
     except Exception:  # noqa: BLE001 - the user's class may raise anything
         content = None
-    try:
-        trace = "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 - as above
-        trace = ""
+    trace = stack_trace(error, notes=content is None)  # the error itself has them
     return SentError(
-        class_name(kind), error_type or classify(error), message_of(error), content, escape(trace)[-MAX_TRACEBACK:]
+        class_name(kind), error_type or classify(error), message_of(error), content, trace[-MAX_TRACEBACK:]
     )
 
 

@@ -53,6 +53,7 @@ class Booking:
 
     def _book_record(self, record: _Record, items: dict[int, Item]) -> None:
         step = self._steps[record.columns.step]
+        step.was_transferred(record.columns.transfer)
         for artifact in record.columns.artifacts:
             self._run.ledger.count_artifact(artifact)
         for used, problem in record.columns.unreadable:
@@ -104,7 +105,7 @@ class Booking:
             for item in mine:
                 item.waited = record.waited(call.start)
             whole = record.batch_verdict(call, verdicts)
-            self._report(step.stage, record, [call.number], mine, whole, usages=usages)
+            self._report(step, record, [call.number], mine, whole, usages=usages)
             children = step.book_batch(mine, whole)
             derived += self._adopt(record, [record.columns.rows[place] for place in places], children, items)
         return derived
@@ -141,7 +142,7 @@ class Booking:
                 verdicts.append(Verdict(outcome=outcome, samples=(item.sample,), busy=duration, duration=duration))
         if not mine:
             return []
-        self._report(step.stage, record, numbers, mine, verdicts, usages=usages)
+        self._report(step, record, numbers, mine, verdicts, usages=usages)
         return self._adopt(record, noted, step.book(mine, verdicts), items)
 
     def _adopt(
@@ -167,7 +168,7 @@ class Booking:
 
     def _report(
         self,
-        subject: Any,
+        step: StageStep | MeasurementStep,
         record: _Record,
         calls: Sequence[int],
         items: Sequence[Item],
@@ -176,13 +177,15 @@ class Booking:
         usages: dict[int, list[Usage]],
         waited: bool = True,
     ) -> None:
-        """Tell observers of executions."""
+        """Count attempts that were lost before executions, and tell observers of these."""
         columns = record.columns
+        if columns.attempt > 1:
+            step.was_lost(len(calls) * (columns.attempt - 1))
         carriers = [columns.carriers[call] for call in calls] if any(columns.carriers) else ()
         first = record.first_of(calls[0]) if columns.batches is not None else None
         self._run.executed(
             Executions(
-                subject=subject,
+                subject=step.stage if isinstance(step, StageStep) else step.measurement,
                 items=items,
                 results=results,
                 started=[columns.began + columns.offsets[call] for call in calls],
@@ -218,11 +221,11 @@ class Booking:
                 alone.append((call.number, mine[0], results[0]))
                 continue
             whole = record.batch_result(call, results)
-            self._report(step.measurement, record, [call.number], mine, whole, usages=usages, waited=False)
+            self._report(step, record, [call.number], mine, whole, usages=usages, waited=False)
             step.book_batch(mine, whole)
         if alone:
             taken, measured, found = zip(*alone, strict=True)
-            self._report(step.measurement, record, taken, measured, found, usages=usages, waited=False)
+            self._report(step, record, taken, measured, found, usages=usages, waited=False)
             step.book(measured, found)
 
 

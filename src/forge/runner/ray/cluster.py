@@ -28,7 +28,8 @@ from ...errors import ClusterError, ConfigurationError
 from ...pipeline.measurement import Measurement
 from ...pipeline.stages import Stage
 from .blocks import pack
-from .exchange import Exchange
+from .exchange import Attempts, Exchange
+from .places import ClusterState, slots
 from .worker import CLOSE_TIMEOUT, StageWorker, WorkerSpec
 
 logger = logging.getLogger("forge")
@@ -129,28 +130,6 @@ def _stderr_without(text: str) -> Iterator[None]:
             for line in file:
                 if text.encode() not in line:
                     os.write(2, line)
-
-
-def unpicklable(part: Stage | Measurement) -> str | None:
-    """Return why a stage or measurement cannot be sent to a worker; None if it can."""
-    try:
-        pack(part)
-    except Exception as error:  # noqa: BLE001 - pickling runs the user's code
-        for name, value in vars(part).items():
-            try:
-                pack(value)
-            except Exception as fault:  # noqa: BLE001 - as above
-                return f"its attribute {name!r} ({type(value).__name__}) cannot be pickled: {fault}"
-        return f"it cannot be pickled: {error}"
-    return None
-
-
-def slots(part: Stage | Measurement) -> tuple[int, int]:
-    """Return how many actors a stage or measurement has at least, and at most."""
-    least = part.min_concurrency
-    if least is not None:
-        return least, part.concurrency
-    return (1, 1) if part.is_async else (part.concurrency, part.concurrency)
 
 
 def remote_arguments(parts: Sequence[Stage | Measurement], *, local: bool) -> list[dict[str, Any]]:
@@ -256,12 +235,16 @@ class _Ending:
 class Execution:
     """One execution of Ray Data: blocks go in, and come home when they have passed all actors."""
 
-    def __init__(self, specs: Sequence[WorkerSpec], arguments: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, specs: Sequence[WorkerSpec], arguments: Sequence[Mapping[str, Any]], attempts: Attempts | None = None
+    ) -> None:
         # Both are on the driver's node: they live no longer than the driver, and no shorter than any other node.
         node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(node, soft=False)
         remote: Any = ray.remote(Exchange)
-        self._exchange = remote.options(num_cpus=0, scheduling_strategy=here, max_concurrency=10_000).remote()
+        self._exchange = remote.options(num_cpus=0, scheduling_strategy=here, max_concurrency=10_000).remote(
+            attempts or {}
+        )
         context = DataContext.get_current().copy()
         # Every block is one row to Ray Data, and is passed on at once. Otherwise it would wait for others, to be cut
         # anew.
@@ -298,6 +281,10 @@ class Execution:
         warnings.filterwarnings("ignore", "The minimum number of concurrent actors")
         self._home: Generator[tuple[int, bytes | None]] | None = None
         self._stopping = _Stopping()
+        self.last_state = ClusterState()
+        """The state as it was seen last."""
+        self.attempts: Attempts = {}
+        """How often steps have begun on blocks that are not home, once it is closed."""
 
     def put(self, number: int, content: bytes) -> None:
         """Send a block in."""
@@ -354,17 +341,28 @@ class Execution:
             return
         deadline = time.monotonic() + CLOSE_TIMEOUT
         self._exchange.finish.remote()
-        try:
-            while (
-                self._is_connected
-                and ray.get(self._exchange.workers.remote(), timeout=1.0)
-                and time.monotonic() < deadline
-            ):
-                time.sleep(0.01)
-        except Exception:  # it has died
-            logger.debug("the exchange of blocks did not answer", exc_info=True)
+        while (state := self.state()) is not None and state.open and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.attempts = self._ask("attempts") or {}
         if self._is_connected:
             self._exchange.__ray_terminate__.remote()
+
+    def state(self) -> ClusterState | None:
+        """Return where blocks are, and which workers there are; None if nobody answers."""
+        state: ClusterState | None = self._ask("state")
+        if state is not None:
+            self.last_state = state
+        return state
+
+    def _ask(self, method: str) -> Any:
+        """Return the answer of the exchange; None if it does not answer."""
+        if not self._is_connected:
+            return None
+        try:
+            return ray.get(getattr(self._exchange, method).remote(), timeout=1.0)
+        except Exception:  # it has died
+            logger.debug("the exchange of blocks did not answer", exc_info=True)
+            return None
 
     @property
     def _is_connected(self) -> bool:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ...errors import ClusterError, ConfigurationError
+from ...errors import ClusterError, ConfigurationError, SourceError
 from ...execution.item import Item
 from ...pipeline.exceptions import describe
 from ...pipeline.failure import FailureSource
 from ..committer import WRITE_BATCH, Committer
+from ..driver import Carried, Driver, StageLoad
 from ..queue import QueueClosed, StageQueue
 from ..source import reading_source
 from ..steps import step_names, steps_of
-from .blocks import Block, History, Row, pack, receive, unpack
+from .blocks import HOW_TO_SEND, Block, History, Row, pack, receive, unpack, unpicklable
 from .booking import Booking
-from .cluster import Execution, connect, remote_arguments, slots, unpicklable
+from .cluster import Execution, connect, remote_arguments
 from .histories import histories_of
+from .places import NOWHERE, ClusterState, calls_per_worker, loads_of, slots
 from .worker import WorkerSpec
 
 if TYPE_CHECKING:
     from ...pipeline.measurement import Measurement
     from ...pipeline.stages import Stage
     from ..run import Run
+    from .exchange import Attempts
 
 logger = logging.getLogger("forge")
 
@@ -32,12 +37,14 @@ MAX_LINGER: Final = 0.1
 """Seconds that a block waits for more samples after its first, while others are in flight."""
 MAX_FUTILE: Final = 3
 """Executions of Ray Data in a row that bring no block home, after which the run fails."""
+LOOK_INTERVAL: Final = 0.5
+"""Seconds between two looks at where blocks are."""
 STOP_PATIENCE: Final = 1.5
 """Seconds, if `shutdown_timeout` leaves them, for which a run that ends early waits for its workers, which end by
 themselves."""
 
 
-class RayDriver:
+class RayDriver(Driver):
     """Drives a run with Ray Data: one thread reads the source, one makes blocks, one books those that come home, and
     one stores and settles.
 
@@ -53,7 +60,7 @@ class RayDriver:
         if not self._parts:
             raise ConfigurationError(f"{run.pipeline!r} has no stage and no measurement that Ray could run")
         for part in self._parts:
-            if (reason := unpicklable(part)) is not None:
+            if (reason := unpicklable(part, "self")) is not None:
                 raise ConfigurationError(f"{part!r} cannot be sent to workers: {reason} (make it in setup())")
         self._steps = steps_of(run)
         sizes = [part.batch_size or 1 for part in self._parts]
@@ -66,7 +73,6 @@ class RayDriver:
         self._arrived = StageQueue(self._block_size, clock=run.clock)
         self._finished = StageQueue(WRITE_BATCH, clock=run.clock)
         self.output = StageQueue(WRITE_BATCH, clock=run.clock)
-        self.queues: dict[str, StageQueue] = {}
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
         """Guards what follows."""
@@ -77,6 +83,13 @@ class RayDriver:
         self._execution: Execution | None = None
         self._sent = 0
         """Number of blocks sent into the execution."""
+        self._held: Sequence[Item] = ()
+        """Samples of the next block."""
+        self._state = ClusterState()
+        """State of the execution, as it was seen last."""
+        self._past_times = Counter[int]()
+        """Seconds of the workers of earlier executions, by step."""
+        self._over = threading.Event()
 
     def start(self) -> None:
         run = self._run
@@ -85,8 +98,10 @@ class RayDriver:
         self._threads.append(run.thread(self._make_blocks, "forge-blocks"))
         self._threads.append(run.thread(self._bring_home, "forge-ray"))
         self._threads.append(run.thread(self._committer.settle_all, "forge-settle", self._finished, self.output))
+        run.thread(self._look, "forge-look")  # it waits for answers, and nobody waits for it
 
     def close(self) -> None:
+        self._over.set()
         for queue in (self._arrived, self._finished, self.output):
             queue.close()
         with self._changed:
@@ -113,6 +128,32 @@ class RayDriver:
             return {}
         names = step_names(self._run.pipeline)
         return {names[step]: text for step, text in found.items()}
+
+    def loads(self) -> Mapping[str, StageLoad]:
+        state, blocks = self._state, list(self._blocks.items())
+        found = loads_of(self._parts, state, ((number, len(items)) for number, (items, _) in blocks))
+        found[0] = found[0]._replace(queue_depth=found[0].queue_depth + self._arrived.depth + len(self._held))
+        return {step.stage_name: load for step, load in zip(self._steps, found, strict=True) if step.stage_name}
+
+    def carried(self) -> Sequence[Carried]:
+        places = self._state.places
+        blocks = [(items, places.get(number, NOWHERE)) for number, (items, _) in list(self._blocks.items())]
+        return [Carried(items, place.step, place.worker, place.duration) for items, place in blocks]
+
+    def _look(self) -> None:
+        """Look at the cluster from time to time."""
+        while not self._over.wait(LOOK_INTERVAL):
+            with self._changed:
+                execution = self._execution
+            if execution is not None and (state := execution.state()) is not None:
+                self._saw(state)
+
+    def _saw(self, state: ClusterState) -> None:
+        """Keep a state, and count the workers in it."""
+        self._state = state
+        for step, part in zip(self._steps, self._parts, strict=True):
+            time = self._past_times[step.index] + state.times.get(step.index, 0.0)
+            step.had_workers(state.peaks.get(step.index, 0), time * calls_per_worker(part))
 
     def _read(self) -> None:
         with self._run.supervise(self._arrived.finish), reading_source(self._run) as reading:
@@ -144,6 +185,7 @@ class RayDriver:
 
     def _send(self, items: list[Item]) -> None:
         """Make a block, and send it when there is room."""
+        self._held = items
         with self._changed:
             while len(self._blocks) >= self._window:
                 self._changed.wait()
@@ -152,6 +194,7 @@ class RayDriver:
             number = self._made
             self._made += 1
         items, content = self._packed(number, items)
+        self._held = ()
         if not items:
             return
         with self._changed:
@@ -169,9 +212,9 @@ class RayDriver:
         except Exception:  # noqa: BLE001 - one of the user's objects cannot be pickled
             good, rows = [], []
             for item, row in zip(items, block.rows, strict=True):
-                try:
-                    pack(row)
-                except Exception as error:  # noqa: BLE001 - as above
+                reason = unpicklable(row.data, "data")
+                if reason is not None:
+                    error = SourceError(f"a sample cannot be sent to a worker process: {reason} ({HOW_TO_SEND})")
                     self._run.fail_item(item, error, FailureSource.STAGE, item.derived_by or "source")
                     self._finished.put(item)
                 else:
@@ -190,11 +233,12 @@ class RayDriver:
             for step, part in zip(self._steps, self._parts, strict=True)
         ]
         futile = 0
+        attempts: Attempts = {}
         with run.supervise(self._finished.finish):
             while not self._is_over():
                 home = 0
                 error: BaseException | None = None
-                execution = Execution(specs, self._arguments)
+                execution = Execution(specs, self._arguments, attempts)
                 self._begin(execution)
                 try:
                     for number, content in execution:
@@ -211,6 +255,9 @@ class RayDriver:
                     execution.stop()
                 finally:
                     execution.close()
+                    self._saw(execution.last_state)
+                self._past_times.update(execution.last_state.times)
+                self._state, attempts = ClusterState(), execution.attempts
                 if run.stop.is_set():
                     raise QueueClosed
                 futile = 0 if home else futile + 1

@@ -5,13 +5,40 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
+
+from .places import ClusterState, Place
 
 WATCH_INTERVAL: Final = 2.0
 """Seconds after which a worker asks again whether the run goes on."""
 MAX_SILENCE: Final = 3 * WATCH_INTERVAL
 """Seconds without a question after which a worker counts as dead."""
+
+Attempts = Mapping[int, Mapping[int, int]]
+"""By block, how often each step has begun."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A worker that is not closed."""
+
+    step: int
+    process: str
+    heard: float = field(default_factory=time.monotonic)
+    """When it asked something last."""
+    since: float | None = None
+    """When its setup was over; None while that goes on."""
+
+    @property
+    def is_alive(self) -> bool:
+        return time.monotonic() - self.heard < MAX_SILENCE
+
+    @property
+    def time(self) -> float:
+        """Seconds since its setup, until it died if it did."""
+        return 0.0 if self.since is None else (time.monotonic() if self.is_alive else self.heard) - self.since
 
 
 class Exchange:
@@ -20,21 +47,25 @@ class Exchange:
     Blocks can be read again in the same order: a reader that died is replaced by one that begins at the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, attempts: Attempts) -> None:
+        """`attempts` are those of the execution before, on blocks that it has not brought home."""
         self._sequence: list[int] = []
         self._blocks: dict[int, bytes] = {}
         self._count: int | None = None
         self._stopped = asyncio.Event()
         self._finished = asyncio.Event()
         self._changed = asyncio.Condition()
-        self._attempts: Counter[tuple[int, int]] = Counter()
-        self._marks: defaultdict[tuple[int, int], Counter[int]] = defaultdict(Counter)
-        self._workers: dict[str, int] = {}
-        """The steps of workers that have not closed."""
+        self._places: dict[int, tuple[int, str | None, float]] = {}
+        """By block, its step, the worker that has it, and since when."""
+        self._attempts = defaultdict(Counter[int], {number: Counter(steps) for number, steps in attempts.items()})
+        self._marks: defaultdict[int, defaultdict[int, Counter[int]]] = defaultdict(lambda: defaultdict(Counter))
+        """By block and step, how many attempts have ended in calls with each row."""
+        self._workers: dict[str, _Worker] = {}
         self._opened: set[int] = set()
         """The steps that have had workers."""
-        self._heard: dict[str, float] = {}
-        """Monotonic times when workers asked something last."""
+        self._peaks: Counter[int] = Counter()
+        self._times: defaultdict[int, float] = defaultdict(float)
+        """Seconds of workers that are closed."""
 
     # Calls of an async actor may begin in another order than the one in which they were made.
 
@@ -43,6 +74,7 @@ class Exchange:
         async with self._changed:
             self._sequence.append(number)
             self._blocks[number] = block
+            self._places[number] = (0, None, time.monotonic())
             self._changed.notify_all()
 
     async def end(self, count: int) -> None:
@@ -68,56 +100,78 @@ class Exchange:
 
     async def home(self, number: int) -> None:
         """Forget a block that is home."""
-        self._blocks.pop(number, None)
+        for kept in (self._blocks, self._places, self._attempts, self._marks):
+            kept.pop(number, None)
 
-    async def begin(self, step: int, number: int) -> tuple[int, dict[int, int]]:
+    async def begin(self, step: int, number: int, worker: str) -> tuple[int, dict[int, int]]:
         """Note that a worker begins a step on a block; returns the number of the attempt, and how many of the earlier
         ones had ended in calls with each row."""
-        self._attempts[step, number] += 1
-        return self._attempts[step, number], dict(self._marks[step, number])
+        if number not in self._blocks:  # it is home, and nobody needs it again
+            return 1, {}
+        self._places[number] = (step, worker, time.monotonic())
+        self._attempts[number][step] += 1
+        return self._attempts[number][step], dict(self._marks[number][step])
+
+    async def done(self, step: int, number: int) -> None:
+        """Note that a worker is done with a block, which goes on to the next step."""
+        if number in self._places and self._places[number][0] == step:
+            self._places[number] = (step + 1, None, time.monotonic())
 
     async def mark(self, step: int, number: int, rows: Sequence[int]) -> None:
         """Note that a worker, in the place of one that died, begins a call."""
-        self._marks[step, number].update(rows)
+        self._marks[number][step].update(rows)
 
     async def unmark(self, step: int, number: int, rows: Sequence[int]) -> None:
         """Note that the worker has survived the call."""
-        self._marks[step, number].subtract(rows)
+        self._marks[number][step].subtract(rows)
 
-    async def open(self, step: int, worker: str) -> bool:
-        """Note a worker of a step; returns False if it has nothing to do any more."""
+    async def open(self, step: int, worker: str, process: str) -> bool:
+        """Note a worker of a step, which it sets up next; returns False if it has nothing to do any more."""
         if not self.is_stopped:
-            self._workers[worker] = step
+            self._leave(worker)  # it has died, and is another process
+            self._workers[worker] = _Worker(step, process)
             self._opened.add(step)
-            self._heard[worker] = time.monotonic()
         return not self.is_stopped
+
+    async def set_up(self, worker: str) -> None:
+        """Note that a worker has set up its stage."""
+        if worker in self._workers:
+            found = self._workers[worker]
+            found.since = time.monotonic()
+            self._peaks[found.step] = max(self._peaks[found.step], self._set_up()[found.step])
 
     async def close(self, worker: str) -> None:
         """Note that a worker has closed its stage."""
-        self._workers.pop(worker, None)
-
-    async def workers(self) -> int:
-        """Return the number of workers that are alive, and whose stage is not closed."""
-        return sum(map(self._is_alive, self._workers))
+        self._leave(worker)
 
     async def lacking(self, wanted: Sequence[int]) -> dict[int, int]:
         """Return how many workers run each step for which fewer do than are wanted, although some have died or none
         has come yet."""
-        alive: Counter[int] = Counter()
-        lost: set[int] = set()
-        for worker, step in self._workers.items():
-            if self._is_alive(worker):
-                alive[step] += 1
-            else:
-                lost.add(step)
+        alive = Counter(worker.step for worker in self._workers.values() if worker.is_alive)
+        lost = {worker.step for worker in self._workers.values() if not worker.is_alive}
         return {
             step: alive[step]
             for step, least in enumerate(wanted)
             if alive[step] < least and (step in lost or step not in self._opened)
         }
 
-    def _is_alive(self, worker: str) -> bool:
-        return time.monotonic() - self._heard[worker] < MAX_SILENCE
+    async def state(self) -> ClusterState:
+        """Return where blocks are, and which workers there are."""
+        now = time.monotonic()
+        times = self._times.copy()
+        for worker in self._workers.values():
+            times[worker.step] += worker.time
+        return ClusterState(
+            places={number: self._place(*place, now) for number, place in self._places.items()},
+            workers=self._set_up(),
+            peaks=self._peaks,
+            times=times,
+            open=sum(worker.is_alive for worker in self._workers.values()),
+        )
+
+    async def attempts(self) -> Attempts:
+        """Return how often each step has begun on blocks that are not home."""
+        return dict(self._attempts)
 
     async def finish(self) -> None:
         """Note that all blocks are home."""
@@ -128,7 +182,8 @@ class Exchange:
 
         It does not wait for long, because Ray ends no worker that waits for an answer.
         """
-        self._heard[worker] = time.monotonic()
+        if worker in self._workers:
+            self._workers[worker].heard = time.monotonic()
         waits = [asyncio.ensure_future(event.wait()) for event in (self._stopped, self._finished)]
         done, pending = await asyncio.wait(waits, timeout=WATCH_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
         for wait in pending:
@@ -138,3 +193,15 @@ class Exchange:
     @property
     def is_stopped(self) -> bool:
         return self._stopped.is_set()
+
+    def _leave(self, worker: str) -> None:
+        found = self._workers.pop(worker, None)
+        if found is not None:
+            self._times[found.step] += found.time
+
+    def _set_up(self) -> Counter[int]:
+        return Counter(worker.step for worker in self._workers.values() if worker.since is not None and worker.is_alive)
+
+    def _place(self, step: int, worker: str | None, since: float, now: float) -> Place:
+        found = self._workers.get(worker) if worker is not None else None
+        return Place(step, None if worker is None else found.process if found else worker, max(0.0, now - since))

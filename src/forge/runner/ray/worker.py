@@ -46,6 +46,7 @@ from ..admission import derived_id
 from ..loop import LoopThread
 from .accounts import WorkerStep
 from .blocks import (
+    HOW_TO_SEND,
     MEASUREMENT_OUTCOMES,
     STAGE_OUTCOMES,
     Block,
@@ -56,7 +57,9 @@ from .blocks import (
     pack,
     send,
     unpack,
+    unpicklable,
 )
+from .places import calls_per_worker
 
 logger = logging.getLogger("forge")
 
@@ -121,7 +124,8 @@ class _Process:
         context = ray.get_runtime_context()
         self._id: str = context.get_actor_id() or ""  # the same after a death
         self._stop = threading.Event()
-        if not ray.get(exchange.open.remote(spec.step, self._id)):
+        process = f"{os.getpid()} on {socket.gethostname()}"
+        if not ray.get(exchange.open.remote(spec.step, self._id, process)):
             self._stop.set()
         self._idle = threading.Event()
         """Set while no call is being made."""
@@ -130,17 +134,20 @@ class _Process:
         threading.Thread(target=self._watch, daemon=True, name="forge-watch").start()
         self._thread = ThreadPoolExecutor(1, "forge-stage")
         self._work = self._thread.submit(_Work, spec, exchange, context.get_worker_id(), self._stop).result()
+        exchange.set_up.remote(self._id)
         self._idle.set()
 
     def take(self, number: int, content: bytes) -> bytes:
         """Process a block."""
         work = self._work
         assert work is not None
-        attempt = self._exchange.begin.remote(work.spec.step, number)
+        step = work.spec.step
+        attempt = self._exchange.begin.remote(step, number, self._id)
         self._idle.clear()
         try:
             return self._thread.submit(work.process, content, attempt).result()
         finally:
+            self._exchange.done.remote(step, number)
             self._idle.set()
 
     def close(self) -> None:
@@ -342,7 +349,7 @@ class _BlockCall:
                 self._note(numbers, self._now(), self._call(numbers))
 
     async def _run_async(self, calls: Sequence[list[int]]) -> None:
-        slots = asyncio.Semaphore(self._part.concurrency if self._record.attempt == 1 else 1)
+        slots = asyncio.Semaphore(calls_per_worker(self._part) if self._record.attempt == 1 else 1)
 
         async def one(numbers: list[int]) -> None:
             async with slots:
@@ -562,11 +569,12 @@ def _fail_unpicklable(block: Block, record: StepRecord, part: Stage | Measuremen
     for place, number in enumerate(record.rows):
         row, note = block.rows[number], record.notes.get(number)
         children = [block.rows[child] for child in (note.children or ())] if note is not None else []
-        try:
-            pack((row, [(child.data, child.original) for child in children], record.values.get(number)))
-        except Exception as error:  # noqa: BLE001 - as above
+        made: list[tuple[str, Any]] = [("data", row.data), ("value", record.values.get(number, (None,))[0])]
+        made += [(f"samples[{place}].data", child.data) for place, child in enumerate(children)]
+        reason = next((found for name, thing in made if (found := unpicklable(thing, name)) is not None), None)
+        if reason is not None:
             refused = StageResultError(
-                f"{_named(part)} returned data that cannot be pickled for another process: {error}"
+                f"{_named(part)} returned what cannot be sent to another process: {reason} ({HOW_TO_SEND})"
             )
             stage = isinstance(part, Stage)
             record.outcomes[place] = (

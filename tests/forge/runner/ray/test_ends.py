@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage, stage
+from forge import Measurement, Pipeline, RayRunner, Sample, SQLStorage, Stage, stage
 from forge.errors import ConfigurationError, StageStuckError, TooManyFailuresError
 from tests.support.ray import ON_RAY
 from tests.support.runs import PATIENCE, ledger, rows
@@ -136,7 +137,9 @@ def test_a_setup_that_fails() -> None:
     run = RayRunner().run(Pipeline(name="p", source=source(), stages=[double, NoSetup()]))
     with pytest.raises(OSError, match="no model") as caught:
         run.drain()
-    assert caught.value.__notes__[0] == "raised by setup() of stage 'NoSetup', so the run has ended"
+    note = "raised by setup() of stage 'NoSetup', so the run has ended"
+    assert caught.value.__notes__[0] == note
+    assert "".join(traceback.format_exception(caught.value)).count(note) == 1
     assert run.result is not None
     assert run.result.outcome == "failed"
 
@@ -217,7 +220,7 @@ class Held(Stage):
 
 def test_a_stage_that_cannot_be_sent() -> None:
     expected = (
-        "Held(name='Held') cannot be sent to workers: its attribute 'lock' (lock) cannot be pickled: "
+        "Held(name='Held') cannot be sent to workers: self.lock (lock) cannot be pickled: "
         "cannot pickle '_thread.lock' object (make it in setup())"
     )
     with pytest.raises(ConfigurationError) as caught:
@@ -225,25 +228,45 @@ def test_a_stage_that_cannot_be_sent() -> None:
     assert str(caught.value) == expected
 
 
-LOCK = "cannot pickle '_thread.lock' object"
+WHY = "cannot pickle '_thread.lock' object"
+ADVICE = "send what it is made from, such as a path, and make it in the stage that needs it"
 
 
 @stage
-def unpicklable(sample: Sample) -> Sample:
-    return sample.with_data(threading.Lock() if sample.data["n"] == 3 else sample.data)
+def unpicklable(sample: Sample) -> Sample | list[Sample]:
+    match sample.data["n"]:
+        case 3:
+            return sample.with_data({"held": [1, threading.Lock()]})
+        case 4:
+            return [sample.child("part", threading.Lock())]
+    return sample
+
+
+class Unpicklable(Measurement):
+    key = "unpicklable"
+
+    def compute(self, sample: Sample) -> Any:
+        return threading.Lock() if sample.data["n"] == 2 else 1
 
 
 def test_data_that_cannot_be_sent() -> None:
-    given = [*source(5), Sample(id="x", data=threading.Lock())]
-    result = RayRunner().run(Pipeline(name="p", source=given, stages=[unpicklable])).drain()
-    assert ledger(result) == {"admitted": 6, "ready": 4, "failed": 2}
+    given = [*source(5), Sample(id="x", data={"lock": threading.Lock()})]
+    pipeline = Pipeline(name="p", source=given, stages=[unpicklable], measurements=[Unpicklable()])
+    result = RayRunner().run(pipeline).drain()
+    assert ledger(result) == {"admitted": 6, "ready": 2, "failed": 4}
+    refused, returned = "forge.errors.StageResultError", "returned what cannot be sent to another process"
     assert {(each.where, each.sample_id, each.error_type, each.message) for each in result.failures} == {
-        ("source", "x", "TypeError", LOCK),
         (
-            "unpicklable",
-            "3",
-            "forge.errors.StageResultError",
-            f"stage 'unpicklable' returned data that cannot be pickled for another process: {LOCK}",
+            *("source", "x", "forge.errors.SourceError"),
+            f"a sample cannot be sent to a worker process: data['lock'] (lock) cannot be pickled: {WHY} ({ADVICE})",
+        ),
+        (
+            *("unpicklable", "2", refused),
+            f"measurement 'unpicklable' {returned}: value (lock) cannot be pickled: {WHY} ({ADVICE})",
+        ),
+        (
+            *("unpicklable", "3", refused),
+            f"stage 'unpicklable' {returned}: data['held'][1] (lock) cannot be pickled: {WHY} ({ADVICE})",
         ),
     }
 

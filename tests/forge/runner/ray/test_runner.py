@@ -15,7 +15,7 @@ from .pipelines import PIPELINES, changed, measured_parts, paid_measurement
 
 pytestmark = ON_RAY
 
-TIMES = ("busy", "utilization", "queue_wait_p95", "backpressure", "p50", "p95", "p99", "max")
+TIMES = ("busy", "utilization", "queue_wait_p95", "backpressure", "p50", "p95", "p99", "max", "transfer")
 
 
 def rows(storage: SQLStorage) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def summary(result: RunResult) -> dict[str, Any]:
     }
     for name in ("stages", "measurements"):
         counted[name] = [
-            {key: value for key, value in each.items() if key not in TIMES and "batch" not in key}
+            {key: value for key, value in each.items() if key not in (*TIMES, "workers") and "batch" not in key}
             for each in plain[name]
         ]
     counted["failures"] = sorted(
