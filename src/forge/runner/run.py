@@ -185,6 +185,10 @@ class Run(Consumable):
         """
         return self._source.next()
 
+    def source_blocked(self, seconds: float) -> None:
+        """Count seconds in which the thread that reads the source waited for room."""
+        self.counters.source.blocked += seconds  # by this thread only
+
     def admit(self, item: Item) -> None:
         """Admit a sample of the source. Called in the item's context."""
         self.ledger.admit(item)

@@ -16,22 +16,22 @@ from .queue import QueueClosed
 
 if TYPE_CHECKING:
     from ..definition import Pipeline, Source
-    from .counters import SourceReading
     from .run import Run
 
 _END = object()
 
 
 @contextmanager
-def reading_source(run: Run) -> Iterator[SourceReading]:
+def reading_source(run: Run) -> Iterator[None]:
     """Time the thread of a driver that does nothing but read the source, and close the source at its end."""
     now = run.clock.monotonic
     reading = run.counters.source  # written by this thread only
     reading.begun = now()
     try:
-        yield reading
+        yield
     except QueueClosed as closed:
-        reading.blocked += closed.waited
+        if closed.waited:
+            run.source_blocked(closed.waited)
         raise
     finally:
         reading.ended = now()

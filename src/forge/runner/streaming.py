@@ -119,13 +119,13 @@ class StreamingDriver(Driver):
         now = self._run.clock.monotonic
         with (
             self._run.supervise(self._arrived.finish if look_up_later else self._queues[0].finish),
-            reading_source(self._run) as reading,
+            reading_source(self._run),
         ):
             while not self._run.stop.is_set():
                 if self._sequencer:
                     waits = now()
                     has_room = self._sequencer.wait_for_room(self._run.stop)
-                    reading.blocked += now() - waits
+                    self._run.source_blocked(now() - waits)
                     if not has_room:
                         break
                 item = self._run.take()
@@ -134,11 +134,13 @@ class StreamingDriver(Driver):
                 if self._sequencer:
                     self._sequencer.add(item)
                 if look_up_later:
-                    reading.blocked += self._arrived.put(item)
+                    blocked = self._arrived.put(item)
                 else:
                     if item.refusal is not None or item.dead_letter is not None:
                         self._run.look_up([item])
-                    reading.blocked += self._forward(item)
+                    blocked = self._forward(item)
+                if blocked:
+                    self._run.source_blocked(blocked)
 
     def _look_up(self) -> None:
         with self._run.supervise(self._queues[0].finish):

@@ -34,7 +34,12 @@ def initial_points(run: Run, components: Collection[str]) -> Iterator[tuple[Metr
 
 
 def _runner(pipeline: Pipeline) -> Iterator[tuple[Metric, dict[str, Any]]]:
-    for metric in (metrics.FORGE_PIPELINE_STARTED, metrics.FORGE_SOURCE_READS, metrics.FORGE_SAMPLE_ADMITTED):
+    for metric in (
+        metrics.FORGE_PIPELINE_STARTED,
+        metrics.FORGE_SOURCE_READS,
+        metrics.FORGE_SOURCE_BACKPRESSURE_TIME,
+        metrics.FORGE_SAMPLE_ADMITTED,
+    ):
         yield metric, {}
     for outcome in a.ForgeRunOutcome:
         yield metrics.FORGE_PIPELINE_COMPLETED, {a.FORGE_RUN_OUTCOME: outcome.value}

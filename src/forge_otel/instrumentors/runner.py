@@ -337,6 +337,17 @@ def _pull(original: Callable[..., Sample | None], layer: Layer) -> Callable[...,
     return pull
 
 
+def _source_blocked(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def source_blocked(self: Run, seconds: float) -> None:
+        original(self, seconds)
+        run = RUN.get() if layer.telemetry is not None else None
+        if run is not None and not run.ended:
+            with faults.protected("the wait of a source"):
+                run.series(metrics.FORGE_SOURCE_BACKPRESSURE_TIME).append(seconds)
+
+    return source_blocked
+
+
 _MODULE = "forge.runner.run"
 
 TARGETS = (
@@ -345,5 +356,6 @@ TARGETS = (
     Target(_MODULE, "Run.end", _end),
     Target(_MODULE, "Run.ended", _ended),
     Target(_MODULE, "Run.pull", _pull),
+    Target(_MODULE, "Run.source_blocked", _source_blocked),
     Target("forge.runner.active_runs", "exiting", _exiting),
 )

@@ -412,6 +412,18 @@ FORGE_SOURCE_DURATION: Final = Metric(
 In Prometheus `forge_source_duration_seconds`, in StatsD `forge.source.latency`.
 """
 
+FORGE_SOURCE_BACKPRESSURE_TIME: Final = Metric(
+    "forge.source.backpressure.time",
+    Instrument.COUNTER,
+    "s",
+    "Time that reading the source was blocked, because the run had as many samples in flight as it can hold.",
+    (a.FORGE_PIPELINE_NAME,),
+)
+"""Time that reading the source was blocked, because the run had as many samples in flight as it can hold.
+
+In Prometheus `forge_source_backpressure_time_seconds_total`, in StatsD `forge.source.backpressure`.
+"""
+
 FORGE_SOURCE_REMAINING: Final = Metric(
     "forge.source.remaining",
     Instrument.UPDOWNCOUNTER,
@@ -897,6 +909,7 @@ ALL: Final = (
     FORGE_PIPELINE_EXPECTED_INTERVAL,
     FORGE_SOURCE_READS,
     FORGE_SOURCE_DURATION,
+    FORGE_SOURCE_BACKPRESSURE_TIME,
     FORGE_SOURCE_REMAINING,
     FORGE_SAMPLE_ADMITTED,
     FORGE_SAMPLE_DERIVED,

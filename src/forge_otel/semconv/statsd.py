@@ -166,6 +166,9 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
         m.FORGE_SOURCE_DURATION.name: StatsD(
             "forge.source.latency", "h", {"pipeline": a.FORGE_PIPELINE_NAME}, factor=1000
         ),
+        m.FORGE_SOURCE_BACKPRESSURE_TIME.name: StatsD(
+            "forge.source.backpressure", "c", {"pipeline": a.FORGE_PIPELINE_NAME}, factor=1000
+        ),
         m.FORGE_SOURCE_REMAINING.name: StatsD("forge.source.remaining", "g", {"pipeline": a.FORGE_PIPELINE_NAME}),
         m.FORGE_SAMPLE_ADMITTED.name: StatsD("forge.sample.admitted", "c", {"pipeline": a.FORGE_PIPELINE_NAME}),
         m.FORGE_SAMPLE_DERIVED.name: StatsD(

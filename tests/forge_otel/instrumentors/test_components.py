@@ -50,6 +50,7 @@ def test_runner_alone(tmp_path: Path) -> None:
         "forge.cost.budget",
         "forge.measurement.cache.hit_ratio",
         "forge.source.reads",
+        "forge.source.backpressure.time",
         "forge.source.duration",
         "forge.sample.admitted",
         "forge.sample.derived",

@@ -146,6 +146,9 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "pipeline.name=small, sample.outcome=split": 1,
         "pipeline.name=small, sample.outcome=unchanged": 0,
     },
+    "forge.source.backpressure.time": {
+        "pipeline.name=small": 0,
+    },
     "forge.source.duration": {
         "pipeline.name=small": Histogram(5, 0.0, 0.0, 0.0),
     },

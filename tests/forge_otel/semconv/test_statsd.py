@@ -15,6 +15,7 @@ forge.pipeline.samples g outcome
 forge.pipeline.success_ratio g
 forge.source.reads c
 forge.source.latency h,ms
+forge.source.backpressure c,ms
 forge.source.remaining g
 forge.sample.admitted c
 forge.sample.derived c stage

@@ -156,12 +156,13 @@ class RayDriver(Driver):
             step.had_workers(state.peaks.get(step.index, 0), time * calls_per_worker(part))
 
     def _read(self) -> None:
-        with self._run.supervise(self._arrived.finish), reading_source(self._run) as reading:
+        with self._run.supervise(self._arrived.finish), reading_source(self._run):
             while not self._run.stop.is_set():
                 item = self._run.take()
                 if item is None:
                     break
-                reading.blocked += self._arrived.put(item)
+                if blocked := self._arrived.put(item):
+                    self._run.source_blocked(blocked)
 
     def _make_blocks(self) -> None:
         def done() -> None:

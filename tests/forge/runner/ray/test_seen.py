@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,13 +60,13 @@ class Seen:
 def seen(tmp_path_factory: pytest.TempPathFactory, local_cluster: None) -> Iterator[Seen]:
     folder = tmp_path_factory.mktemp("held")
     held = Held(folder, concurrency=2)
-    pipeline = Pipeline(name="p", source=source(20), stages=[double, held], measurements=[Size()])
+    pipeline = Pipeline(name="p", source=source(60), stages=[double, held], measurements=[Size()])
     with recording() as recorded:
         run = RayRunner(block_size=4).run(pipeline)
         thread = threading.Thread(target=run.drain)
         thread.start()
         try:
-            _until(lambda: [stage.queue_depth for stage in run.snapshot().stages] == [0, 18])
+            _until(lambda: [stage.queue_depth for stage in run.snapshot().stages] == [8, 38])
             snapshot, flight = run.snapshot(), look(run)
             table = to_text(Tracker(run).blocks(), 80).splitlines()
             during = _points(recorded)
@@ -89,31 +90,36 @@ def _points(recorded: Recorded) -> dict[str, dict[str, Any]]:
 
 
 def test_a_snapshot_has_calls_workers_and_what_waits(seen: Seen) -> None:
-    assert seen.snapshot.ledger.active == 20
+    assert seen.snapshot.ledger.active == 10 * 4 + 4 + 4 + 1  # in blocks, for the next one, behind it, and being read
     assert [
         (stage.name, stage.active, stage.concurrency, stage.workers, stage.queue_depth, stage.queue_limit)
         for stage in seen.snapshot.stages
-    ] == [("double", 0, 1, 1, 0, 0), ("Held", 2, 2, 2, 18, 0)]
+    ] == [("double", 0, 1, 1, 8, 0), ("Held", 2, 2, 2, 38, 0)]
 
 
 def test_the_display_has_them(seen: Seen) -> None:
     assert [" ".join(line.split()) for line in seen.table[1:4]] == [
         "stage done per s active workers queue errors retries",
-        "double 0 0 0/1 1 0 0 0",
-        "Held 0 0 2/2 2 18 0 0",
+        "double 0 0 0/1 1 8 0 0",
+        "Held 0 0 2/2 2 38 0 0",
     ]
 
 
 def test_blocks_in_flight_are_with_their_workers(seen: Seen) -> None:
     assert len(seen.processes) == 2
-    flight = [(each.state, each.where, each.count, each.stack) for each in seen.flight.samples]
-    assert flight == 2 * [(Whereabouts.WORKER, "Held", 4, [])] + 3 * [(Whereabouts.QUEUED, "Held", 4, [])]
     first, second, *waiting = seen.flight.samples
+    for each in (first, second):
+        assert (each.state, each.where, each.count, each.stack) == (Whereabouts.WORKER, "Held", 4, [])
     assert {first.worker, second.worker} == seen.processes
-    assert {each.worker for each in waiting} == {None}
-    assert sorted(int(each.sample_id) for each in seen.flight.samples) == [0, 4, 8, 12, 16]
+    assert Counter((each.state, each.where, each.count, each.worker) for each in waiting) == {
+        (Whereabouts.QUEUED, "Held", 4, None): 8,
+        (Whereabouts.QUEUED, "double", 1, None): 9,
+    }
+    ids = [int(each.sample_id) for each in seen.flight.samples]
+    assert sorted(ids) == [*range(0, 40, 4), *range(40, 49)]
     lines = lines_of(seen.flight.to_dict())
-    assert [line.split(" for ")[0] for line in lines] == ["  4 in Held", "  4 in Held", "  12 queued"]
+    assert [line.split(", first")[0].split(" for ")[0] for line in lines[:2]] == ["  4 in Held", "  4 in Held"]
+    assert sorted(line.split(", first")[0] for line in lines[2:]) == ["  32 queued for Held", "  9 queued for double"]
     assert [line.split(" (")[1] for line in lines[:2]] == [
         f"process {each.worker}), first {each.sample_id}" for each in (first, second)
     ]
@@ -125,9 +131,16 @@ def test_metrics_have_them(seen: Seen) -> None:
 
     assert of("forge.stage.worker.active", seen.during) == {"double": 1, "Held": 2}
     assert of("forge.stage.active", seen.during) == {"double": 0, "Held": 2}
-    assert of("forge.stage.queue.depth", seen.during) == {"double": 0, "Held": 18}
+    assert of("forge.stage.queue.depth", seen.during) == {"double": 8, "Held": 38}
     assert of("forge.stage.worker.active", seen.after) == {"double": 0, "Held": 0}
     assert of("forge.stage.active", seen.after) == {"double": 0, "Held": 0}
+
+
+def test_the_source_is_held_up_by_the_blocks_in_flight(seen: Seen) -> None:
+    assert seen.result.source.backpressure > 0
+    assert seen.after["forge.source.backpressure.time"] == {
+        "pipeline.name=p": pytest.approx(seen.result.source.backpressure)
+    }
 
 
 def test_the_result_has_the_workers_and_their_utilization(seen: Seen) -> None:
