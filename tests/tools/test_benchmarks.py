@@ -469,3 +469,47 @@ def test_the_driver_of_a_run_on_ray_takes_few_bytes(monkeypatch: pytest.MonkeyPa
         size, seconds = ray_driver.per_sample_and_stage(kind)
         assert 0 < size < 150
         assert isinstance(seconds, float)
+
+
+@pytest.mark.slow
+def test_the_model_of_scale_is_what_its_page_says() -> None:
+    from benchmarks import ray_model  # noqa: PLC0415 - imports Ray, which takes a second
+    from benchmarks.ray_costs import Costs  # noqa: PLC0415
+    from benchmarks.stack_costs import StackCosts  # noqa: PLC0415
+
+    costs = Costs(
+        sample=80e-6,
+        sample_observed=100e-6,
+        step=3e-6,
+        step_observed=5e-6,
+        block=640e-6,
+        home=20,
+        waiting=1_000,
+        call=200e-6,
+        driver_series=80,
+        stage_series=50,
+        worker_series=52,
+        worker_points=3,
+        worker_bytes=2_500,
+        plain_series=0,
+        span=600,
+    )
+    stack = StackCosts(span=30e-6, point=10e-6, series=4_000, instance=1_000)
+    load = ray_model.Load(costs, stack, workers=120, seconds=0.5)
+    assert load.rate == 120 / (3 * 0.5)
+    assert load.driver == pytest.approx(80 * (100 + 3 * 5 + 4 * 640 / 64) * 1e-6)
+    assert load.in_flight == (2 + 2 * 120) * 64 * 1_000
+    assert load.home == 80 * 3 * 20
+    assert load.exchange == pytest.approx((120 / 2 + 80 * 6 / 64) * 200e-6)
+    assert load.spans == pytest.approx(80 * (1 + 2 * 3) * 0.01)
+    assert load.points == pytest.approx(120 * 3 / 60)
+    assert load.collectors == pytest.approx(load.spans * 30e-6 + load.points * 10e-6)
+    assert load.series == 80 + 3 * 50 + 120 * 52
+    assert load.prometheus == load.series * 4_000
+
+    text = (ROOT / "docs" / "scale.md").read_text()
+    marks = {"throughput", "costs", "scale-circumstances", *ray_model.tables(costs, stack)}
+    assert all(f"<!-- {mark} -->\n" in text for mark in marks)
+    written = report.filled(text, dict.fromkeys(marks, "| new |\n"))
+    assert written.count("| new |\n") == len(marks)
+    assert report.filled(written, {}) == written
