@@ -97,7 +97,7 @@ def measure(
         block=block,
         home=home,
         waiting=memory_in_flight(),
-        call=exchange_seconds(500 if quick else 5_000),
+        call=exchange_seconds(100 if quick else 2_000),
         driver_series=few - (many - few) / 4,
         stage_series=(many - few) / 4,
         worker_series=calling.series,
@@ -153,15 +153,24 @@ class TimedExchange(Exchange):
         return time.process_time()
 
 
-def exchange_seconds(calls: int) -> float:
-    """Return the processor seconds of the exchange for a call."""
+def exchange_seconds(blocks: int) -> float:
+    """Return the processor seconds of the exchange for a call, of those that are made for blocks in one stage."""
     remote: Any = ray.remote(TimedExchange)
-    exchange = remote.options(num_cpus=0, max_concurrency=10_000).remote()
+    exchange = remote.options(num_cpus=0, max_concurrency=10_000).remote({})
+    content = bytes(1_000)
     before = ray.get(exchange.cpu.remote())
-    ray.get([exchange.begin.remote(0, number) for number in range(calls)])
+    for number in range(blocks):
+        calls = [
+            exchange.put.remote(number, content),
+            exchange.read.remote(number),
+            exchange.begin.remote(0, number, "worker"),
+            exchange.done.remote(0, number),
+            exchange.home.remote(number),
+        ]
+        ray.get(calls)
     used: float = ray.get(exchange.cpu.remote()) - before
     ray.kill(exchange)
-    return used / calls
+    return used / (blocks * len(calls))
 
 
 def driver_series(stages: int) -> int:

@@ -20,6 +20,8 @@ BLOCK_SIZE: Final = 64
 SAMPLING_RATE: Final = 0.01
 WATCH: Final = 2.0
 """Seconds between two calls in which a worker asks the exchange whether the run goes on."""
+CALLS: Final = 3 + 2 * STAGES
+"""Calls of the exchange for a block: by the driver, the reader, the driver, and two by the worker of each stage."""
 EXPORT: Final = 60.0
 """Seconds between two exports of metrics of a worker."""
 
@@ -46,7 +48,7 @@ class Load:
     @property
     def exchange(self) -> float:
         """Cores."""
-        return (self.workers / WATCH + self.rate * (STAGES + 3) / BLOCK_SIZE) * self.costs.call
+        return (self.workers / WATCH + self.rate * CALLS / BLOCK_SIZE) * self.costs.call
 
     @property
     def home(self) -> float:

@@ -500,7 +500,7 @@ def test_the_model_of_scale_is_what_its_page_says() -> None:
     assert load.driver == pytest.approx(80 * (100 + 3 * 5 + 4 * 640 / 64) * 1e-6)
     assert load.in_flight == (2 + 2 * 120) * 64 * 1_000
     assert load.home == 80 * 3 * 20
-    assert load.exchange == pytest.approx((120 / 2 + 80 * 6 / 64) * 200e-6)
+    assert load.exchange == pytest.approx((120 / 2 + 80 * 9 / 64) * 200e-6)
     assert load.spans == pytest.approx(80 * (1 + 2 * 3) * 0.01)
     assert load.points == pytest.approx(120 * 3 / 60)
     assert load.collectors == pytest.approx(load.spans * 30e-6 + load.points * 10e-6)
