@@ -73,7 +73,7 @@ class Load:
     @property
     def collectors(self) -> float | None:
         """Cores of all Collectors of one layer."""
-        return None if self.stack is None else self.spans * self.stack.span + self.points * self.stack.point
+        return None if self.stack is None else self.spans * self.stack.span + self.workers / EXPORT * self.stack.export
 
     @property
     def series(self) -> float:

@@ -494,7 +494,7 @@ def test_the_model_of_scale_is_what_its_page_says() -> None:
         plain_series=0,
         span=600,
     )
-    stack = StackCosts(span=30e-6, point=10e-6, series=4_000, instance=1_000)
+    stack = StackCosts(span=30e-6, export=600e-6, series=4_000, instance=1_000)
     load = ray_model.Load(costs, stack, workers=120, seconds=0.5)
     assert load.rate == 120 / (3 * 0.5)
     assert load.driver == pytest.approx(80 * (100 + 3 * 5 + 4 * 640 / 64) * 1e-6)
@@ -503,7 +503,7 @@ def test_the_model_of_scale_is_what_its_page_says() -> None:
     assert load.exchange == pytest.approx((120 / 2 + 80 * 9 / 64) * 200e-6)
     assert load.spans == pytest.approx(80 * (1 + 2 * 3) * 0.01)
     assert load.points == pytest.approx(120 * 3 / 60)
-    assert load.collectors == pytest.approx(load.spans * 30e-6 + load.points * 10e-6)
+    assert load.collectors == pytest.approx(load.spans * 30e-6 + 120 / 60 * 600e-6)
     assert load.series == 80 + 3 * 50 + 120 * 52
     assert load.prometheus == load.series * 4_000
 
