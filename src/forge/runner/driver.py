@@ -21,6 +21,8 @@ class StageLoad(NamedTuple):
     """Calls in progress, if worker processes make them."""
     workers: int | None = None
     """Worker processes, if they make the calls."""
+    slots: int | None = None
+    """Calls that these can make at a time."""
 
 
 class Carried(NamedTuple):

@@ -169,4 +169,5 @@ def _state(counters: StageCounters, load: StageLoad | None) -> StageState:
         queue_depth=0 if load is None else load.queue_depth,
         queue_limit=0 if load is None else load.queue_limit,
         workers=None if load is None else load.workers,
+        slots=counters.concurrency if load is None or load.slots is None else load.slots,
     )

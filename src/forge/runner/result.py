@@ -359,6 +359,8 @@ class StageState:
     """Size of the queue; 0 if it has none, or no limit of its own."""
     workers: int | None
     """Worker processes of the stage; None if its calls are made in the run's process."""
+    slots: int
+    """Number of calls that can be made at a time now: `concurrency`, or as many as its worker processes can make."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -621,7 +621,8 @@ FORGE_STAGE_CONCURRENCY_LIMIT: Final = Metric(
     (a.FORGE_PIPELINE_NAME, a.FORGE_STAGE_NAME),
     observable=True,
 )
-"""Maximum number of samples that the stage processes concurrently.
+"""Maximum number of samples that the stage processes concurrently. Of runners with worker processes, as many as those
+can that are set up.
 
 In Prometheus `forge_stage_concurrency_limit`, in StatsD `forge.stage.concurrency_limit`.
 """

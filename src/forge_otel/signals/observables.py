@@ -247,7 +247,7 @@ def _up_down_counters(run: Run, snapshot: RunSnapshot) -> Iterator[tuple[Metric,
     for stage in snapshot.stages:
         at = {**where, a.FORGE_STAGE_NAME: stage.name}
         yield metrics.FORGE_STAGE_ACTIVE, stage.active, at
-        yield metrics.FORGE_STAGE_CONCURRENCY_LIMIT, stage.concurrency, at
+        yield metrics.FORGE_STAGE_CONCURRENCY_LIMIT, stage.slots, at
         if stage.workers is not None:
             yield metrics.FORGE_STAGE_WORKER_ACTIVE, stage.workers, at
         if stage.workers is not None or stage.queue_limit:

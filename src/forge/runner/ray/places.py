@@ -74,7 +74,8 @@ def loads_of(
         calls = min(calls_per_worker(part), math.ceil(size / batch)) if place.worker is not None else 0
         active[place.step] += calls
         waiting[place.step] += max(0, size - calls * batch)
-    return [
-        StageLoad(queue_depth=depth, queue_limit=0, active=calls, workers=state.workers.get(step, 0))
-        for step, (calls, depth) in enumerate(zip(active, waiting, strict=True))
-    ]
+    loads = []
+    for step, (part, calls, depth) in enumerate(zip(parts, active, waiting, strict=True)):
+        workers = state.workers.get(step, 0)
+        loads.append(StageLoad(depth, 0, active=calls, workers=workers, slots=workers * calls_per_worker(part)))
+    return loads
