@@ -25,7 +25,7 @@ from ..pipeline.sample import Sample, SampleOutcome, replace
 from ..pipeline.serializer import content_of, digest_of
 from ..pipeline.stages import Stage
 from ..storage.gate import Gate, Patience, patience
-from ..storage.records import DeadLetter, SampleRecord
+from ..storage.records import ArtifactResult, DeadLetter, SampleRecord
 from ..support.clock import Clock
 from ..support.formatting import seconds
 from ..support.layout import to_html
@@ -222,6 +222,10 @@ class Run(Consumable):
 
         Does nothing: it is there to be observed.
         """
+
+    def artifact_arrived(self, artifact: ArtifactResult) -> None:
+        """Count an artifact that a worker process has stored, when it has come home."""
+        self.ledger.count_artifact(artifact)
 
     def stalled(self, stall: Stall) -> None:
         """Report that nothing has settled for the pipeline's `stall_after` seconds; once for each stall."""

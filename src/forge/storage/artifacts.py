@@ -74,7 +74,7 @@ class ArtifactStore:
         fs, root = self._open()
         key = hashlib.sha256(content).hexdigest()
         there = not self._store(fs, _path(root, key), content)
-        result = ArtifactResult(key, len(content), deduplicated=there)
+        result = ArtifactResult(key, len(content), deduplicated=there, backend=self.backend)
         if (tell := artifact_stored.get()) is not None:
             tell(result)
         return result
@@ -99,7 +99,7 @@ class ArtifactStore:
             raise ArtifactNotFoundError(f"{self._url} has no artifact {key}, or forbids reading it") from error
         if hashlib.sha256(content).hexdigest() != key:
             raise ArtifactCorruptError(f"artifact {key} in {self._url} is damaged: delete it and store it again")
-        return ArtifactResult(key, len(content), content=content)
+        return ArtifactResult(key, len(content), content=content, backend=self.backend)
 
     def exists(self, key: str) -> bool:
         """Return True if there is an artifact under a key; ValueError as for `get`."""

@@ -182,3 +182,5 @@ class ArtifactResult:
     """The content was there already, so nothing was written."""
     content: bytes | None = None
     """Content read by `get`; None from `put`."""
+    backend: str = field(default="", compare=False)
+    """The kind of its store, such as `s3`."""

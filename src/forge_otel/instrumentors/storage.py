@@ -19,7 +19,7 @@ from .error_types import error_type
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from forge import ArtifactStore, DeadLetter, SampleStatus, SQLStorage
+    from forge import ArtifactStore, DeadLetter, Run, SampleStatus, SQLStorage
     from forge.storage import ArtifactResult, ReadResult, SampleRecord, WriteResult
 
     from ..engine.scopes import RunScope
@@ -125,6 +125,11 @@ def _uploaded(_: Call, result: ArtifactResult) -> Result:
     )
 
 
+def _arrived(call: Call, _: None, __: BaseException | None) -> Result:
+    uploaded = _uploaded(call, call.arguments[1])
+    return Result(points=uploaded.points, events=uploaded.events)
+
+
 def _downloaded(_: Call, result: ArtifactResult) -> Result:
     attributes = {**_artifact(result), a.FORGE_ARTIFACT_DEDUPLICATED: None}
     body = f"Artifact downloaded: {result.key}, {result.size} bytes"
@@ -163,6 +168,14 @@ LIST_LETTERS = _operation(Kind.QUERY, _letters_found)
 DELETE = _operation(Kind.DELETE, _deleted)
 UPLOAD = _operation(Kind.UPLOAD, _uploaded)
 DOWNLOAD = _operation(Kind.DOWNLOAD, _downloaded)
+ARRIVAL = Operation(
+    name="an artifact that a worker has stored",
+    start=lambda _, artifact: {
+        a.FORGE_STORAGE_BACKEND: artifact.backend,
+        a.FORGE_STORAGE_OPERATION: Kind.UPLOAD.value,
+    },
+    end=_arrived,
+)
 
 
 def fast_path(run: RunScope, store: SQLStorage) -> FastPath:
@@ -272,6 +285,13 @@ def _delete_artifact(original: Callable[..., bool], layer: Layer) -> Callable[..
     return delete
 
 
+def _artifact_arrived(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def artifact_arrived(self: Run, artifact: ArtifactResult) -> None:
+        self.context.copy().run(observe, ARRIVAL, layer, original, self, artifact)
+
+    return artifact_arrived
+
+
 _SQL, _ARTIFACTS = "forge.storage.sql", "forge.storage.artifacts"
 
 TARGETS = (
@@ -286,4 +306,5 @@ TARGETS = (
     Target(_ARTIFACTS, "ArtifactStore.put", _put),
     Target(_ARTIFACTS, "ArtifactStore.get", _get),
     Target(_ARTIFACTS, "ArtifactStore.delete", _delete_artifact),
+    Target("forge.runner.run", "Run.artifact_arrived", _artifact_arrived),
 )

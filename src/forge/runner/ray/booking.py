@@ -55,7 +55,7 @@ class Booking:
         step = self._steps[record.columns.step]
         step.was_transferred(record.columns.transfer)
         for artifact in record.columns.artifacts:
-            self._run.ledger.count_artifact(artifact)
+            self._run.artifact_arrived(artifact)
         for used, problem in record.columns.unreadable:
             self._run.costs.unreadable(used, problem)
         going = {row: item for row, item in items.items() if item.verdict is None and item.step <= record.columns.step}
