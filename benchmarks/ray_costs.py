@@ -45,7 +45,7 @@ WORKER_EXPORTS: Final = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_
 class Costs:
     """What one of each costs, in seconds, bytes or numbers."""
 
-    sample: float = cost("driver, a sample: read, sent, stored in SQLite, settled", "µs")
+    sample: float = cost("driver, a sample: read, sent, stored in SQLite", "µs")
     sample_observed: float = cost("the same, with telemetry", "µs")
     step: float = cost("driver, a sample and stage", "µs")
     step_observed: float = cost("the same, with telemetry", "µs")
