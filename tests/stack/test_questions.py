@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -442,7 +443,7 @@ def panel(backends: Backends, dashboard: str, title: str, pipeline: str, *labels
     (found,) = (
         each for each in panels(json.loads((DASHBOARDS / f"{dashboard}.json").read_text())) if title == each["title"]
     )
-    query = found["targets"][0]["expr"].replace("$pipeline", pipeline).replace("$__range", WINDOW)
+    query = re.sub(r"\$__\w+", WINDOW, found["targets"][0]["expr"]).replace("$pipeline", pipeline)
     return backends.prometheus.query(query.replace("$stage", ".*"), *labels)
 
 
@@ -469,7 +470,7 @@ def test_pipelines_of_other_libraries(library: str, step: str, backends: Backend
     assert stages("Work per worker")[library, step] > 0
     assert set(stages("Error ratio").values()) == {0}
     assert stages("Samples skipped, by reason", "forge_skip_reason") == {(library, "dropped", step): 20}
-    (run,) = backends.logs.query(
-        f'event_name:="{e.FORGE_PIPELINE_SUMMARY.name}" "{a.FORGE_PIPELINE_NAME}":="{library}"'
-    )
+    summary = f'event_name:="{e.FORGE_PIPELINE_SUMMARY.name}" "{a.FORGE_PIPELINE_NAME}":="{library}"'
+    wait_until(lambda: len(backends.logs.query(summary)) == 1, "the summary is there")
+    (run,) = backends.logs.query(summary)
     assert (run[a.FORGE_RUNNER_NAME], run["forge.summary.ready"]) == (library, "40")

@@ -207,7 +207,7 @@ def owner_of(target: Target) -> type:
 def test_a_new_method_is_observed_or_left_out_on_purpose(name: str) -> None:
     observed = {target.path.split(".")[1]: owner_of(target) for target in TARGETS if target.path.startswith(f"{name}.")}
     (owner,) = set(observed.values())
-    methods = {key for key, value in vars(owner).items() if inspect.isfunction(value) and not key.startswith("_")}
+    methods = {key for key, _ in inspect.getmembers(owner, inspect.isfunction) if not key.startswith("_")}
     assert methods == observed.keys() | NOT_OBSERVED[name]
 
 
