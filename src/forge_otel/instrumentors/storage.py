@@ -168,14 +168,6 @@ LIST_LETTERS = _operation(Kind.QUERY, _letters_found)
 DELETE = _operation(Kind.DELETE, _deleted)
 UPLOAD = _operation(Kind.UPLOAD, _uploaded)
 DOWNLOAD = _operation(Kind.DOWNLOAD, _downloaded)
-ARRIVAL = Operation(
-    name="an artifact that a worker has stored",
-    start=lambda _, artifact: {
-        a.FORGE_STORAGE_BACKEND: artifact.backend,
-        a.FORGE_STORAGE_OPERATION: Kind.UPLOAD.value,
-    },
-    end=_arrived,
-)
 
 
 def fast_path(run: RunScope, store: SQLStorage) -> FastPath:
@@ -285,6 +277,16 @@ def _delete_artifact(original: Callable[..., bool], layer: Layer) -> Callable[..
     return delete
 
 
+ARRIVAL = Operation(
+    name="an artifact that a worker has stored",
+    start=lambda _, artifact: {
+        a.FORGE_STORAGE_BACKEND: artifact.backend,
+        a.FORGE_STORAGE_OPERATION: Kind.UPLOAD.value,
+    },
+    end=_arrived,
+)
+
+
 def _artifact_arrived(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
     def artifact_arrived(self: Run, artifact: ArtifactResult) -> None:
         self.context.copy().run(observe, ARRIVAL, layer, original, self, artifact)
@@ -303,8 +305,8 @@ TARGETS = (
     Target(_SQL, "SQLStorage.delete", _delete),
     Target(_SQL, "SQLStorage.dead_letters", _dead_letters),
     Target(_SQL, "SQLStorage.drop_dead_letters", _drop_dead_letters),
+    Target("forge.runner.run", "Run.artifact_arrived", _artifact_arrived),
     Target(_ARTIFACTS, "ArtifactStore.put", _put),
     Target(_ARTIFACTS, "ArtifactStore.get", _get),
     Target(_ARTIFACTS, "ArtifactStore.delete", _delete_artifact),
-    Target("forge.runner.run", "Run.artifact_arrived", _artifact_arrived),
 )
