@@ -56,7 +56,12 @@ def block_and_seconds(kind: type[Stage], stages: int) -> tuple[int, float]:
     run.context.run(run.begin)
     booking = Booking(run, steps_of(run))
     works = [
-        _Work(WorkerSpec("benchmark", index, stage, pipeline.serializer, False, {}), None, "worker", threading.Event())
+        _Work(
+            WorkerSpec("benchmark", index, stage, pipeline.serializer, False, index == stages - 1, {}),
+            None,
+            "worker",
+            threading.Event(),
+        )
         for index, stage in enumerate(pipeline.stages)
     ]
     size, seconds = 0, []

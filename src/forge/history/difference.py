@@ -128,7 +128,7 @@ class RunDifference:
     input: InputDifference | None
     """Differences between the samples of the two runs; None if one of them has no record of its samples."""
     same_ids: bool
-    """True if the source gave the same ids in the same order."""
+    """True if the source gave the same ids."""
     ready: tuple[int, int]
     """Numbers of ready samples."""
     causes: Sequence[Cause]
@@ -215,7 +215,7 @@ class RunDifference:
         if self.same_ids:
             return []
         sizes = f"{before} → {after} samples" if before != after else f"{after} samples, as before"
-        return [f"{sizes}, with other ids or in another order (which ones was not recorded)"]
+        return [f"{sizes}, with other ids (which ones was not recorded)"]
 
 
 def difference(

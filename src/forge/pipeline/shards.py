@@ -35,11 +35,12 @@ def read_shard(shard: Iterable[Any]) -> Iterator[Any]:
     try:
         yield from shard
     except Exception as error:
-        add_note(error, f"raised by the shard {_named(shard)} of the source")
+        add_note(error, f"raised by the shard {name_of(shard)} of the source")
         raise
 
 
-def _named(shard: object) -> str:
+def name_of(shard: object) -> str:
+    """Return the name of a shard for messages."""
     try:
         return str(shard)
     except Exception:  # noqa: BLE001 - the user's class may raise anything

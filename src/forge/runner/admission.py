@@ -68,6 +68,10 @@ class Admission:
             item.derived_by = entry.derived_by
         return item
 
+    def read(self, sample_id: str, digest: str | None) -> Item:
+        """Create an item for a sample of the source that a worker has read and serialised, and keeps."""
+        return self._made(Sample(data=None, id=sample_id), None, digest)
+
     def children(
         self, parent: Item, samples: Sequence[Sample], stage_name: str, contents: Sequence[bytes | None] | None = None
     ) -> list[Item]:

@@ -56,14 +56,14 @@ class RunLedger:
         """The cost ledger; its methods tell which of them need `lock`."""
         self._clock = clock
         self._active: dict[Item, None] = {}  # a set that keeps the order
-        self._ids = hashlib.sha256()
+        self._ids = 0
         self.sealed = False
         """True once nothing enters any more; guarded by `lock`."""
 
     @property
     def input_digest(self) -> str:
-        """SHA-256 over the ids that the source gave, in order."""
-        return self._ids.hexdigest()
+        """Sum of the SHA-256 digests of the ids that the source gave, which may come in any order."""
+        return f"{self._ids % 2**256:064x}"
 
     @property
     def active(self) -> Collection[Item]:
@@ -79,7 +79,7 @@ class RunLedger:
         with self.lock:
             self._enter(item)
             self.counters.admitted += 1
-            self._ids.update(item.sample.id.encode("utf-8", "surrogatepass") + b"\n")
+            self._ids += int.from_bytes(hashlib.sha256(item.sample.id.encode("utf-8", "surrogatepass")).digest())
 
     def derive(self, children: Sequence[Item]) -> None:
         """Admit samples derived from another one; QueueClosed as for `admit`."""

@@ -278,7 +278,7 @@ class RunResult:
     skips: Mapping[tuple[str, str], int]
     """Skipped samples, by (stage, reason)."""
     input_digest: str
-    """SHA-256 over the ids that the source gave, in order."""
+    """Sum of the SHA-256 digests of the ids that the source gave, in whatever order."""
     revision: str | None
     """Revision of the code; None outside of a git checkout."""
     cost: CostSummary = field(default_factory=CostSummary)

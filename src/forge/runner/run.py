@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from asyncio import Task
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import Context, copy_context
@@ -189,6 +189,13 @@ class Run(Consumable):
         """Count seconds in which the thread that reads the source waited for room."""
         self.counters.source.blocked += seconds  # by this thread only
 
+    def pulled(self, seconds: Sequence[float], error: BaseException | None = None) -> None:
+        """Report reads of the source that a worker has made, which took so many seconds each; with an error, the last
+        one failed.
+
+        Does nothing: it is there to be observed.
+        """
+
     def admit(self, item: Item) -> None:
         """Admit a sample of the source. Called in the item's context."""
         self.ledger.admit(item)
@@ -306,6 +313,24 @@ class Run(Consumable):
         item.context.run(self.admit, item)
         return item
 
+    def take_shard(self) -> Iterable[Any] | None:
+        """Return the next shard of the source, which workers read; None at the end. Errors as for `take`."""
+        began = self.clock.monotonic()
+        try:
+            return self._source.next_shard()
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.interrupt(error)
+        except BaseException as error:  # noqa: BLE001 - raised in the consumer
+            self.context.copy().run(self.pulled, [self.clock.monotonic() - began], error)
+            self.fail(error, now=False)
+        return None
+
+    def take_read(self, sample_id: str, digest: str | None) -> Item:
+        """Admit a sample that a worker has read, and keeps. It must be looked up next."""
+        item = self._admission.read(sample_id, digest)
+        item.context.run(self.admit, item)
+        return item
+
     def split(
         self, parent: Item, samples: Sequence[Sample], stage_name: str, contents: Sequence[bytes | None] | None = None
     ) -> list[Item]:
@@ -396,6 +421,11 @@ class Run(Consumable):
             self._stalls_unwritten = False
         except Exception:
             logger.debug("the stalls of run %s could not be written", self.id, exc_info=True)
+
+    @property
+    def is_failing(self) -> bool:
+        """True if the run has an error, with which it ends at the latest when all samples have settled."""
+        return self._error is not None
 
     @property
     def has_history(self) -> bool:

@@ -11,6 +11,7 @@ from ..definition import has_iterator, is_iterable
 from ..errors import SourceError
 from ..pipeline.exceptions import outside_iteration
 from ..pipeline.sample import Sample
+from ..pipeline.shards import ShardedSource
 from .loop import LoopThread
 from .queue import QueueClosed
 
@@ -89,11 +90,25 @@ class SourceReader:
             self._ended = True
             return None
         self._left -= 1
-        if not isinstance(data, Sample):
-            return Sample(data=data)
-        if not isinstance(data.id, str):
-            raise SourceError(f"the source of {self._pipeline!r} gave the id {data.id!r}; it must be a string")
-        return data
+        return sample_of(data, repr(self._pipeline))
+
+    def next_shard(self) -> Iterable[Any] | None:
+        """Return the next shard of a source that is not read here; None at the end. To be closed all the same.
+
+        Raises:
+            SourceError: what `shards()` returned cannot be iterated.
+            Exception: what it raised.
+        """
+        if self._sync is None:
+            outside_iteration("opening the source", self._open_shards)
+            assert self._sync is not None
+        shard: Any = next(self._sync, _END)
+        if shard is _END:
+            self._ended = True
+            return None
+        if not is_iterable(shard):
+            raise SourceError(f"the source of {self._pipeline!r} gave the shard {shard!r}, which is not iterable")
+        return shard  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Close what was opened, if it can be closed (generators can)."""
@@ -122,6 +137,29 @@ class SourceReader:
             )
         size = _size(given)
         self._size = size if size is None else int(min(size, self._left))
+
+    def _open_shards(self) -> None:
+        source = self._source
+        assert isinstance(source, ShardedSource)
+        given: Any = source.shards()
+        if not is_iterable(given):
+            kind = type(given).__name__
+            raise SourceError(f"shards() of the source of {self._pipeline!r} gave {kind}, which is not iterable")
+        self._sync = iter(given)
+        self._size = _size(source)
+
+
+def sample_of(data: Any, pipeline: str) -> Sample:
+    """Return the sample that the source of a pipeline has given, or made of the plain data.
+
+    Raises:
+        SourceError: its id is no string.
+    """
+    if not isinstance(data, Sample):
+        return Sample(data=data)
+    if not isinstance(data.id, str):
+        raise SourceError(f"the source of {pipeline} gave the id {data.id!r}; it must be a string")
+    return data
 
 
 def _size(given: Any) -> int | None:

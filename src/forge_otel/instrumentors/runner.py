@@ -348,6 +348,22 @@ def _source_blocked(original: Callable[..., None], layer: Layer) -> Callable[...
     return source_blocked
 
 
+def _pulled(original: Callable[..., None], layer: Layer) -> Callable[..., None]:
+    def pulled(self: Run, seconds: Sequence[float], error: BaseException | None = None) -> None:
+        original(self, seconds, error)
+        run = RUN.get() if layer.telemetry is not None else None
+        if run is None or run.ended:
+            return
+        with faults.protected("reading the source"):
+            for each in seconds if error is None else seconds[:-1]:
+                run.read.append(each)
+            if error is not None:
+                run.series(metrics.FORGE_SOURCE_DURATION).append(seconds[-1])
+                run.series(metrics.FORGE_SOURCE_READS, a.ERROR_TYPE, error_type(error)).append(1)
+
+    return pulled
+
+
 _MODULE = "forge.runner.run"
 
 TARGETS = (
@@ -357,5 +373,6 @@ TARGETS = (
     Target(_MODULE, "Run.ended", _ended),
     Target(_MODULE, "Run.pull", _pull),
     Target(_MODULE, "Run.source_blocked", _source_blocked),
+    Target(_MODULE, "Run.pulled", _pulled),
     Target("forge.runner.active_runs", "exiting", _exiting),
 )

@@ -430,7 +430,7 @@ Type: `double`. Unit: `s`. Examples: `9.17`.
 """
 
 FORGE_SUMMARY_INPUT_DIGEST: Final = "forge.summary.input_digest"
-"""SHA-256 digest of the samples' ids, in the order of the source.
+"""Digest of the samples' ids, whatever their order.
 
 Type: `string`. Examples: `3b7e0c1d8f64a2957c1e5b90d2a4f6837e6c9b1058d3a7f24c0e9d8b6a513f72`.
 """

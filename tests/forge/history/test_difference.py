@@ -118,7 +118,7 @@ def test_the_report() -> None:
         "2.0 % fewer ready (100 → 98): 2.0 % from new errors in annotate (rate_limit)",
         "revision   1111 → 2222",
         "definition stage annotate: version 1 → 2",
-        "input      100 samples, as before, with other ids or in another order (which ones was not recorded)",
+        "input      100 samples, as before, with other ids (which ones was not recorded)",
         "counts     samples: ready 100 → 98, failed 0 → 2",
         "           annotate: errors rate_limit 0 → 2",
         "times      run: duration 10s → 20s (+96 %)",

@@ -110,7 +110,7 @@ INFO forge.pipeline.summary in forge.pipeline small
   forge.summary.failed = 0
   forge.summary.faults = 0
   forge.summary.imbalance = 0
-  forge.summary.input_digest = '1f7f363f90f475db4b74d3101f0f34a407cda999dc29cd5fef0c5d1254799337'
+  forge.summary.input_digest = 'a1820f4b11259e95835c4fd9a2bc9021257b574155678009a6052d53f1c166d2'
   forge.summary.ready = 3
   forge.summary.skipped = 1
   forge.summary.spans = 31

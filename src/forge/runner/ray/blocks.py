@@ -65,7 +65,8 @@ class Row:
     values: dict[str, Any] | None = None
     """Measured values by key."""
     original: bytes | None = None
-    """Serialised data of a derived sample as it was made."""
+    """Serialised data of a derived sample as it was made; of one that a reader has read, as long as it may fail: the
+    driver has that of others."""
     carrier: str = ""
     """String of an observer, which derived samples inherit."""
 

@@ -41,6 +41,8 @@ class Booking:
         items: dict[int, Item] = dict(enumerate(sources))
         for number, item in items.items():
             row = block.rows[number]
+            if row.original is not None and item.original is None:
+                item.original = row.original  # it has failed
             if row.data is not GONE:
                 item.sample = replace(item.sample, data=row.data, digest=None if row.step else item.sample.digest)
         for record in block.records:

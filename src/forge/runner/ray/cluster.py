@@ -27,9 +27,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ...errors import ClusterError, ConfigurationError
 from ...pipeline.measurement import Measurement
 from ...pipeline.stages import Stage
-from .blocks import pack
+from .blocks import pack, unpack
 from .exchange import Attempts, Exchange
 from .places import ClusterState, slots
+from .reader import Reader, ReaderSpec
 from .worker import CLOSE_TIMEOUT, StageWorker, WorkerSpec
 
 logger = logging.getLogger("forge")
@@ -172,6 +173,9 @@ def _resources(arguments: Mapping[str, Any]) -> dict[str, float]:
     return {**named, **arguments.get("resources", {})}
 
 
+_UNKNOWN: Final = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+
+
 class _FromDriver(Datasource):
     """The blocks that the driver makes, read by one task."""
 
@@ -188,12 +192,36 @@ class _FromDriver(Datasource):
         def read() -> Iterator[pa.Table]:
             index = 0
             while (found := ray.get(exchange.read.remote(index))) is not None:
-                number, content = found
-                yield pa.table({"number": pa.array([number], pa.int64()), "block": pa.array([content], pa.binary())})
+                yield _table(*found)
                 index += 1
 
-        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
-        return [ReadTask(read, metadata)]
+        return [ReadTask(read, _UNKNOWN)]
+
+
+class _FromShards(_FromDriver):
+    """The blocks of so many readers, each of which is a task of its own; and those of the driver."""
+
+    def __init__(self, exchange: Any, spec: ReaderSpec, readers: int) -> None:
+        super().__init__(exchange)
+        self._spec = pack(spec)
+        self._readers = readers
+
+    def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
+        exchange, spec = self._exchange, self._spec
+
+        def task(number: int) -> ReadTask:
+            def read() -> Iterator[pa.Table]:
+                for found in Reader(number, unpack(spec), exchange).blocks():
+                    yield _table(*found)
+
+            return ReadTask(read, _UNKNOWN)
+
+        return [*super().get_read_tasks(), *map(task, range(self._readers))]
+
+
+def _table(number: int, content: bytes | None) -> pa.Table:
+    """Return a block as a row of Ray Data."""
+    return pa.table({"number": pa.array([number], pa.int64()), "block": pa.array([content], pa.binary())})
 
 
 class _Stopping:
@@ -236,7 +264,12 @@ class Execution:
     """One execution of Ray Data: blocks go in, and come home when they have passed all actors."""
 
     def __init__(
-        self, specs: Sequence[WorkerSpec], arguments: Sequence[Mapping[str, Any]], attempts: Attempts | None = None
+        self,
+        specs: Sequence[WorkerSpec],
+        arguments: Sequence[Mapping[str, Any]],
+        attempts: Attempts | None = None,
+        reading: ReaderSpec | None = None,
+        readers: int = 0,
     ) -> None:
         # Both are on the driver's node: they live no longer than the driver, and no shorter than any other node.
         node = ray.get_runtime_context().get_node_id()
@@ -256,12 +289,17 @@ class Execution:
         callbacks: list[Any] = [*context.custom_execution_callback_classes, _Ending]
         context.custom_execution_callback_classes = callbacks
         with DataContext.current(context):
-            data = read_datasource(
-                _FromDriver(self._exchange),
-                override_num_blocks=1,
-                num_cpus=0,
-                label_selector={"ray.io/node-id": node},
-            )
+            if reading is None:
+                data = read_datasource(
+                    _FromDriver(self._exchange),
+                    override_num_blocks=1,
+                    num_cpus=0,
+                    label_selector={"ray.io/node-id": node},
+                )
+            else:
+                # They wait most of their time, and must never wait for the cores that all other actors have.
+                source = _FromShards(self._exchange, reading, readers)
+                data = read_datasource(source, override_num_blocks=1 + readers, num_cpus=0)
             for spec, given in zip(specs, arguments, strict=True):
                 least, most = slots(spec.part)
                 data = data.map_batches(
@@ -295,6 +333,22 @@ class Execution:
         """Tell that a block is home."""
         if self._is_connected:
             self._exchange.home.remote(number)
+
+    def questions(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the questions of readers, until there will be no more."""
+        while self._is_connected:
+            try:
+                found = ray.get(self._exchange.questions.remote())
+            except Exception:  # noqa: BLE001 - it has died, or Ray ends
+                return
+            if found is None:
+                return
+            yield from found
+
+    def answer(self, number: int, content: bytes | None) -> None:
+        """Answer a question of a reader."""
+        if self._is_connected:
+            self._exchange.answer.remote(number, content)
 
     def end(self, count: int) -> None:
         """Tell that there are so many blocks, and no more."""

@@ -9,20 +9,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ...errors import ClusterError, ConfigurationError, SourceError
+from ...errors import ClusterError, ConfigurationError
 from ...execution.item import Item
 from ...pipeline.exceptions import describe
 from ...pipeline.failure import FailureSource
+from ...pipeline.shards import ShardedSource
 from ..committer import WRITE_BATCH, Committer
 from ..driver import Carried, Driver, StageLoad
+from ..outcome import RunType
 from ..queue import QueueClosed, StageQueue
 from ..source import reading_source
 from ..steps import step_names, steps_of
-from .blocks import HOW_TO_SEND, Block, History, Row, pack, receive, unpack, unpicklable
+from .blocks import Block, pack, receive, unpack, unpicklable
 from .booking import Booking
 from .cluster import Execution, connect, remote_arguments
+from .flight import BlocksInFlight, SentBlock, row_of, unsendable
 from .histories import histories_of
 from .places import NOWHERE, ClusterState, calls_per_worker, loads_of, slots
+from .shards import ShardReading
 from .worker import WorkerSpec
 
 if TYPE_CHECKING:
@@ -46,10 +50,10 @@ themselves."""
 
 class RayDriver(Driver):
     """Drives a run with Ray Data: one thread reads the source, one makes blocks, one books those that come home, and
-    one stores and settles.
+    one stores and settles. A source in shards is read by workers, and one thread answers their questions.
 
-    A block is kept until it is home. What has not come home when an execution of Ray Data ends, because a node or the
-    reader has died, goes into another one.
+    A block is kept until it is home, or can be read again. What has not come home when an execution of Ray Data ends,
+    because a node or the reader has died, goes into another one.
     """
 
     remote = True
@@ -66,23 +70,21 @@ class RayDriver(Driver):
         sizes = [part.batch_size or 1 for part in self._parts]
         sizes += [part.concurrency for part in self._parts if part.is_async and part.min_concurrency is None]
         self._block_size = max(block_size, *sizes, 1)
-        self._window = 2 + 2 * sum(slots(part)[1] for part in self._parts)
-        """Number of blocks that may be in flight."""
+        self._flight = BlocksInFlight(2 + 2 * sum(slots(part)[1] for part in self._parts))
         self._committer = Committer(run)
         self._booking = Booking(run, self._steps)
         self._arrived = StageQueue(self._block_size, clock=run.clock)
         self._finished = StageQueue(WRITE_BATCH, clock=run.clock)
         self.output = StageQueue(WRITE_BATCH, clock=run.clock)
         self._threads: list[threading.Thread] = []
-        self._changed = threading.Condition()
-        """Guards what follows."""
-        self._blocks: dict[int, tuple[list[Item], bytes]] = {}
-        """Blocks in flight: their samples, and what is sent."""
-        self._made = 0
-        self._all_made = False
+        self._shards: ShardReading | None = None
+        # The first samples of a source are those of its first shard: workers would read the first of each.
+        if isinstance(run.pipeline.source, ShardedSource) and run.type is RunType.FULL:
+            self._shards = ShardReading(run, self._flight, self._finished, self._block_size)
+        # Both are guarded by the condition of the flight.
         self._execution: Execution | None = None
         self._sent = 0
-        """Number of blocks sent into the execution."""
+        """Number of blocks that the driver sent into the execution."""
         self._held: Sequence[Item] = ()
         """Samples of the next block."""
         self._state = ClusterState()
@@ -94,8 +96,11 @@ class RayDriver(Driver):
     def start(self) -> None:
         run = self._run
         self._arguments = remote_arguments(self._parts, local=connect())
-        self._threads.append(run.thread(self._read, "forge-source"))
-        self._threads.append(run.thread(self._make_blocks, "forge-blocks"))
+        if self._shards is not None:
+            self._threads.append(run.thread(self._shards.answer_all, "forge-source"))
+        else:
+            self._threads.append(run.thread(self._read, "forge-source"))
+            self._threads.append(run.thread(self._make_blocks, "forge-blocks"))
         self._threads.append(run.thread(self._bring_home, "forge-ray"))
         self._threads.append(run.thread(self._committer.settle_all, "forge-settle", self._finished, self.output))
         run.thread(self._look, "forge-look")  # it waits for answers, and nobody waits for it
@@ -104,8 +109,8 @@ class RayDriver(Driver):
         self._over.set()
         for queue in (self._arrived, self._finished, self.output):
             queue.close()
-        with self._changed:
-            self._changed.notify_all()
+        with self._flight.changed:
+            self._flight.changed.notify_all()
             execution = self._execution
         if execution is not None:
             execution.stop()
@@ -117,7 +122,7 @@ class RayDriver(Driver):
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def lacking(self) -> dict[str, str]:
-        with self._changed:
+        with self._flight.changed:
             execution = self._execution
         if execution is None:
             return {}
@@ -130,20 +135,20 @@ class RayDriver(Driver):
         return {names[step]: text for step, text in found.items()}
 
     def loads(self) -> Mapping[str, StageLoad]:
-        state, blocks = self._state, list(self._blocks.items())
-        found = loads_of(self._parts, state, ((number, len(items)) for number, (items, _) in blocks))
+        state, blocks = self._state, list(self._flight.blocks.items())
+        found = loads_of(self._parts, state, ((number, len(block.items)) for number, block in blocks))
         found[0] = found[0]._replace(queue_depth=found[0].queue_depth + self._arrived.depth + len(self._held))
         return {step.stage_name: load for step, load in zip(self._steps, found, strict=True) if step.stage_name}
 
     def carried(self) -> Sequence[Carried]:
         places = self._state.places
-        blocks = [(items, places.get(number, NOWHERE)) for number, (items, _) in list(self._blocks.items())]
+        blocks = [(sent.items, places.get(number, NOWHERE)) for number, sent in list(self._flight.blocks.items())]
         return [Carried(items, place.step, place.worker, place.duration) for items, place in blocks]
 
     def _look(self) -> None:
         """Look at the cluster from time to time."""
         while not self._over.wait(LOOK_INTERVAL):
-            with self._changed:
+            with self._flight.changed:
                 execution = self._execution
             if execution is not None and (state := execution.state()) is not None:
                 self._saw(state)
@@ -166,11 +171,11 @@ class RayDriver(Driver):
 
     def _make_blocks(self) -> None:
         def done() -> None:
-            with self._changed:
-                self._all_made = True
+            with self._flight.changed:
+                self._flight.all_made = True
                 if self._execution is not None:
                     self._execution.end(self._sent)
-                self._changed.notify_all()
+                self._flight.changed.notify_all()
 
         with self._run.supervise(done):
             while items := self._arrived.take_waiting(self._block_size, MAX_LINGER):
@@ -187,19 +192,18 @@ class RayDriver(Driver):
     def _send(self, items: list[Item]) -> None:
         """Make a block, and send it when there is room."""
         self._held = items
-        with self._changed:
-            while len(self._blocks) >= self._window:
-                self._changed.wait()
+        with self._flight.changed:
+            while not self._flight.has_room:
+                self._flight.changed.wait()
                 if self._run.stop.is_set():
                     raise QueueClosed
-            number = self._made
-            self._made += 1
+            number = self._flight.next_number()
         items, content = self._packed(number, items)
         self._held = ()
         if not items:
             return
-        with self._changed:
-            self._blocks[number] = (items, content)
+        with self._flight.changed:
+            self._flight.blocks[number] = SentBlock(items, content)
             if self._execution is not None:
                 self._execution.put(number, content)
                 self._sent += 1
@@ -207,7 +211,7 @@ class RayDriver(Driver):
     def _packed(self, number: int, items: list[Item]) -> tuple[list[Item], bytes]:
         """Return the samples of a block, without those that cannot be sent, which fail, and its content."""
         histories = histories_of(self._run, items) if self._run.has_history else {}
-        block = Block(number, [_row(item, histories.get(item.sample.id)) for item in items], time.time())
+        block = Block(number, [row_of(item, histories.get(item.sample.id)) for item in items], time.time())
         try:
             return items, pack(block)
         except Exception:  # noqa: BLE001 - one of the user's objects cannot be pickled
@@ -215,8 +219,7 @@ class RayDriver(Driver):
             for item, row in zip(items, block.rows, strict=True):
                 reason = unpicklable(row.data, "data")
                 if reason is not None:
-                    error = SourceError(f"a sample cannot be sent to a worker process: {reason} ({HOW_TO_SEND})")
-                    self._run.fail_item(item, error, FailureSource.STAGE, item.derived_by or "source")
+                    self._run.fail_item(item, unsendable(reason), FailureSource.STAGE, item.derived_by or "source")
                     self._finished.put(item)
                 else:
                     good.append(item)
@@ -228,18 +231,19 @@ class RayDriver(Driver):
         """Bring blocks home, in as many executions of Ray Data as that takes."""
         run = self._run
         carrier = {**run.carrier, **run.worker_carrier}
-        stored = run.pipeline.storage is not None
+        stored, last = run.pipeline.storage is not None, self._parts[-1]
         specs = [
-            WorkerSpec(run.pipeline.name, step.index, part, run.pipeline.serializer, stored, carrier)
+            WorkerSpec(run.pipeline.name, step.index, part, run.pipeline.serializer, stored, part is last, carrier)
             for step, part in zip(self._steps, self._parts, strict=True)
         ]
+        reading = () if self._shards is None else (self._shards.spec, self._shards.readers)
         futile = 0
         attempts: Attempts = {}
-        with run.supervise(self._finished.finish):
+        with run.supervise(self._end):
             while not self._is_over():
                 home = 0
                 error: BaseException | None = None
-                execution = Execution(specs, self._arguments, attempts)
+                execution = Execution(specs, self._arguments, attempts, *reading)
                 self._begin(execution)
                 try:
                     for number, content in execution:
@@ -268,31 +272,44 @@ class RayDriver(Driver):
                     )
                 if futile >= MAX_FUTILE and not self._is_over():
                     raise ClusterError(
-                        f"Ray brought no sample home in {futile} executions, and {len(self._blocks)} blocks are left"
+                        f"Ray brought no sample home in {futile} executions, and {len(self._flight.blocks)} blocks are "
+                        "left"
                     ) from error
 
+    def _end(self) -> None:
+        """Note that all blocks are home."""
+        if self._shards is not None:
+            self._shards.end()
+        self._finished.finish()
+
     def _is_over(self) -> bool:
-        with self._changed:
-            return self._all_made and not self._blocks
+        with self._flight.changed:
+            return self._flight.is_over
 
     def _begin(self, execution: Execution) -> None:
-        """Send everything that is not home into an execution."""
-        with self._changed:
-            self._execution, self._sent = execution, len(self._blocks)
-            for number, (_, content) in self._blocks.items():
-                execution.put(number, content)
-            if self._all_made:
+        """Send everything that is not home into an execution, or have it read again."""
+        with self._flight.changed:
+            self._execution, self._sent = execution, 0
+            for number, block in self._flight.blocks.items():
+                if block.content is not None:
+                    block.is_held = False
+                    execution.put(number, block.content)
+                    self._sent += 1
+            if self._flight.all_made or self._shards is not None:
                 execution.end(self._sent)
+            if self._shards is not None:
+                self._shards.begin(execution)
+        if self._shards is not None:
+            self._run.thread(self._shards.listen, "forge-questions", execution)
 
     def _book(self, execution: Execution, number: int, content: bytes) -> None:
         """Book a block that is home, unless it was already."""
-        with self._changed:
-            found = self._blocks.get(number)
-        if found is None:
+        with self._flight.changed:
+            sent = self._flight.blocks.get(number)
+        if sent is None:
             return
-        items, _ = found
         block: Block = unpack(content)
-        done, left = self._booking.book(block, items)
+        done, left = self._booking.book(block, sent.items)
         if block.fault is not None:
             error = receive(block.fault)
             if block.interrupted:
@@ -303,30 +320,24 @@ class RayDriver(Driver):
         for item in done:
             self._finished.put(item)
         execution.home(number)
-        with self._changed:
-            del self._blocks[number]
-            again = self._made
-            self._made += bool(left)
-            self._changed.notify_all()
         if left and not self._run.stop.is_set():
-            # Workers took them for finished by an earlier run, which has been undone meanwhile. There need be no room.
-            left, content = self._packed(again, left)
-            with self._changed:
-                self._blocks[again] = left, content
-                if not self._all_made:
-                    execution.put(again, content)
-                    self._sent += 1
+            self._send_again(left, execution)
+        with self._flight.changed:
+            del self._flight.blocks[number]
+            if self._shards is not None:
+                self._shards.home(sent)
+            self._flight.changed.notify_all()
 
-
-def _row(item: Item, history: History | None) -> Row:
-    """Return a sample as it is sent."""
-    sample = item.sample
-    return Row(
-        id=sample.id,
-        data=sample.data,
-        parent=sample.parent,
-        digest=sample.digest,
-        step=item.step,
-        history=history,
-        carrier=item.carrier,
-    )
+    def _send_again(self, left: list[Item], execution: Execution) -> None:
+        """Send samples that workers took for finished by an earlier run, which has been undone meanwhile. There need be
+        no room."""
+        with self._flight.changed:
+            number = self._flight.next_number()
+        left, content = self._packed(number, left)
+        with self._flight.changed:
+            # Beside readers nothing can be sent after the beginning.
+            can_be_sent = self._shards is None and not self._flight.all_made
+            self._flight.blocks[number] = SentBlock(left, content, is_held=not can_be_sent)
+            if can_be_sent:
+                execution.put(number, content)
+                self._sent += 1

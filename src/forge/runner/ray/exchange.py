@@ -66,6 +66,10 @@ class Exchange:
         self._peaks: Counter[int] = Counter()
         self._times: defaultdict[int, float] = defaultdict(float)
         """Seconds of workers that are closed."""
+        self._questions: list[tuple[int, bytes]] = []
+        self._asked: dict[int, asyncio.Future[bytes | None]] = {}
+        """Questions of readers that have no answer yet, by number."""
+        self._asked_so_far = 0
 
     # Calls of an async actor may begin in another order than the one in which they were made.
 
@@ -87,7 +91,38 @@ class Exchange:
         """Stop: readers and workers end as soon as they can."""
         async with self._changed:
             self._stopped.set()
+            for answer in self._asked.values():
+                if not answer.done():
+                    answer.set_result(None)
             self._changed.notify_all()
+
+    async def ask(self, question: bytes) -> bytes | None:
+        """Ask the driver, and wait for its answer; None if there is none, because the run ends."""
+        async with self._changed:
+            if self.is_stopped:
+                return None
+            number, self._asked_so_far = self._asked_so_far, self._asked_so_far + 1
+            answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+            self._asked[number] = answer
+            self._questions.append((number, question))
+            self._changed.notify_all()
+        try:
+            return await answer
+        finally:
+            del self._asked[number]
+
+    async def questions(self) -> list[tuple[int, bytes]] | None:
+        """Wait for questions, and return those that have come, with their numbers; None if there will be no more."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._questions or self.is_stopped or self._finished.is_set())
+            questions, self._questions = self._questions, []
+        return questions or None
+
+    async def answer(self, number: int, content: bytes | None) -> None:
+        """Answer a question."""
+        answer = self._asked.get(number)
+        if answer is not None and not answer.done():
+            answer.set_result(content)
 
     async def read(self, index: int) -> tuple[int, bytes | None] | None:
         """Wait for a block by its place; None at the end. A block that is home already has no content any more."""
@@ -175,7 +210,9 @@ class Exchange:
 
     async def finish(self) -> None:
         """Note that all blocks are home."""
-        self._finished.set()
+        async with self._changed:
+            self._finished.set()
+            self._changed.notify_all()
 
     async def watch(self, worker: str) -> bool | None:
         """Wait a moment; returns True if the worker is to stop, False if it has nothing more to do.

@@ -88,6 +88,7 @@ class WorkerSpec:
     serializer: Serializer
     stored: bool
     """True if the pipeline has a storage."""
+    is_last: bool
     carrier: Mapping[str, str]
     """Strings of observers."""
 
@@ -298,11 +299,23 @@ class _Work:
             recorder.write(record, call.numbers)
             block.records.append(record)
         block.ended = time.time()
+        kept = [row.original for row in block.rows]
+        self._drop_originals(block, record)
         try:
             return pack(block)
         except Exception:  # noqa: BLE001 - one of the user's objects cannot be pickled
+            for row, original in zip(block.rows, kept, strict=True):
+                row.original = original
             _fail_unpicklable(block, record, self._part)
+            self._drop_originals(block, record)
             return pack(block)
+
+    def _drop_originals(self, block: Block, record: StepRecord) -> None:
+        """Drop what samples of the source were at first, unless they have failed here, or may fail later."""
+        for number in record.rows:
+            row, note = block.rows[number], record.notes.get(number)
+            if row.parent is None and (row.settled or self.spec.is_last) and (note is None or note.error is None):
+                row.original = None
 
 
 class _BlockCall:

@@ -122,7 +122,7 @@ def test_the_reader_dies(tmp_path: Path) -> None:
     def samples() -> Iterator[Sample]:
         for number, sample in enumerate(source()):
             if number == 100:
-                killed.append(_kill("ray::Read_FromDriver"))
+                killed.append(kill("ray::Read_FromDriver"))
             yield sample
 
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
@@ -134,7 +134,7 @@ def test_the_reader_dies(tmp_path: Path) -> None:
     assert result.stages["double"].executions == 150
 
 
-def _kill(title: str) -> int:
+def kill(title: str) -> int:
     """Kill the process of this title, as soon as there is one."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
