@@ -58,6 +58,12 @@ def _end_quietly() -> None:
     if hook is not None:
         hook.enable_auto_connect = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    # The end of Ray takes half a second. One that is interrupted in it exits with a code of its own.
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 atexit.register(_end_quietly)  # before the end of Ray, which has been registered earlier
