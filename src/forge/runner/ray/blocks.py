@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,18 @@ from typing import Any, Final
 from ray import cloudpickle
 
 from ...costs.reading import Usage
+from ...errors import ConfigurationError
 from ...execution.results import MeasurementOutcome, StageOutcome
-from ...pipeline.exceptions import RemoteError, add_note, class_name, classify, is_a, message_of, stack_trace
+from ...pipeline.exceptions import (
+    RemoteError,
+    add_note,
+    class_name,
+    classify,
+    describe,
+    is_a,
+    message_of,
+    stack_trace,
+)
 from ...storage.records import ArtifactResult
 from ...storage.steps import Retry
 from ...support.numbers import shown
@@ -251,3 +262,13 @@ def receive(sent: SentError) -> BaseException:
     if sent.trace:
         add_note(error, f"In the worker:\n{sent.trace.rstrip()}")
     return error
+
+
+def unloadable(number: int, what: str, error: BaseException) -> bytes:
+    """Return the content of a block that ends the run, because a worker cannot load something."""
+    text = f"a worker cannot load {what}: {describe(error)}"
+    if is_a(error, ImportError):
+        text += (
+            "; install the module on all nodes, or send it along, such as by ray.init(runtime_env={'working_dir': '.'})"
+        )
+    return pack(Block(number, [], time.time(), fault=send(ConfigurationError(text))))

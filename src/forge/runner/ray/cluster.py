@@ -31,7 +31,7 @@ from .blocks import pack, unpack
 from .exchange import Attempts, Exchange
 from .places import ClusterState, slots
 from .reader import Reader, ReaderSpec
-from .worker import CLOSE_TIMEOUT, StageWorker, WorkerSpec
+from .worker import CLOSE_TIMEOUT, StageWorker, WorkerSpec, named
 
 logger = logging.getLogger("forge")
 
@@ -313,7 +313,7 @@ class Execution:
                     batch_size=None,
                     batch_format="pyarrow",
                     compute=ActorPoolStrategy(min_size=least, max_size=most),
-                    fn_constructor_args=(pack(spec), self._exchange),
+                    fn_constructor_args=(named(spec.part), pack(spec), self._exchange),
                     **given,
                 )
             self._data: Any = data

@@ -309,7 +309,8 @@ class RayDriver(Driver):
         if sent is None:
             return
         block: Block = unpack(content)
-        done, left = self._booking.book(block, sent.items)
+        unloaded = block.fault is not None and not block.rows
+        done, left = ([], []) if unloaded else self._booking.book(block, sent.items)
         if block.fault is not None:
             error = receive(block.fault)
             if block.interrupted:

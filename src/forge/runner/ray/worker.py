@@ -56,6 +56,7 @@ from .blocks import (
     StepRecord,
     pack,
     send,
+    unloadable,
     unpack,
     unpicklable,
 )
@@ -96,16 +97,30 @@ class WorkerSpec:
 class StageWorker:
     """An actor's object, which Ray Data calls with one block after the other, and lets go when there are no more."""
 
-    def __init__(self, spec: bytes, exchange: Any) -> None:
-        self._process = _Process(unpack(spec), exchange)
+    def __init__(self, name: str, spec: bytes, exchange: Any) -> None:
+        self._name = name
+        self._process: _Process | None = None
+        self._fault: Exception | None = None
+        try:
+            unpacked = unpack(spec)
+        except Exception as error:  # noqa: BLE001 - it ends the run, on the driver
+            self._fault = error
+        else:
+            self._process = _Process(unpacked, exchange)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         columns = table.to_pydict()
         blocks = [
-            content if content is None else self._process.take(number, content)
+            content if content is None else self._take(number, content)
             for number, content in zip(columns["number"], columns["block"], strict=True)
         ]
         return pa.table({"number": pa.array(columns["number"], pa.int64()), "block": pa.array(blocks, pa.binary())})
+
+    def _take(self, number: int, content: bytes) -> bytes:
+        if self._process is None:
+            assert self._fault is not None
+            return unloadable(number, self._name, self._fault)
+        return self._process.take(number, content)
 
     def __del__(self) -> None:
         # An actor that is killed never gets here.
@@ -146,7 +161,7 @@ class _Process:
         attempt = self._exchange.begin.remote(step, number, self._id)
         self._idle.clear()
         try:
-            return self._thread.submit(work.process, content, attempt).result()
+            return self._thread.submit(work.process, number, content, attempt).result()
         finally:
             self._exchange.done.remote(step, number)
             self._idle.set()
@@ -270,11 +285,14 @@ class _Work:
                 logger.exception("a plug-in of %s failed to end", PLUGINS)
         self._loop.stop(0.1)
 
-    def process(self, content: bytes, attempt: Any) -> bytes:
+    def process(self, number: int, content: bytes, attempt: Any) -> bytes:
         """Process a block."""
         received = time.time()
         begun = self.now()
-        block: Block = unpack(content)
+        try:
+            block: Block = unpack(content)
+        except Exception as error:  # noqa: BLE001 - it ends the run, on the driver
+            return unloadable(number, f"samples for {named(self._part)}", error)
         attempts, deaths = ray.get(attempt)
         record = StepRecord(
             step=self.spec.step,
@@ -400,7 +418,7 @@ class _BlockCall:
         """Fail a sample in whose calls workers die."""
         attempts = self._record.attempt - 1
         error = WorkerDiedError(
-            f"the worker of {_named(self._part)} died in {attempts} attempts while it processed this sample"
+            f"the worker of {named(self._part)} died in {attempts} attempts while it processed this sample"
         )
         kind = classify(error)
         if isinstance(self._part, Stage):
@@ -587,7 +605,7 @@ def _fail_unpicklable(block: Block, record: StepRecord, part: Stage | Measuremen
         reason = next((found for name, thing in made if (found := unpicklable(thing, name)) is not None), None)
         if reason is not None:
             refused = StageResultError(
-                f"{_named(part)} returned what cannot be sent to another process: {reason} ({HOW_TO_SEND})"
+                f"{named(part)} returned what cannot be sent to another process: {reason} ({HOW_TO_SEND})"
             )
             stage = isinstance(part, Stage)
             record.outcomes[place] = (
@@ -600,7 +618,7 @@ def _fail_unpicklable(block: Block, record: StepRecord, part: Stage | Measuremen
                 each.settle()
 
 
-def _named(part: Stage | Measurement) -> str:
+def named(part: Stage | Measurement) -> str:
     return f"stage {part.name!r}" if isinstance(part, Stage) else f"measurement {part.key!r}"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
+import sys
 import threading
 import time
 import traceback
@@ -269,6 +271,40 @@ def test_data_that_cannot_be_sent() -> None:
             f"stage 'unpicklable' {returned}: data['held'][1] (lock) cannot be pickled: {WHY} ({ADVICE})",
         ),
     }
+
+
+LONELY = """
+from forge import Stage
+
+
+class Lonely(Stage):
+    def process(self, sample):
+        return sample
+
+
+class Thing:
+    pass
+"""
+
+
+@pytest.mark.parametrize("what", ["stage 'Lonely'", "samples for stage 'double'"])
+def test_a_module_that_workers_cannot_import(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lonely.py").write_text(LONELY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "lonely", raising=False)
+    lonely: Any = importlib.import_module("lonely")
+    given: dict[str, Any] = {"source": source(5), "stages": [lonely.Lonely()]}
+    if "samples" in what:
+        given = {"source": [Sample(id="x", data=lonely.Thing())], "stages": [double]}
+    run = RayRunner().run(Pipeline(name="p", **given))
+    with pytest.raises(ConfigurationError) as caught:
+        run.drain()
+    assert str(caught.value) == (
+        f"a worker cannot load {what}: ModuleNotFoundError: No module named 'lonely'; install the module on all nodes, "
+        "or send it along, such as by ray.init(runtime_env={'working_dir': '.'})"
+    )
+    assert run.result is not None
+    assert (run.result.outcome, run.result.ledger.imbalance) == ("failed", 0)
 
 
 def test_no_stage() -> None:
