@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,9 +19,12 @@ import ray
 
 from forge import Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage, usage
 from forge.runner import Run
+from forge_otel.commands.cli import main_forge
 from tests.support.ray import ON_NODES, Nodes
 from tests.support.runs import PATIENCE, ledger, rows
 from tests.support.telemetry import Recorded, recording
+
+from .test_ends import _is_worker
 
 pytestmark = ON_NODES
 
@@ -228,3 +233,66 @@ def test_a_node_that_joins_gets_work(nodes: Nodes) -> None:
     result = consumer.result()
     assert len(set(consumer.ready.values())) == 2
     assert result.ledger.ready == result.ledger.admitted == len(consumer.ready)
+
+
+DRIVER = """
+import os, sys, time
+from pathlib import Path
+from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage, usage
+
+folder = Path(sys.argv[1])
+
+
+class Slow(Stage):
+    def setup(self):
+        (folder / f"{os.getpid()}.pid").touch()
+
+    def process(self, sample):
+        time.sleep(0.02)
+        usage.report(provider="openai", model="m", amount=0.001)
+        return [sample.child(str(part), sample.data) for part in range(2)]
+
+
+source = [Sample(id=str(number), data=number) for number in range(300)]
+storage = SQLStorage(sys.argv[2])
+pipeline = Pipeline(name="p", source=source, stages=[Slow(concurrency=2)], storage=storage)
+result = RayRunner(block_size=8).run(pipeline).drain()
+print(result.ledger.unchanged, result.ledger.split, result.ledger.ready, f"{result.cost.amount:.3f}")
+"""
+
+
+def test_a_driver_that_is_killed_is_resumed_and_leaves_nothing(
+    nodes: Nodes, tmp_path: Path, storage_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It only connects to the cluster, which outlives it."""
+    nodes.add(2)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    command = [sys.executable, "driver.py", str(tmp_path), storage_url]
+    settings: dict[str, Any] = {
+        "cwd": tmp_path,
+        "env": {**os.environ, "RAY_ADDRESS": nodes.address},
+        "stdout": subprocess.PIPE,
+        "text": True,
+    }
+    storage = SQLStorage(storage_url)
+    storage.open()
+    driver = subprocess.Popen(command, **settings)
+    until(lambda: storage.count("p") >= 30)
+    driver.kill()
+    driver.communicate()
+
+    pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    assert pids
+    until(lambda: not any(_is_worker(pid) for pid in pids))
+    until(lambda: ray.available_resources().get("CPU") == 2)
+    assert main_forge(["runs", "--storage", storage_url]) == 0
+    assert "died" in capsys.readouterr().out
+    stored = Counter(record.status.value for record in storage.query("p").samples)
+    left = 300 - stored["split"]
+    assert 0 < left < 300
+
+    again = subprocess.run(command, check=True, timeout=LONG, **settings)
+    assert again.stdout == f"{stored['split']} {left} {600 - stored['ready']} {Decimal(left) / 1000:.3f}\n"
+    assert Counter(record.status.value for record in storage.query("p").samples) == {"ready": 600, "split": 300}
+    assert [row.outcome for row in storage.runs()] == ["completed", None]
+    storage.close()
