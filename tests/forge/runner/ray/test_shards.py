@@ -149,6 +149,9 @@ class Unsteady(Numbers):
 class Locked(Numbers):
     """Has data that cannot be pickled."""
 
+    def happen(self) -> None:
+        pass
+
     def __iter__(self) -> Iterator[Sample]:
         for sample in super().__iter__():
             yield sample.with_data(threading.Lock()) if sample.data["n"] == self.place else sample
