@@ -207,7 +207,7 @@ def finished(out: Path, document: dict[str, Any]) -> Finished:
     metrics: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
     # Workers of a Ray write to the same file.
     last = {
-        attributes(resource["resource"])["service.instance.id"]: resource
+        attributes(resource["resource"]).get("service.instance.id"): resource
         for resource in flat(lines["metrics"], "resourceMetrics")
     }
     for metric in flat(list(last.values()), "scopeMetrics", "metrics"):

@@ -103,7 +103,7 @@ INSIDE = "spans of other libraries in a stage are recorded"
 FOLLOWS = f"{INSIDE} if the sample is traced"
 FOLLOW_PARENT = "parentbased_always_on and parentbased_traceidratio follow the sample"
 
-ALL = ("ok", "forge", "all 39 functions are instrumented")
+ALL = ("ok", "forge", "all 40 functions are instrumented")
 DEFAULTS = ("ok", "settings", "the defaults")
 USUAL_SAMPLER = ("ok", "sampler", f"every run is traced; {FOLLOWS} (ParentBased{{root:AlwaysOnSampler, …)")
 SERVICE = ("ok", "service", "corpus")
@@ -896,7 +896,7 @@ def test_a_line_for_each_finding() -> None:
     assert done.stdout.splitlines()[0].endswith(f", storage schema {VERSION}")
     nothing = "none of 10,000 runs would be traced (AlwaysOffSampler) → set OTEL_TRACES_SAMPLER [nothing-sampled]"
     assert done.stdout.splitlines()[1:] == [
-        "ok       forge     all 39 functions are instrumented",
+        "ok       forge     all 40 functions are instrumented",
         "ok       settings  the defaults",
         f"warning  sampler   {nothing}",
         "ok       service   corpus",
