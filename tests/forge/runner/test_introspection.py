@@ -102,6 +102,7 @@ def test_samples_that_wait_are_summed_up() -> None:
             "duration": passed,
             "attempt": None,
             "stack": [],
+            "count": 1,
             **more,
         }
 
