@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import ray
@@ -35,14 +35,19 @@ LONG = 4 * PATIENCE
 @pytest.fixture(autouse=True)
 def _no_nodes_are_left(nodes: Nodes) -> Iterator[None]:
     yield
+    while Consumer.of_this_test:
+        Consumer.of_this_test.pop().close()
     nodes.clear()
 
 
 class Consumer(threading.Thread):
     """Drives a run, while the main thread starts and kills nodes: they end with the thread that started them."""
 
+    of_this_test: ClassVar[list[Consumer]] = []
+
     def __init__(self, run: Run) -> None:
         super().__init__()
+        self.of_this_test.append(self)
         self._run = run
         self.ready: dict[str, Any] = {}
         self.start()
@@ -50,6 +55,11 @@ class Consumer(threading.Thread):
     def run(self) -> None:
         for sample in self._run:
             self.ready[sample.id] = sample.data
+
+    def close(self) -> None:
+        """End the run, if it goes on because the test has failed: it would wait for nodes for ever."""
+        self._run.close()
+        self.join(LONG)
 
     def result(self) -> RunResult:
         """Wait for the end of the run."""
@@ -182,7 +192,7 @@ def endless() -> Iterator[Sample]:
 
 def test_a_run_without_nodes_waits_says_so_and_ends_in_time(nodes: Nodes, tmp_path: Path) -> None:
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
-    pipeline = Pipeline(name="p", source=endless, stages=[Rare()], storage=storage, stall_after=1.0)
+    pipeline = Pipeline(name="p", source=endless, stages=[Rare()], storage=storage, stall_after=5.0)
     run = RayRunner(block_size=4).run(pipeline)
     consumer = Consumer(run)
     until(lambda: bool(run.stalls))
@@ -190,7 +200,7 @@ def test_a_run_without_nodes_waits_says_so_and_ends_in_time(nodes: Nodes, tmp_pa
     assert (stall.reason, stall.stage) == ("workers", "Rare")
     assert str(stall).endswith(
         "the cluster has no room for workers; 25 samples in flight "
-        "(Rare: 0 of 1 workers, which take 1 CPU each (0 free) and 1 rare each (0 free))"
+        "(Rare: 24 queued, 0 of 1 workers, which take 1 CPU each (0 free) and 1 rare each (0 free))"
     )
 
     node = nodes.add(1, rare=1)
