@@ -139,8 +139,8 @@ def _stderr_without(text: str) -> Iterator[None]:
                     os.write(2, line)
 
 
-def remote_arguments(parts: Sequence[Stage | Measurement], *, local: bool) -> list[dict[str, Any]]:
-    """Return the arguments with which Ray starts the actors of each stage and measurement.
+def resources_of(parts: Sequence[Stage | Measurement], *, local: bool) -> list[dict[str, float]]:
+    """Return the resources that an actor of each stage and measurement reserves.
 
     A part that asks for no cores gets one for each actor, or an equal share if there are not enough for all at once.
 
@@ -155,7 +155,6 @@ def remote_arguments(parts: Sequence[Stage | Measurement], *, local: bool) -> li
     cpus = 1.0
     if cores and others > max(cores - given, 0.0):
         cpus = max(MIN_CPUS, int(100 * max(cores - given, 0.0) / others) / 100)
-    arguments = []
     for each, part in zip(wanted, parts, strict=True):
         for name, amount in each.items():
             if total.get(name, 0.0) < amount * slots(part)[0]:
@@ -167,16 +166,14 @@ def remote_arguments(parts: Sequence[Stage | Measurement], *, local: bool) -> li
                     raise ConfigurationError(text)
                 logger.warning("%s; the run waits until nodes with more of it join", text)
         each.setdefault("CPU", cpus)
-        named = {_NAMED[name]: amount for name, amount in each.items() if name in _NAMED}
-        rest = {name: amount for name, amount in each.items() if name not in _NAMED}
-        arguments.append({**named, **({"resources": rest} if rest else {})})
-    return arguments
+    return wanted
 
 
-def _resources(arguments: Mapping[str, Any]) -> dict[str, float]:
-    """Return the resources that these arguments reserve for an actor."""
-    named = {name: arguments[argument] for name, argument in _NAMED.items() if argument in arguments}
-    return {**named, **arguments.get("resources", {})}
+def _arguments(resources: Mapping[str, float]) -> dict[str, Any]:
+    """Return the arguments with which Ray starts an actor that reserves these resources."""
+    named = {_NAMED[name]: amount for name, amount in resources.items() if name in _NAMED}
+    rest = {name: amount for name, amount in resources.items() if name not in _NAMED}
+    return {**named, **({"resources": rest} if rest else {})}
 
 
 _UNKNOWN: Final = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
@@ -239,7 +236,7 @@ class _Stopping:
 
 
 _stopping: ContextVar[_Stopping | None] = ContextVar("forge_ray_stopping", default=None)
-"""That of the execution that is being started."""
+"""Stop request of the execution that is being started."""
 
 
 class _Ending:
@@ -272,7 +269,7 @@ class Execution:
     def __init__(
         self,
         specs: Sequence[WorkerSpec],
-        arguments: Sequence[Mapping[str, Any]],
+        resources: Sequence[Mapping[str, float]],
         attempts: Attempts | None = None,
         reading: ReaderSpec | None = None,
         readers: int = 0,
@@ -306,7 +303,7 @@ class Execution:
                 # They wait most of their time, and must never wait for the cores that all other actors have.
                 source = _FromShards(self._exchange, reading, readers)
                 data = read_datasource(source, override_num_blocks=1 + readers, num_cpus=0)
-            for spec, given in zip(specs, arguments, strict=True):
+            for spec, reserved in zip(specs, resources, strict=True):
                 least, most = slots(spec.part)
                 data = data.map_batches(
                     StageWorker,
@@ -314,11 +311,11 @@ class Execution:
                     batch_format="pyarrow",
                     compute=ActorPoolStrategy(min_size=least, max_size=most),
                     fn_constructor_args=(named(spec.part), pack(spec), self._exchange),
-                    **given,
+                    **_arguments(reserved),
                 )
             self._data: Any = data
         self._wanted = [slots(spec.part)[0] for spec in specs]
-        self._arguments = arguments
+        self._resources = resources
         self._has_answered = False
         """True once the exchange has answered a question."""
         # A small source may not have a block for each of them.
@@ -328,7 +325,7 @@ class Execution:
         self.last_state = ClusterState()
         """The state as it was seen last."""
         self.attempts: Attempts = {}
-        """How often steps have begun on blocks that are not home, once it is closed."""
+        """Number of times that steps have begun on blocks that are not home; known once the execution is closed."""
 
     def put(self, number: int, content: bytes) -> None:
         """Send a block in."""
@@ -384,7 +381,7 @@ class Execution:
             step: f"{alive} of {self._wanted[step]} workers, which take "
             + " and ".join(
                 f"{amount:g} {name} each ({free.get(name, 0.0):g} free)"
-                for name, amount in _resources(self._arguments[step]).items()
+                for name, amount in self._resources[step].items()
             )
             for step, alive in found.items()
         }

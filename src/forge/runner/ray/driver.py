@@ -22,7 +22,7 @@ from ..source import reading_source
 from ..steps import step_names, steps_of
 from .blocks import Block, pack, receive, unpack, unpicklable
 from .booking import Booking
-from .cluster import Execution, connect, remote_arguments
+from .cluster import Execution, connect, resources_of
 from .flight import BlocksInFlight, SentBlock, row_of, unsendable
 from .histories import histories_of
 from .places import NOWHERE, ClusterState, calls_per_worker, loads_of, slots
@@ -95,7 +95,7 @@ class RayDriver(Driver):
 
     def start(self) -> None:
         run = self._run
-        self._arguments = remote_arguments(self._parts, local=connect())
+        self._resources = resources_of(self._parts, local=connect())
         if self._shards is not None:
             self._threads.append(run.thread(self._shards.answer_all, "forge-source"))
         else:
@@ -243,7 +243,7 @@ class RayDriver(Driver):
             while not self._is_over():
                 home = 0
                 error: BaseException | None = None
-                execution = Execution(specs, self._arguments, attempts, *reading)
+                execution = Execution(specs, self._resources, attempts, *reading)
                 self._begin(execution)
                 try:
                     for number, content in execution:
