@@ -13,21 +13,10 @@ from ..pipeline.sample import SampleOutcome
 from ..support.formatting import dollars, seconds, share, size
 from ..support.layout import Blank, Block, Column, Paragraph, Span, Table, paragraph
 from ..support.text import on_one_line, shortened
+from .stalls import STALLS
 
 MAX_LINES = 5
 """Classes of failures, and reasons of skips, that are listed; the others are counted."""
-_STALLS = {
-    "storage": ("the storage does not work", "the storage did not work"),
-    "retry": ("all calls wait for a retry", "all calls waited for a retry"),
-    "workers": ("the cluster has no room for workers", "the cluster had no room for workers"),
-    "call": ("calls do not return", "calls did not return"),
-    "source": ("the source yields nothing", "the source yielded nothing"),
-    "other": (
-        "samples are measured, stored, in worker processes, or wait for a batch",
-        "samples were measured, stored, in worker processes, or waited for a batch",
-    ),
-}
-"""Reasons of stalls that last, and of those that are over."""
 _COUNTED = ("calls", "input_tokens", "output_tokens", "unpriced")
 _OUTCOME_STYLES = {"completed": "green", "cancelled": "yellow", "failed": "red"}
 
@@ -105,7 +94,7 @@ def stalls_in(record: Mapping[str, Any]) -> Iterator[Span]:
             how = f"stalled for {seconds(stall['duration'])}"
         else:
             how = f"stalled since {datetime.fromtimestamp(stall['started']).astimezone():%Y-%m-%d %H:%M:%S}"
-        yield Span(f"{how}{place}: {_STALLS[stall['reason']][stall['over']]}", "yellow")
+        yield Span(f"{how}{place}: {STALLS[stall['reason']][stall['over']]}", "yellow")
     if (more := len(stalls) - MAX_LINES) > 0:
         yield Span(f"and stalled {more} times more", "yellow")
 

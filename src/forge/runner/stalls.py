@@ -38,9 +38,23 @@ class StallReason(StrEnum):
     """Samples are in measurements, being stored, in worker processes, or waiting for a batch to fill."""
 
 
+STALLS: Final[Mapping[str, tuple[str, str]]] = {
+    StallReason.STORAGE: ("the storage does not work", "the storage did not work"),
+    StallReason.RETRY: ("all calls wait for a retry", "all calls waited for a retry"),
+    StallReason.WORKERS: ("the cluster has no room for workers", "the cluster had no room for workers"),
+    StallReason.CALL: ("calls do not return", "calls did not return"),
+    StallReason.SOURCE: ("the source yields nothing", "the source yielded nothing"),
+    StallReason.OTHER: (
+        "samples are measured, stored, in worker processes, or wait for a batch",
+        "samples were measured, stored, in worker processes, or waited for a batch",
+    ),
+}
+"""Texts by reason: of a stall that lasts, and of one that is over."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StalledStage:
-    """What was at one stage, or measurement that lacks workers, when a stall was noticed."""
+    """State of a stage, or of a measurement that lacks workers, when a stall was noticed."""
 
     name: str
     """Name of the stage."""
@@ -85,17 +99,9 @@ class Stall:
     """The stages that had samples, or lacked workers."""
 
     def __str__(self) -> str:
-        waits = {
-            StallReason.STORAGE: "the storage does not work",
-            StallReason.RETRY: "all calls wait for a retry",
-            StallReason.WORKERS: "the cluster has no room for workers",
-            StallReason.CALL: "calls do not return",
-            StallReason.SOURCE: "the source yields nothing",
-            StallReason.OTHER: "samples are measured, stored, in worker processes, or wait for a batch",
-        }
         where = f" ({'; '.join(map(str, self.stages))})" if self.stages else ""
         flight = f"{self.active} sample{'' if self.active == 1 else 's'} in flight"
-        return f"nothing settled for {seconds(self.duration)}: {waits[self.reason]}; {flight}{where}"
+        return f"nothing settled for {seconds(self.duration)}: {STALLS[self.reason][False]}; {flight}{where}"
 
 
 class StallDetector:
