@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..execution.item import Family, Item
 from ..pipeline.sample import SampleOutcome
+from ..support.clock import Clock
 
 
 class Sequencer:
@@ -16,17 +17,21 @@ class Sequencer:
     source are under way or held back, so that memory does not grow with the input.
     """
 
-    def __init__(self, window: int, lock: threading.Lock) -> None:
+    def __init__(self, window: int, lock: threading.Lock, clock: Clock) -> None:
+        self._clock = clock
         self._lock = lock  # the run's, which `derive` holds when a family grows
         self._room = threading.Semaphore(window)
         self._added = 0
         self._next = 0
         self._complete: dict[int, Family] = {}
 
-    def wait_for_room(self, stop: threading.Event) -> bool:
-        """Wait until another sample may be read; returns False if the run has ended."""
+    def wait_for_room(self) -> float:
+        """Wait until another sample may be read, or the run is over; returns the seconds that this took."""
+        if self._room.acquire(blocking=False):
+            return 0.0
+        begun = self._clock.monotonic()
         self._room.acquire()
-        return not stop.is_set()
+        return self._clock.monotonic() - begun
 
     def add(self, item: Item) -> None:
         """Add a sample that was read."""

@@ -82,7 +82,7 @@ class StreamingDriver(Driver):
         self._queues = [*(pool.queue for pool in self._pools), self._finished]
         self._stage_queues = {s.step.stage_name: s.queue for s in self._pools if s.step.stage_name is not None}
         capacity = sum(pool.capacity for pool in self._pools)
-        self._sequencer = Sequencer(capacity + WRITE_BATCH, run.lock) if ordered else None
+        self._sequencer = Sequencer(capacity + WRITE_BATCH, run.lock, run.clock) if ordered else None
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -116,17 +116,15 @@ class StreamingDriver(Driver):
 
     def _read(self) -> None:
         look_up_later = self._run.has_history
-        now = self._run.clock.monotonic
         with (
             self._run.supervise(self._arrived.finish if look_up_later else self._queues[0].finish),
             reading_source(self._run),
         ):
             while not self._run.stop.is_set():
                 if self._sequencer:
-                    waits = now()
-                    has_room = self._sequencer.wait_for_room(self._run.stop)
-                    self._run.source_blocked(now() - waits)
-                    if not has_room:
+                    if waited := self._sequencer.wait_for_room():
+                        self._run.source_blocked(waited)
+                    if self._run.stop.is_set():
                         break
                 item = self._run.take()
                 if item is None:
