@@ -137,7 +137,7 @@ class CostLedger:
             "more samples; those under way were finished"
         )
 
-    # What follows is called with the lock held.
+    # The methods below are called with the lock held.
 
     def split(self, parent: Billable, children: Sequence[Billable]) -> None:
         """Share the costs of a split sample, and usage that is reported late, among its children."""

@@ -54,7 +54,7 @@ class Executions:
     transferred: float | None = None
     """Seconds in which the block was transferred to the worker, a part of what its items waited; None if unknown."""
     attempts: int = 1
-    """How many times the work was handed to workers; the earlier ones died, and what they reported is lost."""
+    """Number of times the work was handed to workers; the earlier ones died, and what they reported is lost."""
 
     @property
     def is_batch(self) -> bool:

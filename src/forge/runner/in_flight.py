@@ -101,7 +101,7 @@ class RunInFlight:
     silence: float
     """Seconds since a sample settled, or since the start."""
     samples: Sequence[SampleInFlight]
-    """Those in flight, the ones in calls first, the longest first; at most `MAX_SAMPLES`."""
+    """Samples in flight, the ones in calls first, the longest first; at most `MAX_SAMPLES`."""
     source: Sequence[str]
     """Stack of the thread that reads the source, if it is in the source."""
 

@@ -247,7 +247,7 @@ class StageQueue:
             self.blocked(producer, seconds)
         return seconds
 
-    # What follows is called with the lock held.
+    # The methods below are called with the lock held.
 
     def _try_put(self, item: Item) -> bool:
         if self._closed:

@@ -289,7 +289,7 @@ class Run(Consumable):
 
         return displays.progress(self)
 
-    # What the drivers use.
+    # For the drivers.
 
     def take(self) -> Item | None:
         """Pull and admit the next sample; None at the end. It must be looked up next.

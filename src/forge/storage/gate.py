@@ -62,7 +62,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long storage operations of a run wait for a storage that does not work."""
+    """Waiting time of a run's storage operations for a storage that does not work."""
 
     stop: threading.Event | None = None
     """They give up when it is set."""

@@ -27,7 +27,7 @@ class Retry(NamedTuple):
 
 
 class SampleNotes(NamedTuple):
-    """What is seldom worth telling of a sample's steps."""
+    """Details of a sample's steps that are seldom worth telling."""
 
     retries: Sequence[tuple[int, int, Sequence[Retry]]] = ()
     """Index of a step, number of its attempts, and the failed ones before the last."""
@@ -64,7 +64,7 @@ class SampleSteps(NamedTuple):
 
 
 class StepPath(NamedTuple):
-    """Which steps a sample has taken: so many from this one on."""
+    """Steps that a sample has taken: so many from this one on."""
 
     first: int
     length: int

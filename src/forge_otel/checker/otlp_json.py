@@ -30,7 +30,7 @@ MAX_REQUEST_SIZE = 64 * 1024 * 1024
 """Maximum size of a request in bytes. Requests of exporters have up to a few million."""
 
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-"""How a frame of zstd begins."""
+"""First bytes of a frame of zstd."""
 
 Json = Mapping[str, Any]
 """A JSON object."""

@@ -59,7 +59,7 @@ class SpanTemplate:
         self.shared = shared
         """The span of the batch: itself, or the one that it links to."""
         self.own: SpanContext | None = None
-        """That of the one span that has this template, if an event refers to it."""
+        """Context of the one span that has this template, if an event refers to it."""
         self.is_plain = are_plain(attributes) and are_plain(self.ended)
         """True if all attributes are of types that need no look from the SDK."""
 
@@ -81,7 +81,7 @@ class SharedSpan:
 
     def __init__(self, samples: int, context: SpanContext | None = None, own: SpanContext | None = None) -> None:
         self.context = context
-        """That of the span, once there is one."""
+        """Context of the span, once there is one."""
         self._own = own
         """The one that it will have, if an event refers to it."""
         self._template: SpanTemplate | None = None

@@ -91,7 +91,7 @@ class SpanBudget:
         self._lock = threading.Lock()
 
     def take(self, spans: int, *, from_reserve: bool = False) -> bool:
-        """Whether so many spans may be written."""
+        """Return True if so many spans may be written."""
         if not self._most:
             return True
         limit = self._most if from_reserve else self._most - self._most // 10
@@ -119,7 +119,7 @@ class EventBudget:
         """How often, for each class of error; each of several threads gets a number of its own."""
 
     def take(self, error_type: str) -> bool:
-        """Whether one more event may be written."""
+        """Return True if one more event may be written."""
         if not self._most:
             return True
         asked = self._asked.get(error_type)

@@ -126,7 +126,7 @@ class RunScope:
         self.base_context: Context | None = None
         """The run's OpenTelemetry context, cached when the first untraced sample is admitted."""
         self.identity = identity
-        """What says on every span, metric and event which run it belongs to."""
+        """Attributes that name the run, on every span, metric and event."""
         self.sample_attributes = start_attributes(spans.FORGE_SAMPLE, identity)
         """Attributes with which the span of every sample starts."""
         self.clock = clock
@@ -134,7 +134,7 @@ class RunScope:
         self.wall_ns = wall_ns
         """Unix time in nanoseconds, by the same clock."""
         self.recording = call.span is not None and call.span.is_recording()
-        """Whether its trace is recorded: if the run's span is not, nothing of the run is."""
+        """True if its trace is recorded: if the run's span is not, nothing of the run is."""
         self.span_context, self.parent = _as_parent(call.span, telemetry.config.sampling_rate)
         """Its span as the parent of others: the context, and a span to make current where the context differs."""
         self.share = share
@@ -144,7 +144,7 @@ class RunScope:
         self.faults_before = faults_before
         self.undelivered_before = 0
         """Spans and log records in exports that had failed before the run."""
-        """How many faults of the telemetry there had been when the run began."""
+        """Number of faults of the telemetry when the run began."""
         self.paths: dict[int, FastPath] = {}
         """The fast path of each stage, measurement and storage of the run, by the `id` of that."""
         self.worker_paths: dict[tuple[int, str], FastPath] = {}
@@ -152,7 +152,7 @@ class RunScope:
         self.is_slow: Callable[[float], bool] | None = None
         """Says whether a sample that took so many seconds is slow; to be asked for each one that settles, if given."""
         self.steps = 1
-        """How many spans a sample is expected to have."""
+        """Expected number of spans of a sample."""
         self.sampler = Sampler(telemetry.config.sampling_rate)
         self.span_budget = SpanBudget(telemetry.config.span_budget)
         self.event_budget = EventBudget(telemetry.config.event_budget)
@@ -173,7 +173,7 @@ class RunScope:
         self.sampled_ids: set[str] = set()
         """The ids that the sampler chose, of the samples that have not settled."""
         self.waits: dict[str, Series] = {}
-        """How long samples waited in front of a stage, by its name."""
+        """Waiting times of samples in front of a stage, by its name."""
         self._spans = itertools.count(int(self.recording))
         self._spans_asked = self._suppressed = 0
         self._suppressed_buffers: dict[tuple[str, str], Buffer] = {}
@@ -182,14 +182,14 @@ class RunScope:
 
     @property
     def spans(self) -> int:
-        """How many spans of the run were recorded."""
+        """Number of spans of the run that were recorded."""
         with self.lock:  # a count says how far it is only by going on
             self._spans_asked += 1
             return next(self._spans) - self._spans_asked + 1
 
     @property
     def suppressed(self) -> int:
-        """How many spans and events of the run were left out by sampling and budgets."""
+        """Number of spans and events of the run that sampling and budgets left out."""
         for buffer in tuple(self._suppressed_buffers.values()):
             buffer.drain(LOCK_TIMEOUT)
         return self._suppressed
@@ -265,7 +265,7 @@ class RunScope:
         return 1 / share if is_certain else 1 / (share * rate)
 
     def may_emit(self, error_type: str) -> bool:
-        """Whether the budget allows one more event about an error of this class; else it is counted as left out."""
+        """Return True if the budget allows one more event about an error of this class; count it as left out if not."""
         if self.event_budget.take(error_type):
             return True
         self.suppress(Signal.EVENT.value, Reason.BUDGET.value)
@@ -363,7 +363,7 @@ class SampleScope(NonRecordingSpan):
     split_at: float | None = None
     """Reading of the run's clock at which a worker split it; None where it was not split, or in this process."""
     notes: Sequence[Any] = ()
-    """What is found out during a call on the fast path, such as retries."""
+    """Findings of a call on the fast path, such as retries."""
     open_calls: Mapping[Call, None] = _NO_CALLS
     """Calls on the slow path that have not come back, in the order in which they began."""
     _began_ns: int | None = None
@@ -391,7 +391,7 @@ class SampleScope(NonRecordingSpan):
         self.settled = False
         """It is settling: what begins now is not recorded."""
         self.usage: UsageAccumulator | None = None
-        """What API calls used; None as long as there are none."""
+        """Usage of API calls; None as long as there are none."""
         self.waited: float | None = None
         """Seconds in the queue of the last stage; None if there was no queue."""
 

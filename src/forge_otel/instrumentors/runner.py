@@ -61,7 +61,7 @@ def _start_run(run: Run) -> Attributes:
 
 
 _ON_SPAN_ONLY: Attributes = {a.VCS_REF_HEAD_REVISION: None}
-"""What the events of a run have not; the summary gives it itself."""
+"""Attributes that the events of a run lack; the summary gives them itself."""
 
 
 def _announce_run(call: Call) -> Sequence[LogEvent]:

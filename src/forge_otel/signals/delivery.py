@@ -45,7 +45,7 @@ class Delivery:
     def __init__(self) -> None:
         self._outlets: list[_Outlet] = []
         self._inherited: list[_Outlet] = []
-        """Those of an earlier delivery, to be flushed at exit only."""
+        """Outlets of an earlier delivery, to be flushed at exit only."""
         self._taken_over: list[Any] = []
         """Providers whose exit handler of the SDK is unregistered."""
         self._closed = False

@@ -78,7 +78,7 @@ class Telemetry:
         self._successor: Telemetry | None = None
         """The telemetry that has replaced this one."""
         self._earlier: set[Telemetry] = set()
-        """Those that this one has replaced, as long as they have runs."""
+        """Predecessors of this one, as long as they have runs."""
         self._closing = threading.Lock()
         self._logger_provider = logger_provider
         self._meter_provider = meter_provider

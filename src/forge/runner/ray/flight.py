@@ -21,13 +21,13 @@ class SentBlock:
 
     items: list[Item]
     content: bytes | None = None
-    """What the driver sends; None if a reader has it."""
+    """Content that the driver sends; None if a reader has it."""
     shard: Shard | None = None
     """The shard of which a reader makes it."""
     index: int = 0
     """Number of blocks of the shard before it."""
     task: BlockTask | None = None
-    """What the reader was told about it."""
+    """Answer that the reader got about it."""
     is_held: bool = False
     """True if it waits for the next execution of Ray Data."""
 

@@ -55,7 +55,7 @@ class BlockRead:
     ids: list[str] = field(default_factory=list)
     digests: list[str | None] = field(default_factory=list)
     seconds: array[float] = field(default_factory=lambda: array("f"))
-    """How long each read took."""
+    """Duration of each read, in seconds."""
 
     @property
     def fingerprint(self) -> bytes:
@@ -66,7 +66,7 @@ class BlockRead:
 
 @dataclass(slots=True)
 class BlockTask:
-    """What is to be done about a block."""
+    """Task of a reader: a block of samples to be processed."""
 
     number: int
     """The block's number; `NOTHING` if its samples have settled."""
@@ -94,7 +94,7 @@ class ShardRead:
     error: SentError | None = None
     interrupted: bool = False
     seconds: float = 0.0
-    """How long the read took that failed."""
+    """Duration of the read that failed, in seconds."""
 
 
 @dataclass(slots=True)

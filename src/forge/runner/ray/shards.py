@@ -34,7 +34,7 @@ class Shard:
     name: str
     content: bytes
     attempts: int = 0
-    """How many times it was handed out since a reader got on with it."""
+    """Number of times it was handed out since a reader got on with it."""
     blocks: int | None = None
     """Number of its blocks, once it is read to its end."""
     fingerprints: list[bytes] = field(default_factory=list)
@@ -83,17 +83,17 @@ class ShardReading:
         self._busy = 0.0
         """Seconds in which readers worked, of all together."""
         self._readers: set[int] = set()
-        """Those that have had a shard."""
+        """Readers that have had a shard."""
         self._exhausted = False
         """True if the source has no more shards."""
-        # What follows is guarded by `flight.changed`.
+        # The attributes below are guarded by `flight.changed`.
         self._execution: Execution | None = None
         self._questions: deque[_Question] = deque()
         self._open: dict[int, Shard] = {}
         """Shards that are not settled, by number."""
         self._count = 0
         self._unread: deque[Shard] = deque()
-        """Those that were handed out in an earlier execution."""
+        """Blocks that were handed out in an earlier execution."""
         self._assigned: dict[int, list[Shard]] = {}
         """Shards by reader, in the order in which it gets them, of this execution."""
         self._ending = False
@@ -128,7 +128,7 @@ class ShardReading:
             self._over = True
             self._flight.changed.notify_all()
 
-    # What follows runs on the thread that answers.
+    # The methods below run on the thread that answers.
 
     def answer_all(self) -> None:
         """Answer questions until all blocks are home; the work of a thread."""

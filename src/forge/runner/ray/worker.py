@@ -90,6 +90,7 @@ class WorkerSpec:
     stored: bool
     """True if the pipeline has a storage."""
     is_last: bool
+    """True for the last step of the pipeline."""
     carrier: Mapping[str, str]
     """Strings of observers."""
 
@@ -346,7 +347,7 @@ class _BlockCall:
         self._block = block
         self._record = record
         self._deaths = deaths
-        """How many workers have died in a call with each row. It is noted once one of them has died."""
+        """Number of workers that have died in a call with each row, noted once one of them has died."""
         self._now = work.now
         self._begun = work.now()
         self.numbers: dict[int, int] = {}

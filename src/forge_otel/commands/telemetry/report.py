@@ -1,4 +1,4 @@
-"""What providers have exported: as a document for machines, and printed."""
+"""The exports of providers: as a document for machines, and printed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ FIELDS: Final[dict[str, Callable[[Span | LogRecord], Any]]] = {
     "message": lambda record: record.message if isinstance(record, Span) else record.body,
     "severity": lambda record: record.severity.lower() if isinstance(record, LogRecord) else None,
 }
-"""What a condition can name beside attributes of the record and of its resource."""
+"""Names in a condition beside attributes of the record and of its resource."""
 
 
 @dataclass(slots=True)

@@ -36,11 +36,11 @@ class Problem:
 
 
 class Source(Protocol):
-    """Where telemetry is."""
+    """A source of telemetry."""
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Return its name in messages."""
 
     @property
     def options(self) -> Sequence[str]:

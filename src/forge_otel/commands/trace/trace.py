@@ -1,4 +1,4 @@
-"""What the commands `forge-otel trace …` do."""
+"""The commands `forge-otel trace …`."""
 
 from __future__ import annotations
 

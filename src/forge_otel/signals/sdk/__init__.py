@@ -27,12 +27,12 @@ T = TypeVar("T")
 
 
 def switched_off() -> bool:
-    """Whether `SWITCH` switches all short ways off. Each asks at its first use in a process."""
+    """Return True if `SWITCH` switches all short ways off. Each asks at its first use in a process."""
     return os.environ.get(SWITCH, "").strip().lower() == "off"
 
 
 def is_sdk(kind: type) -> bool:
-    """Whether a class is the SDK's own; says so without importing it."""
+    """Return True if a class is the SDK's own, without importing it."""
     return kind.__module__.startswith("opentelemetry.sdk.")
 
 

@@ -97,7 +97,7 @@ class Merger:
                         stream.consume_measurement(measure(value), False)
 
     def _can_merge(self, histogram: Any, chunk: Chunk) -> bool:
-        """Whether the histogram is the SDK's, switched on, would take all values, and keeps none as an exemplar."""
+        """Return True if the histogram is the SDK's, switched on, takes all values, and keeps none as an exemplar."""
         if not is_sdk(type(histogram)) or not works():
             return False
         if chunk.low < 0 or not math.isfinite(chunk.total):
@@ -190,7 +190,7 @@ def _exponential(aggregation: Any, chunk: Chunk, measure: Measure) -> None:
 
 @functools.cache
 def _merges() -> dict[type, Merge]:
-    """How values are merged, by the class of the aggregation; for others the SDK's own way is taken."""
+    """Return how values are merged, by the class of the aggregation; for others the SDK's own way is taken."""
     from opentelemetry.sdk.metrics._internal import aggregation  # noqa: PLC0415 - it need not be there
 
     return {
@@ -202,7 +202,7 @@ def _merges() -> dict[type, Merge]:
 
 @tested
 def works() -> bool | None:
-    """Whether this SDK is one with which merging gives what its public `record` gives."""
+    """Return True if this SDK is one with which merging gives what its public `record` gives."""
     return all(public == merged for public, merged in _comparisons())
 
 

@@ -78,7 +78,7 @@ class _Record(LogRecord):
 
 
 def _allow_all(limits: Any) -> bool:
-    """Whether nothing of a record of ours can be beyond them."""
+    """Return True if nothing of a record of ours can be beyond them."""
     most = getattr(limits, "max_log_record_attributes", 0)
     length = getattr(limits, "max_log_record_attribute_length", 0)
     return (most is None or most >= _MOST_ATTRIBUTES) and length is None

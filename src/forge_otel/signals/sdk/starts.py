@@ -50,7 +50,7 @@ def _lower_start(aggregation: Any, since: int) -> None:
 
 @tested
 def works() -> bool | None:
-    """Whether the series of this SDK start where they are told to, and are otherwise the same."""
+    """Return True if the series of this SDK start where they are told to, and are otherwise the same."""
     from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider  # noqa: PLC0415 - it need not be there
     from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader  # noqa: PLC0415
     from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation  # noqa: PLC0415
