@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast coverage lint format hooks generate docs bench picture up ready down stack-demo collector stack-tools changelog dist clean
+.PHONY: help demo test test-fast soak coverage lint format hooks generate docs bench picture up ready down stack-demo collector stack-tools changelog dist clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +22,14 @@ $(READY): pyproject.toml
 demo: $(READY) ## run a real pipeline over the standard library and read what happened (ARGS="--limit 100")
 	$(BIN)/forge-otel demo $(ARGS) || test $$? -eq 3  # 3: some samples fail, to show what becomes of them
 
-test: $(READY) ## all tests, in parallel (ARGS="-k retry")
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(READY) ## the tests, in parallel (ARGS="-k retry")
+	$(BIN)/python -m pytest -m "not soak" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: $(READY) ## the tests that take less than half a second, without the stack, in parallel
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/stack --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+soak: $(READY) ## the variants of slow tests that `make test` leaves out
+	$(BIN)/python -m pytest -m soak --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: $(READY) ## all tests, and the lines and branches they miss; open htmlcov/index.html
 	$(BIN)/python -m pytest --cov --cov-report term --cov-report html $(ARGS)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+
+from tests.support.runs import PATIENCE
 
 ON_RAY = [
     pytest.mark.slow,
@@ -32,6 +36,19 @@ def start_local_ray(cores: int = 4) -> None:
         ray.init(
             address="local", num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
         )
+
+
+def kill_worker(title: str) -> int:
+    """Kill a process of this process's own Ray by the title it has, as soon as there is one; returns its number."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if " ".join(process.cmdline()).startswith(title):
+                    process.kill()
+                    return process.pid
+        time.sleep(0.02)
+    raise AssertionError(f"no process {title}")
 
 
 class Nodes:

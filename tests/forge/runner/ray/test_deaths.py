@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from forge import Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage
 from forge.execution.executions import Executions
 from forge.pipeline.stages import StageResult
 from forge.runner import Run
-from tests.support.ray import ON_RAY
-from tests.support.runs import PATIENCE, ledger
+from tests.support.ray import ON_RAY, kill_worker
+from tests.support.runs import ledger
 
 from .pipelines import double, source, split
 
@@ -75,7 +74,9 @@ def stored(storage: SQLStorage) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("kind", ["killed", "left", "batch"])
+@pytest.mark.parametrize(
+    "kind", ["killed", pytest.param("left", marks=pytest.mark.soak), pytest.param("batch", marks=pytest.mark.soak)]
+)
 def test_a_worker_that_dies_loses_and_doubles_nothing(
     kind: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +91,9 @@ def test_a_worker_that_dies_loses_and_doubles_nothing(
     assert [each.executions for each in result.stages] == [150, 150]
     assert max(each.attempts for each in seen) == 2
     workers = {each.worker for each in seen}
-    assert len({each.pid for each in workers}) == len({each.id for each in workers}) == len(workers) == 3
+    assert len({each.pid for each in workers}) == len({each.id for each in workers}) == len(workers)
+    # The one that died is among them if a block of it had come home; whether one has is up to Ray.
+    assert len(workers) in (2, 3)
 
 
 def test_a_worker_that_dies_after_a_split(folder: Path, tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ def test_the_reader_dies(tmp_path: Path) -> None:
     def samples() -> Iterator[Sample]:
         for number, sample in enumerate(source()):
             if number == 100:
-                killed.append(kill("ray::Read_FromDriver"))
+                killed.append(kill_worker("ray::Read_FromDriver"))
             yield sample
 
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
@@ -132,20 +135,3 @@ def test_the_reader_dies(tmp_path: Path) -> None:
     assert ledger(result) == {"admitted": 150, "ready": 150}
     assert stored(storage) == {"ready": 150}
     assert result.stages["double"].executions == 150
-
-
-def kill(title: str) -> int:
-    """Kill the process of this title, as soon as there is one."""
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                try:
-                    name = (folder / "cmdline").read_bytes().decode(errors="replace")
-                except OSError:
-                    continue
-                if name.startswith(title):
-                    os.kill(int(folder.name), signal.SIGKILL)
-                    return int(folder.name)
-        time.sleep(0.02)
-    raise AssertionError(f"no process {title}")

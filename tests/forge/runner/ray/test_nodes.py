@@ -274,19 +274,19 @@ print(result.ledger.unchanged, result.ledger.split, result.ledger.ready, f"{resu
 
 
 def test_a_driver_that_is_killed_is_resumed_and_leaves_nothing(
-    nodes: Nodes, tmp_path: Path, storage_url: str, capsys: pytest.CaptureFixture[str]
+    nodes: Nodes, tmp_path: Path, postgresql_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It only connects to the cluster, which outlives it."""
     nodes.add(2)
     (tmp_path / "driver.py").write_text(DRIVER)
-    command = [sys.executable, "driver.py", str(tmp_path), storage_url]
+    command = [sys.executable, "driver.py", str(tmp_path), postgresql_url]
     settings: dict[str, Any] = {
         "cwd": tmp_path,
         "env": {**os.environ, "RAY_ADDRESS": nodes.address},
         "stdout": subprocess.PIPE,
         "text": True,
     }
-    storage = SQLStorage(storage_url)
+    storage = SQLStorage(postgresql_url)
     storage.open()
     driver = subprocess.Popen(command, **settings)
     until(lambda: storage.count("p") >= 30)
@@ -297,7 +297,7 @@ def test_a_driver_that_is_killed_is_resumed_and_leaves_nothing(
     assert pids
     until(lambda: not any(_is_worker(pid) for pid in pids))
     until(lambda: ray.available_resources().get("CPU") == 2)
-    assert main_forge(["runs", "--storage", storage_url]) == 0
+    assert main_forge(["runs", "--storage", postgresql_url]) == 0
     assert "died" in capsys.readouterr().out
     stored = Counter(record.status.value for record in storage.query("p").samples)
     left = 300 - stored["split"]

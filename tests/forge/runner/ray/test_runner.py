@@ -99,7 +99,13 @@ AGAIN: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", AGAIN)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("unchanged", "failures", "cached measurements") else pytest.param(name, marks=pytest.mark.soak)
+        for name in AGAIN
+    ],
+)
 def test_a_second_run_means_the_same_on_every_runner(name: str, tmp_path: Path) -> None:
     first, second, settings = AGAIN[name]
     kinds: dict[str, type[Runner]] = {"batch": BatchRunner, "streaming": StreamingRunner, "ray": RayRunner}

@@ -29,11 +29,10 @@ from forge import (
 )
 from forge.errors import ConfigurationError, SourceError, WorkerDiedError
 from forge.runner import Runner
-from tests.support.ray import ON_RAY
+from tests.support.ray import ON_RAY, kill_worker
 from tests.support.runs import ledger
 
 from .pipelines import Size, double, fail_some, paid, skip_thirds, split
-from .test_deaths import kill
 from .test_runner import rows, summary
 
 pytestmark = ON_RAY
@@ -64,7 +63,7 @@ def numbers_of(storage: SQLStorage) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("kind", ["json lines", "parquet"])
+@pytest.mark.parametrize("kind", ["json lines", pytest.param("parquet", marks=pytest.mark.soak)])
 def test_files_mean_the_same_on_every_runner(kind: str, tmp_path: Path) -> None:
     if kind == "parquet":
         source: ShardedSource = ParquetFiles(parquet_files(tmp_path / "in"), id_field="name", columns=["n"])
@@ -186,7 +185,7 @@ def test_blocks_in_flight_are_read_again_when_an_execution_ends(tmp_path: Path) 
     with RayRunner(block_size=4).run(pipeline) as run:
         for sample in run:
             if not ids:
-                kill("ray::Exchange")
+                kill_worker("ray::Exchange")
             ids.append(sample.id)
     assert sorted(ids) == sorted(f"{shard}-{place}" for shard in range(6) for place in range(50))
     assert ledger(run) == {"admitted": 300, "ready": 300}
@@ -200,6 +199,7 @@ def test_a_shard_that_kills_every_reader(folder: Path) -> None:
     assert ledger(run) == {"admitted": 50, "ready": 50}
 
 
+@pytest.mark.soak
 def test_a_shard_with_other_samples_at_the_second_reading(folder: Path) -> None:
     run = RayRunner(block_size=16).run(made(Unsteady(0, 40, folder)))
     with pytest.raises(SourceError, match=r"^shard 0 gave other samples when it was read again, in the place of"):
@@ -208,6 +208,7 @@ def test_a_shard_with_other_samples_at_the_second_reading(folder: Path) -> None:
     assert (run.result.outcome, run.result.ledger.imbalance) == ("failed", 0)
 
 
+@pytest.mark.soak
 def test_an_error_in_a_shard(tmp_path: Path) -> None:
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
     run = RayRunner(block_size=16).run(made(Numbers(0), Broken(1, 20), Numbers(2), storage=storage))
@@ -232,6 +233,7 @@ def test_a_line_that_is_not_json(tmp_path: Path) -> None:
     assert ledger(run) == {"admitted": 31, "ready": 31}
 
 
+@pytest.mark.soak
 def test_an_id_in_two_shards(tmp_path: Path) -> None:
     results = []
     for runner in (BatchRunner(), RayRunner(block_size=16)):
@@ -251,6 +253,7 @@ def test_plain_data() -> None:
     assert [data for _, data in sorted(found[0], key=lambda each: each[1])] == [2, 4, 6]
 
 
+@pytest.mark.soak
 def test_a_limit_and_the_rest(tmp_path: Path) -> None:
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
     pipeline = made(Numbers(0), Numbers(1), concurrency=2, storage=storage)
@@ -261,6 +264,7 @@ def test_a_limit_and_the_rest(tmp_path: Path) -> None:
     storage.close()
 
 
+@pytest.mark.soak
 def test_data_that_cannot_be_sent() -> None:
     result = RayRunner().run(made(Locked(0, 7))).drain()
     assert ledger(result) == {"admitted": 50, "ready": 49, "failed": 1}
@@ -272,6 +276,7 @@ def test_data_that_cannot_be_sent() -> None:
     assert failure.message.startswith(expected)
 
 
+@pytest.mark.soak
 def test_a_shard_that_cannot_be_sent() -> None:
     run = RayRunner().run(made(Numbers(0), iter([threading.Lock()])))
     with pytest.raises(
@@ -281,6 +286,7 @@ def test_a_shard_that_cannot_be_sent() -> None:
     assert ledger(run) == {"admitted": 50, "ready": 50}
 
 
+@pytest.mark.soak
 def test_a_budget() -> None:
     shards = [Numbers(number) for number in range(40)]
     result = RayRunner(block_size=16).run(made(*shards, concurrency=2, stages=[paid], max_cost=0.1)).drain()
