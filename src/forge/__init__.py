@@ -1,5 +1,7 @@
 """Data pipelines for machine learning: a source, stages, measurements, storage, dead letters."""
 
+from typing import TYPE_CHECKING, Any
+
 from .costs import usage
 from .costs.prices import Price, Prices
 from .costs.summary import Charge, CostSummary, Use
@@ -17,9 +19,12 @@ from .pipeline.shards import ShardedSource
 from .pipeline.stages import Stage, stage
 from .runner import BatchRunner, RayRunner, Run, RunResult, StreamingRunner
 from .runner.outcome import ExitCode, RunOutcome, RunType
-from .storage import ArtifactStore, SQLStorage
+from .storage import ArtifactStore
 from .storage.dead_letters import DeadLetterQueue
 from .storage.records import DeadLetter
+
+if TYPE_CHECKING:
+    from .storage import SQLStorage
 
 __all__ = [
     "ArtifactStore",
@@ -59,3 +64,12 @@ __all__ = [
     "stage",
     "usage",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the storage at its first use, as `forge.storage` does."""
+    if name != "SQLStorage":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .storage import SQLStorage  # noqa: PLC0415
+
+    return SQLStorage

@@ -12,7 +12,6 @@ from ..execution.item import Item
 from ..pipeline.exceptions import is_a
 from ..pipeline.failure import FailureSource
 from ..pipeline.sample import SampleOutcome, SampleStatus
-from ..storage.faults import is_constraint
 from ..storage.records import DeadLetter, SampleRecord
 
 if TYPE_CHECKING:
@@ -131,6 +130,8 @@ class Committer:
             if _is_fault(error):
                 raise
             if len(items) == 1:
+                from ..storage.faults import is_constraint  # noqa: PLC0415 - imports SQLAlchemy
+
                 if not is_constraint(error):
                     items[0].original = None  # no row holds the result, nor would it the next time
                 self._run.fail_item(items[0], error, FailureSource.STORAGE, self._storage.backend)

@@ -1,5 +1,7 @@
 """Storage of samples, measured values, dead letters, runs and artifacts."""
 
+from typing import TYPE_CHECKING, Any
+
 from .artifacts import ArtifactStore
 from .manifests import SampleFate
 from .records import (
@@ -12,8 +14,10 @@ from .records import (
     WriteOutcome,
     WriteResult,
 )
-from .sql import SQLStorage
 from .steps import RecordedStep, Retry
+
+if TYPE_CHECKING:
+    from .sql import SQLStorage
 
 __all__ = [
     "ArtifactResult",
@@ -30,3 +34,12 @@ __all__ = [
     "WriteOutcome",
     "WriteResult",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the storage at its first use: SQLAlchemy would be half of the import of `forge`, in every worker."""
+    if name != "SQLStorage":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .sql import SQLStorage  # noqa: PLC0415
+
+    return SQLStorage

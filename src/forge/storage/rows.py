@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any
-
-from sqlalchemy import Row
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, UnstorableError
 from ..pipeline.failure import FailureSource
@@ -16,6 +14,9 @@ from ..support.money import plain
 from ..support.numbers import MAX_COUNT, is_count, shown
 from ..support.text import escape, is_encodable, unescape
 from .records import DeadLetter, DeadLetterKey, SampleRecord
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
 
 MAX_ID = 2048
 """Maximum length of a sample's id as it is stored, in bytes of UTF-8. An index of PostgreSQL holds 2 704 bytes, which

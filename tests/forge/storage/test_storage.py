@@ -227,6 +227,19 @@ except StorageError as error:
     assert answer.stdout.endswith('; pip install "forge-otel[postgresql]" installs the driver\n')
 
 
+def test_its_library_is_imported_with_the_first_storage() -> None:
+    """SQLAlchemy, which is half of the import of `forge`, in every worker."""
+    program = """
+import sys
+import forge, forge_otel
+print("sqlalchemy" in sys.modules)
+from forge import SQLStorage
+print("sqlalchemy" in sys.modules)
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\nTrue\n"
+
+
 # Writing and reading samples
 
 
