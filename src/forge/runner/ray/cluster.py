@@ -263,6 +263,12 @@ class _Ending:
         pass
 
 
+def _address() -> str:
+    """Return the address of the cluster to which this process is connected."""
+    address: str = ray.get_runtime_context().gcs_address
+    return address
+
+
 class Execution:
     """One execution of Ray Data: blocks go in, and come home when they have passed all actors."""
 
@@ -275,6 +281,7 @@ class Execution:
         readers: int = 0,
     ) -> None:
         # Both are on the driver's node: they live no longer than the driver, and no shorter than any other node.
+        self._address = _address()
         node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(node, soft=False)
         remote: Any = ray.remote(Exchange)
@@ -329,17 +336,17 @@ class Execution:
 
     def put(self, number: int, content: bytes) -> None:
         """Send a block in."""
-        if self._is_connected:
+        if self.is_connected:
             self._exchange.put.remote(number, content)
 
     def home(self, number: int) -> None:
         """Tell that a block is home."""
-        if self._is_connected:
+        if self.is_connected:
             self._exchange.home.remote(number)
 
     def questions(self) -> Iterator[tuple[int, bytes]]:
         """Yield the questions of readers, until there will be no more."""
-        while self._is_connected:
+        while self.is_connected:
             try:
                 found = ray.get(self._exchange.questions.remote())
             except Exception:  # noqa: BLE001 - it has died, or Ray ends
@@ -350,24 +357,24 @@ class Execution:
 
     def answer(self, number: int, content: bytes | None) -> None:
         """Answer a question of a reader."""
-        if self._is_connected:
+        if self.is_connected:
             self._exchange.answer.remote(number, content)
 
     def end(self, count: int) -> None:
         """Tell that there are so many blocks, and no more."""
-        if self._is_connected:
+        if self.is_connected:
             self._exchange.end.remote(count)
 
     def stop(self) -> None:
         """Stop as soon as possible: calls end, and workers close."""
         if self._stopping.since is None:
             self._stopping.since = time.monotonic()
-        if self._is_connected:
+        if self.is_connected:
             self._exchange.stop.remote()
 
     def lacking(self) -> dict[int, str]:
         """Return the workers that are lacking, by index of the step."""
-        if not self._is_connected:
+        if not self.is_connected:
             return {}
         try:
             found: dict[int, int] = ray.get(self._exchange.lacking.remote(self._wanted), timeout=ANSWER_TIMEOUT)
@@ -394,14 +401,14 @@ class Execution:
         self._home = self._data = None
         if self._stopping.since is not None:
             gc.collect()  # what Ray Data leaves of an execution that it did not complete refers to itself
-        if not self._is_connected:
+        if not self.is_connected:
             return
         deadline = time.monotonic() + CLOSE_TIMEOUT
         self._exchange.finish.remote()
         while (state := self.state()) is not None and state.open and time.monotonic() < deadline:
             time.sleep(0.01)
         self.attempts = self._ask("attempts") or {}
-        if self._is_connected:
+        if self.is_connected:
             self._exchange.__ray_terminate__.remote()
 
     def state(self) -> ClusterState | None:
@@ -413,7 +420,7 @@ class Execution:
 
     def _ask(self, method: str) -> Any:
         """Return the answer of the exchange; None if it does not answer."""
-        if not self._is_connected:
+        if not self.is_connected:
             return None
         try:
             return ray.get(getattr(self._exchange, method).remote(), timeout=1.0)
@@ -422,10 +429,9 @@ class Execution:
             return None
 
     @property
-    def _is_connected(self) -> bool:
-        """False once Ray has been shut down, as at the end of the process; a call would start it anew."""
-        connected: bool = ray.is_initialized()
-        return connected
+    def is_connected(self) -> bool:
+        """False once Ray has been shut down, as at the end of the process: a call starts it anew."""
+        return bool(ray.is_initialized()) and _address() == self._address
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
         """Return an iterator over the blocks that are home.

@@ -265,6 +265,11 @@ class RayDriver(Driver):
                 self._state, attempts = ClusterState(), execution.attempts
                 if run.stop.is_set():
                     raise QueueClosed
+                if not execution.is_connected:
+                    raise ClusterError(
+                        "Ray was shut down, or this process was disconnected from it, during the run; another run goes "
+                        "on where this one has ended, if the pipeline has a storage"
+                    ) from error
                 futile = 0 if home else futile + 1
                 if error is not None:
                     logger.warning(

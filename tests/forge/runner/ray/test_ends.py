@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -320,3 +321,41 @@ def test_block_sizes_that_make_no_sense(block_size: Any) -> None:
 
 def test_an_empty_source() -> None:
     assert ledger(RayRunner().run(Pipeline(name="p", source=[], stages=[double])).drain()) == {}
+
+
+SHUTDOWN = """
+import ray
+from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage
+from forge.errors import ClusterError
+
+
+class Same(Stage):
+    def process(self, sample):
+        return sample
+
+
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+source = [Sample(id=str(number), data=number) for number in range(1000)]
+pipeline = Pipeline(name="p", source=source, stages=[Same()], storage=SQLStorage("sqlite:///rows.db"))
+run = RayRunner(block_size=4).run(pipeline)
+try:
+    for number, sample in enumerate(run):
+        if number == 8:
+            ray.shutdown()
+except ClusterError as error:
+    print(error)
+result = run.result
+print(result.outcome, result.ledger.ready + result.ledger.failed == result.ledger.admitted)
+print(len(pipeline.storage.query("p").samples) == result.ledger.ready)
+"""
+
+
+@pytest.mark.soak
+def test_ray_is_shut_down_in_a_run(tmp_path: Path) -> None:
+    """Calls would start another Ray, which has none of the workers."""
+    script = [sys.executable, "-c", SHUTDOWN]
+    answer = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=4 * PATIENCE)
+    assert answer.stdout == (
+        "Ray was shut down, or this process was disconnected from it, during the run; another run goes on where this "
+        "one has ended, if the pipeline has a storage\nfailed True\nTrue\n"
+    ), answer.stderr
