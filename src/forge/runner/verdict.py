@@ -246,9 +246,10 @@ def _one_at_a_time(result: RunResult, pipeline: Pipeline, parts: list[_Part]) ->
 def _idle(result: RunResult, busiest: _Part) -> RunVerdict:
     used = share(busiest.utilization)
     text = f"nothing was busy for half of the time: the busiest, {busiest.label}, was {used} utilized."
-    retries = sum(stage.retries for stage in result.stages)
-    advice = "Its time went into waits between retries." if retries else "A longer run, with more input, tells more."
-    return _none(text, advice)
+    if sum(stage.retries - stage.lost for stage in result.stages):
+        return _none(text, "Its time went into waits between retries.")
+    starts = ": workers take seconds to start" if result.runner == IN_WORKERS else ""
+    return _none(text, f"A longer run, with more input, tells more{starts}.")
 
 
 def _more_slots(result: RunResult, limit: _Part, parts: list[_Part], slots: int) -> str:

@@ -359,12 +359,21 @@ def test_a_faster_source_gives_what_the_busiest_stage_can_take() -> None:
     )
 
 
-def test_a_run_in_which_nothing_was_busy_tells_nothing() -> None:
-    verdict = verdict_on(
-        chain(Through(name="a"), Through(name="b")), stages=[{"utilization": 0.2}, {"utilization": 0.49}]
-    )
+@pytest.mark.parametrize(
+    ("runner", "retries", "lost", "advice"),
+    [
+        ("streaming", 0, 0, "A longer run, with more input, tells more."),
+        ("streaming", 2, 0, "Its time went into waits between retries."),
+        ("ray", 2, 1, "Its time went into waits between retries."),
+        ("ray", 2, 2, "A longer run, with more input, tells more: workers take seconds to start."),
+    ],
+)
+def test_a_run_in_which_nothing_was_busy_tells_nothing(runner: str, retries: int, lost: int, advice: str) -> None:
+    stages = [{"utilization": 0.2}, {"utilization": 0.49, "retries": retries, "lost": lost}]
+    verdict = verdict_on(chain(Through(name="a"), Through(name="b")), runner=runner, stages=stages)
     assert verdict.limit == "none"
-    assert verdict.text == ("No verdict: nothing was busy for half of the time: the busiest, b, was 49% utilized.")
+    assert verdict.text == "No verdict: nothing was busy for half of the time: the busiest, b, was 49% utilized."
+    assert verdict.advice == advice
 
 
 def test_a_run_that_failed_has_no_bottleneck() -> None:
