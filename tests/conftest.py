@@ -62,7 +62,8 @@ def nodes() -> Iterator[Nodes]:
 
 
 def _plain_environment() -> None:
-    for name in [name for name in os.environ if name.startswith(("OTEL_", "FORGE_"))]:
+    # The last ones are those of `make test ARGS=…`, which another `make` that a test calls would take for its own.
+    for name in [name for name in os.environ if name.startswith(("OTEL_", "FORGE_", "MAKE", "MFLAGS"))]:
         del os.environ[name]
 
 
