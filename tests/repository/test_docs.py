@@ -62,7 +62,7 @@ COMMANDS = [(page, code) for page in PAGES for code in blocks(page, "sh")]
 def test_shell_blocks(page: Path, code: str, tmp_path: Path) -> None:
     # The tests cannot run themselves, nor install what they already run in, nor hooks in this repository, nor start
     # containers; `make stack-demo` has a test of its own.
-    left_out = "test-fast|test|coverage|lint|hooks|up|ready|stack-demo"
+    left_out = "test-fast|test|soak|coverage|lint|hooks|up|ready|stack-demo"
     code = re.sub(rf"^make ({left_out})\b.*$", r"make -n \1 >/dev/null", code, flags=re.MULTILINE)
     # Some of the demo's samples fail, which is not what is tested here.
     code = f'forge-otel() {{ command forge-otel "$@" || test "$1 $?" = "demo {ExitCode.SAMPLES_FAILED}"; }}\n{code}'
