@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from forge import ArtifactStore, Measurement, Pipeline, RayRunner, Sample, SQLStorage, Stage, stage
-from forge.errors import ConfigurationError
+from forge.errors import ConfigurationError, StorageError
+from tests.support.postgresql import Server
 from tests.support.ray import ON_RAY
 from tests.support.runs import PATIENCE, ledger
 
@@ -44,14 +46,47 @@ def test_artifacts_that_workers_store(tmp_path: Path) -> None:
     assert len(list(store.stored())) == 10
 
 
-def test_postgresql(postgresql_url: str) -> None:
+def stored(storage: SQLStorage) -> dict[str, int]:
+    return dict(Counter(record.status.value for record in storage.query("p").samples))
+
+
+def test_a_server_that_restarts_costs_nothing(postgresql_url: str, postgresql_server: Server) -> None:
     storage = SQLStorage(postgresql_url)
-    result = RayRunner(block_size=16).run(PIPELINES["split"](storage)).drain()
-    assert ledger(result) == {"admitted": 150, "derived": 300, "ready": 200, "skipped": 100, "split": 150}
-    counts: dict[str, int] = {}
-    for record in storage.query("p").samples:
-        counts[record.status.value] = counts.get(record.status.value, 0) + 1
-    assert counts == {"ready": 200, "skipped": 100, "split": 150}
+    ready = 0
+    with RayRunner(block_size=4).run(PIPELINES["split"](storage)) as run:
+        for _ in run:
+            ready += 1
+            if ready == 20:
+                postgresql_server.stop()
+                time.sleep(0.5)
+                postgresql_server.start()
+    assert ready == 200
+    assert ledger(run) == {"admitted": 150, "derived": 300, "ready": 200, "skipped": 100, "split": 150}
+    assert stored(storage) == {"ready": 200, "skipped": 100, "split": 150}
+    storage.close()
+
+
+@pytest.mark.soak
+def test_a_server_that_is_gone_ends_the_run(postgresql_url: str, postgresql_server: Server) -> None:
+    """Nothing that is stored is called again, and everything else is."""
+    storage = SQLStorage(postgresql_url, timeout=1.0)
+    run = RayRunner(block_size=4).run(PIPELINES["split"](storage))
+    for _ in range(20):
+        next(run)
+    postgresql_server.stop()
+    try:
+        with pytest.raises(StorageError, match="cannot use postgresql://"):
+            run.drain()
+    finally:
+        postgresql_server.start()
+    assert run.result is not None
+    assert (run.result.outcome, run.result.ledger.imbalance, run.result.ledger.active) == ("failed", 0, 0)
+    # The transaction that was under way may have been committed, although no answer came.
+    done = stored(storage)
+    assert done["ready"] >= run.result.ledger.ready > 0
+    again = RayRunner().run(PIPELINES["split"](storage)).drain()
+    assert again.ledger.ready + done["ready"] == 200
+    assert stored(storage) == {"ready": 200, "skipped": 100, "split": 150}
     storage.close()
 
 
@@ -103,7 +138,8 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage
-from forge.errors import ConfigurationError
+from forge.errors import ConfigurationError, StorageError
+from tests.support.postgresql import Server
 
 folder = Path(sys.argv[1])
 
