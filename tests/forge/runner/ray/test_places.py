@@ -1,4 +1,4 @@
-"""Runs on Ray with a server, with artifacts, on few cores, and in a process of their own."""
+"""Runs on Ray with a server, on few cores, and in a process of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from forge import ArtifactStore, Measurement, Pipeline, RayRunner, Sample, SQLStorage, Stage, stage
+from forge import Measurement, Pipeline, RayRunner, Sample, SQLStorage, stage
 from forge.errors import ConfigurationError, StorageError
 from tests.support.postgresql import Server
 from tests.support.ray import ON_RAY
@@ -23,27 +23,6 @@ from .pipelines import PIPELINES, source, split
 from .test_ends import _is_worker
 
 pytestmark = ON_RAY
-
-
-class Upload(Stage):
-    """Stores what it gets."""
-
-    def __init__(self, store: ArtifactStore) -> None:
-        self.store = store
-        super().__init__()
-
-    def process(self, sample: Sample) -> Sample:
-        return sample.with_data(self.store.put(str(sample.data["n"] % 10).encode()).key)
-
-
-def test_artifacts_that_workers_store(tmp_path: Path) -> None:
-    store = ArtifactStore(str(tmp_path / "artifacts"))
-    pipeline = Pipeline(name="p", source=source(), stages=[Upload(store)], artifacts=store)
-    result = RayRunner().run(pipeline).drain()
-    assert ledger(result) == {"admitted": 150, "ready": 150}
-    assert (result.storage.artifacts_uploaded, result.storage.artifacts_deduplicated) == (150, 140)
-    assert result.storage.artifact_bytes_written == 10
-    assert len(list(store.stored())) == 10
 
 
 def stored(storage: SQLStorage) -> dict[str, int]:
