@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 
+# Ray would give way to all other tests: a run then takes minutes, of which most is waiting for workers to start.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 settings.register_profile("untimed", deadline=None)  # how long an example takes says more of the machine than of us
 settings.load_profile("untimed")
 
