@@ -31,6 +31,18 @@ TESTS = Path(__file__).parent
 # Ray would give way to all other tests: a run then takes minutes, of which most is waiting for workers to start.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+TOGETHER = {
+    "containers": ("tests/stack/containers/",),
+    "ray": (
+        "tests/forge/runner/ray/",
+        "tests/forge_otel/instrumentors/ray_data/",
+        "tests/forge_otel/instrumentors/test_executions.py",
+        "tests/forge_otel/test_worker.py",
+        "tests/stack/test_ray.py",
+    ),
+}
+"""Folders and files whose tests share what takes long to start, and would slow each other down."""
+
 settings.register_profile("untimed", deadline=None)  # how long an example takes says more of the machine than of us
 settings.load_profile("untimed")
 
@@ -76,8 +88,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no worker of pytest-xdist is left with it at the end."""
-    slowest = (TESTS / "stack" / "containers", TESTS / "repository", TESTS / "stack", TESTS / "recipes", TESTS)
-    items.sort(key=lambda item: next(rank for rank, folder in enumerate(slowest) if folder in item.path.parents))
+    folders = [f"tests/{folder}/" for folder in ("repository", "stack", "recipes")]
+    slowest: list[str | tuple[str, ...]] = [*TOGETHER.values(), *folders, "tests/"]
+    items.sort(key=lambda item: next(rank for rank, paths in enumerate(slowest) if item.nodeid.startswith(paths)))
 
 
 @pytest.hookimpl(trylast=True)
@@ -89,7 +102,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
-    """Keep the tests of a file together, and those that share the containers; its fixtures are made once then."""
+    """Keep the tests of a file together, and those of `TOGETHER`; their fixtures are made once then."""
     return Files(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
@@ -97,8 +110,8 @@ class Files(LoadFileScheduling):
     """Tests by file, in the order in which they were collected."""
 
     def _split_scope(self, nodeid: str) -> str:
-        containers = "tests/stack/containers/"
-        return containers if nodeid.startswith(containers) else super()._split_scope(nodeid)
+        shared = (name for name, paths in TOGETHER.items() if nodeid.startswith(paths))
+        return next(shared, None) or super()._split_scope(nodeid)
 
 
 @pytest.fixture(autouse=True)
