@@ -165,8 +165,7 @@ def resources_of(parts: Sequence[Stage | Measurement], *, local: bool) -> list[d
                 if local:
                     raise ConfigurationError(text)
                 logger.warning("%s; the run waits until nodes with more of it join", text)
-        each.setdefault("CPU", cpus)
-    return wanted
+    return [{"CPU": cpus, **each} for each in wanted]
 
 
 def _arguments(resources: Mapping[str, float]) -> dict[str, Any]:
