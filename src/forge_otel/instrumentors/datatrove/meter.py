@@ -44,6 +44,8 @@ class StepReport(NamedTuple):
     """Seconds for each document that it has taken or, where it takes none, yielded."""
     skip_durations: Sequence[float]
     """The same for documents that it has dropped, where these can be told apart."""
+    derived: int
+    """Documents that it has yielded in addition to those that it took."""
 
 
 class TaskReport(NamedTuple):
@@ -52,8 +54,6 @@ class TaskReport(NamedTuple):
     steps: Sequence[StepReport]
     admitted: int
     """Documents that the readers have yielded."""
-    derived: int
-    """Documents that steps have yielded in addition to those that they took."""
     ready: int
     """Documents that have passed all steps."""
 
@@ -65,6 +65,7 @@ class _StepMeter:
         "_baseline",
         "_step",
         "_uses_stats",
+        "added",
         "busy",
         "durations",
         "finished",
@@ -72,6 +73,7 @@ class _StepMeter:
         "out",
         "out_before",
         "previous",
+        "reported_added",
         "reported_busy",
         "reported_passed",
         "reported_skips",
@@ -90,6 +92,8 @@ class _StepMeter:
         """Documents that it has yielded: all, and until it took the current one."""
         self.finished = 0
         """Documents that it has taken until the last report, without the current one."""
+        self.added = self.reported_added = 0
+        """Documents that it has yielded in addition to those that it took: all, and those of the reports."""
         self.busy = self.was_busy = 0.0
         """Seconds of its own: all, and until it took the current document."""
         self.returned_none = False
@@ -149,10 +153,13 @@ class _StepMeter:
         """Return what is new in these counts since the last report, and take note of it."""
         new_passed, new_skips = max(0, passed - self.reported_passed), skips - self.reported_skips
         busy = self.busy - self.reported_busy
+        # Those of a reader come from outside.
+        derived = 0 if _is_reader(self._step) else self.added - self.reported_added
         self.reported_passed += new_passed
         self.reported_skips += new_skips
         self.reported_busy = self.busy
-        return StepReport(self.name, new_passed, dict(new_skips), busy, durations, skip_durations)
+        self.reported_added = self.added
+        return StepReport(self.name, new_passed, dict(new_skips), busy, durations, skip_durations, derived)
 
 
 class TaskMeter:
@@ -234,21 +241,23 @@ class TaskMeter:
             taken = meter.previous.out if meter.previous is not None else None
             if taken is None:
                 totals["admitted"] += passed + skips.total()
-            elif completed and not meter.returned_none:
-                lost = taken - passed - skips.total()
-                if lost > 0 and passed == 0 and self.after(meter) is None:
+            elif not meter.returned_none:
+                lost = taken + meter.added - passed - skips.total()
+                if lost < 0:
+                    meter.added -= lost
+                elif completed and lost > 0 and passed == 0 and self.after(meter) is None:
                     passed = lost  # it takes documents, and yields none
                     totals["ready"] += lost
-                elif lost > 0:
+                elif completed and lost > 0:
                     skips[DROPPED] += lost
-                elif lost < 0:
-                    totals["admitted" if _is_reader(meter._step) else "derived"] -= lost
+                if _is_reader(meter._step):
+                    totals["admitted"] += meter.added
             if meter.returned_none or self.after(meter) is None:
                 totals["ready"] += meter.passed
             steps.append(meter.report(passed, skips, durations, skip_durations))
         new = totals - self._reported
         self._reported += new
-        return TaskReport(steps, new["admitted"], new["derived"], new["ready"])
+        return TaskReport(steps, new["admitted"], new["ready"])
 
 
 class _ObservedStep:

@@ -61,7 +61,7 @@ class TaskEnd(NamedTuple):
     """Seconds that this step had spent on the document."""
 
 
-NOTHING_MORE: Final = TaskReport((), 0, 0, 0)
+NOTHING_MORE: Final = TaskReport((), 0, 0)
 
 
 class _RemoteError(Exception):
@@ -380,7 +380,7 @@ class Task:
         skipped = sum(sum(step.skips.values()) for step in report.steps)
         self._count(
             admitted=report.admitted,
-            derived=report.derived,
+            derived=sum(step.derived for step in report.steps),
             **{ForgeSampleOutcome.READY.value: report.ready, ForgeSampleOutcome.SKIPPED.value: skipped},
         )
 
@@ -400,8 +400,6 @@ class Task:
         rest = self.samples["admitted"] + self.samples["derived"] - settled
         if rest > 0:
             self._count(**{ForgeSampleOutcome.FAILED.value: rest})
-        elif rest < 0:
-            self._count(derived=-rest)
 
     def _write_step(self, report: StepReport) -> None:
         at = {**self._where, a.FORGE_STAGE_NAME: report.step}
@@ -419,6 +417,8 @@ class Task:
             series.get(metrics.FORGE_STAGE_SKIPS, {**at, a.FORGE_SKIP_REASON: reason}).append(count)
         if report.busy:
             series.get(metrics.FORGE_STAGE_BUSY_TIME, at).append(report.busy)
+        if report.derived:
+            series.get(metrics.FORGE_SAMPLE_DERIVED, at).append(report.derived)
         totals = self.run.totals.get(report.step) if self.run is not None else None
         if self.run is not None and totals is not None:
             with self.run.lock:
@@ -451,9 +451,7 @@ class Task:
                 continue
             if name == "admitted":
                 series.get(metrics.FORGE_SAMPLE_ADMITTED, self._where).append(count)
-            elif name == "derived":
-                series.get(metrics.FORGE_SAMPLE_DERIVED, self._where).append(count)
-            else:
+            elif name != "derived":  # those are counted by step
                 series.get(metrics.FORGE_SAMPLE_SETTLED, {**self._where, a.FORGE_SAMPLE_OUTCOME: name}).append(count)
             self.samples[name] += count
             if self.run is not None:

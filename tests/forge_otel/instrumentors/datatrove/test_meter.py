@@ -84,8 +84,9 @@ def summed(reports: list[TaskReport]) -> tuple[dict[str, tuple[int, dict[str, in
         for step in report.steps:
             passed[step.step] += step.passed
             skips.setdefault(step.step, Counter()).update(step.skips)
-    samples = tuple(sum(values) for values in zip(*[report[1:] for report in reports], strict=True))
-    return {step: (passed[step], dict(skips[step])) for step in skips}, samples  # type: ignore[return-value]
+    admitted, ready = (sum(values) for values in zip(*[report[1:] for report in reports], strict=True))
+    derived = sum(step.derived for report in reports for step in report.steps)
+    return {step: (passed[step], dict(skips[step])) for step in skips}, (admitted, derived, ready)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +161,25 @@ def test_reports_while_it_goes_on() -> None:
     assert [report.steps[1].passed for report in reports] == [2, 2, 2, 0]
     assert sum(report.steps[1].busy for report in reports) == 6 * FLUSH_INTERVAL / 2
     assert sum(len(report.steps[1].durations) for report in reports) == 6
+
+
+def test_what_was_reported_as_derived_has_to_settle() -> None:
+    """Documents that a step yields in addition are reported at the next occasion, less those that it has dropped until
+    then; what it drops later is all reported, too."""
+    now = [0.0]
+
+    def slow(data: Iterator[int], rank: int, world_size: int) -> Iterator[int]:
+        for number in data:
+            now[0] += FLUSH_INTERVAL
+            yield from [number] * 3 if number == 0 else []
+
+    _, reports, found = run(read, slow, keep, clock=lambda: now[0])
+    assert found == [0, 0, 0]
+    assert [report.steps[1].derived for report in reports][:3] == [0, 1, 0]
+    assert summed(reports) == (
+        {"read": (6, {}), "slow": (3, {"dropped": 4}), "keep": (3, {})},
+        (6, 1, 3),
+    )
 
 
 def test_observed_steps_are_like_the_real_ones() -> None:

@@ -78,6 +78,18 @@ def test_every_document_is_counted(tmp_path: Path) -> None:
     assert "forge.telemetry.faults" not in recorded.points
 
 
+def test_derived_documents_have_the_step_that_yielded_them(tmp_path: Path) -> None:
+    def twice(data: Iterator[Any], rank: int, world_size: int) -> Iterator[Any]:
+        for document in data:
+            yield from (document, document)
+
+    with recording() as recorded:
+        executor(tmp_path, twice).run()
+    assert counts(recorded, "forge.sample.derived") == {"stage.name=twice": 6}
+    assert counts(recorded, "forge.sample.settled") == {"sample.outcome=ready": 12, "sample.outcome=skipped": 8}
+    assert counts(recorded, "forge.sample.active") == {}
+
+
 def test_trace_and_events(tmp_path: Path) -> None:
     with recording() as recorded:
         executor(tmp_path).run()

@@ -117,10 +117,10 @@ def test_a_run_that_takes_no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
             server.bind(f"{folder}/run")
             server.listen()
             sender = workers.Sender(workers.Address(f"{folder}/run", 0), 0, 1)
-            step = StepReport("step", 1, {}, 1.0, [0.1] * 100_000, [])
+            step = StepReport("step", 1, {}, 1.0, [0.1] * 100_000, [], 0)
             with pytest.raises(BlockingIOError):
-                sender.report(TaskReport([step], 0, 0, 0))
-            sender.report(TaskReport([step], 0, 0, 0))
+                sender.report(TaskReport([step], 0, 0))
+            sender.report(TaskReport([step], 0, 0))
             sender.end(TaskEnd(NOTHING_MORE, "completed", 1.0))
     finally:
         shutil.rmtree(folder)
