@@ -20,9 +20,10 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from forge import BatchRunner, Pipeline, Run, Sample, Stage
 from forge.execution.item import Item
+from forge.runner.ray.block_calls import BlockCall
 from forge.runner.ray.blocks import Block, Row, StepRecord, pack, unpack
 from forge.runner.ray.booking import Booking
-from forge.runner.ray.worker import WorkerSpec, _BlockCall, _Work
+from forge.runner.ray.worker import Work, WorkerSpec
 from forge.runner.steps import steps_of
 from forge_otel import ForgeInstrumentor
 
@@ -56,7 +57,7 @@ def block_and_seconds(kind: type[Stage], stages: int) -> tuple[int, float]:
     run.context.run(run.begin)
     booking = Booking(run, steps_of(run))
     works = [
-        _Work(
+        Work(
             WorkerSpec("benchmark", index, stage, pipeline.serializer, False, index == stages - 1, {}),
             None,
             "worker",
@@ -70,7 +71,7 @@ def block_and_seconds(kind: type[Stage], stages: int) -> tuple[int, float]:
         block = Block(number, [Row(item.sample.id, item.sample.data) for item in items], time.time())
         for index, work in enumerate(works):
             record = StepRecord(index, time.time(), 0.001, 0.001, "host", 1234, "0123456789abcdef" * 2, 1)
-            _BlockCall(work, block, record, {}).run()
+            BlockCall(work, block, record, {}).run()
             block.records.append(record)
         content = pack(block)
         size = len(content)

@@ -27,11 +27,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ...errors import ClusterError, ConfigurationError
 from ...pipeline.measurement import Measurement
 from ...pipeline.stages import Stage
+from .block_calls import named
 from .blocks import pack, unpack
 from .exchange import Attempts, Exchange
 from .places import ClusterState, slots
 from .reader import Reader, ReaderSpec
-from .worker import CLOSE_TIMEOUT, StageWorker, WorkerSpec, named
+from .worker import CLOSE_TIMEOUT, StageWorker, WorkerSpec
 
 logger = logging.getLogger("forge")
 
