@@ -25,6 +25,7 @@ with recording() as recorded:
 assert (size.count, size.sum) == (1, len('"four"')), size
 """
 METHOD = """
+import forge.storage.sql  # of the functions that are instrumented, eight are in it, and it is imported at its first use
 from forge import ArtifactStore
 from forge_otel import ForgeInstrumentor
 
