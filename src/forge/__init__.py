@@ -73,3 +73,7 @@ def __getattr__(name: str) -> Any:
     from .storage import SQLStorage  # noqa: PLC0415
 
     return SQLStorage
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "SQLStorage"})

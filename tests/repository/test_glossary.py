@@ -54,7 +54,7 @@ def test_names_are_those_that_there_are() -> None:
 
 def test_fields_are_those_that_there_are() -> None:
     for owner, field in re.findall(r"`([A-Z]\w+)\.(\w+)`", GLOSSARY.read_text()):
-        classes = [vars(module)[owner] for module in (forge, forge.runner, forge.storage) if owner in vars(module)]
+        classes = [getattr(module, owner) for module in (forge, forge.runner, forge.storage) if owner in dir(module)]
         assert classes, owner
         assert any(field in {*dir(found), *getattr(found, "__annotations__", {})} for found in classes), (owner, field)
 

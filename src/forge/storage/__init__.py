@@ -43,3 +43,7 @@ def __getattr__(name: str) -> Any:
     from .sql import SQLStorage  # noqa: PLC0415
 
     return SQLStorage
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "SQLStorage"})
