@@ -63,6 +63,8 @@ def steps(section: str | None) -> list[tuple[str, str]]:
 def test_a_first_change_is_done_as_the_page_says(copy: Path, section: str | None, script: str) -> None:
     # Python takes the code of the copy, and not that of this checkout, which is installed.
     environment = {"PYTHONPATH": f"{copy / 'src'}:{copy}", "MAKEFLAGS": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    # It has what `make lint` has found out about the same files, which saves a minute.
+    environment["MYPY_CACHE_DIR"] = str(ROOT / ".mypy_cache")
     found = steps(section)
     assert {kind for kind, _ in found} == {"diff", "sh"}
     for kind, code in found:

@@ -226,6 +226,7 @@ class Placed(Stage):
         return sample.with_data(ray.get_runtime_context().get_node_id())
 
 
+@pytest.mark.soak
 def test_a_node_that_joins_gets_work(nodes: Nodes) -> None:
     """A pool of workers grows onto it."""
     nodes.add(1)

@@ -70,7 +70,7 @@ def test_a_server_that_is_gone_ends_the_run(postgresql_url: str, postgresql_serv
 
 
 def test_more_stages_than_cores() -> None:
-    stages = [stage(name=f"s{number}", concurrency=2)(_through) for number in range(4)]
+    stages = [stage(name=f"s{number}", concurrency=2)(_through) for number in range(3)]
     result = RayRunner().run(Pipeline(name="p", source=source(20), stages=stages)).drain()
     assert ledger(result) == {"admitted": 20, "ready": 20}
 
@@ -192,8 +192,8 @@ class Same(Stage):
 
 
 source = [Sample(id=str(number), data=number) for number in range(40)]
-for _ in range(4):
-    pipeline = Pipeline(name="p", source=source, stages=[Same(concurrency=3)])
+for _ in range(2):
+    pipeline = Pipeline(name="p", source=source, stages=[Same(concurrency=2)])
     print(RayRunner(block_size=4).run(pipeline).drain().ledger.ready)
 """
 
@@ -211,4 +211,4 @@ def test_a_run_prints_nothing(tmp_path: Path) -> None:
         env={**environment, "RAY_ADDRESS": "local"},
         timeout=4 * PATIENCE,
     )
-    assert (process.stdout, process.stderr) == ("40\n" * 4, "")
+    assert (process.stdout, process.stderr) == ("40\n" * 2, "")
