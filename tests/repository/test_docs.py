@@ -55,10 +55,18 @@ def test_python_blocks(page: Path, tmp_path: Path) -> None:
 
 
 COMMANDS = [(page, code) for page in PAGES for code in blocks(page, "sh")]
+LONG = "python -m benchmarks --quick"
+"""Takes minutes; another block has one part of it."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "code"), COMMANDS, ids=[f"{p.name}-{i}" for i, (p, _) in enumerate(COMMANDS)])
+@pytest.mark.parametrize(
+    ("page", "code"),
+    [
+        pytest.param(page, code, id=f"{page.name}-{index}", marks=[pytest.mark.soak] if LONG in code else [])
+        for index, (page, code) in enumerate(COMMANDS)
+    ],
+)
 def test_shell_blocks(page: Path, code: str, tmp_path: Path) -> None:
     # The tests cannot run themselves, nor install what they already run in, nor hooks in this repository, nor start
     # containers; `make stack-demo` has a test of its own.

@@ -117,8 +117,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage
-from forge.errors import ConfigurationError, StorageError
-from tests.support.postgresql import Server
+from forge.errors import ConfigurationError
 
 folder = Path(sys.argv[1])
 
