@@ -29,6 +29,10 @@ pipeline sends, and both may be busy.
 """
 
 
+PATIENT = {"OTEL_EXPORTER_OTLP_TIMEOUT": "120", "OTEL_BSP_MAX_QUEUE_SIZE": "20000", "OTEL_BLRP_MAX_QUEUE_SIZE": "20000"}
+"""Settings of a sender that waits for the Collector as long as it takes to start it again here."""
+
+
 def kill(up: Engine, name: str) -> None:
     """Kill a service, see that `make ready` names it, and start it again."""
     up.compose("kill", "--signal", "KILL", name)
@@ -43,7 +47,7 @@ def kill(up: Engine, name: str) -> None:
 @pytest.mark.slow
 def test_nothing_is_lost_when_the_collector_is_killed(up: Engine, tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as runs:
-        running = runs.submit(load, up, "collector", 2_000, 100)
+        running = runs.submit(load, up, "collector", 2_000, 100, **PATIENT)
         wait_until(lambda: bool(settled("collector")), "the run has begun")
         kill(up, "otelcol")
         run = running.result()
