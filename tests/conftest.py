@@ -130,6 +130,8 @@ def _no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
+        if isinstance(thread, threading._DummyThread):  # Ray's, which has called Python; it cannot be joined
+            continue
         thread.join(PATIENCE)
         assert not thread.is_alive(), f"{thread.name} is still there"
 

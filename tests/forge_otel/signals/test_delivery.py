@@ -219,12 +219,14 @@ def test_exporter_that_raises() -> None:
 class Slotted:
     """An exporter without a place for a wrapper."""
 
-    __slots__ = ("gate",)
+    __slots__ = ("entered", "gate")
 
     def __init__(self) -> None:
+        self.entered = threading.Event()
         self.gate = threading.Event()
 
     def export(self, _: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.entered.set()
         assert self.gate.wait(PATIENCE)
         return SpanExportResult.SUCCESS
 
@@ -243,9 +245,11 @@ class Own(SpanProcessor):
 
 
 def test_exporter_that_cannot_be_watched() -> None:
-    with delivering(Slotted()) as (delivery, provider):  # type: ignore[arg-type]
+    exporter = Slotted()
+    with delivering(exporter) as (delivery, provider):  # type: ignore[arg-type]
         span(provider)
         delivery.flush(0.001)
+        assert exporter.entered.wait(PATIENCE)
         span(provider)
         [text] = texts(delivery.shut_down(0.001))
         assert text in ("at least 1 span to Slotted", "at least 2 spans to Slotted")
