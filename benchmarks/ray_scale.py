@@ -134,7 +134,7 @@ def _timed(runner: Runner, pipeline: Pipeline, samples: int) -> Measured:
 
 def throughput(*, quick: bool, progress: Callable[[str], None]) -> Table:
     """Run all cases in turns; return the medians of their rates as a table."""
-    samples, rounds, numbers = (96, 1, (1, 4)) if quick else (960, 5, WORKERS)
+    samples, rounds, numbers = (96, 1, (1, 4)) if quick else (960, 3, WORKERS)
     cases = [Case(*each) for each in product(KINDS, RUNNERS, numbers, (False, True))]
     measures = {
         f"{case.kind.__name__}, {case.runner}, {case.workers}, {'with' if case.telemetry else 'without'} telemetry": (
