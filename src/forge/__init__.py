@@ -1,6 +1,6 @@
 """Data pipelines for machine learning: a source, stages, measurements, storage, dead letters."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .costs import usage
 from .costs.prices import Price, Prices
@@ -22,9 +22,12 @@ from .runner.outcome import ExitCode, RunOutcome, RunType
 from .storage import ArtifactStore
 from .storage.dead_letters import DeadLetterQueue
 from .storage.records import DeadLetter
+from .support.lazy import lazy
 
 if TYPE_CHECKING:
     from .storage import SQLStorage
+else:
+    __getattr__, __dir__ = lazy(__name__, SQLStorage="forge.storage.sql")
 
 __all__ = [
     "ArtifactStore",
@@ -64,16 +67,3 @@ __all__ = [
     "stage",
     "usage",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the storage at its first use, as `forge.storage` does."""
-    if name != "SQLStorage":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .storage import SQLStorage  # noqa: PLC0415
-
-    return SQLStorage
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), "SQLStorage"})

@@ -1,7 +1,8 @@
 """Storage of samples, measured values, dead letters, runs and artifacts."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..support.lazy import lazy
 from .artifacts import ArtifactStore
 from .manifests import SampleFate
 from .records import (
@@ -18,6 +19,9 @@ from .steps import RecordedStep, Retry
 
 if TYPE_CHECKING:
     from .sql import SQLStorage
+else:
+    # SQLAlchemy would be half of the import of `forge`, in every worker.
+    __getattr__, __dir__ = lazy(__name__, SQLStorage="forge.storage.sql")
 
 __all__ = [
     "ArtifactResult",
@@ -34,16 +38,3 @@ __all__ = [
     "WriteOutcome",
     "WriteResult",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import the storage at its first use: SQLAlchemy would be half of the import of `forge`, in every worker."""
-    if name != "SQLStorage":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .sql import SQLStorage  # noqa: PLC0415
-
-    return SQLStorage
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), "SQLStorage"})
