@@ -17,16 +17,12 @@ from forge import Measurement, Pipeline, RayRunner, Sample, SQLStorage, stage
 from forge.errors import ConfigurationError, StorageError
 from tests.support.postgresql import Server
 from tests.support.ray import ON_RAY
-from tests.support.runs import PATIENCE, ledger
+from tests.support.runs import PATIENCE, ledger, rows
 
 from .pipelines import PIPELINES, source, split
 from .test_ends import _is_worker
 
 pytestmark = ON_RAY
-
-
-def stored(storage: SQLStorage) -> dict[str, int]:
-    return dict(Counter(record.status.value for record in storage.query("p").samples))
 
 
 def test_a_server_that_restarts_costs_nothing(postgresql_url: str, postgresql_server: Server) -> None:
@@ -41,8 +37,7 @@ def test_a_server_that_restarts_costs_nothing(postgresql_url: str, postgresql_se
                 postgresql_server.start()
     assert ready == 200
     assert ledger(run) == {"admitted": 150, "derived": 300, "ready": 200, "skipped": 100, "split": 150}
-    assert stored(storage) == {"ready": 200, "skipped": 100, "split": 150}
-    storage.close()
+    assert Counter(rows(storage).values()) == {"ready": 200, "skipped": 100, "split": 150}
 
 
 @pytest.mark.soak
@@ -61,12 +56,11 @@ def test_a_server_that_is_gone_ends_the_run(postgresql_url: str, postgresql_serv
     assert run.result is not None
     assert (run.result.outcome, run.result.ledger.imbalance, run.result.ledger.active) == ("failed", 0, 0)
     # The transaction that was under way may have been committed, although no answer came.
-    done = stored(storage)
-    assert done["ready"] >= run.result.ledger.ready > 0
+    done = Counter(rows(storage).values())
+    assert done[SampleStatus.READY] >= run.result.ledger.ready > 0
     again = RayRunner().run(PIPELINES["split"](storage)).drain()
-    assert again.ledger.ready + done["ready"] == 200
-    assert stored(storage) == {"ready": 200, "skipped": 100, "split": 150}
-    storage.close()
+    assert again.ledger.ready + done[SampleStatus.READY] == 200
+    assert Counter(rows(storage).values()) == {"ready": 200, "skipped": 100, "split": 150}
 
 
 def test_more_stages_than_cores() -> None:
