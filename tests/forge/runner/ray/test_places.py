@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from forge import Measurement, Pipeline, RayRunner, Sample, SQLStorage, stage
+from forge import Measurement, Pipeline, RayRunner, Sample, SampleStatus, SQLStorage, stage
 from forge.errors import ConfigurationError, StorageError
 from tests.support.postgresql import Server
 from tests.support.ray import ON_RAY
