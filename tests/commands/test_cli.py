@@ -156,6 +156,7 @@ def test_ctrl_c_ends_the_run_and_prints_what_was_done(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "FORGE_OTEL_SHUTDOWN_TIMEOUT": str(PATIENCE)},
     )
     pause = threading.Event()
     while not _rows(out / "corpus.db"):
@@ -254,7 +255,12 @@ def test_an_otlp_endpoint_gets_what_the_files_get(folder: Path, tmp_path: Path, 
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "OTEL_EXPORTER_OTLP_COMPRESSION": "none", "OTEL_SERVICE_NAME": "mine"},
+        env={
+            **os.environ,
+            "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+            "OTEL_SERVICE_NAME": "mine",
+            "FORGE_OTEL_SHUTDOWN_TIMEOUT": str(PATIENCE),
+        },
     )
     telemetry = json.loads(process.stdout)["telemetry"]
     records = {file["signal"]: file["records"] for file in telemetry["files"]}

@@ -193,7 +193,7 @@ def run_demo(folder: Path, out: Path, *options: str) -> Finished:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "FORGE_OTEL_EVENTS": "all"},
+        env={**os.environ, "FORGE_OTEL_EVENTS": "all", "FORGE_OTEL_SHUTDOWN_TIMEOUT": "60"},
     )
     assert process.returncode in {ExitCode.OK, ExitCode.SAMPLES_FAILED}, process.stderr
     noise = [line for line in process.stderr.splitlines() if not PROGRESS.match(line)]

@@ -95,7 +95,7 @@ def demo_input(folder: Path) -> Path:
 def start_demo(folder: Path, endpoint: str, *options: str, **variables: str) -> subprocess.Popen[str]:
     """`forge-otel demo`, which sends its telemetry to an OTLP endpoint, and keeps all of it in `folder/telemetry`."""
     arguments = ["-m", "forge_otel.commands.cli", "demo", "--otlp", endpoint, "--out", str(folder), "--json", *options]
-    return start(arguments, **variables)
+    return start(arguments, **{"FORGE_OTEL_SHUTDOWN_TIMEOUT": "60", **variables})
 
 
 def start_worker(

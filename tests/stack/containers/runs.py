@@ -30,6 +30,7 @@ def load(
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{agent}:4318",
         "OTEL_METRIC_EXPORT_INTERVAL": "5000",
         "OTEL_SERVICE_NAME": name,
+        "FORGE_OTEL_SHUTDOWN_TIMEOUT": "120",
         **variables,
     }
     options = [option for key, value in variables.items() for option in ("--env", f"{key}={value}")]
@@ -69,8 +70,9 @@ def sent(written: list[dict[str, Any]]) -> int:
 
 def demo(up: Engine, *options: str) -> dict[str, Any]:
     """A run of the demo in its container, and what it says of itself."""
+    patient = ("--env", "FORGE_OTEL_SHUTDOWN_TIMEOUT=120")
     command = f"forge-otel demo --otlp http://otelcol:4317 --out /demo --json {' '.join(options)}"
-    done = up.run("docker", "compose", "--profile", "demo", "run", "--rm", "-T", "demo", command, check=False)
+    done = up.run("docker", "compose", "--profile", "demo", "run", "--rm", "-T", *patient, "demo", command, check=False)
     assert done.returncode in (0, 3), done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
