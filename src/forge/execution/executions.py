@@ -29,7 +29,7 @@ class Worker:
     """Unique within the run; a worker in the place of one that died has another one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Executions:
     """Executions of one stage or measurement by one worker, as they came home: of a block of samples, or of one batch.
 

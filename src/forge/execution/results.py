@@ -52,7 +52,7 @@ class Verdict:
     """Failed attempts before the last one, at most `MAX_RETRIES` of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class BatchVerdict:
     """Results of a stage for a batch: one verdict per sample, in order, and the attempts and seconds of the batch.
 

@@ -164,35 +164,56 @@ class StageStep(Step):
 
     def book_batch(self, items: Sequence[Item], batch: BatchVerdict) -> list[Item]:
         """Count a batch that a worker has processed; returns the items derived here, which must be looked up."""
-        self._enter(items)
-        return self._leave(items, batch.verdicts, batch)[1]
+        counters, failure = self._counters, self._batch_failure(batch)
+        with self._lock:
+            if self.run.ledger.sealed:
+                return []
+            counters.waits.extend([item.waited for item in items])
+            counters.durations.add(batch.duration)
+            counters.busy += batch.busy
+            counters.retries += batch.attempts - 1
+            counters.batches += 1
+            if failure is not None:
+                counters.batch_failures += 1
+                self.run.counters.batch_failures.add(failure, items[0].sample.id)
+            for verdict in batch.verdicts:
+                counters.outcomes[verdict.outcome] += 1
+        if failure is not None:
+            self.run.batch_failed(items, failure)
+        return self._booked(items, batch.verdicts, batch)
 
     def book(self, items: Sequence[Item], verdicts: Sequence[Verdict]) -> list[Item]:
         """Count calls with single samples that a worker has made; returns the items derived here, which must be looked
         up."""
-        counters, index = self._counters, self.index + 1
-        plain = []
+        counters = self._counters
         with self._lock:
             if self.run.ledger.sealed:
                 return []
-            for item, verdict in zip(items, verdicts, strict=True):
-                counters.waits.add(item.waited)
-                counters.durations.add(verdict.duration)
+            counters.waits.extend([item.waited for item in items])
+            counters.durations.extend([verdict.duration for verdict in verdicts])
+            for verdict in verdicts:
                 counters.busy += verdict.busy
                 counters.retries += verdict.attempts - 1
                 counters.outcomes[verdict.outcome] += 1
-                plain.append(verdict.outcome is _SUCCESS and not verdict.split and not verdict.retries)
+        return self._booked(items, verdicts)
+
+    def _booked(
+        self, items: Sequence[Item], verdicts: Sequence[Verdict], batch: BatchVerdict | None = None
+    ) -> list[Item]:
+        """Note on items whose calls are counted what comes next; returns those that were derived here."""
+        index = self.index + 1
         derived: list[Item] = []
-        for item, verdict, is_plain in zip(items, verdicts, plain, strict=True):
+        for item, verdict in zip(items, verdicts, strict=True):
+            whole = verdict if batch is None else batch
             item.step = index
-            item.steps += (item.waited, verdict.duration)
-            if is_plain and item.sample.digest is None:
+            item.steps += (item.waited, whole.duration)
+            if verdict.outcome is _SUCCESS and not verdict.split and not whole.retries and item.sample.digest is None:
                 continue
-            if verdict.retries:
-                self._note_retries(item, verdict.attempts, verdict.retries)
+            if whole.retries:
+                self._note_retries(item, whole.attempts, whole.retries)
             if verdict.split:
                 derived += self.run.split(item, verdict.samples, self.name, verdict.contents)
-            self._routed(item, verdict, verdict.attempts)
+            self._routed(item, verdict, whole.attempts)
         return derived
 
     def _looked_up(self, onward: list[Item], derived: list[Item]) -> list[Item]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 RELATIVE_ERROR = 0.01
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
@@ -47,7 +48,13 @@ class Sketch:
     def add(self, value: float) -> None:
         """Add a value that is not negative."""
         self._buffer.append(value)
-        if len(self._buffer) == _BUFFER_SIZE:
+        if len(self._buffer) >= _BUFFER_SIZE:
+            self._flush()
+
+    def extend(self, values: Iterable[float]) -> None:
+        """Add several values."""
+        self._buffer.extend(values)
+        if len(self._buffer) >= _BUFFER_SIZE:
             self._flush()
 
     def quantile(self, q: float) -> float | None:

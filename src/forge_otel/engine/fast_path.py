@@ -28,8 +28,8 @@ from ..signals.sdk.spans import end_span
 from ..signals.spans import span_name, start_attributes, without_none
 from ..support.exceptions import is_a, message
 from .call import Call, observe, observe_async
-from .deferred_spans import SpanTemplate
-from .scopes import RUN, SAMPLE
+from .deferred_spans import SharedSpan, SpanTemplate
+from .scopes import RUN, SAMPLE, add_batch
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -76,6 +76,7 @@ class FastPath:
         "_arguments",
         "_cached",
         "_key",
+        "_whole",
         "attributes",
         "begun",
         "each",
@@ -110,6 +111,8 @@ class FastPath:
         """Of a batch or a write, that of each value of a usual result."""
         self.ended_attributes: Attributes = {}
         """Of a batch, the attributes at the end of a usual one."""
+        self._whole: tuple[Attributes, SpanTemplate] | None = None
+        """Of a batch, the attributes at the start of the last untraced one, and what its span would say."""
         self.each: FastPath | None = None
         """Of a batch, the path of the operation of which each of its samples has a span."""
         self.usual: Any = None
@@ -364,9 +367,7 @@ class FastPath:
                 call.forget()
                 if not self.run.ended:
                     assert self.operation.values is not None
-                    for series, value in zip(self.series, self.operation.values(call, result), strict=True):
-                        if value is not None:
-                            series.write(value, call.span)
+                    self._write_values(self.operation.values(result, call.elapsed), call.span)
                     self._end_spans(call)
         except Exception as fault:  # noqa: BLE001 - the call must go on without us
             faults.suppress(fault, f"the end of {self.operation.name}")
@@ -378,12 +379,48 @@ class FastPath:
             if call.deferred_in is not None:
                 self.run.suppress(_SPAN, call.drop_reason or _SAMPLING)
             return
-        begun = start_attributes(self.operation.span, call.attributes) if call.span is None else {}
-        template = SpanTemplate(self.operation.span, self.name, begun, self.ended_attributes)
-        shared = call.end_shared(template, call.elapsed)
+        if call.span is None:
+            if call.deferred_in:
+                self._defer_together(call.deferred_in, call.attributes, call.started, call.elapsed)
+            return
+        shared = call.end_shared(SpanTemplate(self.operation.span, self.name, {}, self.ended_attributes), call.elapsed)
         if shared is not None and self.each is not None:
             part = self.each.usual.template.varied(failure=None, shared=shared)
             call.end_parts(part for _ in call.scopes)
+
+    def arrived_together(
+        self, scopes: Sequence[SampleScope], attributes: Attributes, started: float, result: Any
+    ) -> None:
+        """Record a batch of untraced samples that came to its usual result elsewhere, with its attributes there."""
+        assert self.operation.values is not None
+        self._write_values(self.operation.values(result, result.duration), None)
+        deferred = [scope for scope in scopes if scope.drop_reason is not None]
+        if deferred:
+            self._defer_together(deferred, attributes, started, result.duration)
+
+    def _write_values(self, values: Sequence[float | None], span: Span | None) -> None:
+        for series, value in zip(self.series, values, strict=True):
+            if value is not None:
+                series.write(value, span)
+
+    def _defer_together(
+        self, scopes: Sequence[SampleScope], attributes: Attributes, started: float, duration: float
+    ) -> None:
+        """Let untraced samples keep the span of their batch, and their own, as steps."""
+        assert self.operation.span is not None
+        known = self._whole
+        if known is None or known[0] != attributes:  # most batches have the same size
+            begun = start_attributes(self.operation.span, attributes)
+            known = attributes, SpanTemplate(self.operation.span, self.name, begun, self.ended_attributes)
+            self._whole = known
+        shared = SharedSpan(len(scopes))
+        whole = shared.defer(known[1])
+        if self.each is None:
+            for scope in scopes:
+                scope.add_step(whole, started, duration)
+        else:
+            part = self.each.usual.template.varied(failure=None, shared=shared)
+            add_batch(scopes, whole, part, started, duration, queued=self.each.operation.queued)
 
 
 def observed(operation: Operation, usual: Callable[[], Any]) -> Callable[[Function, Layer], Function]:

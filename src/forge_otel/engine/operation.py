@@ -96,8 +96,9 @@ class Operation:
     """Cache key: equal for results whose telemetry differs only in duration and error message. None: do not cache."""
     has_attempts: bool = False
     """True if results say how many attempts there were."""
-    values: Callable[[Call, Any], Sequence[float | None]] | None = None
-    """Of a batch or a write: the values of a usual result's points, in their order; None where there is no point."""
+    values: Callable[[Any, float], Sequence[float | None]] | None = None
+    """Of a batch or a write: the values of a usual result's points, in their order, from the result and the seconds
+    that the call took; None where there is no point."""
     each: Operation | None = None
     """The operation of which each sample of a batch has a span, linked to that of the batch."""
     each_result: Callable[[Any], Sequence[Any]] = lambda _: ()

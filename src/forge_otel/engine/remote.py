@@ -7,6 +7,7 @@ traced samples start in the past, with the ids that the worker has made known to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import SpanContext, TraceFlags
@@ -107,11 +108,20 @@ class Arrival:
         usage: Callable[[RemoteCall], None],
     ) -> None:
         """Record a call on a batch. Called in the run's context."""
-        executions = self._executions
-        for item, waited in zip(executions.items, executions.waited or (), strict=False):
-            if item.scope is not None:
-                item.scope.waited = waited
+        executions, path = self._executions, self._path
+        untraced: list[SampleScope] = []
+        for item, waited in zip(executions.items, executions.waited or repeat(None), strict=False):
+            scope = item.scope
+            if scope is not None:
+                scope.waited = waited
+                if scope.span is None and not scope.settled:
+                    untraced.append(scope)
         result: Any = executions.results
+        alike = len(untraced) == len(executions.items) and not executions.usages
+        if path is not None and alike and is_usual(result):
+            attributes = {**path.attributes, **self._operation.start(None, executions.subject, executions.items)}
+            path.arrived_together(untraced, attributes, executions.started[0] - self._offset, result)
+            return
         for item, verdict in zip(executions.items, getattr(result, "verdicts", ()), strict=False):
             if verdict.split and item.scope is not None:
                 item.scope.split_at = executions.started[0] - self._offset + result.duration
@@ -122,8 +132,8 @@ class Arrival:
         usage(call)
         call.start()
         record_retries(call, result)
-        if self._path is not None and len(call.scopes) == len(executions.items):
-            self._path.ended_together(call, result, is_usual)
+        if path is not None and len(call.scopes) == len(executions.items):
+            path.ended_together(call, result, is_usual)
         else:
             call.close(result)
 

@@ -525,3 +525,22 @@ class SampleScope(NonRecordingSpan):
         """Keep no steps any longer."""
         if self.kept is not None:
             self.kept.clear()
+
+
+def add_batch(
+    scopes: Sequence[SampleScope],
+    whole: SpanTemplate,
+    part: SpanTemplate,
+    started: float,
+    duration: float,
+    *,
+    queued: bool,
+) -> None:
+    """Have each sample of a batch keep two steps: the batch, and its own part in it."""
+    batch = (whole, started, duration, None, part, started, duration)
+    for scope in scopes:
+        kept: Any = scope.kept
+        kept += batch
+        kept.append(scope.waited if queued else None)
+        if len(kept) > _MAX_PLACES:
+            scope._last_steps()

@@ -144,8 +144,8 @@ def usual_batch() -> Callable[[BatchMeasurementResult], bool]:
     )
 
 
-def _batch_values(call: Call, batch: BatchMeasurementResult) -> Sequence[float]:
-    samples = len(call.scopes)
+def _batch_values(batch: BatchMeasurementResult, _: float) -> Sequence[float]:
+    samples = len(batch.results)
     return samples, samples, batch.duration, samples
 
 

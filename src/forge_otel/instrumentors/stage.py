@@ -262,8 +262,8 @@ def usual_batch() -> Callable[[BatchVerdict], bool]:
     )
 
 
-def _batch_values(call: Call, batch: BatchVerdict) -> Sequence[float]:
-    samples = len(call.scopes)
+def _batch_values(batch: BatchVerdict, _: float) -> Sequence[float]:
+    samples = len(batch.verdicts)
     return samples, batch.duration, batch.busy, samples
 
 

@@ -148,9 +148,9 @@ def _has_outcomes(result: WriteResult) -> bool:
     return bool(result.outcomes)
 
 
-def _write_values(call: Call, result: WriteResult) -> Sequence[float | None]:
+def _write_values(result: WriteResult, elapsed: float) -> Sequence[float | None]:
     numbers = Counter(result.outcomes)
-    return call.elapsed, *(numbers[outcome] or None for outcome in type(result.outcomes[0])), result.size
+    return elapsed, *(numbers[outcome] or None for outcome in type(result.outcomes[0])), result.size
 
 
 WRITE = _operation(

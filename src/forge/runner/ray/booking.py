@@ -97,19 +97,28 @@ class Booking:
     ) -> list[Item]:
         if record.columns.batches is None:
             return self._book_alone(step, record, going, items, usages)
+        rows, notes, outcomes = record.columns.rows, record.columns.notes, record.columns.outcomes
         derived: list[Item] = []
         for call in record.calls():
-            places = [place for place in call.places if record.columns.rows[place] in going]
+            places = [place for place in call.places if rows[place] in going]
             if not places:
                 continue
-            mine = [going[record.columns.rows[place]] for place in places]
-            verdicts = [record.verdict(place, item, call) for place, item in zip(places, mine, strict=True)]
+            mine = [going[rows[place]] for place in places]
+            noted = [rows[place] for place in places if rows[place] in notes] if notes else []
+            waited = record.waited(call.start)
             for item in mine:
-                item.waited = record.waited(call.start)
+                item.waited = waited
+            verdicts = [
+                record.verdict(place, item, call)
+                if noted and rows[place] in notes
+                else Verdict(outcome=STAGE_OUTCOMES[outcomes[place]], samples=(item.sample,))
+                for place, item in zip(places, mine, strict=True)
+            ]
             whole = record.batch_verdict(call, verdicts)
             self._report(step, record, [call.number], mine, whole, usages=usages)
             children = step.book_batch(mine, whole)
-            derived += self._adopt(record, [record.columns.rows[place] for place in places], children, items)
+            if noted:
+                derived += self._adopt(record, noted, children, items)
         return derived
 
     def _book_alone(
@@ -183,8 +192,8 @@ class Booking:
         columns = record.columns
         if columns.attempt > 1:
             step.was_lost(len(calls) * (columns.attempt - 1))
-        carriers = [columns.carriers[call] for call in calls] if any(columns.carriers) else ()
-        first = record.first_of(calls[0]) if columns.batches is not None else None
+        carriers = [columns.carriers[call] for call in calls] if record.is_carrying else ()
+        first = record.first_of(calls[0]) if usages and columns.batches is not None else None
         self._run.executed(
             Executions(
                 subject=step.stage if isinstance(step, StageStep) else step.measurement,
@@ -192,7 +201,7 @@ class Booking:
                 results=results,
                 started=[columns.began + columns.offsets[call] for call in calls],
                 waited=[item.waited for item in items] if waited else None,
-                worker=Worker(columns.host, columns.pid, columns.worker),
+                worker=record.worker,
                 carriers=carriers,
                 usages=usages.get(first, ()) if first is not None else (),
                 transferred=columns.transfer if calls[0] == 0 else None,
@@ -251,6 +260,8 @@ class _Record:
     def __init__(self, block: Block, columns: StepRecord) -> None:
         self.block = block
         self.columns = columns
+        self.worker = Worker(columns.host, columns.pid, columns.worker)
+        self.is_carrying = any(columns.carriers)
 
     def calls(self) -> Iterator[_Call]:
         """Yield the executions."""
@@ -273,14 +284,11 @@ class _Record:
         return self.columns.queued + self.columns.transfer + start
 
     def verdict(self, place: int, item: Item, call: _Call) -> Verdict:
-        """Return the verdict on the row at a place."""
+        """Return the verdict on the row at a place that has a note."""
         columns = self.columns
-        note = columns.notes.get(columns.rows[place])
+        note = columns.notes[columns.rows[place]]
         outcome = STAGE_OUTCOMES[columns.outcomes[place]]
         alone, duration = call.batch is None, call.duration
-        if note is None:
-            busy, took = (duration, duration) if alone else (0.0, 0.0)
-            return Verdict(outcome=outcome, samples=(item.sample,), busy=busy, duration=took)
         error = receive(note.error) if note.error is not None else None
         samples: Sequence[Sample] = (item.sample,) if outcome is StageOutcome.SUCCESS else ()
         contents: Sequence[bytes | None] | None = None
