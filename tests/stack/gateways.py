@@ -28,7 +28,9 @@ def start_gateways(stack: Stack, folder: Path) -> list[Collector]:
     ]
 
 
-def start_agent(stack: Stack, gateways: list[Collector], folder: Path, token: str = "sesame") -> Collector:
+def start_agent(
+    stack: Stack, gateways: list[Collector], folder: Path, token: str = "sesame", name: str = "agent"
+) -> Collector:
     """Start an agent of these gateways, whose certificate is in the folder."""
     variables = {
         "OTELCOL_TOKEN": token,
@@ -36,7 +38,7 @@ def start_agent(stack: Stack, gateways: list[Collector], folder: Path, token: st
         "OTELCOL_GATEWAYS": f"[{', '.join(gateway.grpc for gateway in gateways)}]",
     }
     soon = {"connectors": {"span_metrics": {"metrics_flush_interval": "200ms"}}}
-    return stack.collector("agent", name="agent", variables=variables, settings=soon).run()
+    return stack.collector("agent", name=name, variables=variables, settings=soon).run()
 
 
 def gateway_variables(folder: Path) -> dict[str, str]:

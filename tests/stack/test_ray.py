@@ -1,4 +1,4 @@
-"""A run on Ray, whose driver and workers send to an agent, while a gateway and a worker are killed."""
+"""A run on two nodes of Ray, each with an agent of its own, while a gateway and a worker are killed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 from tests.support.model import running_model
 from tests.support.needs import need_installed
-from tests.support.ray import ON_RAY
+from tests.support.ray import ON_NODES
 
 from . import ray_driver
 from .gateways import start_agent
@@ -23,19 +21,23 @@ from .services import by_label
 if TYPE_CHECKING:
     import subprocess
 
+    from tests.support.ray import Nodes
+
     from .conftest import Stack
     from .services import Collector
 
-pytestmark = ON_RAY
+pytestmark = ON_NODES
+
+NODES = ("one", "two")
 
 PARTS = ("before", "during", "after")
 """Parts of the source: what comes before, during and after the absence of a gateway."""
 
 
-def start_driver(agent: Collector, model: str, folder: Path) -> subprocess.Popen[str]:
-    """Start the pipeline as a user does. The Ray runs already, so that its nodes do not have the variables."""
+def start_driver(ray: str, agent: Collector, model: str, folder: Path) -> subprocess.Popen[str]:
+    """Start the pipeline as a user does. Of its variables, nodes have only where their own agent is."""
     settings = {
-        "ray": ray.get_runtime_context().gcs_address,
+        "ray": ray,
         "model": model,
         "database": str(folder / "db"),
         "folder": str(folder),
@@ -56,27 +58,34 @@ def is_call(span: dict[str, Any]) -> bool:
 
 
 def test_a_killed_gateway_loses_nothing_and_a_killed_worker_what_it_had_not_exported(
-    stack: Stack, gateways: list[Collector], tmp_path: Path
+    stack: Stack, gateways: list[Collector], nodes: Nodes, tmp_path: Path
 ) -> None:
     need_installed("forge-otel", "opentelemetry-distro", "opentelemetry-instrumentation-genai-openai")
-    agent = start_agent(stack, gateways, tmp_path)
+    agents = {name: start_agent(stack, gateways, tmp_path, name=f"agent-{name}") for name in NODES}
+    nodes.clear()
+    for name, agent in agents.items():
+        its = {"OTEL_EXPORTER_OTLP_ENDPOINT": agent.otlp, "OTEL_RESOURCE_ATTRIBUTES": f"k8s.node.name={name}"}
+        nodes.add(cores=1, variables=its)
+
+    def accepted_by(agent: Collector) -> int:
+        return int(agent.counter("otelcol_receiver_accepted_spans_total"))
 
     def accepted() -> int:
-        return int(agent.counter("otelcol_receiver_accepted_spans_total"))
+        return sum(map(accepted_by, agents.values()))
 
     def found() -> dict[str, dict[str, Any]]:
         """All spans at the gateways, by their ids."""
         return {span["spanId"]: span for gateway in gateways for span in gateway.spans()}
 
     with running_model() as model:
-        driver = start_driver(agent, model.url, tmp_path)
+        driver = start_driver(nodes.address, agents["one"], model.url, tmp_path)
         # On a busy machine most of the time goes by until the workers have started.
         wait_until(lambda: any(map(is_call, found().values())), "a gateway has the trace of the run", 4 * PATIENCE)
         [busy] = [gateway for gateway in gateways if gateway.spans()]
         busy.kill()
         before = accepted()
         (tmp_path / "during").touch()
-        wait_until(lambda: accepted() >= before + ray_driver.SIZE, "the agent has what the gateway misses")
+        wait_until(lambda: accepted() >= before + ray_driver.SIZE, "the agents have what the gateway misses")
         wait_until((tmp_path / ray_driver.DIED).exists, "a worker has died")
         assert len(found()) < accepted()
         busy.run()
@@ -111,7 +120,7 @@ def test_a_killed_gateway_loses_nothing_and_a_killed_worker_what_it_had_not_expo
         lambda: without(exported()) == without(model.calls), "all calls of the workers that live are at a gateway"
     )
     wait_until(lambda: settled in scraped() and {} in scraped(), "one gateway has all metrics, the other none")
-    wait_until(lambda: len(found()) == accepted(), "all spans that the agent accepted are at a gateway")
+    wait_until(lambda: len(found()) == accepted(), "all spans that the agents accepted are at a gateway")
     wait_until(lambda: bool(summaries()), "a gateway has the summary of the run")
 
     # The driver's spans and those of the workers are one trace.
@@ -123,6 +132,11 @@ def test_a_killed_gateway_loses_nothing_and_a_killed_worker_what_it_had_not_expo
     assert len(calls) + len(own) == len(spans)
     assert {attributes["forge.summary.spans"] for attributes in summaries()} == {len(own)}
     assert len(stages) == record["stages"][0]["executions"] == len(PARTS) * ray_driver.SIZE
+
+    # Each worker has sent to the agent of its node, and the driver to its own.
+    sent = Counter(span["resource"].get("k8s.node.name", "one") for span in spans.values())
+    assert {span["resource"].get("k8s.node.name") for span in calls} == set(NODES)
+    assert sent == {name: accepted_by(agent) for name, agent in agents.items()}
 
     # Each process is an instance of its own.
     [driving] = {span["resource"]["service.instance.id"] for span in own.values()}

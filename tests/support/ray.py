@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -63,9 +63,9 @@ class Nodes:
         address: str = self._cluster.address
         return address
 
-    def add(self, cores: int = 1, **resources: float) -> Any:
-        """Add a node with so many cores, and resources of its own; returns it."""
-        return self._cluster.add_node(num_cpus=cores, resources=resources)
+    def add(self, cores: int = 1, variables: Mapping[str, str] | None = None, **resources: float) -> Any:
+        """Add a node with so many cores, and environment variables and resources of its own; returns it."""
+        return self._cluster.add_node(num_cpus=cores, resources=resources, env_vars=dict(variables or {}))
 
     def kill(self, node: Any) -> None:
         """Kill all processes of a node."""
