@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..support.formatting import clock, dollars
@@ -31,6 +32,8 @@ class Tracker:
         self._begun = run.started.monotonic if run.began else now
         self._counts: deque[tuple[float, list[int]]] = deque([(self._begun, [0] * (1 + len(run.pipeline.stages)))])
         """Settled samples and the executions of each stage, by the time of their snapshots."""
+        self._states: deque[tuple[float, Sequence[StageState]]] = deque()
+        """Stages, by the time of their snapshots."""
 
     def blocks(self) -> list[Block]:
         """Return the progress as a bar, a line for each stage and one for the samples."""
@@ -77,6 +80,11 @@ class Tracker:
             blocks.append(Table(columns, rows))
         if in_workers and not any(state.workers for state in snapshot.stages) and not snapshot.ledger.settled:
             blocks.append(paragraph("no worker yet: the cluster starts them, and they set up their stages", "dim"))
+        if (limit := self._limit()) is not None:
+            more = "more workers" if in_workers else "a higher concurrency"
+            of = f"all {limit.slots} calls that it can make" if limit.slots > 1 else "the one call that it can make"
+            text = f"{limit.name} limits the run: it makes {of}, and {limit.queue_depth} samples wait. Give it {more}."
+            blocks.append(paragraph(text, "yellow"))
         return [*blocks, paragraph(_samples(snapshot), "dim")]
 
     def samples(self) -> list[Block]:
@@ -114,7 +122,22 @@ class Tracker:
         self._counts.append((now, [snapshot.ledger.settled, *(state.executions for state in snapshot.stages)]))
         while now - self._counts[0][0] > WINDOW and len(self._counts) > 2:
             self._counts.popleft()
+        self._states.append((now, snapshot.stages))
+        while now - self._states[0][0] > WINDOW and now - self._states[1][0] >= WINDOW:
+            self._states.popleft()
         return max(0.0, now - self._begun), snapshot
+
+    def _limit(self) -> StageState | None:
+        """Return the last stage that has been making all calls that it can make, while samples waited for it, at every
+        look of a whole window; None if there is none, or the run has ended.
+        """
+        if self._run.result is not None or self._states[-1][0] - self._states[0][0] < WINDOW:
+            return None
+        for index, state in reversed(list(enumerate(self._states[-1][1]))):
+            looks = [stages[index] for _, stages in self._states]
+            if all(0 < look.slots <= look.active and look.queue_depth for look in looks):
+                return state
+        return None
 
     def _rates(self) -> list[float]:
         """Return settled samples per second, and executions per second by stage: of the whole run once it has ended."""

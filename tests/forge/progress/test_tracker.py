@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -11,6 +13,7 @@ from forge import BatchRunner, Pipeline, RetryPolicy, Run, Sample, Skip, Streami
 from forge.progress.tracker import Tracker
 from forge.support.layout import to_text
 from tests.support.clock import FakeClock
+from tests.support.runs import PATIENCE, wait
 
 
 def run_of(length: int = 10, *, sized: bool = True, cost: Decimal = Decimal(0)) -> Run:
@@ -163,3 +166,30 @@ def test_a_source_with_a_wrong_length_is_never_more_than_whole(total: int | None
         next(run)
     assert (" 3/3 read" if total is None else " 3/5 read") in to_text(tracker.blocks(), 80)
     run.close()
+
+
+def test_a_stage_that_limits_the_run_for_a_whole_window_is_named() -> None:
+    clock, go = FakeClock(), threading.Event()
+
+    @stage(concurrency=2)
+    def held(sample: Sample) -> Sample:
+        wait(go)
+        return sample
+
+    pipeline = Pipeline(name="p", source=range(9), stages=[held])
+    with StreamingRunner(clock=clock).run(pipeline) as run:
+        tracker = Tracker(run)
+        next_ready = threading.Thread(target=lambda: next(run))
+        next_ready.start()
+        until = time.monotonic() + PATIENCE
+        while (run.snapshot().stages[0].active, run.snapshot().stages[0].queue_depth) != (2, 7):
+            assert time.monotonic() < until, run.snapshot()
+            time.sleep(0.01)
+        said = "held limits the run: it makes all 2 calls that it can make, and 7 samples wait. Give it a higher"
+        for seconds, limits in ((0.0, False), (4.0, False), (1.0, True), (60.0, True)):
+            clock.advance(seconds)
+            assert (said in to_text(tracker.blocks(), 200)) is limits
+        go.set()
+        next_ready.join()
+        run.drain()
+    assert "limits the run" not in to_text(tracker.blocks(), 200)
