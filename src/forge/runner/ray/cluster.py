@@ -270,10 +270,14 @@ def _address() -> str:
 
 
 class Execution:
-    """One execution of Ray Data: blocks go in, and come home when they have passed all actors."""
+    """One execution of Ray Data: blocks go in, and come home when they have passed all actors.
+
+    Ray's own metrics and dashboard show it by `name`.
+    """
 
     def __init__(
         self,
+        name: str,
         specs: Sequence[WorkerSpec],
         resources: Sequence[Mapping[str, float]],
         attempts: Attempts | None = None,
@@ -320,6 +324,7 @@ class Execution:
                     fn_constructor_args=(named(spec.part), pack(spec), self._exchange),
                     **_arguments(reserved),
                 )
+            data.set_name(name)
             self._data: Any = data
         self._wanted = [slots(spec.part)[0] for spec in specs]
         self._resources = resources

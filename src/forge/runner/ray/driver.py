@@ -243,7 +243,8 @@ class RayDriver(Driver):
             while not self._is_over():
                 home = 0
                 error: BaseException | None = None
-                execution = Execution(specs, self._resources, attempts, *reading)
+                name = f"{run.pipeline.name}-{run.id[:8]}"
+                execution = Execution(name, specs, self._resources, attempts, *reading)
                 self._begin(execution)
                 try:
                     for number, content in execution:

@@ -265,12 +265,13 @@ class Work:
             block: Block = unpack(content)
         except Exception as error:  # noqa: BLE001 - it ends the run, on the driver
             return unloadable(number, f"samples for {named(self._part)}", error)
+        unpacked = self.now()
         attempts, deaths = ray.get(attempt)
         record = StepRecord(
             step=self.spec.step,
             began=received,
             queued=max(0.0, received - block.ended),
-            transfer=self.now() - begun,
+            transfer=unpacked - begun,
             host=self._host,
             pid=self._pid,
             worker=self._worker,
