@@ -259,6 +259,7 @@ TOOLS = {
         _python_tool("dagster", r"\ndagster==(\d+)\.(\d+)\.(\d+)"),
         _python_tool("logfire", r"\nlogfire==(\d+)\.(\d+)\.(\d+)"),
         _python_tool("openlit", r"\nopenlit==(\d+)\.(\d+)\.(\d+)", "openlit-instrument"),
+        _python_tool("ray", r"\nray==(\d+)\.(\d+)\.(\d+)"),
         _python_tool("traceloop", r"\ntraceloop-sdk==(\d+)\.(\d+)\.(\d+)", "python"),
     )
 }
