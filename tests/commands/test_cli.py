@@ -26,7 +26,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from forge_otel import __version__
 from forge_otel.commands.cli import main
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 COMMAND = [sys.executable, "-m", "forge_otel.commands.cli"]
 
 
@@ -295,7 +295,7 @@ def test_an_endpoint_that_does_not_answer_is_told(folder: Path, tmp_path: Path) 
         text=True,
         check=True,
         timeout=PATIENCE,
-        env={**os.environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "3600", "FORGE_OTEL_SHUTDOWN_TIMEOUT": "0.5"},
+        env={**os.environ, "OTEL_EXPORTER_OTLP_TIMEOUT": "3600", "FORGE_OTEL_SHUTDOWN_TIMEOUT": "3"},
     )
     telemetry = json.loads(process.stdout)["telemetry"]
     assert telemetry["flushed"] is False
@@ -329,7 +329,7 @@ def test_sigterm_gives_the_terminal_its_cursor_back(tmp_path: Path) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     pause = threading.Event()
-    while not _rows(out / "corpus.db"):
+    while not _rows(out / "corpus.db") or b"\x1b[?25l" not in written:
         assert process.poll() is None
         pause.wait(0.02)
     process.send_signal(signal.SIGTERM)

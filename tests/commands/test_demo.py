@@ -620,7 +620,7 @@ def test_instrumented_from_outside_the_example_gives_the_same_telemetry(
         env={
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "OTEL_CONFIG_FILE": str(configuration(tmp_path / "telemetry")),
+            "OTEL_CONFIG_FILE": str(configuration(tmp_path / "telemetry", {"shutdown_timeout": 60})),
         },
     )
     example = finished(tmp_path, first.document)

@@ -105,7 +105,11 @@ def data_points(metric: Mapping[str, Any]) -> list[dict[str, Any]]:
 def demo(folder: Path, pipeline: str, variables: Mapping[str, str]) -> Telemetry:
     command = [sys.executable, "-m", "forge_otel.commands.cli", "demo", "--pipeline", pipeline, "--limit", "20"]
     done = subprocess.run(
-        [*command, "--out", folder], env={**os.environ, **variables}, capture_output=True, text=True, check=False
+        [*command, "--out", folder],
+        env={**os.environ, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "60", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode in {ExitCode.OK, ExitCode.SAMPLES_FAILED}, done.stderr
     return Telemetry(folder / "telemetry")

@@ -752,7 +752,7 @@ def test_sending_by_a_configuration_file(tmp_path: Path) -> None:
 @makes("not-delivered", "send-error")
 def test_sending_to_nobody() -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
-    variables = {**OTLP, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "0.5"}
+    variables = {**OTLP, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "3"}
     code, findings, errors = doctor(
         "--send", **variables, OTEL_EXPORTER_OTLP_TIMEOUT="3600", FORGE_OTEL_ZERO_POINTS="false"
     )
@@ -770,7 +770,7 @@ def test_sending_to_nobody() -> None:
     assert errors == ""
 
 
-NOTHING = "nothing answers within 3 s: check firewalls, proxies and the endpoint"
+NOTHING = "nothing answers within 10 s: check firewalls, proxies and the endpoint"
 ENCRYPTED = "one side encrypts and the other does not, or does not trust its certificate"
 HANGS_UP = "the server hangs up: it may expect another protocol (OTEL_EXPORTER_OTLP_PROTOCOL), or https://"
 UNKNOWN_HOST = "the host's name is not known here"
@@ -842,7 +842,7 @@ def test_sending_ends_whatever_the_servers_do(protocol: str, does: Sequence[str]
         **NAME,
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_TIMEOUT": "3600",
-        "FORGE_OTEL_SHUTDOWN_TIMEOUT": "3",
+        "FORGE_OTEL_SHUTDOWN_TIMEOUT": "10",
     }
     with servers(tmp_path) as urls:
         addresses = {}

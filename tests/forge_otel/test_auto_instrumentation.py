@@ -104,10 +104,15 @@ def instrumented(folder: Path, script: str = SCRIPT, **environ: str) -> Output:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
         cwd=folder,
         # With the instrumentation of `logging`, warnings would be exported, and not be seen on stderr.
-        env={**inherited, "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "logging", **environ},
+        env={
+            **inherited,
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "logging",
+            "FORGE_OTEL_SHUTDOWN_TIMEOUT": "60",
+            **environ,
+        },
     )
     assert done.returncode == 0, done.stderr
     output = Output(done.stdout.splitlines(), log=done.stderr)

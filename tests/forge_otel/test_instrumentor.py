@@ -382,7 +382,7 @@ BatchRunner().run(Pipeline(name="later", source=[1], stages=[same])).drain()
 """
     file = tmp_path / "script.py"
     file.write_text(script, encoding="utf-8")
-    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False, timeout=300)
 
     assert done.stderr == ""
     assert sorted(set(done.stdout.split("\n"))) == [
@@ -583,7 +583,7 @@ def same(sample):
 BatchRunner().run(Pipeline(name="words", source=[Sample(data=1, id="a")], stages=[same])).drain()
 print([span.name for span in exporter.get_finished_spans()])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
 
     assert done.stderr == ""
     assert done.stdout.strip() == "['forge.stage same', 'forge.sample', 'forge.pipeline words']"

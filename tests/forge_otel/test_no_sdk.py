@@ -74,7 +74,7 @@ def output_of(refused: list[str], script: str, folder: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
         env=environ,
     )
     assert done.stderr == ""

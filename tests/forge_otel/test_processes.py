@@ -71,7 +71,7 @@ def run():
 
 
 def in_child(work):
-    """What `work` returns, called in a forked child; None if it did not come to an end in 20 seconds."""
+    """What `work` returns, called in a forked child; None if it did not come to an end in 90 seconds."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -80,7 +80,7 @@ def in_child(work):
         finally:
             os._exit(0)
     os.close(writing)
-    timer = threading.Timer(20, os.kill, (child, 9))
+    timer = threading.Timer(90, os.kill, (child, 9))
     timer.start()
     with open(reading, "rb") as pipe:
         text = pipe.read()
@@ -102,7 +102,7 @@ def output_of(script: str, tmp_path: Path, **environ: str) -> Any:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "FORGE_OTEL_EVENTS": "none", **environ},
     )
     assert done.stderr == ""
@@ -381,7 +381,7 @@ print("[", json.dumps(next(iterator).id), ",")
 """
     file = tmp_path / "script.py"
     file.write_text((forge + providers if first == "forge" else providers + forge) + run, encoding="utf-8")
-    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False, timeout=300)
     assert done.stderr == ""
     first_id, *exported = json.loads(done.stdout.strip().rstrip(",") + "]")
     assert first_id == "0"

@@ -68,7 +68,13 @@ def orchestrator(installed: Path) -> Environment:
 
     def environment(name: str) -> dict[str, str]:
         path = os.pathsep.join([str(tool(name).parent), os.environ["PATH"]])
-        variables = {**os.environ, "PATH": path, "PYTHONPATH": str(installed), "PIP_NO_INDEX": "1"}
+        variables = {
+            **os.environ,
+            "PATH": path,
+            "PYTHONPATH": str(installed),
+            "PIP_NO_INDEX": "1",
+            "FORGE_OTEL_SHUTDOWN_TIMEOUT": "60",
+        }
         checked = subprocess.run(["pip", "check"], env=variables, capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stdout
         return variables

@@ -14,6 +14,8 @@ from tests.support.recipes import copy_files, environment, run_block, shell_bloc
 
 pytestmark = pytest.mark.slow
 
+PATIENT = {"shutdown_timeout: 5": "shutdown_timeout: 60"}
+"""On a busy machine, delivery takes its time."""
 UPSTREAM = "OTEL_CONFIG_FILE is set; ignoring configurator kwargs: ['auto_instrumentation_version']\n"
 
 
@@ -44,7 +46,7 @@ def run(command: str, folder: Path, **variables: str) -> tuple[str, str, Collect
 
 @pytest.mark.parametrize(("block", "logged"), [(0, UPSTREAM), (1, "")])
 def test_the_file_alone_makes_everything_work(tmp_path: Path, block: int, logged: str) -> None:
-    copy_files("configuration-file", tmp_path)
+    copy_files("configuration-file", tmp_path, PATIENT)
     variables = "deployment.environment.name=staging,team=ml"
     command = shell_blocks("configuration-file")[block]
     printed, log, collector = run(command, tmp_path, OTEL_RESOURCE_ATTRIBUTES=variables)
@@ -87,7 +89,7 @@ def test_the_doctor_misses_nothing_in_it(tmp_path: Path) -> None:
 
 
 def test_its_settings_are_in_effect(tmp_path: Path) -> None:
-    copy_files("configuration-file", tmp_path)
+    copy_files("configuration-file", tmp_path, PATIENT)
     file = tmp_path / "otel.yaml"
     content = yaml.safe_load(file.read_text())
     content["instrumentation/development"]["python"]["forge"] |= {"events": "none", "sampling_rate": 0}
@@ -108,7 +110,7 @@ def test_its_settings_are_in_effect(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_file_does_not_say_is_off(tmp_path: Path, left_out: str, missing: str) -> None:
-    copy_files("configuration-file", tmp_path)
+    copy_files("configuration-file", tmp_path, PATIENT)
     file = tmp_path / "otel.yaml"
     content = yaml.safe_load(file.read_text())
     del content[left_out]
@@ -120,7 +122,7 @@ def test_what_a_file_does_not_say_is_off(tmp_path: Path, left_out: str, missing:
 
 
 def test_settings_do_not_need_an_entry_under_opentelemetry_instrument(tmp_path: Path) -> None:
-    copy_files("configuration-file", tmp_path)
+    copy_files("configuration-file", tmp_path, PATIENT)
     file = tmp_path / "otel.yaml"
     content = yaml.safe_load(file.read_text())
     content["instrumentation/development"]["python"]["forge"] = {"enabled": False}

@@ -48,6 +48,7 @@ def test_a_service_is_scraped(tmp_path: Path) -> None:
             "split",
             "unchanged",
         }
+        wait_until(lambda: values(completed).get("completed", 0) >= 2, "two runs are over")
         runs = values(completed)
         assert runs["completed"] >= 2
         assert (runs["failed"], runs["cancelled"]) == (0, 0)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=900
     )
 
 

@@ -38,7 +38,7 @@ class Container:
 
     def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=60
+            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False, timeout=300
         )
 
 

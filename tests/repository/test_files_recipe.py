@@ -11,6 +11,9 @@ import pytest
 
 from .test_docs import ROOT, blocks, environment
 
+PATIENT = {"FORGE_OTEL_SHUTDOWN_TIMEOUT": "60"}
+"""On a busy machine, delivery takes its time."""
+
 
 def normal(output: str) -> list[str]:
     """What is the same in every run: no ids, times and durations, and no columns that are as wide as these."""
@@ -31,7 +34,7 @@ def test_it_prints_what_the_page_says(page: str, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
         cwd=tmp_path,
-        env=environment(),
+        env=environment() | PATIENT,
         capture_output=True,
         text=True,
         check=False,
@@ -72,7 +75,7 @@ def test_its_configuration_file_does_the_same(tmp_path: Path) -> None:
     page = ROOT / "docs" / "recipes" / "files.md"
     (tmp_path / "pipeline.py").write_text(blocks(page, "python")[0])
     (configuration,) = blocks(page, "yaml")
-    (tmp_path / "otel.yaml").write_text(configuration)
+    (tmp_path / "otel.yaml").write_text(configuration.replace("forge: {}", "forge: {shutdown_timeout: 60}"))
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "opentelemetry-instrument python pipeline.py && forge-otel read --json"],
         cwd=tmp_path,

@@ -66,7 +66,7 @@ def main() -> None:
     )
     {"datatrove": datatrove, "ray_data": ray_data}[name](Path(folder))
     assert instrumentor.telemetry is not None
-    providers.finish(instrumentor.telemetry.delivery, 10.0)
+    providers.finish(instrumentor.telemetry.delivery, 60.0)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from forge import ExitCode
 
 SOURCES = Path(__file__).parents[2] / "src"
 WORKER = Path(__file__).with_name("worker.py")
+PATIENT = {"FORGE_OTEL_SHUTDOWN_TIMEOUT": "60", "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
+"""Settings of a sender that waits for the Collector as long as it may take on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Database:
 
 
 def start(arguments: Sequence[str | Path], **variables: str) -> subprocess.Popen[str]:
-    """A Python process that knows our packages and has these variables."""
-    environment = {**os.environ, "PYTHONPATH": str(SOURCES), **variables}
+    """A Python process that knows our packages, waits for who gets its telemetry, and has these variables."""
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES), **PATIENT, **variables}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         env=environment,
@@ -77,7 +79,7 @@ def start(arguments: Sequence[str | Path], **variables: str) -> subprocess.Popen
 
 def finish(process: subprocess.Popen[str], *codes: int) -> str:
     """Wait for its end, with one of these exit codes, by default 0; what it printed."""
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode in (codes or (ExitCode.OK,)), errors
     return output
 
@@ -95,7 +97,7 @@ def demo_input(folder: Path) -> Path:
 def start_demo(folder: Path, endpoint: str, *options: str, **variables: str) -> subprocess.Popen[str]:
     """`forge-otel demo`, which sends its telemetry to an OTLP endpoint, and keeps all of it in `folder/telemetry`."""
     arguments = ["-m", "forge_otel.commands.cli", "demo", "--otlp", endpoint, "--out", str(folder), "--json", *options]
-    return start(arguments, **{"FORGE_OTEL_SHUTDOWN_TIMEOUT": "60", **variables})
+    return start(arguments, **variables)
 
 
 def start_worker(

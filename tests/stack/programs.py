@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds after which a wait that should have ended long ago fails the test."""
 
 

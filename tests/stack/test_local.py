@@ -86,6 +86,7 @@ def test_what_the_doctor_says_of_the_other_protocol_at_a_port(stack: Stack) -> N
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://{collector.grpc}/v1/metrics",
         "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf",
         "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": f"http://{collector.grpc}",
+        "FORGE_OTEL_SHUTDOWN_TIMEOUT": "20",  # what does not arrive is waited for as long
     }
     doctor = start(["-m", "forge_otel.commands.cli", "doctor", "--send", "--json"], **variables)
     findings = json.loads(finish(doctor, 1))

@@ -230,7 +230,8 @@ def wait_until_both_say_the_same(morning: Morning, backends: Backends) -> None:
 
     def from_process() -> dict[str, Any]:
         run = morning.ps()
-        assert run is not None
+        if run is None:  # on a busy machine it may not answer in time
+            return {}
         places = [(sample["state"], sample["where"]) for sample in run["samples"]]
         return {
             "settled": run["settled"],
@@ -466,6 +467,8 @@ def test_pipelines_of_other_libraries(library: str, step: str, backends: Backend
     def stages(title: str, *labels: str) -> dict[tuple[str, ...], float]:
         return panel(backends, "stages", title, library, "forge_pipeline_name", *labels, "forge_stage_name")
 
+    # The limits of the slots were in an earlier export, which another one may overtake.
+    wait_until(lambda: bool(stages("Stage to scale")), "the limits of the slots are there")
     assert list(stages("Stage to scale")) == [(library, step)]
     assert stages("Work per worker")[library, step] > 0
     assert set(stages("Error ratio").values()) == {0}

@@ -15,7 +15,7 @@ from tests.support.ray import ON_NODES
 from . import ray_driver
 from .gateways import start_agent
 from .pipelines import Database, finish, start
-from .programs import PATIENCE, text, wait_until
+from .programs import text, wait_until
 from .services import by_label
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ def test_a_killed_gateway_loses_nothing_and_a_killed_worker_what_it_had_not_expo
 
     with running_model() as model:
         driver = start_driver(nodes.address, agents["one"], model.url, tmp_path)
-        # On a busy machine most of the time goes by until the workers have started.
-        wait_until(lambda: any(map(is_call, found().values())), "a gateway has the trace of the run", 4 * PATIENCE)
+        wait_until(lambda: any(map(is_call, found().values())), "a gateway has the trace of the run")
         [busy] = [gateway for gateway in gateways if gateway.spans()]
         busy.kill()
         before = accepted()

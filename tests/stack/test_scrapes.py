@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.runs import PATIENCE
 from tests.support.tools import tool
 
-from .programs import text, wait_until
+from .pipelines import PATIENT
+from .programs import PATIENCE, text, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,9 @@ def test_scrapes_of_a_demo_with_failures(pipeline: str, limit: int, stack: Stack
     options = ["--pipeline", pipeline, "--limit", str(limit), "--out", str(tmp_path / "out")]
     options += ["--otlp", collector.otlp, "--prometheus", str(port)]
     command = [sys.executable, "-m", "forge_otel.commands.cli", "demo", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **PATIENT}
+    ) as demo:
         assert demo.stdout is not None
         written = []
         for line in demo.stdout:  # the last one, after the end of the run; then it waits to be scraped

@@ -309,18 +309,20 @@ def test_through_the_collector_and_the_bridge(
     bridge.start(lambda: answers(f"http://127.0.0.1:{port}/health"))
     collector = stack.collector("statsd", variables={"FORGE_STATSD_BRIDGE_ENDPOINT": f"http://127.0.0.1:{port}"}).run()
     exporter = OTLPMetricExporter(
-        f"{collector.otlp}/v1/metrics", preferred_temporality=dict.fromkeys((Counter, Histogram), temporality)
+        f"{collector.otlp}/v1/metrics",
+        preferred_temporality=dict.fromkeys((Counter, Histogram), temporality),
+        timeout=60,
     )
     recorder = Recorder(PeriodicExportingMetricReader(exporter, export_interval_millis=float("inf")))
     values = latencies(300)
 
     recorder.record(values[:200])
-    recorder.provider.force_flush()
+    recorder.provider.force_flush(60_000)
     if restart:
         collector.stop()
         collector.run()
     recorder.record(values[200:])
-    recorder.provider.force_flush()
+    recorder.provider.force_flush(60_000)
     recorder.provider.shutdown()
     collector.stop()
     bridge.stop()

@@ -24,7 +24,7 @@ def text_of(url: str, folder: Path) -> str:
     """What is at a URL when its scripts have run, with its markup; `folder` is for the browser's own files."""
     options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}")
     command = [_program(), *options, "--virtual-time-budget=20000", "--dump-dom", url]
-    return unescape(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+    return unescape(subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout)
 
 
 def _program() -> str:

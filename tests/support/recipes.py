@@ -43,9 +43,10 @@ def queries(recipe: str) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """A user's environment, with the commands of this one on the `PATH`."""
+    """A user's environment, with the commands of this one on the `PATH`. On a busy machine, delivery takes its time."""
     kept = {name: value for name, value in os.environ.items() if name not in ("TRACEPARENT", "TRACESTATE", "BAGGAGE")}
-    return {**kept, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]), **variables}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {**kept, "PATH": path, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "60", **variables}
 
 
 def with_programs(folder: Path, **names: str) -> dict[str, str]:

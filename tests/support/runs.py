@@ -25,7 +25,7 @@ every_runner = pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.k
 both_runners = pytest.mark.parametrize("runner", [RUNNERS["batch"], RUNNERS["streaming"]], ids=["batch", "streaming"])
 """The same for tests that have nothing to do with the order."""
 
-PATIENCE = 30
+PATIENCE = 120
 """Seconds after which a wait that should have ended long ago fails the test instead of hanging it."""
 
 

@@ -33,7 +33,7 @@ def run_on(sdk: str, module: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout

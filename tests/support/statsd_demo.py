@@ -42,7 +42,7 @@ def run_demo(out: Path, readers: Sequence[Mapping[str, Any]], *options: str | Pa
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "READERS": json.dumps(readers)},
+        env={**os.environ, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "60", "READERS": json.dumps(readers)},
     )
     assert done.returncode in {ExitCode.OK, ExitCode.SAMPLES_FAILED}, done.stderr
     assert "StatsD" not in done.stderr

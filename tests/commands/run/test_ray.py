@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.support.collector import running_collector
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 120
+PATIENCE = 600
 PIPELINE = """
 from forge import Pipeline, Sample, stage
 from opentelemetry import trace
@@ -38,6 +39,7 @@ def test_workers_export_to_the_endpoint_that_the_option_names(tmp_path: Path) ->
             capture_output=True,
             text=True,
             timeout=PATIENCE,
+            env={**os.environ, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "60"},
             check=False,
         )
 

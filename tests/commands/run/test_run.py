@@ -23,7 +23,7 @@ from tests.support.collector import running_collector
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 60
+PATIENCE = 180
 FORGE = [Path(sys.executable).with_name("forge")]
 PIPELINE = """
 import sys
@@ -85,6 +85,7 @@ def forge(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedP
         check=False,
         stdin=subprocess.DEVNULL,
         timeout=PATIENCE,
+        env={**os.environ, "FORGE_OTEL_SHUTDOWN_TIMEOUT": "60"},
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done

@@ -313,7 +313,7 @@ def test_the_timeout_covers_one_call_of_a_batch(runner: Runner) -> None:
             wait(release)
         return batch
 
-    tested = stage_of(slow, False, batch_size=1, timeout=0.05, concurrency=2)
+    tested = stage_of(slow, False, batch_size=1, timeout=1.0, concurrency=2)
     result = runner.run(Pipeline(name="p", source=samples(0, 1, 2), stages=[tested])).drain()
     release.set()
     assert ledger(result) == {"admitted": 3, "ready": 2, "failed": 1}
@@ -323,7 +323,7 @@ def test_the_result_of_an_abandoned_attempt_is_thrown_away() -> None:
     release, returned = threading.Event(), threading.Event()
     attempts = itertools.count()
 
-    @stage(timeout=0.05, concurrency=2, retry=RetryPolicy(max_attempts=2, initial_delay=0))
+    @stage(timeout=1.0, concurrency=2, retry=RetryPolicy(max_attempts=2, initial_delay=0))
     def first_is_late(sample: Sample) -> Sample:
         if next(attempts) == 0:
             wait(release)
@@ -343,7 +343,7 @@ def test_an_abandoned_attempt_keeps_its_slot_until_it_returns() -> None:
     lock = threading.Lock()
     others = 0
 
-    @stage(timeout=0.2, concurrency=2)
+    @stage(timeout=1.0, concurrency=2)
     def slow(sample: Sample) -> Sample:
         nonlocal others
         if sample.data == 0:

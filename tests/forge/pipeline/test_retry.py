@@ -148,7 +148,7 @@ def test_a_timeout_is_retried_like_any_other_error(runner: Runner, is_async: boo
         return sample
 
     policy = RetryPolicy(max_attempts=2, initial_delay=0)
-    tested = stage(name="slow", timeout=0.1, concurrency=2, retry=policy)(process_async if is_async else process)
+    tested = stage(name="slow", timeout=1.0, concurrency=2, retry=policy)(process_async if is_async else process)
     result = runner.run(Pipeline(name="p", source=samples(1), stages=[tested])).drain()
     release.set()
     assert ledger(result) == {"admitted": 1, "ready": 1}

@@ -131,13 +131,15 @@ def test_a_run_that_has_ended_shows_nothing() -> None:
 
 
 SCRIPT = """
-import sys, threading, time
+import os, sys, threading, time
 from forge import Pipeline, StreamingRunner, stage
 from forge.progress import progress
 
 @stage(concurrency=2)
 def parse(sample):
     time.sleep(0.01)
+    while not os.path.exists("shown"):
+        time.sleep(0.01)
     return sample
 
 with progress(StreamingRunner().run(Pipeline(name="corpus", source=range(int(sys.argv[1])), stages=[parse]))) as run:
@@ -150,8 +152,13 @@ HIDDEN, SHOWN = b"\x1b[?25l", b"\x1b[?25h"
 def on_a_terminal(
     tmp_path: Path, number: int, *, ending: signal.Signals | None = None, **environment: str
 ) -> tuple[bytes, list[str], int]:
-    """Run the script with a terminal as stderr; returns what it shows, the lines of stdout, and the exit code."""
+    """Run the script with a terminal as stderr; returns what it shows, the lines of stdout, and the exit code.
+
+    No sample is through before a terminal that shows a table has shown it.
+    """
     (tmp_path / "script.py").write_text(SCRIPT)
+    if environment.get("TERM") == "dumb":
+        (tmp_path / "shown").touch()
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "script.py", str(number)],
@@ -167,6 +174,8 @@ def on_a_terminal(
         try:
             while more := os.read(ours, 65536):
                 shown += more
+                if b" read" in shown:
+                    (tmp_path / "shown").touch()
                 if ending is not None and b" read" in shown:
                     process.send_signal(ending)
                     ending = None

@@ -249,7 +249,7 @@ def test_a_batch_that_ran_into_its_timeout_is_counted(runner: Runner) -> None:
             wait(release)
         return batch
 
-    stuck = batch_of(together, False, timeout=0.05, concurrency=2)
+    stuck = batch_of(together, False, timeout=1.0, concurrency=2)
     result = run_of(runner, samples(*range(4)), stuck).drain()
     release.set()
     assert (ledger(result), result.stages[0].batch_failures) == ({"admitted": 4, "ready": 4}, 1)

@@ -315,7 +315,7 @@ def test_an_async_close_that_hangs_is_left_when_the_run_is_closed(
     closed = Watched()
     stages = [closed, Hangs(name="hangs")]
     storage = SQLStorage("sqlite://")
-    bounded = type(runner)(shutdown_timeout=0.1)
+    bounded = type(runner)(shutdown_timeout=0.5)
     with bounded.run(Pipeline(name="p", source=samples(*range(10)), stages=stages, storage=storage)) as run:
         next(run)
     assert not release.is_set()
@@ -324,7 +324,7 @@ def test_an_async_close_that_hangs_is_left_when_the_run_is_closed(
     assert (run.result.outcome, run.result.error, closed.calls) == ("cancelled", None, ["setup", "close"])
     assert [row.outcome for row in storage.runs("p")] == ["cancelled"]
     [message] = [record.getMessage() for record in caplog.records if record.name == "forge"]
-    assert message == ("stage 'hangs' failed to close: TimeoutError: it did not return within 0.1 s, and was cancelled")
+    assert message == ("stage 'hangs' failed to close: TimeoutError: it did not return within 0.5 s, and was cancelled")
     storage.close()
 
 

@@ -294,7 +294,7 @@ def test_what_is_in_flight_at_an_early_close_settles_as_failed_with_cancelled() 
     with run:
         assert next(run).id == "0"
         for _ in range(3):
-            assert inside.acquire(timeout=30)
+            assert inside.acquire(timeout=120)
         assert run.snapshot().stages[0].active == 3
     release.set()
     assert run.result is not None

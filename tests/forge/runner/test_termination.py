@@ -21,7 +21,7 @@ from forge.errors import ConfigurationError
 
 pytestmark = pytest.mark.slow  # each of them takes half a second or more, in a process of its own
 
-PATIENCE = 60.0
+PATIENCE = 180.0
 PREAMBLE = """
 import asyncio, itertools, os, signal, sqlite3, sys, threading, time
 from forge import BatchRunner, Pipeline, Run, Sample, SQLStorage, Stage, StreamingRunner, stage

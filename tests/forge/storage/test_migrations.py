@@ -226,7 +226,7 @@ def test_processes_that_migrate_at_the_same_time(old_url: str) -> None:
     processes = [context.Process(target=_open, args=(old_url, start, answers)) for _ in range(3)]
     for process in processes:
         process.start()
-    assert [answers.get(timeout=60) for _ in processes] == [(VERSION, [r"C:\u0000\users"])] * 3
+    assert [answers.get(timeout=300) for _ in processes] == [(VERSION, [r"C:\u0000\users"])] * 3
     for process in processes:
         process.join()
     assert in_database(old_url, "SELECT version FROM forge_schema") == [(VERSION,)]

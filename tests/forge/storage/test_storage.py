@@ -743,7 +743,7 @@ def test_processes_that_write_the_same_ids(storage_url: str) -> None:
     writers = [context.Process(target=_write_as, args=(storage_url, name, start, answers)) for name in "xyz"]
     for writer in writers:
         writer.start()
-    results = [answers.get(timeout=120) for _ in writers]
+    results = [answers.get(timeout=300) for _ in writers]
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0, 0]

@@ -150,7 +150,7 @@ def test_a_batch_that_ran_into_its_timeout_is_counted(runner: Runner) -> None:
             wait(release)
         return batch
 
-    stuck = batch_of(together, False, timeout=0.05, concurrency=2)
+    stuck = batch_of(together, False, timeout=1.0, concurrency=2)
     with recording() as recorded:
         runner.run(Pipeline(name="p", source=samples(*range(4)), stages=[stuck])).drain()
         release.set()

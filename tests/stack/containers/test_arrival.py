@@ -82,7 +82,7 @@ def test_it_comes_up_and_says_where_it_is(up: Engine) -> None:
 def test_it_is_known_at_which_address_it_was_started(up: Engine) -> None:
     elsewhere = up.told(PUBLISH_ADDRESS="127.0.0.30")
 
-    said = elsewhere.run("make", "--silent", "ready", "ARGS=--timeout 30").stdout
+    said = elsewhere.run("make", "--silent", "ready", "ARGS=--timeout 180").stdout
 
     assert sorted(said.splitlines()) == sorted(up.run("make", "--silent", "ready").stdout.splitlines())
 
@@ -96,7 +96,7 @@ def test_who_waits_for_it_may_stop_waiting(up: Engine) -> None:
         assert process.stdout is not None
         said = [process.stdout.readline().split()[0] for _ in range(len(SERVICES) - 1)]
         process.send_signal(signal.SIGINT)
-        rest = process.communicate(timeout=60)
+        rest = process.communicate(timeout=180)
     up.compose("start", "statsd")
 
     assert set(said) == {*SERVICES} - {"statsd"}
@@ -197,9 +197,9 @@ def test_the_demo_runs_over_and_over_and_says_where_to_look(up: Engine) -> None:
 
     up.compose("--profile", "demo", "up", "--detach")
     # A run is told of before the last of its telemetry is sent.
-    wait_until(lambda: [are_there(identity) for identity, _ in runs()] == [True], "the first run has arrived", 180)
+    wait_until(lambda: [are_there(identity) for identity, _ in runs()] == [True], "the first run has arrived", 600)
     up.compose("restart", "demo")
-    wait_until(lambda: [are_there(identity) for identity, _ in runs()] == [True, True], "both runs have arrived", 180)
+    wait_until(lambda: [are_there(identity) for identity, _ in runs()] == [True, True], "both runs have arrived", 600)
     told = runs()
     assert_confined(up.inspect("demo"))
     up.compose("rm", "--force", "--stop", "demo")

@@ -95,7 +95,7 @@ def killed(scaled: Engine) -> Killed:
         scaled.compose("kill", "--signal", "KILL", "gateway-1")
         done = time.time()
         before = {name: ready(name) for name in AGENTS}
-        said = scaled.run("make", "--silent", "ready", "ARGS=--timeout 1", check=False).stderr
+        said = scaled.run("make", "--silent", "ready", "ARGS=--timeout 5", check=False).stderr
         wait_until(lambda: all(ready(name) > before[name] for name in AGENTS), "the metrics of both runs go on")
         scaled.compose("start", "gateway-1")
         return Killed({name: run.result() for name, run in running.items()}, asked, done, said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -95,6 +96,20 @@ class Flaky(Stage):
         return sample
 
 
+@stage(timeout=3)
+def late(sample: Sample) -> Sample:
+    if sample.id == "7":
+        time.sleep(4.5)  # longer than it may, and not as long as to be given up
+    return sample
+
+
+@stage(timeout=3, concurrency=8, retry=RetryPolicy(max_attempts=2, initial_delay=0.001))
+async def late_async(sample: Sample) -> Sample:
+    if sample.id == "3":
+        await asyncio.sleep(3600)
+    return sample
+
+
 @stage
 def paid(sample: Sample) -> Sample:
     usage.report(provider="openai", model="m", input_tokens=10, output_tokens=sample.data["n"], amount=0.001)
@@ -149,6 +164,7 @@ PIPELINES: dict[str, Make] = {
     "faulty batch": _made("p", faulty_batch, double),
     "failures": _made("p", fail_some, double),
     "retries": _made("p", Flaky(), double),
+    "timeouts": _made("p", late, late_async),
     "usage": _made("p", paid, split, paid_batch),
     "measurements": _made("p", double, measurements=[Size(), Ratio(), Picky()]),
     "duplicates": _made("p", double, source=[*source(100), *source(20)]),

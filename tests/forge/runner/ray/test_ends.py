@@ -44,7 +44,7 @@ class Slow(Stage):
 
     def setup(self) -> None:
         self.thread = threading.get_ident()
-        (self.folder / f"{os.getpid()}.open").touch()
+        self._note("open")
 
     def process(self, sample: Sample) -> Sample:
         assert threading.get_ident() == self.thread
@@ -54,7 +54,11 @@ class Slow(Stage):
 
     def close(self) -> None:
         assert threading.get_ident() == self.thread
-        (self.folder / f"{os.getpid()}.closed").touch()
+        self._note("closed")
+
+    def _note(self, what: str) -> None:
+        with (self.folder / f"{os.getpid()}.{what}").open("a") as file:
+            file.write("once\n")
 
 
 def gone(folder: Path) -> bool:
@@ -80,6 +84,8 @@ def test_setup_and_close_are_called_once_in_each_worker(tmp_path: Path) -> None:
     pipeline = Pipeline(name="p", source=source(), stages=[Slow(tmp_path, concurrency=2)])
     assert ledger(RayRunner().run(pipeline).drain()) == {"admitted": 150, "ready": 150}
     assert len(list(tmp_path.glob("*.open"))) <= 2
+    noted = [*tmp_path.glob("*.open"), *tmp_path.glob("*.closed")]
+    assert {path.read_text() for path in noted} == {"once\n"}
     # Ray kills a worker that is still being set up when there is nothing more to do.
     used = {path.stem for path in tmp_path.glob("*.used")}
     assert used

@@ -192,9 +192,17 @@ def endless() -> Iterator[Sample]:
 
 def test_a_run_without_nodes_waits_says_so_and_ends_in_time(nodes: Nodes, tmp_path: Path) -> None:
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
-    pipeline = Pipeline(name="p", source=endless, stages=[Rare()], storage=storage, stall_after=5.0)
+    pipeline = Pipeline(name="p", source=endless, stages=[Rare()], storage=storage, stall_after=3600.0)
     run = RayRunner(block_size=4).run(pipeline)
+    run.interval = 1.0
     consumer = Consumer(run)
+
+    def held_up() -> bool:
+        found = run.snapshot()
+        return (found.ledger.active, [stage.queue_depth for stage in found.stages]) == (25, [24])
+
+    until(held_up)
+    run._stalls.after = 5.0  # until it is held up, Ray may take longer than that on a busy machine
     until(lambda: bool(run.stalls))
     [stall] = run.stalls
     assert (stall.reason, stall.stage) == ("workers", "Rare")
@@ -262,6 +270,8 @@ class Slow(Stage):
 
     def process(self, sample):
         time.sleep(0.02)
+        while sample.data >= 200 and not (folder / "killed").exists():
+            time.sleep(0.02)
         usage.report(provider="openai", model="m", amount=0.001)
         return [sample.child(str(part), sample.data) for part in range(2)]
 
@@ -293,6 +303,7 @@ def test_a_driver_that_is_killed_is_resumed_and_leaves_nothing(
     until(lambda: storage.count("p") >= 30)
     driver.kill()
     driver.communicate()
+    (tmp_path / "killed").touch()
 
     pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
     assert pids

@@ -117,11 +117,15 @@ def test_a_second_run_means_the_same_on_every_runner(name: str, tmp_path: Path) 
 
 
 def test_dead_letters_are_replayed(tmp_path: Path) -> None:
-    for kind in (BatchRunner, RayRunner):
+    found = {}
+    for kind in (BatchRunner, StreamingRunner, RayRunner):
         storage = SQLStorage(f"sqlite:///{tmp_path}/{kind.name}.db")
         kind().run(measured_parts(7)(storage)).drain()
         replayed = kind().replay(measured_parts(1)(storage)).drain()
         assert replayed.type == "replay"
         assert replayed.ledger.admitted == replayed.ledger.ready == 22
         assert not any(record.dead_letter for record in storage.query("p").samples)
+        found[kind.name] = summary(replayed), rows(storage)
         storage.close()
+    assert found["streaming"] == found["batch"]
+    assert found["ray"] == found["batch"]

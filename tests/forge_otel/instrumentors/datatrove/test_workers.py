@@ -155,7 +155,7 @@ def test_spans_of_libraries_in_workers(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     spans = re.findall(r'"name": "([^"]*)".*?"span_id": "(\w+)".*?"parent_id": "?(\w+)', done.stdout, re.DOTALL)
     assert sorted(name for name, _, _ in spans) == ["forge.pipeline letters", *["forge.task"] * 2, *["inside"] * 6]
