@@ -277,12 +277,13 @@ class Execution:
 
     def __init__(
         self,
-        name: str,
         specs: Sequence[WorkerSpec],
         resources: Sequence[Mapping[str, float]],
         attempts: Attempts | None = None,
         reading: ReaderSpec | None = None,
         readers: int = 0,
+        *,
+        name: str,
     ) -> None:
         # Both are on the driver's node: they live no longer than the driver, and no shorter than any other node.
         self._address = _address()

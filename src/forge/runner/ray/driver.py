@@ -244,7 +244,7 @@ class RayDriver(Driver):
                 home = 0
                 error: BaseException | None = None
                 name = f"{run.pipeline.name}-{run.id[:8]}"
-                execution = Execution(name, specs, self._resources, attempts, *reading)
+                execution = Execution(specs, self._resources, attempts, *reading, name=name)
                 self._begin(execution)
                 try:
                     for number, content in execution:

@@ -49,7 +49,7 @@ def cluster(folder: Path, variables: dict[str, str], port: int) -> Iterator[None
     options = f"--num-cpus 2 --disable-usage-stats --port 0 --dashboard-port {port}"
     options += f" --dashboard-agent-listen-port {free_port()} --ray-client-server-port {free_port()}"
     options += " --min-worker-port 0 --max-worker-port 0"
-    command = [tool("ray"), "start", "--head", "--block", *options.split()]
+    command = [str(tool("ray")), "start", "--head", "--block", *options.split()]
     log = folder / "head.log"
     with log.open("w") as written, subprocess.Popen(command, env=variables, stdout=written, stderr=written) as head:
         try:
