@@ -55,9 +55,9 @@ def pod_of(workload: dict[str, Any]) -> dict[str, Any]:
     return pod
 
 
-def validate(document: object, definition: str, more: Mapping[str, Any] | None = None) -> None:
-    """Validate against a definition of Kubernetes, or of more of them."""
-    schema = {"$ref": f"#/$defs/{definition}", "$defs": {**SCHEMA["$defs"], **(more or {})}}
+def validate(document: object, definition: str) -> None:
+    """Validate against a definition of Kubernetes."""
+    schema = {"$ref": f"#/$defs/{definition}", "$defs": SCHEMA["$defs"]}
     jsonschema.Draft202012Validator(schema).validate(document)
 
 

@@ -432,6 +432,26 @@ def test_the_stage_to_scale(tmp_path: Path) -> None:
     )
 
 
+def test_worker_processes(tmp_path: Path) -> None:
+    label = f'{HERE},instance="1",forge_stage_name="label"'
+    retries = f'forge_stage_retries_total{{{label},forge_stage_attempt="1"'
+    answers(
+        tmp_path,
+        {
+            f"forge_stage_worker_active{{{label}}}": "2x40",
+            f"forge_stage_concurrency_limit{{{label}}}": "2x40",
+            f"forge_stage_transfer_time_seconds_total{{{label}}}": "0+6x40",
+            f'{retries},error_type="worker_lost"}}': "_x8 5x32",
+            f'{retries},error_type="timeout"}}': "_x8 7x32",
+        },
+        {
+            ("stages", "Workers", 0): {'{forge_pipeline_name="p", forge_stage_name="label"}': 2},
+            ("stages", "Transfer", 0): {'{forge_pipeline_name="p", forge_stage_name="label"}': 0.2},
+            ("stages", "Calls handed out again", 0): {'{forge_pipeline_name="p", forge_stage_name="label"}': 5},
+        },
+    )
+
+
 def test_the_last_run_and_the_ledger(tmp_path: Path) -> None:
     count = f"forge_pipeline_last_run_size{{{HERE}"
     answers(

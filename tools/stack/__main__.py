@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
 GO = "1.26.8"
+KUBERAY = "1.5.0"
 GO_HINT = "Install Go from https://go.dev/dl, or any older one with: apt-get install golang-go"
 NODE_HINT = "Install it with: apt-get install nodejs npm"
 DEBIAN_HINT = "It is taken from a package of Debian's"
@@ -207,6 +208,23 @@ TOOLS = {
             module="docker-compose",
             tags="netgo",
             version_variable="github.com/docker/compose/v2/internal.Version",
+        ),
+        # The definition of a Ray Job in Kubernetes, of which the operator's module is the source.
+        Tool(
+            name="kuberay",
+            version=KUBERAY,
+            command=(
+                "sh",
+                "-ec",
+                (
+                    'export GOMODCACHE="$PWD/mod" GOFLAGS=-modcacherw; '
+                    "go mod download github.com/ray-project/kuberay/ray-operator@v{version}; "
+                    "cp mod/github.com/ray-project/kuberay/ray-operator@v{version}/config/crd/bases/ray.io_rayjobs.yaml"
+                    " .; rm -r mod"
+                ),
+            ),
+            program="ray.io_rayjobs.yaml",
+            needs={"go": GO_HINT},
         ),
         # A library of jars, and Java's own interpreter of them.
         Tool(

@@ -117,14 +117,14 @@ class Arrival:
                 if scope.span is None and not scope.settled:
                     untraced.append(scope)
         result: Any = executions.results
+        for item, verdict in zip(executions.items, getattr(result, "verdicts", ()), strict=False):
+            if verdict.split and item.scope is not None:
+                item.scope.split_at = executions.started[0] - self._offset + result.duration
         alike = len(untraced) == len(executions.items) and not executions.usages
         if path is not None and alike and is_usual(result):
             attributes = {**path.attributes, **self._operation.start(None, executions.subject, executions.items)}
             path.arrived_together(untraced, attributes, executions.started[0] - self._offset, result)
             return
-        for item, verdict in zip(executions.items, getattr(result, "verdicts", ()), strict=False):
-            if verdict.split and item.scope is not None:
-                item.scope.split_at = executions.started[0] - self._offset + result.duration
         carrier = executions.carriers[0] if executions.carriers else ""
         call = self._call(executions.items, executions.started[0], result.duration, carrier)
         if not call.enter_samples(self._operation.samples(*call.arguments)):

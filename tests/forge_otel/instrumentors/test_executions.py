@@ -6,14 +6,14 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner
+from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner, stage
 from forge.runner import Runner
 from forge.runner.report import report
 from forge.support.layout import to_text
@@ -187,9 +187,10 @@ def test_spans_metrics_and_events_are_those_of_another_runner(here: Recorded, th
     assert os.getpid() not in processes
 
 
-def test_spans_of_workers_have_their_times(there: Recorded) -> None:
-    known = {span_id(span): span for span in there.spans}
-    for span in there.spans:
+def check_times(recorded: Recorded) -> None:
+    """Check that each span is within the one that it is below."""
+    known = {span_id(span): span for span in recorded.spans}
+    for span in recorded.spans:
         assert span.start_time is not None
         assert span.end_time is not None
         assert span.start_time <= span.end_time
@@ -199,6 +200,10 @@ def test_spans_of_workers_have_their_times(there: Recorded) -> None:
             assert above.end_time is not None
             assert above.start_time <= span.start_time
             assert span.end_time <= above.end_time
+
+
+def test_spans_of_workers_have_their_times(there: Recorded) -> None:
+    check_times(there)
 
 
 def test_batches_have_spans_that_their_samples_link_to(tmp_path: Path) -> None:
@@ -234,6 +239,31 @@ def test_what_is_not_sampled_is_counted(tmp_path: Path) -> None:
     assert spans(there) == spans(here)  # failed and retried samples among them, after the fact
     names = (*COUNTED, "forge.telemetry.suppressed")
     assert metrics(there, names) == metrics(here, names)
+
+
+@stage(batch_size=16)
+def halve(samples: Sequence[Sample]) -> list[list[Sample]]:
+    return [[sample.child(half, sample.data) for half in ("a", "b")] for sample in samples]
+
+
+def test_batches_that_are_not_sampled_are_counted(tmp_path: Path) -> None:
+    def make(storage: SQLStorage) -> Pipeline:
+        return Pipeline(name="p", source=source(64), stages=[halve, paid_batch, fail_some], storage=storage)
+
+    here = record(StreamingRunner(), make, tmp_path, sampling_rate=0.0)
+    there = record(RayRunner(block_size=16), make, tmp_path, sampling_rate=0.0)
+
+    failed = [span for span in there.spans if span.name == "forge.stage fail_some"]
+    assert len(failed) == 2 * 3 * 6 + 2 * 3  # of 64
+    assert spans(there) == spans(here)
+    check_times(there)
+    of_samples = [name for name in COUNTED if not name.startswith("forge.cost.") and name != "forge.stage.duration"]
+    assert metrics(there, of_samples) == metrics(here, of_samples)
+    batches = metrics(there, ["forge.stage.batch.size"])["forge.stage.batch.size"]
+    assert {json.loads(text)["forge.stage.name"]: count for text, count in batches.items()} == {
+        "halve": 4,
+        "paid_batch": 8,
+    }
 
 
 def test_the_budget_of_spans_is_that_of_the_run(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sections of the stages' dashboard: queues, backpressure and retries."""
+"""Sections of the stages' dashboard: queues, backpressure, retries and worker processes."""
 
 from __future__ import annotations
 
@@ -110,4 +110,35 @@ def retries() -> Section:
                 greatest=1,
             ),
         ],
+    )
+
+
+def workers() -> Section:
+    """Return the section of worker processes, which runs on Ray have."""
+    active = q.sum_by(q.select(m.FORGE_STAGE_WORKER_ACTIVE, _HERE), *BY_STAGE)
+    lost = queries.grown(m.FORGE_STAGE_RETRIES, STEP, BY_STAGE, {**_HERE, a.ERROR_TYPE: "worker_lost"})
+    return Section(
+        "Worker processes",
+        [
+            lines(
+                "Workers",
+                "Worker processes of each stage that are set up, as Ray Data starts and ends them.",
+                COUNT,
+                [series(active, named(*BY_STAGE))],
+            ).no_value("No run on Ray"),
+            lines(
+                "Transfer",
+                "Share of a stage's workers that unpacked samples, and could not process them. If it is high, samples "
+                "are large: send what they are made from, such as paths.",
+                SHARE,
+                [series(_share_of_workers(m.FORGE_STAGE_TRANSFER_TIME), named(*BY_STAGE))],
+            ).no_value("No run on Ray"),
+            bars(
+                "Calls handed out again",
+                "Calls in blocks of samples whose worker process died.",
+                [series(lost, named(*BY_STAGE))],
+                none="No worker died",
+            ),
+        ],
+        collapsed=True,
     )

@@ -54,6 +54,7 @@ def page(registry: Registry) -> Page:
             _duration(),
             queues.section(),
             queues.retries(),
+            queues.workers(),
             _runs(registry),
             _batches(),
         ],

@@ -83,7 +83,9 @@ class Booking:
                 scope = scopes[entry.attempt] = UsageScope(step, shared)
                 scope.repeated = entry.repeated
             used = step.costs.priced(entry.usage) if entry.known else entry.usage
-            shared[0].context.copy().run(scope.record, used)
+            # That of a batch belongs to none of its samples alone.
+            context = shared[0].context if record.columns.batches is None else self._run.context
+            context.copy().run(scope.record, used)
             usages.setdefault(entry.rows[0], []).append(used)
         return usages
 

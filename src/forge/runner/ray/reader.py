@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from array import array
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from ...pipeline.serializer import Serializer, content_of, digest_of
 from ...pipeline.shards import read_shard
 from ..source import sample_of
 from .blocks import Block, Row, SentError, pack, send, unpack, unpicklable
+from .stopping import leave_unless, wait_for_stop
 
 NOTHING: Final = -1
 """Number of a block without samples. Ray may have a reader go over what it has read already, and takes its blocks by
@@ -119,13 +121,23 @@ class Reader:
 
     def blocks(self) -> Iterator[tuple[int, bytes | None]]:
         """Yield the blocks with their numbers."""
+        over = threading.Event()
+        threading.Thread(target=self._watch, args=(over,), daemon=True, name="forge-watch").start()
         place = 0
-        while (task := self._answer(self._ask(NextShard(self._number, place)))) is not None:
-            if task.content is None:
-                yield from ((NOTHING, None) for _ in range(task.blocks))
-            else:
-                yield from self._read(task.number, task.content)
-            place += 1
+        try:
+            while (task := self._answer(self._ask(NextShard(self._number, place)))) is not None:
+                if task.content is None:
+                    yield from ((NOTHING, None) for _ in range(task.blocks))
+                else:
+                    yield from self._read(task.number, task.content)
+                place += 1
+        finally:
+            over.set()  # the process is Ray's, and goes on with other tasks
+
+    def _watch(self, over: threading.Event) -> None:
+        """Wait for the end of the run before its time: a shard may hang."""
+        if wait_for_stop(self._exchange, f"reader {self._number}", over.is_set):
+            leave_unless(over)
 
     def _read(self, shard: int, content: bytes) -> Iterator[tuple[int, bytes | None]]:
         reading = _ShardReading(shard, content, self._spec)

@@ -36,6 +36,7 @@ from .blocks import (
     unloadable,
     unpack,
 )
+from .stopping import leave_unless, wait_for_stop
 
 logger = logging.getLogger("forge")
 
@@ -44,8 +45,6 @@ PLUGINS: Final = "forge.worker"
 that is called when it ends."""
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a worker waits for the close of its stage, and for its report."""
-STOP_PATIENCE: Final = 1.0
-"""Seconds that a worker goes on with a call when the run has ended before its time."""
 
 
 @dataclass(slots=True)
@@ -156,20 +155,12 @@ class _Process:
 
     def _watch(self) -> None:
         """Wait for the end of the run before its time."""
-        stopped = None
-        while stopped is None and not self._closed:
-            try:
-                stopped = ray.get(self._exchange.watch.remote(self._id))
-            except Exception:  # noqa: BLE001 - the run has ended, or its process has
-                return
-        if not stopped:
+        if not wait_for_stop(self._exchange, self._id, lambda: self._closed):
             return
         self._stop.set()
         if self._work is not None:
             self._work.cancel()
-        # A sync call cannot be cancelled. Ray puts another worker in the place of this one, which has nothing to do.
-        if not self._idle.wait(STOP_PATIENCE):
-            os._exit(1)
+        leave_unless(self._idle)
 
 
 class _Cached:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forge import Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage
+from forge import Measurement, Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage
 from forge.execution.executions import Executions
 from forge.pipeline.stages import StageResult
 from forge.runner import Run
@@ -55,6 +55,19 @@ class Leaving(Deadly):
         os._exit(3)
 
 
+class Struck(Measurement):
+    """Kills its process like the stage."""
+
+    key = "struck"
+
+    def __init__(self, folder: Path) -> None:
+        self.deadly = Deadly(folder)
+
+    def compute(self, sample: Sample) -> int:
+        self.deadly.strike([sample])
+        return 1
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "deaths").mkdir()
@@ -94,6 +107,17 @@ def test_a_worker_that_dies_loses_and_doubles_nothing(
     assert len({each.pid for each in workers}) == len({each.id for each in workers}) == len(workers)
     # The one that died is among them if a block of it had come home; whether one has is up to Ray.
     assert len(workers) in (2, 3)
+
+
+def test_a_worker_of_a_measurement_that_dies(folder: Path, tmp_path: Path) -> None:
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    pipeline = Pipeline(name="p", source=source(), measurements=[Struck(folder)], storage=storage)
+    result = RayRunner(block_size=16).run(pipeline).drain()
+    assert len(list(folder.iterdir())) == 1
+    assert ledger(result) == {"admitted": 150, "ready": 150}
+    assert stored(storage) == {"ready": 150}
+    assert result.measurements["struck"].computed == 150
+    assert result.measurements["struck"].lost >= 16  # the block of the deadly sample, at least
 
 
 def test_a_worker_that_dies_after_a_split(folder: Path, tmp_path: Path) -> None:

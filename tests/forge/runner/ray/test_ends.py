@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from forge import Measurement, Pipeline, RayRunner, Sample, SQLStorage, Stage, stage
+from forge import Measurement, Pipeline, RayRunner, Sample, SampleStatus, SQLStorage, Stage, stage
 from forge.errors import ConfigurationError, StageStuckError, TooManyFailuresError
 from tests.support.ray import ON_RAY
 from tests.support.runs import PATIENCE, ledger, rows
@@ -101,7 +102,9 @@ def test_an_early_close(tmp_path: Path) -> None:
     assert run.result is not None
     assert run.result.outcome == "cancelled"
     assert run.result.ledger.imbalance == 0
-    assert first.id in rows(storage)
+    stored = rows(storage)
+    assert first.id in stored
+    assert Counter(stored.values()) == {SampleStatus.READY: run.result.ledger.ready}
     assert gone(tmp_path)
 
 
@@ -203,12 +206,17 @@ def fail(sample: Sample) -> Sample:
     raise ValueError("no")
 
 
+IN_FLIGHT = 16 * (2 + 2)
+"""Samples of the blocks that may be in flight, for one worker."""
+
+
 def test_too_many_failures() -> None:
     run = RayRunner(block_size=16).run(Pipeline(name="p", source=endless, stages=[fail], max_failures=20))
     with pytest.raises(TooManyFailuresError):
         run.drain()
     assert run.result is not None
     assert run.result.ledger.imbalance == 0
+    assert 20 < run.result.stages["fail"].errors <= 20 + IN_FLIGHT
 
 
 def test_a_budget(tmp_path: Path) -> None:
@@ -218,7 +226,8 @@ def test_a_budget(tmp_path: Path) -> None:
     result = run.drain()
     assert result.outcome == "cancelled"
     assert result.ledger.imbalance == 0
-    assert result.ledger.ready == result.ledger.admitted >= 100
+    # Besides those in flight, what was read for the next block, and behind it, and was being read.
+    assert 100 <= result.ledger.ready == result.ledger.admitted <= 100 + IN_FLIGHT + 16 + 16 + 1
     assert result.cost.amount == Decimal(result.ledger.ready) / 1000
 
 

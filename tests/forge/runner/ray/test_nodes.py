@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from typing import Any, ClassVar
 import pytest
 import ray
 
-from forge import Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage, usage
+from forge import Pipeline, RayRunner, RunResult, Sample, ShardedSource, SQLStorage, Stage, usage
 from forge.runner import Run
 from forge_otel.commands.cli import main_forge
 from tests.support.ray import ON_NODES, Nodes
@@ -171,6 +172,52 @@ def test_a_node_that_dies_loses_and_doubles_nothing(nodes: Nodes, tmp_path: Path
         assert [found[sample_id]["process.pid"] for found in spans.values()] == pids
     assert {found["host.name"] for each in spans.values() for found in each.values()} == {socket.gethostname()}
     assert len({pids[0] for pids in seen.values()}) == 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard of 40 samples, which does not go on while it is read on a certain node."""
+
+    number: int
+    folder: Path
+
+    def __iter__(self) -> Iterator[Sample]:
+        for place in range(40):
+            if place == 30 and os.environ.get(NODE) == "first":
+                (self.folder / "reads").touch()
+                time.sleep(3600)
+            yield Sample(id=f"{self.number}-{place}", data=place)
+
+
+class Shards(ShardedSource):
+    """Twelve of them, for six readers, which Ray spreads over the nodes."""
+
+    concurrency = 6
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def shards(self) -> Iterator[Shard]:
+        for number in range(12):
+            yield Shard(number, self.folder)
+
+
+NODE = "TEST_NODE"
+
+
+def test_a_node_that_dies_while_it_reads_a_shard(nodes: Nodes, tmp_path: Path) -> None:
+    first, _ = (nodes.add(1, {NODE: name}) for name in ("first", "second"))
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    pipeline = Pipeline(name="p", source=Shards(tmp_path), stages=[Placed()], storage=storage)
+    consumer = Consumer(RayRunner(block_size=16).run(pipeline))
+    until((tmp_path / "reads").exists)
+    nodes.kill(first)
+    result = consumer.result()
+    assert ledger(result) == {"admitted": 480, "ready": 480}
+    assert result.stages["Placed"].executions == 480
+    assert set(consumer.ready) == set(rows(storage)) == {f"{shard}-{n}" for shard in range(12) for n in range(40)}
+    assert set(rows(storage).values()) == {"ready"}
+    storage.close()
 
 
 class Rare(Stage):

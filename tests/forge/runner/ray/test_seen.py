@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from forge import Pipeline, RayRunner, RunResult, Sample, Stage
+from forge import Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage
 from forge.progress.tracker import Tracker
 from forge.runner import MeasurementSummary, Run, RunSnapshot, StageSummary
 from forge.runner.in_flight import RunInFlight, Whereabouts, look
 from forge.runner.introspection import lines_of
 from forge.support.layout import to_text
+from forge_otel.commands.cli import main_forge
 from tests.support.ray import ON_RAY
 from tests.support.runs import PATIENCE
 from tests.support.telemetry import Recorded, recording
@@ -68,7 +69,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory, local_cluster: None) -> Itera
         try:
             _wait_for(run, [8, 38])
             snapshot, flight = run.snapshot(), look(run)
-            table = to_text(Tracker(run).blocks(), 80).splitlines()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("forge.progress.tracker.WINDOW", 0.0)  # one look is enough
+                table = to_text(Tracker(run).blocks(), 120).splitlines()
             during = _points(recorded)
         finally:
             (folder / "release").touch()
@@ -104,6 +107,8 @@ def test_the_display_has_them(seen: Seen) -> None:
         "double 0 0 0/1 1 8 0 0",
         "Held 0 0 2/2 2 38 0 0",
     ]
+    limit = "Held limits the run: it makes all 2 calls that it can make, and 38 samples wait. Give it more workers."
+    assert seen.table[4] == limit
 
 
 def test_blocks_in_flight_are_with_their_workers(seen: Seen) -> None:
@@ -160,3 +165,22 @@ def test_the_result_has_the_workers_and_their_utilization(seen: Seen) -> None:
         *("stage", "done", "skip", "error", "retry", "p50", "p95", "p99", "busy", "wait"),
         *("transfer", "workers", "used"),
     ]
+
+
+class Busy(Stage):
+    """Works longer than it takes to start its worker and to end it."""
+
+    def process(self, sample: Sample) -> Sample:
+        time.sleep(0.1)
+        return sample
+
+
+def test_the_slow_stage_is_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"sqlite:///{tmp_path}/rows.db"
+    storage = SQLStorage(url)
+    stages = [double, Busy()]
+    result = RayRunner(block_size=8).run(Pipeline(name="p", source=source(80), stages=stages, storage=storage)).drain()
+    storage.close()
+    assert (result.verdict.limit, result.verdict.stage) == ("stage", "Busy")
+    assert main_forge(["show", result.run_id, "--storage", url]) == 0
+    assert str(result.verdict) in " ".join(capsys.readouterr().out.split())

@@ -6,11 +6,13 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -30,7 +32,7 @@ from forge import (
 from forge.errors import ConfigurationError, SourceError, WorkerDiedError
 from forge.runner import Runner
 from tests.support.ray import ON_RAY, kill_worker
-from tests.support.runs import ledger
+from tests.support.runs import PATIENCE, ledger
 
 from .pipelines import Size, double, fail_some, paid, skip_thirds, split
 from .test_runner import rows, summary
@@ -133,6 +135,15 @@ class Numbers:
 class Broken(Numbers):
     def happen(self) -> None:
         raise ValueError("broken")
+
+
+class Hanging(Numbers):
+    """Does not go on, and leaves its process id."""
+
+    def happen(self) -> None:
+        assert self.folder is not None
+        (self.folder / str(os.getpid())).touch()
+        time.sleep(3600)
 
 
 class Unsteady(Numbers):
@@ -299,6 +310,25 @@ def test_an_early_close() -> None:
         next(run)
     assert run.result is not None
     assert (run.result.outcome, run.result.ledger.imbalance) == ("cancelled", 0)
+
+
+def test_an_early_close_while_a_shard_hangs(folder: Path, tmp_path: Path) -> None:
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    with RayRunner(block_size=4).run(made(Hanging(0, 20, folder), storage=storage)) as run:
+        next(run)
+        until = time.monotonic() + PATIENCE
+        while not list(folder.iterdir()):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    assert run.result is not None
+    assert (run.result.outcome, run.result.ledger.imbalance) == ("cancelled", 0)
+    assert numbers_of(storage) == {"ready": run.result.ledger.ready}
+    [reader] = [int(path.name) for path in folder.iterdir()]
+    until = time.monotonic() + PATIENCE
+    while psutil.pid_exists(reader):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    storage.close()
 
 
 def test_no_shards(tmp_path: Path) -> None:
