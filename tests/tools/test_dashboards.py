@@ -441,8 +441,8 @@ def test_worker_processes(tmp_path: Path) -> None:
             f"forge_stage_worker_active{{{label}}}": "2x40",
             f"forge_stage_concurrency_limit{{{label}}}": "2x40",
             f"forge_stage_transfer_time_seconds_total{{{label}}}": "0+6x40",
-            f'{retries},error_type="worker_lost"}}': "_x8 5x32",
-            f'{retries},error_type="timeout"}}': "_x8 7x32",
+            f'{retries},error_type="worker_lost"}}': "_x30 5x10",
+            f'{retries},error_type="timeout"}}': "_x30 7x10",
         },
         {
             ("stages", "Workers", 0): {'{forge_pipeline_name="p", forge_stage_name="label"}': 2},
