@@ -30,6 +30,8 @@ pytestmark = ON_NODES
 
 NODES = ("one", "two")
 
+DURATION = "gen_ai_client_operation_duration_seconds"
+
 PARTS = ("before", "during", "after")
 """Parts of the source: what comes before, during and after the absence of a gateway."""
 
@@ -142,6 +144,17 @@ def test_a_killed_gateway_loses_nothing_and_a_killed_worker_what_it_had_not_expo
     instances = {(span["resource"]["process.pid"], span["resource"]["service.instance.id"]) for span in calls}
     workers, ids = zip(*instances, strict=True)
     assert len(set(workers)) == len({*ids} - {driving}) == len(instances) >= 2
+
+    # So are its metrics, which it sends when it closes.
+    instance_of = dict(instances)
+
+    def measured() -> dict[str, int]:
+        """How many calls each worker's metrics have, of those that live."""
+        pages = [text(f"http://{gateway.scraped}/metrics") for gateway in gateways]
+        counts = sum((by_label(page, f"{DURATION}_count", "instance") for page in pages), Counter[tuple[str, ...]]())
+        return {pid: counts[(instance_of[pid],)] for pid in without(Counter(instance_of))}
+
+    wait_until(lambda: measured() == without(model.calls), "the gateways have the metrics of the workers that live")
 
     # Each call is below the execution that made it. Lost is what the worker that died had not exported, and no more;
     # what it had exported of its last attempt is in the trace, below a span that nobody wrote.

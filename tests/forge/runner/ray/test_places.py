@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from forge import Measurement, Pipeline, RayRunner, Sample, SampleStatus, SQLStorage, stage
@@ -205,3 +206,48 @@ def test_a_run_prints_nothing(tmp_path: Path) -> None:
         timeout=4 * PATIENCE,
     )
     assert (process.stdout, process.stderr) == ("40\n" * 2, "")
+
+
+GREEDY = """
+import sys, time
+from pathlib import Path
+from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage
+
+folder = Path(sys.argv[1])
+
+
+class Greedy(Stage):
+    def process(self, sample):
+        if sample.data == 77 and not (folder / "greedy").exists():
+            (folder / "greedy").touch()
+            held = []
+            while True:  # until Ray has enough of it
+                held.append(b"x" * (64 << 20))
+                time.sleep(0.05)
+        return sample
+
+
+source = [Sample(id=str(number), data=number) for number in range(150)]
+storage = SQLStorage(f"sqlite:///{folder}/rows.db")
+result = RayRunner(block_size=16).run(Pipeline(name="p", source=source, stages=[Greedy()], storage=storage)).drain()
+print(result.ledger.ready, result.stages["Greedy"].executions, result.stages["Greedy"].lost)
+"""
+
+
+@pytest.mark.soak
+def test_a_worker_that_runs_out_of_memory_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(GREEDY)
+    allowed = psutil.virtual_memory().percent / 100 + 0.2
+    monitor = {"RAY_memory_usage_threshold": f"{min(allowed, 0.9):.2f}", "RAY_memory_monitor_refresh_ms": "100"}
+    done = subprocess.run(
+        [sys.executable, "script.py", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "RAY_ADDRESS": "local", **monitor},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "150 150 16" in done.stdout.splitlines()  # Ray tells of the death beside it
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    assert set(rows(storage).values()) == {SampleStatus.READY}
+    storage.close()
