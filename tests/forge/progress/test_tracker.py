@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -12,8 +11,9 @@ import pytest
 from forge import BatchRunner, Pipeline, RetryPolicy, Run, Sample, Skip, StreamingRunner, stage, usage
 from forge.progress.tracker import Tracker
 from forge.support.layout import to_text
+from tests.stack.programs import wait_until
 from tests.support.clock import FakeClock
-from tests.support.runs import PATIENCE, wait
+from tests.support.runs import wait
 
 
 def run_of(length: int = 10, *, sized: bool = True, cost: Decimal = Decimal(0)) -> Run:
@@ -181,10 +181,12 @@ def test_a_stage_that_limits_the_run_for_a_whole_window_is_named() -> None:
         tracker = Tracker(run)
         next_ready = threading.Thread(target=lambda: next(run))
         next_ready.start()
-        until = time.monotonic() + PATIENCE
-        while (run.snapshot().stages[0].active, run.snapshot().stages[0].queue_depth) != (2, 7):
-            assert time.monotonic() < until, run.snapshot()
-            time.sleep(0.01)
+
+        def is_full() -> bool:
+            (state,) = run.snapshot().stages
+            return (state.active, state.queue_depth) == (2, 7)
+
+        wait_until(is_full, "both slots are in use, and the others wait")
         said = "held limits the run: it makes all 2 calls that it can make, and 7 samples wait. Give it a higher"
         for seconds, limits in ((0.0, False), (4.0, False), (1.0, True), (60.0, True)):
             clock.advance(seconds)

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 
 import forge
 from forge import SQLStorage
+from tests.stack.programs import wait_until
 from tests.support.ports import free_port
 from tests.support.runs import PATIENCE, rows
 from tests.support.tools import tool
@@ -53,11 +53,12 @@ def cluster(folder: Path, variables: dict[str, str], port: int) -> Iterator[None
     log = folder / "head.log"
     with log.open("w") as written, subprocess.Popen(command, env=variables, stdout=written, stderr=written) as head:
         try:
-            until = time.monotonic() + 4 * PATIENCE
-            while asked(port, "api/version") is None:
-                assert time.monotonic() < until, log.read_text()
+
+            def answers() -> bool:
                 assert head.poll() is None, log.read_text()
-                time.sleep(0.1)
+                return asked(port, "api/version") is not None
+
+            wait_until(answers, "the dashboard answers")
             yield
         finally:
             head.terminate()

@@ -16,6 +16,7 @@ import pytest
 
 from forge import Measurement, Pipeline, RayRunner, Sample, SampleStatus, SQLStorage, stage
 from forge.errors import ConfigurationError, StorageError
+from tests.stack.programs import wait_until
 from tests.support.postgresql import Server
 from tests.support.ray import ON_RAY
 from tests.support.runs import PATIENCE, ledger, rows
@@ -154,11 +155,8 @@ def test_a_signal_ends_the_run_and_its_workers(number: signal.Signals, tmp_path:
         text=True,
         env={**os.environ, "RAY_ADDRESS": "local"},
     )
-    until = time.monotonic() + 4 * PATIENCE  # Ray starts, and has two runs
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
-    while len(list(tmp_path.glob("*.open"))) < 2:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until(lambda: len(list(tmp_path.glob("*.open"))) >= 2, "two runs have workers", 4 * PATIENCE)
     time.sleep(1.0)
     process.send_signal(number)
     out, err = process.communicate(timeout=2 * PATIENCE)
@@ -167,10 +165,7 @@ def test_a_signal_ends_the_run_and_its_workers(number: signal.Signals, tmp_path:
     assert process.returncode != 0, err
     pids = [int(path.stem) for path in tmp_path.glob("*.open")]
     assert pids
-    until = time.monotonic() + PATIENCE
-    while any(map(_is_worker, pids)):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(_is_worker, pids)), "all workers have ended")
     (run,) = storage.runs()
     assert run.outcome == "cancelled"
     storage.close()

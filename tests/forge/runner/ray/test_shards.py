@@ -31,8 +31,9 @@ from forge import (
 )
 from forge.errors import ConfigurationError, SourceError, WorkerDiedError
 from forge.runner import Runner
+from tests.stack.programs import wait_until
 from tests.support.ray import ON_RAY, kill_worker
-from tests.support.runs import PATIENCE, ledger
+from tests.support.runs import ledger
 
 from .pipelines import Size, double, fail_some, paid, skip_thirds, split
 from .test_runner import rows, summary
@@ -316,18 +317,12 @@ def test_an_early_close_while_a_shard_hangs(folder: Path, tmp_path: Path) -> Non
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
     with RayRunner(block_size=4).run(made(Hanging(0, 20, folder), storage=storage)) as run:
         next(run)
-        until = time.monotonic() + PATIENCE
-        while not list(folder.iterdir()):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_until(lambda: bool(list(folder.iterdir())), "the shard hangs")
     assert run.result is not None
     assert (run.result.outcome, run.result.ledger.imbalance) == ("cancelled", 0)
     assert numbers_of(storage) == {"ready": run.result.ledger.ready}
     [reader] = [int(path.name) for path in folder.iterdir()]
-    until = time.monotonic() + PATIENCE
-    while psutil.pid_exists(reader):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: not psutil.pid_exists(reader), "its reader has ended")
     storage.close()
 
 
