@@ -13,8 +13,9 @@ from typing import Any, Final
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.stack.programs import text, wait_until
+from tests.stack.programs import text
 from tests.stack.services import Collector, PrometheusServer, samples
+from tests.support.waiting import wait_until
 
 from .units import cost, points_of, spans_of
 

@@ -17,10 +17,11 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.recipes.conftest import Environment
-from tests.stack.programs import Program, answers, wait_until
+from tests.stack.programs import Program, answers
 from tests.support.collector import Collector, running_collector
 from tests.support.ports import free_port
 from tests.support.recipes import copy_files, shell_blocks
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.programs import answers, wait_until
+from tests.stack.programs import answers
 from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.recipes import copy_files, queries, run_block, running_block, shell_blocks, with_programs
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

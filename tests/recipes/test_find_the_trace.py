@@ -12,9 +12,10 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.stack.conftest import Stack
-from tests.stack.programs import text, wait_until
+from tests.stack.programs import text
 from tests.support.needs import lacking
 from tests.support.recipes import copy_files, environment, run_block, shell_blocks
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -15,11 +15,12 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.stack.programs import PATIENCE, Program, answers
+from tests.stack.programs import Program, answers
 from tests.support.collector import Collector, running_collector
 from tests.support.ports import free_port
 from tests.support.recipes import copy_files, environment
 from tests.support.tools import tool
+from tests.support.waiting import LONG
 
 SCHEMA = json.loads((Path(__file__).parent / "kubernetes-1.37.json").read_text())
 KINDS = {
@@ -196,7 +197,7 @@ def test_the_collector_accepts_its_configuration(tmp_path: Path) -> None:
 def test_a_job_ends_with_all_its_telemetry_at_the_backend(tmp_path: Path) -> None:
     with running_pod(tmp_path, "cronjob") as pod:
         pipeline = pod.start()
-        output, _ = pipeline.communicate(timeout=PATIENCE)
+        output, _ = pipeline.communicate(timeout=LONG)
         assert pipeline.returncode == 0, output
         pod.sidecar.stop()
     assert output.startswith("nightly: completed in ")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.programs import PATIENCE, wait_until
 from tests.support.ports import free_port
 from tests.support.recipes import copy_files, run_block, running_block, shell_blocks, with_programs
+from tests.support.waiting import LONG, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def test_everything_arrives(tmp_path: Path, protocol: str) -> None:
         assert done.stderr == ""
         assert done.stdout.startswith("greetings: completed in ")
         started.send_signal(signal.SIGTERM)  # bash has become the Collector, which writes what it holds
-        started.wait(PATIENCE)
+        started.wait(LONG)
     seen = run_block(look, tmp_path, variables)
     assert seen.returncode == 0, seen.stderr
     names = re.findall(r"forge\.\w+(?: [a-z]+)?(?= .*s$)", seen.stdout.partition("\n\n")[0], re.MULTILINE)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.programs import answers, text, wait_until
+from tests.stack.programs import answers, text
 from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.recipes import copy_files, queries, running_block, shell_blocks, with_programs
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from forge import SQLStorage
-from tests.stack.programs import wait_until
 from tests.support.collector import running_collector
 from tests.support.recipes import copy_files, environment, run_block, running_block, shell_blocks
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

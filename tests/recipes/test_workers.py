@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.programs import wait_until
 from tests.support.collector import running_collector
 from tests.support.prometheus import Prometheus
 from tests.support.recipes import copy_files, environment, queries, run_block, shell_blocks
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from tests.support.ports import free_port
 from tests.support.tools import tool
+from tests.support.waiting import LONG, wait_until
 
-from .programs import PATIENCE, Program, wait_until
+from .programs import Program
 
 BACKEND = """
 const fs = require('fs');
@@ -83,7 +84,7 @@ class Etsy(Program):
             return False
 
     def _ask(self, command: str) -> str:
-        with socket.create_connection(("127.0.0.1", self._admin), PATIENCE) as connection:
+        with socket.create_connection(("127.0.0.1", self._admin), LONG) as connection:
             connection.sendall(f"{command}\n".encode())
             answer = b""
             while not answer.endswith(b"END\n\n"):

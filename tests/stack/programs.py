@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-PATIENCE = 240.0
-"""Seconds after which a wait that should have ended long ago fails the test."""
+from tests.support.waiting import LONG, wait_until
 
 
 class Program:
@@ -58,19 +56,11 @@ class Program:
         """SIGTERM, and wait until it has ended."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(PATIENCE)
+            self._process.wait(LONG)
 
     def tail(self, size: int = 4000) -> str:
         """The end of its log."""
         return self.log.read_bytes()[-size:].decode(errors="replace") if self.log.exists() else ""
-
-
-def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Ask again and again until the condition holds."""
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain until {what}"
-        time.sleep(0.05)
 
 
 def answers(url: str) -> bool:

@@ -20,10 +20,11 @@ import yaml
 from forge_otel.semconv import attributes as a
 from tests.support.browser import text_of
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 from tools.generate import alerts, links
 
 from .pipelines import finish, start_worker
-from .programs import text, wait_until
+from .programs import text
 from .services import CONFIGURATIONS
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from forge_otel.commands.cli import main
+from tests.support.waiting import wait_until
 
 from .pipelines import finish, start_worker
-from .programs import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

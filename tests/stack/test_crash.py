@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 from .pipelines import Database, finish, start_worker
-from .programs import text, wait_until
+from .programs import text
 from .services import Collector, by_label, samples
 
 if TYPE_CHECKING:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from tests.support.waiting import wait_until
+
 from .pipelines import finish, start_worker
-from .programs import text, wait_until
+from .programs import text
 from .services import CONFIGURATIONS
 
 if TYPE_CHECKING:

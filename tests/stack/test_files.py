@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.forge_otel.test_auto_instrumentation import EVENTS, SPANS, TO_FILES, instrumented
+from tests.support.waiting import wait_until
 
-from .programs import text, wait_until
+from .programs import text
 from .services import records, samples
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.certificates import certify
+from tests.support.waiting import wait_until
 
 from .calls import CALLS, calls_in, post_calls
 from .gateways import gateway_variables, start_agent, traces
 from .pipelines import Database, finish, start_worker
-from .programs import text, wait_until
+from .programs import text
 from .services import by_label, records, samples
 
 if TYPE_CHECKING:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from tests.support.waiting import wait_until
+
 from .graphite import Bridge, Graphite, StatsD
 from .pipelines import finish, start_worker
-from .programs import text, wait_until
+from .programs import text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.certificates import certify
+from tests.support.waiting import LONG, wait_until
 
 from .pipelines import Database, finish, start_worker
-from .programs import PATIENCE, text, wait_until
+from .programs import text
 from .services import by_label
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ WITH_FILES = {
     "service": {"pipelines": {"traces/file": {"exporters": ["file/traces"]}, "logs/file": {"exporters": ["file/logs"]}}}
 }
 """So that the test can see what a gateway has."""
-REJOINED = PATIENCE
+REJOINED = LONG
 """Seconds that clients of a broker may take, on a busy machine, to find out who is there and who reads what."""
 
 

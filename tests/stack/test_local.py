@@ -10,11 +10,12 @@ from forge import ExitCode
 from forge_otel.checker import prometheus_names
 from tests.support.needs import need_installed
 from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 from tools.generate import collector as own
 
 from .calls import CALLS, calls_in, post_calls
 from .pipelines import Database, demo_input, finish, start, start_demo, start_worker
-from .programs import text, wait_until
+from .programs import text
 from .services import by_label, records
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.support.waiting import wait_until
+
 from .pipelines import finish, start_worker
-from .programs import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,11 +15,12 @@ from forge import ExitCode
 from forge_otel.checker import prometheus_names
 from forge_otel.semconv import attributes as a
 from forge_otel.semconv import metrics as m
+from tests.support.waiting import wait_until
 from tools.generate import promql as q
 from tools.generate import queries
 
 from .pipelines import Database, demo_input, finish, start_demo, start_worker
-from .programs import text, wait_until
+from .programs import text
 
 if TYPE_CHECKING:
     from pathlib import Path

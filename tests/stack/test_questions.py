@@ -26,12 +26,12 @@ from forge_otel.semconv import attributes as a
 from forge_otel.semconv import events as e
 from forge_otel.semconv import metrics as m
 from forge_otel.semconv.definitions import Metric
+from tests.support.waiting import wait_until
 from tools.generate import promql as q
 from tools.generate import queries, sdk
 
 from .conftest import Stack
 from .pipelines import SOURCES, finish, start
-from .programs import wait_until
 from .services import Collector, Jaeger, PrometheusServer, VictoriaLogs
 from .test_dashboards import DASHBOARDS, panels
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from tests.support.model import running_model
 from tests.support.needs import need_installed
 from tests.support.ray import ON_NODES
+from tests.support.waiting import wait_until
 
 from . import ray_driver
 from .gateways import start_agent
 from .pipelines import Database, finish, start
-from .programs import text, wait_until
+from .programs import text
 from .services import by_label
 
 if TYPE_CHECKING:

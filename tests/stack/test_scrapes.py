@@ -11,9 +11,10 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.tools import tool
+from tests.support.waiting import LONG, wait_until
 
 from .pipelines import PATIENT
-from .programs import PATIENCE, text, wait_until
+from .programs import text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def test_scrapes_of_a_demo_with_failures(pipeline: str, limit: int, stack: Stack
             if f":{port}/metrics" in line:
                 break
         of_the_sdk = text(f"http://127.0.0.1:{port}/metrics")
-        assert demo.wait(PATIENCE) == SOME_FAILED, "".join(written)
+        assert demo.wait(LONG) == SOME_FAILED, "".join(written)
     url = f"http://{collector.scraped}/metrics"
     if pipeline == "labels":  # its clients have spans of their own
         for name in ("traces_span_metrics_calls_total{", "traces_span_metrics_duration_seconds_bucket{"):

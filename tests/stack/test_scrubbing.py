@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 from .pipelines import finish, start_worker
-from .programs import text, wait_until
+from .programs import text
 from .services import samples
 
 if TYPE_CHECKING:

@@ -22,10 +22,11 @@ from tests.forge_otel.test_auto_instrumentation import instrumented
 from tests.support.ports import free_port
 from tests.support.statsd_demo import run_demo
 from tests.support.tools import tool
+from tests.support.waiting import wait_until
 
 from .conftest import Stack
 from .etsy import Etsy
-from .programs import Program, answers, wait_until
+from .programs import Program, answers
 
 DELTA, CUMULATIVE = AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE
 SEED = 6

@@ -8,9 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from forge import ExitCode
+from tests.support.waiting import wait_until
 
 from .pipelines import demo_input, finish, start_demo
-from .programs import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,10 +7,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from forge import ExitCode
+from tests.support.waiting import wait_until
 from tools.generate import links
 
 from .pipelines import demo_input, finish, start_demo, start_worker
-from .programs import text, wait_until
+from .programs import text
 from .services import CONFIGURATIONS
 
 if TYPE_CHECKING:

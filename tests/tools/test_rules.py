@@ -17,13 +17,13 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from forge import BatchRunner, Pipeline, Sample
 from forge_otel.semconv import attributes as a
-from tests.stack.programs import wait_until
 from tests.stack.services import PrometheusServer
 from tests.support.prometheus import Prometheus
 from tests.support.promql import names
 from tests.support.telemetry import Recorded, recording
 from tests.support.tools import tool
 from tests.support.vocabulary import registry
+from tests.support.waiting import wait_until
 from tools.generate import alerts, links, prometheus_rules, recordings
 
 pytestmark = pytest.mark.slow

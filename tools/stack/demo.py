@@ -25,9 +25,9 @@ from rich.console import Console
 from forge import ExitCode
 from tests.stack.graphite import Bridge, Graphite, StatsD
 from tests.stack.pipelines import finish, start_demo
-from tests.stack.programs import wait_until
 from tests.stack.services import Collector, Jaeger, PrometheusServer, VictoriaLogs
 from tests.support.compose import described, variables_of
+from tests.support.waiting import wait_until
 
 from . import answers
 

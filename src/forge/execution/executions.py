@@ -31,35 +31,32 @@ class Worker:
 
 @dataclass(slots=True, kw_only=True)
 class Executions:
-    """Executions of one stage or measurement by one worker, as they came home: of a block of samples, or of one batch.
+    """Executions of one stage or measurement by one worker, as they came home: the calls on a block of samples.
 
-    A worker whose stage has no batches brings home one result a sample, in the order of `items`; each batch comes home
-    alone. Usage reported in them is booked before, each in its sample's context.
+    Each call processed one sample, or a batch. Usage reported in them is booked before, each in its sample's context.
     """
 
     subject: Stage | Measurement
     items: Sequence[Item]
-    results: Sequence[Verdict] | Sequence[MeasurementResult] | BatchVerdict | BatchMeasurementResult
-    """Results of the items, with their durations; or that of the batch."""
+    """Samples that were processed, call by call."""
+    results: Sequence[Verdict] | Sequence[MeasurementResult] | Sequence[BatchVerdict] | Sequence[BatchMeasurementResult]
+    """Results of the calls, with their durations."""
     started: Sequence[float]
-    """Unix time in seconds at which each call began, by the worker's clock; for a batch that of its one call."""
+    """Unix time in seconds at which each call began, by the worker's clock."""
     waited: Sequence[float] | None
     """Seconds that each item had waited since its previous step: in queues, in transfer, and behind others of its
     block. None for measurements."""
     worker: Worker
+    batches: Sequence[int] | None = None
+    """Number of items of each call; None where each processed one."""
     carriers: Sequence[str] = ()
     """Results of `executing`, one for each call; empty if all of them are empty strings."""
-    usages: Sequence[Usage] = ()
-    """Of a batch, the usage reported in it, priced."""
+    usages: Sequence[Sequence[Usage]] = ()
+    """Of batches, the usage reported in each, priced; empty if there was none in any of them."""
     transferred: float | None = None
     """Seconds in which the block was transferred to the worker, a part of what its items waited; None if unknown."""
     attempts: int = 1
     """Number of times the work was handed to workers; the earlier ones died, and what they reported is lost."""
-
-    @property
-    def is_batch(self) -> bool:
-        """True if the items were processed in one call."""
-        return not isinstance(self.results, Sequence)
 
 
 def executing(carriers: Sequence[str]) -> str:  # noqa: ARG001 - for observers

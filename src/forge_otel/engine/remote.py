@@ -7,6 +7,7 @@ traced samples start in the past, with the ids that the worker has made known to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from ..signals.spans import without_none
 from .call import Call
 
 if TYPE_CHECKING:
+    from forge.costs.usage import Usage
     from forge.execution.executions import Executions
     from forge.execution.item import Item
 
@@ -101,39 +103,68 @@ class Arrival:
         if path is not None and len(durations) >= FLUSH_SIZE:
             path.usual.instruments.drain()
 
-    def record_batch(
+    def record_batches(
         self,
+        sizes: Sequence[int],
         is_usual: Callable[[Any], bool],
         record_retries: Callable[[RemoteCall, Any], None],
-        usage: Callable[[RemoteCall], None],
+        record_usage: Callable[[RemoteCall, Sequence[Usage]], None],
     ) -> None:
-        """Record a call on a batch. Called in the run's context."""
-        executions, path = self._executions, self._path
+        """Record calls on batches of these sizes. Called in the run's context."""
+        executions = self._executions
+        items = executions.items
+        results: Sequence[Any] = executions.results
+        waits: Sequence[float | None] = executions.waited or [None] * len(items)
+        carriers, usages = executions.carriers or repeat(""), executions.usages or repeat(())
+        first = 0
+        # Carriers and usages may be endless.
+        for size, began, result, carrier, used in zip(sizes, executions.started, results, carriers, usages):  # noqa: B905
+            batch, waited = items[first : first + size], waits[first : first + size]
+            first += size
+            try:
+                untraced = self._untraced(batch, waited, began, result)
+                if self._path is not None and len(untraced) == size and not used and is_usual(result):
+                    attributes = {**self._path.attributes, **self._operation.start(None, executions.subject, batch)}
+                    self._path.arrived_together(untraced, attributes, began - self._offset, result)
+                else:
+                    call = self._call(batch, began, result.duration, carrier)
+                    copy_context().run(self._describe_batch, call, result, used, is_usual, record_retries, record_usage)
+            except Exception as fault:  # noqa: BLE001 - the run has counted it
+                faults.suppress(fault, f"the end of {self._operation.name}")
+
+    def _untraced(
+        self, batch: Sequence[Item], waited: Sequence[float | None], began: float, result: Any
+    ) -> list[SampleScope]:
+        """Tell the scopes of a batch what came home; returns those that have no span, and have not settled."""
         untraced: list[SampleScope] = []
-        for item, waited in zip(executions.items, executions.waited or repeat(None), strict=False):
+        for item, seconds in zip(batch, waited, strict=True):
             scope = item.scope
             if scope is not None:
-                scope.waited = waited
+                scope.waited = seconds
                 if scope.span is None and not scope.settled:
                     untraced.append(scope)
-        result: Any = executions.results
-        for item, verdict in zip(executions.items, getattr(result, "verdicts", ()), strict=False):
+        for item, verdict in zip(batch, getattr(result, "verdicts", ()), strict=False):
             if verdict.split and item.scope is not None:
-                item.scope.split_at = executions.started[0] - self._offset + result.duration
-        alike = len(untraced) == len(executions.items) and not executions.usages
-        if path is not None and alike and is_usual(result):
-            attributes = {**path.attributes, **self._operation.start(None, executions.subject, executions.items)}
-            path.arrived_together(untraced, attributes, executions.started[0] - self._offset, result)
-            return
-        carrier = executions.carriers[0] if executions.carriers else ""
-        call = self._call(executions.items, executions.started[0], result.duration, carrier)
+                item.scope.split_at = began - self._offset + result.duration
+        return untraced
+
+    def _describe_batch(  # noqa: PLR0917 - one call of it
+        self,
+        call: RemoteCall,
+        result: Any,
+        used: Sequence[Usage],
+        is_usual: Callable[[Any], bool],
+        record_retries: Callable[[RemoteCall, Any], None],
+        record_usage: Callable[[RemoteCall, Sequence[Usage]], None],
+    ) -> None:
+        """Record a call on a batch whose samples are traced, or that did not come to its usual result."""
         if not call.enter_samples(self._operation.samples(*call.arguments)):
             return
-        usage(call)
+        record_usage(call, used)
         call.start()
         record_retries(call, result)
-        if path is not None and len(call.scopes) == len(executions.items):
-            path.ended_together(call, result, is_usual)
+        if self._path is not None and len(call.scopes) == len(call.arguments[2]):
+            self._path.ended_together(call, result, is_usual)
         else:
             call.close(result)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..engine.call import Call
@@ -15,12 +15,14 @@ from ..patching import faults
 from ..patching.patches import Layer, Target
 from ..semconv import attributes as a
 from ..semconv import metrics
+from ..semconv.definitions import Metric
 from ..signals.metrics import Attributes
 from ..signals.spans import span_name
 from . import measurement, stage
 
 if TYPE_CHECKING:
     from forge import Run
+    from forge.costs.usage import Usage
     from forge.execution.executions import Executions, Worker
     from forge.storage.steps import Retry
 
@@ -58,9 +60,13 @@ def _record(run: RunScope, kind: _Kind, executions: Executions) -> None:
     path = _path(run, kind, executions.subject, executions.worker, where)
     if kind.component == "stage":
         _record_travel(run, executions, where)
-    if executions.is_batch:
+    elif executions.attempts > 1:
+        key = executions.subject.key  # type: ignore[union-attr]  # a measurement
+        attributes = {**run.identity, a.FORGE_MEASUREMENT_KEY: key, a.ERROR_TYPE: WORKER_LOST}
+        _count_losses(run, executions, metrics.FORGE_MEASUREMENT_RETRIES, attributes, executions.attempts - 1)
+    if executions.batches is not None:
         arrival = Arrival(run, kind.batch_operation, path, executions, where)
-        arrival.record_batch(kind.usual_batch, _record_retries, lambda call: _use(call, executions))
+        arrival.record_batches(executions.batches, kind.usual_batch, _record_retries, _use)
     else:
         Arrival(run, kind.operation, path, executions, where).record_each(kind.usual, _record_retries)
 
@@ -90,16 +96,19 @@ def _record_travel(run: RunScope, executions: Executions, where: Attributes) -> 
 def _record_loss(run: RunScope, executions: Executions, attempt: int, where: Attributes) -> None:
     """Record that the work was handed to a worker that died."""
     subject: Any = executions.subject
-    attributes = {**run.identity, a.FORGE_STAGE_NAME: subject.name, a.ERROR_TYPE: WORKER_LOST}
-    lost = 1 if executions.is_batch else len(executions.items)
-    retries = run.telemetry.series.get(metrics.FORGE_STAGE_RETRIES, {**attributes, a.FORGE_STAGE_ATTEMPT: attempt})
-    retries.append(lost)
-    for item in executions.items:
-        if item.scope is not None:
-            item.scope.tail_kept = True
+    attributes = {a.FORGE_STAGE_NAME: subject.name, a.FORGE_STAGE_ATTEMPT: attempt, a.ERROR_TYPE: WORKER_LOST}
+    _count_losses(run, executions, metrics.FORGE_STAGE_RETRIES, {**run.identity, **attributes}, 1)
     exception = {a.EXCEPTION_TYPE: WORKER_LOST, a.EXCEPTION_MESSAGE: "the worker process died"}
     call = Call(stage.RETRY, run.telemetry, run, (), {**run.identity, **where, a.FORGE_STAGE_NAME: subject.name})
     call.emit([stage.retry_event(subject, attempt, WORKER_LOST, 0.0, exception)])
+
+
+def _count_losses(run: RunScope, executions: Executions, metric: Metric, attributes: Attributes, attempts: int) -> None:
+    """Count the calls of attempts that were lost, and keep the traces of their samples."""
+    run.telemetry.series.get(metric, attributes).append(len(executions.results) * attempts)
+    for item in executions.items:
+        if item.scope is not None:
+            item.scope.tail_kept = True
 
 
 def _record_retries(call: RemoteCall, result: Any) -> None:
@@ -121,10 +130,10 @@ def _record_retries(call: RemoteCall, result: Any) -> None:
     call.emit(events)
 
 
-def _use(call: RemoteCall, executions: Executions) -> None:
+def _use(call: RemoteCall, usages: Sequence[Usage]) -> None:
     """Keep the usage of a batch for its span."""
     assert call.operation.span is not None
-    for usage in executions.usages:
+    for usage in usages:
         usage_of(call).total(span_name(call.operation.span, call.attributes)).add(usage, usage.amount)
 
 

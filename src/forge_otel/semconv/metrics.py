@@ -236,6 +236,19 @@ ratios over time from the counters of hits and misses.
 In Prometheus `forge_measurement_cache_hit_ratio`, in StatsD `forge.measurement.cache_hit_ratio`.
 """
 
+FORGE_MEASUREMENT_RETRIES: Final = Metric(
+    "forge.measurement.retries",
+    Instrument.COUNTER,
+    "{retry}",
+    "Number of computations that were handed out again because their worker process had died.",
+    (a.FORGE_PIPELINE_NAME, a.FORGE_MEASUREMENT_KEY, a.ERROR_TYPE),
+)
+"""Number of computations that were handed out again because their worker process had died. `error.type` is
+`worker_lost`. What the computations reported of their usage, and the spans of libraries in them, are lost.
+
+In Prometheus `forge_measurement_retries_total`, in StatsD `forge.measurement.retries`.
+"""
+
 FORGE_MEASUREMENT_BATCH_SIZE: Final = Metric(
     "forge.measurement.batch.size",
     Instrument.HISTOGRAM,
@@ -896,6 +909,7 @@ ALL: Final = (
     FORGE_MEASUREMENT_CACHE_HITS,
     FORGE_MEASUREMENT_CACHE_MISSES,
     FORGE_MEASUREMENT_CACHE_HIT_RATIO,
+    FORGE_MEASUREMENT_RETRIES,
     FORGE_MEASUREMENT_BATCH_SIZE,
     FORGE_MEASUREMENT_BATCH_DURATION,
     FORGE_PIPELINE_STARTED,

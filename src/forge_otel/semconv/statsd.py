@@ -137,6 +137,11 @@ NAMES: Final[Mapping[str, StatsD]] = MappingProxyType(
             "g",
             {"pipeline": a.FORGE_PIPELINE_NAME, "measurement": a.FORGE_MEASUREMENT_KEY},
         ),
+        m.FORGE_MEASUREMENT_RETRIES.name: StatsD(
+            "forge.measurement.retries",
+            "c",
+            {"pipeline": a.FORGE_PIPELINE_NAME, "measurement": a.FORGE_MEASUREMENT_KEY},
+        ),
         m.FORGE_MEASUREMENT_BATCH_SIZE.name: StatsD(
             "forge.measurement.batch_size",
             "h",

@@ -11,9 +11,9 @@ import pytest
 from forge import BatchRunner, Pipeline, RetryPolicy, Run, Sample, Skip, StreamingRunner, stage, usage
 from forge.progress.tracker import Tracker
 from forge.support.layout import to_text
-from tests.stack.programs import wait_until
 from tests.support.clock import FakeClock
 from tests.support.runs import wait
+from tests.support.waiting import wait_until
 
 
 def run_of(length: int = 10, *, sized: bool = True, cost: Decimal = Decimal(0)) -> Run:

@@ -18,7 +18,6 @@ import pytest
 import forge
 from forge import BatchRunner, Pipeline, Sample, Skip, SQLStorage, Stage, StreamingRunner, stage
 from forge.errors import RunCancelled
-from tests.stack.programs import wait_until
 from tests.support.runs import (
     PATIENCE,
     both_runners,
@@ -28,6 +27,7 @@ from tests.support.runs import (
     samples,
     wait,
 )
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -18,9 +18,9 @@ import pytest
 from forge import BatchRunner, Measurement, Pipeline, Sample, SQLStorage, Stage, StreamingRunner, stage
 from forge.runner.result import RunResult
 from forge.runner.verdict import RunVerdict, judge
-from tests.stack.programs import wait_until
 from tests.support.clock import FakeClock
 from tests.support.runs import PATIENCE
+from tests.support.waiting import wait_until
 
 SAMPLES = [Sample(id=f"{number}", data=number) for number in range(100)]
 

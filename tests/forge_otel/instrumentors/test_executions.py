@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from forge import Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner, stage
+from forge import Measurement, Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner, stage
 from forge.runner import Runner
 from forge.runner.report import report
 from forge.support.layout import to_text
@@ -288,10 +288,27 @@ class Deadly(Stage):
         super().__init__()
 
     def process(self, sample: Sample) -> Sample:
-        if sample.data["n"] == 20 and not self.mark.exists():
-            self.mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        die_once(sample, self.mark)
         return sample
+
+
+class DeadlySize(Measurement):
+    """Kills its process once."""
+
+    key = "size"
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def compute(self, sample: Sample) -> int:
+        die_once(sample, self.mark)
+        return 1
+
+
+def die_once(sample: Sample, mark: Path) -> None:
+    if sample.data["n"] == 20 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_a_killed_worker_did_is_counted_once(tmp_path: Path) -> None:
@@ -324,6 +341,7 @@ def test_what_a_killed_worker_did_is_counted_once(tmp_path: Path) -> None:
         "Deadly": calls,
         "double": 0,
     }
+
     lost_line = f"{calls} calls of Deadly handed out again because worker processes died; usage reported before is lost"
     assert f"  {lost_line}" in to_text(report(run.record)).splitlines()
 
@@ -357,3 +375,25 @@ def test_all_events_say_where_they_come_from(tmp_path: Path) -> None:
 
 def where_of(one: Any) -> tuple[str, int]:
     return one.attributes["host.name"], one.attributes["process.pid"]
+
+
+def test_computations_that_a_killed_worker_lost_are_counted(tmp_path: Path) -> None:
+    def make(storage: SQLStorage) -> Pipeline:
+        return Pipeline(name="p", source=source(60), measurements=[DeadlySize(tmp_path / "died")], storage=storage)
+
+    recorded = record(RayRunner(block_size=16), make, tmp_path)
+
+    storage = SQLStorage(f"sqlite:///{tmp_path}/ray.db")
+    [run] = storage.runs("p")
+    storage.close()
+    [size] = run.record["measurements"]
+    assert size["lost"] >= 1
+    points = metrics(recorded, ["forge.measurement.computations", "forge.measurement.retries"])
+    assert sum(points["forge.measurement.computations"].values()) == 60
+    [(attributes, lost)] = points["forge.measurement.retries"].items()
+    assert json.loads(attributes) == {
+        "error.type": "worker_lost",
+        "forge.measurement.key": "size",
+        "forge.pipeline.name": "p",
+    }
+    assert lost == size["lost"]

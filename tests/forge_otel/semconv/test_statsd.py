@@ -46,6 +46,7 @@ forge.measurement.latency h,ms measurement
 forge.measurement.cache_hits c measurement
 forge.measurement.cache_misses c measurement
 forge.measurement.cache_hit_ratio g measurement
+forge.measurement.retries c measurement
 forge.measurement.batch_size h measurement
 forge.measurement.batch_latency h,ms measurement
 forge.storage.samples.written c backend

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.stack.programs import PATIENCE, wait_until
 from tests.support.compose import ROOT
 from tests.support.needs import lacking
 from tests.support.tools import tool
+from tests.support.waiting import LONG, wait_until
 
 from .images import Image, images
 
@@ -133,7 +133,7 @@ def _daemon(folder: Path, compose: Path) -> Iterator[Engine]:
         yield own
     finally:
         daemon.send_signal(signal.SIGTERM)
-        daemon.wait(PATIENCE)
+        daemon.wait(LONG)
 
 
 def _import(own: Engine, image: Image) -> None:

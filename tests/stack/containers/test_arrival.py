@@ -15,9 +15,9 @@ from urllib.parse import quote
 import pytest
 
 from tests.stack.graphite import total
-from tests.stack.programs import wait_until
 from tests.support.browser import text_of
 from tests.support.compose import ROOT
+from tests.support.waiting import wait_until
 from tools.stack import answers
 
 from .confinement import assert_confined

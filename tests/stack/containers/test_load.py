@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stack.programs import wait_until
+from tests.support.waiting import wait_until
 
 from .conftest import SERVICES
 from .memory import Peaks

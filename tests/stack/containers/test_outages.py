@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stack.programs import wait_until
+from tests.support.waiting import wait_until
 
 from .conftest import SERVICES
 from .runs import OVERDUE, collected, demo, ledger, load, of, sent, settled

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.stack.programs import wait_until
 from tests.stack.services import traces_of
 from tests.support.compose import ROOT, SCALE
+from tests.support.waiting import wait_until
 
 from .confinement import assert_confined
 from .conftest import SERVICES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...costs.usage import Usage, UsageScope
@@ -98,9 +99,12 @@ class Booking:
         usages: dict[int, list[Usage]],
     ) -> list[Item]:
         if record.columns.batches is None:
-            return self._book_alone(step, record, going, items, usages)
+            return self._book_alone(step, record, going, items)
         rows, notes, outcomes = record.columns.rows, record.columns.notes, record.columns.outcomes
-        derived: list[Item] = []
+        calls: list[_Call] = []
+        batches: list[list[Item]] = []
+        wholes: list[BatchVerdict] = []
+        all_noted: list[list[int]] = []
         for call in record.calls():
             places = [place for place in call.places if rows[place] in going]
             if not places:
@@ -116,8 +120,13 @@ class Booking:
                 else Verdict(outcome=STAGE_OUTCOMES[outcomes[place]], samples=(item.sample,))
                 for place, item in zip(places, mine, strict=True)
             ]
-            whole = record.batch_verdict(call, verdicts)
-            self._report(step, record, [call.number], mine, whole, usages=usages)
+            calls.append(call)
+            batches.append(mine)
+            wholes.append(record.batch_verdict(call, verdicts))
+            all_noted.append(noted)
+        self._report_batches(step, record, calls, batches, wholes, usages=usages)
+        derived: list[Item] = []
+        for mine, whole, noted in zip(batches, wholes, all_noted, strict=True):
             children = step.book_batch(mine, whole)
             if noted:
                 derived += self._adopt(record, noted, children, items)
@@ -129,7 +138,6 @@ class Booking:
         record: _Record,
         going: dict[int, Item],
         items: dict[int, Item],
-        usages: dict[int, list[Usage]],
     ) -> list[Item]:
         """Book calls with one sample each, of which there are many."""
         columns, notes = record.columns, record.columns.notes
@@ -155,7 +163,7 @@ class Booking:
                 verdicts.append(Verdict(outcome=outcome, samples=(item.sample,), busy=duration, duration=duration))
         if not mine:
             return []
-        self._report(step, record, numbers, mine, verdicts, usages=usages)
+        self._report(step, record, numbers, mine, verdicts)
         return self._adopt(record, noted, step.book(mine, verdicts), items)
 
     def _adopt(
@@ -187,28 +195,50 @@ class Booking:
         items: Sequence[Item],
         results: Any,
         *,
-        usages: dict[int, list[Usage]],
-        waited: bool = True,
+        batches: Sequence[int] | None = None,
+        usages: Sequence[Sequence[Usage]] = (),
     ) -> None:
-        """Count attempts that were lost before executions, and tell observers of these."""
+        """Count attempts that were lost before calls of these numbers, and tell observers of these."""
         columns = record.columns
         if columns.attempt > 1:
             step.was_lost(len(calls) * (columns.attempt - 1))
-        carriers = [columns.carriers[call] for call in calls] if record.is_carrying else ()
-        first = record.first_of(calls[0]) if usages and columns.batches is not None else None
         self._run.executed(
             Executions(
                 subject=step.stage if isinstance(step, StageStep) else step.measurement,
                 items=items,
                 results=results,
                 started=[columns.began + columns.offsets[call] for call in calls],
-                waited=[item.waited for item in items] if waited else None,
+                waited=[item.waited for item in items] if isinstance(step, StageStep) else None,
                 worker=record.worker,
-                carriers=carriers,
-                usages=usages.get(first, ()) if first is not None else (),
+                batches=batches,
+                carriers=[columns.carriers[call] for call in calls] if record.is_carrying else (),
+                usages=usages,
                 transferred=columns.transfer if calls[0] == 0 else None,
                 attempts=columns.attempt,
             )
+        )
+
+    def _report_batches(
+        self,
+        step: StageStep | MeasurementStep,
+        record: _Record,
+        calls: Sequence[_Call],
+        batches: Sequence[Sequence[Item]],
+        results: Any,
+        *,
+        usages: dict[int, list[Usage]],
+    ) -> None:
+        if not calls:
+            return
+        rows = record.columns.rows
+        self._report(
+            step,
+            record,
+            [call.number for call in calls],
+            list(chain.from_iterable(batches)),
+            results,
+            batches=[len(batch) for batch in batches],
+            usages=[usages.get(rows[call.places[0]], ()) for call in calls] if usages else (),
         )
 
     def _book_measurement(
@@ -219,9 +249,12 @@ class Booking:
             if row in going and storage is not None:
                 going[row].original = None  # not replayable: it would fail in the same way
                 self._run.fail_item(going[row], receive(sent), FailureSource.STORAGE, storage.backend)
-        alone: list[tuple[int, Item, MeasurementResult]] = []
+        calls: list[_Call] = []
+        batches: list[list[Item]] = []
+        found: list[list[MeasurementResult]] = []
         for call in record.calls():
-            places, mine = [], []
+            places: list[int] = []
+            mine: list[Item] = []
             for place in call.places:
                 item = going.get(record.columns.rows[place])
                 if item is not None and (item.payload is not None or self._run.serialise(item)):
@@ -229,17 +262,20 @@ class Booking:
                     mine.append(item)
             if not places:
                 continue
-            results = [record.result(place, call) for place in places]
-            if call.batch is None:
-                alone.append((call.number, mine[0], results[0]))
-                continue
-            whole = record.batch_result(call, results)
-            self._report(step, record, [call.number], mine, whole, usages=usages, waited=False)
+            calls.append(call)
+            batches.append(mine)
+            found.append([record.result(place, call) for place in places])
+        if not calls:
+            return
+        if record.columns.batches is None:
+            items, results = list(chain.from_iterable(batches)), list(chain.from_iterable(found))
+            self._report(step, record, [call.number for call in calls], items, results)
+            step.book(items, results)
+            return
+        wholes = [record.batch_result(call, results) for call, results in zip(calls, found, strict=True)]
+        self._report_batches(step, record, calls, batches, wholes, usages=usages)
+        for mine, whole in zip(batches, wholes, strict=True):
             step.book_batch(mine, whole)
-        if alone:
-            taken, measured, found = zip(*alone, strict=True)
-            self._report(step, record, taken, measured, found, usages=usages, waited=False)
-            step.book(measured, found)
 
 
 class _Call(NamedTuple):
@@ -274,11 +310,6 @@ class _Record:
             batch = None if columns.batches is None else number
             yield _Call(number, batch, range(first, first + size), start, duration)
             first += size
-
-    def first_of(self, batch: int) -> int:
-        """Return the first row of a batch."""
-        assert self.columns.batches is not None
-        return self.columns.rows[sum(self.columns.batches[:batch])]
 
     def waited(self, start: float) -> float:
         """Return the seconds that a sample had waited since its previous step for a call that began so many seconds

@@ -22,6 +22,7 @@ from forge import Measurement, Pipeline, RayRunner, Sample, SampleStatus, SQLSto
 from forge.errors import ConfigurationError, StageStuckError, TooManyFailuresError
 from tests.support.ray import ON_RAY
 from tests.support.runs import PATIENCE, ledger, rows
+from tests.support.waiting import wait_until
 
 from .pipelines import double, source
 
@@ -62,16 +63,11 @@ class Slow(Stage):
             file.write("once\n")
 
 
-def gone(folder: Path) -> bool:
-    """True once the processes of all workers have ended."""
-    until = time.monotonic() + PATIENCE
+def wait_for_their_end(folder: Path) -> None:
+    """Wait until the processes of all workers have ended."""
     pids = [int(path.stem) for path in folder.glob("*.open")]
     assert pids
-    while time.monotonic() < until:
-        if not any(_is_worker(pid) for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
+    wait_until(lambda: not any(map(_is_worker, pids)), "all workers have ended")
 
 
 def _is_worker(pid: int) -> bool:
@@ -91,7 +87,7 @@ def test_setup_and_close_are_called_once_in_each_worker(tmp_path: Path) -> None:
     used = {path.stem for path in tmp_path.glob("*.used")}
     assert used
     assert used <= {path.stem for path in tmp_path.glob("*.closed")}
-    assert gone(tmp_path)
+    wait_for_their_end(tmp_path)
 
 
 def test_an_early_close(tmp_path: Path) -> None:
@@ -105,7 +101,7 @@ def test_an_early_close(tmp_path: Path) -> None:
     stored = rows(storage)
     assert first.id in stored
     assert Counter(stored.values()) == {SampleStatus.READY: run.result.ledger.ready}
-    assert gone(tmp_path)
+    wait_for_their_end(tmp_path)
 
 
 def test_a_call_that_does_not_return_is_killed(tmp_path: Path) -> None:
@@ -113,7 +109,7 @@ def test_a_call_that_does_not_return_is_killed(tmp_path: Path) -> None:
     run = RayRunner(block_size=4).run(pipeline)
 
     def close() -> None:
-        _wait_for(tmp_path)
+        wait_until(lambda: any(tmp_path.glob("*.open")), "a worker is there")
         run.close()
 
     closer = threading.Thread(target=close)
@@ -123,13 +119,7 @@ def test_a_call_that_does_not_return_is_killed(tmp_path: Path) -> None:
     assert run.result is not None
     assert run.result.outcome == "cancelled"
     assert run.result.ledger.imbalance == 0
-    assert gone(tmp_path)
-
-
-def _wait_for(folder: Path) -> None:
-    until = time.monotonic() + PATIENCE
-    while not list(folder.glob("*.open")) and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_for_their_end(tmp_path)
 
 
 def test_an_async_consumer(tmp_path: Path) -> None:

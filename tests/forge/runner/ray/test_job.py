@@ -18,10 +18,10 @@ import pytest
 
 import forge
 from forge import SQLStorage
-from tests.stack.programs import wait_until
 from tests.support.ports import free_port
 from tests.support.runs import PATIENCE, rows
 from tests.support.tools import tool
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -24,13 +25,11 @@ from forge_otel.commands.cli import main_forge
 from tests.support.ray import ON_NODES, Nodes
 from tests.support.runs import PATIENCE, ledger, rows
 from tests.support.telemetry import Recorded, recording
+from tests.support.waiting import LONG, wait_until
 
 from .test_ends import _is_worker
 
 pytestmark = ON_NODES
-
-LONG = 4 * PATIENCE
-"""Nodes start slowly where others work, too."""
 
 
 @pytest.fixture(autouse=True)
@@ -69,13 +68,6 @@ class Consumer(threading.Thread):
         return self._run.result
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def source(count: int) -> list[Sample]:
     return [Sample(id=str(number), data={"n": number}) for number in range(count)]
 
@@ -95,19 +87,27 @@ class Paid(Stage):
         self.calls += 1
         if self.calls == 77:
             (self.folder / "waits").touch()
-            until((self.folder / "killed").exists)
+            wait_until((self.folder / "killed").exists, "the node is killed")
         usage.report(provider="openai", model="m", input_tokens=10, amount=0.001)
         # Ray copies small results to the driver. Those of a block of these stay on their node.
         return sample.with_data({"n": number, "text": "x" * 20_000, "pid": os.getpid()})
 
 
 class Parts(Stage):
-    """Fails for some samples, and splits the others."""
+    """Fails for some samples, and splits the others. Kills its process once, after the node has been killed."""
 
     resources = {"second": 1}  # noqa: RUF012 - as above
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__()
+
     def process(self, sample: Sample) -> list[Sample]:
         number = sample.data["n"]
+        died = self.folder / "died"
+        if number == 140 and (self.folder / "killed").exists() and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         if number % 10 == 1:
             raise ValueError(f"no {number}")
         data = {"pids": [sample.data["pid"], os.getpid()]}
@@ -120,14 +120,14 @@ def points(recorded: Recorded, name: str) -> dict[str, Any]:
     return {text.replace(model, ""): value for text, value in recorded.points[name].items() if value}
 
 
-def test_a_node_that_dies_loses_and_doubles_nothing(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_node_and_a_worker_that_die_lose_and_double_nothing(nodes: Nodes, tmp_path: Path) -> None:
     """Results of calls are lost with the node, besides calls: those are made again, and counted once."""
     first = nodes.add(1, first=1)
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
-    pipeline = Pipeline(name="p", source=source(150), stages=[Paid(tmp_path), Parts()], storage=storage)
+    pipeline = Pipeline(name="p", source=source(150), stages=[Paid(tmp_path), Parts(tmp_path)], storage=storage)
     with recording() as recorded:
         consumer = Consumer(RayRunner(block_size=16).run(pipeline))
-        until((tmp_path / "waits").exists)
+        wait_until((tmp_path / "waits").exists, "a call waits to be killed")
         nodes.kill(first)
         (tmp_path / "killed").touch()
         nodes.add(2, first=1, second=1)
@@ -155,8 +155,14 @@ def test_a_node_that_dies_loses_and_doubles_nothing(nodes: Nodes, tmp_path: Path
         f"{parts}, stage.outcome=error": 15,
     }
     assert amounts == {f"cost.use=useful, {paid}": 0.135, f"cost.use=failed, {paid}": 0.015}
-    # The block in which the node died, and the four whose results it had, for want of a worker that would take them.
-    assert retries == {"error.type=worker_lost, pipeline.name=p, stage.attempt=1, stage.name=Paid": 80}
+    assert (tmp_path / "died").exists()
+    lost = result.stages["Parts"].lost
+    assert lost >= 1
+    assert retries == {
+        # The block in which the node died, and the four whose results it had: there was no worker to take them.
+        "error.type=worker_lost, pipeline.name=p, stage.attempt=1, stage.name=Paid": 80,
+        "error.type=worker_lost, pipeline.name=p, stage.attempt=1, stage.name=Parts": lost,
+    }
 
     spans = {
         name: {
@@ -210,7 +216,7 @@ def test_a_node_that_dies_while_it_reads_a_shard(nodes: Nodes, tmp_path: Path) -
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
     pipeline = Pipeline(name="p", source=Shards(tmp_path), stages=[Placed()], storage=storage)
     consumer = Consumer(RayRunner(block_size=16).run(pipeline))
-    until((tmp_path / "reads").exists)
+    wait_until((tmp_path / "reads").exists, "a shard is being read")
     nodes.kill(first)
     result = consumer.result()
     assert ledger(result) == {"admitted": 480, "ready": 480}
@@ -243,7 +249,7 @@ def test_a_run_without_nodes_waits_says_so_and_ends_in_time(nodes: Nodes, tmp_pa
     pipeline = Pipeline(name="p", source=endless, stages=[Rare()], storage=storage, stall_after=20.0)
     run = RayRunner(block_size=4).run(pipeline)
     consumer = Consumer(run)
-    until(lambda: bool(run.stalls))
+    wait_until(lambda: bool(run.stalls), "the run is held up")
     [stall] = run.stalls
     assert (stall.reason, stall.stage) == ("workers", "Rare")
     assert str(stall).endswith(
@@ -252,7 +258,7 @@ def test_a_run_without_nodes_waits_says_so_and_ends_in_time(nodes: Nodes, tmp_pa
     )
 
     node = nodes.add(1, rare=1)
-    until(lambda: len(consumer.ready) >= 8)
+    wait_until(lambda: len(consumer.ready) >= 8, "samples are ready")
     nodes.kill(node)
     begun = time.monotonic()
     run.close()
@@ -261,9 +267,11 @@ def test_a_run_without_nodes_waits_says_so_and_ends_in_time(nodes: Nodes, tmp_pa
     assert (result.outcome, result.ledger.imbalance) == ("cancelled", 0)
     assert set(rows(storage).values()) == {"ready"}
     # Nothing waits for a node any more.
-    until(lambda: not any(thread.name == "forge-ray" for thread in threading.enumerate()))
+    wait_until(
+        lambda: not any(thread.name == "forge-ray" for thread in threading.enumerate()), "the run's thread has ended"
+    )
     node = nodes.add(1, rare=1)
-    until(lambda: ray.available_resources().get("rare") == 1)
+    wait_until(lambda: ray.available_resources().get("rare") == 1, "nothing takes the resource")
 
 
 class Placed(Stage):
@@ -289,7 +297,7 @@ def test_a_node_that_joins_gets_work(nodes: Nodes) -> None:
     consumer = Consumer(
         RayRunner(block_size=4).run(Pipeline(name="p", source=samples, stages=[Placed(concurrency=(1, 4))]))
     )
-    until(lambda: bool(consumer.ready))
+    wait_until(lambda: bool(consumer.ready), "a sample is ready")
     nodes.add(1)
     result = consumer.result()
     assert len(set(consumer.ready.values())) == 2
@@ -340,15 +348,15 @@ def test_a_driver_that_is_killed_is_resumed_and_leaves_nothing(
     storage = SQLStorage(postgresql_url)
     storage.open()
     driver = subprocess.Popen(command, **settings)
-    until(lambda: storage.count("p") >= 30)
+    wait_until(lambda: storage.count("p") >= 30, "rows are stored")
     driver.kill()
     driver.communicate()
     (tmp_path / "killed").touch()
 
     pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
     assert pids
-    until(lambda: not any(_is_worker(pid) for pid in pids))
-    until(lambda: ray.available_resources().get("CPU") == 2)
+    wait_until(lambda: not any(_is_worker(pid) for pid in pids), "all workers have ended")
+    wait_until(lambda: ray.available_resources().get("CPU") == 2, "all cores are free")
     assert main_forge(["runs", "--storage", postgresql_url]) == 0
     assert "died" in capsys.readouterr().out
     stored = Counter(record.status.value for record in storage.query("p").samples)

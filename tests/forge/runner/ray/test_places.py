@@ -16,10 +16,10 @@ import pytest
 
 from forge import Measurement, Pipeline, RayRunner, Sample, SampleStatus, SQLStorage, stage
 from forge.errors import ConfigurationError, StorageError
-from tests.stack.programs import wait_until
 from tests.support.postgresql import Server
 from tests.support.ray import ON_RAY
 from tests.support.runs import PATIENCE, ledger, rows
+from tests.support.waiting import wait_until
 
 from .pipelines import PIPELINES, source, split
 from .test_ends import _is_worker

@@ -31,9 +31,9 @@ from forge import (
 )
 from forge.errors import ConfigurationError, SourceError, WorkerDiedError
 from forge.runner import Runner
-from tests.stack.programs import wait_until
 from tests.support.ray import ON_RAY, kill_worker
 from tests.support.runs import ledger
+from tests.support.waiting import wait_until
 
 from .pipelines import Size, double, fail_some, paid, skip_thirds, split
 from .test_runner import rows, summary
