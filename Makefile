@@ -25,7 +25,7 @@ demo: $(READY) ## run a real pipeline over the standard library and read what ha
 test: $(READY) ## the tests, in parallel (ARGS="-k retry")
 	$(BIN)/python -m pytest -m "not soak" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-fast: $(READY) ## the tests that take less than half a second, without the stack, in parallel
+test-fast: $(READY) ## the tests that take less than a fifth of a second, without the stack and PostgreSQL, in parallel
 	$(BIN)/python -m pytest -m "not slow" --ignore tests/stack --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: $(READY) ## the variants of slow tests that `make test` leaves out

@@ -86,11 +86,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Coverage(TESTS), "vocabulary-coverage")
 
 
+@pytest.hookimpl(tryfirst=True)  # before the marks are looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that no worker of pytest-xdist is left with it at the end."""
+    """Mark what needs PostgreSQL as slow, and begin with what takes longest, so that no worker of pytest-xdist is left
+    with it at the end.
+    """
+    for item in items:
+        if _needs_postgresql(item):
+            item.add_marker(pytest.mark.slow)
     folders = [f"tests/{folder}/" for folder in ("repository", "stack", "recipes")]
     slowest: list[str | tuple[str, ...]] = [*TOGETHER.values(), *folders, "tests/"]
     items.sort(key=lambda item: next(rank for rank, paths in enumerate(slowest) if item.nodeid.startswith(paths)))
+
+
+def _needs_postgresql(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function):
+        return False
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return "postgresql_server" in item.fixturenames or parameters.get("storage_url") == "postgresql"
 
 
 @pytest.hookimpl(trylast=True)

@@ -43,6 +43,7 @@ def found(directory: Path, *text: str | bytes) -> list[str]:
     return lines(directory)
 
 
+@pytest.mark.slow
 def test_the_registry_of_forge_keeps_all_rules() -> None:
     assert [str(finding) for finding in check().findings] == []
     assert load().version == "0.2.0"
@@ -248,6 +249,7 @@ spans:
     assert (error.attribute.key, error.level, error.attribute.upstream) == ("error.type", "recommended", True)
 
 
+@pytest.mark.slow
 def test_what_is_known_of_opentelemetrys_attributes() -> None:
     upstream = load().upstream
     error = upstream["error.type"]

@@ -104,6 +104,7 @@ def test_dependencies_are_pinned() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_entities() -> None:
     entities = load().entities
     found = {

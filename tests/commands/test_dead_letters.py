@@ -310,6 +310,7 @@ def replayed(tmp_path: Path) -> Iterator[str]:
     sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_replay(
     storage_url: str, replayed: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +335,7 @@ def test_replay(
     storage.close()
 
 
+@pytest.mark.slow
 def test_a_replay_is_linked_to_the_failure(
     storage_url: str, replayed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def test_by_default_the_last_two_runs_of_the_pipeline_are_compared(capsys: pytes
     assert (document["before"]["run_id"], document["after"]["run_id"]) == (first, last)
 
 
+@pytest.mark.slow
 def test_by_default_runs_without_an_end_and_other_pipelines_are_passed_over(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

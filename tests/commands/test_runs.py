@@ -341,6 +341,7 @@ def test_a_closed_pipe() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_the_shells_completion() -> None:
     done = subprocess.run(
         FORGE,
@@ -353,6 +354,7 @@ def test_the_shells_completion() -> None:
     assert "plain,runs" in done.stdout.split()
 
 
+@pytest.mark.slow
 def test_prune(storage_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_id = finished_run(storage_url)
     ArtifactStore(str(tmp_path / "artifacts")).put(b"unused")

@@ -30,6 +30,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int
     return code, said.out, said.err
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours = vocabulary.registry()
     counts = (
@@ -58,6 +59,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "finding"),
     [
@@ -98,6 +100,7 @@ def test_a_file_that_cannot_be_used_hides_references_to_it(tmp_path: Path, capsy
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -130,6 +133,7 @@ def test_what_the_commands_refuse(
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["yaml", "jsonschema", "ucumvert"])
 def test_a_missing_extra(missing: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; from forge_otel.commands.cli import main; sys.exit(main())"

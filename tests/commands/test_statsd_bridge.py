@@ -129,6 +129,7 @@ def test_json_with_exemplars_and_fields_of_tomorrow(bridge: Bridge, statsd: List
     assert statsd.packet() == b"latency:500|h"
 
 
+@pytest.mark.slow
 def test_the_tags_of_senders_and_of_the_bridge() -> None:
     """Its variables describe the bridge, so a sender's resource wins."""
     variables = {"DD_SERVICE": "bridge", "DD_ENTITY_ID": "pod-1", "FORGE_OTEL_STATSD_TAGS": "team:ml,env:prod"}
@@ -144,6 +145,7 @@ def test_the_tags_of_senders_and_of_the_bridge() -> None:
         assert sent({"service.name": "unknown_service"}) == constant % (b"prod", b"bridge")
 
 
+@pytest.mark.slow
 def test_names_by_a_template() -> None:
     variables = {"FORGE_OTEL_STATSD_FLAVOR": "statsd", "FORGE_OTEL_STATSD_NAME_TEMPLATE": "{service}.{name}.{tags}"}
     metric = counter("forge.sample.settled", (2, {"forge.pipeline.name": "p", "forge.sample.outcome": "ready"}))
@@ -214,6 +216,7 @@ JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(body=st.one_of(st.binary(max_size=60), JSON_VALUES.map(lambda value: json.dumps(value).encode())))
 def test_no_body_makes_it_fail(bridge: Bridge, body: bytes) -> None:
@@ -221,6 +224,7 @@ def test_no_body_makes_it_fail(bridge: Bridge, body: bytes) -> None:
         assert bridge.post(body, headers).status_code in (200, 400)
 
 
+@pytest.mark.slow
 def test_more_requests_at_once_than_allowed() -> None:
     """Those that have begun and not sent all of their body count, too."""
     with (
@@ -273,6 +277,7 @@ def unfinished(bridge: Bridge, *before: bytes) -> socket.socket:
     return connection
 
 
+@pytest.mark.slow
 def test_more_connections_than_allowed() -> None:
     with running_bridge("--port", "0", "--max-connections", "3") as bridge:
         assert bridge.client.get(f"{bridge.url}/health").text == "ok\n"  # the first one; it is kept
@@ -324,6 +329,7 @@ def test_a_daemon_that_is_down_and_comes_back() -> None:
     assert said == f"StatsD at tcp://127.0.0.1:{port}: Connection refused; packets lost so far: 1\n"
 
 
+@pytest.mark.slow
 def test_its_own_metrics() -> None:
     with Listener("udp") as statsd, running_bridge(STATSD_PORT=str(statsd.port)) as bridge:
         bridge.post(ONE)
@@ -339,6 +345,7 @@ def test_its_own_metrics() -> None:
         }
 
 
+@pytest.mark.slow
 def test_many_clients_at_once_and_every_count_arrives() -> None:
     with Listener("udp") as statsd, running_bridge(STATSD_PORT=str(statsd.port)) as bridge:
         with ThreadPoolExecutor(8) as pool:
@@ -398,6 +405,7 @@ def test_wrong_settings_end_it() -> None:
     assert "'0' is not a whole number from 1 to 1000000000" in refusal("--max-requests", "0")
 
 
+@pytest.mark.slow
 def test_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -414,6 +422,7 @@ def test_a_host_that_nobody_knows() -> None:
     assert "Unknown error" not in said
 
 
+@pytest.mark.slow
 def test_a_missing_extra() -> None:
     program = "import sys; sys.modules['aiohttp'] = None; from forge_otel.commands.cli import main; sys.exit(main())"
     done = subprocess.run(

@@ -193,6 +193,7 @@ def report(completion: Any, provider: str = "openai") -> None:
     )
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize("events", ["default", "all"])
 def test_what_is_reported_by_hand_counts_once(

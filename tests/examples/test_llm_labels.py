@@ -124,6 +124,7 @@ def run_example(runner: Runner, running: Any, folder: Path, **options: Any) -> A
     return runner.run(pipeline).drain()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [BatchRunner, StreamingRunner])
 def test_the_example_labels_what_is_prose_and_asks_nothing_twice(
     make: Callable[[], Runner], running: Any, tmp_path: Path
@@ -150,6 +151,7 @@ def test_the_example_labels_what_is_prose_and_asks_nothing_twice(
     assert running.ledger["gpt-4o-mini"].calls == before
 
 
+@pytest.mark.slow
 def test_the_limit_is_a_number_of_modules(running: Any, tmp_path: Path) -> None:
     for name in ("a.py", "b.py", "c.py"):
         module(tmp_path, name, PLAIN)

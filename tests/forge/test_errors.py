@@ -57,6 +57,7 @@ def error_of(client: Callable[[str], None], url: str) -> BaseException:
     return caught.value
 
 
+@pytest.mark.slow
 @every_client
 @pytest.mark.parametrize(
     ("path", "expected"),
@@ -95,6 +96,7 @@ def test_a_refused_connection_is_a_network_error(client: Callable[[str], None]) 
     assert classify(error) == "network_error"
 
 
+@pytest.mark.slow
 @every_client
 def test_a_name_that_does_not_exist_is_a_network_error(client: Callable[[str], None]) -> None:
     assert classify(error_of(client, "http://name.invalid/")) == "network_error"
@@ -277,6 +279,7 @@ class OwnBaseError(BaseException):
     pass
 
 
+@pytest.mark.slow
 @every_runner
 @sync_and_async
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def outcome_of(folder: Path) -> tuple[list[Sample], dict[str, Any]]:
     return ready, {**dataclasses.asdict(run.result), "run_id": None, "revision": None, "cpu": None, "carrier": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["span start", "span end", "exporter", "event", "instrument", "hook"])
 def test_a_fault_changes_nothing(tmp_path: Path, kind: str) -> None:
     for name in ("without", "with"):
@@ -183,6 +184,7 @@ class RefusingError(Exception):
         raise RuntimeError("no message")
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize(
     "kind",
@@ -227,6 +229,7 @@ def test_whatever_a_hook_raises_is_suppressed_and_counted(
     assert sum(name in line for line in logged) == len(HOOKS)
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize("sampling_rate", [1.0, 0.0], ids=["traced", "untraced"])
 @pytest.mark.parametrize("kind", ["sync", "async", "batch", "measurement", "setup", "source"])

@@ -121,6 +121,7 @@ def test_public_names() -> None:
     assert sorted(forge_otel.__all__) == ["ForgeConfig", "ForgeInstrumentor", "__version__", "instrument_worker"]
 
 
+@pytest.mark.slow
 def test_on_and_off(providers: Providers) -> None:
     before = patched()
 

@@ -72,6 +72,7 @@ def run_with(folder: Path, *, traced: bool) -> tuple[Collector, list[str]]:
     return collector, outputs
 
 
+@pytest.mark.slow
 def test_workflow_keeps_to_the_schema(tmp_path: Path) -> None:
     copy_files("github-actions", tmp_path)
     command = ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", WORKFLOW]

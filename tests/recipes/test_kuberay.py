@@ -62,6 +62,7 @@ def test_manifests_keep_to_the_schemas(folder: Path, definition: dict[str, Any])
     validate(agents, KINDS[agents["apiVersion"], agents["kind"]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "unknown"),
     [("spec", "workers"), ("rayClusterSpec", "workerGroupSpec"), ("headGroupSpec", "rayStartParameters")],

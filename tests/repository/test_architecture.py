@@ -54,6 +54,7 @@ def stale(text: str, package: Path) -> list[str]:
     return wrong
 
 
+@pytest.mark.slow
 def test_lines_have_the_symbols_that_the_page_names() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert stale(text, ROOT / "src" / "forge_otel") == []

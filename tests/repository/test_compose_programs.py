@@ -42,6 +42,7 @@ class Container:
         )
 
 
+@pytest.mark.slow
 def test_the_collector_takes_its_files(tmp_path: Path) -> None:
     container = Container(project()["services"]["otelcol"], tmp_path)
     done = container.run(tool("otelcol-forge"), "validate", *container.options)
@@ -49,6 +50,7 @@ def test_the_collector_takes_its_files(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["otelcol", "otelcol-2", "gateway-1", "gateway-2"])
 def test_agents_and_gateways_take_their_files(name: str, tmp_path: Path) -> None:
     container = Container(project(*SCALE)["services"][name], tmp_path)

@@ -46,6 +46,7 @@ def test_the_page_has_every_package_of_the_base_installation() -> None:
     assert sorted(names) == sorted(re.split(r"[>=]", each)[0] for each in PROJECT["dependencies"])
 
 
+@pytest.mark.slow
 def test_what_is_installed_here_fits_together() -> None:
     done = run(sys.executable, "-m", "pip", "check")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -48,10 +48,12 @@ def contracts(checkout: Path) -> dict[str, bool]:
     return kept
 
 
+@pytest.mark.slow
 def test_no_arrow_leads_back(checkout: Path) -> None:
     assert contracts(checkout) == dict.fromkeys(CONTRACTS, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "line", "broken"),
     [

@@ -35,6 +35,7 @@ def load(path: Path) -> Any:
     return yaml.load(path.read_text(), yaml.BaseLoader)  # as text: YAML 1.1 takes the key `on` for true
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schema", "files"), SCHEMAS, ids=[schema for schema, _ in SCHEMAS])
 def test_files_for_github_follow_their_schema(schema: str, files: list[Path]) -> None:
     assert files
@@ -42,6 +43,7 @@ def test_files_for_github_follow_their_schema(schema: str, files: list[Path]) ->
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_workflow_that_breaks_its_schema_is_found(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yml"
     broken.write_text("on: push\njobs:\n  check:\n    runs-on: ubuntu-latest\n    step: []\n")
@@ -165,6 +167,7 @@ def _looks_at_exceptions(node: ast.AST) -> bool:
     return name.strip("_") in {"error", "fault", "interrupt", "raised"}
 
 
+@pytest.mark.slow
 def test_exceptions_are_looked_at_in_one_place() -> None:
     """A user's exception may raise when it is looked at, so in each package one module does that, guarded."""
     source = ROOT / "src"

@@ -190,6 +190,7 @@ def test_each_query_is_next_to_ours() -> None:
         assert f"```promql\n{query.original}\n```\n\nHere:\n\n```promql\n{query.expression}\n```" in PAGE
 
 
+@pytest.mark.slow
 def test_a_line_names_what_the_registry_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = tmp_path / "adr.yaml"
     lines.write_text('- {section: S, kind: metric, lines: {old: "{metric forge.stage.gone}"}}')

@@ -296,6 +296,7 @@ def test_prometheus_makes_the_same_names_of_what_is_pushed(server: Prometheus) -
     assert there == EXPECTED
 
 
+@pytest.mark.slow
 def test_prometheus_evaluates_everything(server: Prometheus) -> None:
     """Not only parses: with a series of every name, what cannot be matched is an error."""
     for where, expression in ASKED:
@@ -303,6 +304,7 @@ def test_prometheus_evaluates_everything(server: Prometheus) -> None:
             assert server.ask("query", query=substituted(expression))["resultType"] in {"vector", "scalar"}, where
 
 
+@pytest.mark.slow
 def test_all_that_a_run_prints_is_known() -> None:
     target = CollectorRegistry()
     reader = PrometheusMetricReader(registry=target, disable_target_info=True)

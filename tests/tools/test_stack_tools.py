@@ -105,6 +105,7 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path, programs: Path
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_program_from_elsewhere_can_be_named(tmp_path: Path, programs: Path) -> None:
     script(programs / "otelcol-contrib")
 
@@ -123,6 +124,7 @@ def test_an_unknown_name_is_misuse(tmp_path: Path, programs: Path) -> None:
     assert "unknown: grafana; there are promtool, prometheus," in found.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "manifest", sorted(STACK.glob("*/requirements.txt")), ids=lambda manifest: manifest.parent.name
 )

@@ -78,6 +78,7 @@ def test_the_site_is_set_in_one_place(checkout: Path) -> None:
     assert "runbook_url: https://example.org/forge/runbooks/run-failed.html\n" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

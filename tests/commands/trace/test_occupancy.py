@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from forge_otel.commands.trace.occupancy import MAX_BINS, Occupancy
 
 
@@ -32,6 +34,7 @@ def test_nothing() -> None:
     assert Occupancy().document() == {"start": 0, "width": 1_000_000, "bins": 0, "series": {}}
 
 
+@pytest.mark.slow
 def test_bins_are_few_whatever_the_order_and_length() -> None:
     """The time spent in a place is exact, in whatever order intervals come and however often bins are merged."""
     numbers = random.Random(1)

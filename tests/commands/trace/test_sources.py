@@ -110,6 +110,7 @@ def test_requests_without_a_text_are_left_out(tmp_path: Path) -> None:
     assert found.trace_id == "ab" * 16
 
 
+@pytest.mark.slow
 def test_a_large_file_is_not_held_in_memory(tmp_path: Path) -> None:
     file = tmp_path / "traces.jsonl"
     file.write_bytes(line(SPANS) * 2_000)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from forge_otel.commands.trace import top as tops
 from forge_otel.commands.trace.records import Span
 from forge_otel.commands.trace.sources import FileSource
@@ -102,6 +104,7 @@ def test_problems_are_counted(tmp_path: Path) -> None:
     assert len(problems) == tops.MAX_PROBLEMS
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_whatever_the_names() -> None:
     def records(count: int) -> Iterator[Span]:
         for number in range(count):

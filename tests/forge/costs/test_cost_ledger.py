@@ -333,6 +333,7 @@ class Free(Measurement):
         return 1
 
 
+@pytest.mark.slow
 def test_what_a_cached_value_would_have_cost_is_saved(storage_url: str) -> None:
     @stage
     def split(sample: Sample) -> list[Sample]:

@@ -304,6 +304,7 @@ def test_an_attempt_that_takes_too_long_fails_with_a_timeout(
     assert cancelled == (["0"] if is_async else [])
 
 
+@pytest.mark.slow
 @both_runners
 def test_the_timeout_covers_one_call_of_a_batch(runner: Runner) -> None:
     release = threading.Event()
@@ -319,6 +320,7 @@ def test_the_timeout_covers_one_call_of_a_batch(runner: Runner) -> None:
     assert ledger(result) == {"admitted": 3, "ready": 2, "failed": 1}
 
 
+@pytest.mark.slow
 def test_the_result_of_an_abandoned_attempt_is_thrown_away() -> None:
     release, returned = threading.Event(), threading.Event()
     attempts = itertools.count()
@@ -338,6 +340,7 @@ def test_the_result_of_an_abandoned_attempt_is_thrown_away() -> None:
     assert ledger(run) == {"admitted": 1, "ready": 1}
 
 
+@pytest.mark.slow
 def test_an_abandoned_attempt_keeps_its_slot_until_it_returns() -> None:
     release, two_others = threading.Event(), threading.Event()
     lock = threading.Lock()
@@ -431,6 +434,7 @@ def test_an_async_call_that_timed_out_keeps_its_slot_until_it_has_cleaned_up(run
     assert (most, active, cleaned) == (1, 0, 4)
 
 
+@pytest.mark.slow
 @both_runners
 def test_async_calls_that_never_end_fail_the_run(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "CLEAN_UP", 0.02)

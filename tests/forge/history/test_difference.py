@@ -71,6 +71,7 @@ def test_the_same_run_differs_in_nothing() -> None:
     assert found.causes == []
 
 
+@pytest.mark.slow
 def test_the_headline_names_the_causes_of_fewer_ready_samples() -> None:
     found = difference(record_of(1000), record_of(1000, duplicates=29, limited=2))
     assert found.headline == (
@@ -212,6 +213,7 @@ def test_records_of_0_1_0() -> None:
 sizes = st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
 
 
+@pytest.mark.slow
 @given(sizes, sizes)
 def test_causes_add_up(first: tuple[int, int, int], second: tuple[int, int, int]) -> None:
     before, after = (

@@ -131,6 +131,7 @@ def test_the_same_input(storage: SQLStorage) -> None:
     assert found.lines() == []
 
 
+@pytest.mark.slow
 def test_large_runs_are_compared_in_parts(storage: SQLStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     before = run(storage, {str(number): number for number in range(100)})
     after = run(storage, {str(number): number + (number == 50) for number in range(50, 120)})

@@ -95,6 +95,7 @@ def test_a_run_in_progress_stays(storage: SQLStorage) -> None:
     assert ids(runs(storage)) == ["active"]
 
 
+@pytest.mark.slow
 def test_many_runs(storage: SQLStorage) -> None:
     for number in range(120):
         storage.begin_run(f"{number:03}", "p", "definition", START + number, {})

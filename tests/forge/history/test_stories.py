@@ -351,6 +351,7 @@ def test_a_run_without_storage_takes_no_notes() -> None:
     assert run_of(None, "plain", "flaky", "bad").result is not None
 
 
+@pytest.mark.slow
 def test_all_samples_of_a_large_run(storage: SQLStorage) -> None:
     count = 1100
 

@@ -78,6 +78,7 @@ def test_what_has_no_bytecode() -> None:
     assert digest("parse = stage(len)") is None
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_every_process() -> None:
     program = """
 from forge import stage

@@ -62,6 +62,7 @@ def test_a_folder_of_json_lines(runner: Runner, tmp_path: Path, monkeypatch: pyt
     storage.close()
 
 
+@pytest.mark.slow
 @every_runner
 def test_parquet(runner: Runner, tmp_path: Path) -> None:
     table(tmp_path / "b.parquet", url=["u3"], text=["c"])

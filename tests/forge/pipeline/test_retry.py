@@ -127,6 +127,7 @@ def test_by_default_no_error_is_retried() -> None:
     assert ledger(result) == {"admitted": 1, "failed": 1}
 
 
+@pytest.mark.slow
 @both_runners
 @sync_and_async
 def test_a_timeout_is_retried_like_any_other_error(runner: Runner, is_async: bool) -> None:
@@ -210,6 +211,7 @@ def test_before_the_retry_of_a_batch_no_sample_is_named() -> None:
     assert (verdict.attempts, verdict.duration, verdict.verdicts[0].outcome) == (2, 4, "success")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS.keys())
 def test_a_servers_retry_after_is_honoured(client: Callable[[str], None]) -> None:
     executor = Announced(FakeClock())

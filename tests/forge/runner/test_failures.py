@@ -240,6 +240,7 @@ def test_a_wrong_number_of_results_names_the_stage_and_both_numbers(runner: Runn
     )
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_batch_that_ran_into_its_timeout_is_counted(runner: Runner) -> None:
     release = threading.Event()
@@ -329,6 +330,7 @@ def too_many(run: Run) -> tuple[RunResult, str]:
     return run.result, str(raised.value)
 
 
+@pytest.mark.slow
 @every_runner
 @pytest.mark.parametrize("stored", [False, True], ids=["no storage", "storage"])
 def test_a_service_that_is_down_does_not_burn_through_the_input(runner: Runner, stored: bool, tmp_path: Path) -> None:
@@ -425,6 +427,7 @@ def test_a_share_counts_from_a_hundred_samples_on(share: float, source: list[boo
         assert too_many(run)[0].ledger.failed == failed
 
 
+@pytest.mark.slow
 def test_unchanged_samples_were_not_tried(tmp_path: Path) -> None:
     broken = False
     storage = SQLStorage(f"sqlite:///{tmp_path}/db")
@@ -442,6 +445,7 @@ def test_unchanged_samples_were_not_tried(tmp_path: Path) -> None:
     assert message.startswith("the first 100 samples tried all failed")
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_replay_never_ends_that_way(runner: Runner, tmp_path: Path) -> None:
     storage = SQLStorage(f"sqlite:///{tmp_path}/db")

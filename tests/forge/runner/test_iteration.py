@@ -97,6 +97,7 @@ def test_a_source_without_end_is_read_no_further_than_the_queues_reach(runner: R
     assert len(read) < 1000
 
 
+@pytest.mark.slow
 @every_runner
 def test_a_run_can_be_drained_after_a_look_at_its_first_samples(runner: Runner) -> None:
     run = runner.run(Pipeline(name="p", source=lambda: counting([], 1000), stages=[same, same_async]))
@@ -295,6 +296,7 @@ def test_a_stage_can_close_its_own_run(runner: Runner, is_async: bool) -> None:
     assert run.result.ledger.active == run.result.ledger.imbalance == 0
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize("gives_way", [True, False], ids=["awaits", "blocks"])
 def test_an_async_close_that_hangs_is_left_when_the_run_is_closed(
@@ -367,6 +369,7 @@ def test_an_interrupt_is_not_kept_waiting_by_samples_that_are_ready() -> None:
     assert list(run) == []
 
 
+@pytest.mark.slow
 @every_runner
 def test_several_threads_can_consume_a_run_together(runner: Runner) -> None:
     run = runner.run(Pipeline(name="p", source=samples(*range(2000)), stages=[same]))

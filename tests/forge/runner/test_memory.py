@@ -93,6 +93,7 @@ def test_samples_under_way_are_as_many_as_the_queues_hold(runner: Runner) -> Non
     assert most_alive(runner, 4000) <= 2 * under_way
 
 
+@pytest.mark.slow
 def test_an_ordered_run_holds_back_only_so_many_behind_a_slow_sample() -> None:
     release, stuck = threading.Event(), threading.Event()
     read = 0

@@ -81,6 +81,7 @@ def test_a_full_run_goes_on_behind_a_partial_one(tmp_path: Any) -> None:
     assert [run.record["type"] for run in storage.runs("p")] == ["full", "partial"]
 
 
+@pytest.mark.slow
 def test_a_replay_is_a_run_of_its_own_type(tmp_path: Any) -> None:
     broken = True
 

@@ -220,6 +220,7 @@ def test_a_split_with_a_child_that_failed_runs_again_and_its_ready_children_are_
     assert rows(SQLStorage(world.url)) == EVERYTHING
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_nested_split_is_unchanged_only_with_all_its_descendants(storage_url: str, runner: Runner) -> None:
     bad = {"0#x#y"}
@@ -329,6 +330,7 @@ def test_a_new_version_of_a_measurement_computes_again_and_keeps_the_old_value(
     assert (back.measurements[0].computed, back.measurements[0].cached) == (0, 1)
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize("batch_size", [None, 2], ids=["single", "batch"])
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -440,6 +442,7 @@ def test_a_sample_without_an_id_is_recognised_by_its_content(storage_url: str, r
     assert ledger(runner.run(pipeline("x", "y")).drain()) == {"admitted": 2, "unchanged": 1, "ready": 1}
 
 
+@pytest.mark.slow
 @both_runners
 def test_replay_takes_dead_letters_through_again(world: World, runner: Runner) -> None:
     world.bad = {"2", "3#e"}
@@ -461,6 +464,7 @@ def test_replay_takes_dead_letters_through_again(world: World, runner: Runner) -
     pipeline.storage.close()  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_derived_sample_keeps_its_parent_when_it_is_replayed(world: World, runner: Runner) -> None:
     world.bad = {"3#e"}
@@ -471,6 +475,7 @@ def test_a_derived_sample_keeps_its_parent_when_it_is_replayed(world: World, run
     assert sample.parent == "3"
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_dead_letter_behind_a_stage_that_is_gone_stays_one(world: World, runner: Runner) -> None:
     world.bad = {"3#e"}
@@ -689,6 +694,7 @@ def test_the_order_of_the_source_does_not_matter(
 ODD_NAMES = [os.fsdecode(b"caf\xe9.txt"), "nul\0.txt", r"C:\udce9\u0000"]
 
 
+@pytest.mark.slow
 @both_runners
 def test_any_text_is_an_id_that_is_recognised_again(storage_url: str, runner: Runner) -> None:
     """Names of files need not be UTF-8."""

@@ -249,6 +249,7 @@ def test_a_storage_that_does_not_work() -> None:
     assert str(stall).startswith("nothing settled for 250ms: the storage does not work; 1 sample in flight")
 
 
+@pytest.mark.slow
 def test_the_time_of_a_consumer_that_does_not_wait_is_not_the_runs() -> None:
     clock = FakeClock()
     go_on, begun = threading.Event(), threading.Event()
@@ -277,6 +278,7 @@ def test_the_time_of_a_consumer_that_does_not_wait_is_not_the_runs() -> None:
     assert run.stalls == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [-3600, 3600])
 def test_a_wall_clock_that_is_set_makes_no_stall(step: float) -> None:
     clock, go_on, begun = FakeClock(), threading.Event(), threading.Event()

@@ -292,6 +292,7 @@ def test_of_a_serializer_makes_a_dead_letter(
     assert [entry.error_type for entry in pipeline.dead_letters.list()] == [stop.__name__]
 
 
+@pytest.mark.slow
 @both_runners
 @sync_and_async
 @stops

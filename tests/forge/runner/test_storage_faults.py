@@ -218,6 +218,7 @@ def test_when_the_lock_is_released_the_run_goes_on_as_if_nothing_had_been(make: 
     assert len(rows(storage)) == 200
 
 
+@pytest.mark.slow
 def test_a_retry_waits_for_the_storage_as_well(path: Path, lock: Lock) -> None:
     """The attempt in flight fails while the gate is closed: the next one is not made before it opens."""
     attempts: list[str] = []
@@ -273,6 +274,7 @@ def test_the_samples_of_a_failed_batch_wait_for_the_storage_as_well(asynchronous
     assert len(batches) <= 2
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_run_that_the_storage_has_ended_is_resumed(runner: Runner, path: Path, lock: Lock) -> None:
     storage = SQLStorage(f"sqlite:///{path}", clock=FakeClock())
@@ -336,6 +338,7 @@ def full(path: Path, pages: list[int]) -> Callable[[], sqlite3.Connection]:
     return connect
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_full_disk_ends_the_run_and_keeps_what_is_stored(runner: Runner, path: Path) -> None:
     pages = [60]
@@ -583,6 +586,7 @@ def test_a_server_that_drops_connections_costs_nothing(
     storage.close()
 
 
+@pytest.mark.slow
 def test_permissions_that_are_taken_away(postgresql_url: str, postgresql_server: Server) -> None:
     owner = SQLStorage(postgresql_url)
     owner.open()
@@ -629,6 +633,7 @@ def test_a_lock_on_a_table_is_waited_for_with_the_gate_closed(postgresql_url: st
     storage.close()
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_run_whose_samples_are_locked_when_they_are_looked_up_ends(runner: Runner, postgresql_url: str) -> None:
     storage = SQLStorage(postgresql_url, timeout=0.02, clock=FakeClock())

@@ -157,6 +157,7 @@ def test_an_unknown_protocol_is_named() -> None:
     assert str(caught.value) == "cannot use artifacts in gopher://host/artifacts: Protocol not known: gopher"
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_with_what_to_install() -> None:
     program = """
 import sys

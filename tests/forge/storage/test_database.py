@@ -86,6 +86,7 @@ OPERATIONS: dict[str, Callable[[SQLStorage], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
 @pytest.mark.parametrize("timeout", [60, 7.5])
 def test_an_operation_is_tried_again_for_the_timeout(
@@ -170,6 +171,7 @@ def release_when_closed(storage: SQLStorage, locked: sqlite3.Connection) -> None
     threading.Thread(target=release).start()
 
 
+@pytest.mark.slow
 def test_a_lock_is_waited_for_when_the_database_is_opened(tmp_path: Path, locked: sqlite3.Connection) -> None:
     clock = FakeClock()
     with pytest.raises(StorageError, match=r"database is locked \(tried for 60 s\)"):
@@ -181,6 +183,7 @@ def test_a_lock_is_waited_for_when_the_database_is_opened(tmp_path: Path, locked
     storage.close()
 
 
+@pytest.mark.slow
 def test_a_run_learns_of_the_loss_before_the_gate_opens(tmp_path: Path, locked: sqlite3.Connection) -> None:
     storage, other = (SQLStorage(f"sqlite:///{tmp_path / 'forge.db'}", clock=FakeClock()) for _ in range(2))
     lost: list[tuple[str, bool]] = []
@@ -320,6 +323,7 @@ def proxy(postgresql_server: Server) -> Iterator[Proxy]:
     proxy.close()
 
 
+@pytest.mark.slow
 def test_a_commit_whose_answer_is_lost_is_not_done_twice(
     postgresql_url: str, postgresql_server: Server, proxy: Proxy
 ) -> None:
@@ -373,6 +377,7 @@ def locking(url: str, statement: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
 def test_a_locked_table_is_waited_for_by_reads(read: Callable[[SQLStorage], Any], postgresql_url: str) -> None:
     clock = GateClock()
@@ -391,6 +396,7 @@ def test_a_locked_table_is_waited_for_by_reads(read: Callable[[SQLStorage], Any]
     storage.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement", ["SELECT pg_advisory_xact_lock(439956432741)", "LOCK TABLE forge_schema IN ACCESS EXCLUSIVE MODE"]
 )

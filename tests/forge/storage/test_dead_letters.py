@@ -186,6 +186,7 @@ def test_a_failed_enqueue_counts_nothing(queue: DeadLetterQueue) -> None:
     assert queue.snapshot() == EMPTY
 
 
+@pytest.mark.slow
 def test_threads_are_counted_exactly(queue: DeadLetterQueue) -> None:
     queue.storage.open()
     with ThreadPoolExecutor(8) as threads:

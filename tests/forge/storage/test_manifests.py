@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ fates = st.builds(SampleFate, text, st.none() | text, st.none() | text, st.none(
 digests = st.none() | st.text("0123456789abcdef", min_size=64, max_size=64)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(text | st.just("\udce9\0"), digests, fates), max_size=20))
 def test_a_chunk_comes_back(rows: list[tuple[str, str | None, SampleFate]]) -> None:
     chunk = encode([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])

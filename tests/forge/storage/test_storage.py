@@ -211,6 +211,7 @@ def test_a_database_that_does_not_exist_is_named(postgresql_url: str) -> None:
         SQLStorage(postgresql_url.rpartition("/")[0] + "/absent").open()
 
 
+@pytest.mark.slow
 def test_a_missing_driver_is_named_with_what_to_install() -> None:
     program = """
 import sys
@@ -227,6 +228,7 @@ except StorageError as error:
     assert answer.stdout.endswith('; pip install "forge-otel[postgresql]" installs the driver\n')
 
 
+@pytest.mark.slow
 def test_its_library_is_imported_with_the_first_storage() -> None:
     """SQLAlchemy, which is half of the import of `forge`, in every worker."""
     program = """

@@ -43,6 +43,7 @@ def test_other_text_is_returned_itself(text: str) -> None:
     assert is_fit(text)
 
 
+@pytest.mark.slow
 @given(TEXTS)
 def test_escapes_can_be_undone(text: str) -> None:
     escaped = escape(text)

@@ -74,6 +74,7 @@ def test_samples_are_traced_as_a_whole_until_the_budget_is_used(runner: Runner) 
     assert recorded.total("forge.sample.settled") == 200
 
 
+@pytest.mark.slow
 def test_failures_have_the_reserve() -> None:
     with recording(span_budget=100) as recorded:
         BatchRunner().run(Pipeline(name="p", source=samples(*range(400)), stages=[moody])).drain()

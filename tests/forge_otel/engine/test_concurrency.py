@@ -213,6 +213,7 @@ EVERY = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "not stored"])
 def test_counts_of_a_whole_run(tmp_path: Path, kind: Any, stored: bool) -> None:
@@ -249,6 +250,7 @@ def test_counts_of_runs_at_the_same_time(tmp_path: Path) -> None:
         assert_complete(recorded, *results)
 
 
+@pytest.mark.slow
 def test_counts_where_the_caller_has_an_event_loop(tmp_path: Path) -> None:
     clock = FakeClock()
     pipeline = busy_pipeline(tmp_path / "x.db", clock, count=100)
@@ -266,6 +268,7 @@ def test_counts_where_the_caller_has_an_event_loop(tmp_path: Path) -> None:
         assert_complete(recorded, result)
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("taken", [0, 1, 20])
 def test_counts_of_a_run_that_is_closed_early(tmp_path: Path, kind: Any, taken: int) -> None:
@@ -367,6 +370,7 @@ def test_batch_and_measurement_that_are_abandoned(rate: float) -> None:
             assert_complete(recorded, run.result)
 
 
+@pytest.mark.slow
 def test_counts_of_an_interrupted_run() -> None:
     clock = FakeClock()
 

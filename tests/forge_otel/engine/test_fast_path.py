@@ -48,6 +48,7 @@ RATES = pytest.mark.parametrize("rate", [0.0, 0.5])
 """At a rate of 1 all other tests run."""
 
 
+@pytest.mark.slow
 @EVERY
 @RATES
 def test_counts_of_a_whole_run(tmp_path: Path, kind: Any, rate: float) -> None:
@@ -57,6 +58,7 @@ def test_counts_of_a_whole_run(tmp_path: Path, kind: Any, rate: float) -> None:
         assert_agree(recorded, result)
 
 
+@pytest.mark.slow
 @EVERY
 @RATES
 @pytest.mark.parametrize("taken", [0, 20])
@@ -71,6 +73,7 @@ def test_counts_of_a_run_that_is_closed_early(tmp_path: Path, kind: Any, rate: f
         assert_agree(recorded, run.result)
 
 
+@pytest.mark.slow
 @RATES
 @pytest.mark.parametrize("more", [{}, {"events": "all"}, {"on_stage_end": id}, {"on_measurement_start": id}])
 def test_points_are_the_same_at_every_rate(tmp_path: Path, rate: float, more: dict[str, Any]) -> None:
@@ -259,6 +262,7 @@ def test_stage_inside_a_stage_is_counted_as_well(rate: float) -> None:
     assert recorded.total("forge.stage.executions", "stage.name=plain") == 12
 
 
+@pytest.mark.slow
 @RATES
 def test_nothing_where_a_stage_suppresses_it(rate: float) -> None:
     @stage

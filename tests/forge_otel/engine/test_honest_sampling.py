@@ -200,6 +200,7 @@ class RememberedIds(RandomIdGenerator):
         return self.traces[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.0], ids=["traced", "late"])
 def test_with_traces_of_their_own_the_sampler_decides_on_each_sample(rate: float) -> None:
     @stage

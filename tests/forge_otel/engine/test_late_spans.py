@@ -87,6 +87,7 @@ def test_times_are_those_when_it_happened(tmp_path: Path) -> None:
     assert seconds(recorded.spans, "pair#b")["forge.measurement density"] == (1.125, 0.125)
 
 
+@pytest.mark.slow
 def test_logs_and_dead_letters_point_to_spans_that_exist(tmp_path: Path) -> None:
     with recording(sampling_rate=0.0) as recorded:
         run = small_run(tmp_path, FakeClock())
@@ -155,6 +156,7 @@ class Every(Sampler):
         return "Every"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "sampler", "share"),
     [
@@ -196,6 +198,7 @@ LATE_EVENTS = {
 }
 
 
+@pytest.mark.slow
 def test_a_sampler_that_may_count_is_asked_once(tmp_path: Path) -> None:
     """Before its span is written nobody knows whether it will be sampled."""
     recorded, sampler = Recorded(), Every()
@@ -221,6 +224,7 @@ class ButSamples(Sampler):
         return "ButSamples"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.0], ids=["traced", "late"])
 def test_nothing_refers_to_the_run_where_the_sampler_drops_a_samples_own_trace(rate: float, tmp_path: Path) -> None:
     recorded = Recorded()

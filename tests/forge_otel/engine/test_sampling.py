@@ -75,6 +75,7 @@ def test_a_rate_is_a_share_of_the_ids() -> None:
     assert shares == {0.0: 0, 0.01: 69, 0.1: 932, 0.5: 4860, 0.999: 9988, 1.0: 10_000}
 
 
+@pytest.mark.slow
 def test_whether_a_sample_is_traced_follows_no_pattern() -> None:
     """As with independent draws: the variance of shares, what neighbours and equal numbers elsewhere do, and how the
     last digits are spread. A hash does not change, so none of this is left to chance.

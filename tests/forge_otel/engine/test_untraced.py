@@ -70,6 +70,7 @@ def of_storage(recorded: Recorded) -> dict[str, Any]:
     return {name: points for name, points in recorded.points.items() if name.startswith("forge.storage.")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [(), ("3", "17")])
 def test_writes_are_counted_alike_at_every_rate(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, bad: tuple[str, ...]
@@ -273,6 +274,7 @@ class ConstantAsync(Measurement):
         return 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sync", "async", "batch", "async batch", "measurement", "async measurement"])
 def test_the_cap_on_steps_holds_for_every_kind(kind: str) -> None:
     def made(number: int) -> Any:
@@ -353,6 +355,7 @@ class Lengths(Measurement):
         return [len(sample.data) for sample in samples]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ending", ["usual", "one is skipped", "one fails", "retried", "one value fails", "the call raises", "spends"]
 )

@@ -386,6 +386,7 @@ print(json.dumps([found, messages]))
 """No file of the process may have more than 5000 bytes."""
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_leaves_no_part_of_a_line(tmp_path: Path) -> None:
     file = tmp_path / "traces.jsonl"
     command = [sys.executable, "-c", FILLING_UP, str(file)]
@@ -423,6 +424,7 @@ def test_rotation_by_others(tmp_path: Path) -> None:
     assert names(file) == ["three"]
 
 
+@pytest.mark.slow
 def test_lines_of_several_processes_never_mix(tmp_path: Path) -> None:
     """Each line is longer than a page, and than what a pipe takes at once."""
     file = tmp_path / "lines"
@@ -517,6 +519,7 @@ provider.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_a_forked_process_writes_to_the_same_file(tmp_path: Path) -> None:
     file = tmp_path / "traces.jsonl"
     subprocess.run([sys.executable, "-W", "ignore", "-c", FORK, file], check=True, timeout=300)

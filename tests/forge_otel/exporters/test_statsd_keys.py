@@ -146,6 +146,7 @@ def test_long_names_and_tags_are_cut() -> None:
 VALUE = st.sampled_from(["", "decode", "success", "_", "a", "words"])
 
 
+@pytest.mark.slow
 @given(
     metric=st.sampled_from(sorted(NAMES)),
     values=st.lists(st.tuples(*[VALUE] * 7), min_size=2, max_size=4, unique=True),

@@ -215,6 +215,7 @@ ROUNDING = 1e-9
 VALUES = st.lists(st.integers(0, 20_000).map(lambda value: value / 8), min_size=1, max_size=60)
 
 
+@pytest.mark.slow
 @given(values=VALUES, bounds=BOUNDS, flavor=st.sampled_from(["dogstatsd", "statsd"]))
 def test_a_histogram_keeps_count_and_sum_and_every_value_its_bucket(
     values: list[float], bounds: list[float], flavor: str
@@ -235,6 +236,7 @@ def test_a_histogram_keeps_count_and_sum_and_every_value_its_bucket(
     assert len(found) == len(values)
 
 
+@pytest.mark.slow
 @given(values=VALUES, bounds=BOUNDS)
 def test_a_histogram_without_extremes_keeps_count_and_sum(values: list[float], bounds: list[float]) -> None:
     """The Collector's `cumulative_to_delta` takes them away."""
@@ -249,6 +251,7 @@ def test_a_histogram_without_extremes_keeps_count_and_sum(values: list[float], b
             assert max([0.0, *bounds[:number]]) - ROUNDING <= stand_in <= bounds[number] + ROUNDING
 
 
+@pytest.mark.slow
 @given(values=st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=1, max_size=60))
 def test_an_exponential_histogram(values: list[float]) -> None:
     aggregation: dict[type, Aggregation] = {Histogram: ExponentialBucketHistogramAggregation(max_size=20)}

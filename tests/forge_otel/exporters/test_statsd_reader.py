@@ -221,6 +221,7 @@ def test_what_has_no_form_is_logged_once(udp: Listener, caplog: pytest.LogCaptur
     assert caplog.messages == ["not sent to StatsD: done: too many tags: its line is longer than a packet"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that can fork")
 def test_a_forked_process_does_not_send_what_its_parent_sends() -> None:
     with Listener("tcp") as listener:

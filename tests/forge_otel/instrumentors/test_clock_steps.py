@@ -79,6 +79,7 @@ def test_what_is_in_the_future_is_now() -> None:
     assert seen == [START - 3600]
 
 
+@pytest.mark.slow
 def test_dead_letters_are_not_younger_than_now(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     @stage
     def fail(sample: Sample) -> Sample:
@@ -93,6 +94,7 @@ def test_dead_letters_are_not_younger_than_now(tmp_path: Any, monkeypatch: pytes
         assert list(recorded.points["forge.dlq.oldest.timestamp"].values()) == [START]
 
 
+@pytest.mark.slow
 def test_sizes_of_sources_add_up_to_what_metrics_can_carry() -> None:
     """Endless data sets say that they have as many samples as `len` can; here are two."""
 

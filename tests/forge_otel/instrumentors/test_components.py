@@ -134,6 +134,7 @@ def test_every_metric_of_a_run_belongs_to_one_component(tmp_path: Path) -> None:
         "forge.stage.queue.duration",
         "forge.stage.transfer.time",
         "forge.stage.worker.active",
+        "forge.measurement.retries",
         "forge.dlq.replayed",
         "forge.dlq.dropped",
         "forge.cost.calls",

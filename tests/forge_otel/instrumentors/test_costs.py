@@ -191,6 +191,7 @@ class Vectors(Measurement):
         return [1] * len(samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.0])
 def test_batches_and_what_the_cache_saves(rate: float, tmp_path: Path) -> None:
     def run() -> Recorded:
@@ -223,6 +224,7 @@ def test_batches_and_what_the_cache_saves(rate: float, tmp_path: Path) -> None:
     assert again.total("forge.cost.amount") == 0.0001001
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize("settings", [{}, {"events": "all"}], ids=["lanes", "calls"])
 def test_a_call_that_is_reported_by_hand_in_a_stage_with_a_provider_counts_once(
@@ -262,6 +264,7 @@ def test_a_run_that_has_spent_its_budget_ends_without_an_error() -> None:
     assert attributes["forge.cost.amount"] == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temporality", [AggregationTemporality.CUMULATIVE, AggregationTemporality.DELTA])
 def test_a_million_calls_sum_to_the_cent(temporality: AggregationTemporality) -> None:
     reader = InMemoryMetricReader({Counter: temporality})

@@ -217,6 +217,7 @@ def test_all_adds_one_for_each_start_and_end(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_none_emits_none(tmp_path: Path) -> None:
     with recording(events="none") as recorded:
         small_run(tmp_path, FakeClock()).drain()
@@ -246,6 +247,7 @@ def test_run_that_dies() -> None:
     assert (stop.attributes["forge.run.outcome"], stop.attributes["error.type"]) == ("failed", "ValueError")
 
 
+@pytest.mark.slow
 def test_a_stall_is_an_event_once() -> None:
     clock = FakeClock()
 

@@ -57,6 +57,7 @@ def spans_of(recorded: Recorded, name: str) -> list[ReadableSpan]:
     return [span for span in recorded.spans if span.name == name]
 
 
+@pytest.mark.slow
 @both_runners
 @sync_and_async
 @every_path
@@ -141,6 +142,7 @@ def test_a_wrong_number_of_results_says_which_stage_returned_how_many(runner: Ru
     )
 
 
+@pytest.mark.slow
 @both_runners
 def test_a_batch_that_ran_into_its_timeout_is_counted(runner: Runner) -> None:
     release = threading.Event()
@@ -265,6 +267,7 @@ def test_the_trace_of_a_failed_sample_tells_all(is_batch: bool, settings: dict[s
     )
 
 
+@pytest.mark.slow
 @every_path
 def test_without_queues_there_is_no_wait(settings: dict[str, Any]) -> None:
     @stage

@@ -233,6 +233,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_every_point_of_a_small_run(tmp_path: Path) -> None:
     with recording() as recorded:
         small_run(tmp_path, FakeClock()).drain()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from forge import BatchRunner, Pipeline, Sample, SQLStorage, stage
 from tests.support.clock import FakeClock
 from tests.support.telemetry import Recorded, recording
@@ -21,6 +23,7 @@ def gauges(recorded: Recorded) -> dict[str, object]:
     return {name: points[name] for name in GAUGES}
 
 
+@pytest.mark.slow
 def test_partial_runs_and_replays_are_no_successes(tmp_path: Path) -> None:
     clock, healthy = FakeClock(), True
 

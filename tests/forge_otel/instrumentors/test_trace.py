@@ -66,6 +66,7 @@ def test_complete_trace_of_a_small_run(tmp_path: Path) -> None:
     assert recorded.tree().replace(run.id, "RUN").replace(run.pipeline.id, "PIPELINE") == EXPECTED
 
 
+@pytest.mark.slow
 def test_spans_are_in_one_trace_from_our_library(tmp_path: Path) -> None:
     with recording() as recorded:
         small_run(tmp_path, FakeClock()).drain()

@@ -50,6 +50,7 @@ def with_errors(number: int) -> Any:
     return broken
 
 
+@pytest.mark.slow
 def test_classes_of_errors(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="forge_otel")
     source = [Sample(id=str(number), data=number) for number in range(100)]
@@ -89,6 +90,7 @@ def test_names_of_pipelines(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_class_that_the_vocabulary_names_is_never_another() -> None:
     @stage
     def late(sample: Sample) -> Sample:

@@ -97,6 +97,7 @@ def test_flush_does_not_wait_again_for_what_had_its_time() -> None:
         assert delivery.shut_down(PATIENCE) == []
 
 
+@pytest.mark.slow
 def test_exit_does_not_wait_again_for_what_had_its_time() -> None:
     exporter = Exporter()
     with delivering(exporter) as (delivery, provider):
@@ -154,6 +155,7 @@ def test_provider_that_hangs_does_not_hold_up_the_others() -> None:
         assert metrics.was_shut_down
 
 
+@pytest.mark.slow
 def test_what_fails_waits_and_is_exported_is_counted() -> None:
     exporter = Exporter()
     exporter.gate.set()
@@ -170,6 +172,7 @@ def test_what_fails_waits_and_is_exported_is_counted() -> None:
         assert texts(delivery.shut_down(0.001)) == ["3 spans to http://collector:4318/v1/traces"]
 
 
+@pytest.mark.slow
 def test_full_queue_has_dropped_more() -> None:
     exporter = Exporter()
     with delivering(exporter, max_queue_size=2, max_export_batch_size=1) as (delivery, provider):
@@ -244,6 +247,7 @@ class Own(SpanProcessor):
         return self.gate.wait(PATIENCE)
 
 
+@pytest.mark.slow
 def test_exporter_that_cannot_be_watched() -> None:
     exporter = Slotted()
     with delivering(exporter) as (delivery, provider):  # type: ignore[arg-type]
@@ -255,6 +259,7 @@ def test_exporter_that_cannot_be_watched() -> None:
         assert text in ("at least 1 span to Slotted", "at least 2 spans to Slotted")
 
 
+@pytest.mark.slow
 def test_processor_of_an_unknown_kind() -> None:
     own = Own()
     provider = TracerProvider(shutdown_on_exit=False)

@@ -132,6 +132,7 @@ def in_logs(recorded: Recorded) -> Found:
     }
 
 
+@pytest.mark.slow
 @every_rate
 def test_both_has_each_exception_in_the_logs_and_on_the_same_span(settings: dict[str, Any], tmp_path: Path) -> None:
     with recording(exceptions="both", **settings) as recorded:
@@ -157,6 +158,7 @@ def test_both_has_each_exception_in_the_logs_and_on_the_same_span(settings: dict
     ]
 
 
+@pytest.mark.slow
 @every_rate
 def test_span_events_are_instead_of_logs(settings: dict[str, Any], tmp_path: Path) -> None:
     found = []
@@ -171,6 +173,7 @@ def test_span_events_are_instead_of_logs(settings: dict[str, Any], tmp_path: Pat
     assert any(event.name == "forge.dlq.enqueue" for event in recorded.events)
 
 
+@pytest.mark.slow
 @every_rate
 def test_logs_are_the_default(settings: dict[str, Any], tmp_path: Path) -> None:
     with recording(**settings) as recorded:
@@ -264,6 +267,7 @@ def test_span_events_are_those_of_the_sdk(
         assert span.dropped_events == references[0].dropped_events
 
 
+@pytest.mark.slow
 def test_text_that_protobuf_does_not_take_is_escaped_and_cut() -> None:
     def raise_it() -> None:
         raise ValueError("\udce9" + "x" * 100_000)

@@ -97,6 +97,7 @@ every_kind = pytest.mark.parametrize("kind", SPANS)
 traced_or_not = pytest.mark.parametrize("sampling_rate", [1.0, 0.0], ids=["traced", "deferred"])
 
 
+@pytest.mark.slow
 @both_runners
 @pytest.mark.parametrize(
     ("kind", "settings"),
@@ -222,6 +223,7 @@ def test_a_huge_message_is_cut(kind: str, sampling_rate: float) -> None:
             assert (len(trace.encode()), trace[-2:]) == (65536, "x…")
 
 
+@pytest.mark.slow
 @every_kind
 @traced_or_not
 @pytest.mark.parametrize("limit", [100, 20_000])

@@ -219,6 +219,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("touch", [nothing, touch_all])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_a_run_exports_what_it_exports_with_spans_of_the_sdk(
@@ -231,6 +232,7 @@ def test_a_run_exports_what_it_exports_with_spans_of_the_sdk(
         assert any(type(span).__name__ == "LightSpan" for span in light.get_finished_spans())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
 def test_limits_are_honoured(tmp_path: Path, limits: SpanLimits) -> None:
     light, sdk = both_ways(busy_run(tmp_path, touch_all), span_limits=limits)
@@ -505,6 +507,7 @@ def test_a_tracer_that_is_not_the_sdks() -> None:
     assert not span.is_recording()
 
 
+@pytest.mark.slow
 @needs_light
 def test_spans_that_wait_for_their_export_hardly_occupy_the_garbage_collector() -> None:
     class Waiting(SpanProcessor):
