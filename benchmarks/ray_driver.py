@@ -2,7 +2,7 @@
 
 Both are the slope between pipelines with few and with many stages, so what samples cost by themselves is not in them:
 their data, their admission, their rows in the storage. Nothing of Ray runs: blocks are processed in this process, and
-booked like those that come home. Telemetry is measured for samples that are not traced.
+booked like those that come home. Telemetry is measured for samples that are not traced, and for those that are.
 
     python -m benchmarks.ray_driver
 """
@@ -99,19 +99,22 @@ def per_sample_and_stage(kind: type[Stage]) -> tuple[float, float]:
 
 def main() -> None:
     instrumentor = ForgeInstrumentor()
-    for telemetry in (False, True):
-        if telemetry:
+    for rate in (None, 0.0, 1.0):
+        how = ""
+        if rate is not None:
+            how = " with telemetry, traced" if rate else " with telemetry"
             providers: dict[str, Any] = {
                 "tracer_provider": TracerProvider(shutdown_on_exit=False),
                 "meter_provider": MeterProvider(shutdown_on_exit=False),
                 "logger_provider": LoggerProvider(shutdown_on_exit=False),
             }
-            instrumentor.instrument(**providers, sampling_rate=0.0)
+            instrumentor.instrument(**providers, sampling_rate=rate, span_budget=0)
         for kind in (Through, ThroughInBatches):
             size, seconds = per_sample_and_stage(kind)
-            what = f"{kind.__name__} with telemetry" if telemetry else kind.__name__
-            print(f"{what}: {size:.1f} bytes and {seconds * 1e6:.2f} µs of the driver for a sample and stage")
-    instrumentor.uninstrument()
+            cost = f"{size:.1f} bytes and {seconds * 1e6:.2f} µs of the driver"
+            print(f"{kind.__name__}{how}: {cost} for a sample and stage")
+        if rate is not None:
+            instrumentor.uninstrument()
 
 
 if __name__ == "__main__":

@@ -15,9 +15,12 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import _logs, metrics, propagate, trace
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from .config.config import ForgeConfig
 from .engine.detected_usage import UsageAccumulator
@@ -39,6 +42,9 @@ _RESOURCE: Final = "OTEL_RESOURCE_ATTRIBUTES"
 _PREFIXES: Final = ("OTEL_", "FORGE_OTEL_")
 _CONFIGURES: Final = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER", "OTEL_CONFIG_FILE")
 """Variables of which one is set where `opentelemetry-instrument` would find something to export to."""
+
+_PROPAGATOR: Final = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
+"""Reads the run's carrier, which has this form whatever `OTEL_PROPAGATORS` says here."""
 
 _lock = threading.Lock()
 _worker: _Worker | None = None
@@ -84,7 +90,7 @@ class _Worker:
 
     def enter_run(self, carrier: Mapping[str, str]) -> None:
         """Work for a run from now on: calls begin in its context."""
-        self._context = propagate.extract(carrier, Context())
+        self._context = _PROPAGATOR.extract(carrier, Context())
         self._run = get_current_span(self._context).get_span_context()
 
     def enter(self, carriers: Sequence[str]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -117,3 +120,22 @@ def test_a_disabled_sdk_is_disabled_in_workers(model: str, monkeypatch: pytest.M
     _, seen = run(model)
 
     assert [each["provider"] for each in seen] == ["ProxyTracerProvider"] * 3
+
+
+SCRIPT = """
+from opentelemetry import baggage, trace
+from forge_otel import worker
+
+worker.start({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "baggage": "team=blue"})
+from forge.execution import executions
+
+executions.executing(["00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00"])
+print(baggage.get_baggage("team"), format(trace.get_current_span().get_span_context().trace_id, "032x"))
+"""
+
+
+def test_the_propagators_of_a_node_do_not_cut_the_context_of_the_run_off() -> None:
+    environment = {**os.environ, "OTEL_PROPAGATORS": "none"}
+    command = [sys.executable, "-c", SCRIPT]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout == "blue 0af7651916cd43dd8448eb211c80319c\n"

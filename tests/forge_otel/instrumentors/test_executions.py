@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
-from forge import Measurement, Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner, stage
+from forge import Measurement, Pipeline, RayRunner, Sample, SQLStorage, Stage, StreamingRunner, stage, usage
 from forge.runner import Runner
 from forge.runner.report import report
 from forge.support.layout import to_text
@@ -230,6 +230,24 @@ def test_batches_have_spans_that_their_samples_link_to(tmp_path: Path) -> None:
     [run] = [span for span in there.spans if span.name == "forge.pipeline p"]
     assert {span.parent.span_id if span.parent else None for span in batches.values()} == {span_id(run)}
     assert [len(span.links) for span in batches.values()] == sizes(batches.values(), "forge.stage.batch.size")
+
+
+@stage(batch_size=4, max_wait=60)
+def paid_apart(samples: Sequence[Sample]) -> list[Sample]:
+    usage.report(provider="openai", model="m", input_tokens=len(samples), calls=1, amount=0.001)
+    if len(samples) > 1:
+        raise ValueError("only alone")
+    return list(samples)
+
+
+def test_the_usage_of_a_batch_that_failed_is_that_of_its_samples_alone_as_well(tmp_path: Path) -> None:
+    def make(storage: SQLStorage) -> Pipeline:
+        return Pipeline(name="p", source=source(16), stages=[paid_apart], storage=storage)
+
+    for runner in (StreamingRunner(), RayRunner(block_size=16)):
+        recorded = record(runner, make, tmp_path)
+        batches = [span for span in recorded.spans if span.name == "forge.stage.batch paid_apart"]
+        assert sizes(batches, "forge.usage.input_tokens") == [4 + 4] * 4
 
 
 def test_what_is_not_sampled_is_counted(tmp_path: Path) -> None:

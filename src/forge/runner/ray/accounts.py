@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from .blocks import StepRecord
 
 
+logger = logging.getLogger("forge")
+
+
 class Recorder:
     """Writes the usage of one step on one block down. Prices are the driver's."""
 
@@ -22,6 +26,7 @@ class Recorder:
         self._entries: list[tuple[UsageScope, Usage, bool]] = []
         self._calls = CallsInProgress()
         self.unreadable_usage: list[tuple[Usage, str]] = []
+        self._is_written = False
 
     def priced(self, usage: Usage) -> Usage:
         """Return the usage as it is, and note that it can be priced."""
@@ -39,6 +44,11 @@ class Recorder:
         with self._lock:
             self._calls.reported(scope, usage)
             self._entries.append((scope, usage, self._known.pop(id(usage), None) is not None))
+            if self._is_written:
+                logger.warning(
+                    "usage of %s is lost: a call reported it after its timeout, when its block had gone home",
+                    scope.name,
+                )
 
     def begin_call(self, scope: UsageScope, provider: str) -> None:
         """Note that the attempt counts as a call of this provider's API."""
@@ -59,19 +69,17 @@ class Recorder:
                 shared = [rows[id(item)] for item in scope.items]
                 record.usage.append(UsageEntry(shared, usage, known, number, scope.repeated))
             record.unreadable += self.unreadable_usage
-            self._entries.clear()
+            self._is_written = True
 
 
-class WorkerStep:
-    """A stage or measurement in a worker, as the origin of usage."""
+class BlockStep:
+    """A stage or measurement that works on a block in a worker, as the origin of usage.
+
+    A call that was abandoned may report its usage when the worker is at another block: it is not booked there.
+    """
 
     def __init__(self, spender: Spender, name: str) -> None:
         self.spender = spender
         self.name = name
-        self.costs: Any = Recorder()
-
-    def begin(self) -> Recorder:
-        """Begin a block: usage goes to a new recorder."""
-        self.costs = Recorder()
-        recorder: Recorder = self.costs
-        return recorder
+        self.recorder = Recorder()
+        self.costs: Any = self.recorder

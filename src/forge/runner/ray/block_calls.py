@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import ray
 
 from ...costs import usage
-from ...costs.usage import UsageScope
+from ...costs.usage import Spender, UsageScope
 from ...errors import StageResultError, WorkerDiedError
 from ...execution import executions
 from ...execution.item import Item
@@ -31,6 +31,7 @@ from ...pipeline.serializer import content_of, digest_of
 from ...pipeline.stages import Stage
 from ...storage.artifacts import artifact_stored
 from ..admission import derived_id
+from .accounts import BlockStep
 from .blocks import (
     HOW_TO_SEND,
     MEASUREMENT_OUTCOMES,
@@ -62,6 +63,9 @@ class BlockCall:
         self._part: Any = work.spec.part
         self._block = block
         self._record = record
+        spender = Spender.STAGE if isinstance(self._part, Stage) else Spender.MEASUREMENT
+        self.account = BlockStep(spender, work.name)
+        """The origin of usage that is reported in the calls."""
         self._deaths = deaths
         """Number of workers that have died in a call with each row, noted once one of them has died."""
         self._now = work.now
@@ -167,7 +171,7 @@ class BlockCall:
         """Return the context and the function for one call."""
         items = [self._item(number) for number in numbers]
         context = self._context.copy()
-        context.run(usage.enter, UsageScope(self._work.origin, items))
+        context.run(usage.enter, UsageScope(self.account, items))
         carriers = [self._block.rows[number].carrier for number in numbers]
         self._carriers[numbers[0]] = context.run(executions.executing, carriers)
         part, sync = self._part, not self._part.is_async
@@ -333,6 +337,14 @@ def fail_unpicklable(block: Block, record: StepRecord, part: Stage | Measurement
             record.values.pop(number, None)
             for each in (row, *children):
                 each.settle()
+
+
+def died_outside(part: Stage | Measurement, deaths: int) -> WorkerDiedError:
+    """Return the error of a block with which workers die while no call is being made."""
+    return WorkerDiedError(
+        f"{deaths} workers of {named(part)} died with the same block while none of its calls was being made, most "
+        "likely for want of memory to load its samples, or to send their results: try a smaller block_size"
+    )
 
 
 def named(part: Stage | Measurement) -> str:

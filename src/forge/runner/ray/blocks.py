@@ -271,4 +271,9 @@ def unloadable(number: int, what: str, error: BaseException) -> bytes:
         text += (
             "; install the module on all nodes, or send it along, such as by ray.init(runtime_env={'working_dir': '.'})"
         )
-    return pack(Block(number, [], time.time(), fault=send(ConfigurationError(text))))
+    return unprocessed(number, ConfigurationError(text))
+
+
+def unprocessed(number: int, error: BaseException) -> bytes:
+    """Return the content of a block that ends the run with an error, since no worker can process it."""
+    return pack(Block(number, [], time.time(), fault=send(error)))

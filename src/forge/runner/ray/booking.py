@@ -213,7 +213,7 @@ class Booking:
                 batches=batches,
                 carriers=[columns.carriers[call] for call in calls] if record.is_carrying else (),
                 usages=usages,
-                transferred=columns.transfer if calls[0] == 0 else None,
+                transferred=columns.transfer,
                 attempts=columns.attempt,
             )
         )
@@ -238,7 +238,9 @@ class Booking:
             list(chain.from_iterable(batches)),
             results,
             batches=[len(batch) for batch in batches],
-            usages=[usages.get(rows[call.places[0]], ()) for call in calls] if usages else (),
+            usages=[list(chain.from_iterable(usages.get(rows[place], ()) for place in call.places)) for call in calls]
+            if usages
+            else (),
         )
 
     def _book_measurement(

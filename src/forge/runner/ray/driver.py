@@ -193,10 +193,10 @@ class RayDriver(Driver):
         """Make a block, and send it when there is room."""
         self._held = items
         with self._flight.changed:
-            while not self._flight.has_room:
+            while not self._flight.has_room and not self._run.stop.is_set():
                 self._flight.changed.wait()
-                if self._run.stop.is_set():
-                    raise QueueClosed
+            if self._run.stop.is_set():
+                raise QueueClosed
             number = self._flight.next_number()
         items, content = self._packed(number, items)
         self._held = ()
@@ -246,10 +246,12 @@ class RayDriver(Driver):
                 name = f"{run.pipeline.name}-{run.id[:8]}"
                 execution = Execution(specs, self._resources, attempts, *reading, name=name)
                 self._begin(execution)
+                if run.stop.is_set():  # since before there was something to stop
+                    execution.stop()
                 try:
                     for number, content in execution:
                         if content is not None:
-                            self._book(execution, number, content)
+                            self._come_home(execution, number, content)
                             home += 1
                         if run.stop.is_set():
                             execution.stop()
@@ -289,6 +291,13 @@ class RayDriver(Driver):
         self._finished.finish()
 
     def _is_over(self) -> bool:
+        """Return True if all blocks are home.
+
+        Raises:
+            QueueClosed: the run was ended before.
+        """
+        if self._run.stop.is_set():
+            raise QueueClosed
         with self._flight.changed:
             return self._flight.is_over
 
@@ -308,13 +317,32 @@ class RayDriver(Driver):
         if self._shards is not None:
             self._run.thread(self._shards.listen, "forge-questions", execution)
 
+    def _come_home(self, execution: Execution, number: int, content: bytes) -> None:
+        """Book a block that is home, unless it was already.
+
+        Raises:
+            QueueClosed: the run ends, since what is here cannot be booked. Another execution would bring the same home.
+        """
+        try:
+            self._book(execution, number, content)
+        except QueueClosed:
+            raise
+        except Exception as error:
+            self._run.fail(error)
+            raise QueueClosed from error
+
     def _book(self, execution: Execution, number: int, content: bytes) -> None:
-        """Book a block that is home, unless it was already."""
         with self._flight.changed:
             sent = self._flight.blocks.get(number)
         if sent is None:
             return
-        block: Block = unpack(content)
+        try:
+            block: Block = unpack(content)
+        except Exception as fault:
+            raise ConfigurationError(
+                f"the driver cannot load the samples that came home: {describe(fault)}; their data must be of classes "
+                "that can be imported where the run was started, and that can be pickled and unpickled"
+            ) from fault
         unloaded = block.fault is not None and not block.rows
         done, left = ([], []) if unloaded else self._booking.book(block, sent.items)
         if block.fault is not None:

@@ -140,9 +140,11 @@ class Exchange:
 
     async def begin(self, step: int, number: int, worker: str) -> tuple[int, dict[int, int]]:
         """Note that a worker begins a step on a block; returns the number of the attempt, and how many of the earlier
-        ones had ended in calls with each row."""
-        if number not in self._blocks:  # it is home, and nobody needs it again
-            return 1, {}
+        ones had ended in calls with each row.
+
+        Readers make blocks that were not put here. One that is home already, and is executed again because a node has
+        died, leaves a few bytes here.
+        """
         self._places[number] = (step, worker, time.monotonic())
         self._attempts[number][step] += 1
         return self._attempts[number][step], dict(self._marks[number][step])

@@ -17,7 +17,6 @@ from typing import Any, Final
 import pyarrow as pa
 import ray
 
-from ...costs.usage import Spender
 from ...execution.measurement_orchestrator import MeasurementOrchestrator
 from ...execution.stage_executor import StageExecutor
 from ...pipeline.exceptions import add_note, is_a, outside_iteration
@@ -25,8 +24,7 @@ from ...pipeline.measurement import Measurement
 from ...pipeline.serializer import Serializer
 from ...pipeline.stages import Stage
 from ..loop import LoopThread
-from .accounts import WorkerStep
-from .block_calls import BlockCall, fail_unpicklable, named
+from .block_calls import BlockCall, died_outside, fail_unpicklable, named
 from .blocks import (
     Block,
     History,
@@ -35,6 +33,7 @@ from .blocks import (
     send,
     unloadable,
     unpack,
+    unprocessed,
 )
 from .stopping import leave_unless, wait_for_stop
 
@@ -43,6 +42,9 @@ logger = logging.getLogger("forge")
 PLUGINS: Final = "forge.worker"
 """Group of entry points: functions that are called with the run's carrier when a worker starts, and return a function
 that is called when it ends."""
+MAX_DEATHS_OUTSIDE: Final = 5
+"""Deaths of workers with a block outside of calls, after the first one, with which the run fails. They may be those of
+nodes, too, so there are more than in calls with a sample."""
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that a worker waits for the close of its stage, and for its report."""
 
@@ -209,22 +211,22 @@ class Work:
         self.loop = LoopThread()
         self.now = time.monotonic
         self._fault: BaseException | None = None
+        self._is_set_up = False
         self._endings = _start_plugins(spec.carrier)
         self.cached = _Cached()
         if isinstance(part, Stage):
-            self._name = part.name
-            self.origin = WorkerStep(Spender.STAGE, part.name)
+            self.name = part.name
             self.executor = StageExecutor(stop=stop)
             if stop.is_set():
                 return
+            self._is_set_up = True
             try:
                 outside_iteration(f"setup() of stage {part.name!r}", self.loop.call, part.setup)
             except BaseException as error:  # noqa: BLE001 - raised in the consumer of the run
                 add_note(error, f"raised by setup() of stage {part.name!r}, so the run has ended")
-                self._fault = error
+                self._fault, self._is_set_up = error, False
         else:
-            self._name = part.key
-            self.origin = WorkerStep(Spender.MEASUREMENT, part.key)
+            self.name = part.key
             storage = self.cached if spec.stored else None
             pipeline: Any = _WorkerPipeline(spec.pipeline, [part], storage, spec.serializer)
             self.orchestrator = MeasurementOrchestrator(pipeline, stop=stop)
@@ -237,10 +239,10 @@ class Work:
     def close(self) -> None:
         """Close the stage."""
         try:
-            if isinstance(self._part, Stage) and self._fault is None:
-                outside_iteration(f"close() of stage {self._name!r}", self.loop.call, self._part.close)
+            if isinstance(self._part, Stage) and self._is_set_up:
+                outside_iteration(f"close() of stage {self.name!r}", self.loop.call, self._part.close)
         except BaseException:
-            logger.exception("stage %r failed to close", self._name)
+            logger.exception("stage %r failed to close", self.name)
         for end in self._endings:
             try:
                 end()
@@ -251,13 +253,17 @@ class Work:
     def process(self, number: int, content: bytes, attempt: Any) -> bytes:
         """Process a block."""
         received = time.time()
+        attempts, deaths = ray.get(attempt)
+        # The first of them died before calls were watched.
+        outside = attempts - 2 - sum(deaths.values())
+        if outside >= MAX_DEATHS_OUTSIDE:
+            return unprocessed(number, died_outside(self._part, attempts - 1))
         begun = self.now()
         try:
             block: Block = unpack(content)
         except Exception as error:  # noqa: BLE001 - it ends the run, on the driver
             return unloadable(number, f"samples for {named(self._part)}", error)
         unpacked = self.now()
-        attempts, deaths = ray.get(attempt)
         record = StepRecord(
             step=self.spec.step,
             began=received,
@@ -269,16 +275,15 @@ class Work:
             attempt=attempts,
         )
         if block.fault is None and not self.stop.is_set():
-            recorder = self.origin.begin()
             call = BlockCall(self, block, record, deaths)
             try:
                 if self._fault is not None:
                     raise self._fault
                 call.run()
             except BaseException as error:  # noqa: BLE001 - it ends the run, on the driver
-                block.fault, block.where = send(error), self._name
+                block.fault, block.where = send(error), self.name
                 block.interrupted = is_a(error, KeyboardInterrupt, SystemExit)
-            recorder.write(record, call.numbers)
+            call.account.recorder.write(record, call.numbers)
             block.records.append(record)
         block.ended = time.time()
         kept = [row.original for row in block.rows]

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from forge import Measurement, Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage
+from forge import Measurement, Pipeline, RayRunner, RunResult, Sample, SQLStorage, Stage, stage
+from forge.errors import WorkerDiedError
 from forge.execution.executions import Executions
 from forge.pipeline.stages import StageResult
 from forge.runner import Run
@@ -159,3 +160,29 @@ def test_the_reader_dies(tmp_path: Path) -> None:
     assert ledger(result) == {"admitted": 150, "ready": 150}
     assert stored(storage) == {"ready": 150}
     assert result.stages["double"].executions == 150
+
+
+class Heavy:
+    """Ends the process that sends it, as data does for which there is not enough memory."""
+
+    def __reduce__(self) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@stage
+def make_heavy(sample: Sample) -> Sample:
+    return sample.with_data(Heavy()) if sample.data["n"] == 77 else sample
+
+
+def test_workers_that_die_outside_of_calls_end_the_run(tmp_path: Path) -> None:
+    storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
+    run = RayRunner(block_size=16).run(Pipeline(name="p", source=source(), stages=[make_heavy], storage=storage))
+    with pytest.raises(WorkerDiedError) as caught:
+        run.drain()
+    assert str(caught.value) == (
+        "6 workers of stage 'make_heavy' died with the same block while none of its calls was being made, most likely "
+        "for want of memory to load its samples, or to send their results: try a smaller block_size"
+    )
+    assert run.result is not None
+    assert (run.result.outcome, run.result.ledger.imbalance) == ("failed", 0)
+    assert stored(storage) == {key: count for key, count in (("ready", run.result.ledger.ready),) if count}

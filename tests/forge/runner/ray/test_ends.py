@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from forge import Measurement, Pipeline, RayRunner, Sample, SampleStatus, SQLStorage, Stage, stage
+from forge import Measurement, Pipeline, RayRunner, Sample, SampleStatus, SQLStorage, Stage, stage, usage
 from forge.errors import ConfigurationError, StageStuckError, TooManyFailuresError
 from tests.support.ray import ON_RAY
 from tests.support.runs import PATIENCE, ledger, rows
 from tests.support.waiting import wait_until
 
-from .pipelines import double, source
+from .pipelines import Awkward, double, source
 
 pytestmark = ON_RAY
 
@@ -238,6 +238,52 @@ def test_a_stage_that_cannot_be_sent() -> None:
     with pytest.raises(ConfigurationError) as caught:
         RayRunner().run(Pipeline(name="p", source=[], stages=[Held()]))
     assert str(caught.value) == expected
+
+
+@stage
+def unloadable(sample: Sample) -> Sample:
+    return sample.with_data(Awkward(1, 2))
+
+
+def test_data_that_the_driver_cannot_load(caplog: pytest.LogCaptureFixture) -> None:
+    """Another execution of the same calls would bring the same home."""
+    run = RayRunner(block_size=4).run(Pipeline(name="p", source=endless, stages=[unloadable]))
+    with pytest.raises(ConfigurationError, match=r"^the driver cannot load the samples that came home: TypeError"):
+        run.drain()
+    assert run.result is not None
+    assert (run.result.outcome, run.result.ledger.imbalance) == ("failed", 0)
+    assert "asked again" not in caplog.text
+
+
+def test_a_source_that_is_interrupted_at_once(tmp_path: Path) -> None:
+    """Workers may not have begun yet, and have to end all the same."""
+
+    def samples() -> Iterator[Sample]:
+        raise KeyboardInterrupt
+        yield
+
+    run = RayRunner().run(Pipeline(name="p", source=samples, stages=[Slow(tmp_path)]))
+    with pytest.raises(KeyboardInterrupt):
+        run.drain()
+    assert run.result is not None
+    assert (run.result.outcome, ledger(run)) == ("cancelled", {})
+    wait_until(lambda: not any(thread.name == "forge-ray" for thread in threading.enumerate()), "its thread has ended")
+
+
+@stage(timeout=1)
+def paid_late(sample: Sample) -> Sample:
+    if sample.id == "3":
+        time.sleep(2)
+        usage.report(provider="openai", model="m", amount=0.001)
+    return sample
+
+
+def test_usage_that_is_reported_after_the_block_has_gone_home() -> None:
+    """It is lost, and harms no other block."""
+    result = RayRunner(block_size=1).run(Pipeline(name="p", source=source(6), stages=[paid_late])).drain()
+    assert ledger(result) == {"admitted": 6, "ready": 5, "failed": 1}
+    assert (result.stages["paid_late"].executions, result.stages["paid_late"].lost) == (6, 0)
+    assert result.cost.amount == 0
 
 
 WHY = "cannot pickle '_thread.lock' object"

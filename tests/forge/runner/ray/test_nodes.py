@@ -368,3 +368,12 @@ def test_a_driver_that_is_killed_is_resumed_and_leaves_nothing(
     assert Counter(record.status.value for record in storage.query("p").samples) == {"ready": 600, "split": 300}
     assert [row.outcome for row in storage.runs()] == ["completed", None]
     storage.close()
+
+
+def test_a_cluster_that_runs_on_this_machine_is_not_taken_for_a_ray_of_its_own(nodes: Nodes) -> None:
+    """Nodes may join it, so what it has not yet is waited for. `ray start` leaves the address of such a cluster."""
+    script = "from forge.runner.ray.cluster import connect; print(connect())"
+    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", script]
+    answer = subprocess.run(command, env=variables, capture_output=True, text=True, check=True, timeout=LONG)
+    assert answer.stdout == "False\n"

@@ -36,6 +36,7 @@ from tests.support.runs import ledger
 from tests.support.waiting import wait_until
 
 from .pipelines import Size, double, fail_some, paid, skip_thirds, split
+from .test_deaths import Deadly
 from .test_runner import rows, summary
 
 pytestmark = ON_RAY
@@ -337,3 +338,25 @@ def test_no_shards(tmp_path: Path) -> None:
 def test_a_concurrency_that_makes_no_sense() -> None:
     with pytest.raises(ConfigurationError, match=r"has concurrency=0: it must be a positive whole number$"):
         RayRunner().run(made(concurrency=0))
+
+
+def test_a_worker_of_a_stage_that_dies_is_seen(folder: Path) -> None:
+    run = RayRunner(block_size=16).run(made(*map(Numbers, range(4)), stages=[Deadly(folder), double]))
+    result = run.drain()
+    assert len(list(folder.iterdir())) == 1
+    assert ledger(result) == {"admitted": 200, "ready": 200}
+    assert [each.executions for each in result.stages] == [200, 200]
+    assert result.stages["Deadly"].lost >= 16  # the block of the deadly sample, at least
+
+
+def test_a_sample_that_kills_every_worker_fails(folder: Path) -> None:
+    stages = [Deadly(folder, times=100), double]
+    result = RayRunner(block_size=16).run(made(*map(Numbers, range(4)), stages=stages)).drain()
+    assert ledger(result) == {"admitted": 200, "ready": 199, "failed": 1}
+    (failure,) = result.failures
+    assert (failure.where, failure.sample_id, failure.error_type) == (
+        "Deadly",
+        "1-27",
+        "forge.errors.WorkerDiedError",
+    )
+    assert failure.message == "the worker of stage 'Deadly' died in 3 attempts while it processed this sample"
