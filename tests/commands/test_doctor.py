@@ -502,7 +502,7 @@ def test_the_signal_of_exceptions_that_is_in_effect(variable: dict[str, str]) ->
     assert ("ok", "settings", "exceptions='both'") in doctor(**OTLP, **variable)[1]
 
 
-def test_the_short_ways_are_switched_off() -> None:
+def test_the_sdk_shortcuts_are_switched_off() -> None:
     _, findings, _ = doctor(**OTLP, FORGE_OTEL_SDK_FAST_PATHS="off")
     assert ("ok", "speed", "FORGE_OTEL_SDK_FAST_PATHS=off: only the SDK's public API is used") in findings
 
@@ -518,6 +518,58 @@ def test_spans_that_the_sdk_has_to_start(variables: dict[str, str], why: str) ->
     _, findings, _ = doctor(**OTLP, **variables)
     speed = [finding for finding in findings if finding[1] == "speed"]
     assert speed == [("ok", "speed", f"the SDK starts the spans, which takes longer: {why}")]
+
+
+LOOKING = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor
+
+class Looking(SpanProcessor):
+    def on_start(self, span, parent_context=None): pass
+
+def add():
+    trace.get_tracer_provider().add_span_processor(Looking())
+"""
+
+
+@pytest.mark.parametrize(
+    ("sampler", "why"),
+    [
+        ("always_on", "Looking looks at spans that start"),
+        ("traceidratio", "the sampler TraceIdRatioBased decides on each span"),
+    ],
+)
+def test_the_reason_is_told_with_samplers_that_ignore_the_parent_as_well(
+    tmp_path: Path, sampler: str, why: str
+) -> None:
+    (tmp_path / "looking.py").write_text(LOOKING)
+    distribution(tmp_path, "looking", entry_points="[opentelemetry_post_instrument]\nlooking = looking:add\n")
+    _, findings, _ = doctor(**OTLP, **found_first(tmp_path), OTEL_TRACES_SAMPLER=sampler)
+    assert len(of("parent-ignored", findings)) == 1
+    assert ("ok", "speed", f"the SDK starts the spans, which takes longer: {why}") in findings
+
+
+FOREIGN = """
+from opentelemetry import trace
+from opentelemetry.trace import NoOpTracer, TracerProvider
+
+class Tracer(NoOpTracer): pass
+
+class Provider(TracerProvider):
+    def get_tracer(self, *_, **__): return Tracer()
+
+class Configurator:
+    def configure(self, **_): trace.set_tracer_provider(Provider())
+"""
+
+
+def test_light_spans_do_not_apply_to_a_provider_that_is_not_the_sdk(tmp_path: Path) -> None:
+    (tmp_path / "foreign.py").write_text(FOREIGN)
+    distribution(tmp_path, "foreign", entry_points="[opentelemetry_configurator]\nforeign = foreign:Configurator\n")
+    _, findings, _ = doctor(**NAME, **found_first(tmp_path), OTEL_PYTHON_CONFIGURATOR="foreign")
+    message = "light spans do not apply: foreign.Provider makes the spans, not the SDK"
+    assert ("ok", "speed", message) in findings
+    assert ("ok", "traces", "the provider is foreign.Provider") in findings
 
 
 def test_a_process_that_is_instrumented_already() -> None:

@@ -15,11 +15,21 @@ from sphinx.pycode import ModuleAnalyzer
 import forge
 import forge.errors
 import forge.history
+import forge.progress
+import forge.runner
+import forge.storage
 import forge_otel
 
 EXPORTED = {
     **{f"forge.{name}": getattr(forge, name) for name in forge.__all__ if name != "usage"},
-    "forge.usage.report": forge.usage.report,
+    **{f"forge.usage.{name}": getattr(forge.usage, name) for name in ("report", "book", "current")},
+    **{f"forge.progress.{name}": getattr(forge.progress, name) for name in forge.progress.__all__},
+    **{
+        f"{module.__name__}.{name}": getattr(module, name)
+        for module in (forge.runner, forge.storage)
+        for name in module.__all__
+        if name not in forge.__all__
+    },
     **{f"forge.history.{name}": getattr(forge.history, name) for name in forge.history.__all__},
     **{f"forge.errors.{name}": kind for name, kind in vars(forge.errors).items() if inspect.isclass(kind)},
     **{f"forge_otel.{name}": getattr(forge_otel, name) for name in forge_otel.__all__ if name != "__version__"},
@@ -36,6 +46,7 @@ INTERNAL = {
     "forge.Measurement.SETTINGS",
     "forge.Pipeline.claim_source",
     "forge.RayRunner.driver",
+    "forge.runner.Runner.driver",
     "forge.Stage.SETTINGS",
     "forge.StreamingRunner.driver",
 }

@@ -1,4 +1,5 @@
-"""Running a test module once more on other SDKs: the oldest that is supported, and one between it and the newest."""
+"""Environments beside that of the tests: other SDKs (the oldest that is supported, and one between it and the newest),
+and packages that other tests must not see."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,17 +47,40 @@ def _python(sdk: str) -> Path:
         f"opentelemetry-instrumentation=={OTHERS[sdk]}",
         *("fsspec", "pytest", "sqlalchemy", "wrapt"),
     )
+
+    def install(folder: Path) -> list[str]:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        return [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *wanted]
+
+    return _kept(f"sdk-{sdk}-runs", install) / "bin" / "python"
+
+
+def with_packages(*packages: str) -> Path:
+    """Return a folder that has packages which are not in the environment of the tests, for `PYTHONPATH`."""
+
+    def install(folder: Path) -> list[str]:
+        return [
+            sys.executable,
+            *["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"],
+            str(folder),
+            *packages,
+        ]
+
+    return _kept("+".join(packages).replace("==", "-"), install)
+
+
+def _kept(name: str, install: Callable[[Path], Sequence[str]]) -> Path:
+    """Return a folder beside the user's caches, made once by the command that `install` returns."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "forge-otel-tests" / f"sdk-{sdk}-runs-python-{sys.version_info.major}.{sys.version_info.minor}"
-    python, ready = folder / "bin" / "python", folder / "ready"
+    folder = cache / "forge-otel-tests" / f"{name}-python-{sys.version_info.major}.{sys.version_info.minor}"
+    ready = folder / "ready"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else may be making it
         if not ready.exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            install = [str(python), "-m", "pip", "install", "--quiet", *wanted]
-            done = subprocess.run(install, capture_output=True, text=True, check=False)
+            command = install(folder)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                lacking(f"needs a package index: pip install {' '.join(wanted)}", why=done.stderr)
+                lacking(f"needs a package index: {' '.join(command)}", why=done.stderr)
             ready.touch()
-    return python
+    return folder

@@ -1,4 +1,4 @@
-"""The short ways into the SDK, which are otherwise found out about once in a process."""
+"""The SDK shortcuts, whose availability is otherwise found out once in a process."""
 
 from __future__ import annotations
 

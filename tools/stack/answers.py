@@ -1,4 +1,4 @@
-"""What the ADR asks of Prometheus, of the traces, of the logs and of StatsD, and what they answer to it."""
+"""Queries of the ADR to Prometheus, the traces, the logs and StatsD, with their answers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def runs_in(prometheus: PrometheusServer) -> float:
 
 
 def is_in(graphite: Graphite, runs: list[dict[str, Any]]) -> bool:
-    """Whether Graphite has all executions of the runs: not all of them can be asked for in the same moment."""
+    """Return True if Graphite has all executions of the runs: not all can be asked for in the same moment."""
     executions = _executions(runs)
     return sum(_executions_in(graphite, executions).values()) >= executions.total()
 
@@ -228,7 +228,7 @@ def _table(*columns: str) -> Table:
 
 
 def _beside(form: str, value: float, expected: Mapping[str, float] | None, name: str) -> list[str]:
-    """What the runs say, and whether it is the same."""
+    """Return the value of the runs, marked as equal or different; empty without values of the runs."""
     if expected is None:
         return []
     wanted = expected.get(name)

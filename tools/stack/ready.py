@@ -36,7 +36,7 @@ class Service:
     asked: str
     """`http://…`, which has to answer with success, or `host:port` of StatsD's commands."""
     use: str
-    """What it is there for, with its address."""
+    """Its purpose, with its address."""
 
     def at(self, places: Mapping[int, str]) -> Service:
         """Return the same service at the addresses where its ports are published."""
@@ -46,7 +46,7 @@ class Service:
         return replace(self, asked=asked, use=use)
 
     def is_ready(self) -> bool:
-        """Whether it answers as it should."""
+        """Return True if it answers as it should."""
         ask: Callable[[str], bool] = _http if self.asked.startswith("http://") else _statsd
         try:
             return ask(self.asked)
@@ -155,7 +155,7 @@ def _compose(*arguments: str) -> str:
 
 
 def _has_compose() -> bool:
-    """Whether Docker has its plug-in: without it, it complains of options, and explains all of its own."""
+    """Return True if Docker has its plug-in: without it, it complains of options, and explains all of its own."""
     return subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
 
 

@@ -25,7 +25,7 @@ logger = logging.getLogger("forge")
 _USES = {
     SampleOutcome.READY: Use.USEFUL,
     SampleOutcome.SKIPPED: Use.SKIPPED,
-    # What an earlier run had finished, and was not ready, it had skipped.
+    # An unchanged sample that is not ready was skipped by an earlier run.
     SampleOutcome.UNCHANGED: Use.SKIPPED,
     SampleOutcome.DLQ: Use.FAILED,
     SampleOutcome.FAILED: Use.FAILED,

@@ -52,7 +52,7 @@ class Executions:
     carriers: Sequence[str] = ()
     """Results of `executing`, one for each call; empty if all of them are empty strings."""
     usages: Sequence[Sequence[Usage]] = ()
-    """Of batches, the usage reported in each, priced; empty if there was none in any of them."""
+    """Usage reported in each batch, priced; empty if there was none in any of them."""
     transferred: float | None = None
     """Seconds in which the block was transferred to the worker, a part of what its items waited; None if unknown."""
     attempts: int = 1

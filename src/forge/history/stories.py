@@ -119,7 +119,7 @@ def story_of(storage: SQLStorage, run: RecordedRun, sample_id: str) -> SampleSto
     records = storage.read(run.pipeline, [sample_id]).samples
     if not entries and not records:
         raise SampleNotFoundError(_unknown(storage, run, sample_id))
-    # Of an id that came twice, the one that was kept has taken steps.
+    # If an id came twice, only the entry of the kept sample has steps.
     entry, taken = max(entries, key=_number_of_steps) if entries else (None, None)
     record = records[0] if records else None
     letter = record.dead_letter if record else None

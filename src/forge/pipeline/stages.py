@@ -216,7 +216,7 @@ class FunctionStage(Stage):
             raise ConfigurationError(f"@stage needs a function, not {function!r}; settings are keyword arguments")
         self.function = function
         self.__doc__ = function.__doc__
-        # What is callable and no function, such as a `partial`, has no name of its own.
+        # Callables other than functions, such as a `partial`, have no name of their own.
         self.__name__ = getattr(function, "__name__", type(function).__name__)
         self.__qualname__ = getattr(function, "__qualname__", self.__name__)
         self.__module__ = function.__module__

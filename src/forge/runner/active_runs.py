@@ -20,7 +20,7 @@ def add(run: Run) -> None:
     """Register a run. If the process ends first, the run is closed: its samples settle, and its record is written."""
     with _changed:
         _active.add(run)
-    # What is registered last is called first: before whatever the user's code writes to is shut down.
+    # The last registration is called first: before the outputs of the user's code are shut down.
     atexit.unregister(_end_all)
     atexit.register(_end_all)
 

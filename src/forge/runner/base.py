@@ -33,6 +33,7 @@ class Runner(ABC):
     """
 
     name: ClassVar[str]
+    """Name of the runner, in records of runs: `batch`, `streaming` or `ray`."""
 
     def __init__(
         self,

@@ -101,7 +101,7 @@ class Committer:
             try:
                 self._run.pipeline.dead_letters.refresh()
             except StorageError:
-                # What settled is stored; the next transaction tells whether the storage still does not work.
+                # All settled samples are stored; the next transaction tells whether the storage still does not work.
                 logger.exception("the dead letters of pipeline %r cannot be counted", self._run.pipeline.name)
 
     def _settle(self, items: Sequence[Item]) -> list[Item]:

@@ -346,9 +346,13 @@ class StageState:
     """The state of one stage at one moment."""
 
     name: str
+    """Name of the stage."""
     executions: int
+    """Samples with a verdict of the stage so far."""
     errors: int
+    """Executions that failed after all attempts."""
     retries: int
+    """Attempts after the first of each execution."""
     active: int
     """Calls in progress; a batch is one."""
     concurrency: int
@@ -368,7 +372,9 @@ class RunSnapshot:
     """The state of a run at one moment, read under one lock."""
 
     ledger: Ledger
+    """Counts of samples by outcome."""
     stages: Sequence[StageState]
+    """One state per stage, in pipeline order."""
     last_settled: float | None
     """Unix time when a sample last settled."""
     source_remaining: int | None

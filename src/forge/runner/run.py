@@ -356,7 +356,7 @@ class Run(Consumable):
         try:
             self._manifest.add(items)
         except StorageError:
-            # What settled is stored, and the storage has ended the run; its end tries again.
+            # All settled samples are stored, and the storage has ended the run; its end tries again.
             logger.exception("the manifest of run %s cannot be written", self.id)
         except Exception:  # the database refuses it, and the samples are stored all the same
             logger.exception("the manifest of run %s cannot be written, and is incomplete", self.id)

@@ -22,7 +22,7 @@ MAX_INTERVAL: Final = 15.0
 
 
 class StallReason(StrEnum):
-    """What a stalled run waits for."""
+    """Reason for a stall."""
 
     STORAGE = "storage"
     """The storage does not work, and is tried again: no calls are made meanwhile."""
@@ -90,7 +90,7 @@ class Stall:
     over: bool
     """False while it lasts."""
     reason: StallReason
-    """What the run waited for when the stall was noticed."""
+    """Reason for the stall when it was noticed."""
     stage: str | None
     """Stage that lacks workers, or else has the most calls in progress; None if there is none."""
     active: int

@@ -44,7 +44,7 @@ class RunVerdict:
     text: str
     """The finding, as a sentence."""
     advice: str
-    """What to change, and what that would give; empty if there is nothing to say."""
+    """Advice: a change and its expected effect; empty if there is nothing to say."""
 
     def __str__(self) -> str:
         return f"{self.text} {self.advice}".strip()

@@ -19,7 +19,9 @@ class WriteOutcome(StrEnum):
     """Outcome of a write for one row."""
 
     INSERTED = "inserted"
+    """The row was not there."""
     UPDATED = "updated"
+    """The row was there with other content."""
     UNCHANGED = "unchanged"
     """The row was there with the same content."""
 
@@ -29,16 +31,23 @@ class SampleRecord:
     """A stored sample, keyed by (pipeline, id)."""
 
     pipeline: str
+    """Name of the pipeline."""
     id: str
+    """Id of the sample."""
     status: SampleStatus
+    """Its position in the pipeline."""
     pipeline_id: str = ""
+    """Id of the pipeline's definition with which it was processed."""
     run_id: str = ""
+    """Run that has written it."""
     parent: str | None = None
+    """Id of the sample that it was split from."""
     input_digest: str | None = None
     """SHA-256 of the data as the source gave it; a later run skips samples with the same one."""
     digest: str | None = None
     """SHA-256 of the data as it was measured, to which cached measurements belong."""
     data: bytes | None = None
+    """The sample's data, serialised."""
     reason: str | None = None
     """Reason for skipping, or class of the error."""
     children: tuple[str, ...] = ()
@@ -109,10 +118,15 @@ class DeadLetterKey:
     """The properties by which dead letters are counted."""
 
     pipeline: str
+    """Name of the pipeline."""
     sample_id: str
+    """Id of the failed sample."""
     source: FailureSource
+    """Kind of component in which the sample failed."""
     where: str
+    """The stage's name, the measurement's key, or the storage's backend."""
     time: float
+    """Unix time of the failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +136,9 @@ class WriteResult:
     """
 
     outcomes: tuple[WriteOutcome, ...]
+    """Outcome of each record, in order."""
     size: int
+    """Bytes of data and values, with those of dead letters."""
     superseded: tuple[DeadLetterKey, ...] = ()
     """Earlier dead letters of the same ids, removed or replaced by this write."""
 
@@ -134,7 +150,9 @@ class ReadResult:
     """
 
     samples: tuple[SampleRecord, ...]
+    """The samples found, sorted by id for `query`."""
     size: int
+    """Bytes of data and values, with those of dead letters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,14 +160,19 @@ class RunRow:
     """A stored run. Without an end, it is still in progress, or its process died."""
 
     id: str
+    """UUID of the run."""
     pipeline: str
+    """Name of the pipeline."""
     pipeline_id: str
+    """Id of the pipeline's definition."""
     started: float
     """Unix time."""
     ended: float | None = None
     """Unix time."""
     outcome: str | None = None
+    """A value of `RunOutcome`."""
     record: Mapping[str, Any] = field(default_factory=dict)
+    """The run's record, as plain data."""
     host: str | None = None
     """Host of the process that drives it; None if an earlier release has."""
     pid: int | None = None
@@ -178,6 +201,7 @@ class ArtifactResult:
     key: str
     """SHA-256 of the content, in hex."""
     size: int
+    """Bytes of content."""
     deduplicated: bool = False
     """The content was there already, so nothing was written."""
     content: bytes | None = None

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from .schema import costs, dead_letters, measurements, samples
 
-# What the statements take: the name of a pipeline, and a list of sample ids.
+# Parameters of the statements: the name of a pipeline, and a list of sample ids.
 _PIPELINE: BindParameter[str] = bindparam("pipeline")
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
 

@@ -66,7 +66,7 @@ class SpanTemplate:
     def varied(
         self, *, failure: str | None, shared: SharedSpan | None, exceptions: Sequence[Mapping[str, Any]] = ()
     ) -> SpanTemplate:
-        """The same of a call that failed with this message and these exceptions, or as a part of this batch."""
+        """Return a copy for a call that failed with this message and these exceptions, or for a part of this batch."""
         other = object.__new__(SpanTemplate)
         other.defined, other.name = self.defined, self.name
         other.attributes, other.ended, other.is_plain = self.attributes, self.ended, self.is_plain

@@ -135,7 +135,7 @@ def book(call: DetectedCall) -> None:
 
 
 def usage_of(owner: SampleScope | Call) -> UsageAccumulator:
-    """What was spent on a sample or a batch; begun here where it is the first."""
+    """Return the usage of a sample or a batch; created on first use."""
     if owner.usage is None:
         with _lock:
             owner.usage = owner.usage or UsageAccumulator()

@@ -4,14 +4,15 @@ All is compiled that can be known beforehand: names, attributes, instruments, an
 and again, each since the operation has first described it. A call leaves a few numbers behind, and a light span where
 its sample is traced. What ends in another way is described by the operation like any other call.
 
-These are the only wrappers of functions that are called for every sample; they differ in nothing but `await`.
+Calls of stages and measurements and storage writes have no other wrappers. The wrappers differ only in `await` and in
+their arguments.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, TraceFlags
@@ -108,13 +109,13 @@ class FastPath:
         self._key = operation.cache_key
         self._cached: dict[Hashable, CachedResult] = {}
         self.series: Sequence[Series] = ()
-        """Of a batch or a write, that of each value of a usual result."""
+        """Series of the values of a usual batch or write."""
         self.ended_attributes: Attributes = {}
-        """Of a batch, the attributes at the end of a usual one."""
+        """Attributes at the end of a usual batch."""
         self._whole: tuple[Attributes, SpanTemplate] | None = None
-        """Of a batch, the attributes at the start of the last untraced one, and what its span would say."""
+        """Attributes at the start of the last untraced batch, and the template of its span."""
         self.each: FastPath | None = None
-        """Of a batch, the path of the operation of which each of its samples has a span."""
+        """Path of `operation.each`, of which each sample of a batch has a span."""
         self.usual: Any = None
         """The usual result of a call on one sample, compiled."""
         if operation.values is not None:
@@ -444,8 +445,8 @@ def observed(operation: Operation, usual: Callable[[], Any]) -> Callable[[Functi
     return patch
 
 
-# What is local is found faster, so each wrapper has what it needs as a variable of its own. A result is deleted when it
-# has been returned, or an error in it, whose traceback leads to the frame, would keep itself alive.
+# Local variables are found faster, so each wrapper has its own for all that it needs. A result is deleted when it has
+# been returned, or an error in it, whose traceback leads to the frame, would keep itself alive.
 
 
 def _call(original: Function, layer: Layer, operation: Operation, usual: Any) -> Function:
@@ -460,8 +461,9 @@ def _call(original: Function, layer: Layer, operation: Operation, usual: Any) ->
         except (AttributeError, KeyError):  # there is no sample, or its run has no path
             path = None
         if path is None or scope.inside is not None:
-            return observe(operation, layer, original, self, subject, sample, **_given(started))
-        opened = begun = scope.clock() if started is None else started
+            given = _given(started) if timed or started is None else _refuse(original)
+            return observe(operation, layer, original, self, subject, sample, **given)
+        opened = begun = scope.clock() if started is None else started if timed else _refuse(original)
         if scope.span is None:  # `scope.enter_path` written out
             scope.inside, scope.opened = path, begun
             if scope.settled and scope.leave_path():
@@ -514,8 +516,9 @@ def _await(original: Function, layer: Layer, operation: Operation, usual: Any) -
         except (AttributeError, KeyError):  # there is no sample, or its run has no path
             path = None
         if path is None or scope.inside is not None:
-            return await observe_async(operation, layer, original, self, subject, sample, **_given(started))
-        opened = begun = scope.clock() if started is None else started
+            given = _given(started) if timed or started is None else _refuse(original)
+            return await observe_async(operation, layer, original, self, subject, sample, **given)
+        opened = begun = scope.clock() if started is None else started if timed else _refuse(original)
         if scope.span is None:  # `scope.enter_path` written out
             scope.inside, scope.opened = path, begun
             if scope.settled and scope.leave_path():
@@ -556,10 +559,11 @@ def _await(original: Function, layer: Layer, operation: Operation, usual: Any) -
 
 
 def _batch(original: Function, layer: Layer, operation: Operation, is_usual: Callable[[Any], bool]) -> Function:
-    bound, subject_of = inspect.signature(original).bind, operation.subject
+    signature, subject_of = inspect.signature(original), operation.subject
+    bound, count = signature.bind, len(signature.parameters)
 
     def batch(*arguments: Any, **keywords: Any) -> Any:
-        if keywords:
+        if keywords or len(arguments) != count:
             arguments = bound(*arguments, **keywords).args
         run = RUN.get()
         path = run.paths.get(id(subject_of(*arguments))) if run is not None else None
@@ -583,10 +587,11 @@ def _batch(original: Function, layer: Layer, operation: Operation, is_usual: Cal
 
 
 def _await_batch(original: Function, layer: Layer, operation: Operation, is_usual: Callable[[Any], bool]) -> Function:
-    bound, subject_of = inspect.signature(original).bind, operation.subject
+    signature, subject_of = inspect.signature(original), operation.subject
+    bound, count = signature.bind, len(signature.parameters)
 
     async def batch_async(*arguments: Any, **keywords: Any) -> Any:
-        if keywords:
+        if keywords or len(arguments) != count:
             arguments = bound(*arguments, **keywords).args
         run = RUN.get()
         path = run.paths.get(id(subject_of(*arguments))) if run is not None else None
@@ -609,6 +614,11 @@ def _await_batch(original: Function, layer: Layer, operation: Operation, is_usua
 
 def _given(started: float | None) -> Mapping[str, float]:
     return {} if started is None else {"started": started}
+
+
+def _refuse(original: Function) -> NoReturn:
+    """Refuse the argument that a wrapper takes, and the original does not."""
+    raise TypeError(f"{original.__qualname__}() takes no argument 'started'")
 
 
 def _more(started: float | None) -> tuple[float, ...]:

@@ -38,12 +38,12 @@ class LogEvent(NamedTuple):
     error: BaseException | None = None
     """The exception that `exception.*` describes."""
     place: int | None = None
-    """Of a batch, the index of the sample to whose span it belongs; None: to the batch's."""
+    """Index of the sample of a batch to whose span it belongs; None: to the span of the batch."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Result:
-    """The outcome of a call in terms of the vocabulary."""
+    """The outcome of a call in terms of the registry."""
 
     attributes: Attributes = field(default_factory=dict)
     """For the span, and for those metrics that may carry them."""
@@ -97,7 +97,7 @@ class Operation:
     has_attempts: bool = False
     """True if results say how many attempts there were."""
     values: Callable[[Any, float], Sequence[float | None]] | None = None
-    """Of a batch or a write: the values of a usual result's points, in their order, from the result and the seconds
+    """Values of the points of a usual batch or write, in their order, from its result and the seconds
     that the call took; None where there is no point."""
     each: Operation | None = None
     """The operation of which each sample of a batch has a span, linked to that of the batch."""

@@ -1,9 +1,13 @@
 """The state of a run and of each of its samples, carried by their contexts.
 
-A scope owns the layout of deferred steps, and the one protocol by which an open call is ended exactly once, by its own
-return or by the settlement of a sample: a call enters the scope before it looks at `settled`, and leaves it before it
-looks again; the settlement sets `settled` before it looks for open calls. So one of them sees the other, and where both
-do, `claim` decides.
+A scope owns the layout of deferred steps, of `_STEP` places each. For speed, the wrappers of calls on one sample in
+`fast_path.py` and `Arrival.record_each` in `remote.py` write the append of a step out.
+
+An open call is ended exactly once, by its own return or by the settlement of a sample: a call enters the scope before
+it looks at `settled`, and leaves it before it looks again; the settlement sets `settled` before it looks for open
+calls. So one of them sees the other, and where both do, a claim decides: `SampleScope.claim` on the fast path,
+`Call.claim` on the slow path and for batches. `SharedSpan` has a claim of the same kind: one of the samples of a batch
+exports or counts its span.
 """
 
 from __future__ import annotations
@@ -148,7 +152,7 @@ class RunScope:
         self.paths: dict[int, FastPath] = {}
         """The fast path of each stage, measurement and storage of the run, by the `id` of that."""
         self.worker_paths: dict[tuple[int, str], FastPath] = {}
-        """The same of what worker processes execute, by the id of the worker as well."""
+        """Fast paths of executions in worker processes, by the id of the worker as well."""
         self.is_slow: Callable[[float], bool] | None = None
         """Says whether a sample that took so many seconds is slow; to be asked for each one that settles, if given."""
         self.steps = 1
@@ -161,7 +165,7 @@ class RunScope:
         self.admitted = self.series(metrics.FORGE_SAMPLE_ADMITTED)
         """Counts the samples that were admitted."""
         self.read = self.bind([self.series(metrics.FORGE_SOURCE_DURATION)], [self.series(metrics.FORGE_SOURCE_READS)])
-        """Of the samples that were read, how long that took."""
+        """Duration and number of reads of samples from the source."""
         self.settled: Mapping[str, BoundInstruments] = {
             outcome.value: self.bind(
                 [self.series(metrics.FORGE_SAMPLE_DURATION, a.FORGE_SAMPLE_OUTCOME, outcome.value)],
@@ -169,7 +173,7 @@ class RunScope:
             )
             for outcome in a.ForgeSampleOutcome
         }
-        """Of the samples that have settled, how long they took, by outcome."""
+        """Duration and number of settled samples, by outcome."""
         self.sampled_ids: set[str] = set()
         """The ids that the sampler chose, of the samples that have not settled."""
         self.waits: dict[str, Series] = {}
@@ -178,7 +182,7 @@ class RunScope:
         self._spans_asked = self._suppressed = 0
         self._suppressed_buffers: dict[tuple[str, str], Buffer] = {}
         self.lock = threading.Lock()
-        """Of what is counted here; held for a moment."""
+        """Lock of the counts of this scope; held for a moment."""
 
     @property
     def spans(self) -> int:

@@ -333,7 +333,7 @@ class ForgeSampleOutcome(StrEnum):
 
 
 FORGE_STALL_REASON: Final = "forge.stall.reason"
-"""What a stalled run waits for.
+"""Reason for a stall.
 
 Type: `ForgeStallReason`.
 """

@@ -13,7 +13,7 @@ from opentelemetry.trace import INVALID_SPAN, Link, NonRecordingSpan, SpanContex
 from ..semconv import attributes as a
 from ..support.text import fit, fit_values
 from .sdk import PLAIN
-from .sdk.spans import LightSpans, decides, root_flags, takes_every_root
+from .sdk.spans import IdsInFront, LightSpans, decides, root_flags, takes_every_root
 from .sdk.spans import end_span as _end_span
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Spans:
         )
 
 
-class ReservedIds:
+class ReservedIds(IdsInFront):
     """Ids reserved for spans that are exported later. Replaces a tracer's `id_generator`, and delegates all other ids
     to it.
 

@@ -113,12 +113,12 @@ def test_the_fast_path_says_what_the_slow_path_says(tmp_path: Path, rate: float)
                 raise ValueError(f"no length of {sample.id}")
             return int(sample.data)
 
-    ways: dict[str, dict[str, Any]] = {
-        "short": {},
-        "long": {"on_stage_end": _nothing, "on_measurement_end": _nothing},
+    paths: dict[str, dict[str, Any]] = {
+        "fast": {},
+        "slow": {"on_stage_end": _nothing, "on_measurement_end": _nothing},
     }
     said = []
-    for name, hooks in ways.items():
+    for name, hooks in paths.items():
         clock = FakeClock()
         with recording(sampling_rate=rate, span_budget=0, **hooks) as recorded:
             for _ in range(2):  # what was measured in the first run is cached in the second
@@ -140,7 +140,7 @@ UUID = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 def _nothing(*_: Any) -> None:
-    """A hook: while there is one, calls go the long way."""
+    """A hook: while there is one, calls take the slow path."""
 
 
 @stage
@@ -295,7 +295,7 @@ def test_uninstrumenting_and_instrumenting_while_a_run_goes_on(rate: float) -> N
 
 
 @RATES
-def test_retries_go_the_long_way(rate: float) -> None:
+def test_retries_take_the_slow_path(rate: float) -> None:
     clock = FakeClock()
 
     @stage(retry=RetryPolicy(max_attempts=3, initial_delay=0.5, jitter=0, multiplier=1))

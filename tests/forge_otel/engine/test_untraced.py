@@ -1,4 +1,4 @@
-"""What is done for samples that are not traced goes short ways, and says the same as the long one."""
+"""Untraced samples take the fast path, which says the same as the slow path."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_fault_in_a_write_harms_nobody(
     assert found == faults
 
 
-def test_another_storage_than_the_pipelines_goes_the_long_way(storage: SQLStorage, tmp_path: Path) -> None:
+def test_another_storage_than_the_pipelines_takes_the_slow_path(storage: SQLStorage, tmp_path: Path) -> None:
     other = SQLStorage(f"sqlite:///{tmp_path / 'other.db'}")
 
     @stage

@@ -17,7 +17,7 @@ from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 
 from ...config.config import SWITCH, ForgeConfig
 from ...signals.context import environment_context
-from ...signals.sdk import histograms, log_records, spans, switched_off
+from ...signals.sdk import histograms, is_sdk, log_records, spans, switched_off
 from ...signals.telemetry import SCOPE_NAME
 from . import problems
 from .configuration_file import incomplete_file, unknown_entries
@@ -148,20 +148,27 @@ def _sdk(setup: Setup) -> Iterator[Diagnostic]:
         else:
             remedy = "pip install 'forge-otel[auto]': its opentelemetry-distro configures one from variables"
             yield problems.NO_SDK.found("sdk", "nothing configures one", remedy)
-    elif (sampler := getattr(trace.get_tracer_provider(), "sampler", None)) is not None:
+    elif any(signal.configured for signal in setup.exports if signal.name == "traces"):
+        sampler = getattr(trace.get_tracer_provider(), "sampler", None)
         rate = setup.config.sampling_rate if setup.config is not None else 1.0
-        sampling = list(check_sampler(sampler, rate))
+        sampling = list(check_sampler(sampler, rate)) if sampler is not None else []
         yield from sampling
-        yield from _fast_paths(sampled_with_parent=sampling[0].level == "ok")
+        nothing_sampled = any(found.problem == problems.NOTHING_SAMPLED.name for found in sampling)
+        yield from _fast_paths(starts_spans=not nothing_sampled)
 
 
-def _fast_paths(*, sampled_with_parent: bool) -> Iterator[Diagnostic]:
-    """Yield the SDK fast paths that are not used; a sampler without fast path has its own warning."""
+def _fast_paths(*, starts_spans: bool) -> Iterator[Diagnostic]:
+    """Yield the SDK fast paths that are not used; a process that starts no spans needs none for them."""
     if switched_off():
         yield Diagnostic("ok", "speed", f"{SWITCH}=off: only the SDK's public API is used")
         return
-    why_not = spans.LightSpans(trace.get_tracer(SCOPE_NAME)).why_not
-    if sampled_with_parent and why_not is not None:
+    tracer = trace.get_tracer(SCOPE_NAME)
+    why_not = spans.LightSpans(tracer).why_not
+    if not is_sdk(type(tracer)):
+        kind = type(trace.get_tracer_provider())
+        message = f"light spans do not apply: {kind.__module__}.{kind.__qualname__} makes the spans, not the SDK"
+        yield Diagnostic("ok", "speed", message)
+    elif starts_spans and why_not is not None:
         yield Diagnostic("ok", "speed", f"the SDK starts the spans, which takes longer: {why_not}")
     fast_paths = {"durations": histograms.works(), "events": log_records.whole()}
     unsupported = [signal for signal, known in fast_paths.items() if not known]

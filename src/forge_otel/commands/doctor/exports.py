@@ -135,7 +135,7 @@ def address_of(exporter: Any) -> str | None:
         stream = getattr(exporter, "out", getattr(inner, "_stream", None))
         name = getattr(stream, "name", None)
         return name if isinstance(name, str) else None
-    # What is before an @ may be a password, and what is behind a ? may be a key.
+    # The part before an @ may be a password, and the part behind a ? may be a key.
     return re.sub(r"\?.*", "?…", re.sub("//[^/@]*@", "//…@", endpoint))
 
 

@@ -100,7 +100,7 @@ class Stage:
 
 
 class _Totals:
-    """What is counted of a run in one pass, and the samples to keep."""
+    """Totals of a run, counted in one pass, and the samples to keep."""
 
     def __init__(self, run: Run, max_samples: int) -> None:
         self.run = run

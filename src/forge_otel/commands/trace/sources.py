@@ -181,7 +181,7 @@ class Follower:
         """
         self._paths = paths
         self._ends: dict[Path, tuple[int, int, int]] = {}
-        """Of each file the inode, the offset and the number of complete lines that were read."""
+        """Inode, offset and number of complete lines read of each file."""
         for path in paths:
             if path.suffix in _COMPRESSED and not path.is_dir():
                 raise CommandError(f"{path}: a compressed file does not grow; --follow takes plain files")

@@ -1,8 +1,9 @@
 """All that uses what the SDK keeps private; docs/sdk-internals.md says why, and what it relies on.
 
-Three modules are short ways into the SDK: what it would make of our values, records and spans is handed to it as it is.
-Each way is compared with the public one before its first use; where anything differs, the public way is taken. A fourth
-lets series start before their first values, and a fifth looks at what providers have.
+Three modules are fast paths into the SDK: `histograms`, `log_records` and `spans` hand it our values, records and spans
+as it would make them. `starts` lets series start before their first values. Each of the four is compared with the
+public path before its first use; where anything differs, the public path is taken. `providers` looks at what providers
+have, `exports` counts what exporters do not deliver, and `contexts` reads and sets the current context directly.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 
 def switched_off() -> bool:
-    """Return True if `SWITCH` switches all short ways off. Each asks at its first use in a process."""
+    """Return True if `SWITCH` switches all SDK fast paths off. Each asks at its first use in a process."""
     return os.environ.get(SWITCH, "").strip().lower() == "off"
 
 
@@ -37,7 +38,7 @@ def is_sdk(kind: type) -> bool:
 
 
 def tested(test: Callable[[], T | None]) -> _lru_cache_wrapper[T | None]:
-    """Make of a test a function that says what it has found; None where the way is not to be taken.
+    """Make of a test a function that says what it has found; None where the path is not to be taken.
 
     That is where the test says so itself or raises, or where `SWITCH` is off. It is made once in a process.
     """

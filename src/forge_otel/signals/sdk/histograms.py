@@ -211,8 +211,8 @@ _TEST_VALUES: Final = (0.0, 0.25, 0.0, 0.5, 4.0, 0.375, 1.0, 96.0, 0.5, 0.03125)
 
 
 def _comparisons() -> Iterator[tuple[Any, Any]]:
-    """What two collections give of explicit and exponential histograms, cumulative and delta, recorded in public and
-    merged. The sums are exact, so that an order of adding does not matter.
+    """Yield points of explicit and exponential histograms, cumulative and delta, in pairs: recorded in public, and
+    merged. The sums are exact, so the order of adding does not matter.
     """
     from opentelemetry.sdk.metrics import Histogram, MeterProvider  # noqa: PLC0415 - it need not be there
     from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader  # noqa: PLC0415

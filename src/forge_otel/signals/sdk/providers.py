@@ -1,4 +1,4 @@
-"""What providers have and do not say publicly: where this does not find it, it is done without."""
+"""Private state of providers, readers, processors and exporters; callers do without what is not found."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def resource_of(provider: Any) -> Any | None:
 
 
 def exporter_of(processor: Any) -> Any | None:
-    """What a processor or a reader exports by; None where it is not found, or where there is none."""
+    """Return the exporter of a processor or a reader; None if it is not found, or if there is none."""
     return _first(processor, _EXPORTERS)
 
 
@@ -101,7 +101,7 @@ def aborts_quickly(exporter: Any) -> bool:
 
 
 def _first(start: Any, paths: Sequence[Sequence[str]]) -> Any | None:
-    """What the first of the paths leads to that leads to anything."""
+    """Return the value at the first of the paths that leads to one; None if none does."""
     for path in paths:
         reached = start
         for name in path:

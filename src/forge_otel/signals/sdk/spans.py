@@ -504,11 +504,19 @@ def _completion(
     return complete
 
 
+class IdsInFront:
+    """Base of our own generator of ids, which stands in front of a tracer's."""
+
+    generator: Any
+    """The tracer's own, or another one in front of it."""
+
+
 def _child_of(tracer: Any, inherited: int) -> Callable[..., SpanContext]:
     """The function that makes contexts of spans. `inherited` are the trace flags that a span has from its parent."""
     new_context: Callable[..., SpanContext] = tuple.__new__
     generator = tracer.id_generator
-    draw = getattr(generator, "generator", generator).generate_span_id
+    # By type: a generator of the user's may have an attribute of this name as well.
+    draw = (generator.generator if isinstance(generator, IdsInFront) else generator).generate_span_id
 
     def child_of(parent: SpanContext, span_id: int | None = None) -> SpanContext:
         """The context of a span below a sampled one of this process, by default of a new one."""

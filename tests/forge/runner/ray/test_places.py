@@ -229,7 +229,6 @@ print(result.ledger.ready, result.stages["Greedy"].executions, result.stages["Gr
 """
 
 
-@pytest.mark.soak
 def test_a_worker_that_runs_out_of_memory_loses_and_doubles_nothing(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(GREEDY)
     allowed = psutil.virtual_memory().percent / 100 + 0.2

@@ -67,7 +67,7 @@ def numbers_of(storage: SQLStorage) -> dict[str, int]:
     return counts
 
 
-@pytest.mark.parametrize("kind", ["json lines", pytest.param("parquet", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kind", ["parquet", pytest.param("json lines", marks=pytest.mark.soak)])
 def test_files_mean_the_same_on_every_runner(kind: str, tmp_path: Path) -> None:
     if kind == "parquet":
         source: ShardedSource = ParquetFiles(parquet_files(tmp_path / "in"), id_field="name", columns=["n"])
@@ -299,7 +299,6 @@ def test_a_shard_that_cannot_be_sent() -> None:
     assert ledger(run) == {"admitted": 50, "ready": 50}
 
 
-@pytest.mark.soak
 def test_a_budget() -> None:
     shards = [Numbers(number) for number in range(40)]
     result = RayRunner(block_size=16).run(made(*shards, concurrency=2, stages=[paid], max_cost=0.1)).drain()

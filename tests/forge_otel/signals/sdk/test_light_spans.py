@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+import wrapt
+from opentelemetry import baggage, context, trace
+from opentelemetry.sdk import trace as sdk_trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import (
     ConcurrentMultiSpanProcessor,
@@ -38,10 +42,12 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from forge import BatchRunner, Measurement, Pipeline, Sample, Skip, SQLStorage, stage
-from forge_otel import ForgeInstrumentor
+from forge_otel import ForgeInstrumentor, __version__
+from forge_otel.semconv import SCHEMA_URL
 from forge_otel.semconv.attributes import ForgeLinkType
-from forge_otel.signals.sdk.spans import end_span, light_spans
+from forge_otel.signals.sdk.spans import LightSpans, end_span, light_spans
 from forge_otel.signals.spans import Spans
+from forge_otel.signals.telemetry import SCOPE_NAME
 from tests.support.clock import FakeClock
 from tests.support.sdk_versions import on_other_sdks, run_on
 from tests.support.shortcuts import found_out_anew
@@ -49,6 +55,12 @@ from tests.support.shortcuts import found_out_anew
 LIGHT = light_spans() is not None
 """False on an SDK that counts its spans, and so starts them itself."""
 needs_light = pytest.mark.skipif(not LIGHT, reason="this SDK starts its spans itself")
+
+
+def test_every_sdk_but_the_oldest_has_light_spans() -> None:
+    """Where they stopped to work, what needs them would be skipped, and the SDK be compared with itself."""
+    is_oldest = version("opentelemetry-sdk").startswith("1.40.")
+    assert LIGHT is not is_oldest
 
 
 class Counting(IdGenerator):
@@ -230,6 +242,11 @@ def test_a_run_exports_what_it_exports_with_spans_of_the_sdk(
     assert len(light.said()) >= 7
     if touch is nothing and LIGHT:
         assert any(type(span).__name__ == "LightSpan" for span in light.get_finished_spans())
+
+
+def kinds(exporter: Exporter) -> Counter[str]:
+    """How many spans are light, and how many `ReadableSpan`: a span of the SDK's is exported as a copy."""
+    return Counter(type(span).__name__ for span in exporter.get_finished_spans())
 
 
 @pytest.mark.slow
@@ -474,6 +491,61 @@ def test_a_processor_that_is_added_later(processor: Any) -> None:
     assert len(late.seen) == (0 if processor is Looking else 2)
 
 
+class Names(SpanProcessor):
+    """Only looks at ends."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.ended.append(span.name)
+
+
+@pytest.mark.slow
+@needs_light
+def test_all_processors_that_only_look_at_ends_get_the_same_light_spans_in_the_same_order(tmp_path: Path) -> None:
+    others: list[tuple[Names, Exporter]] = []
+
+    def run(provider: TracerProvider) -> None:
+        names, other = Names(), Exporter()
+        provider.add_span_processor(names)
+        provider.add_span_processor(SimpleSpanProcessor(other))
+        others.append((names, other))
+        busy_run(tmp_path, nothing)(provider)
+
+    first, sdk = both_ways(run)
+    names, second = others[0]
+    assert kinds(first) == kinds(second) == {"LightSpan": 38, "ReadableSpan": 1}
+    assert first.said() == second.said() == sdk.said() == others[1][1].said()
+    assert names.ended == [span.name for span in first.get_finished_spans()]
+
+
+class Baggage(SpanProcessor):
+    """Copies baggage to attributes, as the one in opentelemetry-processor-baggage does."""
+
+    def on_start(self, span: trace.Span, parent_context: context.Context | None = None) -> None:
+        span.set_attributes({key: str(value) for key, value in baggage.get_all(parent_context).items()})
+
+
+@pytest.mark.slow
+@needs_light
+@pytest.mark.parametrize(("settings", "stages"), [("all", 16), ("late", 7)])
+def test_a_processor_that_copies_baggage_finds_it_at_every_span(tmp_path: Path, settings: str, stages: int) -> None:
+    def run(provider: TracerProvider) -> None:
+        provider.add_span_processor(Baggage())
+        token = context.attach(baggage.set_baggage("team", "blue"))
+        try:
+            busy_run(tmp_path, nothing, **SETTINGS[settings])(provider)
+        finally:
+            context.detach(token)
+
+    light, sdk = both_ways(run)
+    assert light.said() == sdk.said()
+    teams = Counter((each["name"].split()[0], each["attributes"].get("team")) for each in light.said())
+    assert teams["forge.stage", "blue"] == stages
+    assert {team for _, team in teams} == {"blue"}
+
+
 @needs_light
 def test_processors_that_work_at_the_same_time() -> None:
     processor = ConcurrentMultiSpanProcessor()
@@ -497,6 +569,124 @@ def test_what_variables_say_about_spans_does_not_matter() -> None:
         patch.setenv("OTEL_TRACES_SAMPLER", "always_off")
         patch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "1")
         assert light_spans() is not None
+
+
+SPAN_LIMITS: dict[str, tuple[SpanLimits, str | None]] = {
+    "none": (SpanLimits(), None),
+    "as many as ours have": (SpanLimits(max_span_attributes=64), None),
+    "any number": (SpanLimits(max_span_attributes=SpanLimits.UNSET), None),
+    "of other things": (SpanLimits(max_links=1, max_events=1, max_link_attributes=1), None),
+    "fewer": (SpanLimits(max_span_attributes=63), "span attributes are limited"),
+    "fewer of anything": (SpanLimits(max_attributes=63), "span attributes are limited"),
+    "length": (SpanLimits(max_span_attribute_length=4096), "span attributes are limited"),
+    "length of anything": (SpanLimits(max_attribute_length=4096), "span attributes are limited"),
+}
+
+
+@needs_light
+@pytest.mark.parametrize(("limits", "why"), SPAN_LIMITS.values(), ids=SPAN_LIMITS)
+def test_limits_that_a_span_of_ours_could_reach(limits: SpanLimits, why: str | None) -> None:
+    _, ours, spans = started(span_limits=limits)
+    assert spans.light.why_not == why
+    assert (type(ours).__name__ == "LightSpan") == (why is None)
+
+
+def our_tracer(provider: TracerProvider) -> Any:
+    """The tracer that the instrumentor gets."""
+    return trace.get_tracer(SCOPE_NAME, __version__, provider, SCHEMA_URL)
+
+
+def patched(start_span: Callable[..., trace.Span]) -> Callable[..., trace.Span]:
+    def patch(*args: Any, **named: Any) -> trace.Span:
+        span = start_span(*args, **named)
+        span.set_attribute("patched", True)
+        return span
+
+    return patch
+
+
+def wrapped(start_span: Any) -> Any:
+    return wrapt.FunctionWrapper(start_span, lambda inner, _, args, named: patched(inner)(*args, **named))
+
+
+PATCHES: dict[str, Callable[[Any], tuple[Any, Any]]] = {
+    "the tracer's": lambda tracer: (tracer, patched(tracer.start_span)),
+    "its class's": lambda tracer: (type(tracer), patched(type(tracer).start_span)),
+    "its class's, disguised": lambda tracer: (
+        type(tracer),
+        functools.wraps(type(tracer).start_span)(patched(type(tracer).start_span)),
+    ),
+    "its class's, by wrapt": lambda tracer: (type(tracer), wrapped(type(tracer).start_span)),
+}
+"""For a tracer: where its `start_span` is patched, and by what."""
+
+
+@pytest.mark.slow
+@needs_light
+@pytest.mark.parametrize("patch", PATCHES.values(), ids=PATCHES)
+def test_a_patched_start_span_starts_every_span(tmp_path: Path, patch: Callable[[Any], tuple[Any, Any]]) -> None:
+    whys = []
+
+    def run(provider: TracerProvider) -> None:
+        tracer = our_tracer(provider)
+        owner, start_span = patch(tracer)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(owner, "start_span", start_span)
+            whys.append(LightSpans(tracer).why_not)
+            busy_run(tmp_path, nothing)(provider)
+
+    light, sdk = both_ways(run)
+    assert whys[0] == "the tracer's start_span is patched"
+    assert light.said() == sdk.said()
+    assert {each["attributes"].get("patched") for each in light.said()} == {True}
+
+
+def only_others(scope: Any) -> Any:
+    """Switches our tracer off."""
+    return sdk_trace._TracerConfig(is_enabled=scope.name != SCOPE_NAME)
+
+
+def every_scope(_: Any) -> Any:
+    return sdk_trace._TracerConfig(is_enabled=True)
+
+
+@pytest.mark.slow
+@needs_light
+def test_a_configurator_that_switches_the_tracer_off(tmp_path: Path) -> None:
+    whys = []
+
+    def run(provider: TracerProvider) -> None:
+        whys.append(LightSpans(our_tracer(provider)).why_not)
+        user = provider.get_tracer("user")
+        busy_run(tmp_path, lambda _: user.start_span("inside", start_time=1).end(2))(provider)
+
+    light, sdk = both_ways(run, _tracer_configurator=only_others)
+    assert whys[0] == "a tracer configurator has switched the tracer off"
+    assert light.said() == sdk.said()
+    assert Counter((each["name"], each["parent"]) for each in light.said()) == {("inside", None): 16}
+
+
+@pytest.mark.slow
+@needs_light
+def test_a_configurator_that_switches_the_tracer_off_and_on_within_a_run(tmp_path: Path) -> None:
+    whys = []
+
+    def run(provider: TracerProvider) -> None:
+        calls, spans = itertools.count(1), LightSpans(our_tracer(provider))
+
+        def switch(_: trace.Span) -> None:
+            configurator = {3: only_others, 6: every_scope}.get(next(calls))
+            if configurator is not None:
+                provider._set_tracer_configurator(tracer_configurator=configurator)
+                spans.current()
+                whys.append(spans.why_not)
+
+        busy_run(tmp_path, switch)(provider)
+
+    light, sdk = both_ways(run)
+    assert whys[:2] == ["a tracer configurator has switched the tracer off", None]
+    assert light.said() == sdk.said()
+    assert kinds(light) == {"LightSpan": 28, "ReadableSpan": 1}
 
 
 def test_a_tracer_that_is_not_the_sdks() -> None:
