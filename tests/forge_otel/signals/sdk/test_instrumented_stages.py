@@ -170,7 +170,8 @@ def test_a_hook_of_the_logging_instrumentation_may_change_the_span_of_a_stage(
     found = sorted(((record.trace_id, record.span_id, record.trace_flags), record.body) for record in logs.records)
     assert sorted((ids(span.context), event.name) for span in stages for event in span.events) == found
     assert sorted(body for _, body in found) == ["sample 0", "sample 1"]
-    assert [record.attributes for record in logs.records] == [{"recorded": True}] * 2
+    # Ray, where another test has started it, gives every record of the process a time of its own.
+    assert [record.attributes["recorded"] for record in logs.records] == [True, True]
 
 
 SCRIPT = """
