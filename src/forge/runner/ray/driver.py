@@ -318,24 +318,30 @@ class RayDriver(Driver):
             self._run.thread(self._shards.listen, "forge-questions", execution)
 
     def _come_home(self, execution: Execution, number: int, content: bytes) -> None:
-        """Book a block that is home, unless it was already.
+        """Book a block that is home, and tell the execution.
 
         Raises:
-            QueueClosed: the run ends, since what is here cannot be booked. Another execution would bring the same home.
+            QueueClosed: the run ends, since the block cannot be booked. Another execution would bring the same home.
+            Exception: the execution's; the block is booked all the same.
         """
         try:
-            self._book(execution, number, content)
+            further = self._book(number, content)
         except QueueClosed:
             raise
         except Exception as error:
             self._run.fail(error)
             raise QueueClosed from error
+        execution.home(number)
+        if further is not None:
+            execution.put(*further)
 
-    def _book(self, execution: Execution, number: int, content: bytes) -> None:
+    def _book(self, number: int, content: bytes) -> tuple[int, bytes] | None:
+        """Book a block that is home, unless it was already; returns the number and content of one that is to be sent
+        into the execution in its stead."""
         with self._flight.changed:
             sent = self._flight.blocks.get(number)
         if sent is None:
-            return
+            return None
         try:
             block: Block = unpack(content)
         except Exception as fault:
@@ -354,18 +360,17 @@ class RayDriver(Driver):
             raise QueueClosed
         for item in done:
             self._finished.put(item)
-        execution.home(number)
-        if left and not self._run.stop.is_set():
-            self._send_again(left, execution)
+        further = self._further(left) if left and not self._run.stop.is_set() else None
         with self._flight.changed:
             del self._flight.blocks[number]
             if self._shards is not None:
                 self._shards.home(sent)
             self._flight.changed.notify_all()
+        return further
 
-    def _send_again(self, left: list[Item], execution: Execution) -> None:
-        """Send samples that workers took for finished by an earlier run, which has been undone meanwhile. There need be
-        no room."""
+    def _further(self, left: list[Item]) -> tuple[int, bytes] | None:
+        """Make a block of samples that workers took for finished by an earlier run, which has been undone meanwhile;
+        returns its number and content if it can be sent into the execution. There need be no room."""
         with self._flight.changed:
             number = self._flight.next_number()
         left, content = self._packed(number, left)
@@ -373,6 +378,5 @@ class RayDriver(Driver):
             # Beside readers nothing can be sent after the beginning.
             can_be_sent = self._shards is None and not self._flight.all_made
             self._flight.blocks[number] = SentBlock(left, content, is_held=not can_be_sent)
-            if can_be_sent:
-                execution.put(number, content)
-                self._sent += 1
+            self._sent += can_be_sent
+        return (number, content) if can_be_sent else None
