@@ -22,7 +22,7 @@ from tests.support.runs import PATIENCE, ledger, rows
 from tests.support.waiting import wait_until
 
 from .pipelines import PIPELINES, source, split
-from .test_ends import _is_worker
+from .test_ends import wait_for_their_end
 
 pytestmark = ON_RAY
 
@@ -157,18 +157,17 @@ def test_a_signal_ends_the_run_and_its_workers(number: signal.Signals, tmp_path:
     )
     storage = SQLStorage(f"sqlite:///{tmp_path}/rows.db")
     wait_until(lambda: len(list(tmp_path.glob("*.open"))) >= 2, "two runs have workers", 4 * PATIENCE)
-    time.sleep(1.0)
+    wait_until(lambda: storage.count("p") > 0, "rows are stored")
     process.send_signal(number)
     out, err = process.communicate(timeout=2 * PATIENCE)
     refusal = "Gpu(name='Gpu') asks for 1 of the resource 'GPU' for each of 1 workers, and the cluster has 0\n"
     assert out == 2 * refusal, out + err
     assert process.returncode != 0, err
-    pids = [int(path.stem) for path in tmp_path.glob("*.open")]
-    assert pids
-    wait_until(lambda: not any(map(_is_worker, pids)), "all workers have ended")
+    wait_for_their_end(tmp_path)
     (run,) = storage.runs()
     assert run.outcome == "cancelled"
-    storage.close()
+    assert Counter(rows(storage).values()) == {"ready": run.record["ledger"]["ready"]}
+    assert run.record["ledger"]["imbalance"] == 0
 
 
 QUIET = """
