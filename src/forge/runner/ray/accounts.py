@@ -81,5 +81,4 @@ class BlockStep:
     def __init__(self, spender: Spender, name: str) -> None:
         self.spender = spender
         self.name = name
-        self.recorder = Recorder()
-        self.costs: Any = self.recorder
+        self.costs: Any = Recorder()

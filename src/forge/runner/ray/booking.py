@@ -161,8 +161,6 @@ class Booking:
             else:
                 outcome = STAGE_OUTCOMES[columns.outcomes[place]]
                 verdicts.append(Verdict(outcome=outcome, samples=(item.sample,), busy=duration, duration=duration))
-        if not mine:
-            return []
         self._report(step, record, numbers, mine, verdicts)
         return self._adopt(record, noted, step.book(mine, verdicts), items)
 
@@ -198,7 +196,9 @@ class Booking:
         batches: Sequence[int] | None = None,
         usages: Sequence[Sequence[Usage]] = (),
     ) -> None:
-        """Count attempts that were lost before calls of these numbers, and tell observers of these."""
+        """Count attempts that were lost before calls of these numbers, and tell observers of these, if any."""
+        if not calls:
+            return
         columns = record.columns
         if columns.attempt > 1:
             step.was_lost(len(calls) * (columns.attempt - 1))
@@ -228,8 +228,6 @@ class Booking:
         *,
         usages: dict[int, list[Usage]],
     ) -> None:
-        if not calls:
-            return
         rows = record.columns.rows
         self._report(
             step,
@@ -267,8 +265,6 @@ class Booking:
             calls.append(call)
             batches.append(mine)
             found.append([record.result(place, call) for place in places])
-        if not calls:
-            return
         if record.columns.batches is None:
             items, results = list(chain.from_iterable(batches)), list(chain.from_iterable(found))
             self._report(step, record, [call.number for call in calls], items, results)

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import pyarrow as pa
 import ray
-import ray._private.worker as ray_worker
 from ray.data import ActorPoolStrategy, DataContext, read_datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
@@ -86,7 +85,8 @@ def connect() -> bool:
             signal.signal(signal.SIGTERM, before)  # Ray has set its own
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     # Without an address, Ray connects to a cluster that runs on this machine already.
-    node = getattr(ray_worker, "_global_node", None)
+    private: Any = getattr(ray, "_private", None)
+    node = getattr(getattr(private, "worker", None), "_global_node", None)
     local = os.environ.get("RAY_ADDRESS", "local") == "local" and (node is None or node.is_head())
     if local:
         _started.add(ray.get_runtime_context().get_node_id())

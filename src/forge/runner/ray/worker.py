@@ -219,12 +219,13 @@ class Work:
             self.executor = StageExecutor(stop=stop)
             if stop.is_set():
                 return
-            self._is_set_up = True
             try:
                 outside_iteration(f"setup() of stage {part.name!r}", self.loop.call, part.setup)
             except BaseException as error:  # noqa: BLE001 - raised in the consumer of the run
                 add_note(error, f"raised by setup() of stage {part.name!r}, so the run has ended")
-                self._fault, self._is_set_up = error, False
+                self._fault = error
+            else:
+                self._is_set_up = True
         else:
             self.name = part.key
             storage = self.cached if spec.stored else None
@@ -283,7 +284,7 @@ class Work:
             except BaseException as error:  # noqa: BLE001 - it ends the run, on the driver
                 block.fault, block.where = send(error), self.name
                 block.interrupted = is_a(error, KeyboardInterrupt, SystemExit)
-            call.account.recorder.write(record, call.numbers)
+            call.account.costs.write(record, call.numbers)
             block.records.append(record)
         block.ended = time.time()
         kept = [row.original for row in block.rows]
